@@ -1,0 +1,192 @@
+"""``.pte`` files: an ``ET12`` FlatBuffer, an extended header inside it, and the data segments behind it.
+
+The extended header follows the root offset and the identifier: ``eh00``, u32 length of the header (24, or 32
+with the last field), u64 size of the FlatBuffer, u64 offset of the first segment, u64 size of all segments. A
+file without it has no segments. Source: exir/_serialize/ of the executorch package.
+
+Like ExecuTorch's own runtime, this reader takes ``ET12`` only: earlier schemas were not compatible.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from types import MappingProxyType
+from typing import TypeVar
+
+from ..errors import UnsupportedProgramError
+from .bounds import check_index, damaged, extent
+from .flatbuffer import read_root, write_root
+from .mapped_file import MappedFile
+from .program_checks import check_plan
+from .program_schema import (
+    BackendDelegate,
+    DataLocation,
+    DataSegment,
+    ExecutionPlan,
+    Program,
+    SubsegmentOffsets,
+    Tensor,
+)
+
+T = TypeVar("T")
+
+_IDENTIFIER = b"ET12"
+_HEADER_AT = 8
+_HEADER = struct.Struct("<4sIQQQ")
+_HEADER_MAGIC = b"eh00"
+_SHORT_HEADER_SIZE = 24  # without the size of the segments
+_SEGMENT_ALIGNMENT = 128
+
+
+@dataclass(frozen=True)
+class ProgramFile:
+    """A program and its data: the tables, and views of the file, without copies.
+
+    One made by ``read_program`` is checked: every index and every extent that it states is in range.
+    """
+
+    program: Program
+    segments: tuple[memoryview, ...]
+    named_data: Mapping[str, memoryview]
+
+    @property
+    def methods(self) -> tuple[ExecutionPlan, ...]:
+        return self.program.execution_plan
+
+    def segment(self, index: int) -> memoryview:
+        return self.segments[index]
+
+    def delegate_data(self, delegate: BackendDelegate) -> memoryview:
+        """The blob that the backend's exporter made."""
+        index = delegate.processed.index
+        if delegate.processed.location is DataLocation.INLINE:
+            return self.program.backend_delegate_data[index].data
+        return self.segments[index]
+
+    def constant(self, tensor: Tensor) -> memoryview:
+        """The ``tensor.nbytes`` bytes of a tensor for which ``is_constant`` is true.
+
+        UnsupportedProgramError if they are in a separate file.
+        """
+        if tensor.is_external:
+            extra = tensor.extra_tensor_info
+            name = extra.fully_qualified_name if extra else None
+            raise UnsupportedProgramError(
+                f"The data of tensor '{name}' is in a separate .ptd file: export with all data in the .pte."
+            )
+        if self.program.constant_buffer:
+            storage = _item(self.program.constant_buffer, tensor.data_buffer_idx, "constant buffer").storage
+            return extent(storage, 0, tensor.nbytes, "a constant tensor")
+        return self._subsegment(self.program.constant_segment, tensor, "constant")
+
+    def mutable_initial(self, tensor: Tensor) -> memoryview:
+        """The ``tensor.nbytes`` bytes that a tensor for which ``has_initial_state`` is true begins with."""
+        index = tensor.extra_tensor_info.mutable_data_segments_idx if tensor.extra_tensor_info else 0
+        offsets = _item(self.program.mutable_data_segments, index, "mutable data segment")
+        return self._subsegment(offsets, tensor, "mutable")
+
+    def _subsegment(self, table: SubsegmentOffsets | None, tensor: Tensor, what: str) -> memoryview:
+        if table is None:
+            raise damaged(f"a {what} tensor has no segment to be in")
+        segment = _item(self.segments, table.segment_index, f"segment of {what} tensors")
+        offset = _item(table.offsets, tensor.data_buffer_idx, f"{what} tensor's data")
+        return extent(segment, offset, tensor.nbytes, f"a {what} tensor")
+
+
+def open_program(path: str | PathLike[str]) -> tuple[MappedFile, ProgramFile]:
+    """Maps and reads a ``.pte`` file; InvalidProgramError if there is no such file, or it is not a program.
+
+    The caller closes the file, when the program's views are no longer in use.
+    """
+    file = MappedFile(path)
+    try:
+        return file, read_program(file.data)
+    except BaseException:
+        file.close()
+        raise
+
+
+def read_program(data: memoryview | bytes) -> ProgramFile:
+    """Reads and checks a program, without copies of ``data``; InvalidProgramError if it is not one."""
+    data = memoryview(data).cast("B")
+    flatbuffer, segment_data = _split(data)
+    program = read_root(Program, flatbuffer, _IDENTIFIER)
+    segments = tuple(
+        extent(segment_data, segment.offset, segment.size, f"segment {i}")
+        for i, segment in enumerate(program.segments)
+    )
+    named_data: dict[str, memoryview] = {}
+    for entry in program.named_data:
+        if entry.key in named_data:
+            raise damaged(f"the named data '{entry.key}' is there twice")
+        named_data[entry.key] = _item(segments, entry.segment_index, "segment of named data")
+    file = ProgramFile(program, segments, MappingProxyType(named_data))
+    _check(file)
+    return file
+
+
+def write_program(program: Program, segments: Sequence[bytes | memoryview] = ()) -> bytes:
+    """The file of ``program`` with the given ``segments``, to which its tables refer by index."""
+    placed: list[DataSegment] = []
+    body = bytearray()
+    for segment in segments:
+        body += bytes(-len(body) % _SEGMENT_ALIGNMENT)
+        placed.append(DataSegment(len(body), len(segment)))
+        body += segment
+    flatbuffer = write_root(dataclasses.replace(program, segments=tuple(placed)), _IDENTIFIER)
+    # The header goes in after the identifier. Its 32 bytes keep what follows aligned, but move the root.
+    size = len(flatbuffer) + _HEADER.size
+    base = size + -size % _SEGMENT_ALIGNMENT if segments else 0
+    root = int.from_bytes(flatbuffer[:4], "little") + _HEADER.size
+    header = _HEADER.pack(_HEADER_MAGIC, _HEADER.size, size, base, len(body))
+    head = root.to_bytes(4, "little") + _IDENTIFIER + header + flatbuffer[_HEADER_AT:]
+    return head.ljust(base, b"\0") + body
+
+
+def _split(data: memoryview) -> tuple[memoryview, memoryview]:
+    """(FlatBuffer, segments) of a file, by its extended header."""
+    header = bytes(data[_HEADER_AT : _HEADER_AT + _HEADER.size])
+    if header[:4] != _HEADER_MAGIC:
+        return data, data[:0]
+    _, length, size, base, segments_size = _HEADER.unpack(header.ljust(_HEADER.size, b"\0"))
+    if length < _SHORT_HEADER_SIZE:
+        raise damaged(f"the extended header has {length} bytes, less than {_SHORT_HEADER_SIZE}")
+    if size < _HEADER_AT + length:
+        raise damaged(f"the program's {size} bytes do not contain its own header")
+    flatbuffer = extent(data, 0, size, "the program")
+    if base == 0:
+        return flatbuffer, data[:0]
+    if base < size:
+        raise damaged("the segments overlap the program")
+    if length < _HEADER.size:
+        return flatbuffer, extent(data, base, max(len(data) - base, 0), "the segments")
+    return flatbuffer, extent(data, base, segments_size, "the segments")
+
+
+def _check(file: ProgramFile) -> None:
+    program = file.program
+    if len({plan.name for plan in program.execution_plan}) < len(program.execution_plan):
+        raise damaged("two methods of the program have the same name")
+    for plan in program.execution_plan:
+        check_plan(plan)
+        for delegate in plan.delegates:
+            inline = delegate.processed.location is DataLocation.INLINE
+            count = len(program.backend_delegate_data) if inline else len(file.segments)
+            check_index(delegate.processed.index, count, f"the data index of delegate '{delegate.id}'")
+        for boxed in plan.values:
+            tensor = boxed.value
+            if not isinstance(tensor, Tensor):
+                continue
+            if tensor.is_constant and not tensor.is_external:
+                file.constant(tensor)
+            elif tensor.has_initial_state:
+                file.mutable_initial(tensor)
+
+
+def _item(items: Sequence[T], index: int, what: str) -> T:
+    check_index(index, len(items), f"the index of a {what}")
+    return items[index]
