@@ -1,0 +1,139 @@
+"""Which memory each tensor lives in.
+
+Tensors joined by an alias share one *root*. Roots that only live between two calls share *slots*: a slot is free
+again after the last call that touches its tensor, and the next root that fits takes it. Inputs, outputs, constants
+and mutable buffers keep memory of their own. The exporter's ``mem_obj_id`` is not used: aliasing changes lifetimes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from ..ops.plan import OpPlan
+from ..ops.values import Tensor
+from .build import Graph
+
+
+class Kind(Enum):
+    INPUT = "input"
+    CONSTANT = "constant"  # read only, uploaded once
+    MUTABLE = "mutable"  # starts as a constant, written by the graph, kept across calls
+    SHARED = "shared"  # a slot that several tensors use one after the other
+
+
+@dataclass(frozen=True)
+class Storage:
+    """One GPU buffer. ``constant`` is the tensor whose data it starts with."""
+
+    kind: Kind
+    nbytes: int
+    label: str
+    constant: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """``storages`` and, by tensor id, which of them the tensor lies in."""
+
+    storages: tuple[Storage, ...]
+    storage_of: Mapping[int, int]
+    unshared_bytes: int  # what intermediates would take without sharing
+
+    def bytes_of(self, kind: Kind) -> int:
+        return sum(s.nbytes for s in self.storages if s.kind is kind)
+
+
+def alias_roots(graph: Graph, plans: Sequence[OpPlan]) -> dict[int, Tensor]:
+    """Tensor id -> the tensor whose memory it is."""
+    roots: dict[int, Tensor] = {}
+    for call, plan in zip(graph.calls, plans, strict=True):
+        if plan.alias_of is not None:
+            roots[call.outputs[0].id] = roots.get(plan.alias_of.id, plan.alias_of)
+    return roots
+
+
+def unsafe_aliases(graph: Graph, plans: Sequence[OpPlan]) -> frozenset[int]:
+    """Ids of aliasing outputs whose memory some call mutates: these must become copies."""
+    roots = alias_roots(graph, plans)
+    mutated = {roots.get(t.id, t).id for call in graph.calls for t in call.mutated}
+    return frozenset(
+        call.outputs[0].id
+        for call, plan in zip(graph.calls, plans, strict=True)
+        if plan.alias_of is not None and not plan.adopted and roots[call.outputs[0].id].id in mutated
+    )
+
+
+def plan_memory(graph: Graph, plans: Sequence[OpPlan]) -> MemoryPlan:
+    """Assign every tensor that a call touches to a storage."""
+    roots = alias_roots(graph, plans)
+
+    def root(tensor: Tensor) -> Tensor:
+        return roots.get(tensor.id, tensor)
+
+    tensors: dict[int, Tensor] = {}
+    first: dict[int, int] = {}  # by root id: the first and the last call that touches it
+    last: dict[int, int] = {}
+    for call in graph.calls:
+        for tensor in call.inputs + call.outputs:
+            tensors[tensor.id] = tensor
+            first.setdefault(root(tensor).id, call.index)
+            last[root(tensor).id] = call.index
+    tensors |= {v.id: v for v in graph.inputs + graph.outputs if isinstance(v, Tensor)}
+
+    mutated = {root(t).id for call in graph.calls for t in call.mutated}
+    inputs = {v.id for v in graph.inputs if isinstance(v, Tensor)}
+    for value in graph.outputs:
+        if isinstance(value, Tensor):
+            last[root(value).id] = len(graph.calls)
+
+    storages: list[Storage] = []
+    by_root: dict[int, int] = {}
+    shared: list[Tensor] = []
+    for tensor in {t.id: t for t in map(root, tensors.values())}.values():
+        if tensor.constant is not None:
+            kind = Kind.MUTABLE if tensor.id in mutated else Kind.CONSTANT
+        elif tensor.id in inputs:
+            kind = Kind.INPUT
+        else:
+            shared.append(tensor)
+            continue
+        by_root[tensor.id] = len(storages)
+        storages.append(Storage(kind, tensor.max_nbytes, repr(tensor), tensor if tensor.constant is not None else None))
+
+    offset = len(storages)
+    slots = _share(shared, first, last)
+    storages += [Storage(Kind.SHARED, nbytes, f"slot {i}") for i, nbytes in enumerate(slots.sizes)]
+    by_root |= {id: offset + slot for id, slot in slots.slot_of.items()}
+    return MemoryPlan(
+        tuple(storages),
+        {tensor.id: by_root[root(tensor).id] for tensor in tensors.values()},
+        sum(t.max_nbytes for t in shared),
+    )
+
+
+@dataclass(frozen=True)
+class _Slots:
+    sizes: list[int]
+    slot_of: dict[int, int]
+
+
+def _share(tensors: list[Tensor], first: Mapping[int, int], last: Mapping[int, int]) -> _Slots:
+    """Give each tensor a slot that no tensor with an overlapping lifetime has: largest first, best fit."""
+    sizes: list[int] = []
+    busy: list[list[tuple[int, int]]] = []
+    slot_of: dict[int, int] = {}
+    for tensor in sorted(tensors, key=lambda t: -t.max_nbytes):
+        begin = first.get(tensor.id, 0)
+        end = last.get(tensor.id, begin)
+        for slot, lifetimes in enumerate(busy):
+            if all(end < b or e < begin for b, e in lifetimes):
+                break
+        else:
+            slot = len(sizes)
+            sizes.append(tensor.max_nbytes)
+            busy.append([])
+        busy[slot].append((begin, end))
+        slot_of[tensor.id] = slot
+    return _Slots(sizes, slot_of)

@@ -1,0 +1,59 @@
+"""A graph on the host, in float64: every call is its operator's NumPy reference.
+
+Slow, needs no adapter, and shares nothing with the kernels, so it is what a device's answers are held against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..ops.values import SymInt, Tensor
+from .build import Graph, OpCall
+
+
+class ReferenceExecutor:
+    """Runs a graph like ``GraphExecutor``, with float64 for every floating-point value."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.reset()
+
+    def reset(self) -> None:
+        """Put all state back to the program's initial contents."""
+        tensors = {t.id: t for call in self.graph.calls for t in call.inputs if t.constant is not None}
+        self._constants: dict[int, Any] = {
+            id: _wide(self.graph.constants[id].array(t)).copy() for id, t in tensors.items()
+        }
+
+    def execute(self, inputs: Sequence[np.ndarray | int]) -> list[Any]:
+        """One step: arrays or ints in, float64 or integer arrays and ints out."""
+        values: dict[int, Any] = dict(self._constants)
+        for value, given in zip(self.graph.inputs, inputs, strict=True):
+            values[value.id] = _wide(np.asarray(given)) if isinstance(value, Tensor) else int(given)
+        for call in self.graph.calls:
+            self._run(call, values)
+        return [values[v.id] for v in self.graph.outputs]
+
+    def _run(self, call: OpCall, values: dict[int, Any]) -> None:
+        result = call.op.reference(*[_resolve(a, values) for a in call.args[:-1]])
+        out = call.args[-1]
+        if isinstance(out, list):
+            for target, value in zip(out, result, strict=True):
+                values[target.id] = value
+        else:
+            values[out.id] = result
+
+
+def _resolve(arg: Any, values: dict[int, Any]) -> Any:
+    if isinstance(arg, Tensor | SymInt):
+        return values[arg.id]
+    if isinstance(arg, list):
+        return [_resolve(a, values) for a in arg]
+    return arg
+
+
+def _wide(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float64) if array.dtype.kind == "f" else array

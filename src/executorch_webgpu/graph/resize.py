@@ -1,0 +1,117 @@
+"""Plans of all calls of a graph, kept true while live dims and SymInts change.
+
+At load every call is planned once at maximum dims. A step then changes the dims or the host value of some inputs;
+``update`` plans again exactly those calls whose tensors changed dims or whose watched values changed, in program
+order, so a change runs down the graph in one pass.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import Error, InvalidInputError, InvalidProgramError, KernelError
+from ..ops.plan import Derived, OpPlan, Planner, Planning
+from ..ops.values import SymInt, Tensor
+from .build import Graph, OpCall
+
+_CLEAN, _CHECK, _PLAN = 0, 1, 2
+
+# What a plan function runs into when a malformed program hands it the wrong kind of argument.
+_ARGUMENT_ERRORS = (TypeError, AttributeError, ValueError, IndexError, KeyError, ArithmeticError)
+
+
+class LivePlans:
+    """The current ``OpPlan`` of every call of one loaded graph.
+
+    A step that raises leaves what it touched marked, so the next step plans it again.
+    """
+
+    def __init__(self, graph: Graph, planning: Planning) -> None:
+        self.graph = graph
+        self.prepared: list[tuple] = []
+        self._planning = planning
+        self._marks = bytearray(len(graph.calls))
+        self._by_tensor: defaultdict[int, set[int]] = defaultdict(set)  # dims of a tensor -> calls
+        self._by_source: defaultdict[int, set[int]] = defaultdict(set)  # SymInt or host value -> calls
+        for call in graph.calls:
+            for tensor in call.inputs:
+                self._by_tensor[tensor.id].add(call.index)
+        self.plans = [self._plan(call, building=True) for call in graph.calls]
+
+    def set_dims(self, tensor: Tensor, dims: Sequence[int]) -> None:
+        """Live dims of a graph input."""
+        dims = tuple(dims)
+        if dims != tensor.dims:
+            tensor.dims = dims
+            self._mark(self._by_tensor[tensor.id], _PLAN)
+
+    def set_host(self, tensor: Tensor, array: np.ndarray) -> None:
+        """This step's value of an integer graph input."""
+        tensor.host = array
+        self._mark(self._by_source[tensor.id], _CHECK)
+
+    def set_symint(self, symint: SymInt, value: int) -> None:
+        """This step's value of a SymInt that is a graph input."""
+        if symint.set(value):
+            self._mark(self._by_source[symint.id], _CHECK)
+
+    def update(self) -> list[int]:
+        """Plan again what the changes since the last update reach; answers with the indexes of those calls."""
+        planned = []
+        marks = self._marks
+        for index, call in enumerate(self.graph.calls):
+            mark = marks[index]
+            if mark == _CLEAN:
+                continue
+            if mark == _PLAN or self._outdated(self.plans[index].derived):
+                plan = self._plan(call, building=False)
+                if plan.alias_of is not self.plans[index].alias_of:
+                    raise KernelError(f"{call.name} changed its mind about aliasing between plans")
+                self.plans[index] = plan
+                planned.append(index)
+            marks[index] = _CLEAN
+        return planned
+
+    def _outdated(self, derived: list[Derived]) -> bool:
+        return any([d.compute() != d.value for d in derived])  # a list: every bound is checked, even after a change
+
+    def _mark(self, calls: set[int], mark: int) -> None:
+        for index in calls:
+            self._marks[index] = max(self._marks[index], mark)
+
+    def _plan(self, call: OpCall, building: bool) -> OpPlan:
+        planner = Planner(self._planning, building)
+        try:
+            call.op.plan(planner, *call.args)
+        except InvalidInputError:
+            raise
+        except Error as error:
+            raise type(error)(f"call {call.index}, {call.name}: {error}") from error
+        except _ARGUMENT_ERRORS as error:
+            if not building:
+                raise
+            raise InvalidProgramError(
+                f"call {call.index}, {call.name}, has arguments that do not fit the operator ({error})"
+            ) from error
+        plan = planner.result
+        if building:
+            self._check_sized(call, plan)
+            self.prepared.extend(planner.prepared)
+        for derived in plan.derived:
+            for source in derived.sources:
+                self._by_source[source.id].add(call.index)
+        for tensor in plan.resized:
+            self._mark(self._by_tensor[tensor.id], _PLAN)
+        for symint in plan.symints_set:
+            self._mark(self._by_source[symint.id], _CHECK)
+        return plan
+
+    @staticmethod
+    def _check_sized(call: OpCall, plan: OpPlan) -> None:
+        sized = {t.id for t in plan.sized}
+        for out in call.outputs:
+            if out.id not in sized:
+                raise KernelError(f"{call.name} does not state the dims of its output {out}")

@@ -1,0 +1,253 @@
+"""The planner: what a plan function talks to while it turns one operator call into dispatches.
+
+Everything that a plan function learns from a live value goes through here, so the graph knows exactly when the
+answer may change:
+
+* dims of its input tensors: always watched;
+* ``g.int(x)``: the value of an int or SymInt; the call is planned again when it changes;
+* ``g.derive(fn, *values)``: only ``fn``'s result is watched, so a bound or a rounded grid size that stays the same
+  costs nothing per step; ``fn`` may raise to reject a value;
+* a SymInt used as a *binding* is not watched at all: the kernel reads it from its live uniform.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import InvalidInputError, KernelError, LimitError, UnsupportedProgramError
+from ..gpu.device import Features, Limits
+from .values import IntLike, Scratch, SymInt, Tensor
+
+Number = int | float | bool
+Grid = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Repacked:
+    """A constant in a layout that a kernel likes better: ``fn`` of its array, computed once when it is uploaded."""
+
+    tensor: Tensor
+    key: str  # names the layout; the same constant and key share one buffer
+    fn: Callable[[np.ndarray], np.ndarray]
+
+
+Binding = Tensor | Scratch | SymInt | Repacked | int
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """One kernel launch: which WGSL, over how many workgroups, on what."""
+
+    kernel: str
+    grid: Grid
+    bindings: Mapping[str, Binding]
+    params: Mapping[str, Any]
+    overrides: Mapping[str, Number]
+    template: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A watched value: ``compute()`` gave ``value`` when the call was planned. ``sources`` are SymInts or host tensors."""
+
+    sources: tuple[SymInt | Tensor, ...]
+    compute: Callable[[], Any]
+    value: Any
+
+
+@dataclass
+class OpPlan:
+    """What one operator call does at the current live values."""
+
+    dispatches: list[Dispatch] = field(default_factory=list)
+    derived: list[Derived] = field(default_factory=list)
+    symints_set: list[SymInt] = field(default_factory=list)  # those whose value changed in this plan
+    resized: list[Tensor] = field(default_factory=list)  # those whose dims changed in this plan
+    sized: list[Tensor] = field(default_factory=list)
+    alias_of: Tensor | None = None
+    adopted: bool = False  # the alias is the constant itself, state included
+    route: str | None = None
+
+
+@dataclass(frozen=True)
+class Planning:
+    """What all calls of one graph share.
+
+    ``routes`` forces a route by operator family; ``scratch_bytes`` bounds the scratch memory that a blocked route may
+    ask for; ``no_alias`` holds the ids of outputs that must be copies, since someone writes their memory, ``host_inputs`` those
+    of the integer inputs, which the host can read; the graph fills in both.
+    """
+
+    features: Features
+    limits: Limits
+    routes: Mapping[str, str] = field(default_factory=dict)
+    scratch_bytes: int = 64 * 2**20
+    no_alias: frozenset[int] = frozenset()
+    host_inputs: frozenset[int] = frozenset()
+
+
+class Planner:
+    """Collects the plan of one operator call. ``building`` is true at load, when dims are the maximum ones."""
+
+    def __init__(self, shared: Planning, building: bool) -> None:
+        self.features = shared.features
+        self.limits = shared.limits
+        self.scratch_bytes = shared.scratch_bytes
+        self.building = building
+        self.result = OpPlan()
+        self.prepared: list[tuple[str, Mapping[str, Any], Mapping[str, Number]]] = []
+        self._shared = shared
+        self._scratch_count = 0
+
+    # -- live values ------------------------------------------------------------------------------------------------
+
+    def derive(self, fn: Callable[..., Any], *values: IntLike) -> Any:
+        """``fn`` of the current values; the call is planned again only when the result changes."""
+        symints = tuple(v for v in values if isinstance(v, SymInt))
+
+        def compute() -> Any:
+            return fn(*(v.value if isinstance(v, SymInt) else v for v in values))
+
+        result = compute()
+        if symints:
+            self.result.derived.append(Derived(symints, compute, result))
+        return result
+
+    def int(self, value: IntLike) -> int:
+        """The current value of an int or SymInt; the call is planned again when it changes."""
+        return self.derive(lambda v: v, value) if isinstance(value, SymInt) else value
+
+    def ints(self, values: Sequence[IntLike]) -> tuple[int, ...]:
+        return tuple(self.int(v) for v in values)
+
+    def require(self, low: int, value: IntLike, high: int, what: str) -> None:
+        """Reject the step (InvalidInputError) whenever ``value`` is outside ``[low, high]``."""
+
+        def check(v: int) -> bool:
+            if not low <= v <= high:
+                raise InvalidInputError(f"{what} is {v}, but it must be between {low} and {high}")
+            return True
+
+        self.derive(check, value)
+
+    def host_element(self, x: Tensor, index: int) -> int:
+        """Element ``index`` (flat) of an integer graph input, as the caller gave it for this step."""
+        if x.id not in self._shared.host_inputs:
+            raise UnsupportedProgramError(f"tensor {x} is read on the host, but it is no integer input of the program")
+
+        def compute() -> int:
+            return int(x.host.reshape(-1)[index]) if x.host is not None else 0  # at load there is no input yet
+
+        value = compute()
+        self.result.derived.append(Derived((x,), compute, value))
+        return value
+
+    def set(self, out: SymInt, value: int) -> None:
+        """Give an output SymInt its value for this step."""
+        if out.set(value):
+            self.result.symints_set.append(out)
+
+    def check(self, condition: bool, message: str) -> None:
+        """Refuse the call with ``message`` unless ``condition``: at load the program's fault, later the input's."""
+        if not condition:
+            raise UnsupportedProgramError(message) if self.building else InvalidInputError(message)
+
+    # -- outputs ----------------------------------------------------------------------------------------------------
+
+    def resize(self, out: Tensor, dims: Sequence[int]) -> None:
+        """State the live dims of an output; they must fit in its capacity."""
+        dims = tuple(dims)
+        if len(dims) != len(out.max_dims) or any(d > m or d < 0 for d, m in zip(dims, out.max_dims, strict=True)):
+            raise InvalidInputError(
+                f"result {out} would have dims {list(dims)}, but the program planned at most {list(out.max_dims)}"
+            )
+        self.result.sized.append(out)
+        if dims != out.dims:
+            out.dims = dims
+            self.result.resized.append(out)
+
+    def alias(self, out: Tensor, x: Tensor) -> bool:
+        """Let ``out`` share the memory of ``x``, if nobody writes either; False means: dispatch a copy."""
+        if out.id in self._shared.no_alias or out.dtype != x.dtype:
+            return False
+        self.result.alias_of = x
+        return True
+
+    def adopt(self, out: Tensor, constant: Tensor) -> None:
+        """Let ``out`` be the constant itself: what is written to ``out`` stays there for the next call."""
+        self.check(constant.constant is not None, f"tensor {constant} is prepacked, but it is not a constant")
+        self.result.alias_of, self.result.adopted = constant, True
+
+    # -- work -------------------------------------------------------------------------------------------------------
+
+    def scratch(self, nbytes: int) -> Scratch:
+        """A buffer for this call's own use. Its contents are undefined; the next call may overwrite it."""
+        index = self._scratch_count
+        self._scratch_count += 1
+        return Scratch(index, max(16, (nbytes + 15) // 16 * 16))
+
+    def repack(self, constant: Tensor, key: str, fn: Callable[[np.ndarray], np.ndarray]) -> Repacked:
+        """Bind ``fn`` of a constant's array (its dtype, its ``max_dims``) in place of the constant."""
+        self.check(constant.constant is not None, f"tensor {constant} must be a constant of the program")
+        return Repacked(constant, key, fn)
+
+    def dispatch(
+        self,
+        kernel: str,
+        grid: Sequence[int],
+        bindings: Mapping[str, Binding],
+        params: Mapping[str, Any] | None = None,
+        *,
+        overrides: Mapping[str, Number] | None = None,
+        template: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Run ``kernel`` ("family/stem" of its .wgsl) over ``grid`` workgroups, after everything dispatched before.
+
+        ``bindings`` are named as in the WGSL; a SymInt or int binds a live uniform. An empty grid runs nothing.
+        """
+        x, y, z = (*grid, 1, 1)[:3]
+        if 0 in (x, y, z):
+            return
+        if max(x, y, z) > self.limits.max_workgroups:
+            raise LimitError(
+                f"kernel {kernel} needs a grid of {x}x{y}x{z} workgroups; "
+                f"the adapter allows {self.limits.max_workgroups} a dimension"
+            )
+        self.result.dispatches.append(
+            Dispatch(kernel, (x, y, z), dict(bindings), dict(params or {}), dict(overrides or {}), dict(template or {}))
+        )
+
+    def prepare(
+        self, kernel: str, *, overrides: Mapping[str, Number] | None = None, template: Mapping[str, Any] | None = None
+    ) -> None:
+        """Have the pipeline of another route made at load, so that no later step compiles."""
+        if self.building:
+            self.prepared.append((kernel, dict(template or {}), dict(overrides or {})))
+
+    def grid_1d(self, invocations: int, workgroup_size: int) -> Grid:
+        """Workgroups for a flat index space, folded into y where x would pass the limit (``linear_index`` unfolds)."""
+        groups = math.ceil(invocations / workgroup_size)
+        if groups <= self.limits.max_workgroups:
+            return (groups, 1, 1)
+        rows = math.ceil(groups / self.limits.max_workgroups)
+        return (math.ceil(groups / rows), rows, 1)
+
+    def choose(self, family: str, routes: Mapping[str, bool]) -> str:
+        """The first route whose predicate holds, or the one that the user forced; the name shows in reports."""
+        forced = self._shared.routes.get(family)
+        if forced is not None:
+            if forced not in routes:
+                raise KernelError(f"{family} has no route {forced!r}; it has {', '.join(routes)}")
+            if not routes[forced]:
+                raise KernelError(f"route {forced!r} of {family} cannot run this call")
+            route = forced
+        else:
+            route = next(name for name, fits in routes.items() if fits)
+        self.result.route = route
+        return route
+

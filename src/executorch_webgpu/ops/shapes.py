@@ -1,0 +1,51 @@
+"""Shape arithmetic that several operators share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import zip_longest
+
+from .values import Dims
+
+
+def row_major_strides(dims: Dims) -> Dims:
+    """Strides in elements of a contiguous tensor."""
+    strides = [1] * len(dims)
+    for i in range(len(dims) - 2, -1, -1):
+        strides[i] = strides[i + 1] * dims[i + 1]
+    return tuple(strides)
+
+
+def broadcast(*shapes: Dims) -> Dims | None:
+    """The common shape by NumPy's rule, or None when there is none."""
+    result: list[int] = []
+    for sizes in zip_longest(*(reversed(s) for s in shapes), fillvalue=1):
+        wide = {s for s in sizes if s != 1}
+        if len(wide) > 1:
+            return None
+        result.append(wide.pop() if wide else 1)
+    return tuple(reversed(result))
+
+
+def broadcast_strides(dims: Dims, target: Dims) -> Dims:
+    """Strides of a contiguous ``dims`` tensor seen as ``target``: 0 along repeated dimensions."""
+    padded = (1,) * (len(target) - len(dims)) + dims
+    strides = row_major_strides(padded)
+    return tuple(0 if d == 1 and t != 1 else s for d, t, s in zip(padded, target, strides, strict=True))
+
+
+def normalize_dim(dim: int, rank: int) -> int:
+    """A dimension counted from the front; negative ones count from the back. Out of range stays out of range."""
+    return dim + rank if dim < 0 else dim
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def pad4(dims: Sequence[int], fill: int = 1) -> tuple[int, int, int, int]:
+    """Dims or strides as four numbers, filled in front."""
+    if len(dims) > 4:
+        raise ValueError(f"more than four dimensions: {list(dims)}")
+    a, b, c, d = (fill,) * (4 - len(dims)) + tuple(dims)
+    return a, b, c, d

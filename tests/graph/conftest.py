@@ -1,0 +1,1 @@
+from tests.ops.conftest import device  # noqa: F401

@@ -1,0 +1,185 @@
+"""Whole graphs on a device: order, sharing, live sizes, state, and what is left after close."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from executorch_webgpu.errors import ClosedError, InvalidInputError
+from executorch_webgpu.gpu.device import Device
+from executorch_webgpu.graph.build import build_graph
+from executorch_webgpu.graph.constants import ConstantPool
+from executorch_webgpu.graph.execute import GraphExecutor
+from executorch_webgpu.ops.plan import Planning
+from tests.graph_builder import GraphBuilder, Ref
+
+rng = np.random.default_rng(0)
+
+
+@contextmanager
+def loaded(device: Device, build: GraphBuilder, pool: ConstantPool | None = None) -> Iterator[GraphExecutor]:
+    pool = pool or ConstantPool(device, lambda view: None)
+    executor = GraphExecutor(build_graph(build.build()), pool, Planning(device.features, device.limits))
+    try:
+        yield executor
+    finally:
+        executor.close()
+
+
+def normal(*dims: int) -> np.ndarray:
+    return rng.normal(size=dims).astype(np.float32)
+
+
+def test_a_long_chain_runs_in_order(device: Device) -> None:
+    build = GraphBuilder()
+    x = build.input((5, 7))
+    factor, offset = normal(5, 7), normal(5, 7)
+    y = x
+    for i in range(150):
+        op = "aten.mul.Tensor" if i % 2 else "aten.add.Tensor"
+        other = factor if i % 2 else offset
+        arguments = (y, other) if i % 2 else (y, other, 1)
+        y = build.call(op, *arguments, build.tensor((5, 7)))
+    build.output(y)
+    factor /= np.abs(factor).max() + 0.1
+    with loaded(device, build) as executor:
+        given = normal(5, 7)
+        expected = given.astype(np.float64)
+        for i in range(150):
+            expected = expected * factor if i % 2 else expected + offset
+        (got,) = executor.execute([given])
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32 - 1), rows=st.lists(st.integers(1, 11), min_size=2, max_size=5))
+def test_random_graphs_at_random_live_sizes(device: Device, seed: int, rows: list[int]) -> None:
+    """Calls picked at random over [S, 6] tensors; each step another S; poisoned by what the last step left."""
+    random = np.random.default_rng(seed)
+    build = GraphBuilder()
+    inputs = [build.input((11, 6)) for _ in range(2)]
+    size = build.size_of(inputs[0], 0)
+    values: list[Ref] = [*inputs]
+    steps: list[tuple] = []
+    for _ in range(12):
+        a, b = (int(random.integers(max(0, len(values) - 5), len(values))) for _ in "ab")
+        out = build.tensor((11, 6))
+        match random.integers(4):
+            case 0:
+                build.call("aten.add.Tensor", values[a], values[b], 1, out)
+                steps.append((lambda x, y: x + y, a, b))
+            case 1:
+                build.call("aten.mul.Tensor", values[a], values[b], out)
+                steps.append((lambda x, y: x * y, a, b))
+            case 2:
+                build.call("aten.sigmoid.default", values[a], out)
+                steps.append((lambda x, _: 1 / (1 + np.exp(-x)), a, b))
+            case 3:
+                flat = build.call("aten.view_copy.default", values[a], [size, 2, 3], build.tensor((11, 2, 3)))
+                build.call("aten.view_copy.default", flat, [size, 6], out)
+                steps.append((lambda x, _: x, a, b))
+        values.append(out)
+    build.output(*values[-3:])
+    with loaded(device, build) as executor:
+        for s in rows:
+            given = [normal(s, 6), normal(s, 6)]
+            expected = [g.astype(np.float64) for g in given]
+            for function, a, b in steps:
+                expected.append(function(expected[a], expected[b]))
+            for got, wanted in zip(executor.execute(given), expected[-3:], strict=True):
+                np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4)
+
+
+def counter(device_rows: int = 8) -> tuple[GraphBuilder, np.ndarray]:
+    """A graph with state: writes a row into a cache at a live position, and answers with the whole cache."""
+    build = GraphBuilder()
+    start = rng.normal(size=(1, device_rows, 1, 4)).astype(np.float32)
+    cache = build.constant(start)
+    position = build.live()
+    build.call("update_cache.default", build.input((1, 1, 1, 4)), cache, position, build.tensor(start.shape))
+    build.output(build.call("aten.clone.default", cache, None, build.tensor(start.shape)))
+    return build, start
+
+
+def test_state_lasts_and_reset_restores_it(device: Device) -> None:
+    build, start = counter()
+    with loaded(device, build) as executor:
+        expected = start.copy()
+        for position in (3, 0, 7, 3):
+            row = normal(1, 1, 1, 4)
+            expected[:, position] = row[:, 0]
+            (got,) = executor.execute([np.array([position], np.int32), row])
+            np.testing.assert_array_equal(got, expected)
+        executor.reset()
+        row = normal(1, 1, 1, 4)
+        (got,) = executor.execute([np.array([1], np.int32), row])
+        start[:, 1] = row[:, 0]
+        np.testing.assert_array_equal(got, start)
+
+
+def test_a_refused_step_changes_nothing(device: Device) -> None:
+    build, start = counter()
+    with loaded(device, build) as executor:
+        for position in (-1, 8, 2**31 - 1):
+            with pytest.raises(InvalidInputError):
+                executor.execute([np.array([position], np.int32), normal(1, 1, 1, 4)])
+        row = normal(1, 1, 1, 4)
+        (got,) = executor.execute([np.array([0], np.int32), row])
+        start[:, 0] = row[:, 0]
+        np.testing.assert_array_equal(got, start)
+
+
+def test_two_loads_share_constants_but_not_state(device: Device) -> None:
+    build, start = counter()
+    pool = ConstantPool(device, lambda view: None)
+    with loaded(device, build, pool) as one, loaded(device, build, pool) as two:
+        row = normal(1, 1, 1, 4)
+        one.execute([np.array([2], np.int32), row])
+        (got,) = two.execute([np.array([5], np.int32), row])
+        start[:, 5] = row[:, 0]
+        np.testing.assert_array_equal(got, start)
+
+
+def test_close_frees_everything_and_the_executor_says_so(device: Device) -> None:
+    before = device.memory.live_bytes
+    build, _ = counter()
+    with loaded(device, build) as executor:
+        assert device.memory.live_bytes > before
+    assert device.memory.live_bytes == before
+    executor.close()
+    with pytest.raises(ClosedError):
+        executor.execute([np.array([0], np.int32), normal(1, 1, 1, 4)])
+
+
+def test_pipelines_do_not_grow_with_calls_layers_or_steps(device: Device) -> None:
+    def layers(count: int) -> GraphBuilder:
+        build = GraphBuilder()
+        x = build.input((7, 12))
+        for _ in range(count):
+            x = build.call("et_vk.rms_norm.default", x, np.ones(12, np.float32), 1e-5, build.tensor((7, 12)))
+            x = build.call("aten.sigmoid.default", x, build.tensor((7, 12)))
+        build.output(x)
+        return build
+
+    with loaded(device, layers(1)) as executor:
+        executor.execute([normal(7, 12)])
+    made = device.kernels.stats()
+    with loaded(device, layers(20)) as executor:
+        for rows in (7, 1, 5, 1):
+            executor.execute([normal(rows, 12)])
+    assert device.kernels.stats() == made
+
+
+def test_memory_stays_flat_over_steps_of_changing_size(device: Device) -> None:
+    build, _ = counter()
+    with loaded(device, build) as executor:
+        executor.execute([np.array([0], np.int32), normal(1, 1, 1, 4)])
+        before = (device.memory.live_bytes, device.memory.live_buffers)
+        for step in range(200):
+            executor.execute([np.array([step % 8], np.int32), normal(1, 1, 1, 4)])
+        assert (device.memory.live_bytes, device.memory.live_buffers) == before

@@ -1,0 +1,137 @@
+"""Live values: who is planned again, when, and what a refused step leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from executorch_webgpu.errors import InvalidInputError, InvalidProgramError, UnsupportedProgramError
+from executorch_webgpu.gpu.device import Features, Limits
+from executorch_webgpu.graph.build import build_graph
+from executorch_webgpu.graph.execute import plan_graph
+from executorch_webgpu.graph.resize import LivePlans
+from executorch_webgpu.ops.plan import Planning
+from executorch_webgpu.ops.values import INT32_MAX, INT32_MIN, SymInt, Tensor
+from tests.graph_builder import GraphBuilder
+
+PLANNING = Planning(Features.none(), Limits.floor())
+
+
+def live_slice() -> LivePlans:
+    """y = x[p : p + n] + 0 with live p and n, each from an input of its own; x is a [64, 4] input."""
+    build = GraphBuilder()
+    x = build.input((64, 4))
+    start, length = build.live(), build.live()
+    end = build.call("add", start, length, build.symint())
+    part = build.call("aten.slice_copy.Tensor", x, 0, start, end, 1, build.tensor((64, 4)))
+    build.output(build.call("aten.add.Tensor", part, part, 1, build.tensor((64, 4))))
+    return plan_graph(build_graph(build.build()), PLANNING)
+
+
+def set_hosts(plans: LivePlans, *values: int) -> None:
+    tensors = [v for v in plans.graph.inputs if isinstance(v, Tensor) and v.dtype == "int32"]
+    for tensor, value in zip(tensors, values, strict=True):
+        plans.set_host(tensor, np.array([value], np.int32))
+
+
+def planned(plans: LivePlans) -> list[str]:
+    return [plans.graph.calls[i].name for i in plans.update()]
+
+
+def test_symint_keeps_its_value_when_a_new_one_is_out_of_range() -> None:
+    symint = SymInt(0)
+    for value in (INT32_MIN, INT32_MAX, 0, -1):
+        symint.set(value)
+        assert symint.read() == value
+        assert np.frombuffer(symint.pack(), np.int32)[0] == value
+    for value in (INT32_MIN - 1, INT32_MAX + 1, 2**40):
+        with pytest.raises(InvalidInputError):
+            symint.set(value)
+        assert symint.read() == -1
+    assert len(symint.pack()) == 16
+
+
+def test_only_a_different_value_counts_as_a_change() -> None:
+    symint = SymInt(0, 5)
+    symint.dirty = False
+    assert not symint.set(5)
+    assert not symint.dirty
+    assert symint.set(6)
+    assert symint.dirty
+
+
+def test_a_change_is_planned_once_and_only_where_it_reaches() -> None:
+    plans = live_slice()
+    set_hosts(plans, 3, 8)
+    assert planned(plans)[-2:] == ["aten.slice_copy.Tensor", "aten.add.Tensor"]
+    assert planned(plans) == []
+    set_hosts(plans, 3, 8)
+    assert planned(plans) == []
+
+
+def test_a_moved_start_replans_no_kernel() -> None:
+    plans = live_slice()
+    set_hosts(plans, 3, 8)
+    plans.update()
+    set_hosts(plans, 4, 8)
+    assert planned(plans) == ["et_vk.select_as_symint.default", "add"]
+    assert plans.graph.outputs[0].dims == (8, 4)
+
+
+def test_a_refused_value_stays_marked() -> None:
+    build = GraphBuilder()
+    x, y = build.input((8, 4)), build.input((8, 4))
+    build.output(build.call("aten.add.Tensor", x, y, 1, build.tensor((8, 4))))
+    plans = plan_graph(build_graph(build.build()), PLANNING)
+    a, b = plans.graph.inputs
+    plans.set_dims(a, (5, 4))
+    plans.set_dims(b, (3, 4))
+    for _ in range(2):  # nothing was set in between, and it is still refused
+        with pytest.raises(InvalidInputError):
+            plans.update()
+    plans.set_dims(b, (5, 4))
+    assert planned(plans) == ["aten.add.Tensor"]
+    assert plans.graph.outputs[0].dims == (5, 4)
+
+
+@given(st.lists(st.tuples(st.integers(0, 63), st.integers(1, 64)), min_size=1, max_size=8))
+def test_dims_follow_every_step(steps: list[tuple[int, int]]) -> None:
+    plans = live_slice()
+    for start, length in steps:
+        set_hosts(plans, start, length)
+        plans.update()
+        assert plans.graph.outputs[0].dims == (len(range(64)[start : start + length]), 4)
+
+
+@pytest.mark.parametrize(
+    ("op", "args"),
+    [
+        ("aten.add.Tensor", lambda b: (None, b.input((4,)), 1, b.tensor((4,)))),
+        ("aten.add.Tensor", lambda b: (b.input((4,)), b.input((5,)), 1, b.tensor((4,)))),
+        ("aten.view_copy.default", lambda b: (b.input((4,)), [3], b.tensor((3,)))),
+        ("aten.view_copy.default", lambda b: (b.input((4,)), None, b.tensor((4,)))),
+        ("aten.select_copy.int", lambda b: (b.input((4, 3)), 7, 0, b.tensor((3,)))),
+        ("sym_size.int", lambda b: (b.input((4, 3)), 2, b.symint())),
+        ("aten.add.Tensor", lambda b: (b.input((4,)), b.tensor((4,)))),
+        ("aten.add.Tensor", lambda b: (b.input((4,)), b.input((4,)), 1, None)),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_at_load(op: str, args: Callable[[GraphBuilder], tuple]) -> None:
+    build = GraphBuilder()
+    build.call(op, *args(build))
+    with pytest.raises((InvalidProgramError, UnsupportedProgramError, InvalidInputError)):
+        plan_graph(build_graph(build.build()), PLANNING)
+
+
+def test_all_unsupported_operators_are_listed() -> None:
+    build = GraphBuilder()
+    x = build.input((4,))
+    for name in ("aten.nothing.default", "et_vk.void.default", "aten.nothing.default"):
+        x = build.call(name, x, build.tensor((4,)))
+    with pytest.raises(UnsupportedProgramError, match=r"aten\.nothing\.default \(2×\), et_vk\.void\.default \(1×\)") as e:
+        build_graph(build.build())
+    assert e.value.operators == {"aten.nothing.default": 2, "et_vk.void.default": 1}
