@@ -1,0 +1,403 @@
+"""Adapters and devices: which GPU, through which engine, with which features and limits.
+
+``list_adapters()`` names what there is, ``open_device()`` opens one.  ``Limits`` and ``Features`` need no
+GPU: ``Limits.floor()`` and ``Features.none()`` are what every WebGPU device has, to plan without one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from ..errors import ClosedError, DeviceError, DeviceLostError, Error, InvalidInputError, NoAdapterError
+from .engine import ENGINES, Engine, load_engine
+from .kernel import Kernels
+
+if TYPE_CHECKING:
+    from .buffers import Buffer
+
+# Optional features by engine; the first entries are worth the most when a driver refuses some of them.
+_OPTIONAL = {
+    "wgpu": ("shader-f16", "subgroup", "timestamp-query"),
+    "dawn": ("shader-f16", "subgroups", "timestamp-query", "chromium-experimental-subgroup-matrix"),
+}
+
+_KIND_ORDER = ("DiscreteGPU", "IntegratedGPU", "Unknown", "CPU")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Optional abilities of a device."""
+
+    f16: bool
+    subgroups: bool
+    subgroup_min_size: int
+    subgroup_max_size: int
+    timestamps: bool
+    subgroup_matrix: bool
+    # (component type, result type, m, n, k), e.g. ("f16", "f32", 16, 16, 16)
+    subgroup_matrix_shapes: tuple[tuple[str, str, int, int, int], ...] = ()
+    cpu: bool = False  # a software adapter: invocations run one after the other on a few cores
+
+    @classmethod
+    def none(cls) -> Features:
+        """What every WebGPU device has: nothing optional."""
+        return cls(False, False, 4, 128, False, False)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Sizes that a device allows; bytes unless the name says otherwise."""
+
+    max_buffer_bytes: int
+    max_binding_bytes: int
+    max_uniform_bytes: int
+    max_workgroup_bytes: int
+    max_invocations: int
+    max_workgroup_size: tuple[int, int, int]
+    max_workgroups: int  # per dimension
+    max_storage_buffers: int  # bindings of one kernel
+    uniform_alignment: int
+    storage_alignment: int
+
+    @classmethod
+    def floor(cls) -> Limits:
+        """The limits that every WebGPU device has at least."""
+        return cls(
+            max_buffer_bytes=256 << 20,
+            max_binding_bytes=128 << 20,
+            max_uniform_bytes=64 << 10,
+            max_workgroup_bytes=16 << 10,
+            max_invocations=256,
+            max_workgroup_size=(256, 256, 64),
+            max_workgroups=65535,
+            max_storage_buffers=8,
+            uniform_alignment=256,
+            storage_alignment=256,
+        )
+
+    @classmethod
+    def of(cls, raw: Any) -> Limits:
+        """The limits of an engine's adapter or device."""
+        limits = raw.limits
+        return cls(
+            max_buffer_bytes=limits["max-buffer-size"],
+            max_binding_bytes=limits["max-storage-buffer-binding-size"],
+            max_uniform_bytes=limits["max-uniform-buffer-binding-size"],
+            max_workgroup_bytes=limits["max-compute-workgroup-storage-size"],
+            max_invocations=limits["max-compute-invocations-per-workgroup"],
+            max_workgroup_size=(
+                limits["max-compute-workgroup-size-x"],
+                limits["max-compute-workgroup-size-y"],
+                limits["max-compute-workgroup-size-z"],
+            ),
+            max_workgroups=limits["max-compute-workgroups-per-dimension"],
+            max_storage_buffers=limits["max-storage-buffers-per-shader-stage"],
+            uniform_alignment=limits["min-uniform-buffer-offset-alignment"],
+            storage_alignment=limits["min-storage-buffer-offset-alignment"],
+        )
+
+
+@dataclass(frozen=True)
+class AdapterInfo:
+    """One adapter of one engine; ``index`` is its position among that engine's adapters."""
+
+    engine: str  # "wgpu" | "dawn"
+    index: int
+    name: str
+    vendor: str
+    kind: str  # "DiscreteGPU" | "IntegratedGPU" | "CPU" | "Unknown"
+    backend: str  # "Vulkan", "Metal", "D3D12", ...
+    f16: bool
+    subgroups: bool
+    subgroup_matrix: bool
+    timestamps: bool
+    max_buffer_bytes: int
+    max_binding_bytes: int
+    max_workgroup_bytes: int
+    max_invocations: int
+
+
+@dataclass
+class Memory:
+    """GPU memory that our buffers hold on one device, in bytes."""
+
+    live_bytes: int = 0
+    live_buffers: int = 0
+    peak_bytes: int = 0
+    staged_bytes: int = 0  # uploads that the engine may still hold a copy of
+
+    def add(self, nbytes: int) -> None:
+        self.live_bytes += nbytes
+        self.live_buffers += 1
+        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+
+    def remove(self, nbytes: int) -> None:
+        self.live_bytes -= nbytes
+        self.live_buffers -= 1
+
+
+class Device:
+    """An open GPU device.  Close it, or use it as a context manager, to free all of its memory."""
+
+    def __init__(self, engine: Engine, info: AdapterInfo, features: Features, raw: Any) -> None:
+        self.engine = engine.name
+        self.info = info
+        self.features = features
+        self.limits = Limits.of(raw)
+        self.memory = Memory()
+        self.buffers: WeakSet[Buffer] = WeakSet()  # those that close() must destroy
+        self.raw = raw
+        self.queue = raw.queue
+        self._engine = engine
+        self._closed = False
+        self._lost: str | None = None
+        engine.log.messages.clear()
+
+    def __repr__(self) -> str:
+        return f"<Device {self.info.name!r} ({self.engine}, {self.info.backend})>"
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @cached_property
+    def kernels(self) -> Kernels:
+        """The one cache of shader modules, layouts and pipelines of this device."""
+        return Kernels(self)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    @contextmanager
+    def errors(self, doing: str, error: type[Error] = DeviceError) -> Iterator[None]:
+        """Turns whatever the engine raises into our exceptions; ``doing`` begins the message."""
+        try:
+            with self._engine.errors(doing, error):
+                yield
+        except DeviceLostError as exc:
+            self._lost = str(exc)
+            raise
+
+    def encoder(self) -> Any:
+        """A raw command encoder."""
+        self.require_usable()
+        with self.errors("creating a command encoder"):
+            return self.raw.create_command_encoder()
+
+    def submit(self, command_buffers: Sequence[Any]) -> None:
+        """Hands finished command buffers to the queue.
+
+        Raises ClosedError, DeviceLostError or DeviceError.
+        """
+        # wgpu-native aborts the process when a submission fails, so whatever can be known before is checked.
+        self.require_usable()
+        if self._engine.log.messages:
+            self.check()
+        with self.errors("submitting work"):
+            self.queue.submit(command_buffers)
+
+    def wait(self) -> None:
+        """Blocks until all submitted work is done."""
+        self.check()
+        with self.errors("waiting for the GPU"):
+            self._engine.wait(self.raw)
+
+    def flush(self) -> None:
+        """Sends pending writes and waits; only then are their staging copies and destroyed buffers freed."""
+        for _ in range(2 if self.engine == "dawn" else 1):  # Dawn frees in one round what ended in the last
+            self.submit([])
+            self.wait()
+        self.memory.staged_bytes = 0
+
+    def check(self) -> None:
+        """Raises what the engine reported outside any call: DeviceLostError or DeviceError."""
+        self.require_usable()
+        messages = list(self._engine.log.messages)
+        self._engine.log.messages.clear()
+        lost = [m for m in messages if "lost" in m.lower()]
+        if lost:
+            self._probe()
+        others = [m for m in messages if m not in lost]
+        if others:
+            raise DeviceError(f"the GPU reported an error: {' '.join(others[0].split())}")
+
+    def close(self) -> None:
+        """Destroys the device with all of its buffers.  Closing twice is allowed."""
+        if self._closed:
+            return
+        # wgpu-native keeps the buffers of a destroyed device until their last handle goes, so they go first.
+        for buffer in list(self.buffers):
+            buffer.destroy()
+        with suppress(DeviceError):  # nothing can be sent to a lost device
+            self.flush()
+        self._closed = True
+        self.__dict__.pop("kernels", None)
+        self.raw.destroy()
+
+    def _probe(self) -> None:
+        """Raises DeviceLostError if this device is gone; the report does not say which one was lost."""
+        with self.errors("using it"):
+            self.raw.create_buffer(size=16, usage=self._engine.api.BufferUsage.COPY_DST).destroy()
+
+    def require_usable(self) -> None:
+        """Raises ClosedError or DeviceLostError when nothing can be done with this device any more."""
+        if self._closed:
+            raise ClosedError("the GPU device is closed; open another one")
+        if self._lost:
+            raise DeviceLostError(self._lost)
+
+
+def list_adapters() -> list[AdapterInfo]:
+    """Every adapter of every installed engine."""
+    return [info for name in ENGINES for info, _ in _adapters_of(name)]
+
+
+def open_device(engine: str | None = None, adapter: int | str | None = None, *, trusted: bool | None = None) -> Device:
+    """Opens a device with every feature and limit that its adapter has.
+
+    ``engine`` is ``"auto"``, ``"wgpu"`` or ``"dawn"`` (default: ``ET_WEBGPU_ENGINE``, else ``"auto"``: Dawn
+    when it is installed and sees a GPU, because it encodes faster and has tensor cores, else wgpu).
+    ``adapter`` is an index among the engine's adapters or a part of a name, in any case (default:
+    ``ET_WEBGPU_ADAPTER``, else the best one).  ``trusted`` (default: ``ET_WEBGPU_TRUSTED=1``) lets Dawn skip
+    validation and bounds checks; wgpu has no such choice.
+
+    Raises NoAdapterError, InvalidInputError for an unknown engine, or DeviceError.
+    """
+    engine = engine or os.environ.get("ET_WEBGPU_ENGINE") or "auto"
+    if adapter is None:
+        adapter = os.environ.get("ET_WEBGPU_ADAPTER") or None
+    if trusted is None:
+        trusted = os.environ.get("ET_WEBGPU_TRUSTED", "") not in ("", "0")
+    if engine not in ("auto", *ENGINES):
+        raise InvalidInputError(f"there is no engine {engine!r}; choose auto, wgpu or dawn")
+    found = _candidates(engine, adapter)
+    info, raw_adapter = _choose(found, adapter)
+    loaded = load_engine(info.engine)
+    assert loaded is not None  # its adapter was just listed
+    return _open(loaded, info, raw_adapter, trusted)
+
+
+def open_null_device() -> Device:
+    """A Dawn device without a GPU: it compiles WGSL with Tint and runs nothing.  Raises NoAdapterError."""
+    engine = _require_engine("dawn")
+    raw_adapter = engine.null_adapter()
+    return _open(engine, _info("dawn", 0, raw_adapter), raw_adapter, trusted=False)
+
+
+def _require_engine(name: str) -> Engine:
+    engine = load_engine(name)
+    if engine is None:
+        package = "executorch-webgpu[dawn]" if name == "dawn" else "wgpu"
+        raise NoAdapterError(f"engine {name!r} is not installed: pip install '{package}'")
+    return engine
+
+
+def _info(engine: str, index: int, raw: Any) -> AdapterInfo:
+    features, limits, info = raw.features, Limits.of(raw), raw.info
+    kind = str(info["adapter_type"])
+    return AdapterInfo(
+        engine=engine,
+        index=index,
+        name=str(info["device"]),
+        vendor=str(info["vendor"]),
+        kind=kind if kind in _KIND_ORDER else "Unknown",
+        backend=str(info["backend_type"]),
+        f16="shader-f16" in features,
+        subgroups="subgroup" in features or "subgroups" in features,
+        subgroup_matrix="chromium-experimental-subgroup-matrix" in features,
+        timestamps="timestamp-query" in features,
+        max_buffer_bytes=limits.max_buffer_bytes,
+        max_binding_bytes=limits.max_binding_bytes,
+        max_workgroup_bytes=limits.max_workgroup_bytes,
+        max_invocations=limits.max_invocations,
+    )
+
+
+def _adapters_of(name: str) -> list[tuple[AdapterInfo, Any]]:
+    engine = load_engine(name)
+    if engine is None:
+        return []
+    raws = engine.adapters()
+    # An application that made its own instance may show OpenGL twins of Vulkan devices.
+    modern = [a for a in raws if not str(a.info["backend_type"]).startswith("OpenGL")]
+    return [(_info(name, i, raw), raw) for i, raw in enumerate(modern or raws)]
+
+
+def _candidates(engine: str, wanted: int | str | None) -> list[tuple[AdapterInfo, Any]]:
+    """The adapters that a request for ``engine`` chooses from, the preferred engine's first."""
+    if engine != "auto":
+        _require_engine(engine)
+        found = _adapters_of(engine)
+    else:
+        wgpu = _adapters_of("wgpu")
+        # Both engines see the same GPUs, so where wgpu sees none, Dawn need not be loaded to look.
+        dawn = _adapters_of("dawn") if _has_gpu(wgpu) or not wgpu or wanted is not None else []
+        found = dawn + wgpu if _has_gpu(dawn) else wgpu + dawn
+    if not found:
+        raise NoAdapterError(
+            "no GPU adapter was found; install a Vulkan driver (on Debian or Ubuntu the software one is: "
+            "sudo apt install mesa-vulkan-drivers)"
+        )
+    return found
+
+
+def _has_gpu(found: list[tuple[AdapterInfo, Any]]) -> bool:
+    return any(info.kind in ("DiscreteGPU", "IntegratedGPU") for info, _ in found)
+
+
+def _choose(found: list[tuple[AdapterInfo, Any]], wanted: int | str | None) -> tuple[AdapterInfo, Any]:
+    if wanted is None:
+        return min(found, key=lambda pair: _KIND_ORDER.index(pair[0].kind))
+    if isinstance(wanted, int) or wanted.isdecimal():
+        matches = [pair for pair in found if pair[0].index == int(wanted)][:1]
+    else:
+        matches = [pair for pair in found if wanted.lower() in pair[0].name.lower()]
+    if not matches:
+        names = "; ".join(f"{info.engine} {info.index}: {info.name}" for info, _ in found)
+        raise NoAdapterError(f"no adapter matches {wanted!r}; there are: {names}")
+    return min(matches, key=lambda pair: _KIND_ORDER.index(pair[0].kind))
+
+
+def _open(engine: Engine, info: AdapterInfo, adapter: Any, trusted: bool) -> Device:
+    raw = _request(engine, adapter, trusted)
+    have = raw.features
+    sizes = engine.subgroup_sizes(adapter)
+    matrix = "chromium-experimental-subgroup-matrix" in have
+    features = Features(
+        f16="shader-f16" in have,
+        subgroups="subgroup" in have or "subgroups" in have,
+        subgroup_min_size=sizes[0],
+        subgroup_max_size=sizes[1],
+        timestamps="timestamp-query" in have,
+        subgroup_matrix=matrix,
+        subgroup_matrix_shapes=engine.subgroup_matrix_shapes(adapter) if matrix else (),
+        cpu=info.kind == "CPU",
+    )
+    return Device(engine, info, features, raw)
+
+
+def _request(engine: Engine, adapter: Any, trusted: bool) -> Any:
+    """A raw device with all optional features, or with fewer when the driver refuses some."""
+    wanted = [f for f in _OPTIONAL[engine.name] if f in adapter.features]
+    refusal: Exception | None = None
+    for features in _fewer(wanted):
+        try:
+            return engine.request_device(adapter, features, adapter.limits, trusted)
+        except (engine.api.GPUError, RuntimeError) as exc:
+            refusal = exc
+    name = adapter.info["device"]
+    raise DeviceError(f"adapter {name!r} gave no device: {' '.join(str(refusal).split())}")
+
+
+def _fewer(features: list[str]) -> Iterable[list[str]]:
+    """The whole list, then shorter ones from the back, down to none."""
+    return (features[:n] for n in range(len(features), -1, -1))

@@ -1,0 +1,187 @@
+"""The WebGPU implementations that we run on, behind one small surface.
+
+``wgpu`` (wgpu-native) and ``wgpudawn`` (Dawn) have the same Python API.  What differs is kept here: how an
+instance is set up, how adapters are listed, and how errors arrive.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from ..errors import DeviceError, DeviceLostError, Error
+
+ENGINES = ("wgpu", "dawn")
+
+_MODULE = {"wgpu": "wgpu", "dawn": "wgpudawn"}
+_BACKEND = {"wgpu": "wgpu.backends.wgpu_native", "dawn": "wgpudawn.backends.dawn"}
+
+# Dawn leaves these to us: f16 on NVIDIA's Vulkan driver and tensor cores are experimental to it, and it
+# coarsens timestamps to 100 us, which is what a browser needs and a profiler does not.
+_DAWN_ENABLE = ("allow_unsafe_apis", "vulkan_enable_f16_on_nvidia")
+_DAWN_DISABLE = ("timestamp_quantization",)
+
+# Only for kernels that one has tested: out-of-range accesses are no longer caught.
+_DAWN_TRUSTED = ("skip_validation", "disable_robustness", "disable_workgroup_init")
+
+
+class _ErrorLog(logging.Handler):
+    """Keeps what an engine logs because no running call could raise it (callbacks, device lost)."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: deque[str] = deque(maxlen=32)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An imported implementation with its instance set up."""
+
+    name: str
+    api: Any
+    extras: Any
+    log: _ErrorLog = field(repr=False)
+
+    def adapters(self) -> list[Any]:
+        """The engine's adapters, best backend first.
+
+        ``WGPU_BACKEND_TYPE=Null`` gives Dawn's null backend, which compiles shaders but runs nothing.
+        """
+        with _no_device_select():
+            if self.name == "dawn" and os.environ.get("WGPU_BACKEND_TYPE") == "Null":
+                return [self.null_adapter()]
+            return list(self.api.gpu.enumerate_adapters_sync())
+
+    def null_adapter(self) -> Any:
+        """Dawn's adapter without a device, whatever the environment says."""
+        before = os.environ.get("WGPU_BACKEND_TYPE")
+        os.environ["WGPU_BACKEND_TYPE"] = "Null"
+        logger = logging.getLogger(_MODULE[self.name])
+        level = logger.level
+        logger.setLevel(logging.ERROR)  # it warns that a backend is forced
+        try:
+            return self.api.gpu.request_adapter_sync()
+        finally:
+            logger.setLevel(level)
+            if before is None:
+                del os.environ["WGPU_BACKEND_TYPE"]
+            else:
+                os.environ["WGPU_BACKEND_TYPE"] = before
+
+    def request_device(self, adapter: Any, features: list[str], limits: Mapping[str, int], trusted: bool) -> Any:
+        """A raw device; raises the engine's own exception when the adapter refuses."""
+        options: dict[str, Any] = {
+            "label": "executorch_webgpu",
+            "required_features": features,
+            "required_limits": dict(limits),
+        }
+        if self.name == "dawn" and trusted:
+            return self.extras.request_device_sync(adapter, enable_toggles=_DAWN_TRUSTED, **options)
+        return adapter.request_device_sync(**options)
+
+    def wait(self, device: Any) -> None:
+        """Blocks until the work submitted to a raw device is done, and lets the engine free its staging."""
+        if self.name == "wgpu":
+            # on_submitted_work_done_async() of wgpu-py 0.32 passes a callback of the wrong C type.
+            device._poll_wait()
+        else:
+            device.queue.on_submitted_work_done_async().sync_wait()
+
+    def subgroup_sizes(self, adapter: Any) -> tuple[int, int]:
+        """(minimum, maximum) subgroup size; the WebGPU range (4, 128) when the engine does not say."""
+        # The public adapter info holds constants here, so ask the C API.
+        native = importlib.import_module(_BACKEND[self.name] + "._api")
+        try:
+            info = native.new_struct_p("WGPUAdapterInfo *")
+            native.lib.wgpuAdapterGetInfo(adapter._internal, info)
+            smallest, largest = int(info.subgroupMinSize), int(info.subgroupMaxSize)
+            native.lib.wgpuAdapterInfoFreeMembers(info[0])
+        except AttributeError:
+            return 4, 128
+        return (smallest, largest) if 0 < smallest <= largest else (4, 128)
+
+    def subgroup_matrix_shapes(self, adapter: Any) -> tuple[tuple[str, str, int, int, int], ...]:
+        """(component type, result type, m, n, k) of every subgroup matrix that the adapter multiplies."""
+        if self.name != "dawn":
+            return ()
+        configs = self.extras.get_adapter_properties(adapter).get("subgroup_matrix_configs", ())
+        return tuple(
+            (str(c["component_type"]), str(c["result_component_type"]), int(c["m"]), int(c["n"]), int(c["k"]))
+            for c in configs
+        )
+
+    @contextmanager
+    def errors(self, doing: str, error: type[Error] = DeviceError) -> Iterator[None]:
+        """Turns the engine's exceptions into ``error`` (or DeviceLostError), with what we were doing."""
+        try:
+            yield
+        except Error:
+            raise
+        except (self.api.GPUError, RuntimeError, ValueError) as exc:
+            raise translate(exc, doing, error) from exc
+
+
+def translate(exc: BaseException, doing: str, error: type[Error] = DeviceError) -> Error:
+    """Our exception for an engine's."""
+    text = " ".join(line.strip() for line in str(exc).splitlines() if line.strip())
+    lowered = text.lower()
+    if "is lost" in lowered or "device lost" in lowered or "device was lost" in lowered:
+        return DeviceLostError(f"the GPU device was lost while {doing}; load the program again ({text})")
+    return error(f"{doing} failed: {text}")
+
+
+@cache
+def load_engine(name: str) -> Engine | None:
+    """The engine ``"wgpu"`` or ``"dawn"``, or None when its package is not installed."""
+    try:
+        api = importlib.import_module(_MODULE[name])
+        extras = importlib.import_module(_BACKEND[name] + ".extras")
+    except ImportError:
+        return None
+    log = _ErrorLog()
+    logging.getLogger(_MODULE[name]).addHandler(log)
+    engine = Engine(name, api, extras, log)
+    with _no_device_select():
+        _set_up_instance(engine)
+    return engine
+
+
+def _set_up_instance(engine: Engine) -> None:
+    """Sets instance options; an instance that the application already made is used as it is."""
+    try:
+        if engine.name == "wgpu":
+            # Without this, OpenGL is initialized too: slow, noisy, and nothing that we would choose.
+            engine.extras.set_instance_extras(backends=["Primary"])
+        else:
+            engine.extras.set_instance_extras(enable_toggles=_DAWN_ENABLE, disable_toggles=_DAWN_DISABLE)
+    except RuntimeError:
+        logging.getLogger(__name__).info("the %s instance already exists", engine.name)
+
+
+@contextmanager
+def _no_device_select() -> Iterator[None]:
+    """Switches Mesa's device-select layer off while adapters are listed.
+
+    We choose the adapter ourselves, and the layer asks for a Wayland display, which prints errors on a
+    machine without one.
+    """
+    name = "NODEVICE_SELECT"
+    if not sys.platform.startswith("linux") or name in os.environ or "WAYLAND_DISPLAY" in os.environ:
+        yield
+        return
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)

@@ -1,0 +1,286 @@
+"""From a kernel's WGSL template to a pipeline, through one cache.
+
+A kernel is ``ops/<family>/<name>.wgsl``, named ``"family/name"``.  Jinja2 fills in what WGSL cannot express
+(element types, unrolling); the engine's prologue (``enable`` lines) is put in front here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+
+from ..errors import KernelError, LimitError
+from .wgsl import Binding, KernelSource, Number, Override, ParamField, parse, strip_comments
+
+if TYPE_CHECKING:
+    from .buffers import Buffer
+    from .device import Device, Features, Limits
+
+__all__ = [
+    "DEFAULT_ROOTS",
+    "Binding",
+    "KernelSource",
+    "KernelStats",
+    "Kernels",
+    "Override",
+    "ParamField",
+    "Pipeline",
+    "Range",
+    "check_limits",
+    "render",
+]
+
+# Where the kernels of the package live; a path, because this layer imports no operators.
+DEFAULT_ROOTS: tuple[Path, ...] = (Path(__file__).resolve().parent.parent / "ops",)
+
+Range = tuple["Buffer", int, int]  # (buffer, byte offset, bytes)
+
+_LAYOUT_TYPE = {"read": "read-only-storage", "read_write": "storage", "uniform": "uniform"}
+_COMPUTE_STAGE = 4  # GPUShaderStage.COMPUTE, the same number in every engine
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A compiled kernel: its declaration, the engine's pipeline and its bind group layout."""
+
+    source: KernelSource
+    raw: Any
+    layout: Any
+
+
+@dataclass(frozen=True)
+class KernelStats:
+    """How many objects a cache has made."""
+
+    modules: int
+    layouts: int
+    pipelines: int
+
+
+@cache
+def _environment(roots: tuple[Path, ...]) -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(list(roots)),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def render(
+    name: str,
+    template: Mapping[str, object],
+    dialect: str,
+    features: Features,
+    roots: Sequence[Path] = DEFAULT_ROOTS,
+) -> KernelSource:
+    """Renders kernel ``name`` for an engine (``dialect`` is ``"wgpu"`` or ``"dawn"``) and parses it.
+
+    The template sees ``template``'s values and ``dialect``.  Raises KernelError when the file is missing,
+    a variable is undefined, the text declares what a kernel may not, or needs a feature that is not there.
+    """
+    try:
+        body = _environment(tuple(roots)).get_template(f"{name}.wgsl").render({**template, "dialect": dialect})
+    except jinja2.TemplateNotFound as exc:
+        raise KernelError(f"kernel {name!r}: there is no template {exc.name!r}") from exc
+    except jinja2.TemplateError as exc:
+        raise KernelError(f"kernel {name!r} does not render: {exc}") from exc
+    return parse(name, _prologue(name, strip_comments(body), dialect, features) + body)
+
+
+def _prologue(name: str, text: str, dialect: str, features: Features) -> str:
+    """The directives that the text needs; the engines disagree about these, so kernels never write them."""
+    if re.search(r"^\s*enable\b", text, re.MULTILINE):
+        raise KernelError(f"kernel {name!r} must not write `enable`: the renderer puts it in front")
+    f16 = bool(re.search(r"\bf16\b|\bvec[234]h\b|\bmat[234]x[234]h\b|\b[\d.]+h\b", text))
+    subgroups = bool(re.search(r"\b(subgroup|quad)[A-Z]\w*\s*\(|\bsubgroup_(size|invocation_id|id)\b", text))
+    matrix = "subgroup_matrix" in text or "subgroupMatrix" in text
+    needs = {
+        "f16": (f16, features.f16),
+        "subgroups": (subgroups, features.subgroups),
+        "subgroup matrices": (matrix, features.subgroup_matrix),
+    }
+    for feature, (needed, present) in needs.items():
+        if needed and not present:
+            raise KernelError(f"kernel {name!r} needs {feature}, which the device does not have")
+    lines = ["enable f16;"] if f16 else []
+    if dialect == "dawn":
+        if subgroups or matrix:
+            lines.append("enable subgroups;")
+        if matrix:
+            lines.append("enable chromium_experimental_subgroup_matrix;")
+            lines.append("diagnostic(off, chromium.subgroup_matrix_uniformity);")
+    return "".join(line + "\n" for line in lines)
+
+
+def check_limits(source: KernelSource, overrides: Mapping[str, Number], limits: Limits) -> None:
+    """Raises LimitError when a kernel with these overrides is larger than a device allows."""
+    size = source.workgroup(overrides)
+    invocations = size[0] * size[1] * size[2]
+    if any(s > most for s, most in zip(size, limits.max_workgroup_size, strict=True)):
+        raise LimitError(
+            f"kernel {source.name!r}: workgroup size {size} exceeds the device's {limits.max_workgroup_size}"
+        )
+    if invocations > limits.max_invocations:
+        raise LimitError(
+            f"kernel {source.name!r}: {invocations} invocations per workgroup exceed the device's "
+            f"{limits.max_invocations}"
+        )
+    nbytes = source.workgroup_bytes(overrides)
+    if nbytes is not None and nbytes > limits.max_workgroup_bytes:
+        raise LimitError(
+            f"kernel {source.name!r}: {nbytes} bytes of workgroup memory exceed the device's "
+            f"{limits.max_workgroup_bytes}"
+        )
+    storage = sum(b.access != "uniform" for b in source.bindings)
+    if storage > limits.max_storage_buffers:
+        raise LimitError(
+            f"kernel {source.name!r}: {storage} storage buffers exceed the device's {limits.max_storage_buffers}"
+        )
+
+
+class Kernels:
+    """The cache of sources, shader modules, layouts and pipelines of one device."""
+
+    def __init__(self, device: Device, roots: Sequence[Path] = DEFAULT_ROOTS) -> None:
+        self._device = device
+        self._roots = tuple(roots)
+        self._sources: dict[object, KernelSource] = {}
+        self._modules: dict[str, Any] = {}  # by rendered code
+        self._layouts: dict[tuple[tuple[int, str], ...], tuple[Any, Any]] = {}
+        self._pipelines: dict[object, Pipeline] = {}
+
+    def stats(self) -> KernelStats:
+        """How many modules, layouts and pipelines were made; calls for known ones make none."""
+        pipelines = {id(p) for p in self._pipelines.values()}
+        return KernelStats(len(self._modules), len(self._layouts), len(pipelines))
+
+    def source(self, name: str, template: Mapping[str, object] | None = None) -> KernelSource:
+        """The rendered and parsed kernel."""
+        template = template or {}
+        key = (name, _freeze(template))
+        source = self._sources.get(key)
+        if source is None:
+            device = self._device
+            source = render(name, template, device.engine, device.features, self._roots)
+            self._sources[key] = source
+        return source
+
+    def pipeline(
+        self,
+        name: str,
+        template: Mapping[str, object] | None = None,
+        overrides: Mapping[str, Number] | None = None,
+    ) -> Pipeline:
+        """The compiled kernel for these template values and overrides.
+
+        Raises KernelError (does not render or compile, unknown override) or LimitError.
+        """
+        template, overrides = template or {}, overrides or {}
+        key = (name, _freeze(template), _freeze(overrides))
+        pipeline = self._pipelines.get(key)
+        if pipeline is None:
+            pipeline = self._compile(self.source(name, template), overrides)
+            self._pipelines[key] = pipeline
+        return pipeline
+
+    def bind_group(self, pipeline: Pipeline, ranges: Mapping[str, Range]) -> Any:
+        """A raw bind group with exactly one buffer range per binding of the kernel.
+
+        Raises KernelError for names or ranges that do not fit, LimitError for a range that is too large.
+        """
+        source, limits = pipeline.source, self._device.limits
+        source.check_names("binding", {b.name for b in source.bindings}, ranges)
+        entries = []
+        for binding in source.bindings:
+            buffer, offset, size = ranges[binding.name]
+            if buffer.destroyed:  # a submission that uses it would abort the process in wgpu-native
+                raise KernelError(f"kernel {source.name!r}: {buffer.label} was already destroyed")
+            _check_range(source.name, binding, buffer, offset, size, limits)
+            resource = {"buffer": buffer.raw, "offset": offset, "size": size}
+            entries.append({"binding": binding.index, "resource": resource})
+        _check_aliases(source, ranges)
+        with self._device.errors(f"binding buffers to kernel {source.name!r}", KernelError):
+            return self._device.raw.create_bind_group(label=source.name, layout=pipeline.layout, entries=entries)
+
+    def _compile(self, source: KernelSource, overrides: Mapping[str, Number]) -> Pipeline:
+        constants = source.resolve_overrides(overrides)
+        check_limits(source, overrides, self._device.limits)
+        layout, pipeline_layout = self._layout(source)
+        module = self.module(source)
+        with self._device.errors(_compiling(source, self._device), KernelError):
+            raw = self._device.raw.create_compute_pipeline(
+                label=source.name,
+                layout=pipeline_layout,
+                compute={"module": module, "entry_point": "main", "constants": constants},
+            )
+        return Pipeline(source, raw, layout)
+
+    def module(self, source: KernelSource) -> Any:
+        """The raw shader module of a kernel.  Raises KernelError with the engine's message."""
+        module = self._modules.get(source.code)
+        if module is None:
+            with self._device.errors(_compiling(source, self._device), KernelError):
+                module = self._device.raw.create_shader_module(label=source.name, code=source.code)
+            self._modules[source.code] = module
+        return module
+
+    def _layout(self, source: KernelSource) -> tuple[Any, Any]:
+        """(bind group layout, pipeline layout), shared by all kernels with the same kinds of bindings."""
+        key = tuple((b.index, b.access) for b in source.bindings)
+        if key not in self._layouts:
+            entries = [
+                {"binding": i, "visibility": _COMPUTE_STAGE, "buffer": {"type": _LAYOUT_TYPE[access]}}
+                for i, access in key
+            ]
+            raw = self._device.raw
+            with self._device.errors(_compiling(source, self._device), KernelError):
+                layout = raw.create_bind_group_layout(entries=entries)
+                self._layouts[key] = (layout, raw.create_pipeline_layout(bind_group_layouts=[layout]))
+        return self._layouts[key]
+
+
+def _compiling(source: KernelSource, device: Device) -> str:
+    return f"compiling kernel {source.name!r} on {device.engine}"
+
+
+def _freeze(values: Mapping[str, Any]) -> frozenset[tuple[str, type, object]]:
+    """A hashable key of a mapping; 1, 1.0 and True are different keys because they render differently."""
+    return frozenset((name, type(v), tuple(v) if isinstance(v, list) else v) for name, v in values.items())
+
+
+def _check_range(kernel: str, binding: Binding, buffer: Buffer, offset: int, size: int, limits: Limits) -> None:
+    uniform = binding.access == "uniform"
+    most = limits.max_uniform_bytes if uniform else limits.max_binding_bytes
+    alignment = limits.uniform_alignment if uniform else limits.storage_alignment
+    if size > most:
+        raise LimitError(
+            f"kernel {kernel!r}: binding {binding.name!r} ({buffer.label}) has {size} bytes and the device "
+            f"binds at most {most}"
+        )
+    if offset % alignment or size <= 0 or size % 4 or offset + size > buffer.size:
+        raise KernelError(
+            f"kernel {kernel!r}: binding {binding.name!r} cannot be bytes {offset} to {offset + size} of "
+            f"{buffer.label} ({buffer.size} bytes, offsets are multiples of {alignment})"
+        )
+
+
+def _check_aliases(source: KernelSource, ranges: Mapping[str, Range]) -> None:
+    """WebGPU forbids a buffer that is written to be bound twice in a dispatch, whatever the ranges."""
+    for written in source.bindings:
+        if written.access != "read_write":
+            continue
+        for other in source.bindings:
+            if other.name != written.name and ranges[other.name][0] is ranges[written.name][0]:
+                raise KernelError(
+                    f"kernel {source.name!r}: bindings {written.name!r} and {other.name!r} are the same "
+                    f"buffer ({ranges[written.name][0].label}), and {written.name!r} writes it"
+                )
