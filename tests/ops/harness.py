@@ -60,7 +60,9 @@ class Out:
 class OpProgram:
     """A loaded program that consists of one call of ``op``. ``options`` go to ``Planning``."""
 
-    def __init__(self, device: Device, op: str, args: Sequence[Any], out: Out | Sequence[Out], **options: Any) -> None:
+    def __init__(
+        self, device: Device, op: str, args: Sequence[Any], out: Out | Sequence[Out], **options: Any
+    ) -> None:
         self._op = op
         self._args = list(args)
         self._out = out

@@ -4,9 +4,9 @@ Everything that a plan function learns from a live value goes through here, so t
 answer may change:
 
 * dims of its input tensors: always watched;
-* ``g.int(x)``: the value of an int or SymInt; the call is planned again when it changes;
+* ``g.value(x)``: the value of an int or SymInt; the call is planned again when it changes;
 * ``g.derive(fn, *values)``: only ``fn``'s result is watched, so a bound or a rounded grid size that stays the same
-  costs nothing per step; ``fn`` may raise to reject a value;
+  costs nothing per step; ``fn`` may raise to reject a value; ``g.inspect`` does the same for an integer input;
 * a SymInt used as a *binding* is not watched at all: the kernel reads it from its live uniform.
 """
 
@@ -35,6 +35,9 @@ class Repacked:
     key: str  # names the layout; the same constant and key share one buffer
     fn: Callable[[np.ndarray], np.ndarray]
 
+
+# A pipeline to make at load: kernel, template values, overrides.
+Prepared = tuple[str, Mapping[str, Any], Mapping[str, Number]]
 
 Binding = Tensor | Scratch | SymInt | Repacked | int
 
@@ -100,7 +103,7 @@ class Planner:
         self.scratch_bytes = shared.scratch_bytes
         self.building = building
         self.result = OpPlan()
-        self.prepared: list[tuple[str, Mapping[str, Any], Mapping[str, Number]]] = []
+        self.prepared: list[Prepared] = []
         self._shared = shared
         self._scratch_count = 0
 
@@ -108,22 +111,21 @@ class Planner:
 
     def derive(self, fn: Callable[..., Any], *values: IntLike) -> Any:
         """``fn`` of the current values; the call is planned again only when the result changes."""
-        symints = tuple(v for v in values if isinstance(v, SymInt))
-
-        def compute() -> Any:
-            return fn(*(v.value if isinstance(v, SymInt) else v for v in values))
-
+        compute = _bound(fn, values)
         result = compute()
-        if symints:
-            self.result.derived.append(Derived(symints, compute, result))
+        self._watch(values, compute, result)
         return result
 
-    def int(self, value: IntLike) -> int:
+    def defer(self, fn: Callable[..., Any], *values: IntLike) -> None:
+        """Like ``derive`` where the values mean nothing yet, at load: the first step computes ``fn``."""
+        self._watch(values, _bound(fn, values), None)
+
+    def value(self, value: IntLike) -> int:
         """The current value of an int or SymInt; the call is planned again when it changes."""
         return self.derive(lambda v: v, value) if isinstance(value, SymInt) else value
 
-    def ints(self, values: Sequence[IntLike]) -> tuple[int, ...]:
-        return tuple(self.int(v) for v in values)
+    def values(self, values: Sequence[IntLike]) -> tuple[int, ...]:
+        return tuple(self.value(v) for v in values)
 
     def require(self, low: int, value: IntLike, high: int, what: str) -> None:
         """Reject the step (InvalidInputError) whenever ``value`` is outside ``[low, high]``."""
@@ -135,17 +137,23 @@ class Planner:
 
         self.derive(check, value)
 
-    def host_element(self, x: Tensor, index: int) -> int:
-        """Element ``index`` (flat) of an integer graph input, as the caller gave it for this step."""
+    def inspect(self, x: Tensor, fn: Callable[[np.ndarray | None], Any]) -> Any:
+        """``fn`` of an integer graph input as the caller gave it, watched like ``derive``.
+
+        ``fn`` gets None at load, and for a tensor that the host does not see.
+        """
         if x.id not in self._shared.host_inputs:
-            raise UnsupportedProgramError(f"tensor {x} is read on the host, but it is no integer input of the program")
+            return fn(None)
+        result = fn(x.host)
+        self.result.derived.append(Derived((x,), lambda: fn(x.host), result))
+        return result
 
-        def compute() -> int:
-            return int(x.host.reshape(-1)[index]) if x.host is not None else 0  # at load there is no input yet
-
-        value = compute()
-        self.result.derived.append(Derived((x,), compute, value))
-        return value
+    def host_element(self, x: Tensor, index: int) -> int:
+        """Element ``index`` (flat) of an integer graph input; 0 at load. Other tensors cannot be read here."""
+        self.check(
+            x.id in self._shared.host_inputs, f"tensor {x} is read on the host, but is no integer input of the program"
+        )
+        return int(self.inspect(x, lambda array: 0 if array is None else array.reshape(-1)[index]))
 
     def set(self, out: SymInt, value: int) -> None:
         """Give an output SymInt its value for this step."""
@@ -162,7 +170,9 @@ class Planner:
     def resize(self, out: Tensor, dims: Sequence[int]) -> None:
         """State the live dims of an output; they must fit in its capacity."""
         dims = tuple(dims)
-        if len(dims) != len(out.max_dims) or any(d > m or d < 0 for d, m in zip(dims, out.max_dims, strict=True)):
+        if len(dims) != len(out.max_dims) or any(
+            d > m or d < 0 for d, m in zip(dims, out.max_dims, strict=True)
+        ):
             raise InvalidInputError(
                 f"result {out} would have dims {list(dims)}, but the program planned at most {list(out.max_dims)}"
             )
@@ -212,6 +222,7 @@ class Planner:
         """
         x, y, z = (*grid, 1, 1)[:3]
         if 0 in (x, y, z):
+            self.prepare(kernel, overrides=overrides, template=template)
             return
         if max(x, y, z) > self.limits.max_workgroups:
             raise LimitError(
@@ -219,11 +230,22 @@ class Planner:
                 f"the adapter allows {self.limits.max_workgroups} a dimension"
             )
         self.result.dispatches.append(
-            Dispatch(kernel, (x, y, z), dict(bindings), dict(params or {}), dict(overrides or {}), dict(template or {}))
+            Dispatch(
+                kernel,
+                (x, y, z),
+                dict(bindings),
+                dict(params or {}),
+                dict(overrides or {}),
+                dict(template or {}),
+            )
         )
 
     def prepare(
-        self, kernel: str, *, overrides: Mapping[str, Number] | None = None, template: Mapping[str, Any] | None = None
+        self,
+        kernel: str,
+        *,
+        overrides: Mapping[str, Number] | None = None,
+        template: Mapping[str, Any] | None = None,
     ) -> None:
         """Have the pipeline of another route made at load, so that no later step compiles."""
         if self.building:
@@ -251,3 +273,12 @@ class Planner:
         self.result.route = route
         return route
 
+    def _watch(self, values: Sequence[IntLike], compute: Callable[[], Any], result: Any) -> None:
+        symints = tuple(v for v in values if isinstance(v, SymInt))
+        if symints:
+            self.result.derived.append(Derived(symints, compute, result))
+
+
+def _bound(fn: Callable[..., Any], values: Sequence[IntLike]) -> Callable[[], Any]:
+    """``fn`` of whatever the values are when it is called."""
+    return lambda: fn(*(v.value if isinstance(v, SymInt) else v for v in values))

@@ -1,0 +1,184 @@
+"""Unary operators, some with scalar arguments: one kernel template. A new operator is a new row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..plan import Planner
+from ..registry import op
+from ..shapes import ceil_div
+from ..values import Tensor
+from .element import WORKGROUP, as_scalar, compute_type, is_float, quiet
+
+Scalar = int | float
+
+
+@dataclass(frozen=True)
+class Unary:
+    """``wgsl`` is an expression in the vec4s ``x`` and, for scalar arguments, ``p`` and ``q``."""
+
+    wgsl: str
+    reference: Callable[..., Any]
+
+
+# Of floats.
+FLOAT = {
+    "aten.cos.default": Unary("cos(x)", np.cos),
+    "aten.exp.default": Unary("exp(x)", np.exp),
+    "aten.hardswish.default": Unary(
+        "x * clamp(x + 3.0, V(0), V(6)) / 6.0", lambda x: x * np.clip(x + 3, 0, 6) / 6
+    ),
+    "aten.log10.default": Unary("log2(x) * 0.30102999566398120", np.log10),
+    "aten.round.default": Unary("round(x)", np.round),
+    "aten.rsqrt.default": Unary("inverseSqrt(x)", lambda x: 1 / np.sqrt(x)),
+    "aten.sigmoid.default": Unary("sigmoid(x)", lambda x: 1 / (1 + np.exp(-x))),
+    "aten.sin.default": Unary("sin(x)", np.sin),
+    "aten.sqrt.default": Unary("sqrt(x)", np.sqrt),
+    "aten.tanh.default": Unary("bounded_tanh(x)", np.tanh),
+}
+
+# Of any dtype.
+PLAIN = {
+    "aten.abs.default": Unary("abs(x)", np.abs),
+    "aten.logical_not.default": Unary("x == V(0)", np.logical_not),
+    "aten.neg.default": Unary("-x", np.negative),
+    "aten.relu.default": Unary("select(x, V(0), x < V(0))", lambda x: np.maximum(x, 0)),
+}
+
+WITH_SCALAR = {
+    "aten.eq.Scalar": Unary("x == p", np.equal),
+    "aten.ne.Scalar": Unary("!(x == p)", np.not_equal),
+    "aten.lt.Scalar": Unary("x < p", np.less),
+    "aten.le.Scalar": Unary("x <= p", np.less_equal),
+    "aten.gt.Scalar": Unary("x > p", np.greater),
+    "aten.ge.Scalar": Unary("x >= p", np.greater_equal),
+    "aten.mul.Scalar": Unary("x * p", np.multiply),
+    "aten.div.Scalar": Unary("x / p", np.divide),
+    "aten.leaky_relu.default": Unary(
+        "select(x * p, x, x > V(0))", lambda x, slope: np.where(x > 0, x, x * slope)
+    ),
+    "aten.hardshrink.default": Unary(
+        "select(x, V(0), abs(x) <= p)", lambda x, lam: np.where(np.abs(x) > lam, x, 0)
+    ),
+}
+
+WITH_TWO_SCALARS = {
+    "aten.add.Scalar": Unary("x + p * q", lambda x, other, alpha: x + other * alpha),
+    "aten.sub.Scalar": Unary("x - p * q", lambda x, other, alpha: x - other * alpha),
+}
+
+GELU: dict[str, tuple[str, Callable[[np.ndarray], Any]]] = {
+    "none": (
+        "gelu_erf(x)",
+        lambda x: 0.5 * x * (1 + np.vectorize(math.erf, otypes=[float])(x / math.sqrt(2))),
+    ),
+    "tanh": (
+        "gelu_tanh(x)",
+        lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    ),
+}
+
+
+def apply_unary(
+    g: Planner,
+    x: Tensor,
+    out: Tensor,
+    expression: str,
+    p: Scalar = 0,
+    q: Scalar = 0,
+    compute: str | None = None,
+) -> None:
+    """``out`` = ``expression`` of every element of ``x``; ``compute`` is the WGSL scalar type to do it in."""
+    g.resize(out, x.dims)
+    compute = compute or compute_type([x, out], [p, q])
+    quads = ceil_div(x.numel, 4)
+    g.dispatch(
+        "elementwise/unary",
+        g.grid_1d(quads, WORKGROUP),
+        {"input": x, "out": out},
+        {"quads": quads, "p": as_scalar(p, compute), "q": as_scalar(q, compute)},
+        overrides={"wg_size": WORKGROUP},
+        template={"x": x.dtype, "out": out.dtype, "compute": compute, "expression": expression},
+    )
+
+
+def _register_float(name: str, row: Unary) -> None:
+    @op(name, reference=quiet(row.reference))
+    def plan(g: Planner, x: Tensor, out: Tensor) -> None:
+        g.check(is_float(out), f"{name}: {out} must have a float dtype")
+        apply_unary(g, x, out, row.wgsl)
+
+
+def _register_plain(name: str, row: Unary) -> None:
+    @op(name, reference=row.reference)
+    def plan(g: Planner, x: Tensor, out: Tensor) -> None:
+        apply_unary(g, x, out, row.wgsl)
+
+
+def _register_with_scalar(name: str, row: Unary) -> None:
+    @op(name, reference=quiet(row.reference))
+    def plan(g: Planner, x: Tensor, scalar: Scalar, out: Tensor) -> None:
+        apply_unary(g, x, out, row.wgsl, scalar)
+
+
+def _register_with_two_scalars(name: str, row: Unary) -> None:
+    @op(name, reference=quiet(row.reference))
+    def plan(g: Planner, x: Tensor, scalar: Scalar, alpha: Scalar, out: Tensor) -> None:
+        apply_unary(g, x, out, row.wgsl, scalar, alpha)
+
+
+for _name, _row in FLOAT.items():
+    _register_float(_name, _row)
+for _name, _row in PLAIN.items():
+    _register_plain(_name, _row)
+for _name, _row in WITH_SCALAR.items():
+    _register_with_scalar(_name, _row)
+for _name, _row in WITH_TWO_SCALARS.items():
+    _register_with_two_scalars(_name, _row)
+
+
+def clamp_reference(x: np.ndarray, low: Scalar | None, high: Scalar | None) -> Any:
+    return np.minimum(np.maximum(x, -math.inf if low is None else low), math.inf if high is None else high)
+
+
+@op("aten.clamp.default", "aten.hardtanh.default", reference=clamp_reference)
+def clamp(g: Planner, x: Tensor, low: Scalar | None, high: Scalar | None, out: Tensor) -> None:
+    """``x`` held between ``low`` and ``high``, either of which may be None; ``high`` wins a crossing."""
+    bounds = [b for b in (low, high) if b is not None and math.isfinite(b)]
+    low, high = -math.inf if low is None else low, math.inf if high is None else high
+    apply_unary(
+        g,
+        x,
+        out,
+        "select(select(x, p, x < p), q, max(x, p) > q)",
+        low,
+        high,
+        compute=compute_type([x, out], bounds),
+    )
+
+
+@op("aten.gelu.default", reference=lambda x, approximate: GELU[approximate][1](x))
+def gelu(g: Planner, x: Tensor, approximate: str, out: Tensor) -> None:
+    """GELU; ``approximate`` is "none" (by the error function) or "tanh"."""
+    g.check(approximate in GELU, f"gelu: there is no approximation {approximate!r}")
+    g.check(is_float(out), f"gelu: {out} must have a float dtype")
+    apply_unary(g, x, out, GELU[approximate][0])
+
+
+@op("aten.pow.Tensor_Scalar", reference=quiet(np.power))
+def pow_scalar(g: Planner, x: Tensor, exponent: Scalar, out: Tensor) -> None:
+    """``x`` to the power of ``exponent``, of floats."""
+    g.check(is_float(out), f"pow: {out} must have a float dtype")
+    apply_unary(g, x, out, "x * x" if exponent == 2 else "power(x, p)", exponent)
+
+
+@op("aten.bitwise_not.default", reference=lambda x: np.logical_not(x) if x.dtype == bool else ~x)
+def bitwise_not(g: Planner, x: Tensor, out: Tensor) -> None:
+    """Every bit of an integer turned over; of a bool, its only one."""
+    g.check(not is_float(x), f"bitwise_not: {x} must hold integers or bools")
+    apply_unary(g, x, out, "x ^ p", 1 if x.dtype == "bool" else -1)

@@ -1,0 +1,113 @@
+"""Embedding: the rows of a table, plain or 4-bit, that integer indices (token ids) name."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ...errors import InvalidInputError
+from ..plan import Planner
+from ..registry import op
+from ..shapes import ceil_div
+from ..values import Tensor
+
+WORKGROUP = 64
+_WORD, _QUAD = 4, 16  # bytes
+
+
+def _check_indices(g: Planner, indices: Tensor, rows: int) -> None:
+    """Reject indices outside the table, if they are an input of the program; kernels clamp other ones."""
+    g.check(indices.dtype == "int32", f"embedding: indices {indices} must be integers")
+
+    def check(given: np.ndarray | None) -> bool:
+        if given is not None and given.size and not 0 <= given.min() <= given.max() < rows:
+            bad = int(given[(given < 0) | (given >= rows)].flat[0])
+            raise InvalidInputError(f"token {bad} is not in the vocabulary of {rows} tokens, 0 to {rows - 1}")
+        return True
+
+    g.inspect(indices, check)
+
+
+def embedding_reference(
+    weight: np.ndarray, indices: np.ndarray, padding_idx: int, scale_grad: bool, sparse: bool
+) -> Any:
+    return weight[indices]
+
+
+@op("aten.embedding.default", reference=embedding_reference)
+def embedding(
+    g: Planner, weight: Tensor, indices: Tensor, padding_idx: int, scale_grad: bool, sparse: bool, out: Tensor
+) -> None:
+    """``out[..., :] = weight[indices[...], :]`` for ``weight`` [V, D]; the rest matters in training only."""
+    g.check(
+        weight.rank == 2 and weight.dtype == out.dtype,
+        f"embedding: {weight} must be a matrix of the dtype of {out}",
+    )
+    rows, width = weight.dims
+    nbytes = width * weight.element.itemsize
+    g.check(nbytes % _WORD == 0, f"embedding: a row of {weight} must be a multiple of {_WORD} bytes")
+    _check_indices(g, indices, rows)
+    g.resize(out, (*indices.dims, width))
+    unit = _QUAD if nbytes % _QUAD == 0 else _WORD
+    row = nbytes // unit
+    n = math.prod(indices.dims) * row
+    g.dispatch(
+        "embedding/gather_rows",
+        g.grid_1d(n, WORKGROUP),
+        {"table": weight, "indices": indices, "out": out},
+        {"n": n, "row": row, "last": rows - 1},
+        overrides={"wg_size": WORKGROUP},
+        template={"unit": "vec4<u32>" if unit == _QUAD else "u32"},
+    )
+
+
+def embedding_q4gsw_reference(
+    weight: np.ndarray, scales: np.ndarray, group_size: int, indices: np.ndarray, is_linear_weight: bool
+) -> Any:
+    low, high = (weight & 15).astype(np.float64) - 8, (weight >> 4).astype(np.float64) - 8
+    pair = (low, high) if is_linear_weight else (high, low)
+    values = np.stack(pair, axis=-1).reshape(len(weight), -1)
+    return (values * np.repeat(scales.reshape(len(weight), -1), group_size, axis=1))[indices]
+
+
+@op("et_vk.embedding_q4gsw.default", reference=embedding_q4gsw_reference)
+def embedding_q4gsw(
+    g: Planner,
+    weight: Tensor,
+    scales: Tensor,
+    group_size: int,
+    indices: Tensor,
+    is_linear_weight: bool,
+    out: Tensor,
+) -> None:
+    """Rows of a symmetric 4-bit table.
+
+    ``weight`` [V, D/2] uint8 holds two elements a byte, each with 8 added: the even one in the low nibble if
+    ``is_linear_weight``, in the high nibble if not. ``scales`` [V, D/group_size] f32.
+    """
+    g.check(weight.rank == 2 and weight.dtype == "uint8", f"embedding_q4gsw: {weight} must be a uint8 matrix")
+    rows, half_width = weight.dims
+    g.check(
+        group_size > 0 and group_size % 2 == 0 and half_width * 2 % group_size == 0,
+        f"embedding_q4gsw: groups of {group_size} must be even and divide the {half_width * 2} columns",
+    )
+    groups = half_width * 2 // group_size
+    g.check(
+        scales.dtype == "float32"
+        and scales.dims in ((rows, groups), (rows,) if groups == 1 else (rows, groups)),
+        f"embedding_q4gsw: scales {scales} must be float32 [{rows}, {groups}]",
+    )
+    g.check(out.dtype == "float32", f"embedding_q4gsw: {out} must be float32")
+    _check_indices(g, indices, rows)
+    g.resize(out, (*indices.dims, half_width * 2))
+    n = ceil_div(out.numel, 2)
+    g.dispatch(
+        "embedding/gather_rows_q4",
+        g.grid_1d(n, WORKGROUP),
+        {"table": weight, "scales": scales, "indices": indices, "out": out},
+        {"n": n, "row": half_width, "half_group": group_size // 2, "last": rows - 1},
+        overrides={"wg_size": WORKGROUP},
+        template={"low_first": is_linear_weight},
+    )

@@ -1,0 +1,263 @@
+"""Operators that pick, repeat or reorder elements: each is a strided copy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..plan import Planner
+from ..registry import op
+from ..shapes import broadcast, broadcast_strides, ceil_div, normalize_dim, row_major_strides
+from ..values import INT32_MAX, Dims, IntLike, SymInt, Tensor
+from .same_order import pass_through
+from .strided import Copy, dispatch_copy
+
+
+def _axis(g: Planner, name: str, x: Tensor, dim: int) -> int:
+    axis = normalize_dim(dim, x.rank)
+    g.check(0 <= axis < x.rank, f"{name}: {x} has no dimension {dim}")
+    return axis
+
+
+def _replaced(numbers: Dims, axis: int, *values: int) -> Dims:
+    return (*numbers[:axis], *values, *numbers[axis + 1 :])
+
+
+def _gather(g: Planner, x: Tensor, dims: Dims, strides: Dims, out: Tensor, base: int = 0) -> None:
+    """``out`` has ``dims``; its elements are those of ``x`` at ``base`` and along ``strides``."""
+    g.resize(out, dims)
+    dispatch_copy(g, x, out, Copy(dims, strides, row_major_strides(dims), x_base=base))
+
+
+# -- parts ---------------------------------------------------------------------------------------------------
+
+
+def slice_start(size: int, start: int) -> int:
+    return min(max(start + size if start < 0 else start, 0), size)
+
+
+def slice_length(size: int, start: int, end: int, step: int) -> int:
+    return max(0, ceil_div(slice_start(size, end) - slice_start(size, start), step))
+
+
+def slice_reference(x: np.ndarray, dim: int, start: int | None, end: int | None, step: int) -> np.ndarray:
+    index = [slice(None)] * x.ndim
+    index[dim] = slice(start, end, step)
+    return x[tuple(index)]
+
+
+@op("aten.slice_copy.Tensor", reference=slice_reference)
+def slice_copy(
+    g: Planner, x: Tensor, dim: int, start: IntLike | None, end: IntLike | None, step: int, out: Tensor
+) -> None:
+    """``x[start:end:step]`` along ``dim``, with Python's rules for what is negative, missing or too large.
+
+    A live ``start`` reaches the kernel through its uniform: only a new length is planned again.
+    """
+    axis = _axis(g, "slice_copy", x, dim)
+    g.check(step > 0, f"slice_copy: step must be positive, not {step}")
+    start, end = 0 if start is None else start, INT32_MAX if end is None else end
+    size, strides = x.dims[axis], row_major_strides(x.dims)
+    length = g.derive(lambda s, e: slice_length(size, s, e, step), start, end)
+    dims = _replaced(x.dims, axis, length)
+    g.resize(out, dims)
+    live = isinstance(start, SymInt)
+    copy = Copy(
+        dims,
+        _replaced(strides, axis, strides[axis] * step),
+        row_major_strides(dims),
+        x_base=0 if isinstance(start, SymInt) else slice_start(size, start) * strides[axis],
+        start=start if isinstance(start, SymInt) else None,
+        start_size=size if live else 0,
+        start_stride=strides[axis] if live else 0,
+    )
+    dispatch_copy(g, x, out, copy)
+
+
+@op("aten.select_copy.int", reference=lambda x, dim, index: np.take(x, index, axis=dim))
+def select_copy(g: Planner, x: Tensor, dim: int, index: IntLike, out: Tensor) -> None:
+    """``x`` at ``index`` along ``dim``; a negative index counts from the end of the live dimension."""
+    axis = _axis(g, "select_copy", x, dim)
+    size, stride = x.dims[axis], row_major_strides(x.dims)[axis]
+    g.check(size > 0, f"select_copy: {x} has no element along dimension {dim}")
+    g.require(-size, index, size - 1, f"select_copy: the index into dimension {dim} of {x}")
+    dims, strides = _replaced(x.dims, axis), _replaced(row_major_strides(x.dims), axis)
+    g.resize(out, dims)
+    if isinstance(index, SymInt):
+        copy = Copy(dims, strides, row_major_strides(dims), start=index, start_size=size, start_stride=stride)
+    else:
+        copy = Copy(dims, strides, row_major_strides(dims), x_base=normalize_dim(index, size) * stride)
+    dispatch_copy(g, x, out, copy)
+
+
+def split_reference(x: np.ndarray, sizes: Sequence[int], dim: int) -> tuple[np.ndarray, ...]:
+    return tuple(np.split(x, np.cumsum(sizes)[:-1], axis=dim))
+
+
+@op("aten.split_with_sizes_copy.default", reference=split_reference)
+def split_with_sizes(
+    g: Planner, x: Tensor, sizes: Sequence[IntLike], dim: int, outs: Sequence[Tensor]
+) -> None:
+    """Consecutive parts of ``x`` along ``dim``, as many as ``sizes``, which add up to its size."""
+    axis = _axis(g, "split_with_sizes_copy", x, dim)
+    lengths, strides = g.values(sizes), row_major_strides(x.dims)
+    g.check(
+        len(lengths) == len(outs) and sum(lengths) == x.dims[axis] and min(lengths, default=0) >= 0,
+        f"split_with_sizes_copy: parts of {list(lengths)} do not make up dimension {dim} of {x}",
+    )
+    first = 0
+    for length, out in zip(lengths, outs, strict=True):
+        _gather(g, x, _replaced(x.dims, axis, length), strides, out, base=first * strides[axis])
+        first += length
+
+
+def unfold_reference(x: np.ndarray, dim: int, size: int, step: int) -> np.ndarray:
+    windows = np.lib.stride_tricks.sliding_window_view(x, size, axis=dim)
+    return slice_reference(windows, dim % x.ndim, None, None, step)
+
+
+@op("aten.unfold_copy.default", reference=unfold_reference)
+def unfold_copy(g: Planner, x: Tensor, dim: int, size: int, step: int, out: Tensor) -> None:
+    """Windows of ``size`` elements along ``dim``, ``step`` apart; a new last dimension is within one."""
+    axis = _axis(g, "unfold_copy", x, dim)
+    g.check(
+        step > 0 and 0 <= size <= x.dims[axis],
+        f"unfold_copy: windows of {size}, {step} apart, do not fit {x}",
+    )
+    strides, windows = row_major_strides(x.dims), (x.dims[axis] - size) // step + 1
+    dims = (*_replaced(x.dims, axis, windows), size)
+    _gather(g, x, dims, (*_replaced(strides, axis, strides[axis] * step), strides[axis]), out)
+
+
+# -- order ---------------------------------------------------------------------------------------------------
+
+
+def _permute(g: Planner, x: Tensor, order: Sequence[int], out: Tensor) -> None:
+    axes = [normalize_dim(d, x.rank) for d in order]
+    g.check(
+        sorted(axes) == list(range(x.rank)), f"permute_copy: {list(order)} is not an order of the dims of {x}"
+    )
+    strides = row_major_strides(x.dims)
+    _gather(g, x, tuple(x.dims[a] for a in axes), tuple(strides[a] for a in axes), out)
+
+
+@op("aten.permute_copy.default", "aten.permute.default", reference=np.transpose)
+def permute_copy(g: Planner, x: Tensor, order: Sequence[int], out: Tensor) -> None:
+    """``x`` with its dimensions in ``order``."""
+    _permute(g, x, order, out)
+
+
+@op("aten.transpose_copy.int", reference=np.swapaxes)
+def transpose_copy(g: Planner, x: Tensor, dim0: int, dim1: int, out: Tensor) -> None:
+    """``x`` with two dimensions swapped."""
+    a, b = _axis(g, "transpose_copy", x, dim0), _axis(g, "transpose_copy", x, dim1)
+    order = list(range(x.rank))
+    order[a], order[b] = b, a
+    _permute(g, x, order, out)
+
+
+@op("aten.t_copy.default", reference=np.transpose)
+def t_copy(g: Planner, x: Tensor, out: Tensor) -> None:
+    """The transpose of a matrix; a vector stays as it is."""
+    g.check(x.rank <= 2, f"t_copy: {x} must have at most two dimensions")
+    _permute(g, x, range(x.rank)[::-1], out)
+
+
+@op("aten.flip.default", reference=np.flip)
+def flip(g: Planner, x: Tensor, dims: Sequence[int], out: Tensor) -> None:
+    """``x`` with the order of elements reversed along ``dims``."""
+    axes = {_axis(g, "flip", x, d) for d in dims}
+    strides = row_major_strides(x.dims)
+    reversed_strides = tuple(-s if a in axes else s for a, s in enumerate(strides))
+    base = sum((x.dims[a] - 1) * strides[a] for a in axes)
+    _gather(g, x, x.dims, reversed_strides, out, base)
+
+
+def pixel_shuffle_reference(x: np.ndarray, factor: int) -> np.ndarray:
+    *batch, channels, height, width = x.shape
+    split = x.reshape(-1, channels // factor**2, factor, factor, height, width)
+    return split.transpose(0, 1, 4, 2, 5, 3).reshape(*batch, -1, height * factor, width * factor)
+
+
+@op("aten.pixel_shuffle.default", reference=pixel_shuffle_reference)
+def pixel_shuffle(g: Planner, x: Tensor, factor: int, out: Tensor) -> None:
+    """[..., C·r·r, H, W] -> [..., C, H·r, W·r] for r = ``factor``: channels become neighbours."""
+    g.check(
+        x.rank >= 3 and factor > 0 and x.dims[-3] % (factor * factor) == 0,
+        f"pixel_shuffle: the channels of {x} must be a multiple of {factor * factor}",
+    )
+    *batch, channels, height, width = x.dims
+    channels //= factor * factor
+    g.resize(out, (*batch, channels, height * factor, width * factor))
+    dims = (math.prod(batch), channels, factor, factor, height, width)
+    order, strides = (0, 1, 4, 2, 5, 3), row_major_strides(dims)
+    shuffled = tuple(dims[a] for a in order)
+    copy = Copy(shuffled, tuple(strides[a] for a in order), row_major_strides(shuffled))
+    dispatch_copy(g, x, out, copy)
+
+
+# -- repetition ----------------------------------------------------------------------------------------------
+
+
+def expand_reference(x: np.ndarray, size: Sequence[int], implicit: bool) -> np.ndarray:
+    kept = (1,) * (len(size) - x.ndim) + x.shape
+    return np.broadcast_to(x, [k if s == -1 else s for k, s in zip(kept, size, strict=True)])
+
+
+@op("aten.expand_copy.default", reference=expand_reference)
+def expand_copy(g: Planner, x: Tensor, size: Sequence[IntLike], implicit: bool, out: Tensor) -> None:
+    """``x`` repeated along dimensions of size 1, and new ones in front, to ``size``; -1 keeps a size."""
+    new = len(size) - x.rank
+    g.check(new >= 0, f"expand_copy: {x} has more dimensions than {len(size)}")
+    kept = (1,) * new + x.dims
+    dims = tuple(k if s == -1 else s for k, s in zip(kept, g.values(size), strict=True))
+    g.check(broadcast(kept, dims) == dims, f"expand_copy: {x} does not expand to {list(dims)}")
+    if dims == kept:
+        pass_through(g, x, dims, out)
+    else:
+        _gather(g, x, dims, broadcast_strides(x.dims, dims), out)
+
+
+@op("aten.repeat.default", reference=np.tile)
+def repeat(g: Planner, x: Tensor, repeats: Sequence[IntLike], out: Tensor) -> None:
+    """``x``, with new dimensions in front, ``repeats`` times along each dimension."""
+    counts = g.values(repeats)
+    g.check(
+        len(counts) >= x.rank and min(counts, default=1) >= 0,
+        f"repeat: {x} cannot repeat {list(counts)} times",
+    )
+    dims = (1,) * (len(counts) - x.rank) + x.dims
+    out_dims = tuple(c * d for c, d in zip(counts, dims, strict=True))
+    g.resize(out, out_dims)
+    # Each dimension is two: which repetition (stride 0), and where in it.
+    pairs = zip(counts, dims, row_major_strides(dims), strict=True)
+    split = [(n, s) for count, d, stride in pairs for n, s in ((count, 0), (d, stride))]
+    sizes, strides = tuple(n for n, _ in split), tuple(s for _, s in split)
+    dispatch_copy(g, x, out, Copy(sizes, strides, row_major_strides(sizes)))
+
+
+# -- joining -------------------------------------------------------------------------------------------------
+
+
+@op(
+    "aten.cat.default",
+    reference=lambda xs, dim: np.concatenate([x for x in xs if x.shape != (0,)] or xs, axis=dim),
+)
+def cat(g: Planner, xs: Sequence[Tensor], dim: int, out: Tensor) -> None:
+    """The tensors of ``xs`` one after the other along ``dim``; an empty vector joins anything."""
+    parts = [x for x in xs if x.dims != (0,)] or list(xs)
+    g.check(len(parts) > 0, "cat: there is nothing to join")
+    axis = _axis(g, "cat", parts[0], dim)
+    others = {_replaced(x.dims, axis) for x in parts}
+    same_rank = all(x.rank == parts[0].rank for x in parts)
+    g.check(same_rank and len(others) == 1, f"cat: {parts} differ in more than dimension {dim}")
+    dims = _replaced(parts[0].dims, axis, sum(x.dims[axis] for x in parts))
+    g.resize(out, dims)
+    out_strides, first = row_major_strides(dims), 0
+    for x in parts:
+        base = first * out_strides[axis]
+        if math.prod(x.dims):
+            dispatch_copy(g, x, out, Copy(x.dims, row_major_strides(x.dims), out_strides, out_base=base))
+        first += x.dims[axis]

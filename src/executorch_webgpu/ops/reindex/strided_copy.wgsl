@@ -1,0 +1,66 @@
+// Copies a strided view of x to a strided view of out, one unit (a word, or four) per invocation.
+// With lanes > 1 a unit holds that many packed elements and out's view is contiguous: an invocation gathers a word.
+@group(0) @binding(0) var<storage, read> x: array<{{ unit }}>;
+@group(0) @binding(1) var<storage, read_write> out: array<{{ unit }}>;
+@group(0) @binding(2) var<uniform> params: Params;
+{% if live %}
+@group(0) @binding(3) var<uniform> start: i32;
+{% endif %}
+
+struct Params {
+  dims: array<vec4<u32>, 2>,  // innermost first
+  x_strides: array<vec4<i32>, 2>,
+  out_strides: array<vec4<i32>, 2>,
+  rank: u32,
+  n: u32,
+  x_base: i32,
+  out_base: i32,
+{% if live %}
+  start_size: i32,
+  start_stride: i32,
+{% endif %}
+}
+
+override wg_size: u32 = 64;
+{% include "common/linear_index.wgsl" %}
+
+// Where element i of the index space lies in x and in out.
+fn offsets(i: u32) -> vec2<i32> {
+  var rest = i;
+  var at = vec2<i32>(params.x_base, params.out_base);
+  for (var d = 0u; d < params.rank; d++) {
+    let size = params.dims[d / 4u][d % 4u];
+    let outer = rest / size;
+    let coordinate = i32(rest - outer * size);
+    at += coordinate * vec2<i32>(params.x_strides[d / 4u][d % 4u], params.out_strides[d / 4u][d % 4u]);
+    rest = outer;
+  }
+{% if live %}
+  let first = select(start, start + params.start_size, start < 0);
+  at.x += clamp(first, 0, params.start_size) * params.start_stride;
+{% endif %}
+  return at;
+}
+
+@compute @workgroup_size(wg_size)
+fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+  let i = linear_index(gid, groups);
+{% if lanes == 1 %}
+  if (i >= params.n) {
+    return;
+  }
+  let at = offsets(i);
+  out[at.y] = x[at.x];
+{% else %}
+  if (i * {{ lanes }}u >= params.n) {
+    return;
+  }
+  var word = 0u;
+  for (var lane = 0u; lane < {{ lanes }}u; lane++) {
+    let element = u32(offsets(min(i * {{ lanes }}u + lane, params.n - 1u)).x);
+    let bits = extractBits(x[element / {{ lanes }}u], element % {{ lanes }}u * {{ 32 // lanes }}u, {{ 32 // lanes }}u);
+    word = insertBits(word, bits, lane * {{ 32 // lanes }}u, {{ 32 // lanes }}u);
+  }
+  out[i] = word;
+{% endif %}
+}

@@ -1,0 +1,336 @@
+"""Unary and binary operators: every row of the tables, dtypes, broadcasting, live dims, and hard values."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from executorch_webgpu.errors import InvalidInputError, UnsupportedProgramError
+from executorch_webgpu.gpu.compile_check import compile_check
+from executorch_webgpu.gpu.device import Device
+from executorch_webgpu.ops.elementwise.binary import BINARY, BITWISE, DIVISIONS, WITH_ALPHA
+from executorch_webgpu.ops.elementwise.unary import FLOAT, GELU, PLAIN, WITH_SCALAR, WITH_TWO_SCALARS, Unary
+
+from .harness import In, OpProgram, Out
+
+BOOLEAN = ("eq.", "ne.", "lt.", "le.", "gt.", "ge.", "logical_")
+HALF = {"absolute": 2e-3, "relative": 2e-3}
+SHAPES = [(1,), (5,), (67,), (3, 5, 7, 11)]
+
+
+def out_dtype(op: str, dtype: str) -> str:
+    return "bool" if any(b in op for b in BOOLEAN) else dtype
+
+
+def array(
+    shape: tuple[int, ...], dtype: str = "float32", seed: int = 0, low: float = -3, high: float = 3
+) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    if dtype.startswith("float"):
+        return rng.uniform(low, high, shape).astype(dtype)
+    if dtype == "bool":
+        return rng.integers(0, 2, shape).astype(np.uint32)
+    return rng.integers(low, high, shape, endpoint=True).astype(dtype)
+
+
+# -- every row ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", [*FLOAT, *PLAIN])
+def test_unary(device: Device, op: str) -> None:
+    positive = any(name in op for name in ("sqrt", "log"))
+    for shape in SHAPES:
+        with OpProgram(device, op, [In(shape)], Out(shape, out_dtype(op, "float32"))) as program:
+            program.check([array(shape, low=0.01 if positive else -8, high=8)])
+
+
+@pytest.mark.parametrize("op", [*PLAIN, *WITH_SCALAR, *WITH_TWO_SCALARS])
+def test_unary_of_integers(device: Device, op: str) -> None:
+    scalars = [] if op in PLAIN else [2] if op in WITH_SCALAR else [2, -3]
+    out = "float32" if op == "aten.div.Scalar" else out_dtype(op, "int32")
+    with OpProgram(device, op, [In((5, 7), "int32"), *scalars], Out((5, 7), out)) as program:
+        program.check([array((5, 7), "int32")])
+
+
+@pytest.mark.parametrize("op", [*WITH_SCALAR, *WITH_TWO_SCALARS])
+def test_unary_with_scalars(device: Device, op: str) -> None:
+    scalars = [0.5] if op in WITH_SCALAR else [0.5, -3.0]
+    with OpProgram(device, op, [In((5, 7)), *scalars], Out((5, 7), out_dtype(op, "float32"))) as program:
+        x = array((5, 7))
+        x[1, 2:5] = 0.5, -0.5, 0
+        program.check([x])
+
+
+@pytest.mark.parametrize("op", [*BINARY, *WITH_ALPHA])
+def test_binary(device: Device, op: str) -> None:
+    alpha = [2.5] if op in WITH_ALPHA else []
+    for shape in SHAPES:
+        out = Out(shape, out_dtype(op, "float32"))
+        with OpProgram(device, op, [In(shape), In(shape), *alpha], out) as program:
+            a, b = array(shape), array(shape, seed=1)
+            b[b == 0] = 1
+            b.flat[::3] = np.where(a.flat[::3] == 0, 1, a.flat[::3])  # some equal pairs
+            program.check([a, b])
+
+
+@pytest.mark.parametrize("op", [*BINARY, *BITWISE, *WITH_ALPHA])
+def test_binary_of_integers(device: Device, op: str) -> None:
+    alpha = [-2] if op in WITH_ALPHA else []
+    out = "float32" if op == "aten.div.Tensor" else out_dtype(op, "int32")
+    args = [In((5, 7), "int32"), In((5, 7), "int32"), *alpha]
+    with OpProgram(device, op, args, Out((5, 7), out)) as program:
+        b = array((5, 7), "int32", seed=1)
+        program.check([array((5, 7), "int32"), np.where(b == 0, 3, b).astype(np.int32)])
+
+
+@pytest.mark.parametrize("op", [*BITWISE, "aten.logical_and.default", "aten.logical_or.default"])
+def test_binary_of_bools(device: Device, op: str) -> None:
+    with OpProgram(device, op, [In((5, 7), "bool"), In((5, 7), "bool")], Out((5, 7), "bool")) as program:
+        program.check([array((5, 7), "bool"), array((5, 7), "bool", seed=1)])
+
+
+# -- dtypes ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (8,)])
+def test_half_precision(device: Device, shape: tuple[int, ...]) -> None:
+    x, y = array(shape, "float16"), array(shape[-1:], "float16", seed=1)
+    with OpProgram(device, "aten.sigmoid.default", [In(shape, "float16")], Out(shape, "float16")) as program:
+        program.check([x], **HALF)
+    args = [In(shape, "float16"), In(shape[-1:], "float16"), 0.5]
+    with OpProgram(device, "aten.add.Tensor", args, Out(shape, "float16")) as program:
+        program.check([x, y], **HALF)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_eight_bit_integers_wrap(device: Device, dtype: str) -> None:
+    low, high = (-128, 127) if dtype == "int8" else (0, 255)
+    a, b = array((5, 7), dtype, low=low, high=high), array((7,), dtype, seed=1, low=low, high=high)
+    with OpProgram(
+        device, "aten.add.Tensor", [In((5, 7), dtype), In((7,), dtype), 1], Out((5, 7), dtype)
+    ) as program:
+        np.testing.assert_array_equal(program.run([a, b]), a + b)
+
+
+@pytest.mark.parametrize("target", ["float32", "float16", "int32", "bool", "int8"])
+@pytest.mark.parametrize("source", ["float32", "float16", "int32", "bool", "int8", "uint8"])
+@pytest.mark.parametrize("n", [1, 4, 67])
+def test_casts(device: Device, source: str, target: str, n: int) -> None:
+    x = array((n,), source, low=-99 if source != "uint8" else 0, high=99)
+    x.flat[0] = np.nan if (source, target) == ("float32", "bool") else 0
+    args = [In((n,), source), None, None, None, None, False, [0]]
+    with OpProgram(device, "dim_order_ops._to_dim_order_copy.default", args, Out((n,), target)) as program:
+        got = program.run([x])
+    expected = (x != 0).astype(np.uint32) if target == "bool" else x.astype(target)
+    np.testing.assert_allclose(got, expected, rtol=1e-3 if target == "float16" else 0)
+
+
+def test_bitwise_not(device: Device) -> None:
+    with OpProgram(device, "aten.bitwise_not.default", [In((67,), "int32")], Out((67,), "int32")) as program:
+        program.check([array((67,), "int32", low=-1000, high=1000)])
+    with OpProgram(device, "aten.bitwise_not.default", [In((67,), "bool")], Out((67,), "bool")) as program:
+        x = array((67,), "bool")
+        np.testing.assert_array_equal(program.run([x]), 1 - x)
+
+
+# -- scalar arguments -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(-1.0, 2.0), (None, 0.5), (0, None), (2.0, 1.0), (-math.inf, math.inf)]
+)
+@pytest.mark.parametrize("op", ["aten.clamp.default", "aten.hardtanh.default"])
+def test_clamp(device: Device, op: str, low: float | None, high: float | None) -> None:
+    with OpProgram(device, op, [In((5, 7)), low, high], Out((5, 7))) as program:
+        program.check([array((5, 7))])
+
+
+def test_clamp_of_integers_is_exact(device: Device) -> None:
+    x = np.array([2**31 - 1, 2**24 + 1, -(2**31), 0, 7], np.int32)
+    with OpProgram(
+        device, "aten.clamp.default", [In((5,), "int32"), -5.0, None], Out((5,), "int32")
+    ) as program:
+        program.check([x])
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu(device: Device, approximate: str) -> None:
+    x = np.concatenate([np.linspace(-12, 12, 401), [1e30, -1e30, 1e4, -1e4]]).astype(np.float32)
+    with OpProgram(device, "aten.gelu.default", [In(x.shape), approximate], Out(x.shape)) as program:
+        program.check([x] if approximate == "none" else [x[:401]])
+        assert np.isfinite(program.run([x[:401]])).all()
+
+
+@pytest.mark.parametrize("exponent", [2.0, 3.0, -1.0, 0.5, 0.0, 7, -2])
+def test_pow_scalar(device: Device, exponent: float) -> None:
+    with OpProgram(device, "aten.pow.Tensor_Scalar", [In((5, 7)), exponent], Out((5, 7))) as program:
+        program.check([array((5, 7))])
+
+
+def test_pow_of_negative_bases(device: Device) -> None:
+    base = np.array([-2, -2, -2, -2, -2, 0, 0, 0, 3, -1, -3], np.float32)
+    exponent = np.array([3, 2, -1, 0.5, 0, 0, 2, -1, -2, 1e6, 4], np.float32)
+    with OpProgram(device, "aten.pow.Tensor_Tensor", [In((11,)), In((11,))], Out((11,))) as program:
+        program.check([base, exponent])
+
+
+@pytest.mark.parametrize("mode", ["floor", "trunc", None])
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+def test_division_modes(device: Device, mode: str | None, dtype: str) -> None:
+    a, b = (
+        m.reshape(-1).astype(dtype) for m in np.meshgrid(np.arange(-30, 31), [-7, -3, -2, -1, 1, 2, 3, 7, 11])
+    )
+    out = "float32" if mode is None else dtype
+    args = [In(a.shape, dtype), In(a.shape, dtype), mode]
+    with OpProgram(device, "aten.div.Tensor_mode", args, Out(a.shape, out)) as program:
+        program.check([a, b])
+
+
+def test_rounding_is_to_even(device: Device) -> None:
+    x = np.arange(-9, 10, dtype=np.float32) / 2
+    with OpProgram(device, "aten.round.default", [In(x.shape)], Out(x.shape)) as program:
+        np.testing.assert_array_equal(program.run([x]), np.round(x))
+
+
+@pytest.mark.parametrize(
+    "op", ["aten.sigmoid.default", "aten.tanh.default", "aten.relu.default", "aten.exp.default"]
+)
+def test_nothing_overflows_to_nan(device: Device, op: str) -> None:
+    largest = float(np.finfo(np.float32).max)
+    x = np.array(
+        [0, 1e-6, 20, 88, 89, 100, 1e4, 1e30, largest, -20, -88, -104, -1e4, -1e30, -largest], np.float32
+    )
+    x = x[x < 89] if "exp" in op else x
+    with OpProgram(device, op, [In(x.shape)], Out(x.shape)) as program:
+        program.check([x])
+
+
+@pytest.mark.parametrize(
+    ("op", "scalars"),
+    [("aten.relu.default", []), ("aten.clamp.default", [-1.0, 1.0]), ("aten.hardtanh.default", [None, 1.0])],
+)
+def test_nan_and_infinity_pass_through_bounds(device: Device, op: str, scalars: list[Any]) -> None:
+    with OpProgram(device, op, [In((5,)), *scalars], Out((5,))) as program:
+        program.check([np.array([np.nan, np.inf, -np.inf, 0.5, -0.5], np.float32)])
+
+
+@pytest.mark.parametrize("op", BINARY)
+def test_nan_and_infinity_in_binary(device: Device, op: str) -> None:
+    values = np.array([np.nan, np.inf, -np.inf, 1, -1], np.float32)
+    a, b = (m.reshape(-1) for m in np.meshgrid(values, values))
+    out = Out((25,), out_dtype(op, "float32"))
+    with OpProgram(device, op, [In((25,)), In((25,))], out) as program:
+        program.check([a, b])
+
+
+@pytest.mark.parametrize("op", [o for o in WITH_SCALAR if out_dtype(o, "") == "bool"])
+def test_comparing_nan_with_a_number(device: Device, op: str) -> None:
+    with OpProgram(device, op, [In((3,)), 0.5], Out((3,), "bool")) as program:
+        program.check([np.array([0, np.nan, 0.5], np.float32)])
+
+
+def test_comparing_with_infinity(device: Device) -> None:
+    with OpProgram(device, "aten.eq.Scalar", [In((3,)), -math.inf], Out((3,), "bool")) as program:
+        program.check([np.array([0, -np.inf, -np.finfo(np.float32).max], np.float32)])
+
+
+# -- shapes ---------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_broadcasting(device: Device, data: st.DataObject) -> None:
+    full = data.draw(st.lists(st.sampled_from([1, 2, 3, 4, 5]), min_size=1, max_size=5))
+    shapes = []
+    for _ in range(2):
+        shape = [d if data.draw(st.booleans()) else 1 for d in full]
+        shapes.append(tuple(shape[data.draw(st.integers(0, len(shape) - 1)) :]))
+    a, b = array(shapes[0]), array(shapes[1], seed=1)
+    out = np.broadcast_shapes(*shapes)
+    with OpProgram(device, "aten.sub.Tensor", [In(a.shape), In(b.shape), 2.0], Out(out)) as program:
+        program.check([a, b])
+
+
+def test_broadcasting_of_eight_dimensions(device: Device) -> None:
+    a, b = array((2, 1, 3, 1, 2, 1, 3, 1)), array((1, 3, 1, 2, 1, 3, 1, 2), seed=1)
+    with OpProgram(
+        device, "aten.mul.Tensor", [In(a.shape), In(b.shape)], Out((2, 3, 3, 2, 2, 3, 3, 2))
+    ) as program:
+        program.check([a, b])
+
+
+def test_live_dims_change_between_broadcast_and_equal_shapes(device: Device) -> None:
+    args = [In((1, 13, 6)), In((1, 1, 6)), 1]
+    with OpProgram(device, "aten.add.Tensor", args, Out((1, 13, 6))) as program:
+        modules = device.kernels.stats().modules
+        for rows in (13, 1, 1, 5, 13, 1):
+            program.check([array((1, rows, 6)), array((1, 1, 6), seed=1)])
+        assert device.kernels.stats().modules == modules  # no step compiles
+
+
+def test_unary_follows_live_dims(device: Device) -> None:
+    with OpProgram(device, "aten.neg.default", [In((1, 13, 7))], Out((1, 13, 7))) as program:
+        for rows in (13, 1, 1, 5, 13):
+            program.check([array((1, rows, 7))])
+
+
+def test_grids_past_the_limit_of_one_dimension(device: Device) -> None:
+    n = 4 * 64 * device.limits.max_workgroups + 257
+    with OpProgram(device, "aten.logical_not.default", [In((n,), "int8")], Out((n,), "int8")) as program:
+        x = np.arange(n, dtype=np.int64).astype(np.int8)
+        np.testing.assert_array_equal(program.run([x]), x == 0)
+
+
+@pytest.mark.parametrize(
+    ("op", "args", "out", "message"),
+    [
+        ("aten.add.Tensor", [In((3, 5)), In((3, 4)), 1], Out((3, 5)), "do not broadcast"),
+        ("aten.gelu.default", [In((3,)), "cubic"], Out((3,)), "no approximation"),
+        ("aten.div.Tensor_mode", [In((3,)), In((3,)), "up"], Out((3,)), "no rounding mode"),
+        ("aten.bitwise_and.Tensor", [In((3,)), In((3,))], Out((3,)), "must hold integers"),
+        ("aten.sin.default", [In((3,), "int32")], Out((3,), "int32"), "must have a float dtype"),
+    ],
+)
+def test_refused_at_load(device: Device, op: str, args: list[Any], out: Out, message: str) -> None:
+    with pytest.raises(UnsupportedProgramError, match=message):
+        OpProgram(device, op, args, out)
+
+
+def test_live_shapes_that_do_not_fit_are_rejected_and_the_next_step_works(device: Device) -> None:
+    with OpProgram(device, "aten.mul.Tensor", [In((9, 5)), In((9, 5))], Out((9, 5))) as program:
+        with pytest.raises(InvalidInputError, match="do not broadcast"):
+            program.run([array((4, 5)), array((3, 5))])
+        program.check([array((4, 5)), array((4, 5), seed=1)])
+
+
+# -- the other engine -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int32", "bool", "int8", "uint8"])
+def test_every_row_compiles_on_dawn(dtype: str) -> None:
+    gelus = {f"gelu {name}": Unary(*row) for name, row in GELU.items()}
+    floats = {**FLOAT, **gelus, "pow": Unary("power(x, p)", np.power)}
+    unary = {**PLAIN, **WITH_SCALAR, **WITH_TWO_SCALARS, **(floats if "float" in dtype else {})}
+    binary = {**BINARY, **WITH_ALPHA, **({} if "float" in dtype else BITWISE)}
+    common = {"out": dtype, "compute": "f32" if "float" in dtype else "i32"}
+    for op, row in unary.items():
+        out = {"out": out_dtype(op, dtype), "expression": row.wgsl}
+        compile_check("dawn", "elementwise/unary", {**common, **out, "x": dtype})
+    for op, row in binary.items():
+        for spread in (False, True):
+            out = {"out": out_dtype(op, dtype), "expression": row.wgsl, "broadcast": spread}
+            compile_check("dawn", "elementwise/binary", {**common, **out, "a": dtype, "b": dtype})
+
+
+def test_divisions_and_powers_compile_on_dawn() -> None:
+    float_expressions = ["power(a, b)", *(d[0] for d in DIVISIONS.values())]
+    for compute, expressions in (("f32", float_expressions), ("i32", [d[1] for d in DIVISIONS.values()])):
+        dtype = {"f32": "float32", "i32": "int32"}[compute]
+        for expression in expressions:
+            values = {"a": dtype, "b": dtype, "out": dtype, "compute": compute, "expression": expression}
+            compile_check("dawn", "elementwise/binary", {**values, "broadcast": True})
