@@ -120,7 +120,9 @@ def test_dims_follow_every_step(steps: list[tuple[int, int]]) -> None:
         ("aten.add.Tensor", lambda b: (b.input((4,)), b.input((4,)), 1, None)),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused_at_load(op: str, args: Callable[[GraphBuilder], tuple]) -> None:
+def test_arguments_that_do_not_fit_are_refused_at_load(
+    op: str, args: Callable[[GraphBuilder], tuple]
+) -> None:
     build = GraphBuilder()
     build.call(op, *args(build))
     with pytest.raises((InvalidProgramError, UnsupportedProgramError, InvalidInputError)):
@@ -132,6 +134,8 @@ def test_all_unsupported_operators_are_listed() -> None:
     x = build.input((4,))
     for name in ("aten.nothing.default", "et_vk.void.default", "aten.nothing.default"):
         x = build.call(name, x, build.tensor((4,)))
-    with pytest.raises(UnsupportedProgramError, match=r"aten\.nothing\.default \(2×\), et_vk\.void\.default \(1×\)") as e:
+    with pytest.raises(
+        UnsupportedProgramError, match=r"aten\.nothing\.default \(2×\), et_vk\.void\.default \(1×\)"
+    ) as e:
         build_graph(build.build())
     assert e.value.operators == {"aten.nothing.default": 2, "et_vk.void.default": 1}

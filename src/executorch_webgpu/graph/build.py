@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidProgramError, UnsupportedProgramError
+from ..format import values as plain
 from ..format import vkgraph as vk
 from ..ops.registry import Op, find
 from ..ops.values import SymInt, Tensor
@@ -102,7 +103,9 @@ def build_graph(source: vk.VkGraph) -> Graph:
         outputs=tuple(_graph_value(values[i], "output") for i in source.output_ids),
         symints=tuple(v for v in values if isinstance(v, SymInt)),
         constants={
-            v.id: _constant(source, v.id, v.constant) for v in values if isinstance(v, Tensor) and v.constant is not None
+            v.id: _constant(source, v.id, v.constant)
+            for v in values
+            if isinstance(v, Tensor) and v.constant is not None
         },
     )
 
@@ -112,7 +115,9 @@ def _constant(source: vk.VkGraph, tensor: int, index: int) -> Constant:
     assert isinstance(described, vk.VkTensor)
     entry = source.constants[index]
     key = entry.named_key or f"{entry.offset}+{entry.length}"
-    return Constant(f"{key}:{described.datatype.name}", source.constant_data(index), _FILE_DTYPES[described.datatype])
+    return Constant(
+        f"{key}:{described.datatype.name}", source.constant_data(index), _FILE_DTYPES[described.datatype]
+    )
 
 
 def missing_operators(source: vk.VkGraph) -> dict[str, int]:
@@ -131,7 +136,8 @@ def _resolve_values(source: vk.VkGraph) -> list[Any]:
 
     def resolve_list(items: tuple[int, ...]) -> list[Any]:
         return [
-            resolve_list(v.items) if isinstance(v := source.values[i], vk.ValueList) else values[i] for i in items
+            resolve_list(v.items) if isinstance(v := source.values[i], vk.ValueList) else values[i]
+            for i in items
         ]
 
     for i, value in enumerate(source.values):
@@ -149,15 +155,15 @@ def _plain_value(index: int, value: vk.Value) -> Any:
             return Tensor(index, _DTYPES[value.datatype], value.dims, constant)
         case vk.SymInt():
             return SymInt(index, value.value)
-        case vk.Int():
+        case plain.Int():
             return value.value
-        case vk.Double():
+        case plain.Double():
             return value.value
-        case vk.Bool():
+        case plain.Bool():
             return value.value
-        case vk.String():
+        case plain.String():
             return value.value
-        case vk.IntList() | vk.DoubleList() | vk.BoolList():
+        case plain.IntList() | plain.DoubleList() | plain.BoolList():
             return list(value.items)
         case _:  # Null, and ValueList, which is resolved once all others are there
             return None
@@ -174,7 +180,9 @@ def _resolve_call(index: int, call: vk.OperatorCall, values: list[Any]) -> OpCal
     args = tuple(values[i] for i in call.args)
     outputs = _tensors(args[-1:])
     if not outputs and not isinstance(args[-1], SymInt):
-        raise InvalidProgramError(f"call {index} ({call.name}) has no tensor or SymInt to write its result to")
+        raise InvalidProgramError(
+            f"call {index} ({call.name}) has no tensor or SymInt to write its result to"
+        )
     by_name = dict(zip(op.parameters, args, strict=True))
     mutated = _tensors(tuple(by_name[name] for name in op.mutates))
     return OpCall(index, call.name, op, args, _tensors(args[:-1]), outputs, mutated)

@@ -8,12 +8,13 @@ recorded dispatches in a single compute pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..errors import ClosedError, InvalidInputError
+from ..errors import ClosedError, DeviceError, InvalidInputError
 from ..gpu.buffers import Buffer, Readback, ScratchPool, Slot, UniformArena, create, upload
 from ..gpu.device import Device
 from ..gpu.kernel import Pipeline, Range
@@ -79,7 +80,9 @@ class GraphExecutor:
         self._live: dict[int, Slot] = {}  # by SymInt id
         self._fixed: dict[int, Slot] = {}  # uniforms of plain ints where a kernel wants a live one
         self._params: dict[tuple[int, int], Slot] = {}  # by call and dispatch
-        self._groups: dict[tuple, tuple[Any, list[Range]]] = {}  # bind groups, with the buffers that they name
+        self._groups: dict[
+            tuple[Any, ...], tuple[Any, list[Range]]
+        ] = {}  # bind groups, with the buffers that they name
         self._commands: list[list[Command]] = [[] for _ in graph.calls]
         self._closed = False
         try:
@@ -142,7 +145,9 @@ class GraphExecutor:
         with self.device.errors("recording a step"):
             timed = self._encode_timed(encoder) if self._timestamps else self._encode(encoder)
         tensors = [v for v in self.graph.outputs if isinstance(v, Tensor)]
-        self._readback.copy(encoder, [(self._buffer(self.memory.storage_of[t.id]), 0, t.nbytes) for t in tensors])
+        self._readback.copy(
+            encoder, [(self._buffer(self.memory.storage_of[t.id]), 0, t.nbytes) for t in tensors]
+        )
         self.device.submit([encoder.finish()])
         arrays = iter(self._readback.read())
         self._scratch.release_retired()
@@ -185,7 +190,9 @@ class GraphExecutor:
         return timed
 
     def _count_time(self, timed: list[int]) -> None:
-        nanoseconds = dict(zip(timed, self._timestamps.resolve(len(timed)), strict=True)) if self._timestamps else {}
+        nanoseconds = (
+            dict(zip(timed, self._timestamps.resolve(len(timed)), strict=True)) if self._timestamps else {}
+        )
         for index, commands in enumerate(self._commands):
             if commands:
                 key = (self.graph.calls[index].name, self.plans.plans[index].route)
@@ -200,9 +207,14 @@ class GraphExecutor:
         """Make the commands of these calls from their plans."""
         for index in indexes:
             self._commands[index] = [
-                self._command(index, i, dispatch) for i, dispatch in enumerate(self.plans.plans[index].dispatches)
+                self._command(index, i, dispatch)
+                for i, dispatch in enumerate(self.plans.plans[index].dispatches)
             ]
-        grown = {k for k, generation in self._scratch_generations.items() if self._scratch.get(k, 0)[1] != generation}
+        grown = {
+            k
+            for k, generation in self._scratch_generations.items()
+            if self._scratch.get(k, 0)[1] != generation
+        }
         if grown:  # the new buffers are in no other call's bind groups yet
             self._scratch_generations = {k: self._scratch.get(k, 0)[1] for k in self._scratch_generations}
             self._groups.clear()
@@ -320,6 +332,8 @@ class GraphExecutor:
                     owner.close()
             for key in self._held:
                 self._constants.release(key)
+            with suppress(DeviceError):  # a lost device has nothing left to free
+                self.device.flush()  # engines give memory back after the next submission
         self._buffers.clear()
         self._groups.clear()
         self._commands.clear()

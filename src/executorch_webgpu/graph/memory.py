@@ -100,7 +100,9 @@ def plan_memory(graph: Graph, plans: Sequence[OpPlan]) -> MemoryPlan:
             shared.append(tensor)
             continue
         by_root[tensor.id] = len(storages)
-        storages.append(Storage(kind, tensor.max_nbytes, repr(tensor), tensor if tensor.constant is not None else None))
+        storages.append(
+            Storage(kind, tensor.max_nbytes, repr(tensor), tensor if tensor.constant is not None else None)
+        )
 
     offset = len(storages)
     slots = _share(shared, first, last)
@@ -127,11 +129,9 @@ def _share(tensors: list[Tensor], first: Mapping[int, int], last: Mapping[int, i
     for tensor in sorted(tensors, key=lambda t: -t.max_nbytes):
         begin = first.get(tensor.id, 0)
         end = last.get(tensor.id, begin)
-        for slot, lifetimes in enumerate(busy):
-            if all(end < b or e < begin for b, e in lifetimes):
-                break
-        else:
-            slot = len(sizes)
+        free = (i for i, lifetimes in enumerate(busy) if all(end < b or e < begin for b, e in lifetimes))
+        slot = next(free, len(sizes))
+        if slot == len(sizes):
             sizes.append(tensor.max_nbytes)
             busy.append([])
         busy[slot].append((begin, end))

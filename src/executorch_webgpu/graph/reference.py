@@ -42,9 +42,9 @@ class ReferenceExecutor:
         out = call.args[-1]
         if isinstance(out, list):
             for target, value in zip(out, result, strict=True):
-                values[target.id] = value
+                values[target.id] = _as_kind(value, target)
         else:
-            values[out.id] = result
+            values[out.id] = _as_kind(result, out)
 
 
 def _resolve(arg: Any, values: dict[int, Any]) -> Any:
@@ -53,6 +53,15 @@ def _resolve(arg: Any, values: dict[int, Any]) -> Any:
     if isinstance(arg, list):
         return [_resolve(a, values) for a in arg]
     return arg
+
+
+def _as_kind(result: Any, out: Tensor | SymInt) -> Any:
+    """A result as integers, bools or float64, whichever the output holds; a cast to bool asks for nonzero."""
+    if isinstance(out, SymInt):
+        return int(result)
+    if out.dtype == "bool":
+        return np.asarray(result) != 0
+    return np.asarray(result, np.float64 if out.dtype.startswith("float") else out.element.numpy)
 
 
 def _wide(array: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import Error, InvalidInputError, InvalidProgramError, KernelError
-from ..ops.plan import Derived, OpPlan, Planner, Planning
+from ..ops.plan import Derived, OpPlan, Planner, Planning, Prepared
 from ..ops.values import SymInt, Tensor
 from .build import Graph, OpCall
 
@@ -31,7 +31,7 @@ class LivePlans:
 
     def __init__(self, graph: Graph, planning: Planning) -> None:
         self.graph = graph
-        self.prepared: list[tuple] = []
+        self.prepared: list[Prepared] = []
         self._planning = planning
         self._marks = bytearray(len(graph.calls))
         self._by_tensor: defaultdict[int, set[int]] = defaultdict(set)  # dims of a tensor -> calls
@@ -40,6 +40,8 @@ class LivePlans:
             for tensor in call.inputs:
                 self._by_tensor[tensor.id].add(call.index)
         self.plans = [self._plan(call, building=True) for call in graph.calls]
+        # No value was real yet: the first step looks at all of them, also at those that are what load assumed.
+        self._mark({i for i, plan in enumerate(self.plans) if plan.derived}, _CHECK)
 
     def set_dims(self, tensor: Tensor, dims: Sequence[int]) -> None:
         """Live dims of a graph input."""
@@ -76,7 +78,8 @@ class LivePlans:
         return planned
 
     def _outdated(self, derived: list[Derived]) -> bool:
-        return any([d.compute() != d.value for d in derived])  # a list: every bound is checked, even after a change
+        changed = [d.compute() != d.value for d in derived]  # all of them: a bound may lie behind a change
+        return any(changed)
 
     def _mark(self, calls: set[int], mark: int) -> None:
         for index in calls:

@@ -1,0 +1,63 @@
+"""Values between the caller and a method: NumPy arrays, torch tensors, numbers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .errors import InvalidInputError
+
+HostValue = np.ndarray | int | float | bool | str | list[float] | list[bool] | None
+
+
+def is_torch(value: object) -> bool:
+    """Whether this is a torch tensor; never imports torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def to_host(value: Any, what: str) -> HostValue:
+    """A NumPy array of the same dtype (no copy where the memory can be shared), or the number itself.
+
+    Takes NumPy arrays and scalars, anything with ``__dlpack__`` or ``__array__`` (torch tensors on any device), and
+    Python numbers. Raises InvalidInputError otherwise.
+    """
+    if value is None or isinstance(value, bool | int | float | str | np.ndarray):
+        return value
+    try:
+        if is_torch(value):
+            return np.asarray(value.detach().cpu().numpy())
+        if hasattr(value, "__dlpack__"):
+            return np.from_dlpack(value)
+        if hasattr(value, "__array__"):
+            return np.asarray(value)
+    except Exception as error:  # whatever the other library raises
+        raise InvalidInputError(f"{what} cannot be read as a NumPy array: {error}") from error
+    raise InvalidInputError(
+        f"{what} is a {type(value).__name__}: pass a NumPy array, a torch tensor, or anything with __dlpack__"
+    )
+
+
+def to_caller(values: Sequence[HostValue], inputs: Sequence[Any]) -> list[Any]:
+    """Outputs in the caller's own terms: torch tensors when the inputs were."""
+    if not any(is_torch(i) for i in inputs):
+        return list(values)
+    torch = sys.modules["torch"]
+    return [torch.from_numpy(v) if isinstance(v, np.ndarray) else v for v in values]
+
+
+def to_device_array(array: np.ndarray, dtype: np.dtype, what: str) -> np.ndarray:
+    """The array as it lies in a GPU buffer: 64-bit types become 32-bit ones, bools become words.
+
+    Raises InvalidInputError for an integer that 32 bits cannot hold.
+    """
+    if array.dtype == np.int64 and dtype == np.int32 and array.size:
+        low, high = int(array.min()), int(array.max())
+        if low < -(2**31) or high >= 2**31:
+            raise InvalidInputError(
+                f"{what} holds {low if low < -(2**31) else high}, which 32 bits cannot hold"
+            )
+    return np.ascontiguousarray(array, dtype)

@@ -1,0 +1,216 @@
+"""What a method takes and gives, and what a program contains, found without a GPU."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .errors import Error
+from .format import program_schema as schema
+from .format.pte import ProgramFile
+from .format.vkgraph import read_vkgraph
+from .gpu.device import Features, Limits
+from .graph.build import build_graph
+from .graph.dynamic import dynamic_dims
+from .graph.execute import plan_graph
+from .graph.memory import Kind, plan_memory
+from .ops.plan import Planning
+from .ops.registry import find
+from .portable import host_kernel
+
+DELEGATE_ID = "VulkanBackend"
+
+_DTYPE_NAMES = {
+    schema.ScalarType.BYTE: "uint8",
+    schema.ScalarType.CHAR: "int8",
+    schema.ScalarType.SHORT: "int16",
+    schema.ScalarType.INT: "int32",
+    schema.ScalarType.LONG: "int64",
+    schema.ScalarType.HALF: "float16",
+    schema.ScalarType.FLOAT: "float32",
+    schema.ScalarType.DOUBLE: "float64",
+    schema.ScalarType.BOOL: "bool",
+}
+
+
+@dataclass(frozen=True)
+class TensorMetadata:
+    """An input or output. ``dtype`` is a NumPy dtype name, or "int", "float", "bool", "none"… for plain values.
+
+    ``max_dims`` are upper bounds; ``dynamic_dims`` are the positions of those that may be smaller.
+    """
+
+    dtype: str
+    max_dims: tuple[int, ...] = ()
+    dynamic_dims: tuple[int, ...] = ()
+    is_tensor: bool = True
+
+    def __str__(self) -> str:
+        if not self.is_tensor:
+            return self.dtype
+        dims = ", ".join(f"≤{d}" if i in self.dynamic_dims else str(d) for i, d in enumerate(self.max_dims))
+        return f"{self.dtype}[{dims}]"
+
+
+@dataclass(frozen=True)
+class MethodMetadata:
+    """Inputs and outputs of one method, in order."""
+
+    name: str
+    inputs: tuple[TensorMetadata, ...]
+    outputs: tuple[TensorMetadata, ...]
+
+
+@dataclass(frozen=True)
+class OperatorCount:
+    """How often a method calls an operator. ``where`` is "delegate" or "host"."""
+
+    name: str
+    count: int
+    supported: bool
+    where: str
+
+
+@dataclass(frozen=True)
+class MethodReport:
+    """One method: what it calls and what memory it needs, in bytes.
+
+    ``planned_bytes`` (intermediates, shared by lifetime) is None when an unsupported operator prevents planning.
+    """
+
+    name: str
+    inputs: tuple[TensorMetadata, ...]
+    outputs: tuple[TensorMetadata, ...]
+    operators: tuple[OperatorCount, ...]
+    constant_count: int
+    constants_bytes: int
+    mutable_bytes: int
+    planned_bytes: int | None
+    unshared_bytes: int | None
+
+
+@dataclass(frozen=True)
+class ProgramReport:
+    """All methods of a program, and the size of its file."""
+
+    methods: tuple[MethodReport, ...]
+    file_bytes: int
+
+
+def dtype_name(tensor: schema.Tensor) -> str:
+    """The NumPy name of a tensor's dtype, or the schema's name for what NumPy has none for."""
+    return _DTYPE_NAMES.get(tensor.scalar_type, tensor.scalar_type.name.lower())
+
+
+def method_metadata(file: ProgramFile, plan: schema.ExecutionPlan) -> MethodMetadata:
+    """Inputs and outputs of a method, with the dims that may change."""
+    dynamic = _dynamic_inputs(file, plan)
+    return MethodMetadata(
+        plan.name,
+        tuple(_describe(plan, i, dynamic.get(position, ())) for position, i in enumerate(plan.inputs)),
+        tuple(_describe(plan, i, _bounded_dims(plan, i)) for i in plan.outputs),
+    )
+
+
+def method_report(file: ProgramFile, plan: schema.ExecutionPlan) -> MethodReport:
+    """What ``inspect`` shows of a method."""
+    metadata = method_metadata(file, plan)
+    keys: dict[str, int] = {}
+    mutable = planned = unshared = 0
+    plannable = not unsupported_delegates(plan) and not missing_operators(file, plan)
+    for delegate in _our_delegates(plan):
+        source = read_vkgraph(file.delegate_data(delegate), file.named_data)
+        for constant in source.constants:
+            keys[constant.named_key or f"{constant.offset}+{constant.length}"] = constant.length
+        if plannable:
+            graph = build_graph(source)
+            memory = plan_memory(graph, plan_graph(graph, Planning(Features.none(), Limits.floor())).plans)
+            mutable += memory.bytes_of(Kind.MUTABLE)
+            planned += memory.bytes_of(Kind.SHARED)
+            unshared += memory.unshared_bytes
+    return MethodReport(
+        plan.name,
+        metadata.inputs,
+        metadata.outputs,
+        tuple(_operator_counts(file, plan)),
+        len(keys),
+        sum(keys.values()),
+        mutable,
+        planned if plannable else None,
+        unshared if plannable else None,
+    )
+
+
+def missing_operators(file: ProgramFile, plan: schema.ExecutionPlan) -> dict[str, int]:
+    """Every operator of a method that nothing here runs, with its number of calls."""
+    return {o.name: o.count for o in _operator_counts(file, plan) if not o.supported}
+
+
+def unsupported_delegates(plan: schema.ExecutionPlan) -> list[str]:
+    """Backends that the method needs and that are not ours."""
+    return sorted({d.id for d in plan.delegates} - {DELEGATE_ID})
+
+
+def kernel_arity(call: schema.KernelCall, operator: schema.Operator) -> int:
+    """Inputs of a host instruction: an ``out`` overload names its output, and then once more as its result."""
+    return len(call.args) - (2 if (operator.overload or "").endswith("out") else 1)
+
+
+def operator_name(operator: schema.Operator) -> str:
+    return f"{operator.name}.{operator.overload}" if operator.overload else operator.name
+
+
+def _operator_counts(file: ProgramFile, plan: schema.ExecutionPlan) -> list[OperatorCount]:
+    delegated: Counter[str] = Counter()
+    for delegate in _our_delegates(plan):
+        source = read_vkgraph(file.delegate_data(delegate), file.named_data)
+        delegated.update(call.name for call in source.chain)
+    on_host: Counter[tuple[str, bool]] = Counter()
+    for chain in plan.chains:
+        for instruction in chain.instructions:
+            if isinstance(call := instruction.call, schema.KernelCall):
+                operator = plan.operators[call.op_index]
+                kernel = host_kernel(operator.name, operator.overload or "", kernel_arity(call, operator))
+                on_host[operator_name(operator), kernel is not None] += 1
+    return [OperatorCount(n, c, find(n) is not None, "delegate") for n, c in delegated.most_common()] + [
+        OperatorCount(n, c, supported, "host") for (n, supported), c in on_host.most_common()
+    ]
+
+
+def _our_delegates(plan: schema.ExecutionPlan) -> list[schema.BackendDelegate]:
+    return [d for d in plan.delegates if d.id == DELEGATE_ID]
+
+
+def _describe(plan: schema.ExecutionPlan, index: int, dynamic: tuple[int, ...]) -> TensorMetadata:
+    value = plan.values[index].value
+    if isinstance(value, schema.Tensor):
+        return TensorMetadata(dtype_name(value), tuple(value.sizes), dynamic)
+    kind = {"Double": "float", "Null": "none"}.get(type(value).__name__, type(value).__name__.lower())
+    return TensorMetadata(kind, is_tensor=False)
+
+
+def _bounded_dims(plan: schema.ExecutionPlan, index: int) -> tuple[int, ...]:
+    """Dims of a tensor that the file declares to have an upper bound: any that can be smaller at all."""
+    value = plan.values[index].value
+    if not isinstance(value, schema.Tensor) or value.shape_dynamism is schema.ShapeDynamism.STATIC:
+        return ()
+    return tuple(i for i, size in enumerate(value.sizes) if size > 1)
+
+
+def _dynamic_inputs(file: ProgramFile, plan: schema.ExecutionPlan) -> Mapping[int, tuple[int, ...]]:
+    """Dynamic dims by position of the input; what the file bounds, narrowed by planning where one delegate does all."""
+    bounded = {p: dims for p, i in enumerate(plan.inputs) if (dims := _bounded_dims(plan, i))}
+    instructions = [i.call for chain in plan.chains for i in chain.instructions]
+    if not bounded or len(instructions) != 1 or not isinstance(call := instructions[0], schema.DelegateCall):
+        return bounded
+    delegate = plan.delegates[call.delegate_index]
+    if delegate.id != DELEGATE_ID:
+        return bounded
+    try:
+        graph = build_graph(read_vkgraph(file.delegate_data(delegate), file.named_data))
+        position_in_graph = {p: call.args.index(plan.inputs[p]) for p in bounded}
+        found = dynamic_dims(graph, list(position_in_graph.values()))
+    except (Error, ValueError):  # not plannable here: what the file says has to do
+        return bounded
+    return {p: found[q] for p, q in position_in_graph.items()}

@@ -1,0 +1,319 @@
+"""One loaded method: checks the caller's inputs and runs the program's instructions."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from .errors import ClosedError, InvalidInputError, InvalidProgramError
+from .format import program_schema as schema
+from .format import values as plain
+from .format.pte import ProgramFile
+from .format.vkgraph import read_vkgraph
+from .graph.build import build_graph
+from .graph.constants import ConstantPool
+from .graph.execute import GraphExecutor
+from .interchange import HostValue, to_caller, to_device_array, to_host
+from .metadata import MethodMetadata, dtype_name, kernel_arity, method_metadata
+from .ops.plan import Planning
+from .ops.values import SymInt, Tensor
+from .portable import Kernel, host_kernel
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """How a method is loaded; see ``Program.load_method``."""
+
+    profile: bool
+    routes: Mapping[str, str]
+    scratch_bytes: int
+
+
+@dataclass(frozen=True)
+class ProfileRow:
+    """Work of one operator and route since the method was loaded. ``gpu_ms`` is None without timestamps."""
+
+    op: str
+    route: str | None
+    calls: int
+    dispatches: int
+    gpu_ms: float | None
+    share: float | None
+
+
+class Method:
+    """A loaded method with its own state; a context manager that frees its GPU memory. Use from one thread at a time."""
+
+    def __init__(
+        self,
+        file: ProgramFile,
+        plan: schema.ExecutionPlan,
+        constants: Callable[[], ConstantPool],
+        options: MethodOptions,
+    ) -> None:
+        self._file = file
+        self._plan = plan
+        self._metadata: MethodMetadata | None = None
+        self._executors: list[GraphExecutor] = []
+        self._closed = False
+        try:
+            for delegate in plan.delegates:
+                graph = build_graph(read_vkgraph(file.delegate_data(delegate), file.named_data))
+                pool = constants()  # opens the device, which a constant method does not need
+                planning = Planning(
+                    pool.device.features, pool.device.limits, options.routes, options.scratch_bytes
+                )
+                self._executors.append(GraphExecutor(graph, pool, planning, profile=options.profile))
+            self._check_calls()
+            self._kernels = [
+                _kernel_of(plan, operator_index) for operator_index in range(len(plan.operators))
+            ]
+            self._initial = [_initial_value(file, boxed.value) for boxed in plan.values]
+        except BaseException:
+            self.close()
+            raise
+        self._state = self._initial_state()
+
+    @property
+    def metadata(self) -> MethodMetadata:
+        """Inputs and outputs."""
+        if self._metadata is None:
+            self._metadata = method_metadata(self._file, self._plan)
+        return self._metadata
+
+    def execute(self, inputs: Sequence[Any] = ()) -> list[Any]:
+        """Run the method once.
+
+        ``inputs``: one value for each input: NumPy arrays, torch tensors or anything with ``__dlpack__`` or
+        ``__array__``, of exactly the program's dtype, with dims up to its bounds; numbers for plain values.
+        Answers with a list of NumPy arrays (torch tensors if an input was one) and plain values.
+        Raises InvalidInputError, before anything ran, when an input does not fit; the state is then unchanged.
+        """
+        if self._closed:
+            raise ClosedError("this method is closed; load it again")
+        given = self._checked(inputs)
+        values = [*self._initial]
+        for index, value in self._state.items():
+            values[index] = value
+        for index, value in zip(self._plan.inputs, given, strict=True):
+            values[index] = value
+        for chain in self._plan.chains:
+            self._run(chain, values)
+        for index in self._state:
+            self._state[index] = values[index]
+        return to_caller([values[i] for i in self._plan.outputs], inputs)
+
+    def reset(self) -> None:
+        """Put all state, such as KV caches, back to what the program states."""
+        if self._closed:
+            raise ClosedError("this method is closed; load it again")
+        for executor in self._executors:
+            executor.reset()
+        self._state = self._initial_state()
+
+    def profile(self) -> list[ProfileRow]:
+        """Work by operator and route since loading, longest first; empty unless loaded with ``profile=True``."""
+        totals: defaultdict[tuple[str, str | None], Counter[str]] = defaultdict(Counter)
+        for executor in self._executors:
+            for key, time in executor.times.items():
+                totals[key].update(calls=time.calls, dispatches=time.dispatches, ns=time.gpu_ns)
+        all_ns = sum(t["ns"] for t in totals.values())
+        rows = [
+            ProfileRow(
+                op,
+                route,
+                total["calls"],
+                total["dispatches"],
+                total["ns"] / 1e6 if all_ns else None,
+                total["ns"] / all_ns if all_ns else None,
+            )
+            for (op, route), total in totals.items()
+        ]
+        return sorted(rows, key=lambda r: (-(r.gpu_ms or 0), -r.dispatches))
+
+    def close(self) -> None:
+        """Free the GPU memory. Closing twice is allowed."""
+        self._closed = True
+        for executor in self._executors:
+            executor.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- inputs -----------------------------------------------------------------------------------------------------
+
+    def _checked(self, inputs: Sequence[Any]) -> list[HostValue]:
+        if len(inputs) != len(self._plan.inputs):
+            raise InvalidInputError(
+                f"method {self._plan.name!r} takes {len(self._plan.inputs)} inputs, not {len(inputs)}"
+            )
+        return [
+            _checked_input(
+                self._plan.values[index].value, to_host(value, f"input {position}"), f"input {position}"
+            )
+            for position, (index, value) in enumerate(zip(self._plan.inputs, inputs, strict=True))
+        ]
+
+    def _initial_state(self) -> dict[int, HostValue]:
+        """By value: the host tensors that instructions change and the next call sees."""
+        return {
+            index: self._initial[index]
+            for index, boxed in enumerate(self._plan.values)
+            if isinstance(boxed.value, schema.Tensor) and boxed.value.has_initial_state
+        }
+
+    # -- instructions -----------------------------------------------------------------------------------------------
+
+    def _run(self, chain: schema.Chain, values: list[HostValue]) -> None:
+        position = 0
+        while position < len(chain.instructions):
+            call = chain.instructions[position].call
+            position += 1
+            match call:
+                case schema.DelegateCall():
+                    self._run_delegate(call, values)
+                case schema.KernelCall():
+                    self._run_kernel(call, values)
+                case schema.MoveCall():
+                    values[call.target] = values[call.source]
+                case schema.JumpFalseCall():
+                    if not values[call.condition]:
+                        position = call.destination
+                case schema.FreeCall():
+                    values[call.value_index] = None
+
+    def _run_delegate(self, call: schema.DelegateCall, values: list[HostValue]) -> None:
+        executor = self._executors[call.delegate_index]
+        graph = executor.graph
+        split = len(graph.inputs)
+        given = [
+            _to_graph(value, values[index], f"value {index}")
+            for value, index in zip(graph.inputs, call.args[:split], strict=True)
+        ]
+        for index, result in zip(call.args[split:], executor.execute(given), strict=True):
+            values[index] = self._cast(index, result)
+
+    def _run_kernel(self, call: schema.KernelCall, values: list[HostValue]) -> None:
+        kernel, inputs, outputs = self._kernels[call.op_index](call)
+        results = kernel([self._host_argument(i, values) for i in inputs])
+        for index, result in zip(outputs, results if isinstance(results, tuple) else (results,), strict=True):
+            values[index] = self._cast(index, result)
+
+    def _host_argument(self, index: int, values: list[HostValue]) -> Any:
+        match self._plan.values[index].value:
+            case plain.IntList(items) | schema.TensorList(items) | schema.OptionalTensorList(items):
+                return [values[i] if i >= 0 else None for i in items]
+            case _:
+                return values[index]
+
+    def _cast(self, index: int, result: Any) -> HostValue:
+        """A result in the dtype that the program states for the value it goes to."""
+        described = self._plan.values[index].value
+        if isinstance(described, schema.Tensor):
+            return np.ascontiguousarray(result, dtype_name(described))
+        return result  # type: ignore[no-any-return]
+
+    def _check_calls(self) -> None:
+        for chain in self._plan.chains:
+            for instruction in chain.instructions:
+                if isinstance(call := instruction.call, schema.DelegateCall):
+                    graph = self._executors[call.delegate_index].graph
+                    if len(call.args) != len(graph.inputs) + len(graph.outputs):
+                        raise InvalidProgramError(
+                            f"a delegate call of method {self._plan.name!r} has {len(call.args)} arguments, but the "
+                            f"delegate has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
+                        )
+
+
+BoundKernel = Callable[[schema.KernelCall], tuple[Kernel, Iterable[int], Sequence[int]]]
+
+
+def _kernel_of(plan: schema.ExecutionPlan, operator_index: int) -> BoundKernel:
+    """Splits a call of this operator into kernel, input ids and output ids."""
+    operator = plan.operators[operator_index]
+
+    def bind(call: schema.KernelCall) -> tuple[Kernel, Iterable[int], Sequence[int]]:
+        arity = kernel_arity(call, operator)
+        kernel = host_kernel(operator.name, operator.overload or "", arity)
+        assert kernel is not None  # load_method refused the program otherwise
+        return kernel, call.args[:arity], call.args[arity : arity + 1]
+
+    return bind
+
+
+def _initial_value(file: ProgramFile, value: schema.ProgramValue) -> HostValue:
+    match value:
+        case schema.Tensor():
+            if value.is_constant:
+                data = file.constant(value)
+            elif value.has_initial_state:
+                data = file.mutable_initial(value)
+            else:
+                return None
+            return np.frombuffer(data, dtype_name(value)).reshape(value.sizes)
+        case plain.Int():
+            return value.value
+        case plain.Double():
+            return value.value
+        case plain.Bool():
+            return value.value
+        case plain.String():
+            return value.value
+        case plain.DoubleList() | plain.BoolList():
+            return list(value.items)
+        case _:
+            return None
+
+
+def _checked_input(described: schema.ProgramValue, value: HostValue, what: str) -> HostValue:
+    """The value, if it is what the program takes there; InvalidInputError otherwise."""
+    match described:
+        case schema.Tensor():
+            return _checked_tensor(described, value, what)
+        case plain.Int() if isinstance(value, int | np.integer) and not isinstance(value, bool):
+            return int(value)
+        case plain.Bool() if isinstance(value, bool | np.bool_):
+            return bool(value)
+        case plain.Double() if isinstance(value, float | int | np.floating):
+            return float(value)
+        case plain.String() if isinstance(value, str):
+            return value
+        case plain.Null() if value is None:
+            return value
+    raise InvalidInputError(
+        f"{what} is {value!r}, but the program takes a plain {type(described).__name__} there"
+    )
+
+
+def _checked_tensor(described: schema.Tensor, value: HostValue, what: str) -> np.ndarray:
+    dtype = dtype_name(described)
+    if not isinstance(value, np.ndarray):
+        raise InvalidInputError(f"{what} must be a {dtype} tensor, not {value!r}")
+    if value.dtype != np.dtype(dtype):
+        raise InvalidInputError(f"{what} has dtype {value.dtype}, but the program takes {dtype}")
+    static = described.shape_dynamism is schema.ShapeDynamism.STATIC
+    fits = len(value.shape) == len(described.sizes) and all(
+        d == m if static else 0 < d <= m for d, m in zip(value.shape, described.sizes, strict=True)
+    )
+    if not fits:
+        bound = "" if static else "at most "
+        raise InvalidInputError(
+            f"{what} has shape {list(value.shape)}, but the program takes {bound}{list(described.sizes)}"
+        )
+    return value
+
+
+def _to_graph(value: Tensor | SymInt, given: HostValue, what: str) -> np.ndarray | int:
+    if isinstance(value, SymInt):
+        return int(np.asarray(given).reshape(-1)[0])
+    return to_device_array(np.asarray(given), value.element.numpy, what)

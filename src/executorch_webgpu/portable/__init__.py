@@ -1,0 +1,77 @@
+"""Host kernels for instructions of a program that were not delegated.
+
+Their meaning is that of our operators, so they are the operators' NumPy references: ``aten::add.out`` on the host is
+the reference of ``aten.add.Tensor``, computed in float64 and rounded once. Right rather than fast: a program whose
+work is here should be exported again with a partitioner that delegates it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..ops.registry import find, names
+
+Kernel = Callable[[Sequence[Any]], Any]
+
+# Arithmetic of live sizes and loop counters, which the exporter emits as instructions of their own.
+_SCALAR_OPERATORS: dict[str, Callable[..., Any]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "floordiv": operator.floordiv,
+    "mod": operator.mod,
+    "neg": operator.neg,
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "sym_max": max,
+    "sym_min": min,
+}
+
+
+def host_kernel(name: str, overload: str, arity: int) -> Kernel | None:
+    """The kernel for an ExecuTorch operator such as ``aten::add`` / ``out``, or None.
+
+    ``arity``: its number of inputs, without outputs. The kernel takes them as arrays, numbers and lists, and answers
+    with the result, or a tuple of them.
+    """
+    namespace, _, stem = name.partition("::")
+    if namespace == "executorch_prim":
+        scalar = _SCALAR_OPERATORS.get(stem)
+        return (lambda args: scalar(*args)) if scalar else None
+    if (namespace, stem) == ("aten", "sym_size"):
+        return lambda args: int(args[0].shape[args[1]])
+    if (namespace, stem) == ("aten", "copy_"):
+        return lambda args: args[1]
+    reference_name = _operator_name(namespace, stem, overload, arity)
+    if reference_name is None:
+        return None
+    op = find(reference_name)
+    assert op is not None
+    reference = op.reference
+    return lambda args: reference(*[_widened(a) for a in args])
+
+
+def _operator_name(namespace: str, stem: str, overload: str, arity: int) -> str | None:
+    """Our name for the functional form of an ``out`` overload; the number of inputs decides where the name does not."""
+    functional = overload.removesuffix("out").removesuffix("_")
+    prefix = f"{namespace}.{stem}."
+    wanted = [prefix + functional] if functional else [prefix + "Tensor", prefix + "default"]
+    for name in [*wanted, *(n for n in names() if n.startswith(prefix))]:
+        op = find(name)
+        if op is not None and not op.mutates and len(op.parameters) - 1 == arity:
+            return name
+    return None
+
+
+def _widened(value: Any) -> Any:
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        return value.astype(np.float64)
+    return value

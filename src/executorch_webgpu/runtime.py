@@ -1,0 +1,176 @@
+"""The public runtime, in the shape of ``executorch.runtime``: Runtime, Program, Method.
+
+program = Runtime.get().load_program("model.pte")
+forward = program.load_method("forward")
+(logits,) = forward.execute([tokens, input_pos])
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, ClassVar, Self
+
+from .errors import ClosedError, InvalidInputError, UnsupportedProgramError
+from .format import program_schema as schema
+from .format.mapped_file import MappedFile
+from .format.pte import ProgramFile, open_program, read_program
+from .gpu.device import Device, open_device
+from .graph.build import unsupported_message
+from .graph.constants import ConstantPool
+from .metadata import (
+    DELEGATE_ID,
+    MethodMetadata,
+    ProgramReport,
+    method_metadata,
+    method_report,
+    missing_operators,
+    unsupported_delegates,
+)
+from .method import Method, MethodOptions, ProfileRow
+
+__all__ = ["Method", "ProfileRow", "Program", "Runtime", "inspect_program"]
+
+SCRATCH_BYTES = 64 * 2**20  # enough for a few hundred rows of scores at long contexts
+
+
+class Runtime:
+    """Programs on one adapter. The device opens when the first method that needs it is loaded."""
+
+    _runtimes: ClassVar[dict[tuple[str, int | str | None], Runtime]] = {}
+
+    def __init__(self, engine: str | None = None, adapter: int | str | None = None) -> None:
+        self._choice = (engine, adapter)
+        self._device: Device | None = None
+
+    @classmethod
+    def get(cls, engine: str | None = None, adapter: int | str | None = None) -> Runtime:
+        """The runtime of an engine and adapter; the same one for the same choice.
+
+        ``engine``: "auto", "wgpu" or "dawn"; None reads ET_WEBGPU_ENGINE. ``adapter``: index, or part of the name;
+        None reads ET_WEBGPU_ADAPTER, else takes the most capable one.
+        """
+        engine = engine or os.environ.get("ET_WEBGPU_ENGINE") or "auto"
+        if adapter is None:
+            adapter = os.environ.get("ET_WEBGPU_ADAPTER") or None
+        key = (engine, adapter)
+        if key not in cls._runtimes:
+            cls._runtimes[key] = cls(engine, adapter)
+        return cls._runtimes[key]
+
+    @property
+    def device(self) -> Device:
+        """The open device. Raises NoAdapterError when there is none."""
+        if self._device is None or self._device.closed:
+            self._device = open_device(*self._choice)
+        return self._device
+
+    def load_program(self, data: str | Path | bytes | bytearray | memoryview | BinaryIO) -> Program:
+        """Read a ``.pte`` program from a path (mapped, not copied), from bytes, or from an open binary file.
+
+        Raises InvalidProgramError when it is not a readable program.
+        """
+        if isinstance(data, str | Path):
+            mapped, file = open_program(data)
+            return Program(self, file, mapped)
+        if not isinstance(data, bytes | bytearray | memoryview):
+            data = data.read()
+        return Program(self, read_program(bytes(data)), None)
+
+
+class Program:
+    """A loaded program; a context manager that closes its methods and the file."""
+
+    def __init__(self, runtime: Runtime, file: ProgramFile, mapped: MappedFile | None) -> None:
+        self._runtime = runtime
+        self._file: ProgramFile | None = file
+        self._mapped = mapped
+        self._constants: ConstantPool | None = None
+        self._methods: weakref.WeakSet[Method] = weakref.WeakSet()
+
+    @property
+    def method_names(self) -> set[str]:
+        """Names of all methods."""
+        return {plan.name for plan in self._open_file.methods}
+
+    def load_method(
+        self,
+        name: str,
+        *,
+        profile: bool = False,
+        routes: Mapping[str, str] | None = None,
+        scratch_bytes: int = SCRATCH_BYTES,
+    ) -> Method:
+        """Plan and upload a method. Each call gives a method with state (such as KV caches) of its own.
+
+        ``profile`` measures GPU time by operator; ``routes`` forces kernels by operator family, for tests and
+        benchmarks; ``scratch_bytes`` bounds the scratch memory of blocked operators.
+        Raises UnsupportedProgramError that lists every operator that cannot run, LimitError, NoAdapterError.
+        """
+        file, plan = self._open_file, self._plan(name)
+        if foreign := unsupported_delegates(plan):
+            raise UnsupportedProgramError(
+                f"method {name!r} is delegated to {', '.join(foreign)}; export it with the VulkanPartitioner "
+                f"(delegate {DELEGATE_ID})"
+            )
+        if missing := missing_operators(file, plan):
+            raise UnsupportedProgramError(unsupported_message(missing), missing)
+        options = MethodOptions(profile, dict(routes or {}), scratch_bytes)
+        method = Method(file, plan, self._constant_pool, options)
+        self._methods.add(method)
+        return method
+
+    def metadata(self, name: str) -> MethodMetadata:
+        """Inputs and outputs of a method, found without loading it; needs no GPU."""
+        return method_metadata(self._open_file, self._plan(name))
+
+    def inspect(self) -> ProgramReport:
+        """Methods, operators, constants and planned memory; needs no GPU."""
+        file = self._open_file
+        nbytes = len(self._mapped.data) if self._mapped else 0
+        return ProgramReport(tuple(method_report(file, plan) for plan in file.methods), nbytes)
+
+    def close(self) -> None:
+        """Close all methods of this program, and the file. Closing twice is allowed."""
+        for method in list(self._methods):
+            method.close()
+        self._file = self._constants = None
+        if self._mapped is not None:
+            self._mapped.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def _open_file(self) -> ProgramFile:
+        if self._file is None:
+            raise ClosedError("this program is closed; load it again")
+        return self._file
+
+    def _plan(self, name: str) -> schema.ExecutionPlan:
+        for plan in self._open_file.methods:
+            if plan.name == name:
+                return plan
+        raise InvalidInputError(
+            f"the program has no method {name!r}; it has {', '.join(sorted(self.method_names))}"
+        )
+
+    def _constant_pool(self) -> ConstantPool:
+        if self._constants is None:
+            forget: Callable[[memoryview], None] = self._mapped.release if self._mapped else lambda view: None
+            self._constants = ConstantPool(self._runtime.device, forget)
+        return self._constants
+
+
+def inspect_program(path: str | Path) -> ProgramReport:
+    """What is in a ``.pte`` file: methods, operators (unsupported ones marked), constants, memory. Needs no GPU."""
+    with Runtime().load_program(path) as program:
+        return program.inspect()

@@ -1,1 +1,0 @@
-from tests.ops.conftest import device  # noqa: F401
