@@ -1,0 +1,61 @@
+# Each target sets up what it needs: .venv, packages, and a software adapter where there is no GPU.
+#
+#   PYTHON=python3.12   the interpreter to build .venv from (3.11 or newer)
+#   TORCH_INDEX=URL     a further package index for torch. On Linux, the default build of torch for the exporter
+#                       brings several GB of CUDA libraries that nothing here uses; PyTorch's CPU-only index,
+#                       named on its "Get Started" page, gives a build of 200 MB instead.
+#   PIP_ARGS=...        anything else for pip install
+#   PROMPT="..."        what `make demo` asks the model
+#   PYTEST_ARGS="..."   for `make test`, for example PYTEST_ARGS="tests/ops -x"
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+PIP_ARGS ?=
+PROMPT ?= Explain in a few sentences why the sky is blue.
+PYTEST_ARGS ?=
+export PROMPT
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install -qq --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(PIP_ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench clean
+.NOTPARALLEL:
+.SECONDARY:
+.DELETE_ON_ERROR:
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.ready-export ## Export a 135M-parameter language model (once) and let it answer on WebGPU
+	@scripts/ensure_adapter.sh $(BIN)/python
+	@$(BIN)/python scripts/export_smollm2.py | { read -r model && read -r tokenizer && \
+	  $(BIN)/et-webgpu generate "$$model" --tokenizer "$$tokenizer" --chat --prompt "$$PROMPT" \
+	    --max-new-tokens 120 </dev/null; }
+
+test: check $(VENV)/.ready-dev ## Check style and types, then run all tests
+	@scripts/ensure_adapter.sh $(BIN)/python
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.ready-lint ## Check style, formatting and types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+bench: $(VENV)/.ready-dawn ## Run the benchmarks
+	@scripts/ensure_adapter.sh $(BIN)/python
+	@$(BIN)/python -m bench
+
+clean: ## Remove .venv and what tools left behind (exported models stay in the user's cache folder)
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp for each extra of pyproject.toml, so that a target installs only what it uses, once.
+$(VENV)/.ready-%: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing executorch-webgpu[$*] into $(VENV)$(if $(filter export dev,$*), (with torch: some minutes))"
+	@$(PIP) -e ".[$*]"
+	@touch $@
+
+$(VENV)/bin/python:
+	@scripts/ensure_venv.sh $(PYTHON) $(VENV)

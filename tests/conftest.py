@@ -1,0 +1,156 @@
+"""Fixtures that many tests share: a device, models, their torch twins, and the conformance pack.
+
+Exporting a model takes from half a minute to four. The exports that the collected tests need start at once,
+in processes of their own, and the tests that wait for them come last.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import export_smollm2
+from executorch_webgpu.gpu.device import Device, open_device
+from tests import conformance_pack
+from tests.models.tiny_llama import TINY_LLAMAS, TinyLlama
+
+if TYPE_CHECKING:
+    from tests.models.eager import EagerLlama
+
+ROOT = Path(__file__).parents[1]
+# By fixture: the command that exports what it gives. Without work to do, each ends at once.
+EXPORTERS = {
+    "tiny_llama": ["-m", "tests.models.tiny_llama"],
+    "smollm2": ["scripts/export_smollm2.py"],
+}
+
+
+class Export:
+    """An exporting process. The owner must call ``stop``."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        self.output = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed by stop()
+        self.process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT / "scripts")},
+            stdin=subprocess.DEVNULL,
+            stdout=self.output,
+            stderr=self.output,
+        )
+
+    def wait(self) -> None:
+        """Returns when the export is done; fails the test when it went wrong."""
+        if self.process.wait() != 0:
+            self.output.seek(0)
+            pytest.fail(f"exporting failed:\n{self.output.read()[-2000:]}", pytrace=False)
+
+    def stop(self) -> None:
+        self.process.terminate()  # does nothing to a process that has ended
+        self.process.wait()
+        self.output.close()
+
+
+EXPORTS = pytest.StashKey[dict[str, Export]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[EXPORTS] = {}
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    for export in config.stash[EXPORTS].values():
+        export.stop()
+
+
+def pytest_report_header() -> str:
+    folder = conformance_pack.pack_folder()
+    if folder is None:
+        return f"conformance: {conformance_pack.VARIABLE} is not set, so its cases are left out"
+    return f"conformance: {len(conformance_pack.manifest())} cases in {folder}"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if conformance_pack.pack_folder() is None:
+        without_pack = [item for item in items if "conformance_dir" in _fixtures(item)]
+        config.hook.pytest_deselected(items=without_pack)
+        items[:] = [item for item in items if "conformance_dir" not in _fixtures(item)]
+    order = list(EXPORTERS)
+    items.sort(
+        key=lambda item: max((order.index(name) + 1 for name in order if name in _fixtures(item)), default=0)
+    )
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if session.config.option.collectonly:
+        return
+    for name, command in EXPORTERS.items():
+        if any(name in _fixtures(item) for item in session.items):
+            session.config.stash[EXPORTS][name] = Export(command)
+
+
+def _fixtures(item: pytest.Item) -> list[str]:
+    return getattr(item, "fixturenames", [])
+
+
+@pytest.fixture(scope="session")
+def device() -> Iterator[Device]:
+    """The engine and adapter that the environment chooses; by default the best of this machine."""
+    with open_device() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def conformance_dir() -> Path:
+    """The folder of the conformance pack; tests that use this are left out when there is none."""
+    folder = conformance_pack.pack_folder()
+    assert folder is not None
+    return folder
+
+
+@pytest.fixture(scope="session", params=TINY_LLAMAS)
+def tiny_llama(request: pytest.FixtureRequest) -> TinyLlama:
+    """Each of the small exported Llamas; ``parametrize("tiny_llama", ["4w"], indirect=True)`` picks some."""
+    request.config.stash[EXPORTS]["tiny_llama"].wait()
+    return TINY_LLAMAS[request.param]
+
+
+@pytest.fixture(scope="session")
+def tiny_eager(tiny_llama: TinyLlama) -> EagerLlama:
+    """``tiny_llama`` in torch. Its KV cache is shared: begin with ``turns``, ``greedy`` or ``reset``."""
+    from tests.models.eager import load_eager
+
+    return load_eager(tiny_llama.params, tiny_llama.write_checkpoint, tiny_llama.options)
+
+
+@dataclass(frozen=True)
+class SmolLM2:
+    program: Path  # the stock export, .pte
+    gguf: Path  # tokenizer and chat template
+
+
+@pytest.fixture(scope="session")
+def smollm2(request: pytest.FixtureRequest) -> SmolLM2:
+    """SmolLM2-135M-Instruct, exported with 4-bit weights for 512 tokens a step and a context of 1024."""
+    request.config.stash[EXPORTS]["smollm2"].wait()
+    return SmolLM2(export_smollm2.cached_program(), export_smollm2.fetch_gguf())
+
+
+@pytest.fixture(scope="session")
+def smollm2_eager(smollm2: SmolLM2) -> EagerLlama:
+    """``smollm2`` in torch, about 1 GB. Its KV cache is shared; see ``tiny_eager``."""
+    from tests.models.eager import load_eager
+
+    params = export_smollm2.read_params(smollm2.gguf)
+    return load_eager(
+        params, lambda path: export_smollm2.write_checkpoint(smollm2.gguf, path), export_smollm2.OPTIONS
+    )

@@ -1,0 +1,104 @@
+"""What is installed: complete, importable without torch, and layered."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+import zipfile
+from email.parser import BytesParser
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "executorch_webgpu"
+# A layer may import itself and what stands after it; `errors` is open to all.
+LAYERS = ("cli", "llm", "runtime", "graph", "ops", "gpu")
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--wheel-dir", folder, ROOT]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    (path,) = folder.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+def test_wheel_holds_every_source_file(wheel: zipfile.ZipFile) -> None:
+    packaged = {name for name in wheel.namelist() if name.startswith("executorch_webgpu/")}
+    sources = (path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    assert packaged == {path.relative_to(PACKAGE.parent).as_posix() for path in sources}
+    assert any(name.endswith(".wgsl") for name in packaged)
+    assert "executorch_webgpu/py.typed" in packaged
+
+
+def test_wheel_needs_no_torch_and_carries_its_license(wheel: zipfile.ZipFile) -> None:
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    metadata = BytesParser().parsebytes(wheel.read(name))
+    required = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
+    assert required
+    assert not [line for line in required if line.startswith(("torch", "executorch"))]
+    assert metadata["License-Expression"] == "BSD-3-Clause"
+    assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
+
+
+def test_console_script_is_the_cli() -> None:
+    (script,) = entry_points(group="console_scripts", name="et-webgpu")
+    assert callable(script.load())
+
+
+def test_every_module_imports_without_torch() -> None:
+    names = [module_name(path) for path in MODULES if path.name != "__main__.py"]
+    blocked = "import sys, importlib; sys.modules |= dict.fromkeys(('torch', 'executorch'));"
+    code = f"{blocked} [importlib.import_module(name) for name in {names}]"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_imports_go_one_way(path: Path) -> None:
+    layer = layer_of(module_name(path))
+    for imported in imports(path):
+        target = layer_of(imported)
+        if layer == "format":
+            assert target in (None, "format", "errors"), f"{path} imports {imported}"
+        elif layer in LAYERS and target in LAYERS:
+            assert LAYERS.index(layer) <= LAYERS.index(target), f"{path} imports {imported}"
+
+
+def test_ruff_and_mypy_are_configured_for_the_oldest_python() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    oldest = project["project"]["requires-python"].removeprefix(">=")
+    assert project["tool"]["mypy"]["python_version"] == oldest
+    assert project["tool"]["ruff"]["target-version"] == "py" + oldest.replace(".", "")
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def layer_of(name: str) -> str | None:
+    """``executorch_webgpu.graph.build`` -> ``graph``; None for other packages and the package itself."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "executorch_webgpu" and len(parts) > 1 else None
+
+
+def imports(path: Path) -> list[str]:
+    """The absolute names of all modules that a file imports, and of the names that it takes from them."""
+    package = module_name(path).split(".")
+    if path.name != "__init__.py":
+        package.pop()
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            found += [f"{origin}.{alias.name}" for alias in node.names]
+    return found
