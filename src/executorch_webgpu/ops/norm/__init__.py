@@ -1,0 +1,98 @@
+"""Normalization over the last dimensions: RMSNorm and LayerNorm, one kernel with a workgroup for each row."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..plan import Planner
+from ..registry import op
+from ..values import IntLike, Tensor
+
+_WORKGROUP = 64
+Array = np.ndarray
+
+
+def rms_norm_reference(x: Array, weight: Array, eps: float) -> Array:
+    """x / sqrt(mean(x²) + eps) * weight over the last dimension."""
+    return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * weight
+
+
+def layer_norm_reference(
+    x: Array, normalized_shape: list[int], weight: Array | None, bias: Array | None, eps: float
+) -> tuple[Array, Array, Array]:
+    """(normalized x, mean, 1/sqrt(variance + eps)) over the last len(normalized_shape) dimensions."""
+    axes = tuple(range(x.ndim - len(normalized_shape), x.ndim))
+    mean = x.mean(axis=axes, keepdims=True)
+    rstd = 1 / np.sqrt(x.var(axis=axes, keepdims=True) + eps)
+    out = (x - mean) * rstd
+    out = out if weight is None else out * weight
+    return out if bias is None else out + bias, mean, rstd
+
+
+@op("et_vk.rms_norm.default", reference=rms_norm_reference)
+def rms_norm(g: Planner, x: Tensor, weight: Tensor, eps: float, out: Tensor) -> None:
+    """RMSNorm of x [..., N] with weight [N]; float32."""
+    g.check(x.dtype == weight.dtype == "float32", f"rms_norm takes float32 tensors, not {x} and {weight}")
+    width = x.dims[-1] if x.rank else 0
+    g.check(weight.dims == (width,), f"rms_norm: weight {weight} must have the length of the rows of x {x}")
+    g.resize(out, x.dims)
+    if x.numel:
+        g.dispatch(
+            "norm/norm",
+            _grid_of_rows(g, x.numel // width),
+            {"x": x, "weight": weight, "out": out},
+            {"rows": x.numel // width, "width": width, "eps": eps},
+            template={"center": False, "weight": True, "bias": False},
+        )
+
+
+@op("aten.native_layer_norm.default", reference=layer_norm_reference)
+def native_layer_norm(
+    g: Planner,
+    x: Tensor,
+    normalized_shape: list[IntLike],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    outs: list[Tensor],
+) -> None:
+    """LayerNorm of x over its last dimensions; float32.
+
+    ``outs`` are the result and, with those dimensions 1, the mean and 1/std.
+    """
+    shape = g.values(normalized_shape)
+    tensors = [t for t in (x, weight, bias) if t is not None]
+    g.check(
+        all(t.dtype == "float32" for t in tensors), f"native_layer_norm takes float32 tensors, not {tensors}"
+    )
+    g.check(
+        0 < len(shape) <= x.rank and x.dims[x.rank - len(shape) :] == shape,
+        f"native_layer_norm: x {x} does not end in the normalized shape {list(shape)}",
+    )
+    g.check(
+        all(t.dims == shape for t in tensors[1:]),
+        f"native_layer_norm: weight and bias must have the normalized shape {list(shape)}, not {tensors[1:]}",
+    )
+    out, mean, rstd = outs
+    stats = x.dims[: x.rank - len(shape)] + (1,) * len(shape)
+    g.resize(out, x.dims)
+    g.resize(mean, stats)
+    g.resize(rstd, stats)
+    width = math.prod(shape)
+    bindings = {"x": x, "out": out, "mean": mean, "rstd": rstd}
+    bindings |= {name: t for name, t in (("weight", weight), ("bias", bias)) if t is not None}
+    if x.numel:
+        g.dispatch(
+            "norm/norm",
+            _grid_of_rows(g, x.numel // width),
+            bindings,
+            {"rows": x.numel // width, "width": width, "eps": eps},
+            template={"center": True, "weight": weight is not None, "bias": bias is not None},
+        )
+
+
+def _grid_of_rows(g: Planner, rows: int) -> tuple[int, int, int]:
+    """A workgroup for every row, folded into y as in ``grid_1d``."""
+    return g.grid_1d(rows, 1)

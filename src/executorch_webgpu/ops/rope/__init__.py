@@ -1,0 +1,130 @@
+"""Rotary position embeddings: pairs of a head's elements turn by an angle that grows with the position."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...errors import InvalidInputError
+from ..plan import Planner
+from ..registry import op
+from ..values import IntLike, Tensor
+from . import reference
+
+
+@op("et_vk.apply_rotary_emb.default", reference=reference.apply_rotary_emb)
+def apply_rotary_emb(
+    g: Planner, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor, outs: list[Tensor]
+) -> None:
+    """Rotate the neighbours (2i, 2i+1) of every head of xq [B, S, Hq, D] and xk [B, S, Hkv, D]; float32.
+
+    Token s takes row s of cos and sin [at least S, D/2].
+    """
+    _check_heads(g, "apply_rotary_emb", xq, xk, cos, sin)
+    half = xq.dims[3] // 2
+    g.check(
+        cos.dims[1] == half and xq.dims[3] % 2 == 0,
+        f"apply_rotary_emb: cos is {list(cos.dims)}, but heads of {xq.dims[3]} need [S, {half}]",
+    )
+    _check_rows(g, "apply_rotary_emb", xq, cos, 0)
+    _resize_both(g, xq, xk, outs)
+    _rotate(g, "rope/pairs", half, xq, xk, {"cos_table": cos, "sin_table": sin}, outs, {"half": half})
+
+
+@op("et_vk.apply_rotary_emb_hf.default", reference=reference.apply_rotary_emb_hf)
+def apply_rotary_emb_hf(
+    g: Planner, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor, start_pos: IntLike, outs: list[Tensor]
+) -> None:
+    """Rotate element i with element i + R/2 in the first R elements of every head; the rest passes unchanged.
+
+    xq [B, S, Hq, D], xk [B, S, Hkv, D]; token s takes row start_pos + s of cos and sin [rows, R], with R even
+    and at most D. float32. The kernel reads ``start_pos`` from its live uniform.
+    """
+    _check_heads(g, "apply_rotary_emb_hf", xq, xk, cos, sin)
+    head_dim, rotary_dim = xq.dims[3], cos.dims[1]
+    g.check(
+        rotary_dim % 2 == 0 and 0 < rotary_dim <= head_dim,
+        f"apply_rotary_emb_hf: cos is {list(cos.dims)}, but needs an even number of columns up to {head_dim}",
+    )
+    _check_rows(g, "apply_rotary_emb_hf", xq, cos, start_pos)
+    _resize_both(g, xq, xk, outs)
+    half = rotary_dim // 2
+    bindings = {"cos_table": cos, "sin_table": sin, "start_pos": start_pos}
+    _rotate(g, "rope/halves", head_dim - half, xq, xk, bindings, outs, {"half": half, "head_dim": head_dim})
+
+
+@op("et_vk.apply_rotary_emb_interleaved.default", reference=reference.apply_rotary_emb_interleaved)
+def apply_rotary_emb_interleaved(g: Planner, x: Tensor, freqs: Tensor, out: Tensor) -> None:
+    """Rotate the neighbours (2i, 2i+1) of x [B, N, C] by the angle that freqs[n] holds for the pair.
+
+    ``freqs`` holds cos at 2i and sin at 2i+1, in any shape with N * C elements. float32.
+    """
+    g.check(
+        x.dtype == freqs.dtype == "float32",
+        f"apply_rotary_emb_interleaved takes float32, not {x} and {freqs}",
+    )
+    g.check(
+        x.rank == 3 and x.dims[2] % 2 == 0 and freqs.numel == x.dims[1] * x.dims[2],
+        f"apply_rotary_emb_interleaved: x {x} must be [B, N, even C], and freqs {freqs} have N * C elements",
+    )
+    g.resize(out, x.dims)
+    n = x.numel // 2
+    params = {"n": n, "table": freqs.numel // 2}
+    g.dispatch("rope/interleaved", g.grid_1d(n, 64), {"x": x, "freqs": freqs, "out": out}, params)
+
+
+def _check_heads(g: Planner, name: str, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor) -> None:
+    tensors = (xq, xk, cos, sin)
+    g.check(all(t.dtype == "float32" for t in tensors), f"{name} takes float32 tensors, not {list(tensors)}")
+    g.check(
+        xq.rank == xk.rank == 4 and xq.dims[:2] == xk.dims[:2] and xq.dims[3] == xk.dims[3],
+        f"{name}: xq {xq} and xk {xk} must be [B, S, heads, D] with the same B, S and D",
+    )
+    g.check(
+        cos.rank == 2 and cos.dims == sin.dims,
+        f"{name}: cos {cos} and sin {sin} must be tables of the same size",
+    )
+
+
+def _check_rows(g: Planner, name: str, xq: Tensor, cos: Tensor, start_pos: IntLike) -> None:
+    g.check(
+        xq.dims[1] <= cos.dims[0],
+        f"{name}: cos has {cos.dims[0]} rows, too few for {xq.dims[1]} tokens; they must match",
+    )
+
+    def check(start: int) -> bool:
+        tokens, rows = xq.dims[1], cos.dims[0]  # the live ones
+        if start < 0 or start + tokens > rows:
+            raise InvalidInputError(
+                f"{name}: tokens at positions {start} to {start + tokens - 1} need a row each, "
+                f"but cos and sin have rows 0 to {rows - 1}"
+            )
+        return True
+
+    g.derive(check, start_pos)
+
+
+def _resize_both(g: Planner, xq: Tensor, xk: Tensor, outs: list[Tensor]) -> None:
+    g.resize(outs[0], xq.dims)
+    g.resize(outs[1], xk.dims)
+
+
+def _rotate(
+    g: Planner,
+    kernel: str,
+    per_head: int,
+    xq: Tensor,
+    xk: Tensor,
+    bindings: dict[str, Any],
+    outs: list[Tensor],
+    params: dict[str, int],
+) -> None:
+    """One dispatch over the heads of both tensors, with ``per_head`` invocations a head."""
+    batch, tokens, q_heads, _ = xq.dims
+    k_heads = xk.dims[2]
+    n = batch * tokens * (q_heads + k_heads) * per_head
+    g.dispatch(
+        kernel,
+        g.grid_1d(n, 64),
+        {"xq": xq, "xk": xk, **bindings, "xq_out": outs[0], "xk_out": outs[1]},
+        {"n": n, "tokens": tokens, "q_heads": q_heads, "k_heads": k_heads, **params},
+    )

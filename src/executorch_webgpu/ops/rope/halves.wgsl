@@ -1,0 +1,57 @@
+// Rotates element i with element i + half in the first 2 * half elements of every head of xq and xk; copies the
+// rest.
+// One invocation does one pair or one copied element: first all of xq, then xk.
+@group(0) @binding(0) var<storage, read> xq: array<f32>;         // [B, S, Hq, D]
+@group(0) @binding(1) var<storage, read> xk: array<f32>;         // [B, S, Hkv, D]
+@group(0) @binding(2) var<storage, read> cos_table: array<f32>;  // [rows, 2 * half]
+@group(0) @binding(3) var<storage, read> sin_table: array<f32>;
+@group(0) @binding(4) var<storage, read_write> xq_out: array<f32>;
+@group(0) @binding(5) var<storage, read_write> xk_out: array<f32>;
+
+struct Params {
+  n: u32,  // invocations: head_dim - half for every head
+  tokens: u32,
+  q_heads: u32,
+  k_heads: u32,
+  half: u32,
+  head_dim: u32,
+}
+@group(0) @binding(6) var<uniform> params: Params;
+@group(0) @binding(7) var<uniform> start_pos: i32;
+
+override wg_size: u32 = 64;
+
+{% include "common/linear_index.wgsl" %}
+
+fn rotate(first: f32, second: f32, token: u32, i: u32) -> vec2<f32> {
+  let at = (u32(start_pos) + token) * 2u * params.half + i;
+  return vec2(
+    first * cos_table[at] - second * sin_table[at],
+    second * cos_table[at + params.half] + first * sin_table[at + params.half],
+  );
+}
+
+@compute @workgroup_size(wg_size)
+fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+  let index = linear_index(gid, groups);
+  if (index >= params.n) {
+    return;
+  }
+  let per_head = params.head_dim - params.half;
+  let i = index % per_head;
+  let q_rows = params.n / per_head / (params.q_heads + params.k_heads) * params.q_heads;
+  let row = index / per_head;  // a head of a token; those of xk follow those of xq
+  {% for x, rows, heads in (("xq", "row", "q_heads"), ("xk", "row - q_rows", "k_heads")) %}
+  if (row {{ "<" if x == "xq" else ">=" }} q_rows) {
+    let at = ({{ rows }}) * params.head_dim + i;
+    if (i < params.half) {
+      let token = ({{ rows }}) / params.{{ heads }} % params.tokens;
+      let pair = rotate({{ x }}[at], {{ x }}[at + params.half], token, i);
+      {{ x }}_out[at] = pair.x;
+      {{ x }}_out[at + params.half] = pair.y;
+    } else {
+      {{ x }}_out[at + params.half] = {{ x }}[at + params.half];
+    }
+  }
+  {% endfor %}
+}

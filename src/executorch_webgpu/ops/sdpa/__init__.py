@@ -1,0 +1,186 @@
+"""Attention over KV caches that live in the graph.
+
+``sdpa_with_kv_cache`` writes the step's keys and values into the caches and attends over all rows written so
+far. It has one plan and several routes, tried in the order of ``_ROUTES``; each one is a predicate, the
+pipelines that it wants ready, and the dispatches. Every route reads ``input_pos`` from its live uniform. What
+a plan fixes is the number of workgroups, for the context length rounded up, so decode is planned again only
+once in ``CONTEXT_STEP`` tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ...errors import InvalidInputError
+from ..plan import Planner
+from ..registry import op
+from ..shapes import ceil_div
+from ..values import IntLike, Tensor
+from . import decode, materialized, reference
+from .call import CONTEXT_STEP, AttentionCall
+
+__all__ = ["CONTEXT_STEP", "AttentionCall", "sdpa_with_kv_cache", "update_cache"]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One way to compute attention: whether it can run a call, what to compile at load, and how it runs."""
+
+    fits: Callable[[Planner, AttentionCall], bool]
+    prepare: Callable[[Planner, AttentionCall], None]
+    run: Callable[[Planner, AttentionCall], None]
+
+
+_ROUTES = {
+    "decode": Route(decode.fits, decode.prepare, decode.run),
+    "materialized": Route(materialized.fits, materialized.prepare, materialized.run),
+}
+
+
+@op(
+    "llama.sdpa_with_kv_cache.default",
+    "sdpa_with_kv_cache.default",
+    reference=reference.sdpa_with_kv_cache,
+    mutates=("k_cache", "v_cache"),
+)
+def sdpa_with_kv_cache(
+    g: Planner,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    input_pos: IntLike,
+    seq_len: IntLike,
+    attn_mask: Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+    out: Tensor,
+) -> None:
+    """Write k, v [1, S, Hkv, D] into the caches [1, Cmax, Hkv, D] at row ``input_pos``, then attend with q.
+
+    q and out are [1, S, Hq, D]; query row s sees the cache rows 0 … input_pos + s. float32. ``scale`` is
+    1/sqrt(D) by default; ``seq_len`` is ignored: exports write 1 whatever S is. InvalidInputError when the
+    new rows would lie outside the caches.
+    """
+    g.check(
+        attn_mask is None,
+        "sdpa_with_kv_cache does not take an attention mask yet; export with is_causal=True",
+    )
+    g.check(bool(is_causal), "sdpa_with_kv_cache is causal only; export it with is_causal=True")
+    g.check(not dropout_p, f"sdpa_with_kv_cache has dropout {dropout_p}; export the model in eval mode")
+    _check_shapes(g, q, k, v, k_cache, v_cache)
+    g.resize(out, q.dims)
+    scale = 1 / math.sqrt(q.dims[3]) if scale is None else scale
+    call = AttentionCall(
+        q,
+        k,
+        v,
+        k_cache,
+        v_cache,
+        input_pos,
+        scale,
+        out,
+        _watch_context(g, "sdpa_with_kv_cache", q, k_cache, input_pos),
+    )
+    if g.building:
+        for route in _ROUTES.values():
+            route.prepare(g, call)
+    _update_caches(g, [(k, k_cache), (v, v_cache)], input_pos)
+    name = g.choose("sdpa_with_kv_cache", {name: route.fits(g, call) for name, route in _ROUTES.items()})
+    _ROUTES[name].run(g, call)
+
+
+@op(
+    "llama.update_cache.default", "update_cache.default", reference=reference.update_cache, mutates=("cache",)
+)
+def update_cache(g: Planner, value: Tensor, cache: Tensor, start_pos: IntLike, out: Tensor) -> None:
+    """Write ``value`` [1, S, H, D] into ``cache`` [1, Cmax, H, D] from row ``start_pos``; float32.
+
+    ``out`` is a one-element stand-in that exports need to order the write; it becomes 0.
+    """
+    g.check(_are_float32(value, cache), f"update_cache takes float32, not {value} into {cache}")
+    fits = value.rank == 4 and cache.rank == 4 and value.dims[2:] == cache.dims[2:]
+    g.check(fits, f"update_cache cannot write {value} into {cache}: heads and head size must be the same")
+    g.check(value.dims[0] == cache.dims[0] == 1, f"update_cache needs batch 1, not {value} into {cache}")
+    _watch_context(g, "update_cache", value, cache, start_pos)
+    _update_caches(g, [(value, cache)], start_pos)
+    g.resize(out, out.max_dims)
+    g.dispatch("sdpa/zero", g.grid_1d(out.numel, 64), {"out": out}, {"n": out.numel})
+
+
+def _are_float32(*tensors: Tensor) -> bool:
+    return all(t.dtype == "float32" for t in tensors)
+
+
+def _check_shapes(g: Planner, q: Tensor, k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor) -> None:
+    tensors = (q, k, v, k_cache, v_cache)
+    g.check(_are_float32(*tensors), f"sdpa_with_kv_cache takes float32 tensors, not {list(tensors)}")
+    g.check(
+        all(t.rank == 4 for t in tensors),
+        f"sdpa_with_kv_cache takes [1, S, heads, D] tensors, not {list(tensors)}",
+    )
+    g.check(
+        all(t.dims[0] == 1 for t in tensors),
+        f"sdpa_with_kv_cache needs batch 1, but q is {q} and k_cache {k_cache}",
+    )
+    _, length, heads, head_dim = q.dims
+    kv_heads = k_cache.dims[2]
+    same = k_cache.dims == v_cache.dims and k_cache.dims[3] == head_dim
+    g.check(
+        same, f"sdpa_with_kv_cache: caches {k_cache} and {v_cache} must both be [1, Cmax, Hkv, {head_dim}]"
+    )
+    for name, new in (("k", k), ("v", v)):
+        wanted = (1, length, kv_heads, head_dim)
+        g.check(
+            new.dims == wanted,
+            f"sdpa_with_kv_cache: {name} is {list(new.dims)}, but must be {list(wanted)} like q",
+        )
+    g.check(
+        kv_heads > 0 and heads % kv_heads == 0,
+        f"sdpa_with_kv_cache: {heads} query heads are not a multiple of {kv_heads} key/value heads",
+    )
+    g.check(head_dim % 4 == 0, f"sdpa_with_kv_cache: head size {head_dim} is not a multiple of 4")
+
+
+def _watch_context(g: Planner, name: str, rows: Tensor, cache: Tensor, input_pos: IntLike) -> int:
+    """input_pos + S, rounded up; a step that would leave the cache is rejected before anything is written."""
+    capacity = cache.dims[1]
+    g.check(
+        rows.dims[1] <= capacity, f"{name}: up to {rows.dims[1]} new rows cannot fit a cache of {capacity}"
+    )
+
+    def context(position: int) -> int:
+        length = rows.dims[1]  # the live one: this runs again whenever input_pos moves
+        if position < 0:
+            raise InvalidInputError(f"{name}: input_pos is {position}, but it cannot be negative")
+        if position + length > capacity:
+            raise InvalidInputError(
+                f"{name}: input_pos {position} + {length} new tokens = {position + length}, but the cache "
+                f"has {capacity} rows; shorten the input or start again"
+            )
+        return min(capacity, ceil_div(position + length, CONTEXT_STEP) * CONTEXT_STEP)
+
+    rounded: int = g.derive(context, input_pos)
+    return rounded
+
+
+def _update_caches(g: Planner, pairs: list[tuple[Tensor, Tensor]], input_pos: IntLike) -> None:
+    """One dispatch that writes every source's rows into its cache; all pairs have the same shape."""
+    source, cache = pairs[0]
+    row_length = cache.dims[2] * cache.dims[3]
+    width = 4 if row_length % 4 == 0 else 1
+    bindings: dict[str, Tensor | IntLike] = {"input_pos": input_pos}
+    for i, (rows, target) in enumerate(pairs):
+        bindings |= {f"rows{i}": rows, f"cache{i}": target}
+    n = source.numel // width
+    g.dispatch(
+        "sdpa/cache_update",
+        g.grid_1d(n, 64),
+        bindings,
+        {"n": n, "row_length": row_length // width},
+        template={"count": len(pairs), "T": "vec4<f32>" if width == 4 else "f32"},
+    )

@@ -1,0 +1,64 @@
+"""One attention call as its routes see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..plan import Planner
+from ..shapes import ceil_div
+from ..values import IntLike, Scratch, Tensor
+
+CONTEXT_STEP = 256  # grids are sized for a context length that is a multiple of this
+TILE_COLUMNS = 8  # columns of the scores that one invocation computes
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """Checked arguments. The caches hold this step's rows already when a route runs.
+
+    ``context`` is the live context length rounded up to a multiple of ``CONTEXT_STEP`` (at most the
+    capacity): good for grids and strides, while the kernels take the exact length from ``input_pos``.
+    """
+
+    q: Tensor  # [1, S, Hq, D]
+    k: Tensor  # [1, S, Hkv, D]
+    v: Tensor
+    k_cache: Tensor  # [1, Cmax, Hkv, D]
+    v_cache: Tensor
+    input_pos: IntLike
+    scale: float
+    out: Tensor  # [1, S, Hq, D]
+    context: int
+
+    @property
+    def length(self) -> int:
+        """S, the number of new tokens."""
+        return self.q.dims[1]
+
+    @property
+    def kv_heads(self) -> int:
+        return self.k_cache.dims[2]
+
+    @property
+    def group(self) -> int:
+        """Query heads per key/value head."""
+        return self.q.dims[2] // self.k_cache.dims[2]
+
+    @property
+    def vectors(self) -> int:
+        """vec4s in a head."""
+        return self.q.dims[3] // 4
+
+    @property
+    def capacity(self) -> int:
+        return self.k_cache.dims[1]
+
+
+def scores_bytes(call: AttentionCall, tokens: int, columns: int) -> int:
+    """Bytes of float32 scores for ``tokens`` query rows of every head; rows are padded to a kernel's tile."""
+    return 4 * call.q.dims[2] * tokens * ceil_div(columns, TILE_COLUMNS) * TILE_COLUMNS
+
+
+def scores_scratch(g: Planner, call: AttentionCall) -> Scratch:
+    """The scores' buffer: as much as any step of this program can need, but at most ``g.scratch_bytes``."""
+    return g.scratch(min(g.scratch_bytes, scores_bytes(call, call.q.max_dims[1], call.capacity)))

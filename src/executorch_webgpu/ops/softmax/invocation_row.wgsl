@@ -1,0 +1,41 @@
+// {{ "Log-softmax" if log else "Softmax" }} along a dimension that is not the last: one invocation a row.
+// Neighbouring invocations read neighbouring elements.
+@group(0) @binding(0) var<storage, read> x: array<f32>;  // [outer, length, inner]
+@group(0) @binding(1) var<storage, read_write> out: array<f32>;
+
+struct Params {
+  rows: u32,  // outer * inner
+  length: u32,
+  inner: u32,
+}
+@group(0) @binding(2) var<uniform> params: Params;
+
+override wg_size: u32 = 64;
+
+{% include "common/linear_index.wgsl" %}
+
+@compute @workgroup_size(wg_size)
+fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+  let row = linear_index(gid, groups);
+  if (row >= params.rows) {
+    return;
+  }
+  let start = row / params.inner * params.length * params.inner + row % params.inner;
+  let end = start + params.length * params.inner;
+
+  var largest = -3.4028234e38;
+  for (var i = start; i < end; i += params.inner) {
+    largest = max(largest, x[i]);
+  }
+  var sum = 0.0;
+  for (var i = start; i < end; i += params.inner) {
+    sum += exp(x[i] - largest);
+  }
+  for (var i = start; i < end; i += params.inner) {
+    {% if log %}
+    out[i] = x[i] - largest - log(sum);
+    {% else %}
+    out[i] = exp(x[i] - largest) / sum;
+    {% endif %}
+  }
+}
