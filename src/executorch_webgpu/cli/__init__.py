@@ -1,0 +1,50 @@
+"""The command line, ``et-webgpu``: one file a command.
+
+Commands import what they need when they run, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import click
+
+from .. import __version__
+from ..errors import Error
+from . import devices, generate, inspect, run
+
+BAD_INPUT = 2
+INTERRUPTED = 130  # the shell's convention: 128 + SIGINT
+
+
+class Commands(click.Group):
+    """A group whose commands end in one line on stderr, and no traceback, when the input is at fault."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Error as error:
+            _fail(str(error))
+        except BrokenPipeError:
+            raise  # the reader of our output has left; click ends quietly
+        except OSError as error:
+            # Only files that the user named are opened here: say which one, and what is wrong with it.
+            named = f"{error.filename}: " if error.filename is not None else ""
+            _fail(f"{named}{error.strerror or error}")
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo("error: " + " ".join(message.split()), err=True)
+    raise click.exceptions.Exit(BAD_INPUT)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="et-webgpu")
+def main() -> None:
+    """Run ExecuTorch programs (.pte) on WebGPU."""
+
+
+for module in (devices, inspect, run, generate):
+    main.add_command(module.command)

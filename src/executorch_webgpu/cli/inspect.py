@@ -1,0 +1,67 @@
+"""``et-webgpu inspect FILE``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import FILE
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..metadata import MethodReport
+
+
+@click.command("inspect")
+@click.argument("file", type=FILE)
+def command(file: Path) -> None:
+    """Show what a program holds, and whether it can run here. Needs no GPU."""
+    from ..runtime import inspect_program
+    from .tables import binary_size, console
+
+    report = inspect_program(file)
+    out = console()
+    out.print(f"{file}: {binary_size(report.file_bytes)}, {len(report.methods)} methods")
+    for method in report.methods:
+        _print_method(out, method)
+
+
+def _print_method(out: Console, method: MethodReport) -> None:
+    from .tables import binary_size
+
+    out.print(f"\n{method.name}", style="bold")
+    for label, tensors in (("inputs", method.inputs), ("outputs", method.outputs)):
+        described = ", ".join(map(str, tensors)) or "none"
+        out.print(f"  {label:<10}{described}")
+    if method.constant_count:
+        out.print(f"  constants {binary_size(method.constants_bytes)} in {method.constant_count}")
+    if method.mutable_bytes:
+        out.print(f"  state     {binary_size(method.mutable_bytes)} kept between calls")
+    if method.planned_bytes is None:
+        out.print("  memory    not planned: operators are unsupported")
+    elif method.planned_bytes:
+        out.print(f"  memory    {binary_size(method.planned_bytes)} planned for intermediate tensors")
+    if method.operators:
+        _print_operators(out, method)
+
+
+def _print_operators(out: Console, method: MethodReport) -> None:
+    from .tables import table
+
+    made = table(("Operator", "Calls>", "Runs on"))
+    for operator in sorted(method.operators, key=lambda each: (each.supported, -each.count, each.name)):
+        place = "GPU" if operator.where == "delegate" else "host"
+        made.add_row(
+            operator.name,
+            str(operator.count),
+            place if operator.supported else f"unsupported ({operator.where})",
+            style=None if operator.supported else "red",
+        )
+    out.print(made)
+    missing = [operator for operator in method.operators if not operator.supported]
+    if missing:
+        calls = sum(operator.count for operator in missing)
+        out.print(f"  {len(missing)} unsupported operators in {calls} calls: this method cannot run here")

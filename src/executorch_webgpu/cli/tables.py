@@ -1,0 +1,57 @@
+"""Tables of the commands' reports."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from ..runtime import ProfileRow
+
+# What a table may use when it is written to a file or a pipe, where nothing says how wide lines are.
+PLAIN_WIDTH = 160
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console as wide as the terminal; without one, wide enough for our tables. Names out of files are shown
+    as they are, never taken for markup."""
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, width=None if terminal else PLAIN_WIDTH, markup=False, highlight=False)
+
+
+def table(columns: Iterable[str], *, title: str | None = None) -> Table:
+    """An empty table; a column whose name ends in ">" is aligned to the right."""
+    made = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+    for name in columns:
+        made.add_column(name.removesuffix(">"), justify="right" if name.endswith(">") else "left")
+    return made
+
+
+def print_profile(rows: Sequence[ProfileRow]) -> None:
+    """Time per kind of op, to stderr, so that it does not mix with a command's output."""
+    made = table(("Op", "Route", "Calls>", "Dispatches>", "GPU ms>", "Share>"), title="Time per op")
+    for row in rows:
+        made.add_row(
+            row.op,
+            row.route or "",
+            str(row.calls),
+            str(row.dispatches),
+            "" if row.gpu_ms is None else f"{row.gpu_ms:.2f}",
+            "" if row.share is None else f"{row.share:.1%}",
+        )
+    console(stderr=True).print(made)
+
+
+def binary_size(size: int) -> str:
+    """Bytes in the largest unit that keeps the number at 1 or above: 134217728 is "128 MiB"."""
+    value, unit = float(size), "B"
+    for larger in ("KiB", "MiB", "GiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.4g} {unit}" if value < 1024 else f"{value:.0f} {unit}"

@@ -1,0 +1,1 @@
+"""Text generation over a program's ``forward(tokens, input_pos)`` method."""

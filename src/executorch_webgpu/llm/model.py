@@ -1,0 +1,197 @@
+"""A language model: a program whose ``forward(tokens, input_pos) -> logits`` keeps a KV cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import Error, InvalidInputError, UnsupportedProgramError
+
+
+class Tensor(Protocol):
+    """What is read of a tensor's metadata."""
+
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def max_dims(self) -> tuple[int, ...]: ...
+    @property
+    def dynamic_dims(self) -> tuple[int, ...]: ...
+
+
+class Signature(Protocol):
+    """What is read of a method's metadata."""
+
+    @property
+    def inputs(self) -> Sequence[Tensor]: ...
+    @property
+    def outputs(self) -> Sequence[Tensor]: ...
+
+
+class Method(Protocol):
+    """The part of ``runtime.Method`` that a language model needs."""
+
+    def execute(self, inputs: Sequence[Any]) -> list[Any]: ...
+    def reset(self) -> None: ...
+    def close(self) -> None: ...
+    def profile(self) -> list[Any]: ...
+
+
+class Program(Protocol):
+    """The part of ``runtime.Program`` that a language model needs."""
+
+    @property
+    def method_names(self) -> set[str]: ...
+    def load_method(self, name: str, *, profile: bool = False) -> Any: ...
+    def metadata(self, name: str) -> Any: ...
+
+
+class LanguageModel:
+    """``forward`` of a program with its own KV cache; closing it frees the method, not the program.
+
+    ``max_tokens``: the most tokens in one call. ``context_len``: rows of the KV cache, so the most tokens
+    of a whole text. ``vocab_size``: logits per token. ``eos_ids``: end tokens that the program itself states.
+    Raises UnsupportedProgramError when ``forward`` is missing or is not a language model with a KV cache.
+    """
+
+    def __init__(self, program: Program, *, profile: bool = False) -> None:
+        if "forward" not in program.method_names:
+            raise UnsupportedProgramError(
+                "the program has no method named forward, so it is no language model; see et-webgpu inspect"
+            )
+        signature: Signature = program.metadata("forward")
+        _check_signature(signature)
+        if _constant(program, "use_kv_cache") == 0:
+            raise UnsupportedProgramError("the program has no KV cache; export it again with -kv")
+        tokens = signature.inputs[0]
+        self.max_tokens = tokens.max_dims[1]
+        self.vocab_size = signature.outputs[0].max_dims[-1]
+        self.context_len = _context_len(program, tokens)
+        self.eos_ids = frozenset(_constants(program, "get_eos_ids"))
+        self._tokens_dtype = np.dtype(tokens.dtype)
+        self._input_pos_dtype = np.dtype(signature.inputs[1].dtype)
+        self._forward: Method = program.load_method("forward", profile=profile)
+
+    def prefill(self, tokens: Sequence[int], start: int = 0) -> NDArray[np.float32]:
+        """Logits [vocab] after the last of ``tokens``, which stand at positions ``start`` and on.
+
+        Fills the KV cache in chunks of at most ``max_tokens``.
+        """
+        self._check_range(tokens, start)
+        logits = np.empty(0, np.float32)
+        for first in range(0, len(tokens), self.max_tokens):
+            logits = self._run(tokens[first : first + self.max_tokens], start + first)
+        return logits
+
+    def step(self, token: int, position: int) -> NDArray[np.float32]:
+        """Logits [vocab] after one token at a position, all earlier ones being in the KV cache."""
+        return self.prefill([token], position)
+
+    def reset(self) -> None:
+        """Clear the KV cache."""
+        self._forward.reset()
+
+    def profile(self) -> list[Any]:
+        """Time per op of all calls so far, when loaded with ``profile=True``."""
+        return self._forward.profile()
+
+    def close(self) -> None:
+        """Free the method's GPU memory."""
+        self._forward.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, tokens: Sequence[int], position: int) -> NDArray[np.float32]:
+        (logits,) = self._forward.execute(
+            [np.array([tokens], self._tokens_dtype), np.array([position], self._input_pos_dtype)]
+        )
+        # [1, vocab] holds the last position only, [1, S, vocab] all of them.
+        last: NDArray[np.float32] = np.asarray(logits, np.float32).reshape(-1, self.vocab_size)[-1]
+        return last
+
+    def _check_range(self, tokens: Sequence[int], start: int) -> None:
+        if not tokens:
+            raise InvalidInputError("there are no tokens to continue; give a prompt that is not empty")
+        if start < 0 or start + len(tokens) > self.context_len:
+            raise InvalidInputError(
+                f"{len(tokens)} tokens from position {start} do not fit the model's context of "
+                f"{self.context_len} tokens; shorten the prompt"
+            )
+        outside = next((token for token in tokens if not 0 <= token < self.vocab_size), None)
+        if outside is not None:
+            raise InvalidInputError(
+                f"token {outside} is outside the model's vocabulary of {self.vocab_size}; use the model's own tokenizer"
+            )
+
+
+def _check_signature(signature: Signature) -> None:
+    inputs, outputs = signature.inputs, signature.outputs
+    fits = (
+        len(inputs) == 2
+        and len(outputs) == 1
+        and all(tensor.dtype in ("int64", "int32") for tensor in inputs)
+        and len(inputs[0].max_dims) == 2
+        and inputs[0].max_dims[0] == 1
+        and inputs[1].max_dims == (1,)
+        and outputs[0].dtype.startswith("float")
+        and len(outputs[0].max_dims) in (2, 3)
+    )
+    if not fits:
+        raise UnsupportedProgramError(
+            "a language model's forward takes integer tokens [1, S] and input_pos [1] and returns logits "
+            f"[1, vocab] or [1, S, vocab]; this one takes {_shapes(inputs)} and returns {_shapes(outputs)}: "
+            "export it with a KV cache (-kv)"
+        )
+    length = inputs[0].max_dims[1]
+    if length > 1 and 1 not in inputs[0].dynamic_dims:
+        raise UnsupportedProgramError(
+            f"forward takes exactly {length} tokens at a time, so it cannot go on token by token; export it "
+            "with a dynamic sequence length"
+        )
+
+
+def _shapes(tensors: Sequence[Tensor]) -> str:
+    return ", ".join(map(str, tensors)) or "nothing"
+
+
+def _context_len(program: Program, tokens: Tensor) -> int:
+    """The KV cache's rows: as stated by the program, else the longest input (which the cache must hold)."""
+    for name in ("get_max_context_len", "get_max_seq_len"):
+        stated = _constant(program, name)
+        if stated is not None:
+            return stated
+    if 1 in tokens.dynamic_dims:
+        return tokens.max_dims[1]
+    raise UnsupportedProgramError(
+        "the program takes one token at a time and has no method get_max_context_len or get_max_seq_len, so "
+        "the length of its context is unknown; export it with this metadata"
+    )
+
+
+def _constant(program: Program, name: str) -> int | None:
+    return next(iter(_constants(program, name)), None)
+
+
+def _constants(program: Program, name: str) -> list[int]:
+    """The integers that a method without inputs returns; none when the program has no such method."""
+    if name not in program.method_names:
+        return []
+    method = program.load_method(name)
+    try:
+        return [int(value) for output in method.execute([]) for value in np.ravel(output)]
+    except (TypeError, ValueError) as error:
+        if isinstance(error, Error):
+            raise
+        raise UnsupportedProgramError(f"the program's method {name} does not return integers") from error
+    finally:
+        method.close()

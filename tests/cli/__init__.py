@@ -1,0 +1,1 @@
+"""Tests of executorch_webgpu.cli."""

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import executorch_webgpu
+from executorch_webgpu.cli import Commands
+from executorch_webgpu.errors import LimitError
+from tests.cli.conftest import Cli
+
+# Importing any of these takes longer than printing a help text may.
+HEAVY = ("wgpu", "wgpudawn", "tokenizers", "gguf")
+
+
+@pytest.mark.parametrize("command", [(), ("devices",), ("inspect",), ("run",), ("generate",)])
+def test_help(cli: Cli, command: tuple[str, ...]) -> None:
+    result = cli(*command, "--help")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("Usage: ")
+
+
+def test_version(cli: Cli) -> None:
+    assert cli("--version").stdout == f"et-webgpu, version {executorch_webgpu.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from executorch_webgpu.cli import main\n"
+        f"main({arguments!r}, standalone_mode=False)\n"
+        f"sys.exit(' '.join(name for name in {HEAVY!r} if name in sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stderr.strip() == ""
+
+
+@pytest.mark.parametrize("arguments", [("fly",), ("inspect",), ("generate", "x.pte"), ("run", "x", "--engine", "cuda")])
+def test_wrong_usage(cli: Cli, arguments: tuple[str, ...]) -> None:
+    result = cli(*arguments)
+    assert result.exit_code == 2
+    assert "Usage: " in result.stderr and result.stdout == ""
+
+
+def raising(error: BaseException) -> click.Group:
+    group = Commands()
+
+    @group.command()
+    def fail() -> None:
+        raise error
+
+    return group
+
+
+def test_our_errors_are_one_line() -> None:
+    result = CliRunner().invoke(raising(LimitError("tensor 3 needs 5 GiB;\n  the limit is 2 GiB")), ["fail"])
+    assert result.exit_code == 2
+    assert (result.stdout, result.stderr) == ("", "error: tensor 3 needs 5 GiB; the limit is 2 GiB\n")
+
+
+def test_files_that_cannot_be_opened_are_named() -> None:
+    result = CliRunner().invoke(raising(PermissionError(13, "Permission denied", "model.pte")), ["fail"])
+    assert (result.exit_code, result.stderr) == (2, "error: model.pte: Permission denied\n")
+
+
+def test_interrupt() -> None:
+    result = CliRunner().invoke(raising(KeyboardInterrupt()), ["fail"])
+    assert result.exit_code == 130
+    assert "Traceback" not in result.output
+
+
+def test_bugs_keep_their_traceback() -> None:
+    result = CliRunner().invoke(raising(ZeroDivisionError()), ["fail"])
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_reader_that_leaves() -> None:
+    """A closed pipe, as "et-webgpu devices | head -1" makes, is no reason to complain."""
+    reader = subprocess.Popen(["true"], stdin=subprocess.PIPE)
+    assert reader.stdin is not None
+    reader.wait()
+    code = "from executorch_webgpu.cli import main; main(['--help'])"
+    result = subprocess.run([sys.executable, "-c", code], stdout=reader.stdin, stderr=subprocess.PIPE, text=True)
+    assert result.returncode != 0
+    assert result.stderr == ""

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import pytest
+
+from executorch_webgpu.errors import InvalidInputError
+from executorch_webgpu.llm.generate import GenerationStats, Piece, generate
+from executorch_webgpu.llm.model import LanguageModel
+from executorch_webgpu.llm.sample import SamplingParams
+from executorch_webgpu.llm.tokenizer import Tokenizer
+from tests.llm.tiny_program import continuation, tiny_program
+from tests.llm.tiny_vocabulary import BPE_TOKENS
+
+VOCAB = len(BPE_TOKENS)
+PROMPT = [40, 41, 42, 43, 44, 45, 46]
+
+
+def run(
+    tokenizer: Tokenizer, prompt: list[int], params: SamplingParams, **program: int
+) -> tuple[list[Piece], GenerationStats]:
+    model = LanguageModel(tiny_program(vocab_size=VOCAB, **program))
+    *pieces, last = generate(model, tokenizer, prompt, params)
+    assert last.token is None and last.stats is not None
+    assert all(piece.token is not None and piece.stats is None for piece in pieces)
+    return [*pieces, last], last.stats
+
+
+def tokens(pieces: list[Piece]) -> list[int]:
+    return [piece.token for piece in pieces if piece.token is not None]
+
+
+def prompt_without_end(tokenizer: Tokenizer, steps: int) -> list[int]:
+    """A prompt whose continuation has no end token for a while."""
+    for first in range(10, VOCAB):
+        prompt = [first, *PROMPT]
+        if not tokenizer.eos_ids & set(continuation(prompt, steps, VOCAB)):
+            return prompt
+    raise AssertionError("every prompt ends early")
+
+
+def prompt_with_end(tokenizer: Tokenizer, after: int) -> list[int]:
+    """A prompt whose continuation ends after exactly so many tokens."""
+    for first in range(VOCAB):
+        for second in range(VOCAB):
+            said = continuation([first, second], after + 1, VOCAB)
+            if said[-1] in tokenizer.eos_ids and not tokenizer.eos_ids & set(said[:-1]):
+                return [first, second]
+    raise AssertionError("no prompt ends there")
+
+
+def test_greedy_continuation_and_stats(bpe: Tokenizer) -> None:
+    prompt = prompt_without_end(bpe, 20)
+    pieces, stats = run(bpe, prompt, SamplingParams(max_new_tokens=20))
+    assert tokens(pieces) == continuation(prompt, 20, VOCAB)
+    assert "".join(piece.text for piece in pieces) == bpe.decode(tokens(pieces))
+    assert (stats.prompt_tokens, stats.new_tokens, stats.decode_steps) == (len(prompt), 20, 19)
+    assert stats.finish_reason == "length"
+    assert stats.prefill_rate == pytest.approx(len(prompt) / stats.prefill_seconds)
+    assert stats.decode_rate == pytest.approx(19 / stats.decode_seconds)
+
+
+@pytest.mark.parametrize("after", [0, 1, 4])
+def test_stops_at_an_end_token_and_leaves_it_out(bpe: Tokenizer, after: int) -> None:
+    prompt = prompt_with_end(bpe, after)
+    pieces, stats = run(bpe, prompt, SamplingParams(max_new_tokens=50))
+    assert tokens(pieces) == continuation(prompt, after, VOCAB)
+    assert (stats.finish_reason, stats.new_tokens, stats.decode_steps) == ("eos", after, after)
+
+
+def test_end_token_of_the_program(bpe: Tokenizer) -> None:
+    prompt = prompt_without_end(bpe, 5)
+    third = continuation(prompt, 3, VOCAB)[2]
+    constants = {"get_max_context_len": [64], "get_eos_ids": [third]}
+    model = LanguageModel(tiny_program(vocab_size=VOCAB, constants=constants))
+    *pieces, last = generate(model, bpe, prompt, SamplingParams())
+    assert last.stats is not None and last.stats.finish_reason == "eos"
+    assert third not in tokens(pieces)
+
+
+@pytest.mark.parametrize("room", [0, 1, 3])
+def test_stops_at_the_end_of_the_context(bpe: Tokenizer, room: int) -> None:
+    """A full cache still gives one token: the one that would stand behind it."""
+    prompt = prompt_without_end(bpe, room + 1)
+    pieces, stats = run(bpe, prompt, SamplingParams(max_new_tokens=50), context_len=len(prompt) + room)
+    assert tokens(pieces) == continuation(prompt, room + 1, VOCAB)
+    assert (stats.finish_reason, stats.decode_steps) == ("context", room)
+
+
+def test_each_text_starts_from_an_empty_cache(bpe: Tokenizer) -> None:
+    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+    prompt = prompt_without_end(bpe, 8)
+    params = SamplingParams(max_new_tokens=8)
+    first = list(generate(model, bpe, [*prompt, 50], params))
+    second = list(generate(model, bpe, prompt, params))
+    assert tokens(first) != tokens(second)
+    assert tokens(second) == continuation(prompt, 8, VOCAB)
+
+
+def test_pieces_come_as_they_are_made(bpe: Tokenizer) -> None:
+    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+    prompt = prompt_without_end(bpe, 8)
+    pieces = generate(model, bpe, prompt, SamplingParams(max_new_tokens=8))
+    next(pieces)
+    steps_before = len(model._forward.calls)  # type: ignore[attr-defined]
+    next(pieces)
+    assert len(model._forward.calls) == steps_before + 1  # type: ignore[attr-defined]
+
+
+def test_a_seed_repeats_a_sampled_text(bpe: Tokenizer) -> None:
+    def sampled(seed: int) -> list[int]:
+        params = SamplingParams(max_new_tokens=30, temperature=5.0, seed=seed)
+        return tokens(run(bpe, PROMPT, params)[0])
+
+    assert sampled(1) == sampled(1)
+    assert sampled(1) != sampled(2)
+
+
+def test_prompt_longer_than_the_context(bpe: Tokenizer) -> None:
+    model = LanguageModel(tiny_program(vocab_size=VOCAB, context_len=6))
+    with pytest.raises(InvalidInputError, match="7 tokens long, the model's context holds 6"):
+        generate(model, bpe, PROMPT, SamplingParams())
+
+
+def test_empty_prompt(bpe: Tokenizer) -> None:
+    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+    with pytest.raises(InvalidInputError, match="prompt is empty"):
+        generate(model, bpe, [], SamplingParams())

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from executorch_webgpu.errors import InvalidInputError, UnsupportedProgramError
+from executorch_webgpu.llm.model import LanguageModel
+from executorch_webgpu.metadata import TensorMetadata
+from tests.llm.tiny_program import next_token, tiny_program
+
+VOCAB = 97
+PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8]
+
+
+def calls(model: LanguageModel) -> list[tuple[int, int]]:
+    return model._forward.calls  # type: ignore[attr-defined,no-any-return]
+
+
+@pytest.mark.parametrize("all_logits", [False, True])
+@pytest.mark.parametrize("dtype", ["int64", "int32"])
+@pytest.mark.parametrize("length", [1, 4, 5, 6, 12])
+def test_prefill_in_chunks(length: int, dtype: str, all_logits: bool) -> None:
+    model = LanguageModel(tiny_program(vocab_size=VOCAB, dtype=dtype, all_logits=all_logits))
+    logits = model.prefill(PROMPT[:length])
+    assert logits.shape == (VOCAB,) and logits.dtype == np.float32
+    assert logits.argmax() == next_token(PROMPT[:length], VOCAB)
+    assert calls(model) == [(min(5, length - start), start) for start in range(0, length, 5)]
+
+
+def test_one_token_at_a_time_without_dynamic_shapes() -> None:
+    model = LanguageModel(tiny_program(vocab_size=VOCAB, max_tokens=1, dynamic=False))
+    assert model.prefill(PROMPT).argmax() == next_token(PROMPT, VOCAB)
+    assert calls(model) == [(1, position) for position in range(len(PROMPT))]
+
+
+def test_steps_and_later_turns_continue_the_cache() -> None:
+    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+    model.prefill(PROMPT[:3])
+    assert model.step(PROMPT[3], 3).argmax() == next_token(PROMPT[:4], VOCAB)
+    assert model.prefill(PROMPT[4:], 4).argmax() == next_token(PROMPT, VOCAB)
+
+
+@pytest.mark.parametrize(
+    ("constants", "context_len"),
+    [
+        ({"get_max_context_len": [64], "get_max_seq_len": [32]}, 64),
+        ({"get_max_seq_len": [32]}, 32),
+        ({"get_max_context_len": [np.array([64])]}, 64),
+        ({}, 5),
+    ],
+)
+def test_context_length(constants: dict[str, list[Any]], context_len: int) -> None:
+    model = LanguageModel(tiny_program(vocab_size=VOCAB, constants=constants))
+    assert (model.context_len, model.max_tokens, model.vocab_size) == (context_len, 5, VOCAB)
+
+
+def test_unknown_context_length() -> None:
+    program = tiny_program(vocab_size=VOCAB, max_tokens=1, dynamic=False, constants={})
+    with pytest.raises(UnsupportedProgramError, match="length of its context is unknown"):
+        LanguageModel(program)
+
+
+def test_end_tokens_of_the_program() -> None:
+    constants = {"get_max_context_len": [64], "get_eos_ids": [2, 7]}
+    assert LanguageModel(tiny_program(vocab_size=VOCAB, constants=constants)).eos_ids == {2, 7}
+    assert LanguageModel(tiny_program(vocab_size=VOCAB)).eos_ids == frozenset()
+
+
+def test_constant_that_is_no_integer() -> None:
+    program = tiny_program(vocab_size=VOCAB, constants={"get_max_context_len": ["many"]})
+    with pytest.raises(UnsupportedProgramError, match="get_max_context_len does not return integers"):
+        LanguageModel(program)
+
+
+def test_no_kv_cache() -> None:
+    constants = {"get_max_context_len": [64], "use_kv_cache": [False]}
+    with pytest.raises(UnsupportedProgramError, match="no KV cache"):
+        LanguageModel(tiny_program(vocab_size=VOCAB, constants=constants))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs"),
+    [
+        ([TensorMetadata("int64", (1, 5), (1,))], None),
+        ([TensorMetadata("float32", (1, 5), (1,)), TensorMetadata("int64", (1,))], None),
+        ([TensorMetadata("int64", (2, 5), (1,)), TensorMetadata("int64", (1,))], None),
+        ([TensorMetadata("int64", (5,), (0,)), TensorMetadata("int64", (1,))], None),
+        ([TensorMetadata("int64", (1, 5), (1,)), TensorMetadata("int64", (2,))], None),
+        ([TensorMetadata("int64", (1, 5), (1,)), TensorMetadata("int", is_tensor=False)], None),
+        (None, []),
+        (None, [TensorMetadata("int64", (1, VOCAB))]),
+        (None, [TensorMetadata("float32", (VOCAB,))]),
+    ],
+    ids=[
+        "no-pos",
+        "float-tokens",
+        "batch",
+        "rank",
+        "pos-dims",
+        "pos-int",
+        "no-logits",
+        "int-logits",
+        "logits-rank",
+    ],
+)
+def test_forward_that_is_no_language_model(
+    inputs: list[TensorMetadata] | None, outputs: list[TensorMetadata] | None
+) -> None:
+    program = tiny_program(vocab_size=VOCAB)
+    changed = replace(
+        program,
+        inputs=program.inputs if inputs is None else tuple(inputs),
+        outputs=program.outputs if outputs is None else tuple(outputs),
+    )
+    with pytest.raises(UnsupportedProgramError, match=r"forward takes integer tokens \[1, S\]"):
+        LanguageModel(changed)
+
+
+def test_fixed_sequence_length() -> None:
+    with pytest.raises(UnsupportedProgramError, match="exactly 5 tokens"):
+        LanguageModel(tiny_program(vocab_size=VOCAB, dynamic=False))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "start", "why"),
+    [
+        ([], 0, "no tokens"),
+        ([1], -1, "from position -1"),
+        ([1] * 65, 0, "65 tokens from position 0 do not fit the model's context of 64"),
+        ([1, 1], 63, "2 tokens from position 63"),
+        ([1, VOCAB], 0, f"token {VOCAB} is outside the model's vocabulary of {VOCAB}"),
+        ([-1], 0, "token -1"),
+    ],
+)
+def test_tokens_out_of_range_run_nothing(tokens: list[int], start: int, why: str) -> None:
+    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+    with pytest.raises(InvalidInputError, match=why):
+        model.prefill(tokens, start)
+    assert calls(model) == []

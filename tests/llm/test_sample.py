@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from executorch_webgpu.errors import Error, InvalidInputError
+from executorch_webgpu.llm.sample import SamplingParams, distribution, sample
+
+LOGITS = np.array([1.0, 3.0, -1.0, 3.0, 0.0, 2.0], np.float32)
+
+
+def draws(params: SamplingParams, count: int = 4000, logits: np.ndarray = LOGITS) -> np.ndarray:
+    rng = np.random.default_rng(7)
+    drawn = [sample(logits, params, rng) for _ in range(count)]
+    return np.bincount(drawn, minlength=logits.size) / count
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    weights = np.exp(logits.astype(np.float64) - logits.max())
+    return weights / weights.sum()
+
+
+def test_greedy_takes_the_first_of_the_largest() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.bit_generator.state
+    assert sample(LOGITS, SamplingParams(), rng) == 1
+    assert rng.bit_generator.state == before
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_frequencies_follow_the_softmax(temperature: float) -> None:
+    frequencies = draws(SamplingParams(temperature=temperature))
+    # Four standard deviations of a share near one half, over 4,000 draws.
+    np.testing.assert_allclose(frequencies, softmax(LOGITS / temperature), atol=0.032)
+
+
+def test_top_k_keeps_the_likeliest() -> None:
+    frequencies = draws(SamplingParams(temperature=1.0, top_k=3))
+    assert set(np.flatnonzero(frequencies)) == {1, 3, 5}
+    expected = softmax(LOGITS[[1, 3, 5]])
+    np.testing.assert_allclose(frequencies[[1, 3, 5]], expected, atol=0.032)
+
+
+@pytest.mark.parametrize(
+    ("top_k", "kept"), [(1, [0]), (2, [0, 1]), (3, [0, 1, 3]), (0, [0, 1, 2, 3]), (9, [0, 1, 2, 3])]
+)
+def test_top_k_with_ties_keeps_lower_ids(top_k: int, kept: list[int]) -> None:
+    logits = np.array([5, 5, 1, 5], np.float32)
+    tokens, probabilities = distribution(logits, SamplingParams(temperature=1.0, top_k=top_k))
+    assert tokens.tolist() == kept
+    assert probabilities.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("top_p", "kept"), [(1e-9, 1), (0.5, 1), (0.500001, 2), (0.75, 2), (0.9, 4), (1.0, 4)]
+)
+def test_top_p_keeps_the_fewest_that_reach_it(top_p: float, kept: int) -> None:
+    # Powers of two make shares of exactly 1/2, 1/4, 1/8 and 1/8.
+    logits = np.log(np.array([1 / 8, 1 / 2, 1 / 8, 1 / 4])).astype(np.float32)
+    tokens, probabilities = distribution(logits, SamplingParams(temperature=1.0, top_p=top_p))
+    assert sorted(tokens.tolist()) == sorted([1, 3, 0, 2][:kept])
+    assert probabilities.sum() == pytest.approx(1)
+
+
+def test_top_p_counts_within_top_k() -> None:
+    logits = np.log(np.array([4, 2, 1, 1], np.float32))
+    params = SamplingParams(temperature=1.0, top_k=2, top_p=0.6)
+    # Of the two likeliest, the first has 2/3.
+    assert distribution(logits, params)[0].tolist() == [0]
+
+
+def test_same_seed_same_tokens() -> None:
+    params = SamplingParams(temperature=2.0)
+
+    def sequence(seed: int) -> list[int]:
+        rng = np.random.default_rng(seed)
+        return [sample(LOGITS, params, rng) for _ in range(50)]
+
+    assert sequence(3) == sequence(3)
+    assert sequence(3) != sequence(4)
+
+
+def test_masked_tokens_are_never_drawn() -> None:
+    logits = np.array([0, -np.inf, 0, -np.inf], np.float32)
+    assert set(np.flatnonzero(draws(SamplingParams(temperature=5.0), 500, logits))) == {0, 2}
+
+
+def test_tiny_temperature_is_greedy_and_large_logits_do_not_overflow() -> None:
+    logits = np.array([3e38, -3e38, 2.9e38], np.float32)
+    assert draws(SamplingParams(temperature=1e-6), 50, logits).tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("bad", [[0, np.nan, 1], [-np.inf, -np.inf, -np.inf], [0, np.inf, 1]])
+def test_broken_logits(bad: list[float], temperature: float) -> None:
+    with pytest.raises(Error, match="not finite"):
+        sample(np.array(bad, np.float32), SamplingParams(temperature=temperature), np.random.default_rng())
+
+
+@given(
+    logits=npst.arrays(np.float32, st.integers(1, 40), elements=st.floats(-50, 50, width=32)),
+    temperature=st.floats(0, 10),
+    top_k=st.integers(0, 50),
+    top_p=st.floats(0, 1, exclude_min=True),
+    seed=st.integers(0, 100),
+)
+def test_a_drawn_token_is_never_less_likely_than_one_left_out(
+    logits: np.ndarray, temperature: float, top_k: int, top_p: float, seed: int
+) -> None:
+    params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    token = sample(logits, params, np.random.default_rng(seed))
+    assert 0 <= token < logits.size
+    if top_k:
+        assert (logits > logits[token]).sum() < top_k
+
+
+@pytest.mark.parametrize(
+    ("params", "named"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"temperature": -0.1}, "temperature is -0.1"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"temperature": float("inf")}, "temperature is inf"),
+        ({"top_k": -1}, "top_k is -1"),
+        ({"top_p": 0.0}, "top_p is 0.0"),
+        ({"top_p": 1.5}, "top_p is 1.5"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_parameters_out_of_range(params: dict[str, float], named: str) -> None:
+    with pytest.raises(InvalidInputError, match=named):
+        SamplingParams(**params)  # type: ignore[arg-type]
