@@ -132,9 +132,7 @@ def cached_program() -> Path:
 def export(path: Path, on_phase: Callable[[str], None]) -> Path:
     """Exports the program unless that was done before; its path."""
     model = cached_program()
-    export_program(
-        model.parent, OPTIONS, read_params(path), functools.partial(write_checkpoint, path), on_phase
-    )
+    export_program(model.parent, OPTIONS, read_params(path), functools.partial(write_checkpoint, path), on_phase)
     return model
 
 
@@ -142,9 +140,7 @@ def export_with_progress(path: Path) -> Path:
     """export(), telling on standard error what happens: a bar on a terminal, else a line for each phase."""
     console = rich.console.Console(stderr=True)
     minutes = TYPICAL_SECONDS // 60
-    console.print(
-        f"Exporting SmolLM2-135M-Instruct with ExecuTorch, once: about {minutes} minutes on 2 cores."
-    )
+    console.print(f"Exporting SmolLM2-135M-Instruct with ExecuTorch, once: about {minutes} minutes on 2 cores.")
     start = time.monotonic()
     with rich.progress.Progress(
         rich.progress.TextColumn("  {task.description:<30}"),

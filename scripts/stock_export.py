@@ -127,9 +127,7 @@ def _run_exporter(arguments: list[str], folder: Path, on_phase: Callable[[str], 
     log = folder / "export.log"
     command = [sys.executable, "-m", "executorch.examples.models.llama.export_llama", *arguments]
     with log.open("wb") as output:
-        exporter = subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )
+        exporter = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
         while exporter.poll() is None:
             on_phase(_phase(log.read_text(errors="replace")))

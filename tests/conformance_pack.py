@@ -33,9 +33,7 @@ def pack_folder() -> Path | None:
         raise pytest.UsageError(f"{VARIABLE} names {pack}, which does not exist")
     manifests = list((pack if pack.is_dir() else _unpack(pack)).glob("**/manifest.json"))
     if len(manifests) != 1:
-        raise pytest.UsageError(
-            f"{VARIABLE} names {pack}, which holds {len(manifests)} files manifest.json, not 1"
-        )
+        raise pytest.UsageError(f"{VARIABLE} names {pack}, which holds {len(manifests)} files manifest.json, not 1")
     return manifests[0].parent
 
 

@@ -85,9 +85,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=without_pack)
         items[:] = [item for item in items if "conformance_dir" not in _fixtures(item)]
     order = list(EXPORTERS)
-    items.sort(
-        key=lambda item: max((order.index(name) + 1 for name in order if name in _fixtures(item)), default=0)
-    )
+    items.sort(key=lambda item: max((order.index(name) + 1 for name in order if name in _fixtures(item)), default=0))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -151,6 +149,4 @@ def smollm2_eager(smollm2: SmolLM2) -> EagerLlama:
     from tests.models.eager import load_eager
 
     params = export_smollm2.read_params(smollm2.gguf)
-    return load_eager(
-        params, lambda path: export_smollm2.write_checkpoint(smollm2.gguf, path), export_smollm2.OPTIONS
-    )
+    return load_eager(params, lambda path: export_smollm2.write_checkpoint(smollm2.gguf, path), export_smollm2.OPTIONS)

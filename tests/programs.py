@@ -44,9 +44,7 @@ def delegate_plan(
                     _SCALAR_TYPES[dtype],
                     sizes=tuple(described.dims),
                     dim_order=tuple(range(len(described.dims))),
-                    shape_dynamism=schema.ShapeDynamism.DYNAMIC_BOUND
-                    if bounded
-                    else schema.ShapeDynamism.STATIC,
+                    shape_dynamism=schema.ShapeDynamism.DYNAMIC_BOUND if bounded else schema.ShapeDynamism.STATIC,
                 )
             )
         )
@@ -80,9 +78,7 @@ def write_delegated(
     constants: Mapping[str, bool | int] | None = None,
 ) -> bytes:
     """The file of a program whose ``forward`` is the built graph, with constant methods."""
-    blob = write_vkgraph(
-        build.build(), [memoryview(np.ascontiguousarray(a)).cast("B") for a in build.constants]
-    )
+    blob = write_vkgraph(build.build(), [memoryview(np.ascontiguousarray(a)).cast("B") for a in build.constants])
     plans = [
         delegate_plan(build, dtypes, dynamic),
         *(constant_plan(n, v) for n, v in (constants or {}).items()),

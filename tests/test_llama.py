@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def test_every_split_gives_the_same_logits(tiny: Program, tiny_eager: EagerLlama
     with tiny.load_method("forward") as method:
         for sizes in splits:
             bounds = np.cumsum([0, *sizes])
-            parts = [tokens[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+            parts = [tokens[a:b] for a, b in itertools.pairwise(bounds)]
             method.reset()
             assert_close(turns(method, parts)[-1], expected)
 

@@ -57,7 +57,5 @@ def to_device_array(array: np.ndarray, dtype: np.dtype, what: str) -> np.ndarray
     if array.dtype == np.int64 and dtype == np.int32 and array.size:
         low, high = int(array.min()), int(array.max())
         if low < -(2**31) or high >= 2**31:
-            raise InvalidInputError(
-                f"{what} holds {low if low < -(2**31) else high}, which 32 bits cannot hold"
-            )
+            raise InvalidInputError(f"{what} holds {low if low < -(2**31) else high}, which 32 bits cannot hold")
     return np.ascontiguousarray(array, dtype)

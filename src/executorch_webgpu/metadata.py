@@ -10,7 +10,7 @@ from .errors import Error
 from .format import program_schema as schema
 from .format.pte import ProgramFile
 from .format.vkgraph import read_vkgraph
-from .gpu.device import Features, Limits
+from .gpu.capabilities import Features, Limits
 from .graph.build import build_graph
 from .graph.dynamic import dynamic_dims
 from .graph.execute import plan_graph

@@ -47,7 +47,7 @@ class ProfileRow:
 
 
 class Method:
-    """A loaded method with its own state; a context manager that frees its GPU memory. Use from one thread at a time."""
+    """A loaded method with its own state; a context manager that frees its GPU memory. For one thread at a time."""
 
     def __init__(
         self,
@@ -65,14 +65,10 @@ class Method:
             for delegate in plan.delegates:
                 graph = build_graph(read_vkgraph(file.delegate_data(delegate), file.named_data))
                 pool = constants()  # opens the device, which a constant method does not need
-                planning = Planning(
-                    pool.device.features, pool.device.limits, options.routes, options.scratch_bytes
-                )
+                planning = Planning(pool.device.features, pool.device.limits, options.routes, options.scratch_bytes)
                 self._executors.append(GraphExecutor(graph, pool, planning, profile=options.profile))
             self._check_calls()
-            self._kernels = [
-                _kernel_of(plan, operator_index) for operator_index in range(len(plan.operators))
-            ]
+            self._kernels = [_kernel_of(plan, operator_index) for operator_index in range(len(plan.operators))]
             self._initial = [_initial_value(file, boxed.value) for boxed in plan.values]
         except BaseException:
             self.close()
@@ -158,9 +154,7 @@ class Method:
                 f"method {self._plan.name!r} takes {len(self._plan.inputs)} inputs, not {len(inputs)}"
             )
         return [
-            _checked_input(
-                self._plan.values[index].value, to_host(value, f"input {position}"), f"input {position}"
-            )
+            _checked_input(self._plan.values[index].value, to_host(value, f"input {position}"), f"input {position}")
             for position, (index, value) in enumerate(zip(self._plan.inputs, inputs, strict=True))
         ]
 
@@ -221,7 +215,7 @@ class Method:
         described = self._plan.values[index].value
         if isinstance(described, schema.Tensor):
             return np.ascontiguousarray(result, dtype_name(described))
-        return result  # type: ignore[no-any-return]
+        return result
 
     def _check_calls(self) -> None:
         for chain in self._plan.chains:
@@ -290,9 +284,7 @@ def _checked_input(described: schema.ProgramValue, value: HostValue, what: str) 
             return value
         case plain.Null() if value is None:
             return value
-    raise InvalidInputError(
-        f"{what} is {value!r}, but the program takes a plain {type(described).__name__} there"
-    )
+    raise InvalidInputError(f"{what} is {value!r}, but the program takes a plain {type(described).__name__} there")
 
 
 def _checked_tensor(described: schema.Tensor, value: HostValue, what: str) -> np.ndarray:

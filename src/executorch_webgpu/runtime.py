@@ -159,9 +159,7 @@ class Program:
         for plan in self._open_file.methods:
             if plan.name == name:
                 return plan
-        raise InvalidInputError(
-            f"the program has no method {name!r}; it has {', '.join(sorted(self.method_names))}"
-        )
+        raise InvalidInputError(f"the program has no method {name!r}; it has {', '.join(sorted(self.method_names))}")
 
     def _constant_pool(self) -> ConstantPool:
         if self._constants is None:

@@ -105,9 +105,7 @@ class Root:
     size: U32 = 0
 
 
-ROOT = Root(
-    "a name", Colour.BLUE, 0, (1, 2, 255), (Leaf(-5), Leaf(2**62)), memoryview(b"blob"), Text("x"), 2**32 - 1
-)
+ROOT = Root("a name", Colour.BLUE, 0, (1, 2, 255), (Leaf(-5), Leaf(2**62)), memoryview(b"blob"), Text("x"), 2**32 - 1)
 
 
 def test_the_flatbuffers_package_finds_what_we_wrote() -> None:

@@ -16,9 +16,7 @@ from executorch_webgpu.format.vkgraph import ValueList, VkGraph, VkTensor, read_
 from tests.format.samples import BIAS, BLOB, FILE
 
 NAMED_DATA = {"bias": memoryview(BIAS)}
-TABLES_END = struct.unpack_from("<Q", FILE, 16)[
-    0
-]  # behind it: the segments, of which the blob is tried alone
+TABLES_END = struct.unpack_from("<Q", FILE, 16)[0]  # behind it: the segments, of which the blob is tried alone
 EXTREMES = [0, 1, 0xFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**32 - 16]
 
 
@@ -95,9 +93,7 @@ def test_random_bytes(data: bytes) -> None:
 
 
 mutations = st.lists(
-    st.tuples(
-        st.floats(0, 1, exclude_max=True), st.one_of(st.sampled_from(EXTREMES), st.integers(0, 2**32 - 1))
-    ),
+    st.tuples(st.floats(0, 1, exclude_max=True), st.one_of(st.sampled_from(EXTREMES), st.integers(0, 2**32 - 1))),
     min_size=1,
     max_size=6,
 )

@@ -23,15 +23,8 @@ from executorch_webgpu.errors import (
 )
 from executorch_webgpu.gpu import device as device_module
 from executorch_webgpu.gpu.buffers import create, upload
-from executorch_webgpu.gpu.device import (
-    AdapterInfo,
-    Device,
-    Features,
-    Limits,
-    list_adapters,
-    open_device,
-    open_null_device,
-)
+from executorch_webgpu.gpu.capabilities import AdapterInfo, Features, Limits
+from executorch_webgpu.gpu.device import Device, list_adapters, open_device, open_null_device
 
 
 def adapter(engine: str, index: int, name: str, kind: str) -> tuple[AdapterInfo, None]:
@@ -170,7 +163,7 @@ def test_the_floor_needs_no_gpu(device: Device) -> None:
 
 def test_planning_and_listing_import_no_engine() -> None:
     code = (
-        "import sys; from executorch_webgpu.gpu.device import Limits; Limits.floor();"
+        "import sys; from executorch_webgpu.gpu.capabilities import Limits; Limits.floor();"
         "sys.exit('wgpu' in sys.modules or 'wgpudawn' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": ":".join(sys.path)})

@@ -11,8 +11,9 @@ import pytest
 
 from executorch_webgpu.errors import KernelError, LimitError
 from executorch_webgpu.gpu.buffers import Buffer, Readback, create, upload
+from executorch_webgpu.gpu.capabilities import Features, Limits
 from executorch_webgpu.gpu.compile_check import compile_check
-from executorch_webgpu.gpu.device import Device, Features, Limits
+from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.gpu.kernel import Kernels, check_limits, render
 from executorch_webgpu.gpu.wgsl import parse
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executorch_webgpu.gpu.device import Features, Limits
+from executorch_webgpu.gpu.capabilities import Features, Limits
 from executorch_webgpu.graph.build import build_graph
 from executorch_webgpu.graph.execute import plan_graph
 from executorch_webgpu.graph.memory import Kind, alias_roots, plan_memory

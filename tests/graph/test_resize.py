@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from executorch_webgpu.errors import InvalidInputError, InvalidProgramError, UnsupportedProgramError
-from executorch_webgpu.gpu.device import Features, Limits
+from executorch_webgpu.gpu.capabilities import Features, Limits
 from executorch_webgpu.graph.build import build_graph
 from executorch_webgpu.graph.execute import plan_graph
 from executorch_webgpu.graph.resize import LivePlans
@@ -120,9 +120,7 @@ def test_dims_follow_every_step(steps: list[tuple[int, int]]) -> None:
         ("aten.add.Tensor", lambda b: (b.input((4,)), b.input((4,)), 1, None)),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused_at_load(
-    op: str, args: Callable[[GraphBuilder], tuple]
-) -> None:
+def test_arguments_that_do_not_fit_are_refused_at_load(op: str, args: Callable[[GraphBuilder], tuple]) -> None:
     build = GraphBuilder()
     build.call(op, *args(build))
     with pytest.raises((InvalidProgramError, UnsupportedProgramError, InvalidInputError)):

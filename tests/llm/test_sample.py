@@ -54,9 +54,7 @@ def test_top_k_with_ties_keeps_lower_ids(top_k: int, kept: list[int]) -> None:
     assert probabilities.sum() == pytest.approx(1)
 
 
-@pytest.mark.parametrize(
-    ("top_p", "kept"), [(1e-9, 1), (0.5, 1), (0.500001, 2), (0.75, 2), (0.9, 4), (1.0, 4)]
-)
+@pytest.mark.parametrize(("top_p", "kept"), [(1e-9, 1), (0.5, 1), (0.500001, 2), (0.75, 2), (0.9, 4), (1.0, 4)])
 def test_top_p_keeps_the_fewest_that_reach_it(top_p: float, kept: int) -> None:
     # Powers of two make shares of exactly 1/2, 1/4, 1/8 and 1/8.
     logits = np.log(np.array([1 / 8, 1 / 2, 1 / 8, 1 / 4])).astype(np.float32)

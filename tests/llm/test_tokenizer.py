@@ -250,9 +250,7 @@ def test_tokenizer_json_that_adds_bos(bpe: Tokenizer, tmp_path: Path) -> None:
     ("in_config", "expected"),
     [([{"name": "tool_use", "template": "no"}, {"name": "default", "template": "yes"}], "yes"), (None, None)],
 )
-def test_named_chat_templates(
-    bpe: Tokenizer, tmp_path: Path, in_config: object, expected: str | None
-) -> None:
+def test_named_chat_templates(bpe: Tokenizer, tmp_path: Path, in_config: object, expected: str | None) -> None:
     tokenizer = Tokenizer.from_file(save_json(bpe, tmp_path, {"chat_template": in_config}))
     assert tokenizer.settings.chat_template == expected
 

@@ -27,9 +27,7 @@ SPM_TYPES = [UNKNOWN, CONTROL, CONTROL] + [BYTE] * 256 + [NORMAL] * len(PIECES)
 SPM_SCORES = [0.0] * 259 + [-float(rank) for rank in range(len(PIECES))]
 
 
-def write_bpe(
-    path: Path, *, pre: str | None = "smollm", extra: Callable[[GGUFWriter], None] | None = None
-) -> Path:
+def write_bpe(path: Path, *, pre: str | None = "smollm", extra: Callable[[GGUFWriter], None] | None = None) -> Path:
     """A byte-level BPE vocabulary with a chat template; ``extra`` may add more keys."""
     writer = GGUFWriter(path, "llama")
     writer.add_tokenizer_model("gpt2")

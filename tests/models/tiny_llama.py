@@ -69,9 +69,7 @@ class TinyLlama:
 
 
 def _options(group_size: int | None = None, embedding_group_size: int | None = None) -> ExportOptions:
-    return ExportOptions(
-        "llama3_2", group_size, embedding_group_size, max_seq_length=32, max_context_length=64
-    )
+    return ExportOptions("llama3_2", group_size, embedding_group_size, max_seq_length=32, max_context_length=64)
 
 
 # Sizes are no powers of two where that is free. Where weights are 4-bit, the exporter needs input sizes (dim,

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from executorch_webgpu.gpu.buffers import upload
+from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.graph.build import build_graph
 from executorch_webgpu.graph.constants import ConstantPool
 from executorch_webgpu.graph.execute import GraphExecutor
 from executorch_webgpu.graph.memory import Kind
-from executorch_webgpu.gpu.buffers import upload
-from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.ops.plan import Planning
 from executorch_webgpu.ops.registry import find
 from tests.graph_builder import GraphBuilder
@@ -60,9 +60,7 @@ class Out:
 class OpProgram:
     """A loaded program that consists of one call of ``op``. ``options`` go to ``Planning``."""
 
-    def __init__(
-        self, device: Device, op: str, args: Sequence[Any], out: Out | Sequence[Out], **options: Any
-    ) -> None:
+    def __init__(self, device: Device, op: str, args: Sequence[Any], out: Out | Sequence[Out], **options: Any) -> None:
         self._op = op
         self._args = list(args)
         self._out = out
@@ -165,9 +163,7 @@ def _as_float64(array: Any) -> np.ndarray:
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
-def assert_close(
-    got: np.ndarray | int, expected: Any, absolute: float = ABSOLUTE, relative: float = RELATIVE
-) -> None:
+def assert_close(got: np.ndarray | int, expected: Any, absolute: float = ABSOLUTE, relative: float = RELATIVE) -> None:
     """Shapes equal; integers and bools exact; floats within ``absolute`` or ``relative``; NaN and inf in place."""
     if isinstance(got, int):
         assert got == expected

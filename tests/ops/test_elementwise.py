@@ -111,9 +111,7 @@ def test_half_precision(device: Device, shape: tuple[int, ...]) -> None:
 def test_eight_bit_integers_wrap(device: Device, dtype: str) -> None:
     low, high = (-128, 127) if dtype == "int8" else (0, 255)
     a, b = array((5, 7), dtype, low=low, high=high), array((7,), dtype, seed=1, low=low, high=high)
-    with OpProgram(
-        device, "aten.add.Tensor", [In((5, 7), dtype), In((7,), dtype), 1], Out((5, 7), dtype)
-    ) as program:
+    with OpProgram(device, "aten.add.Tensor", [In((5, 7), dtype), In((7,), dtype), 1], Out((5, 7), dtype)) as program:
         np.testing.assert_array_equal(program.run([a, b]), a + b)
 
 
@@ -141,9 +139,7 @@ def test_bitwise_not(device: Device) -> None:
 # -- scalar arguments -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("low", "high"), [(-1.0, 2.0), (None, 0.5), (0, None), (2.0, 1.0), (-math.inf, math.inf)]
-)
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 2.0), (None, 0.5), (0, None), (2.0, 1.0), (-math.inf, math.inf)])
 @pytest.mark.parametrize("op", ["aten.clamp.default", "aten.hardtanh.default"])
 def test_clamp(device: Device, op: str, low: float | None, high: float | None) -> None:
     with OpProgram(device, op, [In((5, 7)), low, high], Out((5, 7))) as program:
@@ -152,9 +148,7 @@ def test_clamp(device: Device, op: str, low: float | None, high: float | None) -
 
 def test_clamp_of_integers_is_exact(device: Device) -> None:
     x = np.array([2**31 - 1, 2**24 + 1, -(2**31), 0, 7], np.int32)
-    with OpProgram(
-        device, "aten.clamp.default", [In((5,), "int32"), -5.0, None], Out((5,), "int32")
-    ) as program:
+    with OpProgram(device, "aten.clamp.default", [In((5,), "int32"), -5.0, None], Out((5,), "int32")) as program:
         program.check([x])
 
 
@@ -182,9 +176,7 @@ def test_pow_of_negative_bases(device: Device) -> None:
 @pytest.mark.parametrize("mode", ["floor", "trunc", None])
 @pytest.mark.parametrize("dtype", ["float32", "int32"])
 def test_division_modes(device: Device, mode: str | None, dtype: str) -> None:
-    a, b = (
-        m.reshape(-1).astype(dtype) for m in np.meshgrid(np.arange(-30, 31), [-7, -3, -2, -1, 1, 2, 3, 7, 11])
-    )
+    a, b = (m.reshape(-1).astype(dtype) for m in np.meshgrid(np.arange(-30, 31), [-7, -3, -2, -1, 1, 2, 3, 7, 11]))
     out = "float32" if mode is None else dtype
     args = [In(a.shape, dtype), In(a.shape, dtype), mode]
     with OpProgram(device, "aten.div.Tensor_mode", args, Out(a.shape, out)) as program:
@@ -197,14 +189,10 @@ def test_rounding_is_to_even(device: Device) -> None:
         np.testing.assert_array_equal(program.run([x]), np.round(x))
 
 
-@pytest.mark.parametrize(
-    "op", ["aten.sigmoid.default", "aten.tanh.default", "aten.relu.default", "aten.exp.default"]
-)
+@pytest.mark.parametrize("op", ["aten.sigmoid.default", "aten.tanh.default", "aten.relu.default", "aten.exp.default"])
 def test_nothing_overflows_to_nan(device: Device, op: str) -> None:
     largest = float(np.finfo(np.float32).max)
-    x = np.array(
-        [0, 1e-6, 20, 88, 89, 100, 1e4, 1e30, largest, -20, -88, -104, -1e4, -1e30, -largest], np.float32
-    )
+    x = np.array([0, 1e-6, 20, 88, 89, 100, 1e4, 1e30, largest, -20, -88, -104, -1e4, -1e30, -largest], np.float32)
     x = x[x < 89] if "exp" in op else x
     with OpProgram(device, op, [In(x.shape)], Out(x.shape)) as program:
         program.check([x])
@@ -258,9 +246,7 @@ def test_broadcasting(device: Device, data: st.DataObject) -> None:
 
 def test_broadcasting_of_eight_dimensions(device: Device) -> None:
     a, b = array((2, 1, 3, 1, 2, 1, 3, 1)), array((1, 3, 1, 2, 1, 3, 1, 2), seed=1)
-    with OpProgram(
-        device, "aten.mul.Tensor", [In(a.shape), In(b.shape)], Out((2, 3, 3, 2, 2, 3, 3, 2))
-    ) as program:
+    with OpProgram(device, "aten.mul.Tensor", [In(a.shape), In(b.shape)], Out((2, 3, 3, 2, 2, 3, 3, 2))) as program:
         program.check([a, b])
 
 

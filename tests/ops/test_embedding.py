@@ -23,9 +23,7 @@ def plain(device: Device, table: np.ndarray, dims: tuple[int, ...]) -> OpProgram
     return OpProgram(device, "aten.embedding.default", args, Out((*dims, table.shape[1]), str(table.dtype)))
 
 
-def quantized(
-    device: Device, rows: int, width: int, group: int, dims: tuple[int, ...], linear: bool
-) -> OpProgram:
+def quantized(device: Device, rows: int, width: int, group: int, dims: tuple[int, ...], linear: bool) -> OpProgram:
     weight = RNG.integers(0, 256, (rows, width // 2), dtype=np.uint8)
     scales = RNG.uniform(0.01, 1, (rows, width // group)).astype(np.float32)
     args = [Const(weight), Const(scales), group, In(dims, "int32"), linear]
@@ -80,9 +78,7 @@ def test_unknown_tokens_are_rejected_and_the_next_step_works(device: Device, bad
     for program in programs:
         with program:
             for _ in range(2):
-                with pytest.raises(
-                    InvalidInputError, match=f"token {bad} is not in the vocabulary of 17 tokens"
-                ):
+                with pytest.raises(InvalidInputError, match=f"token {bad} is not in the vocabulary of 17 tokens"):
                     program.run([np.array([[1, 2, bad, 3, 4]], np.int32)])
                 program.check([tokens(1, 5, rows=17)])
 

@@ -25,9 +25,7 @@ def rms(device: Device, dims: tuple[int, ...], weight: np.ndarray, eps: float = 
     return OpProgram(device, "et_vk.rms_norm.default", [In(dims), Const(weight), eps], Out(dims))
 
 
-def layer(
-    device: Device, dims: tuple[int, ...], last: int, weight: bool = True, bias: bool = True
-) -> OpProgram:
+def layer(device: Device, dims: tuple[int, ...], last: int, weight: bool = True, bias: bool = True) -> OpProgram:
     """LayerNorm over the ``last`` dimensions."""
     shape, stats = dims[-last:], (*dims[:-last], *(1,) * last)
     args = [

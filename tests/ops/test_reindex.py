@@ -86,9 +86,7 @@ def test_prepack_gives_the_constant(device: Device) -> None:
         ("aten.unsqueeze_copy.default", [3], (3, 5, 1)),
     ],
 )
-def test_impossible_dims_are_refused_at_load(
-    device: Device, op: str, args: list[Any], out: tuple[int, ...]
-) -> None:
+def test_impossible_dims_are_refused_at_load(device: Device, op: str, args: list[Any], out: tuple[int, ...]) -> None:
     with pytest.raises(UnsupportedProgramError):
         OpProgram(device, op, [In((3, 5)), *args], Out(out))
 
@@ -118,9 +116,7 @@ def test_slice(device: Device, dim: int, start: int | None, end: int | None, ste
 
 
 def test_slice_with_a_live_start(device: Device) -> None:
-    with OpProgram(
-        device, "aten.slice_copy.Tensor", [In((17, 6)), 0, Sym(), None, 1], Out((17, 6))
-    ) as program:
+    with OpProgram(device, "aten.slice_copy.Tensor", [In((17, 6)), 0, Sym(), None, 1], Out((17, 6))) as program:
         x = array((17, 6))
         for start in (0, 3, -4, 17, 100, -100, 16, 0):
             program.check([x, start])
@@ -188,9 +184,7 @@ def test_split_with_sizes(device: Device, dtype: str) -> None:
 
 def test_split_that_leaves_something_is_refused_at_load(device: Device) -> None:
     with pytest.raises(UnsupportedProgramError, match="do not make up"):
-        OpProgram(
-            device, "aten.split_with_sizes_copy.default", [In((5, 4)), [3, 1], 0], [Out((3, 4)), Out((1, 4))]
-        )
+        OpProgram(device, "aten.split_with_sizes_copy.default", [In((5, 4)), [3, 1], 0], [Out((3, 4)), Out((1, 4))])
 
 
 def test_unfold(device: Device) -> None:
@@ -259,9 +253,7 @@ def test_not_a_permutation_is_refused_at_load(device: Device) -> None:
     ],
 )
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_expand(
-    device: Device, dims: tuple[int, ...], size: list[int], out: tuple[int, ...], dtype: str
-) -> None:
+def test_expand(device: Device, dims: tuple[int, ...], size: list[int], out: tuple[int, ...], dtype: str) -> None:
     check_once(device, "aten.expand_copy.default", array(dims, dtype), [size, False], out, dtype)
 
 
@@ -275,9 +267,7 @@ def test_expand(
     ],
 )
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_repeat(
-    device: Device, dims: tuple[int, ...], repeats: list[int], out: tuple[int, ...], dtype: str
-) -> None:
+def test_repeat(device: Device, dims: tuple[int, ...], repeats: list[int], out: tuple[int, ...], dtype: str) -> None:
     check_once(device, "aten.repeat.default", array(dims, dtype), [repeats], out, dtype)
 
 
@@ -288,9 +278,7 @@ def test_cat(device: Device, dim: int) -> None:
         d[dim] = size
     out = [3, 5, 7]
     out[dim] = 18
-    with OpProgram(
-        device, "aten.cat.default", [[In(tuple(d)) for d in dims], dim], Out(tuple(out))
-    ) as program:
+    with OpProgram(device, "aten.cat.default", [[In(tuple(d)) for d in dims], dim], Out(tuple(out))) as program:
         program.check([array(tuple(d), seed=i) for i, d in enumerate(dims)])
 
 
@@ -310,9 +298,7 @@ def test_cat_of_packed_elements_that_fill_words(device: Device, dtype: str) -> N
 
 def test_cat_of_packed_elements_that_share_words_is_refused_at_load(device: Device) -> None:
     with pytest.raises(UnsupportedProgramError, match="4-byte words"):
-        OpProgram(
-            device, "aten.cat.default", [[In((3, 3), "int8"), In((3, 2), "int8")], 1], Out((3, 5), "int8")
-        )
+        OpProgram(device, "aten.cat.default", [[In((3, 3), "int8"), In((3, 2), "int8")], 1], Out((3, 5), "int8"))
 
 
 def test_cat_of_different_shapes_is_refused_at_load(device: Device) -> None:
@@ -322,20 +308,14 @@ def test_cat_of_different_shapes_is_refused_at_load(device: Device) -> None:
 
 def test_grids_past_the_limit_of_one_dimension(device: Device) -> None:
     n = 64 * device.limits.max_workgroups + 65  # words, so that vec4s do not fit
-    with OpProgram(
-        device, "aten.expand_copy.default", [In((1,), "int8"), [n * 4], False], Out((n * 4,), "int8")
-    ) as p:
+    with OpProgram(device, "aten.expand_copy.default", [In((1,), "int8"), [n * 4], False], Out((n * 4,), "int8")) as p:
         p.check([np.array([7], np.int8)])
 
 
 # -- how views are folded ------------------------------------------------------------------------------------
 
 
-@given(
-    st.lists(st.integers(1, 7), max_size=6).flatmap(
-        lambda d: st.tuples(st.just(d), st.permutations(range(len(d))))
-    )
-)
+@given(st.lists(st.integers(1, 7), max_size=6).flatmap(lambda d: st.tuples(st.just(d), st.permutations(range(len(d))))))
 def test_coalescing_keeps_the_order_of_addresses(case: tuple[list[int], list[int]]) -> None:
     dims, order = case
     storage = np.arange(int(np.prod(dims, dtype=int))).reshape(dims).transpose(order)

@@ -34,9 +34,7 @@ def pairs(device: Device, q: tuple[int, ...], k: tuple[int, ...], table: np.ndar
     return OpProgram(device, PAIRS, [In(q), In(k), Const(table), Const(table[::-1].copy())], [Out(q), Out(k)])
 
 
-def halves(
-    device: Device, q: tuple[int, ...], k: tuple[int, ...], table: np.ndarray, start: Any
-) -> OpProgram:
+def halves(device: Device, q: tuple[int, ...], k: tuple[int, ...], table: np.ndarray, start: Any) -> OpProgram:
     args = [In(q), In(k), Const(table), Const(table[::-1].copy()), start]
     return OpProgram(device, HALVES, args, [Out(q), Out(k)])
 
@@ -62,9 +60,7 @@ def test_references_turn_a_quarter() -> None:
     half=st.integers(1, 19),
     spare=st.integers(0, 2),
 )
-def test_pairs(
-    device: Device, batch: int, tokens: int, q_heads: int, k_heads: int, half: int, spare: int
-) -> None:
+def test_pairs(device: Device, batch: int, tokens: int, q_heads: int, k_heads: int, half: int, spare: int) -> None:
     x = heads(tokens, q_heads, k_heads, 2 * half, batch)
     with pairs(device, x[0].shape, x[1].shape, normal(tokens + spare, half)) as program:
         program.check(x)
@@ -100,9 +96,7 @@ def test_pairs_with_too_few_rows(device: Device) -> None:
     head_dim=st.integers(2, 37),
     data=st.data(),
 )
-def test_halves(
-    device: Device, tokens: int, q_heads: int, k_heads: int, head_dim: int, data: st.DataObject
-) -> None:
+def test_halves(device: Device, tokens: int, q_heads: int, k_heads: int, head_dim: int, data: st.DataObject) -> None:
     """Whole and partial rotation, at any start."""
     half = data.draw(st.integers(1, head_dim // 2))
     start = data.draw(st.integers(0, 5))

@@ -62,9 +62,7 @@ class Attention:
             scale,
         ]
         routes = {"sdpa_with_kv_cache": route} if route else {}
-        self.program = OpProgram(
-            device, "sdpa_with_kv_cache.default", self.args, Out(query), routes=routes, **options
-        )
+        self.program = OpProgram(device, "sdpa_with_kv_cache.default", self.args, Out(query), routes=routes, **options)
 
     def __enter__(self) -> Attention:
         return self
@@ -104,9 +102,7 @@ class Attention:
 
 def test_reference_by_hand() -> None:
     """Two tokens, one head of size 1 per group member, worked out on paper."""
-    q = np.array([0.0, 0.0, np.log(3.0), 0.0]).reshape(
-        1, 2, 2, 1
-    )  # the second token's first head prefers key 1
+    q = np.array([0.0, 0.0, np.log(3.0), 0.0]).reshape(1, 2, 2, 1)  # the second token's first head prefers key 1
     k, v = np.array([0.0, 1.0]).reshape(1, 2, 1, 1), np.array([10.0, 30.0]).reshape(1, 2, 1, 1)
     k_cache, v_cache = np.zeros((1, 3, 1, 1)), np.zeros((1, 3, 1, 1))
     v_cache[0, 0] = 2.0  # row 0 was written by an earlier step
@@ -146,9 +142,7 @@ def test_replay(device: Device, heads: tuple[int, int], head_dim: int, route: st
     lengths=st.lists(st.integers(1, 13), min_size=2, max_size=5),
     spare=st.integers(0, 3),
 )
-def test_any_geometry(
-    device: Device, kv_heads: int, group: int, quarter: int, lengths: list[int], spare: int
-) -> None:
+def test_any_geometry(device: Device, kv_heads: int, group: int, quarter: int, lengths: list[int], spare: int) -> None:
     capacity = sum(lengths) + spare
     heads = (kv_heads * group, kv_heads)
     with Attention(device, heads, 4 * quarter, capacity, min(13, capacity)) as attention:
@@ -432,9 +426,7 @@ def test_update_cache_replay(device: Device, heads: int, head_dim: int) -> None:
 
 def test_update_cache_bounds(device: Device) -> None:
     cache = np.ones((1, 8, 2, 4), np.float32)
-    with OpProgram(
-        device, "update_cache.default", [In((1, 2, 2, 4)), Mutable(cache), Sym()], Out((1,))
-    ) as program:
+    with OpProgram(device, "update_cache.default", [In((1, 2, 2, 4)), Mutable(cache), Sym()], Out((1,))) as program:
         value = np.zeros((1, 2, 2, 4), np.float32)
         for start in (-1, 7, 8, 2**31 - 1):
             with pytest.raises(InvalidInputError, match="update_cache: input_pos"):

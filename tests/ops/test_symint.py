@@ -86,9 +86,7 @@ def test_sym_size_of_a_missing_dimension_is_refused_at_load(device: Device) -> N
 
 @pytest.mark.parametrize(("dim", "index"), [(0, 0), (0, -1), (1, 2), (1, -3), (-1, -1), (2, 4)])
 def test_select_as_symint_reads_this_steps_element(device: Device, dim: int, index: int) -> None:
-    program = OpProgram(
-        device, "et_vk.select_as_symint.default", [In((2, 3, 5), "int32"), dim, index], SYMINT
-    )
+    program = OpProgram(device, "et_vk.select_as_symint.default", [In((2, 3, 5), "int32"), dim, index], SYMINT)
     with program:
         rng = np.random.default_rng(0)
         for _ in range(3):

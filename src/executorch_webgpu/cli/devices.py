@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ..gpu.device import AdapterInfo
+    from ..gpu.capabilities import AdapterInfo
 
 
 @click.command("devices")

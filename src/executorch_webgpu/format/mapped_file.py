@@ -45,9 +45,7 @@ class MappedFile:
         start = _address(view) - _address(self.data)
         stop = start + view.nbytes
         if not 0 <= start <= stop <= len(self._data):
-            raise InvalidInputError(
-                "The view to release is not a part of this file: pass a slice of its data."
-            )
+            raise InvalidInputError("The view to release is not a part of this file: pass a slice of its data.")
         first = start + -start % mmap.PAGESIZE
         last = len(self._data) if stop == len(self._data) else stop - stop % mmap.PAGESIZE
         if self._map is not None and first < last and hasattr(mmap, "MADV_DONTNEED"):

@@ -30,9 +30,7 @@ def check_plan(plan: ExecutionPlan) -> None:
                 _check_list(plan, items, (Tensor,), f"an item of the list in value {i} of '{plan.name}'")
             case OptionalTensorList(items):
                 present = tuple(item for item in items if item != -1)
-                _check_list(
-                    plan, present, (Tensor, Null), f"an item of the list in value {i} of '{plan.name}'"
-                )
+                _check_list(plan, present, (Tensor, Null), f"an item of the list in value {i} of '{plan.name}'")
     check_indices(plan.inputs, count, f"an input of '{plan.name}'")
     check_indices(plan.outputs, count, f"an output of '{plan.name}'")
     if any(size < 0 for size in plan.non_const_buffer_sizes):

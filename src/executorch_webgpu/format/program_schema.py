@@ -163,17 +163,7 @@ class OptionalTensorList:
 
 
 ProgramValue: TypeAlias = (
-    Null
-    | Int
-    | Bool
-    | Double
-    | Tensor
-    | String
-    | IntList
-    | DoubleList
-    | BoolList
-    | TensorList
-    | OptionalTensorList
+    Null | Int | Bool | Double | Tensor | String | IntList | DoubleList | BoolList | TensorList | OptionalTensorList
 )
 
 

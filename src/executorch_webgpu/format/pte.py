@@ -116,8 +116,7 @@ def read_program(data: memoryview | bytes) -> ProgramFile:
     flatbuffer, segment_data = _split(data)
     program = read_root(Program, flatbuffer, _IDENTIFIER)
     segments = tuple(
-        extent(segment_data, segment.offset, segment.size, f"segment {i}")
-        for i, segment in enumerate(program.segments)
+        extent(segment_data, segment.offset, segment.size, f"segment {i}") for i, segment in enumerate(program.segments)
     )
     named_data: dict[str, memoryview] = {}
     for entry in program.named_data:

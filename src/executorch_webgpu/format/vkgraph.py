@@ -121,9 +121,7 @@ class SymInt:
     value: I32 = 0
 
 
-Value: TypeAlias = (
-    Null | Int | Double | Bool | VkTensor | IntList | DoubleList | BoolList | ValueList | String | SymInt
-)
+Value: TypeAlias = Null | Int | Double | Bool | VkTensor | IntList | DoubleList | BoolList | ValueList | String | SymInt
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +176,7 @@ class VkGraph:
         return self.constant_views[constant_id]
 
 
-def read_vkgraph(
-    blob: memoryview | bytes, named_data: Mapping[str, memoryview] = MappingProxyType({})
-) -> VkGraph:
+def read_vkgraph(blob: memoryview | bytes, named_data: Mapping[str, memoryview] = MappingProxyType({})) -> VkGraph:
     """Reads and checks a delegate blob; InvalidProgramError if it is not one, or if its data is not there."""
     blob = memoryview(blob).cast("B")
     flatbuffer, data = _split(blob)

@@ -1,7 +1,6 @@
 """Adapters and devices: which GPU, through which engine, with which features and limits.
 
-``list_adapters()`` names what there is, ``open_device()`` opens one.  ``Limits`` and ``Features`` need no
-GPU: ``Limits.floor()`` and ``Features.none()`` are what every WebGPU device has, to plan without one.
+``list_adapters()`` names what there is, ``open_device()`` opens one.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from ..errors import ClosedError, DeviceError, DeviceLostError, Error, InvalidInputError, NoAdapterError
+from .capabilities import KINDS, AdapterInfo, Features, Limits
 from .engine import ENGINES, Engine, load_engine
 from .kernel import Kernels
 
@@ -26,101 +26,6 @@ _OPTIONAL = {
     "wgpu": ("shader-f16", "subgroup", "timestamp-query"),
     "dawn": ("shader-f16", "subgroups", "timestamp-query", "chromium-experimental-subgroup-matrix"),
 }
-
-_KIND_ORDER = ("DiscreteGPU", "IntegratedGPU", "Unknown", "CPU")
-
-
-@dataclass(frozen=True)
-class Features:
-    """Optional abilities of a device."""
-
-    f16: bool
-    subgroups: bool
-    subgroup_min_size: int
-    subgroup_max_size: int
-    timestamps: bool
-    subgroup_matrix: bool
-    # (component type, result type, m, n, k), e.g. ("f16", "f32", 16, 16, 16)
-    subgroup_matrix_shapes: tuple[tuple[str, str, int, int, int], ...] = ()
-    cpu: bool = False  # a software adapter: invocations run one after the other on a few cores
-
-    @classmethod
-    def none(cls) -> Features:
-        """What every WebGPU device has: nothing optional."""
-        return cls(False, False, 4, 128, False, False)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Sizes that a device allows; bytes unless the name says otherwise."""
-
-    max_buffer_bytes: int
-    max_binding_bytes: int
-    max_uniform_bytes: int
-    max_workgroup_bytes: int
-    max_invocations: int
-    max_workgroup_size: tuple[int, int, int]
-    max_workgroups: int  # per dimension
-    max_storage_buffers: int  # bindings of one kernel
-    uniform_alignment: int
-    storage_alignment: int
-
-    @classmethod
-    def floor(cls) -> Limits:
-        """The limits that every WebGPU device has at least."""
-        return cls(
-            max_buffer_bytes=256 << 20,
-            max_binding_bytes=128 << 20,
-            max_uniform_bytes=64 << 10,
-            max_workgroup_bytes=16 << 10,
-            max_invocations=256,
-            max_workgroup_size=(256, 256, 64),
-            max_workgroups=65535,
-            max_storage_buffers=8,
-            uniform_alignment=256,
-            storage_alignment=256,
-        )
-
-    @classmethod
-    def of(cls, raw: Any) -> Limits:
-        """The limits of an engine's adapter or device."""
-        limits = raw.limits
-        return cls(
-            max_buffer_bytes=limits["max-buffer-size"],
-            max_binding_bytes=limits["max-storage-buffer-binding-size"],
-            max_uniform_bytes=limits["max-uniform-buffer-binding-size"],
-            max_workgroup_bytes=limits["max-compute-workgroup-storage-size"],
-            max_invocations=limits["max-compute-invocations-per-workgroup"],
-            max_workgroup_size=(
-                limits["max-compute-workgroup-size-x"],
-                limits["max-compute-workgroup-size-y"],
-                limits["max-compute-workgroup-size-z"],
-            ),
-            max_workgroups=limits["max-compute-workgroups-per-dimension"],
-            max_storage_buffers=limits["max-storage-buffers-per-shader-stage"],
-            uniform_alignment=limits["min-uniform-buffer-offset-alignment"],
-            storage_alignment=limits["min-storage-buffer-offset-alignment"],
-        )
-
-
-@dataclass(frozen=True)
-class AdapterInfo:
-    """One adapter of one engine; ``index`` is its position among that engine's adapters."""
-
-    engine: str  # "wgpu" | "dawn"
-    index: int
-    name: str
-    vendor: str
-    kind: str  # "DiscreteGPU" | "IntegratedGPU" | "CPU" | "Unknown"
-    backend: str  # "Vulkan", "Metal", "D3D12", ...
-    f16: bool
-    subgroups: bool
-    subgroup_matrix: bool
-    timestamps: bool
-    max_buffer_bytes: int
-    max_binding_bytes: int
-    max_workgroup_bytes: int
-    max_invocations: int
 
 
 @dataclass
@@ -309,7 +214,7 @@ def _info(engine: str, index: int, raw: Any) -> AdapterInfo:
         index=index,
         name=str(info["device"]),
         vendor=str(info["vendor"]),
-        kind=kind if kind in _KIND_ORDER else "Unknown",
+        kind=kind if kind in KINDS else "Unknown",
         backend=str(info["backend_type"]),
         f16="shader-f16" in features,
         subgroups="subgroup" in features or "subgroups" in features,
@@ -356,7 +261,7 @@ def _has_gpu(found: list[tuple[AdapterInfo, Any]]) -> bool:
 
 def _choose(found: list[tuple[AdapterInfo, Any]], wanted: int | str | None) -> tuple[AdapterInfo, Any]:
     if wanted is None:
-        return min(found, key=lambda pair: _KIND_ORDER.index(pair[0].kind))
+        return min(found, key=lambda pair: KINDS.index(pair[0].kind))
     if isinstance(wanted, int) or wanted.isdecimal():
         matches = [pair for pair in found if pair[0].index == int(wanted)][:1]
     else:
@@ -364,7 +269,7 @@ def _choose(found: list[tuple[AdapterInfo, Any]], wanted: int | str | None) -> t
     if not matches:
         names = "; ".join(f"{info.engine} {info.index}: {info.name}" for info, _ in found)
         raise NoAdapterError(f"no adapter matches {wanted!r}; there are: {names}")
-    return min(matches, key=lambda pair: _KIND_ORDER.index(pair[0].kind))
+    return min(matches, key=lambda pair: KINDS.index(pair[0].kind))
 
 
 def _open(engine: Engine, info: AdapterInfo, adapter: Any, trusted: bool) -> Device:

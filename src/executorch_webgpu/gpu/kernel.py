@@ -20,7 +20,8 @@ from .wgsl import Binding, KernelSource, Number, Override, ParamField, parse, st
 
 if TYPE_CHECKING:
     from .buffers import Buffer
-    from .device import Device, Features, Limits
+    from .capabilities import Features, Limits
+    from .device import Device
 
 __all__ = [
     "DEFAULT_ROOTS",

@@ -115,9 +115,7 @@ def _constant(source: vk.VkGraph, tensor: int, index: int) -> Constant:
     assert isinstance(described, vk.VkTensor)
     entry = source.constants[index]
     key = entry.named_key or f"{entry.offset}+{entry.length}"
-    return Constant(
-        f"{key}:{described.datatype.name}", source.constant_data(index), _FILE_DTYPES[described.datatype]
-    )
+    return Constant(f"{key}:{described.datatype.name}", source.constant_data(index), _FILE_DTYPES[described.datatype])
 
 
 def missing_operators(source: vk.VkGraph) -> dict[str, int]:
@@ -135,10 +133,7 @@ def _resolve_values(source: vk.VkGraph) -> list[Any]:
     values: list[Any] = [_plain_value(i, v) for i, v in enumerate(source.values)]
 
     def resolve_list(items: tuple[int, ...]) -> list[Any]:
-        return [
-            resolve_list(v.items) if isinstance(v := source.values[i], vk.ValueList) else values[i]
-            for i in items
-        ]
+        return [resolve_list(v.items) if isinstance(v := source.values[i], vk.ValueList) else values[i] for i in items]
 
     for i, value in enumerate(source.values):
         if isinstance(value, vk.ValueList):
@@ -180,9 +175,7 @@ def _resolve_call(index: int, call: vk.OperatorCall, values: list[Any]) -> OpCal
     args = tuple(values[i] for i in call.args)
     outputs = _tensors(args[-1:])
     if not outputs and not isinstance(args[-1], SymInt):
-        raise InvalidProgramError(
-            f"call {index} ({call.name}) has no tensor or SymInt to write its result to"
-        )
+        raise InvalidProgramError(f"call {index} ({call.name}) has no tensor or SymInt to write its result to")
     by_name = dict(zip(op.parameters, args, strict=True))
     mutated = _tensors(tuple(by_name[name] for name in op.mutates))
     return OpCall(index, call.name, op, args, _tensors(args[:-1]), outputs, mutated)

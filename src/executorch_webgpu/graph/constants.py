@@ -30,7 +30,7 @@ class ConstantPool:
         self._entries: dict[str, _Entry] = {}
 
     def acquire(self, key: str, data: memoryview, content: Callable[[], np.ndarray]) -> Buffer:
-        """The buffer of ``key``, filled with ``content()`` if this is its first holder; ``data`` is its range of the file."""
+        """The buffer of ``key``; its first holder fills it with ``content()``. ``data`` is its range of the file."""
         entry = self._entries.get(key)
         if entry is None:
             array = content()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import Error
-from ..gpu.device import Features, Limits
+from ..gpu.capabilities import Features, Limits
 from ..ops.plan import Planning
 from ..ops.values import Tensor
 from .build import Graph

@@ -59,9 +59,7 @@ def plan_graph(graph: Graph, planning: Planning) -> LivePlans:
 class GraphExecutor:
     """Runs one graph; owns its buffers. Not safe for concurrent use."""
 
-    def __init__(
-        self, graph: Graph, constants: ConstantPool, planning: Planning, *, profile: bool = False
-    ) -> None:
+    def __init__(self, graph: Graph, constants: ConstantPool, planning: Planning, *, profile: bool = False) -> None:
         self.device: Device = constants.device
         self.graph = graph
         self.plans = plan_graph(graph, planning)
@@ -145,9 +143,7 @@ class GraphExecutor:
         with self.device.errors("recording a step"):
             timed = self._encode_timed(encoder) if self._timestamps else self._encode(encoder)
         tensors = [v for v in self.graph.outputs if isinstance(v, Tensor)]
-        self._readback.copy(
-            encoder, [(self._buffer(self.memory.storage_of[t.id]), 0, t.nbytes) for t in tensors]
-        )
+        self._readback.copy(encoder, [(self._buffer(self.memory.storage_of[t.id]), 0, t.nbytes) for t in tensors])
         self.device.submit([encoder.finish()])
         arrays = iter(self._readback.read())
         self._scratch.release_retired()
@@ -190,9 +186,7 @@ class GraphExecutor:
         return timed
 
     def _count_time(self, timed: list[int]) -> None:
-        nanoseconds = (
-            dict(zip(timed, self._timestamps.resolve(len(timed)), strict=True)) if self._timestamps else {}
-        )
+        nanoseconds = dict(zip(timed, self._timestamps.resolve(len(timed)), strict=True)) if self._timestamps else {}
         for index, commands in enumerate(self._commands):
             if commands:
                 key = (self.graph.calls[index].name, self.plans.plans[index].route)
@@ -207,14 +201,9 @@ class GraphExecutor:
         """Make the commands of these calls from their plans."""
         for index in indexes:
             self._commands[index] = [
-                self._command(index, i, dispatch)
-                for i, dispatch in enumerate(self.plans.plans[index].dispatches)
+                self._command(index, i, dispatch) for i, dispatch in enumerate(self.plans.plans[index].dispatches)
             ]
-        grown = {
-            k
-            for k, generation in self._scratch_generations.items()
-            if self._scratch.get(k, 0)[1] != generation
-        }
+        grown = {k for k, generation in self._scratch_generations.items() if self._scratch.get(k, 0)[1] != generation}
         if grown:  # the new buffers are in no other call's bind groups yet
             self._scratch_generations = {k: self._scratch.get(k, 0)[1] for k in self._scratch_generations}
             self._groups.clear()

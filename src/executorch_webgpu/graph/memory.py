@@ -100,9 +100,7 @@ def plan_memory(graph: Graph, plans: Sequence[OpPlan]) -> MemoryPlan:
             shared.append(tensor)
             continue
         by_root[tensor.id] = len(storages)
-        storages.append(
-            Storage(kind, tensor.max_nbytes, repr(tensor), tensor if tensor.constant is not None else None)
-        )
+        storages.append(Storage(kind, tensor.max_nbytes, repr(tensor), tensor if tensor.constant is not None else None))
 
     offset = len(storages)
     slots = _share(shared, first, last)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidInputError, KernelError, LimitError, UnsupportedProgramError
-from ..gpu.device import Features, Limits
+from ..gpu.capabilities import Features, Limits
 from .values import IntLike, Scratch, SymInt, Tensor
 
 Number = int | float | bool
@@ -56,7 +56,7 @@ class Dispatch:
 
 @dataclass(frozen=True)
 class Derived:
-    """A watched value: ``compute()`` gave ``value`` when the call was planned. ``sources`` are SymInts or host tensors."""
+    """A watched value: ``compute()`` gave ``value`` when the call was planned, from SymInts or integer inputs."""
 
     sources: tuple[SymInt | Tensor, ...]
     compute: Callable[[], Any]
@@ -82,8 +82,8 @@ class Planning:
     """What all calls of one graph share.
 
     ``routes`` forces a route by operator family; ``scratch_bytes`` bounds the scratch memory that a blocked route may
-    ask for; ``no_alias`` holds the ids of outputs that must be copies, since someone writes their memory, ``host_inputs`` those
-    of the integer inputs, which the host can read; the graph fills in both.
+    ask for. The graph fills in the rest: ``no_alias``, ids of outputs that must be copies, since someone writes their
+    memory, and ``host_inputs``, ids of the integer inputs, which the host can read.
     """
 
     features: Features
@@ -170,9 +170,7 @@ class Planner:
     def resize(self, out: Tensor, dims: Sequence[int]) -> None:
         """State the live dims of an output; they must fit in its capacity."""
         dims = tuple(dims)
-        if len(dims) != len(out.max_dims) or any(
-            d > m or d < 0 for d, m in zip(dims, out.max_dims, strict=True)
-        ):
+        if len(dims) != len(out.max_dims) or any(d > m or d < 0 for d, m in zip(dims, out.max_dims, strict=True)):
             raise InvalidInputError(
                 f"result {out} would have dims {list(dims)}, but the program planned at most {list(out.max_dims)}"
             )

@@ -38,17 +38,13 @@ class Op:
 _OPS: dict[str, Op] = {}
 
 
-def op(
-    *names: str, reference: Reference, mutates: tuple[str, ...] = ()
-) -> Callable[[PlanFunction], PlanFunction]:
+def op(*names: str, reference: Reference, mutates: tuple[str, ...] = ()) -> Callable[[PlanFunction], PlanFunction]:
     """Register a plan function under every name that programs use for it."""
 
     def register(plan: PlanFunction) -> PlanFunction:
         parameters = tuple(inspect.signature(plan).parameters)[1:]
         if unknown := set(mutates) - set(parameters):
-            raise KernelError(
-                f"operator {names[0]} says that it mutates {sorted(unknown)}, which it does not take"
-            )
+            raise KernelError(f"operator {names[0]} says that it mutates {sorted(unknown)}, which it does not take")
         for name in names:
             if name in _OPS:
                 raise KernelError(f"operator {name} is registered twice")

@@ -81,9 +81,7 @@ def apply_binary(
     params: dict[str, Any] = {"n": out.numel, "alpha": as_scalar(alpha, compute)}
     spread = a.dims != b.dims
     if spread:
-        shape, (a_strides, b_strides) = coalesce(
-            dims, broadcast_strides(a.dims, dims), broadcast_strides(b.dims, dims)
-        )
+        shape, (a_strides, b_strides) = coalesce(dims, broadcast_strides(a.dims, dims), broadcast_strides(b.dims, dims))
         g.check(
             len(shape) <= MAX_RANK,
             f"broadcasting {a} with {b} takes {len(shape)} dimensions; at most {MAX_RANK} work",

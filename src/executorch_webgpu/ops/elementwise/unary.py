@@ -30,9 +30,7 @@ class Unary:
 FLOAT = {
     "aten.cos.default": Unary("cos(x)", np.cos),
     "aten.exp.default": Unary("exp(x)", np.exp),
-    "aten.hardswish.default": Unary(
-        "x * clamp(x + 3.0, V(0), V(6)) / 6.0", lambda x: x * np.clip(x + 3, 0, 6) / 6
-    ),
+    "aten.hardswish.default": Unary("x * clamp(x + 3.0, V(0), V(6)) / 6.0", lambda x: x * np.clip(x + 3, 0, 6) / 6),
     "aten.log10.default": Unary("log2(x) * 0.30102999566398120", np.log10),
     "aten.round.default": Unary("round(x)", np.round),
     "aten.rsqrt.default": Unary("inverseSqrt(x)", lambda x: 1 / np.sqrt(x)),
@@ -59,12 +57,8 @@ WITH_SCALAR = {
     "aten.ge.Scalar": Unary("x >= p", np.greater_equal),
     "aten.mul.Scalar": Unary("x * p", np.multiply),
     "aten.div.Scalar": Unary("x / p", np.divide),
-    "aten.leaky_relu.default": Unary(
-        "select(x * p, x, x > V(0))", lambda x, slope: np.where(x > 0, x, x * slope)
-    ),
-    "aten.hardshrink.default": Unary(
-        "select(x, V(0), abs(x) <= p)", lambda x, lam: np.where(np.abs(x) > lam, x, 0)
-    ),
+    "aten.leaky_relu.default": Unary("select(x * p, x, x > V(0))", lambda x, slope: np.where(x > 0, x, x * slope)),
+    "aten.hardshrink.default": Unary("select(x, V(0), abs(x) <= p)", lambda x, lam: np.where(np.abs(x) > lam, x, 0)),
 }
 
 WITH_TWO_SCALARS = {

@@ -95,8 +95,7 @@ def embedding_q4gsw(
     )
     groups = half_width * 2 // group_size
     g.check(
-        scales.dtype == "float32"
-        and scales.dims in ((rows, groups), (rows,) if groups == 1 else (rows, groups)),
+        scales.dtype == "float32" and scales.dims in ((rows, groups), (rows,) if groups == 1 else (rows, groups)),
         f"embedding_q4gsw: scales {scales} must be float32 [{rows}, {groups}]",
     )
     g.check(out.dtype == "float32", f"embedding_q4gsw: {out} must be float32")

@@ -64,9 +64,7 @@ def native_layer_norm(
     """
     shape = g.values(normalized_shape)
     tensors = [t for t in (x, weight, bias) if t is not None]
-    g.check(
-        all(t.dtype == "float32" for t in tensors), f"native_layer_norm takes float32 tensors, not {tensors}"
-    )
+    g.check(all(t.dtype == "float32" for t in tensors), f"native_layer_norm takes float32 tensors, not {tensors}")
     g.check(
         0 < len(shape) <= x.rank and x.dims[x.rank - len(shape) :] == shape,
         f"native_layer_norm: x {x} does not end in the normalized shape {list(shape)}",

@@ -97,9 +97,7 @@ def split_reference(x: np.ndarray, sizes: Sequence[int], dim: int) -> tuple[np.n
 
 
 @op("aten.split_with_sizes_copy.default", reference=split_reference)
-def split_with_sizes(
-    g: Planner, x: Tensor, sizes: Sequence[IntLike], dim: int, outs: Sequence[Tensor]
-) -> None:
+def split_with_sizes(g: Planner, x: Tensor, sizes: Sequence[IntLike], dim: int, outs: Sequence[Tensor]) -> None:
     """Consecutive parts of ``x`` along ``dim``, as many as ``sizes``, which add up to its size."""
     axis = _axis(g, "split_with_sizes_copy", x, dim)
     lengths, strides = g.values(sizes), row_major_strides(x.dims)
@@ -136,9 +134,7 @@ def unfold_copy(g: Planner, x: Tensor, dim: int, size: int, step: int, out: Tens
 
 def _permute(g: Planner, x: Tensor, order: Sequence[int], out: Tensor) -> None:
     axes = [normalize_dim(d, x.rank) for d in order]
-    g.check(
-        sorted(axes) == list(range(x.rank)), f"permute_copy: {list(order)} is not an order of the dims of {x}"
-    )
+    g.check(sorted(axes) == list(range(x.rank)), f"permute_copy: {list(order)} is not an order of the dims of {x}")
     strides = row_major_strides(x.dims)
     _gather(g, x, tuple(x.dims[a] for a in axes), tuple(strides[a] for a in axes), out)
 

@@ -76,9 +76,7 @@ def _squeezed(dims: Dims, axes: set[int]) -> Dims:
 
 def _squeeze(g: Planner, x: Tensor, dims: Sequence[int], out: Tensor) -> None:
     axes = {normalize_dim(d, x.rank) for d in dims}
-    g.check(
-        all(0 <= a < max(x.rank, 1) for a in axes), f"squeeze_copy: {x} has no dimension among {list(dims)}"
-    )
+    g.check(all(0 <= a < max(x.rank, 1) for a in axes), f"squeeze_copy: {x} has no dimension among {list(dims)}")
     pass_through(g, x, _squeezed(x.dims, {a for a in axes if a < x.rank and x.max_dims[a] == 1}), out)
 
 

@@ -12,9 +12,7 @@ from . import reference
 
 
 @op("et_vk.apply_rotary_emb.default", reference=reference.apply_rotary_emb)
-def apply_rotary_emb(
-    g: Planner, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor, outs: list[Tensor]
-) -> None:
+def apply_rotary_emb(g: Planner, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor, outs: list[Tensor]) -> None:
     """Rotate the neighbours (2i, 2i+1) of every head of xq [B, S, Hq, D] and xk [B, S, Hkv, D]; float32.
 
     Token s takes row s of cos and sin [at least S, D/2].

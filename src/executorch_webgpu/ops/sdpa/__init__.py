@@ -94,9 +94,7 @@ def sdpa_with_kv_cache(
     _ROUTES[name].run(g, call)
 
 
-@op(
-    "llama.update_cache.default", "update_cache.default", reference=reference.update_cache, mutates=("cache",)
-)
+@op("llama.update_cache.default", "update_cache.default", reference=reference.update_cache, mutates=("cache",))
 def update_cache(g: Planner, value: Tensor, cache: Tensor, start_pos: IntLike, out: Tensor) -> None:
     """Write ``value`` [1, S, H, D] into ``cache`` [1, Cmax, H, D] from row ``start_pos``; float32.
 
@@ -130,9 +128,7 @@ def _check_shapes(g: Planner, q: Tensor, k: Tensor, v: Tensor, k_cache: Tensor, 
     _, length, heads, head_dim = q.dims
     kv_heads = k_cache.dims[2]
     same = k_cache.dims == v_cache.dims and k_cache.dims[3] == head_dim
-    g.check(
-        same, f"sdpa_with_kv_cache: caches {k_cache} and {v_cache} must both be [1, Cmax, Hkv, {head_dim}]"
-    )
+    g.check(same, f"sdpa_with_kv_cache: caches {k_cache} and {v_cache} must both be [1, Cmax, Hkv, {head_dim}]")
     for name, new in (("k", k), ("v", v)):
         wanted = (1, length, kv_heads, head_dim)
         g.check(
@@ -149,9 +145,7 @@ def _check_shapes(g: Planner, q: Tensor, k: Tensor, v: Tensor, k_cache: Tensor, 
 def _watch_context(g: Planner, name: str, rows: Tensor, cache: Tensor, input_pos: IntLike) -> int:
     """input_pos + S, rounded up; a step that would leave the cache is rejected before anything is written."""
     capacity = cache.dims[1]
-    g.check(
-        rows.dims[1] <= capacity, f"{name}: up to {rows.dims[1]} new rows cannot fit a cache of {capacity}"
-    )
+    g.check(rows.dims[1] <= capacity, f"{name}: up to {rows.dims[1]} new rows cannot fit a cache of {capacity}")
 
     def context(position: int) -> int:
         length = rows.dims[1]  # the live one: this runs again whenever input_pos moves

@@ -57,11 +57,7 @@ def _along(g: Planner, name: str, x: Tensor, dim: int, out: Tensor) -> None:
     route = g.choose("softmax", {"workgroup_row": inner == 1, "invocation_row": True})
     if route == "workgroup_row":
         params = {"rows": rows, "length": length}
-        g.dispatch(
-            "softmax/workgroup_row", g.grid_1d(rows, 1), {"x": x, "out": out}, params, template=template
-        )
+        g.dispatch("softmax/workgroup_row", g.grid_1d(rows, 1), {"x": x, "out": out}, params, template=template)
     else:
         params = {"rows": rows, "length": length, "inner": inner}
-        g.dispatch(
-            "softmax/invocation_row", g.grid_1d(rows, 64), {"x": x, "out": out}, params, template=template
-        )
+        g.dispatch("softmax/invocation_row", g.grid_1d(rows, 64), {"x": x, "out": out}, params, template=template)

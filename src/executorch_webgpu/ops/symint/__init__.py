@@ -38,9 +38,7 @@ def select_as_symint(g: Planner, x: Tensor, dim: int, index: int, out: SymInt) -
     axis = normalize_dim(dim, x.rank)
     g.check(0 <= axis < x.rank, f"select_as_symint: {x} has no dimension {dim}")
     position = normalize_dim(index, x.dims[axis])
-    g.check(
-        0 <= position < x.dims[axis], f"select_as_symint: {x} has no element {index} along dimension {dim}"
-    )
+    g.check(0 <= position < x.dims[axis], f"select_as_symint: {x} has no element {index} along dimension {dim}")
     g.check(math.prod(x.dims) > 0, f"select_as_symint: {x} is empty")
     g.set(out, g.host_element(x, position * row_major_strides(x.dims)[axis]))
 

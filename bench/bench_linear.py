@@ -1,0 +1,140 @@
+"""Time of linear layers: python -m bench.bench_linear [--rows 1] [--set wide] [--float] [--route NAME]
+
+Prints a line per layer: microseconds a call, GB/s of weights and scales, the share of the rate at which this
+adapter reads memory in the same run, and GFLOP/s; for SmolLM2 also the time of all linear layers of one step.
+A pass makes up to ``CALLS`` calls, each with weights of its own, as the layers of a model have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from executorch_webgpu.gpu.buffers import create
+from executorch_webgpu.gpu.device import Device, open_device
+from executorch_webgpu.gpu.kernel import Kernels
+from executorch_webgpu.graph.execute import Command
+from tests.ops.harness import Const, In, OpProgram, Out
+from tests.ops.test_linear_q4 import Layer, rows
+
+COLD_BYTES = 64 << 20  # more than most caches hold
+CALLS = 30
+REPEATS = 20
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A layer of ``n`` output and ``k`` input features, and how often a model runs it for one token."""
+
+    n: int
+    k: int
+    calls: int = 1
+
+
+SETS = {
+    "smollm2": [
+        Shape(576, 576, 60),
+        Shape(192, 576, 60),
+        Shape(1536, 576, 60),
+        Shape(576, 1536, 30),
+        Shape(49152, 576, 1),
+    ],
+    "wide": [Shape(8192, 2048), Shape(128256, 2048)],
+}
+
+
+def seconds(device: Device, commands: Sequence[Command]) -> float:
+    """Median time of one pass over ``commands``, from submission to completion."""
+    taken = []
+    for _ in range(REPEATS + 1):
+        encoder = device.encoder()
+        work = encoder.begin_compute_pass()
+        for command in commands:
+            work.set_pipeline(command.pipeline)
+            work.set_bind_group(0, command.bind_group)
+            work.dispatch_workgroups(*command.grid)
+        work.end()
+        buffer = encoder.finish()
+        start = time.perf_counter()
+        device.submit([buffer])
+        device.wait()
+        taken.append(time.perf_counter() - start)
+    return median(taken[1:])  # drivers compile at the first dispatch
+
+
+def read_rate(device: Device) -> float:
+    """Bytes a second of a kernel that only reads."""
+    invocations, loads = 65536, COLD_BYTES // 16 // 65536
+    kernels = Kernels(device, [Path(__file__).parent])
+    pipeline = kernels.pipeline("read", overrides={"loads": loads})
+    x, out = create(device, COLD_BYTES, "x"), create(device, invocations * 16, "out")
+    group = kernels.bind_group(pipeline, {"x": (x, 0, x.size), "out": (out, 0, out.size)})
+    taken = seconds(device, [Command(pipeline.raw, group, (invocations // 64, 1, 1))])
+    x.destroy()
+    out.destroy()
+    return COLD_BYTES / taken
+
+
+def program(device: Device, shape: Shape, m: int, route: str | None, is_float: bool) -> OpProgram:
+    if not is_float:
+        return Layer.random(shape.n, shape.k, 32).program(device, m, route)
+    weight = rows(shape.n, shape.k)
+    routes = {"linear": route} if route else {}
+    args = [In((m, shape.k)), Const(weight), None]
+    return OpProgram(device, "aten.linear.default", args, Out((m, shape.n)), routes=routes)
+
+
+def weight_bytes(shape: Shape, is_float: bool) -> int:
+    """Bytes that one call must read: 4-bit weights with a float32 scale for each 32, or float32 weights."""
+    return shape.n * shape.k * 4 if is_float else shape.n * (shape.k // 2 + shape.k // 32 * 4)
+
+
+def bench(device: Device, shape: Shape, m: int, route: str | None, is_float: bool) -> tuple[float, str]:
+    """Seconds a call, and the route."""
+    copies = max(1, min(CALLS, COLD_BYTES // weight_bytes(shape, is_float)))
+    programs = [program(device, shape, m, route, is_float) for _ in range(copies)]
+    try:
+        for one in programs:
+            one.run([np.zeros((m, shape.k), np.float32)])
+        taken = seconds(device, [c for one in programs for c in one.executor._commands[0]])
+        return taken / copies, str(programs[0].executor.plans.plans[0].route)
+    finally:
+        for one in programs:
+            one.executor.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", help="wgpu or dawn")
+    parser.add_argument("--adapter", help="index or a part of the name")
+    parser.add_argument("--rows", type=int, default=1, help="rows of x: 1 is decode")
+    parser.add_argument("--set", choices=SETS, default="smollm2")
+    parser.add_argument("--float", action="store_true", help="float32 weights instead of 4-bit ones")
+    parser.add_argument("--route", help="force a route")
+    args = parser.parse_args()
+    with open_device(args.engine, args.adapter) as device:
+        ceiling = read_rate(device)
+        print(f"{device.info.name}: reads {ceiling / 1e9:.2f} GB/s")
+        print(f"{'n':>7}{'k':>6}{'route':>9}{'us':>11}{'GB/s':>9}{'of read':>9}{'GFLOP/s':>9}")
+        total = 0.0
+        for shape in SETS[args.set]:
+            taken, route = bench(device, shape, args.rows, args.route, args.float)
+            rate = weight_bytes(shape, args.float) / taken
+            flops = 2 * args.rows * shape.n * shape.k / taken
+            total += taken * shape.calls
+            print(
+                f"{shape.n:>7}{shape.k:>6}{route:>9}{taken * 1e6:>11.1f}{rate / 1e9:>9.3f}"
+                f"{rate / ceiling:>9.2f}{flops / 1e9:>9.2f}"
+            )
+        if args.set == "smollm2":
+            print(f"all linear layers of one step of {args.rows}: {total * 1e3:.1f} ms")
+
+
+if __name__ == "__main__":
+    main()

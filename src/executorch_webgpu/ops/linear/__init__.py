@@ -1,0 +1,184 @@
+"""Matrix products in float32: linear layers, mm, addmm and bmm.
+
+``linear`` has the routes of its 4-bit kin: ``columns`` for adapters that are CPUs, ``gemv`` for few rows, and
+``gemm``, which also runs the others.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..plan import Planner
+from ..registry import op
+from ..shapes import broadcast, broadcast_strides, ceil_div
+from ..values import Dims, Tensor
+
+GEMV_ROWS = 4  # from more rows on, gemm reads the weights less often
+_TILE = 64  # of gemm, both ways
+_COLUMNS = 8  # of one invocation of the columns route, eight of which are a workgroup
+
+
+def linear_reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    out = x @ weight.T
+    return out if bias is None else out + bias[: len(weight)]
+
+
+@op("aten.linear.default", reference=linear_reference)
+def linear(g: Planner, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    """``out`` [..., N] = ``x`` [..., K] times the transpose of ``weight`` [N, K], plus ``bias`` [N]; f32."""
+    _check_floats(g, "linear", x, weight, bias, out)
+    g.check(
+        x.rank >= 1 and weight.rank == 2 and x.dims[-1] == weight.dims[1],
+        f"linear: the last dimension of {x} must be that of the matrix {weight}",
+    )
+    n = weight.dims[0]
+    m = math.prod(x.dims[:-1])
+    g.check(bias is None or bias.numel >= n, f"linear: bias {bias} must hold {n} elements")
+    g.resize(out, (*x.dims[:-1], n))
+    routes = _linear_routes(m, g.features.cpu)
+    if m > 1:
+        _linear_by(g, _linear_routes(1, g.features.cpu)[0], 1, x, weight, bias, out, prepare=True)
+    route = g.choose("linear", dict.fromkeys(routes, True))
+    _linear_by(g, route, m, x, weight, bias, out)
+
+
+def _linear_routes(m: int, cpu: bool) -> list[str]:
+    """The routes for ``m`` rows, the preferred one first."""
+    if cpu:
+        return ["columns", "gemv", "gemm"]
+    return ["gemv", "gemm", "columns"] if m <= GEMV_ROWS else ["gemm", "gemv", "columns"]
+
+
+def _linear_by(
+    g: Planner,
+    route: str,
+    m: int,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    out: Tensor,
+    prepare: bool = False,
+) -> None:
+    n, k = weight.dims
+    if route == "gemm":
+        _gemm(g, (1, m, n, k), x, weight, out, bias, (0, 1), transposed=True)
+        return
+    quads = k % 4 == 0
+    template: dict[str, Any] = {"element": "vec4<f32>" if quads else "f32", "bias": bias is not None}
+    rows, columns = 1, 4
+    if route == "columns":
+        rows, columns = (1 if m == 1 else 4), 8 * _COLUMNS
+        template |= {"rows": rows, "columns": _COLUMNS}
+    if prepare:
+        g.prepare(f"linear/{route}", template=template)
+        return
+    column_tiles = ceil_div(n, columns)
+    bindings = {"a": x, "b": weight, "out": out}
+    g.dispatch(
+        f"linear/{route}",
+        g.grid_1d(ceil_div(m, rows) * column_tiles, 1),
+        bindings if bias is None else bindings | {"bias": bias},
+        {"m": m, "n": n, "units": k // 4 if quads else k, "bias_column": 1, "column_tiles": column_tiles},
+        template=template,
+    )
+
+
+def mm_reference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a @ b
+
+
+@op("aten.mm.default", reference=mm_reference)
+def mm(g: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
+    """``out`` [M, N] = ``a`` [M, K] x ``b`` [K, N]; float32."""
+    _check_floats(g, "mm", a, b, out)
+    g.check(
+        a.rank == b.rank == 2 and a.dims[1] == b.dims[0],
+        f"mm: {a} and {b} must be matrices [M, K] and [K, N]",
+    )
+    (m, k), n = a.dims, b.dims[1]
+    g.resize(out, (m, n))
+    _gemm(g, (1, m, n, k), a, b, out)
+
+
+@op("aten.bmm.default", reference=mm_reference)
+def bmm(g: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
+    """``out`` [B, M, N] = ``a`` [B, M, K] x ``b`` [B, K, N]; float32."""
+    _check_floats(g, "bmm", a, b, out)
+    g.check(
+        a.rank == b.rank == 3 and a.dims[0] == b.dims[0] and a.dims[2] == b.dims[1],
+        f"bmm: {a} and {b} must be [B, M, K] and [B, K, N]",
+    )
+    (batches, m, k), n = a.dims, b.dims[2]
+    g.resize(out, (batches, m, n))
+    _gemm(g, (batches, m, n, k), a, b, out)
+
+
+def addmm_reference(bias: np.ndarray, a: np.ndarray, b: np.ndarray, beta: float, alpha: float) -> np.ndarray:
+    product = alpha * (a @ b)
+    return product if beta == 0 else product + beta * bias
+
+
+@op("aten.addmm.default", reference=addmm_reference)
+def addmm(g: Planner, bias: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float, out: Tensor) -> None:
+    """``out`` [M, N] = ``beta`` * ``bias`` + ``alpha`` * ``a`` [M, K] x ``b`` [K, N]; float32.
+
+    ``bias`` broadcasts to [M, N]; with ``beta`` 0 it is not read, whatever it holds.
+    """
+    _check_floats(g, "addmm", bias, a, b, out)
+    g.check(
+        a.rank == b.rank == 2 and a.dims[1] == b.dims[0],
+        f"addmm: {a} and {b} must be matrices [M, K] and [K, N]",
+    )
+    (m, k), n = a.dims, b.dims[1]
+    g.check(
+        bias.rank <= 2 and broadcast(bias.dims, (m, n)) == (m, n),
+        f"addmm: bias {bias} does not broadcast to [{m}, {n}]",
+    )
+    g.resize(out, (m, n))
+    strides = broadcast_strides(bias.dims, (m, n))
+    _gemm(g, (1, m, n, k), a, b, out, bias if beta != 0 else None, strides, alpha=alpha, beta=beta)
+
+
+def _check_floats(g: Planner, name: str, *tensors: Tensor | None) -> None:
+    given = [t for t in tensors if t is not None]
+    g.check(all(t.dtype == "float32" for t in given), f"{name} takes float32 tensors, not {given}")
+
+
+def _gemm(
+    g: Planner,
+    sizes: tuple[int, int, int, int],
+    a: Tensor,
+    b: Tensor,
+    out: Tensor,
+    bias: Tensor | None = None,
+    bias_strides: Dims = (0, 0),
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transposed: bool = False,
+) -> None:
+    """``sizes``: batches, M, N, K. ``transposed``: ``b`` is [N, K], not [K, N]."""
+    batches, m, n, k = sizes
+    column_tiles = ceil_div(n, _TILE)
+    x, y, _ = g.grid_1d(ceil_div(m, _TILE) * column_tiles, 1)
+    bindings = {"a": a, "b": b, "out": out}
+    g.dispatch(
+        "linear/gemm",
+        (x, y, min(batches, g.limits.max_workgroups)),
+        bindings if bias is None else bindings | {"bias": bias},
+        {
+            "m": m,
+            "n": n,
+            "k": k,
+            "alpha": alpha,
+            "beta": beta,
+            "bias_row": bias_strides[0],
+            "bias_column": bias_strides[1],
+            "column_tiles": column_tiles,
+            "batches": batches,
+        },
+        template={"transposed": transposed, "bias": bias is not None},
+    )

@@ -1,0 +1,386 @@
+"""Small calls of every operator: what a test needs that holds for all of them.
+
+A sample is one call with arguments as ``OpProgram`` takes them, and inputs for it at two sizes. Operators of one
+signature share a builder; together the samples reach every variant of every kernel.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from executorch_webgpu.format import vkgraph as vk
+from executorch_webgpu.ops.elementwise.binary import BINARY, BITWISE, DIVISIONS, WITH_ALPHA
+from executorch_webgpu.ops.elementwise.unary import FLOAT, GELU, PLAIN, WITH_SCALAR, WITH_TWO_SCALARS
+from executorch_webgpu.ops.symint import BINARY as SYMINT_BINARY
+from executorch_webgpu.ops.values import ELEMENT_TYPES
+from tests.graph_builder import GraphBuilder, Ref
+
+from .harness import Const, In, Mutable, Out, Sym
+
+Dims = tuple[int, ...]
+Outs = Out | list[Out]
+SYMINT = Out(dtype="symint")
+
+
+@dataclass(frozen=True)
+class Input(In):
+    """An input with smaller dims for the second step (by default the same), and the range of its elements."""
+
+    live: Dims | None = None
+    low: float = -2
+    high: float = 2
+
+
+@dataclass(frozen=True)
+class Position(Sym):
+    """A live integer: its value in the step at maximum dims, and in the one at smaller dims."""
+
+    full: int = 0
+    live: int = 0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One call. ``options`` are those of ``Planning``, such as a forced route."""
+
+    op: str
+    args: list[Any]
+    out: Outs
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """For the names of tests."""
+        kinds = [a.dtype for a in self.args if isinstance(a, Input) and a.dtype != "float32"]
+        return "-".join([self.op, *kinds, *self.options.get("routes", {}).values()])
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the second step differs in its sizes or positions."""
+        return any(
+            (isinstance(a, Input) and a.live not in (None, a.max_dims))
+            or (isinstance(a, Position) and a.live != a.full)
+            for a in flat(self.args)
+        )
+
+    @property
+    def tolerance(self) -> dict[str, float]:
+        outs = self.out if isinstance(self.out, list) else [self.out]
+        half = any(o.dtype == "float16" for o in outs)
+        return {"absolute": 2e-3, "relative": 2e-3} if half else {}
+
+    def inputs(self, live: bool, seed: int = 0) -> list[np.ndarray | int]:
+        """Random inputs at maximum or at live dims, in the order of the arguments."""
+        rng = np.random.default_rng(seed)
+        found: list[np.ndarray | int] = []
+        for arg in flat(self.args):
+            if isinstance(arg, Position):
+                found.append(arg.live if live else arg.full)
+            elif isinstance(arg, Input):
+                dims = arg.live if live and arg.live is not None else arg.max_dims
+                found.append(numbers(rng, dims, arg.dtype, arg.low, arg.high))
+        return found
+
+    def graph(self) -> vk.VkGraph:
+        """The call as a whole delegate."""
+        return call_graph(self.op, self.args, self.out)
+
+
+def flat(args: Sequence[Any]) -> Iterator[Any]:
+    for arg in args:
+        if isinstance(arg, list):
+            yield from flat(arg)
+        else:
+            yield arg
+
+
+def numbers(rng: np.random.Generator, dims: Sequence[int], dtype: str, low: float, high: float) -> np.ndarray:
+    """Random elements as they lie in a device buffer; unsigned ones and bools are not negative."""
+    layout = ELEMENT_TYPES[dtype].numpy
+    if layout.kind == "f":
+        return rng.uniform(low, high, dims).astype(layout)
+    low, high = max(low, 0) if layout.kind == "u" else low, min(high, 1) if dtype == "bool" else high
+    return rng.integers(int(low), int(high), dims, endpoint=True).astype(layout)
+
+
+def call_graph(op: str, args: Sequence[Any], out: Any) -> vk.VkGraph:
+    """A delegate of one call; anything may stand for an argument, and for the output too."""
+    build = GraphBuilder()
+    ids = [_value(build, a) for a in args]
+    outs = out if isinstance(out, list) else [out]
+    results = [_value(build, o) for o in outs]
+    build.call(op, *ids, results if isinstance(out, list) else results[0])
+    build.output(*(r for r in results if isinstance(r, Ref)))
+    return build.build()
+
+
+def _value(build: GraphBuilder, arg: Any) -> Any:
+    match arg:
+        case In():
+            return build.input(arg.max_dims, arg.dtype)
+        case Out():
+            return build.symint() if arg.dtype == "symint" else build.tensor(arg.max_dims, arg.dtype)
+        case Const() | Mutable():
+            return build.constant(arg.array)
+        case Sym():
+            return build.live()
+        case list():
+            return [_value(build, a) for a in arg]
+        case _:
+            return arg
+
+
+_rng = np.random.default_rng(0)
+
+
+def _const(*dims: int, dtype: str = "float32", low: float = -2, high: float = 2) -> Const:
+    return Const(numbers(_rng, dims, dtype, low, high))
+
+
+def _rows(rows: int, live: int, *rest: int, **more: Any) -> Input:
+    """An input [rows, rest...] whose first dimension shrinks."""
+    return Input((rows, *rest), live=(live, *rest), **more)
+
+
+# -- elementwise ----------------------------------------------------------------------------------------------------
+
+DTYPES = tuple(ELEMENT_TYPES)
+POSITIVE = ("sqrt", "log10")
+TO_BOOL = ("eq.", "ne.", "lt.", "le.", "gt.", "ge.", "logical_")
+
+
+def _result(op: str, dtype: str) -> str:
+    if any(name in op for name in TO_BOOL):
+        return "bool"
+    return "float32" if op in ("aten.div.Tensor", "aten.div.Scalar") and dtype == "int32" else dtype
+
+
+def _unary(op: str, *scalars: Any, dtype: str = "float32", out: str | None = None) -> Sample:
+    low = 0.05 if any(name in op for name in POSITIVE) or out == "uint8" else -4
+    x = _rows(7, 3, 13, dtype=dtype, low=low, high=4)
+    return Sample(op, [x, *scalars], Out((7, 13), out or _result(op, dtype)))
+
+
+def _binary(op: str, *scalars: Any, dtype: str = "float32", other: str | None = None) -> Iterator[Sample]:
+    """With equal dims; broadcast; and with dims that are equal only while they are live."""
+    for a, b in (((7, 13), (7, 13)), ((7, 13), (1, 13)), ((5, 1, 13), (3, 1))):
+        dims = np.broadcast_shapes(a, b)
+        low = 0.1 if "pow" in op else 1 if dtype == "int32" else -2
+        left = Input(a, dtype, live=(1, 13) if a == (7, 13) else a, low=low)
+        right = Input(b, other or dtype, live=(1, 13) if b == (7, 13) else b, low=low, high=3)
+        yield Sample(op, [left, right, *scalars], Out(dims, _result(op, dtype)))
+
+
+def elementwise() -> Iterator[Sample]:
+    for op in (*FLOAT, *PLAIN):
+        yield _unary(op)
+    for op, dtype in itertools.product(("aten.abs.default", "aten.relu.default"), DTYPES):
+        yield _unary(op, dtype=dtype)
+    yield _unary("aten.sigmoid.default", dtype="float16")
+    yield _unary("aten.exp.default", dtype="int32", out="float32")
+    for op, row in ((op, row) for row in (WITH_SCALAR, WITH_TWO_SCALARS) for op in row):
+        count = 1 if row is WITH_SCALAR else 2
+        yield _unary(op, *[0.5, -3.0][:count])
+        yield _unary(op, *[2, -3][:count], dtype="int32")
+    for op in ("aten.clamp.default", "aten.hardtanh.default"):
+        yield _unary(op, -1.0, 1.5)
+        yield _unary(op, None, 1, dtype="int32")
+    for approximate in GELU:
+        yield _unary("aten.gelu.default", approximate)
+    yield _unary("aten.pow.Tensor_Scalar", 2)
+    yield _unary("aten.pow.Tensor_Scalar", 3.0)
+    for dtype in ("int32", "uint8", "int8"):
+        yield _unary("aten.bitwise_not.default", dtype=dtype)
+    yield from itertools.chain.from_iterable(_binary(op) for op in BINARY)
+    yield from itertools.chain.from_iterable(_binary(op, dtype="int32") for op in (*BITWISE, "aten.div.Tensor"))
+    yield from itertools.chain.from_iterable(_binary(op, 2.5) for op in WITH_ALPHA)
+    for mode, dtype in itertools.product(DIVISIONS, ("float32", "int32")):
+        if (mode, dtype) != (None, "int32"):  # is div.Tensor
+            yield from _binary("aten.div.Tensor_mode", mode, dtype=dtype)
+    yield from _binary("aten.pow.Tensor_Tensor")
+    for dtype in DTYPES[1:]:
+        yield from _binary("aten.mul.Tensor", dtype=dtype)
+    yield from _binary("aten.lt.Tensor", dtype="int32", other="float32")
+    for cast in ("dim_order_ops._to_dim_order_copy.default", "aten._to_copy.default"):
+        for dtype, out in itertools.product(DTYPES, DTYPES):
+            yield _unary(cast, *[None] * 6, dtype=dtype, out=out)
+
+
+# -- reindexing -----------------------------------------------------------------------------------------------------
+
+
+def _moves(x: Input, op: str, *args: Any, out: Dims | list[Dims]) -> Sample:
+    outs = [Out(o, x.dtype) for o in out] if isinstance(out, list) else Out(out, x.dtype)
+    return Sample(op, [x, *args], outs)
+
+
+def same_order() -> Iterator[Sample]:
+    x = _rows(8, 4, 6)
+    for op, args in {
+        "aten.clone.default": [None],
+        "aten.alias_copy.default": [],
+        "dim_order_ops._clone_dim_order.default": [False, [0, 1]],
+    }.items():
+        yield _moves(x, op, *args, out=(8, 6))
+    yield _moves(x, "aten.view_copy.default", [-1, 2, 3], out=(8, 2, 3))
+    yield _moves(x, "aten.view_copy.default", [Position(full=8, live=4), 6], out=(8, 6))
+    yield _moves(x, "aten.unsqueeze_copy.default", -2, out=(8, 1, 6))
+    thin = _rows(8, 4, 1, 3)
+    yield _moves(thin, "aten.squeeze_copy.default", out=(8, 3))
+    yield _moves(thin, "aten.squeeze_copy.dim", 1, out=(8, 3))
+    yield _moves(thin, "aten.squeeze_copy.dims", [0, 1], out=(8, 3))
+    yield Sample("et_vk.prepack.default", [_const(3, 5)], Out((3, 5)))
+
+
+def reindex() -> Iterator[Sample]:
+    # An innermost dimension of 8 floats moves in vec4s, one of 3 in words, and 3 bytes in parts of words.
+    for inner, dtype in ((8, "float32"), (3, "float32"), (3, "uint8"), (3, "float16")):
+        x = _rows(11, 7, inner, dtype=dtype)
+        yield _moves(x, "aten.slice_copy.Tensor", 0, 1, -1, 2, out=(5, inner))
+        yield _moves(x, "aten.slice_copy.Tensor", 0, Position(full=2, live=5), None, 1, out=(11, inner))
+        yield _moves(x, "aten.select_copy.int", 0, -1, out=(inner,))
+        yield _moves(x, "aten.select_copy.int", 0, Position(full=9, live=3), out=(inner,))
+    x = _rows(5, 2, 6)
+    yield _moves(x, "aten.split_with_sizes_copy.default", [1, 5], 1, out=[(5, 1), (5, 5)])
+    yield _moves(x, "aten.unfold_copy.default", 1, 3, 2, out=(5, 2, 3))
+    for op in ("aten.permute_copy.default", "aten.permute.default"):
+        yield _moves(_rows(5, 2, 3, 4), op, [2, 0, 1], out=(4, 5, 3))
+    yield _moves(x, "aten.transpose_copy.int", 0, -1, out=(6, 5))
+    yield _moves(x, "aten.t_copy.default", out=(6, 5))
+    yield _moves(x, "aten.flip.default", [0, 1], out=(5, 6))
+    yield _moves(_rows(3, 1, 8, 2, 5), "aten.pixel_shuffle.default", 2, out=(3, 2, 4, 10))
+    yield _moves(_rows(5, 2, 1), "aten.expand_copy.default", [3, -1, 4], False, out=(3, 5, 4))
+    yield _moves(x, "aten.repeat.default", [2, 1, 3], out=(2, 5, 18))
+    yield Sample("aten.cat.default", [[x, _const(3, 6)], 0], Out((8, 6)))
+
+
+# -- live integers --------------------------------------------------------------------------------------------------
+
+
+def symints() -> Iterator[Sample]:
+    for op in ("sym_size.int", "aten.sym_size.int"):
+        yield Sample(op, [_rows(7, 4, 3), 0], SYMINT)
+    yield Sample("et_vk.select_as_symint.default", [Input((2,), "int32", low=-9, high=9), 0, -1], SYMINT)
+    for op in SYMINT_BINARY:
+        yield Sample(op, [Position(full=17, live=-9), Position(full=5, live=4)], SYMINT)
+        yield Sample(op, [Position(full=17, live=-9), 4], SYMINT)
+    yield Sample("neg", [Position(full=3, live=-5)], SYMINT)
+
+
+# -- tables and matrices --------------------------------------------------------------------------------------------
+
+
+def embedding() -> Iterator[Sample]:
+    indices = Input((1, 5), "int32", live=(1, 2), low=0, high=10)
+    for width in (8, 3):
+        args = [_const(11, width), indices, -1, False, False]
+        yield Sample("aten.embedding.default", args, Out((1, 5, width)))
+    for low_first in (True, False):
+        weight, scales = _const(11, 8, dtype="uint8", low=0, high=255), _const(11, 2, low=0.01, high=0.1)
+        args = [weight, scales, 8, indices, low_first]
+        yield Sample("et_vk.embedding_q4gsw.default", args, Out((1, 5, 16)))
+
+
+def _routed(family: str, routes: Sequence[str], op: str, args: list[Any], out: Outs) -> Iterator[Sample]:
+    """The call by the planner's own choice of route, and by each route."""
+    yield Sample(op, args, out)
+    for route in routes:
+        yield Sample(op, args, out, {"routes": {family: route}})
+
+
+LINEAR_ROUTES = ("columns", "gemv", "gemm")
+
+
+def linear() -> Iterator[Sample]:
+    for k, bias in itertools.product((36, 13), (None, _const(21))):
+        args = [_rows(7, 1, k), _const(21, k), bias]
+        yield from _routed("linear", LINEAR_ROUTES, "aten.linear.default", args, Out((7, 21)))
+    yield Sample("aten.mm.default", [_rows(7, 3, 36), _const(36, 21)], Out((7, 21)))
+    batched = Input((2, 7, 13), live=(2, 3, 13)), Input((2, 13, 5))
+    yield Sample("aten.bmm.default", [*batched], Out((2, 7, 5)))
+    for bias, beta in ((_const(21), 0.5), (_const(7, 1), 2.0), (_const(21), 0.0)):
+        rows = 7 if len(bias.array.shape) == 2 else 3
+        args = [bias, _rows(7, rows, 13), _const(13, 21), beta, 1.5]
+        yield Sample("aten.addmm.default", args, Out((7, 21)))
+
+
+def linear_q4() -> Iterator[Sample]:
+    # (K, bytes a row, group, N): whole blocks of 32 weights, 8 at a time, rows that end early, a wide layer.
+    for k, row, group, n in ((64, 32, 32, 21), (40, 20, 8, 6), (33, 20, 64, 6), (32, 16, 32, 515)):
+        weights = _const(n, row, dtype="uint8", low=0, high=255)
+        scales = _const(-(-k // group), -(-n // 4) * 4, low=0.01, high=0.1)
+        for bias in (None, _const(n)):
+            args = [_rows(7, 1, k), weights, scales, group, bias]
+            yield from _routed("linear_q4gsw", LINEAR_ROUTES, "et_vk.linear_q4gsw.default", args, Out((7, n)))
+
+
+def norms() -> Iterator[Sample]:
+    x = _rows(7, 2, 67)
+    yield Sample("et_vk.rms_norm.default", [x, _const(67), 1e-5], Out((7, 67)))
+    for weight, bias in itertools.product((None, _const(67)), (None, _const(67))):
+        outs = [Out((7, 67)), Out((7, 1)), Out((7, 1))]
+        yield Sample("aten.native_layer_norm.default", [x, [67], weight, bias, 1e-5], outs)
+
+
+def softmax() -> Iterator[Sample]:
+    for op, dim in itertools.product(
+        ("aten._softmax.default", "aten.softmax.int", "aten._log_softmax.default"), (-1, 0)
+    ):
+        yield Sample(op, [_rows(7, 3, 67), dim, False], Out((7, 67)))
+    args = [_rows(7, 3, 67), -1, False]
+    yield Sample("aten._softmax.default", args, Out((7, 67)), {"routes": {"softmax": "invocation_row"}})
+
+
+# -- attention ------------------------------------------------------------------------------------------------------
+
+
+def _tokens(heads: int, head_dim: int, most: int = 11, live: int = 1) -> Input:
+    return Input((1, most, heads, head_dim), live=(1, live, heads, head_dim))
+
+
+def rope() -> Iterator[Sample]:
+    heads, outs = [_tokens(4, 8), _tokens(2, 8)], [Out((1, 11, 4, 8)), Out((1, 11, 2, 8))]
+    yield Sample("et_vk.apply_rotary_emb.default", [*heads, _const(11, 4), _const(11, 4)], outs)
+    for rotary_dim, position in ((8, Position(full=3, live=13)), (4, 2)):
+        args = [*heads, _const(20, rotary_dim), _const(20, rotary_dim), position]
+        yield Sample("et_vk.apply_rotary_emb_hf.default", args, outs)
+    x = Input((3, 5, 6), live=(1, 5, 6))
+    yield Sample("et_vk.apply_rotary_emb_interleaved.default", [x, _const(5, 6)], Out((3, 5, 6)))
+
+
+def attention() -> Iterator[Sample]:
+    ops = ("llama.sdpa_with_kv_cache.default", "sdpa_with_kv_cache.default")
+    for op, (heads, kv_heads, head_dim), position in itertools.product(
+        ops, ((6, 2, 8), (1, 1, 4)), (Position(full=5, live=16), 2)
+    ):
+        query, key = _tokens(heads, head_dim), _tokens(kv_heads, head_dim)
+        caches = [Mutable(_const(1, 23, kv_heads, head_dim).array) for _ in "kv"]
+        args = [query, key, key, *caches, position, 1, None, 0.0, True, None]
+        yield Sample(op, args, Out(query.max_dims))
+        yield Sample(op, args, Out(query.max_dims), {"routes": {"sdpa_with_kv_cache": "materialized"}})
+        # The scores of three tokens at a time.
+        yield Sample(op, args, Out(query.max_dims), {"scratch_bytes": 4 * heads * 24 * 3})
+    for op, head_dim in itertools.product(("llama.update_cache.default", "update_cache.default"), (8, 3)):
+        cache = Mutable(_const(1, 23, 1, head_dim).array)
+        args = [_tokens(1, head_dim), cache, Position(full=5, live=22)]
+        yield Sample(op, args, Out((1,)))
+
+
+FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
+    elementwise,
+    same_order,
+    reindex,
+    symints,
+    embedding,
+    linear,
+    linear_q4,
+    norms,
+    softmax,
+    rope,
+    attention,
+)
+SAMPLES = [sample for family in FAMILIES for sample in family()]
