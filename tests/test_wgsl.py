@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.capabilities import Features, Limits
+from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.kernel import DEFAULT_ROOTS, render
 from executorch_webgpu.gpu.wgsl import KernelSource, strip_comments
 from executorch_webgpu.graph.build import build_graph

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from .errors import InvalidInputError
-
-HostValue = np.ndarray | int | float | bool | str | list[float] | list[bool] | None
+from .format import program_schema as schema
+from .format import values as plain
+from .portable.memory import HostValue, dtype_name
 
 
 def is_torch(value: object) -> bool:
@@ -59,3 +60,44 @@ def to_device_array(array: np.ndarray, dtype: np.dtype, what: str) -> np.ndarray
         if low < -(2**31) or high >= 2**31:
             raise InvalidInputError(f"{what} holds {low if low < -(2**31) else high}, which 32 bits cannot hold")
     return np.ascontiguousarray(array, dtype)
+
+
+def owned(value: HostValue) -> HostValue:
+    """A value that the next call does not change: arrays that lie in the method's memory are copied."""
+    return value.copy() if isinstance(value, np.ndarray) and value.base is not None else value
+
+
+def checked_input(described: schema.ProgramValue, value: HostValue, what: str) -> HostValue:
+    """The value, if it is what the program takes there; InvalidInputError otherwise."""
+    match described:
+        case schema.Tensor():
+            return _checked_tensor(described, value, what)
+        case plain.Int() if isinstance(value, int | np.integer) and not isinstance(value, bool):
+            return int(value)
+        case plain.Bool() if isinstance(value, bool | np.bool_):
+            return bool(value)
+        case plain.Double() if isinstance(value, float | int | np.floating):
+            return float(value)
+        case plain.String() if isinstance(value, str):
+            return value
+        case plain.Null() if value is None:
+            return value
+    raise InvalidInputError(f"{what} is {value!r}, but the program takes a plain {type(described).__name__} there")
+
+
+def _checked_tensor(described: schema.Tensor, value: HostValue, what: str) -> np.ndarray:
+    dtype = dtype_name(described)
+    if not isinstance(value, np.ndarray):
+        raise InvalidInputError(f"{what} must be a {dtype} tensor, not {value!r}")
+    if value.dtype != np.dtype(dtype):
+        raise InvalidInputError(f"{what} has dtype {value.dtype}, but the program takes {dtype}")
+    static = described.shape_dynamism is schema.ShapeDynamism.STATIC
+    fits = len(value.shape) == len(described.sizes) and all(
+        d == m if static else 0 < d <= m for d, m in zip(value.shape, described.sizes, strict=True)
+    )
+    if not fits:
+        bound = "" if static else "at most "
+        raise InvalidInputError(
+            f"{what} has shape {list(value.shape)}, but the program takes {bound}{list(described.sizes)}"
+        )
+    return value

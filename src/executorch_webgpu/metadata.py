@@ -18,20 +18,9 @@ from .graph.memory import Kind, plan_memory
 from .ops.plan import Planning
 from .ops.registry import find
 from .portable import host_kernel
+from .portable.memory import dtype_name
 
 DELEGATE_ID = "VulkanBackend"
-
-_DTYPE_NAMES = {
-    schema.ScalarType.BYTE: "uint8",
-    schema.ScalarType.CHAR: "int8",
-    schema.ScalarType.SHORT: "int16",
-    schema.ScalarType.INT: "int32",
-    schema.ScalarType.LONG: "int64",
-    schema.ScalarType.HALF: "float16",
-    schema.ScalarType.FLOAT: "float32",
-    schema.ScalarType.DOUBLE: "float64",
-    schema.ScalarType.BOOL: "bool",
-}
 
 
 @dataclass(frozen=True)
@@ -96,11 +85,6 @@ class ProgramReport:
 
     methods: tuple[MethodReport, ...]
     file_bytes: int
-
-
-def dtype_name(tensor: schema.Tensor) -> str:
-    """The NumPy name of a tensor's dtype, or the schema's name for what NumPy has none for."""
-    return _DTYPE_NAMES.get(tensor.scalar_type, tensor.scalar_type.name.lower())
 
 
 def method_metadata(file: ProgramFile, plan: schema.ExecutionPlan) -> MethodMetadata:

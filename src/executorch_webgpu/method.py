@@ -18,11 +18,12 @@ from .format.vkgraph import read_vkgraph
 from .graph.build import build_graph
 from .graph.constants import ConstantPool
 from .graph.execute import GraphExecutor
-from .interchange import HostValue, to_caller, to_device_array, to_host
-from .metadata import MethodMetadata, dtype_name, kernel_arity, method_metadata
+from .interchange import checked_input, owned, to_caller, to_device_array, to_host
+from .metadata import MethodMetadata, kernel_arity, method_metadata, operator_name
 from .ops.plan import Planning
 from .ops.values import SymInt, Tensor
 from .portable import Kernel, host_kernel
+from .portable.memory import HostMemory, HostValue
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,10 @@ class Method:
                 self._executors.append(GraphExecutor(graph, pool, planning, profile=options.profile))
             self._check_calls()
             self._kernels = [_kernel_of(plan, operator_index) for operator_index in range(len(plan.operators))]
-            self._initial = [_initial_value(file, boxed.value) for boxed in plan.values]
+            self._memory = HostMemory(file, plan)
         except BaseException:
             self.close()
             raise
-        self._state = self._initial_state()
 
     @property
     def metadata(self) -> MethodMetadata:
@@ -93,16 +93,13 @@ class Method:
         if self._closed:
             raise ClosedError("this method is closed; load it again")
         given = self._checked(inputs)
-        values = [*self._initial]
-        for index, value in self._state.items():
-            values[index] = value
+        memory = self._memory
+        memory.begin()
         for index, value in zip(self._plan.inputs, given, strict=True):
-            values[index] = value
+            memory.store(index, value)
         for chain in self._plan.chains:
-            self._run(chain, values)
-        for index in self._state:
-            self._state[index] = values[index]
-        return to_caller([values[i] for i in self._plan.outputs], inputs)
+            self._run(chain)
+        return to_caller([owned(memory.values[i]) for i in self._plan.outputs], inputs)
 
     def reset(self) -> None:
         """Put all state, such as KV caches, back to what the program states."""
@@ -110,7 +107,7 @@ class Method:
             raise ClosedError("this method is closed; load it again")
         for executor in self._executors:
             executor.reset()
-        self._state = self._initial_state()
+        self._memory.reset()
 
     def profile(self) -> list[ProfileRow]:
         """Work by operator and route since loading, longest first; empty unless loaded with ``profile=True``."""
@@ -154,30 +151,23 @@ class Method:
                 f"method {self._plan.name!r} takes {len(self._plan.inputs)} inputs, not {len(inputs)}"
             )
         return [
-            _checked_input(self._plan.values[index].value, to_host(value, f"input {position}"), f"input {position}")
+            checked_input(self._plan.values[index].value, to_host(value, f"input {position}"), f"input {position}")
             for position, (index, value) in enumerate(zip(self._plan.inputs, inputs, strict=True))
         ]
 
-    def _initial_state(self) -> dict[int, HostValue]:
-        """By value: the host tensors that instructions change and the next call sees."""
-        return {
-            index: self._initial[index]
-            for index, boxed in enumerate(self._plan.values)
-            if isinstance(boxed.value, schema.Tensor) and boxed.value.has_initial_state
-        }
-
     # -- instructions -----------------------------------------------------------------------------------------------
 
-    def _run(self, chain: schema.Chain, values: list[HostValue]) -> None:
+    def _run(self, chain: schema.Chain) -> None:
+        values = self._memory.values
         position = 0
         while position < len(chain.instructions):
             call = chain.instructions[position].call
             position += 1
             match call:
                 case schema.DelegateCall():
-                    self._run_delegate(call, values)
+                    self._run_delegate(call)
                 case schema.KernelCall():
-                    self._run_kernel(call, values)
+                    self._run_kernel(call)
                 case schema.MoveCall():
                     values[call.target] = values[call.source]
                 case schema.JumpFalseCall():
@@ -186,36 +176,34 @@ class Method:
                 case schema.FreeCall():
                     values[call.value_index] = None
 
-    def _run_delegate(self, call: schema.DelegateCall, values: list[HostValue]) -> None:
+    def _run_delegate(self, call: schema.DelegateCall) -> None:
         executor = self._executors[call.delegate_index]
         graph = executor.graph
         split = len(graph.inputs)
         given = [
-            _to_graph(value, values[index], f"value {index}")
+            _to_graph(value, self._memory.values[index], f"value {index}")
             for value, index in zip(graph.inputs, call.args[:split], strict=True)
         ]
         for index, result in zip(call.args[split:], executor.execute(given), strict=True):
-            values[index] = self._cast(index, result)
+            self._memory.store(index, result)
 
-    def _run_kernel(self, call: schema.KernelCall, values: list[HostValue]) -> None:
+    def _run_kernel(self, call: schema.KernelCall) -> None:
         kernel, inputs, outputs = self._kernels[call.op_index](call)
-        results = kernel([self._host_argument(i, values) for i in inputs])
+        try:
+            results = kernel([self._host_argument(i) for i in inputs])
+        except (TypeError, ValueError, IndexError, ArithmeticError, AttributeError) as error:
+            name = operator_name(self._plan.operators[call.op_index])
+            raise InvalidInputError(f"{name} cannot run on these values: {error}") from error
         for index, result in zip(outputs, results if isinstance(results, tuple) else (results,), strict=True):
-            values[index] = self._cast(index, result)
+            self._memory.store(index, result)
 
-    def _host_argument(self, index: int, values: list[HostValue]) -> Any:
+    def _host_argument(self, index: int) -> Any:
+        values = self._memory.values
         match self._plan.values[index].value:
             case plain.IntList(items) | schema.TensorList(items) | schema.OptionalTensorList(items):
                 return [values[i] if i >= 0 else None for i in items]
             case _:
                 return values[index]
-
-    def _cast(self, index: int, result: Any) -> HostValue:
-        """A result in the dtype that the program states for the value it goes to."""
-        described = self._plan.values[index].value
-        if isinstance(described, schema.Tensor):
-            return np.ascontiguousarray(result, dtype_name(described))
-        return result
 
     def _check_calls(self) -> None:
         for chain in self._plan.chains:
@@ -243,66 +231,6 @@ def _kernel_of(plan: schema.ExecutionPlan, operator_index: int) -> BoundKernel:
         return kernel, call.args[:arity], call.args[arity : arity + 1]
 
     return bind
-
-
-def _initial_value(file: ProgramFile, value: schema.ProgramValue) -> HostValue:
-    match value:
-        case schema.Tensor():
-            if value.is_constant:
-                data = file.constant(value)
-            elif value.has_initial_state:
-                data = file.mutable_initial(value)
-            else:
-                return None
-            return np.frombuffer(data, dtype_name(value)).reshape(value.sizes)
-        case plain.Int():
-            return value.value
-        case plain.Double():
-            return value.value
-        case plain.Bool():
-            return value.value
-        case plain.String():
-            return value.value
-        case plain.DoubleList() | plain.BoolList():
-            return list(value.items)
-        case _:
-            return None
-
-
-def _checked_input(described: schema.ProgramValue, value: HostValue, what: str) -> HostValue:
-    """The value, if it is what the program takes there; InvalidInputError otherwise."""
-    match described:
-        case schema.Tensor():
-            return _checked_tensor(described, value, what)
-        case plain.Int() if isinstance(value, int | np.integer) and not isinstance(value, bool):
-            return int(value)
-        case plain.Bool() if isinstance(value, bool | np.bool_):
-            return bool(value)
-        case plain.Double() if isinstance(value, float | int | np.floating):
-            return float(value)
-        case plain.String() if isinstance(value, str):
-            return value
-        case plain.Null() if value is None:
-            return value
-    raise InvalidInputError(f"{what} is {value!r}, but the program takes a plain {type(described).__name__} there")
-
-
-def _checked_tensor(described: schema.Tensor, value: HostValue, what: str) -> np.ndarray:
-    dtype = dtype_name(described)
-    if not isinstance(value, np.ndarray):
-        raise InvalidInputError(f"{what} must be a {dtype} tensor, not {value!r}")
-    if value.dtype != np.dtype(dtype):
-        raise InvalidInputError(f"{what} has dtype {value.dtype}, but the program takes {dtype}")
-    static = described.shape_dynamism is schema.ShapeDynamism.STATIC
-    fits = len(value.shape) == len(described.sizes) and all(
-        d == m if static else 0 < d <= m for d, m in zip(value.shape, described.sizes, strict=True)
-    )
-    if not fits:
-        bound = "" if static else "at most "
-        raise InvalidInputError(
-            f"{what} has shape {list(value.shape)}, but the program takes {bound}{list(described.sizes)}"
-        )
-    return value
 
 
 def _to_graph(value: Tensor | SymInt, given: HostValue, what: str) -> np.ndarray | int:

@@ -182,8 +182,8 @@ def elementwise() -> Iterator[Sample]:
         yield _unary(op, dtype=dtype)
     yield _unary("aten.sigmoid.default", dtype="float16")
     yield _unary("aten.exp.default", dtype="int32", out="float32")
-    for op, row in ((op, row) for row in (WITH_SCALAR, WITH_TWO_SCALARS) for op in row):
-        count = 1 if row is WITH_SCALAR else 2
+    for op in (*WITH_SCALAR, *WITH_TWO_SCALARS):
+        count = 1 if op in WITH_SCALAR else 2
         yield _unary(op, *[0.5, -3.0][:count])
         yield _unary(op, *[2, -3][:count], dtype="int32")
     for op in ("aten.clamp.default", "aten.hardtanh.default"):

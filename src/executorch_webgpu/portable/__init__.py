@@ -35,6 +35,13 @@ _SCALAR_OPERATORS: dict[str, Callable[..., Any]] = {
     "sym_min": min,
 }
 
+# Copies whose dtype is that of the output that they name, which the caller casts to.
+_COPIES = {
+    ("dim_order_ops", "_to_dim_order_copy", "out"),
+    ("dim_order_ops", "_clone_dim_order", "out"),
+    ("aten", "_to_copy", "out"),
+}
+
 
 def host_kernel(name: str, overload: str, arity: int) -> Kernel | None:
     """The kernel for an ExecuTorch operator such as ``aten::add`` / ``out``, or None.
@@ -50,6 +57,8 @@ def host_kernel(name: str, overload: str, arity: int) -> Kernel | None:
         return lambda args: int(args[0].shape[args[1]])
     if (namespace, stem) == ("aten", "copy_"):
         return lambda args: args[1]
+    if (namespace, stem, overload) in _COPIES:
+        return lambda args: args[0]
     reference_name = _operator_name(namespace, stem, overload, arity)
     if reference_name is None:
         return None

@@ -1,5 +1,12 @@
 // What the operator tables call and WGSL does not have, or has with too much freedom.
 
+// ``result``, but NaN where x is NaN. Drivers turn a comparison with x into min or max, which drop NaN, so its bits
+// are looked at.
+fn keep_nan(x: vec4<f32>, result: vec4<f32>) -> vec4<f32> {
+  let magnitude = bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffffu);
+  return select(result, x, magnitude > vec4<u32>(0x7f800000u));
+}
+
 fn pack_half(v: vec4<f32>) -> vec2<u32> {
   return vec2<u32>(pack2x16float(v.xy), pack2x16float(v.zw));
 }
@@ -57,7 +64,9 @@ fn trunc_quotient(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
   return select(q, -q, (a < vec4<f32>(0.0)) != (b < vec4<f32>(0.0)));
 }
 
+// Without %, which some drivers get wrong for a negative number.
 fn floor_quotient_i32(a: vec4<i32>, b: vec4<i32>) -> vec4<i32> {
   let zero = vec4<i32>(0);
-  return a / b - select(zero, vec4<i32>(1), (a % b != zero) & ((a < zero) != (b < zero)));
+  let q = a / b;
+  return q - select(zero, vec4<i32>(1), (a - q * b != zero) & ((a < zero) != (b < zero)));
 }

@@ -45,7 +45,6 @@ PLAIN = {
     "aten.abs.default": Unary("abs(x)", np.abs),
     "aten.logical_not.default": Unary("x == V(0)", np.logical_not),
     "aten.neg.default": Unary("-x", np.negative),
-    "aten.relu.default": Unary("select(x, V(0), x < V(0))", lambda x: np.maximum(x, 0)),
 }
 
 WITH_SCALAR = {
@@ -136,6 +135,18 @@ for _name, _row in WITH_TWO_SCALARS.items():
     _register_with_two_scalars(_name, _row)
 
 
+def _bounded(g: Planner, x: Tensor, out: Tensor, expression: str, bounds: list[Scalar], p: Scalar, q: Scalar) -> None:
+    """An expression of min and max, which would drop the NaN of floats."""
+    compute = compute_type([x, out], bounds)
+    apply_unary(g, x, out, f"keep_nan(x, {expression})" if compute == "f32" else expression, p, q, compute)
+
+
+@op("aten.relu.default", reference=lambda x: np.maximum(x, 0))
+def relu(g: Planner, x: Tensor, out: Tensor) -> None:
+    """``x``, or 0 where it is negative."""
+    _bounded(g, x, out, "max(x, V(0))", [], 0, 0)
+
+
 def clamp_reference(x: np.ndarray, low: Scalar | None, high: Scalar | None) -> Any:
     return np.minimum(np.maximum(x, -math.inf if low is None else low), math.inf if high is None else high)
 
@@ -145,15 +156,7 @@ def clamp(g: Planner, x: Tensor, low: Scalar | None, high: Scalar | None, out: T
     """``x`` held between ``low`` and ``high``, either of which may be None; ``high`` wins a crossing."""
     bounds = [b for b in (low, high) if b is not None and math.isfinite(b)]
     low, high = -math.inf if low is None else low, math.inf if high is None else high
-    apply_unary(
-        g,
-        x,
-        out,
-        "select(select(x, p, x < p), q, max(x, p) > q)",
-        low,
-        high,
-        compute=compute_type([x, out], bounds),
-    )
+    _bounded(g, x, out, "min(max(x, p), q)", bounds, low, high)
 
 
 @op("aten.gelu.default", reference=lambda x, approximate: GELU[approximate][1](x))

@@ -1,0 +1,83 @@
+"""Damaged programs through the whole of loading and running: only our exceptions, and no memory left behind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from executorch_webgpu import Error, Runtime
+from tests.graph_builder import GraphBuilder
+from tests.programs import write_delegated
+
+rng = np.random.default_rng(0)
+
+
+def small_program() -> bytes:
+    """A bit of everything: live positions, a cache, views, attention, a 4-bit layer."""
+    build = GraphBuilder()
+    x, position = build.input((1, 5, 16)), build.input((1,), "int32")
+    start = build.call("et_vk.select_as_symint.default", position, 0, 0, build.symint())
+    length = build.size_of(x, 1)
+    packed = rng.integers(0, 256, (16, 8), np.uint8)
+    scales = rng.uniform(0.01, 0.1, (2, 16)).astype(np.float32)
+    query = build.call("et_vk.linear_q4gsw.default", x, packed, scales, 8, None, build.tensor((1, 5, 16)))
+    heads = build.call("aten.view_copy.default", query, [1, length, 4, 4], build.tensor((1, 5, 4, 4)))
+    caches = [build.constant(np.zeros((1, 8, 4, 4), np.float32)) for _ in "kv"]
+    out = build.tensor((1, 5, 4, 4))
+    arguments = (heads, heads, heads, *caches, start, 1, None, 0.0, True, None)
+    attention = build.call("sdpa_with_kv_cache.default", *arguments, out)
+    flat = build.call("aten.view_copy.default", attention, [1, length, 16], build.tensor((1, 5, 16)))
+    normed = build.call("et_vk.rms_norm.default", flat, np.ones(16, np.float32), 1e-5, build.tensor((1, 5, 16)))
+    build.output(build.call("aten.add.Tensor", normed, x, 1, build.tensor((1, 5, 16))))
+    return write_delegated(build, ["float32", "int64", "float32"], dynamic=[0], constants={"seven": 7})
+
+
+PROGRAM = small_program()
+
+
+def load_and_run(data: bytes) -> bool:
+    """Whether the program still runs; anything but a result or one of our exceptions fails the test."""
+    runtime = Runtime.get()
+    before = runtime.device.memory.live_bytes
+    try:
+        with runtime.load_program(data) as program:
+            program.inspect()
+            for name in program.method_names:
+                with program.load_method(name) as method:
+                    x = rng.normal(size=(1, 3, 16)).astype(np.float32)
+                    given = [x, np.array([2])] if method.metadata.inputs else []
+                    method.execute(given)
+        return True
+    except Error:
+        return False
+    finally:
+        assert runtime.device.memory.live_bytes == before
+
+
+def test_the_undamaged_program_runs() -> None:
+    assert load_and_run(PROGRAM)
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(st.integers(0, len(PROGRAM) - 4), st.integers(0, 2**32 - 1)), min_size=1, max_size=3))
+def test_overwritten_words(words: list[tuple[int, int]]) -> None:
+    data = bytearray(PROGRAM)
+    for offset, word in words:
+        data[offset : offset + 4] = word.to_bytes(4, "little")
+    load_and_run(bytes(data))
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(st.integers(0, len(PROGRAM) - 1), st.integers(0, 7)), min_size=1, max_size=4))
+def test_flipped_bits(bits: list[tuple[int, int]]) -> None:
+    data = bytearray(PROGRAM)
+    for offset, bit in bits:
+        data[offset] ^= 1 << bit
+    load_and_run(bytes(data))
+
+
+@pytest.mark.parametrize("length", range(0, len(PROGRAM), max(1, len(PROGRAM) // 150)))
+def test_truncated(length: int) -> None:
+    assert not load_and_run(PROGRAM[:length])
