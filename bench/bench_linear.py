@@ -19,6 +19,7 @@ import numpy as np
 from executorch_webgpu.gpu.buffers import create
 from executorch_webgpu.gpu.device import Device, open_device
 from executorch_webgpu.gpu.kernel import Kernels
+from executorch_webgpu.gpu.profile import Timestamps
 from executorch_webgpu.graph.execute import Command
 from tests.ops.harness import Const, In, OpProgram, Out
 from tests.ops.test_linear_q4 import Layer, rows
@@ -50,11 +51,12 @@ SETS = {
 
 
 def seconds(device: Device, commands: Sequence[Command]) -> float:
-    """Median time of one pass over ``commands``, from submission to completion."""
+    """Median time of one pass over ``commands``: GPU time, or without timestamps from submission to completion."""
+    timestamps = Timestamps(device, 1) if device.features.timestamps else None
     taken = []
     for _ in range(REPEATS + 1):
         encoder = device.encoder()
-        work = encoder.begin_compute_pass()
+        work = encoder.begin_compute_pass(timestamp_writes=timestamps.pass_descriptor(0) if timestamps else None)
         for command in commands:
             work.set_pipeline(command.pipeline)
             work.set_bind_group(0, command.bind_group)
@@ -64,21 +66,24 @@ def seconds(device: Device, commands: Sequence[Command]) -> float:
         start = time.perf_counter()
         device.submit([buffer])
         device.wait()
-        taken.append(time.perf_counter() - start)
+        taken.append(timestamps.resolve(1)[0] / 1e9 if timestamps else time.perf_counter() - start)
+    if timestamps:
+        timestamps.close()
     return median(taken[1:])  # drivers compile at the first dispatch
 
 
 def read_rate(device: Device) -> float:
-    """Bytes a second of a kernel that only reads."""
-    invocations, loads = 65536, COLD_BYTES // 16 // 65536
+    """Bytes a second of a kernel that only reads a buffer larger than any cache."""
+    nbytes = COLD_BYTES if device.features.cpu else min(1 << 30, device.limits.max_binding_bytes // 2**24 * 2**24)
+    invocations = 1 << 16 if device.features.cpu else 1 << 20
     kernels = Kernels(device, [Path(__file__).parent])
-    pipeline = kernels.pipeline("read", overrides={"loads": loads})
-    x, out = create(device, COLD_BYTES, "x"), create(device, invocations * 16, "out")
+    pipeline = kernels.pipeline("read", overrides={"loads": nbytes // 16 // invocations})
+    x, out = create(device, nbytes, "x"), create(device, invocations * 16, "out")
     group = kernels.bind_group(pipeline, {"x": (x, 0, x.size), "out": (out, 0, out.size)})
     taken = seconds(device, [Command(pipeline.raw, group, (invocations // 64, 1, 1))])
     x.destroy()
     out.destroy()
-    return COLD_BYTES / taken
+    return nbytes / taken
 
 
 def program(device: Device, shape: Shape, m: int, route: str | None, is_float: bool) -> OpProgram:
@@ -102,14 +107,14 @@ def bench(device: Device, shape: Shape, m: int, route: str | None, is_float: boo
     try:
         for one in programs:
             one.run([np.zeros((m, shape.k), np.float32)])
-        taken = seconds(device, [c for one in programs for c in one.executor._commands[0]])
+        taken = seconds(device, [c for one in programs for c in one.executor.commands[0]])
         return taken / copies, str(programs[0].executor.plans.plans[0].route)
     finally:
         for one in programs:
             one.executor.close()
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", help="wgpu or dawn")
     parser.add_argument("--adapter", help="index or a part of the name")
@@ -117,7 +122,7 @@ def main() -> None:
     parser.add_argument("--set", choices=SETS, default="smollm2")
     parser.add_argument("--float", action="store_true", help="float32 weights instead of 4-bit ones")
     parser.add_argument("--route", help="force a route")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     with open_device(args.engine, args.adapter) as device:
         ceiling = read_rate(device)
         print(f"{device.info.name}: reads {ceiling / 1e9:.2f} GB/s")

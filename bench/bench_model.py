@@ -12,6 +12,7 @@ import csv
 import datetime
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ class Line:
     dispatches: int
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="smollm2-135m")
     parser.add_argument("--engine")
@@ -54,7 +55,7 @@ def main() -> None:
     parser.add_argument("--prefill", type=int, default=128, help="tokens of the timed prompt")
     parser.add_argument("--steps", type=int, default=32)
     parser.add_argument("--csv", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
 
     runtime = Runtime.get(options.engine, options.adapter)
     device = runtime.device

@@ -20,7 +20,7 @@ BELOW = {
     "llm": {"runtime"},
     "runtime": {"graph", "portable", "format"},
     "graph": {"ops", "format"},
-    "portable": {"ops"},
+    "portable": {"ops", "format"},
     "ops": {"gpu"},
     "gpu": set(),
     "format": set(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -126,6 +127,26 @@ def test_steps_repeat_bit_for_bit(tiny: Program) -> None:
         method.reset()
         for a, b in zip(first, turns(method, TURNS), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("tiny_llama", ["4w"], indirect=True)
+def test_nothing_grows_over_a_thousand_steps(tiny: Program) -> None:
+    memory, kernels = Runtime.get().device.memory, Runtime.get().device.kernels
+
+    def sizes() -> tuple[int, int, object, int]:
+        gc.collect()
+        return memory.live_bytes, memory.live_buffers, kernels.stats(), len(gc.get_objects()) // 100
+
+    with tiny.load_method("forward") as method:
+
+        def run(steps: int) -> None:
+            for i in range(steps):
+                step(method, [i % 500] * (1 if i % 10 else 1 + i % 31), i % 30)
+
+        run(100)
+        before = sizes()
+        run(1000)
+        assert sizes() == before
 
 
 # -- the real model ---------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from executorch_webgpu.graph.execute import plan_graph
 from executorch_webgpu.graph.memory import plan_memory
 from executorch_webgpu.ops.plan import Dispatch, Planning, Repacked
 from executorch_webgpu.ops.registry import names
-from executorch_webgpu.ops.values import Scratch, SymInt, Tensor
+from executorch_webgpu.ops.values import ELEMENT_TYPES, Scratch, SymInt, Tensor
 
 from .harness import Const, In, Mutable, OpProgram, Out, Sym, assert_close
 from .samples import SAMPLES, Sample, call_graph
@@ -73,7 +74,7 @@ SCALARS = st.one_of(
 )
 SIZES = st.sampled_from([0, 1, 2, 3, 4, 7, 8, 13, 64, 70_000])
 DIMS = st.lists(SIZES, max_size=6).map(tuple).filter(lambda dims: math.prod(dims) < 2**22)
-DTYPES = st.sampled_from(["float32", "float16", "int32", "uint8", "int8", "bool"])
+DTYPES = st.sampled_from(list(ELEMENT_TYPES))
 TENSORS = st.builds(In, DIMS, DTYPES)
 SMALL = st.sampled_from([(), (0,), (1,), (5,), (3, 4), (1, 2, 3), (1, 2, 3, 4), (2, 1, 2, 1, 2)])
 CONSTANTS = st.builds(lambda dims, dtype: Const(np.zeros(dims, dtype)), SMALL, DTYPES)
@@ -150,6 +151,19 @@ def test_arguments_of_a_wrong_kind_are_the_fault_of_the_program(op: str, args: l
         plan_graph(build_graph(call_graph(op, args, out)), Planning(Features.none(), Limits.floor()))
 
 
+@pytest.mark.parametrize("op", OPS)
+def test_dtypes_that_a_kernel_does_not_take_are_refused(op: str) -> None:
+    sample = next(s for s in SAMPLES if s.op == op)
+    outs = sample.out if isinstance(sample.out, list) else [sample.out]
+    values = [*sample.args, *outs]
+    places = [i for i, v in enumerate(values) if isinstance(v, In | Out) and v.dtype != "symint"]
+    for place, dtype in product(places, ELEMENT_TYPES):
+        changed = [*values[:place], replace(values[place], dtype=dtype), *values[place + 1 :]]
+        args, results = changed[: len(sample.args)], changed[len(sample.args) :]
+        with suppress(Error):
+            plan_at_two_sizes(call_graph(op, args, results if isinstance(sample.out, list) else results[0]))
+
+
 @settings(max_examples=600, deadline=None)
 @given(damaged_calls())
 def test_garbage_is_refused_with_our_errors(call: tuple[str, list[Any], Any]) -> None:
@@ -184,12 +198,12 @@ def check_recordable(dispatch: Dispatch, storage_of: Any) -> None:
     source.pack_params(dispatch.params)
     source.resolve_overrides(dispatch.overrides)
     assert all(type(n) is int for n in dispatch.grid), dispatch
-    elements = {b.name: re.match(r"array<(?:vec4<)?(f32|i32)\b", b.type) for b in source.bindings}
+    elements = {b.name: re.match(r"array<(?:vec[234]<)?(f32|i32)\b", b.type) for b in source.bindings}
     for name, value in dispatch.bindings.items():
         assert isinstance(value, Tensor | Scratch | SymInt | Repacked | int), dispatch
-        if isinstance(value, Tensor) and (element := elements[name]):
-            assert value.wgsl == element[1], f"{dispatch.kernel} reads {value} as {element[1]}"
         if isinstance(value, Tensor):
             assert value.id in storage_of, dispatch
+            element = elements[name]
+            assert element is None or value.wgsl == element[1], f"{dispatch.kernel} takes {value} as {element[1]}"
         elif isinstance(value, int):
             SymInt(-1).set(value)

@@ -81,7 +81,7 @@ class GraphExecutor:
         self._groups: dict[
             tuple[Any, ...], tuple[Any, list[Range]]
         ] = {}  # bind groups, with the buffers that they name
-        self._commands: list[list[Command]] = [[] for _ in graph.calls]
+        self.commands: list[list[Command]] = [[] for _ in graph.calls]  # what a step replays, by call
         self._closed = False
         try:
             self._prepare()
@@ -158,7 +158,7 @@ class GraphExecutor:
         """All dispatches in one pass: WebGPU runs them in order."""
         compute_pass = encoder.begin_compute_pass()
         pipeline = None
-        for commands in self._commands:
+        for commands in self.commands:
             for command in commands:
                 if command.pipeline is not pipeline:
                     pipeline = command.pipeline
@@ -172,7 +172,7 @@ class GraphExecutor:
         """A pass for each call, between two timestamps; answers with the calls in the order of their passes."""
         assert self._timestamps is not None
         timed: list[int] = []
-        for index, commands in enumerate(self._commands):
+        for index, commands in enumerate(self.commands):
             if not commands:
                 continue
             writes = self._timestamps.pass_descriptor(len(timed))
@@ -187,7 +187,7 @@ class GraphExecutor:
 
     def _count_time(self, timed: list[int]) -> None:
         nanoseconds = dict(zip(timed, self._timestamps.resolve(len(timed)), strict=True)) if self._timestamps else {}
-        for index, commands in enumerate(self._commands):
+        for index, commands in enumerate(self.commands):
             if commands:
                 key = (self.graph.calls[index].name, self.plans.plans[index].route)
                 time = self.times.setdefault(key, CallTime())
@@ -200,7 +200,7 @@ class GraphExecutor:
     def _record(self, indexes: Iterable[int]) -> None:
         """Make the commands of these calls from their plans."""
         for index in indexes:
-            self._commands[index] = [
+            self.commands[index] = [
                 self._command(index, i, dispatch) for i, dispatch in enumerate(self.plans.plans[index].dispatches)
             ]
         grown = {k for k, generation in self._scratch_generations.items() if self._scratch.get(k, 0)[1] != generation}
@@ -325,7 +325,7 @@ class GraphExecutor:
                 self.device.flush()  # engines give memory back after the next submission
         self._buffers.clear()
         self._groups.clear()
-        self._commands.clear()
+        self.commands.clear()
 
     def _check_open(self) -> None:
         if self._closed:

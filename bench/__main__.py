@@ -1,0 +1,9 @@
+"""All benchmarks on one adapter, with their default settings: python -m bench"""
+
+from __future__ import annotations
+
+from bench import bench_linear, bench_model
+
+if __name__ == "__main__":
+    bench_linear.main([])
+    bench_model.main([])
