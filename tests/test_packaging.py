@@ -1,8 +1,7 @@
-"""What is installed: complete, importable without torch, and layered."""
+"""What is installed: complete, and importable without torch."""
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 import tomllib
@@ -15,8 +14,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "executorch_webgpu"
-# A layer may import itself and what stands after it; `errors` is open to all.
-LAYERS = ("cli", "llm", "runtime", "graph", "ops", "gpu")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -60,17 +57,6 @@ def test_every_module_imports_without_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_imports_go_one_way(path: Path) -> None:
-    layer = layer_of(module_name(path))
-    for imported in imports(path):
-        target = layer_of(imported)
-        if layer == "format":
-            assert target in (None, "format", "errors"), f"{path} imports {imported}"
-        elif layer in LAYERS and target in LAYERS:
-            assert LAYERS.index(layer) <= LAYERS.index(target), f"{path} imports {imported}"
-
-
 def test_ruff_and_mypy_are_configured_for_the_oldest_python() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     oldest = project["project"]["requires-python"].removeprefix(">=")
@@ -80,25 +66,3 @@ def test_ruff_and_mypy_are_configured_for_the_oldest_python() -> None:
 
 def module_name(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
-
-
-def layer_of(name: str) -> str | None:
-    """``executorch_webgpu.graph.build`` -> ``graph``; None for other packages and the package itself."""
-    parts = name.split(".")
-    return parts[1] if parts[0] == "executorch_webgpu" and len(parts) > 1 else None
-
-
-def imports(path: Path) -> list[str]:
-    """The absolute names of all modules that a file imports, and of the names that it takes from them."""
-    package = module_name(path).split(".")
-    if path.name != "__init__.py":
-        package.pop()
-    found = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            origin = ".".join([*base, *([node.module] if node.module else [])])
-            found += [f"{origin}.{alias.name}" for alias in node.names]
-    return found

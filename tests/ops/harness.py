@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from executorch_webgpu.format import vkgraph as vk
 from executorch_webgpu.gpu.buffers import upload
 from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.graph.build import build_graph
@@ -16,7 +17,7 @@ from executorch_webgpu.graph.execute import GraphExecutor
 from executorch_webgpu.graph.memory import Kind
 from executorch_webgpu.ops.plan import Planning
 from executorch_webgpu.ops.registry import find
-from tests.graph_builder import GraphBuilder
+from tests.graph_builder import GraphBuilder, Ref
 
 # The peer's tolerances: either one suffices.
 ABSOLUTE, RELATIVE = 1e-4, 1e-3
@@ -64,18 +65,10 @@ class OpProgram:
         self._op = op
         self._args = list(args)
         self._out = out
-        build = GraphBuilder()
-        ids = [self._argument(build, a) for a in args]
-        outs = [
-            build.symint() if o.dtype == "symint" else build.tensor(o.max_dims, o.dtype)
-            for o in (out if isinstance(out, Sequence) else [out])
-        ]
-        build.call(op, *ids, outs if isinstance(out, Sequence) else outs[0])
-        build.output(*outs)
         self.device = device
         self.constants = ConstantPool(device, lambda view: None)
         self.executor = GraphExecutor(
-            build_graph(build.build()), self.constants, Planning(device.features, device.limits, **options)
+            build_graph(call_graph(op, args, out)), self.constants, Planning(device.features, device.limits, **options)
         )
         self._reference_state = [
             np.array(a.array, np.float64 if a.array.dtype.kind == "f" else a.array.dtype)
@@ -142,20 +135,32 @@ class OpProgram:
                 buffer = self.executor._buffer(index)
                 upload(self.device, buffer, np.full(buffer.size // 4, 0x7FC00001, np.uint32))
 
-    # -- building ---------------------------------------------------------------------------------------------------
 
-    def _argument(self, build: GraphBuilder, arg: Any) -> Any:
-        match arg:
-            case In():
-                return build.input(arg.max_dims, arg.dtype)
-            case Const() | Mutable():
-                return build.constant(arg.array)
-            case Sym():
-                return build.live()
-            case list() if any(isinstance(a, In | Const | Mutable | Sym) for a in arg):
-                return [self._argument(build, a) for a in arg]
-            case _:
-                return arg
+def call_graph(op: str, args: Sequence[Any], out: Any) -> vk.VkGraph:
+    """A delegate of one call; anything may stand for an argument, and for the output too."""
+    build = GraphBuilder()
+    ids = [_value(build, a) for a in args]
+    outs = out if isinstance(out, Sequence) else [out]
+    results = [_value(build, o) for o in outs]
+    build.call(op, *ids, results if isinstance(out, Sequence) else results[0])
+    build.output(*(r for r in results if isinstance(r, Ref)))
+    return build.build()
+
+
+def _value(build: GraphBuilder, arg: Any) -> Any:
+    match arg:
+        case In():
+            return build.input(arg.max_dims, arg.dtype)
+        case Out():
+            return build.symint() if arg.dtype == "symint" else build.tensor(arg.max_dims, arg.dtype)
+        case Const() | Mutable():
+            return build.constant(arg.array)
+        case Sym():
+            return build.live()
+        case list():
+            return [_value(build, a) for a in arg]
+        case _:
+            return arg
 
 
 def _as_float64(array: Any) -> np.ndarray:

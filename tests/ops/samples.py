@@ -18,9 +18,8 @@ from executorch_webgpu.ops.elementwise.binary import BINARY, BITWISE, DIVISIONS,
 from executorch_webgpu.ops.elementwise.unary import FLOAT, GELU, PLAIN, WITH_SCALAR, WITH_TWO_SCALARS
 from executorch_webgpu.ops.symint import BINARY as SYMINT_BINARY
 from executorch_webgpu.ops.values import ELEMENT_TYPES
-from tests.graph_builder import GraphBuilder, Ref
 
-from .harness import Const, In, Mutable, Out, Sym
+from .harness import Const, In, Mutable, Out, Sym, call_graph
 
 Dims = tuple[int, ...]
 Outs = Out | list[Out]
@@ -105,33 +104,6 @@ def numbers(rng: np.random.Generator, dims: Sequence[int], dtype: str, low: floa
         return rng.uniform(low, high, dims).astype(layout)
     low, high = max(low, 0) if layout.kind == "u" else low, min(high, 1) if dtype == "bool" else high
     return rng.integers(int(low), int(high), dims, endpoint=True).astype(layout)
-
-
-def call_graph(op: str, args: Sequence[Any], out: Any) -> vk.VkGraph:
-    """A delegate of one call; anything may stand for an argument, and for the output too."""
-    build = GraphBuilder()
-    ids = [_value(build, a) for a in args]
-    outs = out if isinstance(out, list) else [out]
-    results = [_value(build, o) for o in outs]
-    build.call(op, *ids, results if isinstance(out, list) else results[0])
-    build.output(*(r for r in results if isinstance(r, Ref)))
-    return build.build()
-
-
-def _value(build: GraphBuilder, arg: Any) -> Any:
-    match arg:
-        case In():
-            return build.input(arg.max_dims, arg.dtype)
-        case Out():
-            return build.symint() if arg.dtype == "symint" else build.tensor(arg.max_dims, arg.dtype)
-        case Const() | Mutable():
-            return build.constant(arg.array)
-        case Sym():
-            return build.live()
-        case list():
-            return [_value(build, a) for a in arg]
-        case _:
-            return arg
 
 
 _rng = np.random.default_rng(0)

@@ -28,8 +28,8 @@ from executorch_webgpu.ops.plan import Dispatch, Planning, Repacked
 from executorch_webgpu.ops.registry import names
 from executorch_webgpu.ops.values import ELEMENT_TYPES, Scratch, SymInt, Tensor
 
-from .harness import Const, In, Mutable, OpProgram, Out, Sym, assert_close
-from .samples import SAMPLES, Sample, call_graph
+from .harness import Const, In, Mutable, OpProgram, Out, Sym, assert_close, call_graph
+from .samples import SAMPLES, Sample
 
 OPS = sorted({s.op for s in SAMPLES})
 

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import InvalidProgramError, UnsupportedProgramError
 from ..format import values as plain
 from ..format import vkgraph as vk
-from ..ops.registry import Op, find
+from ..ops.registry import Op, find, is_a
 from ..ops.values import SymInt, Tensor
 
 GraphValue = Tensor | SymInt
@@ -97,6 +97,11 @@ def build_graph(source: vk.VkGraph) -> Graph:
         raise UnsupportedProgramError(unsupported_message(missing), missing)
     values = _resolve_values(source)
     calls = tuple(_resolve_call(i, call, values) for i, call in enumerate(source.chain))
+    given = {id(values[i]) for i in source.input_ids}
+    for call in calls:
+        for out in call.outputs:
+            if id(out) in given or (out.constant is not None and out not in call.mutated):
+                raise InvalidProgramError(f"call {call.index} ({call.name}) writes {out}, an input or a constant")
     return Graph(
         calls=calls,
         inputs=tuple(_graph_value(values[i], "input") for i in source.input_ids),
@@ -176,6 +181,9 @@ def _resolve_call(index: int, call: vk.OperatorCall, values: list[Any]) -> OpCal
     outputs = _tensors(args[-1:])
     if not outputs and not isinstance(args[-1], SymInt):
         raise InvalidProgramError(f"call {index} ({call.name}) has no tensor or SymInt to write its result to")
+    for name, kind, arg in zip(op.parameters, op.kinds, args, strict=True):
+        if not is_a(kind, arg):
+            raise InvalidProgramError(f"call {index} ({call.name}): its argument {name} cannot be {arg!r}")
     by_name = dict(zip(op.parameters, args, strict=True))
     mutated = _tensors(tuple(by_name[name] for name in op.mutates))
     return OpCall(index, call.name, op, args, _tensors(args[:-1]), outputs, mutated)

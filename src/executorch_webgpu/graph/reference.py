@@ -25,14 +25,14 @@ class ReferenceExecutor:
         """Put all state back to the program's initial contents."""
         tensors = {t.id: t for call in self.graph.calls for t in call.inputs if t.constant is not None}
         self._constants: dict[int, Any] = {
-            id: _wide(self.graph.constants[id].array(t)).copy() for id, t in tensors.items()
+            id: _wide(self.graph.constants[id].array(t), t).copy() for id, t in tensors.items()
         }
 
     def execute(self, inputs: Sequence[np.ndarray | int]) -> list[Any]:
         """One step: arrays or ints in, float64 or integer arrays and ints out."""
         values: dict[int, Any] = dict(self._constants)
         for value, given in zip(self.graph.inputs, inputs, strict=True):
-            values[value.id] = _wide(np.asarray(given)) if isinstance(value, Tensor) else int(given)
+            values[value.id] = _wide(np.asarray(given), value) if isinstance(value, Tensor) else int(given)
         for call in self.graph.calls:
             self._run(call, values)
         return [values[v.id] for v in self.graph.outputs]
@@ -64,5 +64,8 @@ def _as_kind(result: Any, out: Tensor | SymInt) -> Any:
     return np.asarray(result, np.float64 if out.dtype.startswith("float") else out.element.numpy)
 
 
-def _wide(array: np.ndarray) -> np.ndarray:
+def _wide(array: np.ndarray, tensor: Tensor) -> np.ndarray:
+    """Elements as references want them: float64, and bools that are not words."""
+    if tensor.dtype == "bool":
+        return array != 0
     return array.astype(np.float64) if array.dtype.kind == "f" else array

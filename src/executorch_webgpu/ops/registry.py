@@ -10,7 +10,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ..errors import KernelError
 
@@ -22,6 +23,7 @@ Reference = Callable[..., Any]
 class Op:
     """One operator.
 
+    ``kinds`` are the annotations of the plan function's arguments: what a program may give for each.
     ``parameters`` are the argument names of the plan function, without the planner; the last one is the output
     (a tensor, a SymInt, or a list of tensors). ``mutates`` names the arguments that it writes besides.
     ``reference(*inputs)`` takes and returns NumPy arrays and numbers, writes ``mutates`` in place, and answers with
@@ -32,6 +34,7 @@ class Op:
     plan: PlanFunction
     reference: Reference
     parameters: tuple[str, ...]
+    kinds: tuple[Any, ...]
     mutates: tuple[str, ...] = ()
 
 
@@ -43,15 +46,31 @@ def op(*names: str, reference: Reference, mutates: tuple[str, ...] = ()) -> Call
 
     def register(plan: PlanFunction) -> PlanFunction:
         parameters = tuple(inspect.signature(plan).parameters)[1:]
+        hints = get_type_hints(plan)
+        kinds = tuple(hints[name] for name in parameters)
         if unknown := set(mutates) - set(parameters):
             raise KernelError(f"operator {names[0]} says that it mutates {sorted(unknown)}, which it does not take")
         for name in names:
             if name in _OPS:
                 raise KernelError(f"operator {name} is registered twice")
-            _OPS[name] = Op(name, plan, reference, parameters, mutates)
+            _OPS[name] = Op(name, plan, reference, parameters, kinds, mutates)
         return plan
 
     return register
+
+
+def is_a(kind: Any, value: Any) -> bool:
+    """Whether ``value`` can be an argument that is annotated as ``kind``; a bool is an int, and an int a float."""
+    if kind is Any:
+        return True
+    if get_origin(kind) in (Union, UnionType):
+        return any(is_a(k, value) for k in get_args(kind))
+    if get_origin(kind) is not None:  # a sequence
+        (item,) = get_args(kind)
+        return isinstance(value, list) and all(is_a(item, v) for v in value)
+    if kind in (int, float, bool):
+        return isinstance(value, int | float if kind is float else int)
+    return value is None if kind is NoneType else isinstance(value, kind)
 
 
 def find(name: str) -> Op | None:

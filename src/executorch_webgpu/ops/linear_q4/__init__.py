@@ -99,7 +99,7 @@ def linear_q4gsw(
             "m": m,
             "n": n,
             "k": k,
-            "group_size": group_size,
+            "group_size": min(group_size, k),
             "row_words": weights.dims[1] // 4,
             "scale_quads": scales.dims[1] // 4,
             "column_tiles": column_tiles,

@@ -34,7 +34,8 @@ def layer_norm_reference(
 @op("et_vk.rms_norm.default", reference=rms_norm_reference)
 def rms_norm(g: Planner, x: Tensor, weight: Tensor, eps: float, out: Tensor) -> None:
     """RMSNorm of x [..., N] with weight [N]; float32."""
-    g.check(x.dtype == weight.dtype == "float32", f"rms_norm takes float32 tensors, not {x} and {weight}")
+    tensors = (x, weight, out)
+    g.check(all(t.dtype == "float32" for t in tensors), f"rms_norm takes float32 tensors, not {list(tensors)}")
     width = x.dims[-1] if x.rank else 0
     g.check(weight.dims == (width,), f"rms_norm: weight {weight} must have the length of the rows of x {x}")
     g.resize(out, x.dims)
@@ -63,15 +64,17 @@ def native_layer_norm(
     ``outs`` are the result and, with those dimensions 1, the mean and 1/std.
     """
     shape = g.values(normalized_shape)
-    tensors = [t for t in (x, weight, bias) if t is not None]
+    affine = [t for t in (weight, bias) if t is not None]
+    tensors = [x, *affine, *outs]
     g.check(all(t.dtype == "float32" for t in tensors), f"native_layer_norm takes float32 tensors, not {tensors}")
+    g.check(len(outs) == 3, f"native_layer_norm has three results, not {len(outs)}")
     g.check(
         0 < len(shape) <= x.rank and x.dims[x.rank - len(shape) :] == shape,
         f"native_layer_norm: x {x} does not end in the normalized shape {list(shape)}",
     )
     g.check(
-        all(t.dims == shape for t in tensors[1:]),
-        f"native_layer_norm: weight and bias must have the normalized shape {list(shape)}, not {tensors[1:]}",
+        all(t.dims == shape for t in affine),
+        f"native_layer_norm: weight and bias must have the normalized shape {list(shape)}, not {affine}",
     )
     out, mean, rstd = outs
     stats = x.dims[: x.rank - len(shape)] + (1,) * len(shape)

@@ -17,7 +17,7 @@ def apply_rotary_emb(g: Planner, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tenso
 
     Token s takes row s of cos and sin [at least S, D/2].
     """
-    _check_heads(g, "apply_rotary_emb", xq, xk, cos, sin)
+    _check_heads(g, "apply_rotary_emb", xq, xk, cos, sin, outs)
     half = xq.dims[3] // 2
     g.check(
         cos.dims[1] == half and xq.dims[3] % 2 == 0,
@@ -37,7 +37,7 @@ def apply_rotary_emb_hf(
     xq [B, S, Hq, D], xk [B, S, Hkv, D]; token s takes row start_pos + s of cos and sin [rows, R], with R even
     and at most D. float32. The kernel reads ``start_pos`` from its live uniform.
     """
-    _check_heads(g, "apply_rotary_emb_hf", xq, xk, cos, sin)
+    _check_heads(g, "apply_rotary_emb_hf", xq, xk, cos, sin, outs)
     head_dim, rotary_dim = xq.dims[3], cos.dims[1]
     g.check(
         rotary_dim % 2 == 0 and 0 < rotary_dim <= head_dim,
@@ -57,8 +57,8 @@ def apply_rotary_emb_interleaved(g: Planner, x: Tensor, freqs: Tensor, out: Tens
     ``freqs`` holds cos at 2i and sin at 2i+1, in any shape with N * C elements. float32.
     """
     g.check(
-        x.dtype == freqs.dtype == "float32",
-        f"apply_rotary_emb_interleaved takes float32, not {x} and {freqs}",
+        x.dtype == freqs.dtype == out.dtype == "float32",
+        f"apply_rotary_emb_interleaved takes float32, not {x}, {freqs} and {out}",
     )
     g.check(
         x.rank == 3 and x.dims[2] % 2 == 0 and freqs.numel == x.dims[1] * x.dims[2],
@@ -70,9 +70,12 @@ def apply_rotary_emb_interleaved(g: Planner, x: Tensor, freqs: Tensor, out: Tens
     g.dispatch("rope/interleaved", g.grid_1d(n, 64), {"x": x, "freqs": freqs, "out": out}, params)
 
 
-def _check_heads(g: Planner, name: str, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor) -> None:
-    tensors = (xq, xk, cos, sin)
-    g.check(all(t.dtype == "float32" for t in tensors), f"{name} takes float32 tensors, not {list(tensors)}")
+def _check_heads(
+    g: Planner, name: str, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor, outs: list[Tensor]
+) -> None:
+    tensors = [xq, xk, cos, sin, *outs]
+    g.check(all(t.dtype == "float32" for t in tensors), f"{name} takes float32 tensors, not {tensors}")
+    g.check(len(outs) == 2, f"{name} has two results, not {len(outs)}")
     g.check(
         xq.rank == xk.rank == 4 and xq.dims[:2] == xk.dims[:2] and xq.dims[3] == xk.dims[3],
         f"{name}: xq {xq} and xk {xk} must be [B, S, heads, D] with the same B, S and D",

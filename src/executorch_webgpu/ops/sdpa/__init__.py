@@ -73,6 +73,7 @@ def sdpa_with_kv_cache(
     g.check(bool(is_causal), "sdpa_with_kv_cache is causal only; export it with is_causal=True")
     g.check(not dropout_p, f"sdpa_with_kv_cache has dropout {dropout_p}; export the model in eval mode")
     _check_shapes(g, q, k, v, k_cache, v_cache)
+    g.check(_are_float32(out), f"sdpa_with_kv_cache gives float32, not {out}")
     g.resize(out, q.dims)
     scale = 1 / math.sqrt(q.dims[3]) if scale is None else scale
     call = AttentionCall(
@@ -100,7 +101,7 @@ def update_cache(g: Planner, value: Tensor, cache: Tensor, start_pos: IntLike, o
 
     ``out`` is a one-element stand-in that exports need to order the write; it becomes 0.
     """
-    g.check(_are_float32(value, cache), f"update_cache takes float32, not {value} into {cache}")
+    g.check(_are_float32(value, cache, out), f"update_cache takes float32, not {value} into {cache} and {out}")
     fits = value.rank == 4 and cache.rank == 4 and value.dims[2:] == cache.dims[2:]
     g.check(fits, f"update_cache cannot write {value} into {cache}: heads and head size must be the same")
     g.check(value.dims[0] == cache.dims[0] == 1, f"update_cache needs batch 1, not {value} into {cache}")
