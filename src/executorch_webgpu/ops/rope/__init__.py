@@ -70,9 +70,7 @@ def apply_rotary_emb_interleaved(g: Planner, x: Tensor, freqs: Tensor, out: Tens
     g.dispatch("rope/interleaved", g.grid_1d(n, 64), {"x": x, "freqs": freqs, "out": out}, params)
 
 
-def _check_heads(
-    g: Planner, name: str, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor, outs: list[Tensor]
-) -> None:
+def _check_heads(g: Planner, name: str, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor, outs: list[Tensor]) -> None:
     tensors = [xq, xk, cos, sin, *outs]
     g.check(all(t.dtype == "float32" for t in tensors), f"{name} takes float32 tensors, not {tensors}")
     g.check(len(outs) == 2, f"{name} has two results, not {len(outs)}")
