@@ -23,7 +23,12 @@ _SCALAR_TYPES = {
 
 
 def delegate_plan(
-    build: GraphBuilder, dtypes: Sequence[str], dynamic: Sequence[int] = (), name: str = "forward"
+    build: GraphBuilder,
+    dtypes: Sequence[str],
+    dynamic: Sequence[int] = (),
+    name: str = "forward",
+    segment: int = 0,
+    delegate: str = "VulkanBackend",
 ) -> schema.ExecutionPlan:
     """A method that is one delegate call.
 
@@ -51,14 +56,14 @@ def delegate_plan(
     positions = tuple(range(len(ids)))
     split = len(build.inputs)
     call = schema.Instruction(schema.DelegateCall(0, positions))
-    reference = schema.BackendDelegateDataReference(schema.DataLocation.SEGMENT, 0)
+    reference = schema.BackendDelegateDataReference(schema.DataLocation.SEGMENT, segment)
     return schema.ExecutionPlan(
         name,
         values=tuple(values),
         inputs=positions[:split],
         outputs=positions[split:],
         chains=(schema.Chain(instructions=(call,)),),
-        delegates=(schema.BackendDelegate("VulkanBackend", reference),),
+        delegates=(schema.BackendDelegate(delegate, reference),),
         non_const_buffer_sizes=(0,),
     )
 
@@ -76,11 +81,12 @@ def write_delegated(
     dtypes: Sequence[str],
     dynamic: Sequence[int] = (),
     constants: Mapping[str, bool | int] | None = None,
+    delegate: str = "VulkanBackend",
 ) -> bytes:
     """The file of a program whose ``forward`` is the built graph, with constant methods."""
     blob = write_vkgraph(build.build(), [memoryview(np.ascontiguousarray(a)).cast("B") for a in build.constants])
     plans = [
-        delegate_plan(build, dtypes, dynamic),
+        delegate_plan(build, dtypes, dynamic, delegate=delegate),
         *(constant_plan(n, v) for n, v in (constants or {}).items()),
     ]
     return write_program(schema.Program(execution_plan=tuple(plans)), [blob])

@@ -109,7 +109,7 @@ def test_positions_at_and_past_the_end_of_the_context(tiny: Program, tiny_eager:
         for got, wanted in zip(turns(method, filled), expected, strict=True):
             assert_close(got, wanted)
         for tokens, position in (([1], 64), ([1, 2], 63), ([1], -1), (list(range(31)), 40)):
-            with pytest.raises(InvalidInputError):
+            with pytest.raises(InvalidInputError, match="input_pos"):
                 step(method, tokens, position)
         assert_close(step(method, [9], 63), expected[-1])  # nothing of the refused steps was written
 

@@ -11,6 +11,7 @@ import pytest
 
 from executorch_webgpu import (
     ClosedError,
+    DeviceError,
     Error,
     InvalidInputError,
     InvalidProgramError,
@@ -20,9 +21,12 @@ from executorch_webgpu import (
     Runtime,
     UnsupportedProgramError,
 )
+from executorch_webgpu.format.program_schema import Program as Program_
+from executorch_webgpu.format.pte import write_program
+from executorch_webgpu.format.vkgraph import write_vkgraph
 from executorch_webgpu.runtime import inspect_program
 from tests.graph_builder import GraphBuilder
-from tests.programs import write_delegated
+from tests.programs import delegate_plan, write_delegated
 
 rng = np.random.default_rng(0)
 
@@ -237,6 +241,76 @@ def test_a_tensor_beyond_the_adapters_limit_is_named() -> None:
     with program, pytest.raises(LimitError, match=rf"\[{rows}, 1024\] has {rows * 4096} bytes.*max-storage-buffer"):
         program.load_method("forward")
     assert runtime.device.memory.live_bytes == before
+
+
+def test_constants_of_two_methods_do_not_collide() -> None:
+    """Each delegate numbers its own constants; the bytes lie at the same offset of different blobs."""
+    blobs, plans = [], []
+    for index, factor in enumerate((2.0, 5.0)):
+        build = GraphBuilder()
+        x, weight = build.input((4,)), np.full(4, factor, np.float32)
+        build.output(build.call("aten.mul.Tensor", x, weight, build.tensor((4,))))
+        blobs.append(write_vkgraph(build.build(), [weight.tobytes()]))
+        plans.append(delegate_plan(build, ["float32", "float32"], name=f"times{factor:.0f}", segment=index))
+    data = write_program(Program_(execution_plan=tuple(plans)), blobs)
+    with Runtime.get().load_program(data) as program:
+        for name, factor in (("times2", 2), ("times5", 5)):
+            (y,) = program.load_method(name).execute([np.ones(4, np.float32)])
+            np.testing.assert_array_equal(y, np.full(4, factor))
+
+
+def test_a_delegate_of_another_backend() -> None:
+    build = GraphBuilder()
+    build.output(build.call("aten.sigmoid.default", build.input((4,)), build.tensor((4,))))
+    data = write_delegated(build, ["float32", "float32"], delegate="XnnpackBackend")
+    with Runtime.get().load_program(data) as program:
+        with pytest.raises(UnsupportedProgramError, match="XnnpackBackend.*VulkanPartitioner"):
+            program.load_method("forward")
+        assert program.inspect().methods[0].planned_bytes is None
+
+
+def test_inspect_says_why_a_method_cannot_be_planned() -> None:
+    build = GraphBuilder()
+    q = build.input((1, 4, 2, 4))
+    caches = [build.constant(np.zeros((1, 8, 2, 4), np.float32)) for _ in "kv"]
+    out = build.tensor((1, 4, 2, 4))
+    build.output(build.call("sdpa_with_kv_cache.default", q, q, q, *caches, 0, 1, None, 0.0, False, None, out))
+    with Runtime.get().load_program(write_delegated(build, ["float32", "float32"])) as program:
+        (report,) = program.inspect().methods
+        assert report.planned_bytes is None
+        assert "causal" in str(report.problem)
+
+
+def test_numbers_and_tensors_without_dimensions() -> None:
+    build = GraphBuilder()
+    x = build.input(())
+    build.output(build.call("aten.add.Tensor", x, x, 1, build.tensor(())))
+    with Runtime.get().load_program(write_delegated(build, ["float32", "float32"])) as program:
+        method = program.load_method("forward")
+        for value in (np.float32(2.5), np.array(2.5, np.float32)):
+            (y,) = method.execute([value])
+            assert (y.shape, float(y)) == ((), 5.0)
+
+
+@pytest.mark.parametrize("source", [5, None, io.StringIO("text"), object()])
+def test_sources_that_are_none(source: object) -> None:
+    with pytest.raises(InvalidInputError, match="path, bytes or a binary file"):
+        Runtime.get().load_program(source)  # type: ignore[arg-type]
+
+
+def test_a_lost_device_is_replaced_by_the_next_load() -> None:
+    runtime = Runtime()  # one of its own: the shared one must live on
+    with runtime.load_program(affine()) as program:
+        method = program.load_method("forward")
+        lost = runtime.device
+        lost.raw.destroy()
+        with pytest.raises(DeviceError):
+            method.execute([normal(1, 3, 6)])
+        x = normal(1, 3, 6)
+        (y,) = program.load_method("forward").execute([x])
+        np.testing.assert_allclose(y, expected(x), rtol=1e-6)
+        assert runtime.device is not lost
+    runtime.device.close()
 
 
 def test_an_adapter_that_is_not_there() -> None:

@@ -28,6 +28,8 @@ def to_host(value: Any, what: str) -> HostValue:
     """
     if value is None or isinstance(value, bool | int | float | str | np.ndarray):
         return value
+    if isinstance(value, np.generic):
+        return np.asarray(value)
     try:
         if is_torch(value):
             return np.asarray(value.detach().cpu().numpy())
@@ -59,7 +61,7 @@ def to_device_array(array: np.ndarray, dtype: np.dtype, what: str) -> np.ndarray
         low, high = int(array.min()), int(array.max())
         if low < -(2**31) or high >= 2**31:
             raise InvalidInputError(f"{what} holds {low if low < -(2**31) else high}, which 32 bits cannot hold")
-    return np.ascontiguousarray(array, dtype)
+    return np.asarray(array, dtype, order="C")
 
 
 def owned(value: HostValue) -> HostValue:
@@ -69,14 +71,16 @@ def owned(value: HostValue) -> HostValue:
 
 def checked_input(described: schema.ProgramValue, value: HostValue, what: str) -> HostValue:
     """The value, if it is what the program takes there; InvalidInputError otherwise."""
+    if isinstance(described, schema.Tensor):
+        return _checked_tensor(described, value, what)
+    if isinstance(value, np.ndarray) and not value.shape:
+        value = value.item()  # a NumPy number
     match described:
-        case schema.Tensor():
-            return _checked_tensor(described, value, what)
-        case plain.Int() if isinstance(value, int | np.integer) and not isinstance(value, bool):
-            return int(value)
-        case plain.Bool() if isinstance(value, bool | np.bool_):
-            return bool(value)
-        case plain.Double() if isinstance(value, float | int | np.floating):
+        case plain.Int() if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        case plain.Bool() if isinstance(value, bool):
+            return value
+        case plain.Double() if isinstance(value, float | int) and not isinstance(value, bool):
             return float(value)
         case plain.String() if isinstance(value, str):
             return value

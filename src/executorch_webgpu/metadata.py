@@ -65,7 +65,8 @@ class OperatorCount:
 class MethodReport:
     """One method: what it calls and what memory it needs, in bytes.
 
-    ``planned_bytes`` (intermediates, shared by lifetime) is None when an unsupported operator prevents planning.
+    ``planned_bytes`` (intermediates, sharing memory by lifetime) and ``unshared_bytes`` (the same, if they did not) are
+    None when the method cannot be planned: for want of an operator, or for the reason that ``problem`` gives.
     """
 
     name: str
@@ -77,6 +78,7 @@ class MethodReport:
     mutable_bytes: int
     planned_bytes: int | None
     unshared_bytes: int | None
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,18 +103,24 @@ def method_report(file: ProgramFile, plan: schema.ExecutionPlan) -> MethodReport
     """What ``inspect`` shows of a method."""
     metadata = method_metadata(file, plan)
     keys: dict[str, int] = {}
+    problem: str | None = None
     mutable = planned = unshared = 0
     plannable = not unsupported_delegates(plan) and not missing_operators(file, plan)
     for delegate in _our_delegates(plan):
         source = read_vkgraph(file.delegate_data(delegate), file.named_data)
         for constant in source.constants:
-            keys[constant.named_key or f"{constant.offset}+{constant.length}"] = constant.length
-        if plannable:
+            keys[constant.named_key or f"{delegate.processed.index}+{constant.offset}"] = constant.length
+        if not plannable:
+            continue
+        try:
             graph = build_graph(source)
             memory = plan_memory(graph, plan_graph(graph, Planning(Features.none(), Limits.floor())).plans)
-            mutable += memory.bytes_of(Kind.MUTABLE)
-            planned += memory.bytes_of(Kind.SHARED)
-            unshared += memory.unshared_bytes
+        except Error as error:
+            plannable, problem = False, str(error)
+            continue
+        mutable += memory.bytes_of(Kind.MUTABLE)
+        planned += memory.bytes_of(Kind.SHARED)
+        unshared += memory.unshared_bytes
     return MethodReport(
         plan.name,
         metadata.inputs,
@@ -123,6 +131,7 @@ def method_report(file: ProgramFile, plan: schema.ExecutionPlan) -> MethodReport
         mutable,
         planned if plannable else None,
         unshared if plannable else None,
+        problem,
     )
 
 

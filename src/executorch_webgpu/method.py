@@ -88,7 +88,8 @@ class Method:
         ``inputs``: one value for each input: NumPy arrays, torch tensors or anything with ``__dlpack__`` or
         ``__array__``, of exactly the program's dtype, with dims up to its bounds; numbers for plain values.
         Answers with a list of NumPy arrays (torch tensors if an input was one) and plain values.
-        Raises InvalidInputError, before anything ran, when an input does not fit; the state is then unchanged.
+        Raises InvalidInputError when an input does not fit: before anything ran, so that state is unchanged, unless an
+        earlier delegate or host kernel of the same method has run by then.
         """
         if self._closed:
             raise ClosedError("this method is closed; load it again")

@@ -31,10 +31,9 @@ from .metadata import (
     unsupported_delegates,
 )
 from .method import Method, MethodOptions, ProfileRow
+from .ops.plan import SCRATCH_BYTES
 
 __all__ = ["Method", "ProfileRow", "Program", "Runtime", "inspect_program"]
-
-SCRATCH_BYTES = 64 * 2**20  # enough for a few hundred rows of scores at long contexts
 
 
 class Runtime:
@@ -64,7 +63,10 @@ class Runtime:
     @property
     def device(self) -> Device:
         """The open device. Raises NoAdapterError when there is none."""
-        if self._device is None or self._device.closed:
+        if self._device is not None and not self._device.usable:
+            self._device.close()  # lost
+            self._device = None
+        if self._device is None:
             self._device = open_device(*self._choice)
         return self._device
 
@@ -76,9 +78,12 @@ class Runtime:
         if isinstance(data, str | Path):
             mapped, file = open_program(data)
             return Program(self, file, mapped)
-        if not isinstance(data, bytes | bytearray | memoryview):
-            data = data.read()
-        return Program(self, read_program(bytes(data)), None)
+        content = data if isinstance(data, bytes | bytearray | memoryview) else getattr(data, "read", lambda: data)()
+        if not isinstance(content, bytes | bytearray | memoryview):
+            raise InvalidInputError(
+                f"a program is loaded from a path, bytes or a binary file, not from {type(content).__name__}"
+            )
+        return Program(self, read_program(bytes(content)), None)
 
 
 class Program:
@@ -162,9 +167,10 @@ class Program:
         raise InvalidInputError(f"the program has no method {name!r}; it has {', '.join(sorted(self.method_names))}")
 
     def _constant_pool(self) -> ConstantPool:
-        if self._constants is None:
+        device = self._runtime.device
+        if self._constants is None or self._constants.device is not device:
             forget: Callable[[memoryview], None] = self._mapped.release if self._mapped else lambda view: None
-            self._constants = ConstantPool(self._runtime.device, forget)
+            self._constants = ConstantPool(device, forget)
         return self._constants
 
 

@@ -10,11 +10,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from executorch_webgpu.errors import ClosedError, InvalidInputError
-from executorch_webgpu.gpu.device import Device
+from bench.models import SHAPES, write_llama
+from executorch_webgpu.errors import ClosedError, InvalidInputError, LimitError, UnsupportedProgramError
+from executorch_webgpu.format import vkgraph as vk
+from executorch_webgpu.format.pte import read_program
+from executorch_webgpu.format.vkgraph import read_vkgraph
+from executorch_webgpu.gpu.device import Device, open_null_device
 from executorch_webgpu.graph.build import build_graph
 from executorch_webgpu.graph.constants import ConstantPool
 from executorch_webgpu.graph.execute import GraphExecutor
+from executorch_webgpu.graph.reference import ReferenceExecutor
 from executorch_webgpu.ops.plan import Planning
 from tests.graph_builder import GraphBuilder, Ref
 
@@ -183,3 +188,92 @@ def test_memory_stays_flat_over_steps_of_changing_size(device: Device) -> None:
         for step in range(200):
             executor.execute([np.array([step % 8], np.int32), normal(1, 1, 1, 4)])
         assert (device.memory.live_bytes, device.memory.live_buffers) == before
+
+
+def test_a_step_after_a_refused_one_sees_what_that_one_planned(device: Device) -> None:
+    """The refused step is planned up to the call that refuses; the next one has the same shape, and the rest fits."""
+    build = GraphBuilder()
+    x = build.input((8, 4))
+    position = build.live()
+    y = build.call("aten.sigmoid.default", x, build.tensor((8, 4)))
+    cache = build.constant(np.zeros((1, 8, 1, 4), np.float32))
+    rows = build.call("aten.view_copy.default", y, [1, build.size_of(x, 0), 1, 4], build.tensor((1, 8, 1, 4)))
+    build.call("update_cache.default", rows, cache, position, build.tensor((1,)))
+    build.output(y)
+    with loaded(device, build) as executor:
+        for s, start in ((1, 0), (8, 4), (8, 0), (3, 7), (3, 5)):
+            given = normal(s, 4)
+            if s + start > 8:
+                with pytest.raises(InvalidInputError):
+                    executor.execute([given, np.array([start], np.int32)])
+                continue
+            (got,) = executor.execute([given, np.array([start], np.int32)])
+            np.testing.assert_allclose(got, 1 / (1 + np.exp(-given)), rtol=1e-5)
+
+
+def test_a_step_after_a_failed_recording(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = GraphBuilder()
+    x = build.input((8, 4))
+    y = build.call("aten.sigmoid.default", x, build.tensor((8, 4)))
+    build.output(build.call("aten.add.Tensor", x, y, 1, build.tensor((8, 4))))
+    with loaded(device, build) as executor:
+        executor.execute([normal(8, 4)])
+        with monkeypatch.context() as patch:
+            patch.setattr(device.kernels, "pipeline", lambda *_: (_ for _ in ()).throw(LimitError("injected")))
+            with pytest.raises(LimitError):
+                executor.execute([normal(5, 4)])
+        given = normal(5, 4)
+        (got,) = executor.execute([given])
+        np.testing.assert_allclose(got, given + 1 / (1 + np.exp(-given)), rtol=1e-5)
+
+
+def test_scratch_that_grows_while_a_graph_is_recorded(device: Device) -> None:
+    """Attention calls of growing size share one scratch buffer, so earlier ones must be recorded again."""
+    build = GraphBuilder()
+    wanted = []
+    for heads in (1, 2, 8):
+        q = build.input((1, 16, heads, 4))
+        caches = [build.constant(np.zeros((1, 16, heads, 4), np.float32)) for _ in "kv"]
+        out = build.tensor((1, 16, heads, 4))
+        build.output(build.call("sdpa_with_kv_cache.default", q, q, q, *caches, 0, 1, None, 0.0, True, None, out))
+        wanted.append(heads)
+    with loaded(device, build) as executor:
+        given = [normal(1, 16, heads, 4) for heads in wanted]
+        expected = ReferenceExecutor(build_graph(build.build())).execute(given)
+        for got, exact in zip(executor.execute(given), expected, strict=True):
+            np.testing.assert_allclose(got, exact, rtol=1e-3, atol=1e-4)
+
+
+def test_an_expanded_length_may_shrink_to_one(device: Device) -> None:
+    build = GraphBuilder()
+    x, other = build.input((1, 4)), build.input((8, 2))
+    size = build.size_of(other, 0)
+    build.output(build.call("aten.expand_copy.default", x, [size, 4], False, build.tensor((8, 4))))
+    with loaded(device, build) as executor:
+        for rows in (8, 1, 3, 1):
+            given = normal(1, 4)
+            (got,) = executor.execute([given, normal(rows, 2)])
+            np.testing.assert_array_equal(got, np.broadcast_to(given, (rows, 4)))
+
+
+def test_constants_that_the_device_cannot_hold(device: Device) -> None:
+    build = GraphBuilder()
+    x = build.input((2,), "int32")
+    build.constants.append(np.array([1, 2**40]))
+    constant = build._add(vk.VkTensor(vk.DataType.INT64, (2,), constant_id=0))
+    build.output(build.call("aten.add.Tensor", x, constant, 1, build.tensor((2,), "int32")))
+    with pytest.raises(UnsupportedProgramError, match="32 bits"), loaded(device, build):
+        pass
+
+
+def test_a_whole_llama_on_dawns_null_device() -> None:
+    """Nothing runs there, but Dawn checks every bind group, dispatch and barrier of prefill and decode."""
+    file = read_program(write_llama(SHAPES["tiny"]))
+    (plan,) = (m for m in file.methods if m.name == "forward")
+    source = read_vkgraph(file.delegate_data(plan.delegates[0]), file.named_data)
+    with open_null_device() as null:
+        pool = ConstantPool(null, lambda view: None)
+        executor = GraphExecutor(build_graph(source), pool, Planning(null.features, null.limits))
+        for tokens, position in ((13, 0), (1, 13), (4, 14), (1, 18)):
+            executor.execute([np.zeros((1, tokens), np.int32), np.array([position], np.int32)])
+        executor.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,7 +40,10 @@ def set_hosts(plans: LivePlans, *values: int) -> None:
 
 
 def planned(plans: LivePlans) -> list[str]:
-    return [plans.graph.calls[i].name for i in plans.update()]
+    """What an update plans again."""
+    plans.changed.clear()
+    plans.update()
+    return [plans.graph.calls[i].name for i in sorted(plans.changed)]
 
 
 def test_symint_keeps_its_value_when_a_new_one_is_out_of_range() -> None:
@@ -125,6 +129,43 @@ def test_arguments_that_do_not_fit_are_refused_at_load(op: str, args: Callable[[
     build.call(op, *args(build))
     with pytest.raises((InvalidProgramError, UnsupportedProgramError, InvalidInputError)):
         plan_graph(build_graph(build.build()), PLANNING)
+
+
+def test_values_are_written_once_and_before_they_are_read() -> None:
+    def twice(b: GraphBuilder) -> None:
+        x, out = b.input((4,)), b.tensor((4,))
+        b.call("aten.view_copy.default", x, [4], out)
+        b.call("aten.sigmoid.default", x, out)
+
+    def unwritten(b: GraphBuilder) -> None:
+        b.call("aten.sigmoid.default", b.tensor((4,)), b.tensor((4,)))
+
+    def output_of_nobody(b: GraphBuilder) -> None:
+        b.call("aten.sigmoid.default", b.input((4,)), b.tensor((4,)))
+        b.output(b.tensor((4,)))
+
+    def into_an_input(b: GraphBuilder) -> None:
+        x = b.input((4,))
+        b.call("aten.sigmoid.default", x, x)
+
+    def into_a_constant(b: GraphBuilder) -> None:
+        b.call("aten.sigmoid.default", b.input((4,)), b.constant(np.zeros(4, np.float32)))
+
+    def unset_symint(b: GraphBuilder) -> None:
+        b.call("add", b.symint(), 1, b.symint())
+
+    for make in (twice, unwritten, output_of_nobody, into_an_input, into_a_constant, unset_symint):
+        build = GraphBuilder()
+        make(build)
+        with pytest.raises(InvalidProgramError):
+            build_graph(build.build())
+
+
+def test_a_route_of_nothing_is_refused() -> None:
+    build = GraphBuilder()
+    build.output(build.call("aten.sigmoid.default", build.input((4,)), build.tensor((4,))))
+    with pytest.raises(InvalidInputError, match="nonsense"):
+        plan_graph(build_graph(build.build()), replace(PLANNING, routes={"nonsense": "fast"}))
 
 
 def test_all_unsupported_operators_are_listed() -> None:

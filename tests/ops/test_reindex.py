@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from executorch_webgpu.errors import InvalidInputError, UnsupportedProgramError
+from executorch_webgpu.errors import InvalidInputError, InvalidProgramError, UnsupportedProgramError
 from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.ops.reindex.strided import coalesce
@@ -170,7 +170,7 @@ def test_select_at_a_live_index(device: Device) -> None:
 
 
 def test_select_out_of_range_is_refused_at_load(device: Device) -> None:
-    with pytest.raises(InvalidInputError, match="must be between -3 and 2"):
+    with pytest.raises(InvalidProgramError, match="must be between -3 and 2"):
         OpProgram(device, "aten.select_copy.int", [In((3, 5)), 0, 3], Out((5,)))
 
 

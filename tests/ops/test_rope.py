@@ -79,7 +79,7 @@ def test_pairs_live_length(device: Device, table_is_live: bool) -> None:
 
 def test_pairs_with_too_few_rows(device: Device) -> None:
     q, k = (1, 4, 2, 8), (1, 4, 1, 8)
-    with pytest.raises(UnsupportedProgramError, match="cos has 3 rows, too few for 4 tokens"):
+    with pytest.raises(UnsupportedProgramError, match="has angles for 3 of 4 tokens"):
         pairs(device, q, k, normal(3, 4))
     with OpProgram(device, PAIRS, [In(q), In(k), In((4, 4)), In((4, 4))], [Out(q), Out(k)]) as program:
         with pytest.raises(InvalidInputError, match="cos has 2 rows, too few for 3 tokens"):

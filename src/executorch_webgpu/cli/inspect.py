@@ -41,9 +41,12 @@ def _print_method(out: Console, method: MethodReport) -> None:
     if method.mutable_bytes:
         out.print(f"  state     {binary_size(method.mutable_bytes)} kept between calls")
     if method.planned_bytes is None:
-        out.print("  memory    not planned: operators are unsupported")
+        out.print(f"  memory    not planned: {method.problem or 'operators are unsupported'}")
     elif method.planned_bytes:
-        out.print(f"  memory    {binary_size(method.planned_bytes)} planned for intermediate tensors")
+        out.print(
+            f"  memory    {binary_size(method.planned_bytes)} planned for intermediate tensors "
+            f"({binary_size(method.unshared_bytes or 0)} if they did not share)"
+        )
     if method.operators:
         _print_operators(out, method)
 

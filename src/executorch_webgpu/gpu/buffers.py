@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DeviceError, LimitError
-from .device import Device
+from .device import Device, Memory
 
 # WebGPU's flags have the same numbers in every engine.
 _MAP_READ, _COPY_SRC, _COPY_DST, _UNIFORM, _STORAGE = 0x1, 0x4, 0x8, 0x40, 0x80
@@ -29,16 +30,14 @@ _UNIFORM_CHUNK = 64 << 10
 
 
 class Buffer:
-    """A GPU buffer that counts its bytes in ``device.memory`` until it is destroyed."""
+    """A GPU buffer that counts its bytes in ``device.memory`` until it is destroyed, or nobody holds it any more."""
 
-    __slots__ = ("__weakref__", "_destroyed", "_device", "label", "nbytes", "raw", "size")
+    __slots__ = ("__weakref__", "_free", "label", "nbytes", "raw", "size")
 
     def __init__(self, device: Device, nbytes: int, usage: int, label: str) -> None:
         self.label = label
         self.nbytes = nbytes
         self.size = max(16, -(-nbytes // 16) * 16)
-        self._device = device
-        self._destroyed = False
         device.require_usable()
         if self.size > device.limits.max_buffer_bytes:
             raise LimitError(
@@ -49,22 +48,24 @@ class Buffer:
             self.raw = device.raw.create_buffer(label=label, size=self.size, usage=usage)
         device.memory.add(self.size)
         device.buffers.add(self)
+        self._free = weakref.finalize(self, _free, device.memory, self.size, self.raw)
+        self._free.atexit = False
 
     def __repr__(self) -> str:
         return f"<Buffer {self.label!r} {self.nbytes} bytes>"
 
     @property
     def destroyed(self) -> bool:
-        return self._destroyed
+        return not self._free.alive
 
     def destroy(self) -> None:
         """Frees the memory once submitted work is done and waited for.  A second call does nothing."""
-        if self._destroyed:
-            return
-        self._destroyed = True
-        self._device.memory.remove(self.size)
-        self._device.buffers.discard(self)
-        self.raw.destroy()
+        self._free()
+
+
+def _free(memory: Memory, size: int, raw: Any) -> None:
+    memory.remove(size)
+    raw.destroy()
 
 
 def create(device: Device, nbytes: int, label: str) -> Buffer:

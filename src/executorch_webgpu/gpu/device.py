@@ -79,6 +79,11 @@ class Device:
         return Kernels(self)
 
     @property
+    def usable(self) -> bool:
+        """Neither closed nor known to be lost."""
+        return not self._closed and self._lost is None
+
+    @property
     def closed(self) -> bool:
         return self._closed
 
@@ -247,6 +252,8 @@ def _candidates(engine: str, wanted: int | str | None) -> list[tuple[AdapterInfo
         # Both engines see the same GPUs, so where wgpu sees none, Dawn need not be loaded to look.
         dawn = _adapters_of("dawn") if _has_gpu(wgpu) or not wgpu or wanted is not None else []
         found = dawn + wgpu if _has_gpu(dawn) else wgpu + dawn
+    if not found and engine == "dawn" and _adapters_of("wgpu"):
+        raise NoAdapterError("Dawn accepts none of this machine's adapters; use engine 'wgpu', which does")
     if not found:
         raise NoAdapterError(
             "no GPU adapter was found; install a Vulkan driver (on Debian or Ubuntu the software one is: "

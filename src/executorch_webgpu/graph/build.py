@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..ops.registry import Op, find, is_a
 from ..ops.values import SymInt, Tensor
 
 GraphValue = Tensor | SymInt
+ConstantKey = tuple[int, tuple[int, ...], vk.DataType]  # address, dims, data type
 
 # 64-bit types live as 32-bit ones on the device, as in ExecuTorch's own backends.
 _DTYPES = {
@@ -56,8 +57,12 @@ class OpCall:
     mutated: tuple[Tensor, ...]
 
     @property
-    def written(self) -> tuple[Tensor, ...]:
-        return self.outputs + self.mutated
+    def reads(self) -> tuple[GraphValue, ...]:
+        return _graph_values(self.args[:-1])
+
+    @property
+    def writes(self) -> tuple[GraphValue, ...]:
+        return _graph_values(self.args[-1:])
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class Graph:
 class Constant:
     """Initial data of a tensor. Equal keys mean equal bytes: one upload serves all of them."""
 
-    key: str
+    key: ConstantKey
     data: memoryview  # straight from the file
     dtype: np.dtype  # as in the file; 64-bit and bool elements change on the way to the device
 
@@ -83,6 +88,8 @@ class Constant:
         """The tensor's elements as they lie in a GPU buffer; a view of the file where that is the same."""
         count = math.prod(tensor.max_dims)
         flat = np.frombuffer(self.data, self.dtype, count)
+        if self.dtype == np.int64 and count and not -(2**31) <= flat.min() <= flat.max() < 2**31:
+            raise UnsupportedProgramError(f"constant {tensor} holds integers that 32 bits cannot hold")
         return flat.astype(tensor.element.numpy, copy=False).reshape(tensor.max_dims)
 
 
@@ -97,11 +104,7 @@ def build_graph(source: vk.VkGraph) -> Graph:
         raise UnsupportedProgramError(unsupported_message(missing), missing)
     values = _resolve_values(source)
     calls = tuple(_resolve_call(i, call, values) for i, call in enumerate(source.chain))
-    given = {id(values[i]) for i in source.input_ids}
-    for call in calls:
-        for out in call.outputs:
-            if id(out) in given or (out.constant is not None and out not in call.mutated):
-                raise InvalidProgramError(f"call {call.index} ({call.name}) writes {out}, an input or a constant")
+    _check_dataflow(calls, [values[i] for i in source.input_ids], [values[i] for i in source.output_ids])
     return Graph(
         calls=calls,
         inputs=tuple(_graph_value(values[i], "input") for i in source.input_ids),
@@ -115,12 +118,34 @@ def build_graph(source: vk.VkGraph) -> Graph:
     )
 
 
+def _check_dataflow(calls: Sequence[OpCall], inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+    """Every value is written once, by an input, a constant or a call, before anything reads it.
+
+    Only a tensor that a call mutates may be its output too.
+    """
+    known = {id(v) for v in inputs}
+
+    def require(values: Iterable[Any], reader: str) -> None:
+        for value in values:
+            if id(value) not in known and not (isinstance(value, Tensor) and value.constant is not None):
+                raise InvalidProgramError(f"{reader} reads {value}, which nothing has written")
+
+    for call in calls:
+        require(call.reads, f"call {call.index} ({call.name})")
+        for out in call.writes:
+            if (id(out) in known or getattr(out, "constant", None) is not None) and out not in call.mutated:
+                raise InvalidProgramError(f"call {call.index} ({call.name}) writes {out}, which has a value already")
+            known.add(id(out))
+    require(outputs, "the delegate's output")
+
+
 def _constant(source: vk.VkGraph, tensor: int, index: int) -> Constant:
     described = source.values[tensor]
     assert isinstance(described, vk.VkTensor)
-    entry = source.constants[index]
-    key = entry.named_key or f"{entry.offset}+{entry.length}"
-    return Constant(f"{key}:{described.datatype.name}", source.constant_data(index), _FILE_DTYPES[described.datatype])
+    data = source.constant_data(index)
+    # Where the bytes lie identifies them: names and offsets are only unique within one delegate.
+    address = np.frombuffer(data, np.uint8).__array_interface__["data"][0] if data.nbytes else 0
+    return Constant((address, tuple(described.dims), described.datatype), data, _FILE_DTYPES[described.datatype])
 
 
 def missing_operators(source: vk.VkGraph) -> dict[str, int]:
@@ -189,14 +214,19 @@ def _resolve_call(index: int, call: vk.OperatorCall, values: list[Any]) -> OpCal
     return OpCall(index, call.name, op, args, _tensors(args[:-1]), outputs, mutated)
 
 
-def _tensors(args: tuple[Any, ...] | list[Any]) -> tuple[Tensor, ...]:
-    found: list[Tensor] = []
+def _graph_values(args: Iterable[Any]) -> tuple[GraphValue, ...]:
+    """The tensors and SymInts among arguments, those in lists too."""
+    found: list[GraphValue] = []
     for arg in args:
-        if isinstance(arg, Tensor):
+        if isinstance(arg, Tensor | SymInt):
             found.append(arg)
         elif isinstance(arg, list):
-            found.extend(_tensors(arg))
+            found.extend(_graph_values(arg))
     return tuple(found)
+
+
+def _tensors(args: Iterable[Any]) -> tuple[Tensor, ...]:
+    return tuple(v for v in _graph_values(args) if isinstance(v, Tensor))
 
 
 def _graph_value(value: Any, role: str) -> GraphValue:

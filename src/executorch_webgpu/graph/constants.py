@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,14 +27,14 @@ class ConstantPool:
     def __init__(self, device: Device, forget: Callable[[memoryview], None]) -> None:
         self.device = device
         self._forget = forget
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[Hashable, _Entry] = {}
 
-    def acquire(self, key: str, data: memoryview, content: Callable[[], np.ndarray]) -> Buffer:
+    def acquire(self, key: Hashable, data: memoryview, content: Callable[[], np.ndarray], label: str) -> Buffer:
         """The buffer of ``key``; its first holder fills it with ``content()``. ``data`` is its range of the file."""
         entry = self._entries.get(key)
         if entry is None:
             array = content()
-            buffer = create(self.device, array.nbytes, f"constant {key[:12]}")
+            buffer = create(self.device, array.nbytes, label)
             try:
                 upload(self.device, buffer, array)
             except BaseException:
@@ -45,7 +45,7 @@ class ConstantPool:
         entry.holders += 1
         return entry.buffer
 
-    def release(self, key: str) -> None:
+    def release(self, key: Hashable) -> None:
         """Let go of ``key``."""
         entry = self._entries[key]
         entry.holders -= 1

@@ -7,7 +7,7 @@ recorded dispatches in a single compute pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,9 +19,9 @@ from ..gpu.buffers import Buffer, Readback, ScratchPool, Slot, UniformArena, cre
 from ..gpu.device import Device
 from ..gpu.kernel import Pipeline, Range
 from ..gpu.profile import Timestamps
-from ..ops.plan import Binding, Dispatch, Planning, Repacked
+from ..ops.plan import Binding, Dispatch, Planning
 from ..ops.values import Scratch, SymInt, Tensor
-from .build import Graph
+from .build import ConstantKey, Graph
 from .constants import ConstantPool
 from .memory import Kind, MemoryPlan, Storage, plan_memory, unsafe_aliases
 from .resize import LivePlans
@@ -53,7 +53,11 @@ def plan_graph(graph: Graph, planning: Planning) -> LivePlans:
     planning = replace(planning, host_inputs=host_inputs)
     plans = LivePlans(graph, planning)
     unsafe = unsafe_aliases(graph, plans.plans)
-    return LivePlans(graph, replace(planning, no_alias=unsafe)) if unsafe else plans
+    if unsafe:
+        plans = LivePlans(graph, replace(planning, no_alias=unsafe))
+    if unknown := set(planning.routes) - planning.families:
+        raise InvalidInputError(f"nothing in this program has routes by the name of {', '.join(sorted(unknown))}")
+    return plans
 
 
 class GraphExecutor:
@@ -68,8 +72,7 @@ class GraphExecutor:
         self._profile = profile
         self._constants = constants
         self._buffers: dict[int, Buffer] = {}  # by storage index
-        self._repacked_buffers: dict[tuple[int, str], Buffer] = {}  # by constant tensor and layout
-        self._held: list[str] = []  # keys of constants that we hold
+        self._held: list[ConstantKey] = []  # constants that we hold
         self._arena = UniformArena(self.device)
         self._scratch = ScratchPool(self.device)
         self._scratch_generations: dict[int, int] = {}
@@ -95,7 +98,7 @@ class GraphExecutor:
         self._live = {s.id: self._arena.allocate(LIVE_UNIFORM_BYTES) for s in self.graph.symints}
         for name, template, overrides in self.plans.prepared:
             self.device.kernels.pipeline(name, template, overrides)
-        self._record(range(len(self.graph.calls)))
+        self._record()
         for index, storage in enumerate(self.memory.storages):
             if storage.kind is not Kind.CONSTANT:
                 self._buffer(index)
@@ -112,7 +115,8 @@ class GraphExecutor:
         self._check_open()
         for value, given in zip(self.graph.inputs, inputs, strict=True):
             self._take(value, given)
-        self._record(self.plans.update())
+        self.plans.update()
+        self._record()
         for value, given in zip(self.graph.inputs, inputs, strict=True):
             if isinstance(value, Tensor) and value.id in self.memory.storage_of:
                 upload(self.device, self._buffer(self.memory.storage_of[value.id]), given)
@@ -197,17 +201,19 @@ class GraphExecutor:
 
     # -- recording --------------------------------------------------------------------------------------------------
 
-    def _record(self, indexes: Iterable[int]) -> None:
-        """Make the commands of these calls from their plans."""
-        for index in indexes:
-            self.commands[index] = [
-                self._command(index, i, dispatch) for i, dispatch in enumerate(self.plans.plans[index].dispatches)
-            ]
-        grown = {k for k, generation in self._scratch_generations.items() if self._scratch.get(k, 0)[1] != generation}
-        if grown:  # the new buffers are in no other call's bind groups yet
-            self._scratch_generations = {k: self._scratch.get(k, 0)[1] for k in self._scratch_generations}
-            self._groups.clear()
-            self._record(range(len(self.graph.calls)))
+    def _record(self) -> None:
+        """Make the commands of every call whose plan is new. What fails stays new."""
+        changed = self.plans.changed
+        while changed:
+            for index in sorted(changed):
+                dispatches = self.plans.plans[index].dispatches
+                self.commands[index] = [self._command(index, i, dispatch) for i, dispatch in enumerate(dispatches)]
+                changed.remove(index)
+            generations = {k: self._scratch.get(k, 0)[1] for k in self._scratch_generations}
+            if generations != self._scratch_generations:  # a scratch buffer grew: all bind groups may name the old one
+                self._scratch_generations = generations
+                self._groups.clear()
+                changed.update(range(len(self.graph.calls)))
 
     def _command(self, call: int, position: int, dispatch: Dispatch) -> Command:
         kernels = self.device.kernels
@@ -233,9 +239,6 @@ class GraphExecutor:
                 buffer, generation = self._scratch.get(value.index, value.nbytes)
                 self._scratch_generations.setdefault(value.index, generation)
                 return buffer, 0, value.nbytes
-            case Repacked():
-                buffer = self._repacked(value)
-                return buffer, 0, buffer.size
             case SymInt():
                 slot = self._live[value.id]
             case _:
@@ -251,7 +254,7 @@ class GraphExecutor:
             storage = self.memory.storages[index]
             if storage.kind is Kind.CONSTANT:
                 assert storage.constant is not None
-                buffer = self._constant(storage.constant, "", lambda array: array)
+                buffer = self._constant(storage.constant)
             else:
                 buffer = create(self.device, storage.nbytes, storage.label)
                 if storage.kind is Kind.MUTABLE:
@@ -259,18 +262,13 @@ class GraphExecutor:
             self._buffers[index] = buffer
         return buffer
 
-    def _constant(self, tensor: Tensor, layout: str, arrange: Callable[[np.ndarray], np.ndarray]) -> Buffer:
+    def _constant(self, tensor: Tensor) -> Buffer:
         constant = self.graph.constants[tensor.id]
-        key = f"{constant.key}{layout}"
-        buffer = self._constants.acquire(key, constant.data, lambda: arrange(constant.array(tensor)))
-        self._held.append(key)
+        buffer = self._constants.acquire(
+            constant.key, constant.data, lambda: constant.array(tensor), f"constant {tensor}"
+        )
+        self._held.append(constant.key)
         return buffer
-
-    def _repacked(self, value: Repacked) -> Buffer:
-        key = (value.tensor.id, value.key)
-        if key not in self._repacked_buffers:
-            self._repacked_buffers[key] = self._constant(value.tensor, f"|{value.key}", value.fn)
-        return self._repacked_buffers[key]
 
     def _initialize(self, buffer: Buffer, storage: Storage, *, fresh: bool) -> None:
         """Give a mutable buffer the contents that the file states; a fresh buffer is zero already."""

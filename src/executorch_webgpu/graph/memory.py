@@ -120,7 +120,7 @@ class _Slots:
 
 
 def _share(tensors: list[Tensor], first: Mapping[int, int], last: Mapping[int, int]) -> _Slots:
-    """Give each tensor a slot that no tensor with an overlapping lifetime has: largest first, best fit."""
+    """Give each tensor a slot that no tensor with an overlapping lifetime has: largest first, first fit."""
     sizes: list[int] = []
     busy: list[list[tuple[int, int]]] = []
     slot_of: dict[int, int] = {}

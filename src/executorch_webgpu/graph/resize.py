@@ -26,7 +26,8 @@ _ARGUMENT_ERRORS = (TypeError, AttributeError, ValueError, IndexError, KeyError,
 class LivePlans:
     """The current ``OpPlan`` of every call of one loaded graph.
 
-    A step that raises leaves what it touched marked, so the next step plans it again.
+    ``changed`` holds the calls whose plans are newer than what was recorded from them; who records them removes them.
+    A step that raises leaves what it touched marked, and what it planned in ``changed``, so the next one goes on there.
     """
 
     def __init__(self, graph: Graph, planning: Planning) -> None:
@@ -40,6 +41,7 @@ class LivePlans:
             for tensor in call.inputs:
                 self._by_tensor[tensor.id].add(call.index)
         self.plans = [self._plan(call, building=True) for call in graph.calls]
+        self.changed = set(range(len(graph.calls)))
         # No value was real yet: the first step looks at all of them, also at those that are what load assumed.
         self._mark({i for i, plan in enumerate(self.plans) if plan.derived}, _CHECK)
 
@@ -60,9 +62,8 @@ class LivePlans:
         if symint.set(value):
             self._mark(self._by_source[symint.id], _CHECK)
 
-    def update(self) -> list[int]:
-        """Plan again what the changes since the last update reach; answers with the indexes of those calls."""
-        planned = []
+    def update(self) -> None:
+        """Plan again what the changes since the last update reach, and add it to ``changed``."""
         marks = self._marks
         for index, call in enumerate(self.graph.calls):
             mark = marks[index]
@@ -71,11 +72,10 @@ class LivePlans:
             if mark == _PLAN or self._outdated(self.plans[index].derived):
                 plan = self._plan(call, building=False)
                 if plan.alias_of is not self.plans[index].alias_of:
-                    raise KernelError(f"{call.name} changed its mind about aliasing between plans")
+                    raise KernelError(f"{call.name} shared memory with another tensor at load, but not now")
                 self.plans[index] = plan
-                planned.append(index)
+                self.changed.add(index)
             marks[index] = _CLEAN
-        return planned
 
     def _outdated(self, derived: list[Derived]) -> bool:
         changed = [d.compute() != d.value for d in derived]  # all of them: a bound may lie behind a change
@@ -86,11 +86,14 @@ class LivePlans:
             self._marks[index] = max(self._marks[index], mark)
 
     def _plan(self, call: OpCall, building: bool) -> OpPlan:
-        planner = Planner(self._planning, building)
+        may_alias = building or self.plans[call.index].alias_of is not None
+        planner = Planner(self._planning, building, may_alias)
         try:
             call.op.plan(planner, *call.args)
-        except InvalidInputError:
-            raise
+        except InvalidInputError as error:
+            if not building:
+                raise
+            raise InvalidProgramError(f"call {call.index}, {call.name}: {error}") from error
         except Error as error:
             raise type(error)(f"call {call.index}, {call.name}: {error}") from error
         except _ARGUMENT_ERRORS as error:

@@ -23,23 +23,16 @@ from ..errors import InvalidInputError, KernelError, LimitError, UnsupportedProg
 from ..gpu.capabilities import Features, Limits
 from .values import IntLike, Scratch, SymInt, Tensor
 
+SCRATCH_BYTES = 64 * 2**20  # enough for a few hundred rows of scores at long contexts
+
 Number = int | float | bool
 Grid = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Repacked:
-    """A constant in a layout that a kernel likes better: ``fn`` of its array, computed once when it is uploaded."""
-
-    tensor: Tensor
-    key: str  # names the layout; the same constant and key share one buffer
-    fn: Callable[[np.ndarray], np.ndarray]
 
 
 # A pipeline to make at load: kernel, template values, overrides.
 Prepared = tuple[str, Mapping[str, Any], Mapping[str, Number]]
 
-Binding = Tensor | Scratch | SymInt | Repacked | int
+Binding = Tensor | Scratch | SymInt | int
 
 
 @dataclass(frozen=True)
@@ -83,28 +76,34 @@ class Planning:
 
     ``routes`` forces a route by operator family; ``scratch_bytes`` bounds the scratch memory that a blocked route may
     ask for. The graph fills in the rest: ``no_alias``, ids of outputs that must be copies, since someone writes their
-    memory, and ``host_inputs``, ids of the integer inputs, which the host can read.
+    memory, ``host_inputs``, ids of the integer inputs, which the host can read, and ``families``, what has routes.
     """
 
     features: Features
     limits: Limits
     routes: Mapping[str, str] = field(default_factory=dict)
-    scratch_bytes: int = 64 * 2**20
+    scratch_bytes: int = SCRATCH_BYTES
     no_alias: frozenset[int] = frozenset()
     host_inputs: frozenset[int] = frozenset()
+    families: set[str] = field(default_factory=set)
 
 
 class Planner:
-    """Collects the plan of one operator call. ``building`` is true at load, when dims are the maximum ones."""
+    """Collects the plan of one operator call.
 
-    def __init__(self, shared: Planning, building: bool) -> None:
+    ``building`` is true at load, when dims are the maximum ones. Later, ``may_alias`` says whether the call's output
+    became an alias then: where tensors lie does not change any more.
+    """
+
+    def __init__(self, shared: Planning, building: bool, may_alias: bool) -> None:
         self.features = shared.features
         self.limits = shared.limits
-        self.scratch_bytes = shared.scratch_bytes
+        self.scratch_bytes = min(shared.scratch_bytes, shared.limits.max_binding_bytes)
         self.building = building
         self.result = OpPlan()
         self.prepared: list[Prepared] = []
         self._shared = shared
+        self._may_alias = may_alias
         self._scratch_count = 0
 
     # -- live values ------------------------------------------------------------------------------------------------
@@ -181,8 +180,9 @@ class Planner:
 
     def alias(self, out: Tensor, x: Tensor) -> bool:
         """Let ``out`` share the memory of ``x``, if nobody writes either; False means: dispatch a copy."""
-        if out.id in self._shared.no_alias or out.dtype != x.dtype:
+        if not self._may_alias or out.id in self._shared.no_alias or out.dtype != x.dtype:
             return False
+        self.check(out.max_nbytes <= x.max_nbytes, f"{out} is planned larger than {x}, whose memory it shares")
         self.result.alias_of = x
         return True
 
@@ -198,11 +198,6 @@ class Planner:
         index = self._scratch_count
         self._scratch_count += 1
         return Scratch(index, max(16, (nbytes + 15) // 16 * 16))
-
-    def repack(self, constant: Tensor, key: str, fn: Callable[[np.ndarray], np.ndarray]) -> Repacked:
-        """Bind ``fn`` of a constant's array (its dtype, its ``max_dims``) in place of the constant."""
-        self.check(constant.constant is not None, f"tensor {constant} must be a constant of the program")
-        return Repacked(constant, key, fn)
 
     def dispatch(
         self,
@@ -260,6 +255,7 @@ class Planner:
     def choose(self, family: str, routes: Mapping[str, bool]) -> str:
         """The first route whose predicate holds, or the one that the user forced; the name shows in reports."""
         forced = self._shared.routes.get(family)
+        self._shared.families.add(family)
         if forced is not None:
             if forced not in routes:
                 raise KernelError(f"{family} has no route {forced!r}; it has {', '.join(routes)}")

@@ -68,12 +68,12 @@ class HostMemory:
         if not isinstance(described, schema.Tensor):
             self.values[index] = result
             return
-        array = np.ascontiguousarray(result, dtype_name(described)).reshape(np.shape(result))
+        array: np.ndarray = np.asarray(result, dtype_name(described), order="C")
         if described.allocation_info is not None:
-            place = self._place(described).reshape(-1)
-            if array.size > place.size:
-                raise InvalidProgramError(f"value {index} has {array.size} elements, but {place.size} are planned")
-            place = place[: array.size].reshape(array.shape)
+            planned = self._place(described).reshape(-1)
+            if array.size > planned.size:
+                raise InvalidProgramError(f"value {index} has {array.size} elements, but {planned.size} are planned")
+            place: np.ndarray = planned[: array.size].reshape(array.shape)
             place[...] = array
             array = place
         self.values[index] = array

@@ -11,7 +11,6 @@ from ..plan import Planner
 from ..registry import op
 from ..shapes import broadcast, broadcast_strides, ceil_div, normalize_dim, row_major_strides
 from ..values import INT32_MAX, Dims, IntLike, SymInt, Tensor
-from .same_order import pass_through
 from .strided import Copy, dispatch_copy
 
 
@@ -210,10 +209,7 @@ def expand_copy(g: Planner, x: Tensor, size: Sequence[IntLike], implicit: bool, 
     kept = (1,) * new + x.dims
     dims = tuple(k if s == -1 else s for k, s in zip(kept, g.values(size), strict=True))
     g.check(broadcast(kept, dims) == dims, f"expand_copy: {x} does not expand to {list(dims)}")
-    if dims == kept:
-        pass_through(g, x, dims, out)
-    else:
-        _gather(g, x, dims, broadcast_strides(x.dims, dims), out)
+    _gather(g, x, dims, broadcast_strides(x.dims, dims), out)  # never an alias: live sizes may come to differ
 
 
 @op("aten.repeat.default", reference=np.tile)

@@ -12,6 +12,8 @@ from ..values import Dims, SymInt, Tensor
 
 MAX_RANK = 8
 WORKGROUP = 64
+KERNEL = "reindex/strided_copy"
+OVERRIDES = {"wg_size": WORKGROUP}
 _WORD = 4  # bytes
 _QUAD = 16  # bytes of a vec4<u32>, and what buffers are padded to
 
@@ -96,7 +98,8 @@ def dispatch_copy(g: Planner, x: Tensor, out: Tensor, copy: Copy) -> None:
     )
     size, live = x.element.itemsize, copy.start is not None
     lanes = max(1, _WORD // size)
-    g.prepare("reindex/strided_copy", template={"unit": "u32", "lanes": lanes, "live": live})
+    for unit, width in {("vec4<u32>", 1), ("u32", 1), ("u32", lanes)}:  # live sizes decide which of them fits
+        g.prepare(KERNEL, overrides=OVERRIDES, template={"unit": unit, "lanes": width, "live": live})
     if wide := copy.widened(_QUAD // size):
         _dispatch(g, x, out, wide, "vec4<u32>", 1)
     elif lanes == 1:
@@ -131,10 +134,10 @@ def _dispatch(g: Planner, x: Tensor, out: Tensor, copy: Copy, unit: str, lanes: 
         bindings["start"] = copy.start
         params |= {"start_size": copy.start_size, "start_stride": copy.start_stride}
     g.dispatch(
-        "reindex/strided_copy",
+        KERNEL,
         g.grid_1d(ceil_div(n, lanes), WORKGROUP),
         bindings,
         params,
-        overrides={"wg_size": WORKGROUP},
+        overrides=OVERRIDES,
         template={"unit": unit, "lanes": lanes, "live": copy.start is not None},
     )
