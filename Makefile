@@ -12,7 +12,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
 PIP_ARGS ?=
-PROMPT ?= Explain in a few sentences why the sky is blue.
+PROMPT ?= Give me three tips for staying healthy.
 PYTEST_ARGS ?=
 export PROMPT
 

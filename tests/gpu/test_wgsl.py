@@ -58,14 +58,14 @@ def test_declaration() -> None:
         Binding(5, "defaulted", "read", "array<u32>"),
     )
     assert source.params == (
-        ParamField("count", "u32", 0),
-        ParamField("origin", "vec3<f32>", 16),
-        ParamField("stride", "i32", 28),
-        ParamField("scale", "f32", 32),
-        ParamField("dims", "vec2<u32>", 40),
-        ParamField("shape", "array<vec4<i32>,2>", 48),
-        ParamField("extra", "array<vec4<u32>,2>", 80),
-        ParamField("last", "vec3<i32>", 112),
+        ParamField("count", "u32", 0, "u32", 1),
+        ParamField("origin", "vec3<f32>", 16, "f32", 3),
+        ParamField("stride", "i32", 28, "i32", 1),
+        ParamField("scale", "f32", 32, "f32", 1),
+        ParamField("dims", "vec2<u32>", 40, "u32", 2),
+        ParamField("shape", "array<vec4<i32>,2>", 48, "i32", 8),
+        ParamField("extra", "array<vec4<u32>,2>", 80, "u32", 8),
+        ParamField("last", "vec3<i32>", 112, "i32", 3),
     )
     assert source.params_size == 128
     assert {n: (o.type, o.default, o.id) for n, o in source.overrides.items()} == {

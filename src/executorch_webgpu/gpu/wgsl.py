@@ -42,6 +42,8 @@ class ParamField:
     name: str
     type: str
     offset: int
+    scalar: str  # u32, i32 or f32
+    count: int  # of them
 
 
 @dataclass(frozen=True)
@@ -77,16 +79,15 @@ class KernelSource:
         self.check_names("parameter", {f.name for f in self.params}, values)
         data = bytearray(self.params_size)
         for member in self.params:
-            scalar, count, _, _ = _layout(member.type, {})
             numbers = list(_flatten(values[member.name]))
-            if len(numbers) != count:
+            if len(numbers) != member.count:
                 raise KernelError(
-                    f"kernel {self.name!r}: parameter {member.name!r} is {member.type} and needs {count} "
+                    f"kernel {self.name!r}: parameter {member.name!r} is {member.type} and needs {member.count} "
                     f"numbers, not {len(numbers)}"
                 )
             try:
-                converted = numbers if scalar == "f32" else [operator.index(n) for n in numbers]
-                struct.pack_into(f"<{count}{_SCALARS[scalar]}", data, member.offset, *converted)
+                converted = numbers if member.scalar == "f32" else [operator.index(n) for n in numbers]
+                struct.pack_into(f"<{member.count}{_SCALARS[member.scalar]}", data, member.offset, *converted)
             except (struct.error, TypeError, OverflowError) as exc:
                 raise KernelError(
                     f"kernel {self.name!r}: parameter {member.name!r} cannot hold {values[member.name]!r} "
@@ -280,14 +281,14 @@ def _params(name: str, text: str, constants: Mapping[str, str]) -> tuple[tuple[P
             if member is None:
                 raise ValueError
             type_ = _canonical(member[2], constants)
-            _, _, align, size = _layout(type_, constants)
+            scalar, count, align, size = _layout(type_, constants)
         except (ValueError, KeyError, SyntaxError) as exc:
             raise KernelError(
                 f"kernel {name!r}: `{' '.join(declaration.split())}` in Params must be u32, i32, f32, a "
                 f"vector of these, or array<vec4<T>, N>"
             ) from exc
         end = -(-end // align) * align
-        fields.append(ParamField(member[1], type_, end))
+        fields.append(ParamField(member[1], type_, end, scalar, count))
         end += size
     return tuple(fields), -(-end // 16) * 16
 
