@@ -145,9 +145,16 @@ def unsupported_delegates(plan: schema.ExecutionPlan) -> list[str]:
     return sorted({d.id for d in plan.delegates} - {DELEGATE_ID})
 
 
-def kernel_arity(call: schema.KernelCall, operator: schema.Operator) -> int:
-    """Inputs of a host instruction: an ``out`` overload names its output, and then once more as its result."""
-    return len(call.args) - (2 if (operator.overload or "").endswith("out") else 1)
+def kernel_values(plan: schema.ExecutionPlan, call: schema.KernelCall) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Ids of the inputs and of the outputs of a host instruction.
+
+    An ``out`` overload names its output and then once more as its result, several outputs once more as a list.
+    """
+    args = call.args
+    last = plan.values[args[-1]].value if args else None
+    if isinstance(last, schema.TensorList):
+        return args[: -1 - len(last.items)], last.items
+    return (args[:-2] if args[-2:-1] == args[-1:] else args[:-1]), args[-1:]
 
 
 def operator_name(operator: schema.Operator) -> str:
@@ -164,7 +171,8 @@ def _operator_counts(file: ProgramFile, plan: schema.ExecutionPlan) -> list[Oper
         for instruction in chain.instructions:
             if isinstance(call := instruction.call, schema.KernelCall):
                 operator = plan.operators[call.op_index]
-                kernel = host_kernel(operator.name, operator.overload or "", kernel_arity(call, operator))
+                inputs, _ = kernel_values(plan, call)
+                kernel = host_kernel(operator.name, operator.overload or "", len(inputs))
                 on_host[operator_name(operator), kernel is not None] += 1
     return [OperatorCount(n, c, find(n) is not None, "delegate") for n, c in delegated.most_common()] + [
         OperatorCount(n, c, supported, "host") for (n, supported), c in on_host.most_common()

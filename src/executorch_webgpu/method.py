@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -19,10 +19,10 @@ from .graph.build import build_graph
 from .graph.constants import ConstantPool
 from .graph.execute import GraphExecutor
 from .interchange import checked_input, owned, to_caller, to_device_array, to_host
-from .metadata import MethodMetadata, kernel_arity, method_metadata, operator_name
+from .metadata import MethodMetadata, kernel_values, method_metadata, operator_name
 from .ops.plan import Planning
 from .ops.values import SymInt, Tensor
-from .portable import Kernel, host_kernel
+from .portable import host_kernel
 from .portable.memory import HostMemory, HostValue
 
 
@@ -69,7 +69,6 @@ class Method:
                 planning = Planning(pool.device.features, pool.device.limits, options.routes, options.scratch_bytes)
                 self._executors.append(GraphExecutor(graph, pool, planning, profile=options.profile))
             self._check_calls()
-            self._kernels = [_kernel_of(plan, operator_index) for operator_index in range(len(plan.operators))]
             self._memory = HostMemory(file, plan)
         except BaseException:
             self.close()
@@ -147,6 +146,8 @@ class Method:
     # -- inputs -----------------------------------------------------------------------------------------------------
 
     def _checked(self, inputs: Sequence[Any]) -> list[HostValue]:
+        if not isinstance(inputs, list | tuple):
+            raise InvalidInputError(f"execute takes a list of inputs, not a {type(inputs).__name__}")
         if len(inputs) != len(self._plan.inputs):
             raise InvalidInputError(
                 f"method {self._plan.name!r} takes {len(self._plan.inputs)} inputs, not {len(inputs)}"
@@ -189,12 +190,14 @@ class Method:
             self._memory.store(index, result)
 
     def _run_kernel(self, call: schema.KernelCall) -> None:
-        kernel, inputs, outputs = self._kernels[call.op_index](call)
+        operator = self._plan.operators[call.op_index]
+        inputs, outputs = kernel_values(self._plan, call)
+        kernel = host_kernel(operator.name, operator.overload or "", len(inputs))
+        assert kernel is not None  # load_method refused the program otherwise
         try:
             results = kernel([self._host_argument(i) for i in inputs])
         except (TypeError, ValueError, IndexError, ArithmeticError, AttributeError) as error:
-            name = operator_name(self._plan.operators[call.op_index])
-            raise InvalidInputError(f"{name} cannot run on these values: {error}") from error
+            raise InvalidInputError(f"{operator_name(operator)} cannot run on these values: {error}") from error
         for index, result in zip(outputs, results if isinstance(results, tuple) else (results,), strict=True):
             self._memory.store(index, result)
 
@@ -214,24 +217,9 @@ class Method:
                     if len(call.args) != len(graph.inputs) + len(graph.outputs):
                         raise InvalidProgramError(
                             f"a delegate call of method {self._plan.name!r} has {len(call.args)} arguments, but the "
-                            f"delegate has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
+                            f"delegate has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; if the model "
+                            "writes its buffers, export it with the compile option alias_buffer_mutations=True"
                         )
-
-
-BoundKernel = Callable[[schema.KernelCall], tuple[Kernel, Iterable[int], Sequence[int]]]
-
-
-def _kernel_of(plan: schema.ExecutionPlan, operator_index: int) -> BoundKernel:
-    """Splits a call of this operator into kernel, input ids and output ids."""
-    operator = plan.operators[operator_index]
-
-    def bind(call: schema.KernelCall) -> tuple[Kernel, Iterable[int], Sequence[int]]:
-        arity = kernel_arity(call, operator)
-        kernel = host_kernel(operator.name, operator.overload or "", arity)
-        assert kernel is not None  # load_method refused the program otherwise
-        return kernel, call.args[:arity], call.args[arity : arity + 1]
-
-    return bind
 
 
 def _to_graph(value: Tensor | SymInt, given: HostValue, what: str) -> np.ndarray | int:

@@ -211,6 +211,27 @@ def test_a_step_after_a_refused_one_sees_what_that_one_planned(device: Device) -
             np.testing.assert_allclose(got, 1 / (1 + np.exp(-given)), rtol=1e-5)
 
 
+def test_a_refusal_does_not_hide_that_dims_changed(device: Device) -> None:
+    """The refusing call has sized its output by then; who reads that output must still learn of it."""
+    build = GraphBuilder()
+    q, position = build.input((1, 8, 2, 4)), build.live()
+    caches = [build.constant(np.zeros((1, 16, 2, 4), np.float32)) for _ in "kv"]
+    out = build.tensor((1, 8, 2, 4))
+    build.call("sdpa_with_kv_cache.default", q, q, q, *caches, position, 1, None, 0.0, True, None, out)
+    build.output(build.call("aten.add.Tensor", out, out, 1, build.tensor((1, 8, 2, 4))))
+    exact = ReferenceExecutor(build_graph(build.build()))
+    with loaded(device, build) as executor:
+        for s, start in ((7, 0), (3, 15), (3, 7), (8, 10), (8, 8), (1, 16), (1, 15)):
+            given = [normal(1, s, 2, 4), np.array([start], np.int32)]
+            if s + start > 16:
+                with pytest.raises(InvalidInputError):
+                    executor.execute(given)
+                continue
+            (got,), (wanted,) = executor.execute(given), exact.execute(given)
+            assert got.shape == wanted.shape
+            np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4)
+
+
 def test_a_step_after_a_failed_recording(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     build = GraphBuilder()
     x = build.input((8, 4))

@@ -191,3 +191,18 @@ def test_a_pinned_input_pos_diverges(device: Device, llama: vk.VkGraph) -> None:
                 assert_close(got, wrong)
             else:
                 assert np.abs(got - wrong).max() > 0.01, f"step {i} does not depend on input_pos"
+
+
+def test_state_that_an_output_writes(device: Device) -> None:
+    build = GraphBuilder()
+    x, total = build.input((4,)), build.constant(np.zeros(4, np.float32))
+    build.call("aten.add.Tensor", total, x, 1, total)
+    build.output(build.call("aten.mul.Tensor", total, x, build.tensor((4,))))
+    graph = build_graph(build.build())
+    exact = ReferenceExecutor(graph)
+    pool = ConstantPool(device, lambda view: None)
+    executor = GraphExecutor(build_graph(build.build()), pool, Planning(device.features, device.limits))
+    for step in range(4):
+        row = [np.full(4, step + 1, np.float32)]
+        np.testing.assert_allclose(executor.execute(row)[0], exact.execute(row)[0], rtol=1e-6)
+    executor.close()

@@ -200,7 +200,12 @@ def test_nothing_overflows_to_nan(device: Device, op: str) -> None:
 
 @pytest.mark.parametrize(
     ("op", "scalars"),
-    [("aten.relu.default", []), ("aten.clamp.default", [-1.0, 1.0]), ("aten.hardtanh.default", [None, 1.0])],
+    [
+        ("aten.relu.default", []),
+        ("aten.tanh.default", []),
+        ("aten.clamp.default", [-1.0, 1.0]),
+        ("aten.hardtanh.default", [None, 1.0]),
+    ],
 )
 def test_nan_and_infinity_pass_through_bounds(device: Device, op: str, scalars: list[Any]) -> None:
     with OpProgram(device, op, [In((5,)), *scalars], Out((5,))) as program:

@@ -49,6 +49,32 @@ class Counter(nn.Module):
         return self.total * 1.0
 
 
+class Normalized(nn.Module):
+    """Kernels with several outputs and with an overload of another name; a view that the exporter turns into none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.div(self.norm(x).reshape(-1, 3), 0.3, rounding_mode="floor")
+
+
+class InPlace(nn.Module):
+    """State that ordinary operators write, in place and from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("sum", torch.zeros(3, 4))
+        self.register_buffer("last", torch.ones(3, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        before = x * self.last
+        self.sum.add_(x)
+        self.last.copy_(torch.tanh(x))
+        return before + self.sum
+
+
 class Sorted(nn.Module):
     """The middle cannot be delegated, so this is delegate, host, delegate."""
 
@@ -65,6 +91,30 @@ def test_host_kernels_agree_with_torch(module: nn.Module) -> None:
         expected = expected if isinstance(expected, tuple) else (expected,)
         for got, wanted in zip(method.execute(inputs), expected, strict=True):
             torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_kernels_with_several_outputs() -> None:
+    module = Normalized()
+    with Runtime.get().load_program(export(module, torch.randn(4, 6))) as program:
+        x = torch.randn(4, 6)
+        torch.testing.assert_close(program.load_method("forward").execute([x])[0], module(x))
+
+
+def test_buffers_that_delegated_operators_write() -> None:
+    module = InPlace()
+    lowered = to_edge_transform_and_lower(
+        torch.export.export(module, (torch.ones(3, 4),)),
+        partitioner=[VulkanPartitioner({"alias_buffer_mutations": True})],
+    ).to_executorch()
+    with Runtime.get().load_program(lowered.buffer) as program:
+        method, other = program.load_method("forward"), program.load_method("forward")
+        xs = [torch.randn(3, 4) for _ in range(3)]
+        expected = [module(x) for x in xs]
+        for _ in range(2):
+            for x, wanted in zip(xs, expected, strict=True):
+                torch.testing.assert_close(method.execute([x])[0], wanted)
+            method.reset()
+        torch.testing.assert_close(other.execute([xs[0]])[0], expected[0])
 
 
 def test_a_constant_program_needs_no_adapter() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..ops.registry import Op, find, is_a
 from ..ops.values import SymInt, Tensor
 
 GraphValue = Tensor | SymInt
+PREPACK, COPY = "et_vk.prepack.default", "aten.clone.default"
 ConstantKey = tuple[int, tuple[int, ...], vk.DataType]  # address, dims, data type
 
 # 64-bit types live as 32-bit ones on the device, as in ExecuTorch's own backends.
@@ -103,7 +104,7 @@ def build_graph(source: vk.VkGraph) -> Graph:
     if missing:
         raise UnsupportedProgramError(unsupported_message(missing), missing)
     values = _resolve_values(source)
-    calls = tuple(_resolve_call(i, call, values) for i, call in enumerate(source.chain))
+    calls = _apart(_resolve_call(i, call, values) for i, call in enumerate(source.chain))
     _check_dataflow(calls, [values[i] for i in source.input_ids], [values[i] for i in source.output_ids])
     return Graph(
         calls=calls,
@@ -118,12 +119,39 @@ def build_graph(source: vk.VkGraph) -> Graph:
     )
 
 
+def _apart(calls: Iterable[OpCall]) -> tuple[OpCall, ...]:
+    """The calls with in-place ones taken apart: a kernel may not write what it reads.
+
+    A buffer that a call writes as its output is state, like a KV cache. Where the same call reads it too, the result
+    goes to a tensor of its own, which a copy moves into the buffer.
+    """
+    separated: list[OpCall] = []
+    state: set[int] = set()  # tensors that are a constant's memory
+    for call in calls:
+        if call.name == PREPACK:
+            state.update(t.id for t in call.outputs)
+        call = replace(call, index=len(separated))
+        (out, *more) = call.outputs or (None,)
+        if out is None or more or (out.constant is None and out.id not in state) or call.name == PREPACK:
+            separated.append(call)
+        elif out not in call.inputs:
+            separated.append(replace(call, mutated=(*call.mutated, out)))
+        else:
+            result = Tensor(-1 - len(separated), out.dtype, out.max_dims)
+            copy = find(COPY)
+            assert copy is not None
+            separated.append(replace(call, args=(*call.args[:-1], result), outputs=(result,)))
+            separated.append(OpCall(len(separated), COPY, copy, (result, None, out), (result,), (out,), (out,)))
+    return tuple(separated)
+
+
 def _check_dataflow(calls: Sequence[OpCall], inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
     """Every value is written once, by an input, a constant or a call, before anything reads it.
 
     Only a tensor that a call mutates may be its output too.
     """
-    known = {id(v) for v in inputs}
+    given = {id(v) for v in inputs}
+    known = set(given)
 
     def require(values: Iterable[Any], reader: str) -> None:
         for value in values:
@@ -133,7 +161,7 @@ def _check_dataflow(calls: Sequence[OpCall], inputs: Sequence[Any], outputs: Seq
     for call in calls:
         require(call.reads, f"call {call.index} ({call.name})")
         for out in call.writes:
-            if (id(out) in known or getattr(out, "constant", None) is not None) and out not in call.mutated:
+            if id(out) in given or (id(out) in known and out not in call.mutated):
                 raise InvalidProgramError(f"call {call.index} ({call.name}) writes {out}, which has a value already")
             known.add(id(out))
     require(outputs, "the delegate's output")

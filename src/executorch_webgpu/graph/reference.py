@@ -43,6 +43,8 @@ class ReferenceExecutor:
         if isinstance(out, list):
             for target, value in zip(out, result, strict=True):
                 values[target.id] = _as_kind(value, target)
+        elif out in call.mutated:
+            values[out.id][...] = _as_kind(result, out)  # state: the array that the next step begins with
         else:
             values[out.id] = _as_kind(result, out)
 

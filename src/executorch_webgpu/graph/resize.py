@@ -102,6 +102,8 @@ class LivePlans:
             raise InvalidProgramError(
                 f"call {call.index}, {call.name}, has arguments that do not fit the operator ({error})"
             ) from error
+        finally:
+            self._mark_readers(planner.result)
         plan = planner.result
         if building:
             self._check_sized(call, plan)
@@ -109,11 +111,14 @@ class LivePlans:
         for derived in plan.derived:
             for source in derived.sources:
                 self._by_source[source.id].add(call.index)
+        return plan
+
+    def _mark_readers(self, plan: OpPlan) -> None:
+        """Mark who reads what this plan changed; also a plan that was refused half-way, for the values have changed."""
         for tensor in plan.resized:
             self._mark(self._by_tensor[tensor.id], _PLAN)
         for symint in plan.symints_set:
             self._mark(self._by_source[symint.id], _CHECK)
-        return plan
 
     @staticmethod
     def _check_sized(call: OpCall, plan: OpPlan) -> None:

@@ -50,13 +50,15 @@ def host_kernel(name: str, overload: str, arity: int) -> Kernel | None:
     with the result, or a tuple of them.
     """
     namespace, _, stem = name.partition("::")
-    if namespace == "executorch_prim":
+    if namespace == "executorch_prim" and stem != "et_view":
         scalar = _SCALAR_OPERATORS.get(stem)
         return (lambda args: scalar(*args)) if scalar else None
     if (namespace, stem) == ("aten", "sym_size"):
         return lambda args: int(args[0].shape[args[1]])
     if (namespace, stem) == ("aten", "copy_"):
         return lambda args: args[1]
+    if (namespace, stem) == ("executorch_prim", "et_view"):
+        return lambda args: args[0].reshape(args[1])
     if (namespace, stem, overload) in _COPIES:
         return lambda args: args[0]
     reference_name = _operator_name(namespace, stem, overload, arity)
@@ -70,7 +72,7 @@ def host_kernel(name: str, overload: str, arity: int) -> Kernel | None:
 
 def _operator_name(namespace: str, stem: str, overload: str, arity: int) -> str | None:
     """Our name for the functional form of an ``out`` overload; the number of inputs decides where the name does not."""
-    functional = overload.removesuffix("out").removesuffix("_")
+    functional = overload.removesuffix("out").removesuffix("_").replace("out_", "Tensor_")
     prefix = f"{namespace}.{stem}."
     wanted = [prefix + functional] if functional else [prefix + "Tensor", prefix + "default"]
     for name in [*wanted, *(n for n in names() if n.startswith(prefix))]:

@@ -19,7 +19,7 @@ fn sigmoid(x: vec4<f32>) -> vec4<f32> {
 
 // Beyond 15, tanh is 1 in f32; some drivers compute it from exp and would overflow.
 fn bounded_tanh(x: vec4<f32>) -> vec4<f32> {
-  return tanh(clamp(x, vec4<f32>(-15.0), vec4<f32>(15.0)));
+  return keep_nan(x, tanh(clamp(x, vec4<f32>(-15.0), vec4<f32>(15.0))));
 }
 
 // Abramowitz and Stegun 7.1.26, for z >= 0: absolute error below 1.5e-7.

@@ -85,9 +85,7 @@ def _check_heads(g: Planner, name: str, xq: Tensor, xk: Tensor, cos: Tensor, sin
 
 
 def _check_rows(g: Planner, name: str, xq: Tensor, cos: Tensor, start_pos: IntLike) -> None:
-    why = (
-        "" if g.building else ": input_pos is negative or past the program's context; shorten the input or start over"
-    )
+    why = "" if g.building else ": input_pos is negative or past the program's context; shorten the input or start over"
     g.check(
         xq.dims[1] <= cos.dims[0],
         f"{name} has angles for {cos.dims[0]} of {xq.dims[1]} tokens{why}",
