@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from executorch_webgpu import (
     ClosedError,
     DeviceError,
+    DeviceLostError,
     Error,
     InvalidInputError,
     InvalidProgramError,
@@ -24,6 +26,7 @@ from executorch_webgpu import (
 from executorch_webgpu.format.program_schema import Program as Program_
 from executorch_webgpu.format.pte import write_program
 from executorch_webgpu.format.vkgraph import write_vkgraph
+from executorch_webgpu.gpu.device import open_null_device
 from executorch_webgpu.runtime import inspect_program
 from tests.graph_builder import GraphBuilder
 from tests.programs import delegate_plan, write_delegated
@@ -296,6 +299,20 @@ def test_numbers_and_tensors_without_dimensions() -> None:
 def test_sources_that_are_none(source: object) -> None:
     with pytest.raises(InvalidInputError, match="path, bytes or a binary file"):
         Runtime.get().load_program(source)  # type: ignore[arg-type]
+
+
+def test_losing_a_dawn_device_does_not_crash_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("executorch_webgpu.runtime.open_device", lambda *_: open_null_device())
+    runtime = Runtime()
+    with runtime.load_program(affine()) as program:
+        method = program.load_method("forward")
+        runtime.device.raw.destroy()
+        with pytest.raises(DeviceLostError):
+            method.execute([normal(1, 3, 6)])
+        gc.collect()
+        program.load_method("forward").execute([normal(1, 3, 6)])
+    gc.collect()
+    runtime.device.close()
 
 
 def test_a_lost_device_is_replaced_by_the_next_load() -> None:

@@ -20,6 +20,7 @@ from executorch_webgpu.gpu.kernel import DEFAULT_ROOTS, render
 from executorch_webgpu.gpu.wgsl import KernelSource, strip_comments
 from executorch_webgpu.graph.build import build_graph
 from executorch_webgpu.graph.execute import plan_graph
+from executorch_webgpu.graph.resize import LivePlans
 from executorch_webgpu.ops.plan import Planning, Prepared
 from executorch_webgpu.ops.values import Tensor
 from tests.ops.samples import SAMPLES, Sample
@@ -51,6 +52,18 @@ def planned(sample: Sample, features: Features, limits: Limits) -> Iterator[Prep
     """What a load compiles, and what steps at maximum and at smaller dims dispatch."""
     plans = plan_graph(build_graph(sample.graph()), Planning(features, limits, **sample.options))
     yield from plans.prepared
+    yield from recorded(plans)
+    yield from stepped(sample, plans)
+
+
+def recorded(plans: LivePlans) -> Iterator[Prepared]:
+    """What the current plans dispatch."""
+    for dispatch in (d for plan in plans.plans for d in plan.dispatches):
+        yield dispatch.kernel, dispatch.template, dispatch.overrides
+
+
+def stepped(sample: Sample, plans: LivePlans) -> Iterator[Prepared]:
+    """What steps at maximum and at smaller dims dispatch."""
     for live in (False, True):
         for value, given in zip(plans.graph.inputs, sample.inputs(live), strict=True):
             assert isinstance(value, Tensor)
@@ -59,8 +72,7 @@ def planned(sample: Sample, features: Features, limits: Limits) -> Iterator[Prep
             if value.dtype == "int32":
                 plans.set_host(value, array)
         plans.update()
-        for dispatch in (d for plan in plans.plans for d in plan.dispatches):
-            yield dispatch.kernel, dispatch.template, dispatch.overrides
+        yield from recorded(plans)
 
 
 @cache
@@ -86,6 +98,15 @@ def test_every_kernel_is_reached() -> None:
 def test_every_variant_compiles(device: str, engine: str) -> None:
     for kernel, template, overrides in variants(device):
         compile_check(engine, kernel, template, overrides)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_no_step_compiles_what_load_did_not(device: str) -> None:
+    for sample in SAMPLES:
+        plans = plan_graph(build_graph(sample.graph()), Planning(*DEVICES[device], **sample.options))
+        loaded = [*plans.prepared, *recorded(plans)]
+        for variant in stepped(sample, plans):
+            assert variant in loaded, sample
 
 
 def floor_sources() -> Iterator[tuple[KernelSource, Prepared]]:

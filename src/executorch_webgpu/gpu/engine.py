@@ -10,6 +10,7 @@ import importlib
 import logging
 import os
 import sys
+import traceback
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -129,6 +130,9 @@ class Engine:
         except Error:
             raise
         except (self.api.GPUError, RuntimeError, ValueError) as exc:
+            # The engine's frames hold views of the caller's memory through cffi, in a cycle with the exception;
+            # left to the garbage collector, their release can crash the process.
+            traceback.clear_frames(exc.__traceback__)
             raise translate(exc, doing, error) from exc
 
 

@@ -39,9 +39,10 @@ def linear(g: Planner, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tens
     g.check(bias is None or bias.numel >= n, f"linear: bias {bias} must hold {n} elements")
     g.resize(out, (*x.dims[:-1], n))
     routes = _linear_routes(m, g.features.cpu)
-    if m > 1:
-        _linear_by(g, _linear_routes(1, g.features.cpu)[0], 1, x, weight, bias, out, prepare=True)
     route = g.choose("linear", dict.fromkeys(routes, True))
+    if m > 1:  # what a single row takes, or would by the forced route
+        for other in {route, _linear_routes(1, g.features.cpu)[0]} - {"gemm"}:
+            _linear_by(g, other, 1, x, weight, bias, out, prepare=True)
     _linear_by(g, route, m, x, weight, bias, out)
 
 

@@ -85,10 +85,11 @@ def linear_q4gsw(
     """
     n, k, m = _check(g, x, weights, scales, group_size, bias, out)
     g.resize(out, (*x.dims[:-1], n))
-    for route in (_routes(rows, n, g.features.cpu)[0] for rows in {1, m}):
-        g.prepare(route.kernel, template=_template(route, k, weights, group_size, bias))
     routes = {route.name: route for route in _routes(m, n, g.features.cpu)}
     route = routes[g.choose("linear_q4gsw", dict.fromkeys(routes, True))]
+    for other in _routes(1, n, g.features.cpu):  # what a single row takes, or would by the forced route
+        if other.name in (route.name, _routes(1, n, g.features.cpu)[0].name):
+            g.prepare(other.kernel, template=_template(other, k, weights, group_size, bias))
     column_tiles = ceil_div(n, route.columns)
     bindings = {"x": x, "weights": weights, "scales": scales, "out": out}
     g.dispatch(
