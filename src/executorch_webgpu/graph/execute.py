@@ -81,9 +81,8 @@ class GraphExecutor:
         self._live: dict[int, Slot] = {}  # by SymInt id
         self._fixed: dict[int, Slot] = {}  # uniforms of plain ints where a kernel wants a live one
         self._params: dict[tuple[int, int], Slot] = {}  # by call and dispatch
-        self._groups: dict[
-            tuple[Any, ...], tuple[Any, list[Range]]
-        ] = {}  # bind groups, with the buffers that they name
+        # Bind groups by what they bind, with the buffers, which must live as long as a group names them.
+        self._groups: dict[tuple[Any, ...], tuple[Any, list[Range]]] = {}
         self.commands: list[list[Command]] = [[] for _ in graph.calls]  # what a step replays, by call
         self._closed = False
         try:
