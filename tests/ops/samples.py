@@ -7,6 +7,7 @@ signature share a builder; together the samples reach every variant of every ker
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -121,7 +122,7 @@ def _rows(rows: int, live: int, *rest: int, **more: Any) -> Input:
 # -- elementwise ----------------------------------------------------------------------------------------------------
 
 DTYPES = tuple(ELEMENT_TYPES)
-POSITIVE = ("sqrt", "log10")
+POSITIVE = ("sqrt", "log10", "log.", "reciprocal")
 TO_BOOL = ("eq.", "ne.", "lt.", "le.", "gt.", "ge.", "logical_")
 
 
@@ -177,6 +178,11 @@ def elementwise() -> Iterator[Sample]:
     for dtype in DTYPES[1:]:
         yield from _binary("aten.mul.Tensor", dtype=dtype)
     yield from _binary("aten.lt.Tensor", dtype="int32", other="float32")
+    for dtype in DTYPES:
+        choices = [Input((7, 13), dtype, live=(3, 13)), Input((13,), dtype)]
+        yield Sample("aten.where.self", [_rows(7, 3, 1, dtype="bool"), *choices], Out((7, 13), dtype))
+    mixed = [Input((7, 13), "int32", live=(3, 13)), Const(np.array(0.5, np.float32))]
+    yield Sample("aten.where.self", [_rows(7, 3, 13, dtype="bool"), *mixed], Out((7, 13)))
     for cast in ("dim_order_ops._to_dim_order_copy.default", "aten._to_copy.default"):
         for dtype, out in itertools.product(DTYPES, DTYPES):
             yield _unary(cast, *[None] * 6, dtype=dtype, out=out)
@@ -307,6 +313,39 @@ def softmax() -> Iterator[Sample]:
     yield Sample("aten._softmax.default", args, Out((7, 67)), {"routes": {"softmax": "invocation_row"}})
 
 
+def reductions() -> Iterator[Sample]:
+    x = _rows(7, 3, 2, 67)
+    sums, extremes = ("aten.sum.dim_IntList", "aten.mean.dim"), ("aten.amax.default", "aten.amin.default")
+    for op in (*sums, *extremes):
+        more = [None] if op in sums else []
+        for dims, out in (([-1], (7, 2, 1)), ([0, 2], (1, 2, 1)), ([], (1, 1, 1))):
+            yield Sample(op, [x, dims, True, *more], Out(out))
+        yield Sample(op, [_rows(7, 3, 1031), [0], False, *more], Out((1031,)))
+        yield Sample(op, [_rows(2, 1, 1031), [1], False, *more], Out((2,)))
+    for op in ("aten.argmax.default", "aten.argmin.default"):
+        for dim, kept in ((-1, (7, 2)), (0, (2, 67)), (None, ())):
+            yield Sample(op, [x, dim, False], Out(kept, "int32"))
+
+
+# -- numbers --------------------------------------------------------------------------------------------------------
+
+
+def fills() -> Iterator[Sample]:
+    size, plain = [Position(full=7, live=3), 13], [None, None, None, None]
+    x = _rows(7, 3, 13)
+    for dtype in DTYPES:
+        value = 200 if dtype == "uint8" else True if dtype == "bool" else -7 if "int" in dtype else -2.5
+        yield Sample("aten.full.default", [size, value, *plain], Out((7, 13), dtype))
+        yield Sample("aten.full_like.default", [x, value, *plain, None], Out((7, 13), dtype))
+    for name in ("zeros", "ones"):
+        yield Sample(f"aten.{name}.default", [size, *plain], Out((7, 13)))
+        yield Sample(f"aten.{name}_like.default", [x, *plain, None], Out((7, 13)))
+    yield Sample("aten.scalar_tensor.default", [Position(full=7, live=3), *plain], Out(()))
+    yield Sample("aten.scalar_tensor.default", [-math.inf, *plain], Out(()))
+    yield Sample("aten.arange.start_step", [2, Position(full=67, live=5), 3, *plain], Out((22,), "int32"))
+    yield Sample("aten.arange.start_step", [0.5, Position(full=67, live=5), 0.25, *plain], Out((266,)))
+
+
 # -- attention ------------------------------------------------------------------------------------------------------
 
 
@@ -352,6 +391,8 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     linear_q4,
     norms,
     softmax,
+    reductions,
+    fills,
     rope,
     attention,
 )

@@ -16,7 +16,7 @@ from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.ops.elementwise.binary import BINARY, BITWISE, DIVISIONS, WITH_ALPHA
 from executorch_webgpu.ops.elementwise.unary import FLOAT, GELU, PLAIN, WITH_SCALAR, WITH_TWO_SCALARS, Unary
 
-from .harness import In, OpProgram, Out
+from .harness import Const, In, OpProgram, Out
 
 BOOLEAN = ("eq.", "ne.", "lt.", "le.", "gt.", "ge.", "logical_")
 HALF = {"absolute": 2e-3, "relative": 2e-3}
@@ -227,9 +227,75 @@ def test_comparing_nan_with_a_number(device: Device, op: str) -> None:
         program.check([np.array([0, np.nan, 0.5], np.float32)])
 
 
+@pytest.mark.parametrize("op", ["aten.log.default", "aten.reciprocal.default"])
+def test_poles(device: Device, op: str) -> None:
+    values = [
+        np.nan,
+        np.inf,
+        -np.inf,
+        0.0,
+        1.0,
+        np.finfo(np.float32).max,
+        1e-30,
+        0.99999,
+        *([-1, -1e30] * ("log" in op)),
+    ]
+    x = np.array(values, np.float32)
+    with OpProgram(device, op, [In(x.shape)], Out(x.shape)) as program:
+        program.check([x])
+
+
 def test_comparing_with_infinity(device: Device) -> None:
     with OpProgram(device, "aten.eq.Scalar", [In((3,)), -math.inf], Out((3,), "bool")) as program:
         program.check([np.array([0, -np.inf, -np.finfo(np.float32).max], np.float32)])
+
+
+# -- choices --------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_where_broadcasts_three_shapes(device: Device, data: st.DataObject) -> None:
+    full = data.draw(st.lists(st.sampled_from([1, 2, 3, 5]), min_size=1, max_size=5))
+    shapes = []
+    for _ in range(3):
+        shape = [d if data.draw(st.booleans()) else 1 for d in full]
+        shapes.append(tuple(shape[data.draw(st.integers(0, len(shape) - 1)) :]))
+    condition, a, b = (
+        array(s, t, seed=i) for i, (s, t) in enumerate(zip(shapes, ("bool", *["float32"] * 2), strict=True))
+    )
+    args = [In(condition.shape, "bool"), In(a.shape), In(b.shape)]
+    with OpProgram(device, "aten.where.self", args, Out(np.broadcast_shapes(*shapes))) as program:
+        program.check([condition, a, b])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int32", "bool", "int8", "uint8"])
+@pytest.mark.parametrize("n", [1, 3, 4, 67])
+def test_where_of_every_dtype(device: Device, dtype: str, n: int) -> None:
+    condition, a, b = array((n,), "bool"), array((n,), dtype, seed=1, low=0), array((n,), dtype, seed=2, low=0)
+    with OpProgram(
+        device, "aten.where.self", [In((n,), "bool"), In((n,), dtype), In((n,), dtype)], Out((n,), dtype)
+    ) as p:
+        np.testing.assert_array_equal(p.run([condition, a, b]), np.where(condition, a, b))
+
+
+def test_where_leaves_out_what_was_not_chosen(device: Device) -> None:
+    """NaN and infinity do not leak from the other side, and any word that is not 0 is true."""
+    condition = np.array([0, 1, 2, 1 << 31, 0, 0], np.uint32)
+    a, b = np.array([np.nan, 1, np.inf, -0.0, np.inf, 2], np.float32), np.array(-np.inf, np.float32)
+    with OpProgram(device, "aten.where.self", [In((6,), "bool"), In((6,)), Const(b)], Out((6,))) as program:
+        got = program.check([condition, a])
+        np.testing.assert_array_equal(got, [-np.inf, 1, np.inf, 0, -np.inf, -np.inf])
+
+
+def test_where_follows_live_dims(device: Device) -> None:
+    args = [In((1, 13), "bool"), In((9, 13)), In((9, 1))]
+    with OpProgram(device, "aten.where.self", args, Out((9, 13))) as program:
+        for rows, columns in ((9, 13), (1, 13), (1, 1), (5, 7), (9, 13)):
+            program.check([array((1, columns), "bool"), array((rows, columns)), array((rows, 1), seed=1)])
+        with pytest.raises(InvalidInputError, match="do not broadcast"):
+            program.run([array((1, 4), "bool"), array((2, 5)), array((2, 1))])
+        program.check([array((1, 5), "bool"), array((2, 5)), array((2, 1))])
 
 
 # -- shapes ---------------------------------------------------------------------------------------------
@@ -284,6 +350,8 @@ def test_grids_past_the_limit_of_one_dimension(device: Device) -> None:
         ("aten.gelu.default", [In((3,)), "cubic"], Out((3,)), "no approximation"),
         ("aten.div.Tensor_mode", [In((3,)), In((3,)), "up"], Out((3,)), "no rounding mode"),
         ("aten.bitwise_and.Tensor", [In((3,)), In((3,))], Out((3,)), "must hold integers"),
+        ("aten.where.self", [In((3,)), In((3,)), In((3,))], Out((3,)), "must hold bools"),
+        ("aten.where.self", [In((3,), "bool"), In((3,)), In((2,))], Out((3,)), "do not broadcast"),
         ("aten.sin.default", [In((3,), "int32")], Out((3,), "int32"), "must have a float dtype"),
     ],
 )

@@ -167,3 +167,33 @@ def test_delegates_and_host_kernels_in_one_method() -> None:
             assert set(error.value.operators) == missing
         else:
             torch.testing.assert_close(program.load_method("forward").execute([x])[0], module(x))
+
+
+class Masked(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.masked_fill(x > 0.5, -1.0).mean() + torch.where(x < 0, x, 2.0)
+
+
+class Attention(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.scaled_dot_product_attention(x, x, x, is_causal=True)
+
+
+@pytest.mark.parametrize(
+    ("module", "dims"),
+    [
+        (Masked(), (4, 6)),
+        (Attention(), (1, 2, 5, 8)),
+        (nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), (2, 5, 16)),
+        (nn.Sequential(nn.RMSNorm(16), nn.Linear(16, 8), nn.SiLU()), (3, 16)),
+    ],
+    ids=["masked", "attention", "encoder", "rms_norm"],
+)
+def test_ordinary_modules_through_the_partitioner(module: nn.Module, dims: tuple[int, ...]) -> None:
+    module = module.eval()
+    exported = torch.export.export(module, (torch.randn(dims),))
+    lowered = to_edge_transform_and_lower(exported, partitioner=[VulkanPartitioner()]).to_executorch()
+    with Runtime.get().load_program(lowered.buffer) as program, program.load_method("forward") as method:
+        x = torch.randn(dims)
+        with torch.no_grad():
+            torch.testing.assert_close(method.execute([x])[0], module(x), rtol=1e-4, atol=1e-5)

@@ -35,11 +35,20 @@ _SCALAR_OPERATORS: dict[str, Callable[..., Any]] = {
     "sym_min": min,
 }
 
-# Copies whose dtype is that of the output that they name, which the caller casts to.
-_COPIES = {
-    ("dim_order_ops", "_to_dim_order_copy", "out"),
-    ("dim_order_ops", "_clone_dim_order", "out"),
-    ("aten", "_to_copy", "out"),
+# What has no operator on the device, or takes other arguments there; the dtype is that of the named output, to which
+# the caller casts. By name and overload.
+_HOST_KERNELS: dict[tuple[str, str], Kernel] = {
+    ("aten::sym_size", "int"): lambda args: int(args[0].shape[args[1]]),
+    ("aten::copy_", ""): lambda args: args[1],
+    ("executorch_prim::et_view", "default"): lambda args: args[0].reshape(args[1]),
+    ("dim_order_ops::_to_dim_order_copy", "out"): lambda args: args[0],
+    ("dim_order_ops::_clone_dim_order", "out"): lambda args: args[0],
+    ("aten::_to_copy", "out"): lambda args: args[0],
+    ("aten::scalar_tensor", "out"): lambda args: np.asarray(args[0]),
+    ("aten::full", "out"): lambda args: np.full(args[0], args[1]),
+    ("aten::full_like", "out"): lambda args: np.full_like(args[0], args[1], np.float64),
+    ("aten::any", "out"): lambda args: np.any(args[0] != 0, axis=args[1], keepdims=args[2]),
+    ("aten::mean", "dtype_out"): lambda args: np.mean(args[0], dtype=np.float64),
 }
 
 
@@ -50,17 +59,10 @@ def host_kernel(name: str, overload: str, arity: int) -> Kernel | None:
     with the result, or a tuple of them.
     """
     namespace, _, stem = name.partition("::")
-    if namespace == "executorch_prim" and stem != "et_view":
-        scalar = _SCALAR_OPERATORS.get(stem)
-        return (lambda args: scalar(*args)) if scalar else None
-    if (namespace, stem) == ("aten", "sym_size"):
-        return lambda args: int(args[0].shape[args[1]])
-    if (namespace, stem) == ("aten", "copy_"):
-        return lambda args: args[1]
-    if (namespace, stem) == ("executorch_prim", "et_view"):
-        return lambda args: args[0].reshape(args[1])
-    if (namespace, stem, overload) in _COPIES:
-        return lambda args: args[0]
+    if namespace == "executorch_prim" and (scalar := _SCALAR_OPERATORS.get(stem)):
+        return lambda args: scalar(*args)
+    if known := _HOST_KERNELS.get((name, overload)):
+        return known
     reference_name = _operator_name(namespace, stem, overload, arity)
     if reference_name is None:
         return None

@@ -1,0 +1,20 @@
+// out[i] = start + i * step
+@group(0) @binding(0) var<storage, read_write> out: array<{{ T }}>;
+@group(0) @binding(1) var<uniform> params: Params;
+
+struct Params {
+  n: u32,
+  start: {{ T }},
+  step: {{ T }},
+}
+
+override wg_size: u32 = 64;
+{% include "common/linear_index.wgsl" %}
+
+@compute @workgroup_size(wg_size)
+fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+  let i = linear_index(gid, groups);
+  if (i < params.n) {
+    out[i] = params.start + {{ T }}(i) * params.step;
+  }
+}
