@@ -17,7 +17,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # What a layer may import, besides itself, `errors` and the layers that these may import.
 BELOW = {
     "cli": {"llm", "__init__"},
-    "llm": {"runtime"},
+    "llm": {"runtime", "models"},
+    "models": {"format"},
     "runtime": {"graph", "portable", "format"},
     "graph": {"ops", "format"},
     "portable": {"ops", "format"},

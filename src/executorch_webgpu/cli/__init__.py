@@ -11,7 +11,7 @@ import click
 
 from .. import __version__
 from ..errors import Error
-from . import devices, generate, inspect, run
+from . import convert, devices, generate, inspect, run
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # the shell's convention: 128 + SIGINT
@@ -46,5 +46,5 @@ def main() -> None:
     """Run ExecuTorch programs (.pte) on WebGPU."""
 
 
-for module in (devices, inspect, run, generate):
+for module in (devices, inspect, run, generate, convert):
     main.add_command(module.command)

@@ -10,14 +10,16 @@ Like ExecuTorch's own runtime, this reader takes ``ET12`` only: earlier schemas 
 from __future__ import annotations
 
 import dataclasses
+import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
-from ..errors import UnsupportedProgramError
+from ..errors import InvalidProgramError, UnsupportedProgramError
 from .bounds import check_index, damaged, extent
 from .flatbuffer import read_root, write_root
 from .mapped_file import MappedFile
@@ -128,22 +130,72 @@ def read_program(data: memoryview | bytes) -> ProgramFile:
     return file
 
 
+@dataclass(frozen=True)
+class LazySegment:
+    """A segment of ``size`` bytes, which ``pieces`` yields in order while the file is written."""
+
+    size: int
+    pieces: Callable[[], Iterable[bytes | memoryview]]
+
+
 def write_program(program: Program, segments: Sequence[bytes | memoryview] = ()) -> bytes:
     """The file of ``program`` with the given ``segments``, to which its tables refer by index."""
-    placed: list[DataSegment] = []
+    head, placed = _head(program, [len(segment) for segment in segments])
     body = bytearray()
-    for segment in segments:
-        body += bytes(-len(body) % _SEGMENT_ALIGNMENT)
-        placed.append(DataSegment(len(body), len(segment)))
+    for place, segment in zip(placed, segments, strict=True):
+        body += bytes(place.offset - len(body))
         body += segment
+    return head + body
+
+
+def save_program(
+    path: str | PathLike[str],
+    program: Program,
+    segments: Sequence[bytes | memoryview | LazySegment],
+    on_written: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Writes the file that ``write_program`` gives, with no more than a piece of a segment in memory.
+
+    The file appears under its name, or replaces what was there, when it is complete; whatever goes wrong before
+    leaves the old state. ``on_written`` gets the number of bytes after each piece. InvalidProgramError if a
+    segment is not as large as it said; OSError if the file cannot be written.
+    """
+    path = Path(path)
+    head, placed = _head(program, [s.size if isinstance(s, LazySegment) else len(s) for s in segments])
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(head)
+            for place, segment in zip(placed, segments, strict=True):
+                file.write(bytes(len(head) + place.offset - file.tell()))
+                for piece in segment.pieces() if isinstance(segment, LazySegment) else [segment]:
+                    file.write(piece)
+                    on_written(len(piece))
+                if file.tell() != len(head) + place.offset + place.size:
+                    written = file.tell() - len(head) - place.offset
+                    raise InvalidProgramError(f"A segment of {place.size} bytes cannot be filled with {written}.")
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _head(program: Program, sizes: Sequence[int]) -> tuple[bytes, list[DataSegment]]:
+    """All of the file before the first segment, and where segments of these sizes go."""
+    placed: list[DataSegment] = []
+    end = 0
+    for size in sizes:
+        start = end + -end % _SEGMENT_ALIGNMENT
+        placed.append(DataSegment(start, size))
+        end = start + size
     flatbuffer = write_root(dataclasses.replace(program, segments=tuple(placed)), _IDENTIFIER)
     # The header goes in after the identifier. Its 32 bytes keep what follows aligned, but move the root.
     size = len(flatbuffer) + _HEADER.size
-    base = size + -size % _SEGMENT_ALIGNMENT if segments else 0
+    base = size + -size % _SEGMENT_ALIGNMENT if sizes else 0
     root = int.from_bytes(flatbuffer[:4], "little") + _HEADER.size
-    header = _HEADER.pack(_HEADER_MAGIC, _HEADER.size, size, base, len(body))
+    header = _HEADER.pack(_HEADER_MAGIC, _HEADER.size, size, base, end)
     head = root.to_bytes(4, "little") + _IDENTIFIER + header + flatbuffer[_HEADER_AT:]
-    return head.ljust(base, b"\0") + body
+    return head.ljust(base, b"\0"), placed
 
 
 def _split(data: memoryview) -> tuple[memoryview, memoryview]:

@@ -1,0 +1,254 @@
+"""A delegated graph written as one writes a model: a method an operator, tensors in and tensors out.
+
+    b = GraphBuilder()
+    tokens = b.input((1, 511), DataType.INT32, dynamic=True)
+    x = b.embedding(tokens, table)
+    x = b.add(x, b.linear(b.rms_norm(x, norm, 1e-5), w))
+    b.output(x)
+
+Dims are upper bounds. A size that changes from run to run is a Scalar, which knows its own bound; it goes where
+an int goes. Weights are Constants, and enter the graph when they are first used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ..errors import InvalidInputError
+from ..format.values import Bool, Double, Int, IntList, Null
+from ..format.vkgraph import (
+    NAMED,
+    DataType,
+    MemoryLayout,
+    OperatorCall,
+    StorageType,
+    SymInt,
+    Value,
+    ValueList,
+    VkBytes,
+    VkGraph,
+    VkTensor,
+)
+from .memory import share_memory
+from .quantize import QuantizedMatrix
+from .weights import Constant, zeros
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the graph, and the upper bounds of its dims."""
+
+    id: int
+    dims: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """An integer that is known when the program runs, at most ``bound``."""
+
+    id: int
+    bound: int
+
+
+Size: TypeAlias = int | Scalar
+Argument: TypeAlias = Tensor | Scalar | Constant | int | float | bool | Sequence["Argument"] | None
+
+
+class GraphBuilder:
+    """Collects the values and calls of a graph; ``graph`` gives them, ``constants`` what the file must hold."""
+
+    def __init__(self) -> None:
+        self.inputs: list[Tensor] = []
+        self.dynamic: set[int] = set()  # inputs whose sizes are upper bounds
+        self.outputs: list[Tensor] = []
+        self.constants: dict[str, Constant] = {}
+        self._values: list[Value] = []
+        self._calls: list[OperatorCall] = []
+        self._bytes: list[VkBytes] = []
+        self._interned: dict[tuple[type, Argument], int] = {}
+        self._placed: dict[str, Tensor] = {}
+        self._state: set[int] = set()
+
+    # -- what goes in and out ---------------------------------------------------------------------------------------
+
+    def input(self, dims: Sequence[int], dtype: DataType = DataType.FLOAT32, *, dynamic: bool = False) -> Tensor:
+        """The next input. ``dynamic``: its dims are upper bounds."""
+        tensor = self._tensor(dims, dtype)
+        self.inputs.append(tensor)
+        if dynamic:
+            self.dynamic.add(tensor.id)
+        return tensor
+
+    def output(self, *tensors: Tensor) -> None:
+        """The next outputs."""
+        self.outputs.extend(tensors)
+
+    def constant(self, constant: Constant) -> Tensor:
+        """A tensor that is only read: always the same one for the same name."""
+        if constant.name not in self._placed:
+            self._placed[constant.name] = self._stored(constant)
+        return self._placed[constant.name]
+
+    def state(self, dims: tuple[int, ...]) -> Tensor:
+        """A new tensor that begins with zeros and that operators write; equal ones share bytes in the file only."""
+        tensor = self._stored(zeros("zeros." + "x".join(map(str, dims)), dims))
+        self._state.add(tensor.id)
+        return tensor
+
+    # -- live integers ----------------------------------------------------------------------------------------------
+
+    def size(self, x: Tensor, dim: int) -> Scalar:
+        """How large a dimension is in this run."""
+        return self._scalar("sym_size.int", x, dim, bound=x.dims[dim])
+
+    def scalar(self, x: Tensor, bound: int) -> Scalar:
+        """The first element of an integer input."""
+        return self._scalar("et_vk.select_as_symint.default", x, 0, 0, bound=bound)
+
+    def sum(self, a: Scalar, b: Scalar, bound: int) -> Scalar:
+        """a + b."""
+        return self._scalar("add", a, b, bound=bound)
+
+    # -- operators --------------------------------------------------------------------------------------------------
+
+    def embedding(self, indices: Tensor, table: Constant) -> Tensor:
+        """Rows of ``table`` [V, D]."""
+        return self._call(
+            "aten.embedding.default", table, indices, -1, False, False, out=(*indices.dims, table.dims[1])
+        )
+
+    def linear(self, x: Tensor, w: Constant | QuantizedMatrix, bias: Constant | None = None) -> Tensor:
+        """x times the transpose of ``w`` [N, K], plus ``bias`` [N]."""
+        if isinstance(w, QuantizedMatrix):
+            out = (*x.dims[:-1], w.rows)
+            return self._call("et_vk.linear_q4gsw.default", x, w.packed, w.scales, w.group, bias, out=out)
+        return self._call("aten.linear.default", x, w, bias, out=(*x.dims[:-1], w.dims[0]))
+
+    def rms_norm(self, x: Tensor, weight: Constant, eps: float) -> Tensor:
+        """x / sqrt(mean(x²) + eps) * weight, over the last dimension."""
+        return self._call("et_vk.rms_norm.default", x, weight, eps, out=x.dims)
+
+    def add(self, a: Tensor, b: Tensor) -> Tensor:
+        return self._call("aten.add.Tensor", a, b, 1, out=a.dims)
+
+    def mul(self, a: Tensor, b: Tensor) -> Tensor:
+        return self._call("aten.mul.Tensor", a, b, out=a.dims)
+
+    def silu(self, x: Tensor) -> Tensor:
+        """x * sigmoid(x)."""
+        return self.mul(x, self._call("aten.sigmoid.default", x, out=x.dims))
+
+    def view(self, x: Tensor, sizes: Sequence[Size]) -> Tensor:
+        """The same elements in another shape."""
+        return self._call("aten.view_copy.default", x, list(sizes), out=[_bound(size) for size in sizes])
+
+    def rows(self, x: Tensor, start: Size, end: Size, most: int) -> Tensor:
+        """x[start:end], which is at most ``most`` rows."""
+        return self._call("aten.slice_copy.Tensor", x, 0, start, end, 1, out=(most, *x.dims[1:]))
+
+    def select(self, x: Tensor, dim: int, index: int) -> Tensor:
+        """One index of a dimension, which goes away."""
+        return self._call("aten.select_copy.int", x, dim, index, out=x.dims[:dim] + x.dims[dim + 1 :])
+
+    def prepack(self, table: Constant) -> Tensor:
+        """A constant for operators that take no constants."""
+        return self._call("et_vk.prepack.default", table, out=table.dims)
+
+    def apply_rotary_emb(self, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotates neighbours (2i, 2i+1) of q, k [1, S, heads, D]; token s takes row s of cos, sin [S, D/2]."""
+        turned = self._tensor(q.dims), self._tensor(k.dims)
+        self._append("et_vk.apply_rotary_emb.default", q, k, cos, sin, turned)
+        return turned
+
+    def apply_rotary_emb_hf(self, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, start: Size) -> tuple[Tensor, Tensor]:
+        """Rotates i with i + D/2 of q, k [1, S, heads, D]; token s takes row start + s of cos, sin [rows, D]."""
+        turned = self._tensor(q.dims), self._tensor(k.dims)
+        self._append("et_vk.apply_rotary_emb_hf.default", q, k, cos, sin, start, turned)
+        return turned
+
+    def sdpa_with_kv_cache(
+        self, q: Tensor, k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, input_pos: Size
+    ) -> Tensor:
+        """Writes k, v into the caches [1, C, Hkv, D] from row ``input_pos``, then causal attention of q to them."""
+        sequence, mask, dropout, causal, scale = 1, None, 0, True, None  # the exporter says 1 for every length
+        arguments = (q, k, v, k_cache, v_cache, input_pos, sequence, mask, dropout, causal, scale)
+        return self._call("sdpa_with_kv_cache.default", *arguments, out=q.dims)
+
+    # -- the result -------------------------------------------------------------------------------------------------
+
+    def graph(self) -> VkGraph:
+        """The graph, whose constants are entries of the program's named data."""
+        inputs, outputs = [t.id for t in self.inputs], [t.id for t in self.outputs]
+        values = share_memory(self._values, self._calls, inputs, outputs, self._state)
+        return VkGraph(tuple(self._calls), values, tuple(inputs), tuple(outputs), tuple(self._bytes))
+
+    def dtype(self, tensor: Tensor) -> DataType:
+        """The tensor's element type on the device."""
+        value = self._values[tensor.id]
+        assert isinstance(value, VkTensor)
+        return value.datatype
+
+    def _call(self, op: str, *arguments: Argument, out: Sequence[int]) -> Tensor:
+        result = self._tensor(out)
+        self._append(op, *arguments, result)
+        return result
+
+    def _scalar(self, op: str, *arguments: Argument, bound: int) -> Scalar:
+        result = Scalar(self._add(SymInt(0)), bound)
+        self._append(op, *arguments, result)
+        return result
+
+    def _append(self, op: str, *arguments: Argument) -> None:
+        args = tuple(self._id(argument) for argument in arguments)
+        self._calls.append(OperatorCall(len(self._calls), op, args))
+
+    def _tensor(self, dims: Sequence[int], dtype: DataType = DataType.FLOAT32) -> Tensor:
+        layout = StorageType.BUFFER, MemoryLayout.WIDTH_PACKED
+        return Tensor(self._add(VkTensor(dtype, tuple(dims), -1, -1, *layout, dtype)), tuple(dims))
+
+    def _stored(self, constant: Constant) -> Tensor:
+        known = self.constants.setdefault(constant.name, constant)
+        if (known.dtype, known.dims) != (constant.dtype, constant.dims):
+            raise InvalidInputError(f"two constants are called '{constant.name}': give each a name of its own")
+        value = VkTensor(constant.dtype, constant.dims, len(self._bytes), staging_datatype=constant.dtype)
+        self._bytes.append(VkBytes(NAMED, constant.nbytes, constant.name))
+        return Tensor(self._add(value), constant.dims)
+
+    def _id(self, argument: Argument) -> int:
+        """The id of the value that an argument is, which is added to the graph if it is not there yet."""
+        match argument:
+            case Tensor() | Scalar():
+                return argument.id
+            case Constant():
+                return self.constant(argument).id
+            case None | bool() | int() | float():
+                key = type(argument), argument
+                if key not in self._interned:
+                    self._interned[key] = self._add(_number(argument))
+                return self._interned[key]
+            case _ if all(isinstance(item, int) for item in argument):
+                return self._add(IntList(tuple(item for item in argument if isinstance(item, int))))
+        return self._add(ValueList(tuple(self._id(item) for item in argument)))
+
+    def _add(self, value: Value) -> int:
+        self._values.append(value)
+        return len(self._values) - 1
+
+
+def _number(argument: bool | int | float | None) -> Value:
+    match argument:
+        case None:
+            return Null()
+        case bool():
+            return Bool(argument)
+        case int():
+            return Int(argument)
+    assert math.isfinite(argument)
+    return Double(argument)
+
+
+def _bound(size: Size) -> int:
+    return size.bound if isinstance(size, Scalar) else size

@@ -1,0 +1,160 @@
+"""Models in GGUF files: the configuration out of the metadata, the weights out of the mapped file.
+
+Architectures: ``llama`` (Llama, Mistral, SmolLM2, …; converters to GGUF reorder its query and key rows, so that the
+rope's pairs are neighbours), ``qwen2`` and ``qwen3`` (not reordered: pairs are halves).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+from ..errors import InvalidProgramError, UnsupportedProgramError
+from ..format.mapped_file import MappedFile
+from .llama import LlamaConfig
+from .weights import Floats, Weight
+
+MAGIC = b"GGUF"
+INTERLEAVED_ROPE = {"llama": True, "qwen2": False, "qwen3": False}
+TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")
+_ROPE_DIVISORS = "rope_freqs.weight"
+
+
+@dataclass(frozen=True)
+class GgufModel:
+    """A model that can be built; its weights can be read while the file is open."""
+
+    config: LlamaConfig
+    weights: Mapping[str, Weight]
+
+
+@contextmanager
+def open_gguf(path: str | PathLike[str]) -> Iterator[GgufModel]:
+    """Opens a model, and closes it at the end of the ``with`` block.
+
+    InvalidProgramError if the file is no GGUF or contradicts itself; UnsupportedProgramError, which names it, for an
+    architecture, a feature or a tensor that is not here.
+    """
+    with MappedFile(path) as file:
+        if bytes(file.data[: len(MAGIC)]) != MAGIC:
+            raise InvalidProgramError(f"{path} is not a GGUF file: name one, or convert the model to GGUF first.")
+        fields, tensors = _read_header(Path(path))
+        weights = {tensor.name: _weight(file, tensor) for tensor in tensors}
+        config = _config(fields, weights)
+        _check_weights(config, weights)
+        yield GgufModel(config, weights)
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], list[Any]]:
+    """Values of the keys that are not about the tokenizer, and the tensors."""
+    try:
+        reader = gguf.GGUFReader(path)
+        fields = {key: field.contents() for key, field in reader.fields.items() if not key.startswith("tokenizer.")}
+    except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError) as error:
+        raise InvalidProgramError(f"{path} is not a readable GGUF file ({error}): download it again.") from error
+    return fields, list(reader.tensors)
+
+
+def _weight(file: MappedFile, tensor: Any) -> Weight:
+    """The tensor as a Weight, which dequantizes the rows that are asked for and then lets their pages go."""
+    kind = tensor.tensor_type
+    if kind.name not in TYPES:
+        raise UnsupportedProgramError(
+            f"The tensor '{tensor.name}' is of type {kind.name}, which is not read here: use a file of one of "
+            f"{', '.join(TYPES)}."
+        )
+    dims = tuple(int(size) for size in reversed(tensor.shape))  # GGUF has the fastest dimension first
+    block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    row_bytes = dims[-1] // block * block_bytes
+    start = int(tensor.data_offset)
+
+    def read(first: int, last: int) -> Floats:
+        view = file.data[start + first * row_bytes : start + last * row_bytes]
+        rows = np.frombuffer(view, np.uint8).reshape(last - first, row_bytes)
+        floats: Floats = gguf.dequantize(rows, kind).astype(np.float32, copy=True)
+        file.release(view)
+        return floats
+
+    return Weight(tensor.name, dims, read)
+
+
+def _config(fields: Mapping[str, Any], weights: Mapping[str, Weight]) -> LlamaConfig:
+    architecture = fields.get("general.architecture")
+    if architecture not in INTERLEAVED_ROPE:
+        raise UnsupportedProgramError(
+            f"The architecture '{architecture}' is not converted here: use a model of {', '.join(INTERLEAVED_ROPE)}."
+        )
+
+    def field(key: str, default: Any = None) -> Any:
+        value = fields.get(f"{architecture}.{key}", default)
+        if value is None:
+            raise InvalidProgramError(f"The GGUF file has no '{architecture}.{key}': download it again.")
+        return value
+
+    def count(key: str, default: int | None = None) -> int:
+        value = field(key, default)
+        if not isinstance(value, int) or value < 1:
+            raise UnsupportedProgramError(f"'{architecture}.{key}' is {value}, not one number for all layers.")
+        return value
+
+    dim, heads = count("embedding_length"), count("attention.head_count")
+    head_dim = count("attention.key_length", dim // heads)
+    if "token_embd.weight" not in weights:
+        raise InvalidProgramError("The GGUF file has no tensor 'token_embd.weight': download it again.")
+    if field("rope.dimension_count", head_dim) != head_dim or field("attention.value_length", head_dim) != head_dim:
+        raise UnsupportedProgramError("Heads of which a part is rotated, or with other sizes for values, are not here.")
+    return LlamaConfig(
+        dim=dim,
+        layers=count("block_count"),
+        heads=heads,
+        kv_heads=count("attention.head_count_kv", heads),
+        head_dim=head_dim,
+        ffn=count("feed_forward_length"),
+        vocab=weights["token_embd.weight"].dims[0],
+        # As long as the text fits into the window of sliding attention, that is full attention.
+        context_len=min(count("context_length"), field("attention.sliding_window", 0) or count("context_length")),
+        # Stored as float32; the shortest decimal that means the same is what was written in the first place.
+        norm_eps=float(str(np.float32(field("attention.layer_norm_rms_epsilon")))),
+        rope_base=field("rope.freq_base", 10000.0),
+        rope_divisors=_rope_divisors(architecture, fields, weights, head_dim),
+        rope_interleaved=INTERLEAVED_ROPE[architecture],
+        qkv_bias="blk.0.attn_q.bias" in weights,
+        qk_norm="blk.0.attn_q_norm.weight" in weights,
+        tied_head="output.weight" not in weights,
+    )
+
+
+def _rope_divisors(
+    architecture: str, fields: Mapping[str, Any], weights: Mapping[str, Weight], head_dim: int
+) -> tuple[float, ...]:
+    scaling = fields.get(f"{architecture}.rope.scaling.type", "none")
+    if scaling not in ("none", "linear"):
+        raise UnsupportedProgramError(f"The rope scaling '{scaling}' is not here: use a model without it.")
+    factor = fields.get(f"{architecture}.rope.scaling.factor", 1.0) if scaling == "linear" else 1.0
+    divisors = np.full(head_dim // 2, factor, np.float32)
+    if _ROPE_DIVISORS in weights:
+        divisors = divisors * weights[_ROPE_DIVISORS].read(0, 1)[0]
+    return tuple(divisors.tolist()) if np.any(divisors != 1) else ()
+
+
+def _check_weights(config: LlamaConfig, weights: Mapping[str, Weight]) -> None:
+    """Every weight that the model needs is there with its dims, and no other."""
+    if config.layers > len(weights):
+        raise InvalidProgramError(f"The GGUF file has no tensors for its {config.layers} layers: download it again.")
+    needed = config.weight_dims()
+    for name in weights:
+        if name not in needed and name != _ROPE_DIVISORS:
+            raise UnsupportedProgramError(f"The tensor '{name}' has no place in the architectures that are here.")
+    for name, dims in needed.items():
+        if name not in weights:
+            raise InvalidProgramError(f"The GGUF file has no tensor '{name}': download it again.")
+        if weights[name].dims != dims:
+            found = list(weights[name].dims)
+            raise InvalidProgramError(f"The tensor '{name}' is {found}, not {list(dims)}: download the file again.")

@@ -1,0 +1,209 @@
+"""The Llama family as a graph: Llama, Mistral, SmolLM2, Qwen2.5, Qwen3.
+
+Weights go by llama.cpp's names: ``token_embd.weight``, ``blk.0.attn_q.weight`` …, ``output_norm.weight`` and, unless
+the head is the embedding's, ``output.weight``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ..errors import InvalidInputError
+from ..format.vkgraph import DataType
+from .builder import GraphBuilder, Scalar, Tensor
+from .quantize import QuantizedMatrix, quantize
+from .weights import Constant, Floats, Weight, array_constant, float_constant
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """What the weights do not say.
+
+    ``rope_divisors``: one number for each pair of a head's elements, which divides its frequency (Llama 3's scaled
+    rope); none: no scaling. ``rope_interleaved``: pairs are neighbours (2i, 2i+1), else (i, i + head_dim / 2).
+    ``qkv_bias`` and ``qk_norm``: those weights are there. ``tied_head``: the head is the embedding.
+    """
+
+    dim: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    vocab: int
+    context_len: int  # that the model was trained for
+    norm_eps: float
+    rope_base: float
+    rope_divisors: tuple[float, ...] = ()
+    rope_interleaved: bool = True
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    tied_head: bool = False
+
+    def weight_dims(self) -> dict[str, tuple[int, ...]]:
+        """Every weight of the model with its dims."""
+        query, key_value = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        dims: dict[str, tuple[int, ...]] = {
+            "token_embd.weight": (self.vocab, self.dim),
+            "output_norm.weight": (self.dim,),
+        }
+        if not self.tied_head:
+            dims["output.weight"] = (self.vocab, self.dim)
+        for layer in range(self.layers):
+            block: dict[str, tuple[int, ...]] = {
+                "attn_norm.weight": (self.dim,),
+                "attn_q.weight": (query, self.dim),
+                "attn_k.weight": (key_value, self.dim),
+                "attn_v.weight": (key_value, self.dim),
+                "attn_output.weight": (self.dim, query),
+                "ffn_norm.weight": (self.dim,),
+                "ffn_gate.weight": (self.ffn, self.dim),
+                "ffn_up.weight": (self.ffn, self.dim),
+                "ffn_down.weight": (self.dim, self.ffn),
+            }
+            if self.qkv_bias:
+                block |= {"attn_q.bias": (query,), "attn_k.bias": (key_value,), "attn_v.bias": (key_value,)}
+            if self.qk_norm:
+                block |= {"attn_q_norm.weight": (self.head_dim,), "attn_k_norm.weight": (self.head_dim,)}
+            dims |= {f"blk.{layer}.{name}": size for name, size in block.items()}
+        return dims
+
+
+WeightFormat = Literal["f32", "q4gsw"]
+
+
+@dataclass(frozen=True)
+class LlamaOptions:
+    """How a model becomes a program.
+
+    ``weights``: of the linear layers, ``head``: of the last one, by default the same. ``group``: weights that share
+    a scale in ``q4gsw``. ``max_seq_len`` - 1 tokens go into one call, as stock exports have it; ``max_context_len``
+    rows make the KV cache.
+    """
+
+    weights: WeightFormat = "q4gsw"
+    head: WeightFormat | None = None
+    group: int = 32
+    max_seq_len: int = 512
+    max_context_len: int = 2048
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.max_seq_len <= self.max_context_len:
+            raise InvalidInputError(
+                f"the sequence length {self.max_seq_len} must be at least 2 and at most the context length "
+                f"{self.max_context_len}"
+            )
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What all layers of a step share: its number of tokens, where they begin, and the rope tables."""
+
+    length: Scalar
+    input_pos: Scalar
+    cos: Tensor
+    sin: Tensor
+
+
+def build_llama(config: LlamaConfig, weights: Mapping[str, Weight], options: LlamaOptions) -> GraphBuilder:
+    """``forward(tokens [1, S < max_seq_len], input_pos [1]) -> logits [1, vocab]`` of the last position.
+
+    InvalidInputError if the context is longer than the model was trained for, or the group does not fit its rows.
+    """
+    if options.max_context_len > config.context_len:
+        raise InvalidInputError(
+            f"the model was trained for {config.context_len} tokens: choose a context length up to that, "
+            f"not {options.max_context_len}"
+        )
+    return _Llama(config, weights, options).build()
+
+
+class _Llama:
+    def __init__(self, config: LlamaConfig, weights: Mapping[str, Weight], options: LlamaOptions) -> None:
+        self.config, self.weights, self.options = config, weights, options
+        self.b = GraphBuilder()
+
+    def build(self) -> GraphBuilder:
+        b, most = self.b, self.options.max_seq_len - 1
+        tokens = b.input((1, most), DataType.INT32, dynamic=True)
+        position = b.input((1,), DataType.INT32)
+        step = self.begin(b.size(tokens, 1), b.scalar(position, self.options.max_context_len - 1))
+        x = b.embedding(tokens, self.tensor("token_embd.weight"))
+        for layer in range(self.config.layers):
+            x = b.add(x, self.attention(self.norm(x, f"blk.{layer}.attn_norm"), f"blk.{layer}", step))
+            x = b.add(x, self.feed_forward(self.norm(x, f"blk.{layer}.ffn_norm"), f"blk.{layer}"))
+        last = b.select(x, 1, -1)
+        b.output(self.head(self.norm(last, "output_norm")))
+        return b
+
+    def attention(self, x: Tensor, block: str, step: _Step) -> Tensor:
+        b, c = self.b, self.config
+        q = self.split(self.linear(x, f"{block}.attn_q"), c.heads, step)
+        k = self.split(self.linear(x, f"{block}.attn_k"), c.kv_heads, step)
+        v = self.split(self.linear(x, f"{block}.attn_v"), c.kv_heads, step)
+        if c.qk_norm:
+            q, k = self.norm(q, f"{block}.attn_q_norm"), self.norm(k, f"{block}.attn_k_norm")
+        q, k = self.rotate(q, k, step)
+        cache = (1, self.options.max_context_len, c.kv_heads, c.head_dim)
+        out = b.sdpa_with_kv_cache(q, k, v, b.state(cache), b.state(cache), step.input_pos)
+        return self.linear(b.view(out, [1, step.length, c.heads * c.head_dim]), f"{block}.attn_output")
+
+    def feed_forward(self, x: Tensor, block: str) -> Tensor:
+        gate, up = self.b.silu(self.linear(x, f"{block}.ffn_gate")), self.linear(x, f"{block}.ffn_up")
+        return self.linear(self.b.mul(gate, up), f"{block}.ffn_down")
+
+    def head(self, x: Tensor) -> Tensor:
+        name = "token_embd.weight" if self.config.tied_head else "output.weight"
+        return self.b.linear(x, self.matrix(name, self.options.head or self.options.weights))
+
+    def begin(self, length: Scalar, input_pos: Scalar) -> _Step:
+        """The step's rope tables: rows of this step for neighbours, all rows for halves."""
+        b, most, rows = self.b, self.options.max_seq_len - 1, self.options.max_context_len
+        cos, sin = (
+            b.prepack(array_constant(name, table))
+            for name, table in zip(("rope.cos", "rope.sin"), rope_tables(self.config, rows), strict=True)
+        )
+        if self.config.rope_interleaved:
+            end = b.sum(input_pos, length, bound=rows)
+            cos, sin = b.rows(cos, input_pos, end, most), b.rows(sin, input_pos, end, most)
+        return _Step(length, input_pos, cos, sin)
+
+    def rotate(self, q: Tensor, k: Tensor, step: _Step) -> tuple[Tensor, Tensor]:
+        if self.config.rope_interleaved:
+            return self.b.apply_rotary_emb(q, k, step.cos, step.sin)
+        return self.b.apply_rotary_emb_hf(q, k, step.cos, step.sin, step.input_pos)
+
+    def split(self, x: Tensor, heads: int, step: _Step) -> Tensor:
+        return self.b.view(x, [1, step.length, heads, self.config.head_dim])
+
+    def norm(self, x: Tensor, name: str) -> Tensor:
+        return self.b.rms_norm(x, self.tensor(f"{name}.weight"), self.config.norm_eps)
+
+    def linear(self, x: Tensor, name: str) -> Tensor:
+        bias = self.tensor(f"{name}.bias") if f"{name}.bias" in self.weights else None
+        return self.b.linear(x, self.matrix(f"{name}.weight", self.options.weights), bias)
+
+    def matrix(self, name: str, format: WeightFormat) -> Constant | QuantizedMatrix:
+        weight = self.weights[name]
+        return quantize(weight, self.options.group) if format == "q4gsw" else float_constant(weight)
+
+    def tensor(self, name: str) -> Constant:
+        return float_constant(self.weights[name])
+
+
+def rope_tables(config: LlamaConfig, rows: int) -> tuple[Floats, Floats]:
+    """cos and sin of every position: [rows, head_dim / 2] for neighbours, [rows, head_dim] for halves.
+
+    In float32 throughout, as models are trained and stock exports compute them.
+    """
+    exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
+    divisors: Floats = np.array(config.rope_divisors or (1.0,), np.float32)
+    frequencies = 1 / np.power(np.float32(config.rope_base), exponents) / divisors
+    angles = np.arange(rows, dtype=np.float32)[:, None] * frequencies
+    if not config.rope_interleaved:
+        angles = np.concatenate([angles, angles], axis=1)
+    return np.cos(angles), np.sin(angles)

@@ -1,0 +1,75 @@
+"""Weights that are read when they are needed, and the constants that a program makes of them.
+
+A model is larger than memory should have to be, so nothing here holds a tensor: a Weight gives any of its rows
+as float32, and a Constant yields its bytes in pieces while the program is written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..format.vkgraph import DataType, VkTensor
+
+Floats = NDArray[np.float32]
+
+PIECE = 1 << 19  # elements: 2 MiB of float32, which stays in a core's cache while it is quantized
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A tensor of a model file. ``read(start, stop)`` gives those rows, float32 [stop - start, dims[-1]]."""
+
+    name: str
+    dims: tuple[int, ...]
+    read: Callable[[int, int], Floats]
+
+    @property
+    def row_count(self) -> int:
+        return math.prod(self.dims[:-1])
+
+    def pieces(self) -> Iterator[Floats]:
+        """All rows in order, about ``PIECE`` elements at a time."""
+        step = max(1, PIECE // self.dims[-1])
+        for start in range(0, self.row_count, step):
+            yield self.read(start, min(start + step, self.row_count))
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A tensor of a program. ``pieces`` begins anew at every call; ``name`` is unique in the program."""
+
+    name: str
+    dtype: DataType
+    dims: tuple[int, ...]
+    pieces: Callable[[], Iterable[NDArray[np.generic]]]
+
+    @property
+    def nbytes(self) -> int:
+        return VkTensor(self.dtype, self.dims).nbytes
+
+
+def float_constant(weight: Weight) -> Constant:
+    """The weight in float32."""
+    return Constant(weight.name, DataType.FLOAT32, weight.dims, weight.pieces)
+
+
+def array_constant(name: str, array: Floats) -> Constant:
+    """A small array that is in memory."""
+    return Constant(name, DataType.FLOAT32, array.shape, lambda: [array])
+
+
+def zeros(name: str, dims: tuple[int, ...]) -> Constant:
+    """float32 zeros."""
+
+    def pieces() -> Iterator[Floats]:
+        left = math.prod(dims)
+        while left:
+            yield np.zeros(min(left, PIECE), np.float32)
+            left -= min(left, PIECE)
+
+    return Constant(name, DataType.FLOAT32, dims, pieces)
