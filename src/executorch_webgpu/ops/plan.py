@@ -168,7 +168,7 @@ class Planner:
 
     def resize(self, out: Tensor, dims: Sequence[int]) -> None:
         """State the live dims of an output; they must fit in its capacity."""
-        dims = tuple(dims)
+        dims = tuple(int(d) for d in dims)  # a program may hold a bool where a size is meant
         if len(dims) != len(out.max_dims) or any(d > m or d < 0 for d, m in zip(dims, out.max_dims, strict=True)):
             raise InvalidInputError(
                 f"result {out} would have dims {list(dims)}, but the program planned at most {list(out.max_dims)}"
@@ -213,7 +213,7 @@ class Planner:
 
         ``bindings`` are named as in the WGSL; a SymInt or int binds a live uniform. An empty grid runs nothing.
         """
-        x, y, z = (*grid, 1, 1)[:3]
+        x, y, z = (int(n) for n in (*grid, 1, 1)[:3])
         if 0 in (x, y, z):
             self.prepare(kernel, overrides=overrides, template=template)
             return
