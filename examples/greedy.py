@@ -10,7 +10,7 @@ import sys
 import numpy as np
 
 from executorch_webgpu import Runtime
-from executorch_webgpu.llm.tokenizer import Tokenizer
+from executorch_webgpu.text.tokenizer import Tokenizer
 
 
 def main(program_path: str, tokenizer_path: str, prompt: str, count: int = 16) -> str:

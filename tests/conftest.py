@@ -19,8 +19,10 @@ import pytest
 
 import export_smollm2
 from executorch_webgpu.gpu.device import Device, open_device
+from executorch_webgpu.text.tokenizer import Tokenizer
 from tests import conformance_pack
 from tests.models.tiny_llama import TINY_LLAMAS, TinyLlama
+from tests.text.tiny_vocabulary import write_bpe, write_spm
 
 if TYPE_CHECKING:
     from tests.models.eager import EagerLlama
@@ -150,3 +152,27 @@ def smollm2_eager(smollm2: SmolLM2) -> EagerLlama:
 
     params = export_smollm2.read_params(smollm2.gguf)
     return load_eager(params, lambda path: export_smollm2.write_checkpoint(smollm2.gguf, path), export_smollm2.OPTIONS)
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf() -> Path:
+    """SmolLM2's GGUF file, without waiting for its export."""
+    return export_smollm2.fetch_gguf()
+
+
+@pytest.fixture(scope="session")
+def bpe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GGUF file with a small byte-level BPE vocabulary and a chat template."""
+    return write_bpe(tmp_path_factory.mktemp("vocabulary") / "bpe.gguf")
+
+
+@pytest.fixture(scope="session")
+def bpe(bpe_file: Path) -> Tokenizer:
+    """The tokenizer of ``bpe_file``."""
+    return Tokenizer.from_file(bpe_file)
+
+
+@pytest.fixture(scope="session")
+def spm(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """A tokenizer with a small SentencePiece vocabulary."""
+    return Tokenizer.from_file(write_spm(tmp_path_factory.mktemp("vocabulary") / "spm.gguf"))

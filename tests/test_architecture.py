@@ -17,8 +17,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # What a layer may import, besides itself, `errors` and the layers that these may import.
 BELOW = {
     "cli": {"llm", "__init__"},
-    "llm": {"runtime", "models"},
-    "models": {"format"},
+    "llm": {"runtime", "models", "text"},
+    "models": {"format", "text"},
+    "text": {"format"},
     "runtime": {"graph", "portable", "format"},
     "graph": {"ops", "format"},
     "portable": {"ops", "format"},

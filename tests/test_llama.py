@@ -173,7 +173,7 @@ def smollm2_forward(smollm2: SmolLM2) -> Method:
 
 @pytest.fixture(scope="module")
 def encode(smollm2: SmolLM2) -> Callable[[str], list[int]]:
-    from executorch_webgpu.llm.tokenizer import Tokenizer
+    from executorch_webgpu.text.tokenizer import Tokenizer
 
     return Tokenizer.from_file(smollm2.gguf).encode
 

@@ -8,10 +8,10 @@ import pytest
 from executorch_webgpu.cli.generate import describe, encode_prompt
 from executorch_webgpu.errors import InvalidInputError
 from executorch_webgpu.llm.generate import GenerationStats
-from executorch_webgpu.llm.tokenizer import Tokenizer
+from executorch_webgpu.text.tokenizer import Tokenizer
 from tests.cli.conftest import Cli
 from tests.conftest import SmolLM2
-from tests.llm.tiny_vocabulary import write_bpe, write_spm
+from tests.text.tiny_vocabulary import write_bpe, write_spm
 from tests.models.tiny_llama import TinyLlama
 
 RATES = re.compile(r"prefill (\d+) tokens, [\d.]+ tokens/s; decode (\d+) tokens, [\d.]+ tokens/s; (.*)\n")

@@ -6,9 +6,9 @@ from executorch_webgpu.errors import InvalidInputError
 from executorch_webgpu.llm.generate import GenerationStats, Piece, generate
 from executorch_webgpu.llm.model import LanguageModel
 from executorch_webgpu.llm.sample import SamplingParams
-from executorch_webgpu.llm.tokenizer import Tokenizer
+from executorch_webgpu.text.tokenizer import Tokenizer
 from tests.llm.tiny_program import continuation, tiny_program
-from tests.llm.tiny_vocabulary import BPE_TOKENS
+from tests.text.tiny_vocabulary import BPE_TOKENS
 
 VOCAB = len(BPE_TOKENS)
 PROMPT = [40, 41, 42, 43, 44, 45, 46]

@@ -13,7 +13,7 @@ from .options import FILE, device_options, profile_option
 
 if TYPE_CHECKING:
     from ..llm.generate import GenerationStats
-    from ..llm.tokenizer import Tokenizer
+    from ..text.tokenizer import Tokenizer
 
 FINISHED = {
     "eos": "the model ended its text",
@@ -57,7 +57,7 @@ def command(
     from ..llm.generate import generate
     from ..llm.model import LanguageModel
     from ..llm.sample import SamplingParams
-    from ..llm.tokenizer import Tokenizer
+    from ..text.tokenizer import Tokenizer
     from ..runtime import Runtime
     from .tables import print_profile
 
@@ -83,7 +83,7 @@ def command(
 
 def encode_prompt(tokenizer: Tokenizer, text: str, *, chat: bool, system: str | None) -> list[int]:
     """Token ids of a plain prompt, or of one user message in the model's chat template."""
-    from ..llm.chat import encode_chat, user_message
+    from ..text.chat import encode_chat, user_message
 
     return encode_chat(tokenizer, user_message(text, system)) if chat else tokenizer.encode(text)
 

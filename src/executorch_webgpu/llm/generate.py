@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InvalidInputError
+from ..text.tokenizer import Tokenizer
 from .sample import SamplingParams, sample
-from .tokenizer import Tokenizer
 
 FinishReason = Literal["eos", "length", "context"]
 

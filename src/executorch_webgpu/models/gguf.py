@@ -6,6 +6,7 @@ rope's pairs are neighbours), ``qwen2`` and ``qwen3`` (not reordered: pairs are 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,13 +18,20 @@ import gguf
 import numpy as np
 
 from ..errors import InvalidProgramError, UnsupportedProgramError
+from ..format.gguf import GgufTensor, read_gguf_header
 from ..format.mapped_file import MappedFile
 from .llama import LlamaConfig
 from .weights import Floats, Weight
 
-MAGIC = b"GGUF"
 INTERLEAVED_ROPE = {"llama": True, "qwen2": False, "qwen3": False}
-TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")
+_Type = gguf.GGMLQuantizationType
+TYPES = {
+    kind.value: kind
+    for kind in (
+        *(_Type.F32, _Type.F16, _Type.BF16, _Type.Q8_0, _Type.Q4_0, _Type.Q4_1, _Type.Q5_0, _Type.Q5_1),
+        *(_Type.Q4_K, _Type.Q5_K, _Type.Q6_K),
+    )
+}
 _ROPE_DIVISORS = "rope_freqs.weight"
 
 
@@ -43,46 +51,45 @@ def open_gguf(path: str | PathLike[str]) -> Iterator[GgufModel]:
     architecture, a feature or a tensor that is not here.
     """
     with MappedFile(path) as file:
-        if bytes(file.data[: len(MAGIC)]) != MAGIC:
-            raise InvalidProgramError(f"{path} is not a GGUF file: name one, or convert the model to GGUF first.")
-        fields, tensors = _read_header(Path(path))
-        weights = {tensor.name: _weight(file, tensor) for tensor in tensors}
-        config = _config(fields, weights)
+        header = read_gguf_header(file.data, Path(path))
+        weights = {tensor.name: _weight(file, path, tensor) for tensor in header.tensors}
+        config = _config(header.metadata, weights)
         _check_weights(config, weights)
         yield GgufModel(config, weights)
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], list[Any]]:
-    """Values of the keys that are not about the tokenizer, and the tensors."""
-    try:
-        reader = gguf.GGUFReader(path)
-        fields = {key: field.contents() for key, field in reader.fields.items() if not key.startswith("tokenizer.")}
-    except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError) as error:
-        raise InvalidProgramError(f"{path} is not a readable GGUF file ({error}): download it again.") from error
-    return fields, list(reader.tensors)
-
-
-def _weight(file: MappedFile, tensor: Any) -> Weight:
+def _weight(file: MappedFile, path: str | PathLike[str], tensor: GgufTensor) -> Weight:
     """The tensor as a Weight, which dequantizes the rows that are asked for and then lets their pages go."""
-    kind = tensor.tensor_type
-    if kind.name not in TYPES:
+    if tensor.type not in TYPES:
         raise UnsupportedProgramError(
-            f"The tensor '{tensor.name}' is of type {kind.name}, which is not read here: use a file of one of "
-            f"{', '.join(TYPES)}."
+            f"The tensor '{tensor.name}' is of type {_type_name(tensor.type)}, which is not read here: use a file of "
+            f"one of {', '.join(kind.name for kind in TYPES.values())}."
         )
-    dims = tuple(int(size) for size in reversed(tensor.shape))  # GGUF has the fastest dimension first
+    kind, dims = TYPES[tensor.type], tensor.dims
     block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    if not dims or dims[-1] % block:
+        raise InvalidProgramError(
+            f"The tensor '{tensor.name}' is {list(dims)} of {kind.name}: download the file again."
+        )
     row_bytes = dims[-1] // block * block_bytes
-    start = int(tensor.data_offset)
+    if tensor.start + math.prod(dims[:-1]) * row_bytes > len(file.data):
+        raise InvalidProgramError(f"{path} ends before its tensor '{tensor.name}' does: download it again.")
 
     def read(first: int, last: int) -> Floats:
-        view = file.data[start + first * row_bytes : start + last * row_bytes]
+        view = file.data[tensor.start + first * row_bytes : tensor.start + last * row_bytes]
         rows = np.frombuffer(view, np.uint8).reshape(last - first, row_bytes)
         floats: Floats = gguf.dequantize(rows, kind).astype(np.float32, copy=True)
         file.release(view)
         return floats
 
     return Weight(tensor.name, dims, read)
+
+
+def _type_name(number: int) -> str:
+    try:
+        return str(_Type(number).name)
+    except ValueError:
+        return str(number)
 
 
 def _config(fields: Mapping[str, Any], weights: Mapping[str, Weight]) -> LlamaConfig:

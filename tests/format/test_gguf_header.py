@@ -8,10 +8,10 @@ from gguf import GGUFReader, GGUFValueType, GGUFWriter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from executorch_webgpu.errors import Error, InvalidInputError
-from executorch_webgpu.llm.gguf_metadata import read_gguf_metadata
-from executorch_webgpu.llm.tokenizer import Tokenizer
-from tests.llm.tiny_vocabulary import write_bpe
+from executorch_webgpu.errors import Error, InvalidProgramError
+from executorch_webgpu.format.gguf import open_gguf_header
+from executorch_webgpu.text.tokenizer import Tokenizer
+from tests.text.tiny_vocabulary import write_bpe
 
 SCALARS = {
     GGUFValueType.UINT8: 255,
@@ -42,7 +42,7 @@ def add_every_type(writer: GGUFWriter) -> None:
 
 
 def test_every_value_type(tmp_path: Path) -> None:
-    metadata = read_gguf_metadata(write_bpe(tmp_path / "all.gguf", extra=add_every_type))
+    metadata = open_gguf_header(write_bpe(tmp_path / "all.gguf", extra=add_every_type)).metadata
     assert {kind: metadata[f"scalar.{kind.name}"] for kind in SCALARS} == SCALARS
     assert metadata["array.ints"] == [1, -2]
     assert metadata["array.floats"] == [0.5, -1.5]
@@ -53,7 +53,7 @@ def test_every_value_type(tmp_path: Path) -> None:
 def test_agrees_with_the_gguf_library(bpe_file: Path) -> None:
     fields = GGUFReader(bpe_file).fields
     expected = {key: field.contents() for key, field in fields.items() if not key.startswith("GGUF.")}
-    assert read_gguf_metadata(bpe_file) == expected
+    assert open_gguf_header(bpe_file).metadata == expected
 
 
 def test_truncated_at_any_byte(bpe_file: Path, tmp_path: Path) -> None:
@@ -62,8 +62,8 @@ def test_truncated_at_any_byte(bpe_file: Path, tmp_path: Path) -> None:
     end = len(whole.rstrip(b"\0"))
     for length in range(4, end, 7):
         (tmp_path / "cut.gguf").write_bytes(whole[:length])
-        with pytest.raises(InvalidInputError, match="not a readable GGUF file"):
-            read_gguf_metadata(tmp_path / "cut.gguf")
+        with pytest.raises(InvalidProgramError, match="not a readable GGUF file"):
+            open_gguf_header(tmp_path / "cut.gguf")
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_truncated_at_any_byte(bpe_file: Path, tmp_path: Path) -> None:
 )
 def test_malformed_header(tmp_path: Path, header: bytes, why: str) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"GGUF" + header)
-    with pytest.raises(InvalidInputError, match=why):
-        read_gguf_metadata(tmp_path / "bad.gguf")
+    with pytest.raises(InvalidProgramError, match=why):
+        open_gguf_header(tmp_path / "bad.gguf")
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from executorch_webgpu.errors import InvalidInputError
-from executorch_webgpu.llm.chat import encode_chat, render_chat, user_message
-from executorch_webgpu.llm.tokenizer import Tokenizer
-from tests.llm.tiny_vocabulary import BOS, END_OF_TURN
+from executorch_webgpu.text.chat import encode_chat, render_chat, user_message
+from executorch_webgpu.text.tokenizer import Tokenizer
+from tests.text.tiny_vocabulary import BOS, END_OF_TURN
 
 HELLO = user_message("hello")
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from executorch_webgpu.errors import InvalidInputError
-from executorch_webgpu.llm.tokenizer import Tokenizer
-from tests.llm.tiny_vocabulary import (
+from executorch_webgpu.text.tokenizer import Tokenizer
+from tests.text.tiny_vocabulary import (
     BOS,
     BPE_TOKENS,
     END_OF_TURN,

@@ -11,7 +11,7 @@ from typing import Any
 import tokenizers
 
 from ..errors import InvalidInputError
-from .gguf_metadata import is_gguf, read_gguf_metadata
+from ..format.gguf import is_gguf, open_gguf_header
 from .gguf_vocabulary import GgufVocabulary
 
 # Tokens that end a turn. Files name one of them as "eos" and leave the others to be known by their text.
@@ -138,7 +138,7 @@ class TextStream:
 
 
 def _from_gguf(path: Path) -> Tokenizer:
-    vocabulary = GgufVocabulary(read_gguf_metadata(path))
+    vocabulary = GgufVocabulary(open_gguf_header(path).metadata)
     backend = vocabulary.backend()
     bos, eos = vocabulary.token_id("bos"), vocabulary.token_id("eos")
     ends = (vocabulary.token_id(name) for name in ("eos", "eot", "eom"))
