@@ -11,8 +11,8 @@ from executorch_webgpu.llm.generate import GenerationStats
 from executorch_webgpu.text.tokenizer import Tokenizer
 from tests.cli.conftest import Cli
 from tests.conftest import SmolLM2
-from tests.text.tiny_vocabulary import write_bpe, write_spm
 from tests.models.tiny_llama import TinyLlama
+from tests.text.tiny_vocabulary import write_bpe, write_spm
 
 RATES = re.compile(r"prefill (\d+) tokens, [\d.]+ tokens/s; decode (\d+) tokens, [\d.]+ tokens/s; (.*)\n")
 

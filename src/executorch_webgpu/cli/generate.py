@@ -57,8 +57,8 @@ def command(
     from ..llm.generate import generate
     from ..llm.model import LanguageModel
     from ..llm.sample import SamplingParams
-    from ..text.tokenizer import Tokenizer
     from ..runtime import Runtime
+    from ..text.tokenizer import Tokenizer
     from .tables import print_profile
 
     if system is not None and not chat:
