@@ -28,11 +28,9 @@ PIP := $(BIN)/pip install -qq --disable-pip-version-check $(if $(TORCH_INDEX),--
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.ready-export ## Export a 135M-parameter language model (once) and let it answer on WebGPU
+demo: $(VENV)/.ready-base ## Fetch a 135M-parameter language model (once), and let it answer on WebGPU
 	@scripts/ensure_adapter.sh $(BIN)/python
-	@$(BIN)/python scripts/export_smollm2.py | { read -r model && read -r tokenizer && \
-	  $(BIN)/et-webgpu generate "$$model" --tokenizer "$$tokenizer" --chat --prompt "$$PROMPT" \
-	    --max-new-tokens 120 </dev/null; }
+	@$(BIN)/et-webgpu generate smollm2-135m --chat --prompt "$$PROMPT" --max-new-tokens 120 </dev/null
 
 test: check $(VENV)/.ready-dev ## Check style and types, then run all tests
 	@scripts/ensure_adapter.sh $(BIN)/python
@@ -47,13 +45,18 @@ bench: $(VENV)/.ready-dawn ## Run the benchmarks
 	@scripts/ensure_adapter.sh $(BIN)/python
 	@$(BIN)/python -m bench
 
-clean: ## Remove .venv and what tools left behind (exported models stay in the user's cache folder)
+clean: ## Remove .venv and what tools left behind (models stay in the user's cache folder)
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each extra of pyproject.toml, so that a target installs only what it uses, once.
+$(VENV)/.ready-base: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing executorch-webgpu into $(VENV)"
+	@$(PIP) -e .
+	@touch $@
+
 $(VENV)/.ready-%: pyproject.toml | $(VENV)/bin/python
-	@echo "Installing executorch-webgpu[$*] into $(VENV)$(if $(filter export dev,$*), (with torch: some minutes))"
+	@echo "Installing executorch-webgpu[$*] into $(VENV)$(if $(filter dev,$*), (with torch: some minutes))"
 	@$(PIP) -e ".[$*]"
 	@touch $@
 

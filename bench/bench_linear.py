@@ -1,4 +1,4 @@
-"""Time of linear layers: python -m bench.bench_linear [--rows 1] [--set wide] [--float] [--route NAME]
+"""Time of linear layers: python -m bench.bench_linear [--rows 1] [--set wide] [--weights q8gsw] [--route NAME]
 
 Prints a line per layer: microseconds a call, GB/s of weights and scales, the share of the rate at which this
 adapter reads memory in the same run, and GFLOP/s; for SmolLM2 also the time of all linear layers of one step.
@@ -22,10 +22,12 @@ from executorch_webgpu.gpu.kernel import Kernels
 from executorch_webgpu.gpu.profile import Timestamps
 from executorch_webgpu.graph.execute import Command
 from tests.ops.harness import Const, In, OpProgram, Out
-from tests.ops.test_linear_q4 import Layer, rows
+from tests.ops.test_linear_quantized import FORMATS, INT8, Layer, family, rows
 
 COLD_BYTES = 64 << 20  # more than most caches hold
 CALLS = 30
+GROUP = 32
+OPERATORS = {family(op).removeprefix("linear_"): op for op in FORMATS} | {"float": "aten.linear.default"}
 REPEATS = 20
 
 
@@ -86,24 +88,28 @@ def read_rate(device: Device) -> float:
     return nbytes / taken
 
 
-def program(device: Device, shape: Shape, m: int, route: str | None, is_float: bool) -> OpProgram:
-    if not is_float:
-        return Layer.random(shape.n, shape.k, 32).program(device, m, route)
-    weight = rows(shape.n, shape.k)
+def program(device: Device, shape: Shape, m: int, route: str | None, op: str) -> OpProgram:
+    if op in FORMATS:
+        return Layer.random(op, shape.n, shape.k, GROUP).program(device, m, route)
     routes = {"linear": route} if route else {}
-    args = [In((m, shape.k)), Const(weight), None]
-    return OpProgram(device, "aten.linear.default", args, Out((m, shape.n)), routes=routes)
+    args = [In((m, shape.k)), Const(rows(shape.n, shape.k)), None]
+    return OpProgram(device, op, args, Out((m, shape.n)), routes=routes)
 
 
-def weight_bytes(shape: Shape, is_float: bool) -> int:
-    """Bytes that one call must read: 4-bit weights with a float32 scale for each 32, or float32 weights."""
-    return shape.n * shape.k * 4 if is_float else shape.n * (shape.k // 2 + shape.k // 32 * 4)
+def weight_bytes(shape: Shape, op: str) -> int:
+    """Bytes of weights and scales that one call must read."""
+    if op not in FORMATS:
+        return shape.n * shape.k * 4
+    form = FORMATS[op]
+    groups = 1 if op == INT8 else shape.k // GROUP
+    scale_bytes = np.dtype(form.scales_dtype).itemsize * (2 if form.mins else 1)
+    return shape.n * (shape.k * form.bits // 8 + groups * scale_bytes)
 
 
-def bench(device: Device, shape: Shape, m: int, route: str | None, is_float: bool) -> tuple[float, str]:
+def bench(device: Device, shape: Shape, m: int, route: str | None, op: str) -> tuple[float, str]:
     """Seconds a call, and the route."""
-    copies = max(1, min(CALLS, COLD_BYTES // weight_bytes(shape, is_float)))
-    programs = [program(device, shape, m, route, is_float) for _ in range(copies)]
+    copies = max(1, min(CALLS, COLD_BYTES // weight_bytes(shape, op)))
+    programs = [program(device, shape, m, route, op) for _ in range(copies)]
     try:
         for one in programs:
             one.run([np.zeros((m, shape.k), np.float32)])
@@ -120,17 +126,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--adapter", help="index or a part of the name")
     parser.add_argument("--rows", type=int, default=1, help="rows of x: 1 is decode")
     parser.add_argument("--set", choices=SETS, default="smollm2")
-    parser.add_argument("--float", action="store_true", help="float32 weights instead of 4-bit ones")
+    parser.add_argument("--weights", choices=OPERATORS, default="q4gsw", help="format of the weights")
     parser.add_argument("--route", help="force a route")
     args = parser.parse_args(argv)
+    op = OPERATORS[args.weights]
     with open_device(args.engine, args.adapter) as device:
         ceiling = read_rate(device)
         print(f"{device.info.name}: reads {ceiling / 1e9:.2f} GB/s")
         print(f"{'n':>7}{'k':>6}{'route':>9}{'us':>11}{'GB/s':>9}{'of read':>9}{'GFLOP/s':>9}")
         total = 0.0
         for shape in SETS[args.set]:
-            taken, route = bench(device, shape, args.rows, args.route, args.float)
-            rate = weight_bytes(shape, args.float) / taken
+            taken, route = bench(device, shape, args.rows, args.route, op)
+            rate = weight_bytes(shape, op) / taken
             flops = 2 * args.rows * shape.n * shape.k / taken
             total += taken * shape.calls
             print(

@@ -1,8 +1,9 @@
 """Speed and memory of a whole model: python -m bench.bench_model [MODEL] [--contexts 0 128 512] [--csv FILE]
 
-MODEL is a ``.pte`` file, or the name of a shape in bench/models.py, which gets random weights (default:
-smollm2-135m). Prints load time, memory, prefill and decode rates by wall clock (tokens in, logits out, everything in
-between), and GPU time by operator. ``--csv`` appends the line to a history.
+MODEL is what ``et-webgpu generate`` takes: a program, a GGUF file, a folder or a name. Without one, a program with the
+sizes of ``--shape`` (see bench/models.py) and random weights is measured. Prints load time, memory, prefill and decode
+rates by wall clock (tokens in, logits out, everything in between), and GPU time by operator. ``--csv`` appends the line
+to a history.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import argparse
 import csv
 import datetime
 import subprocess
+import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -25,6 +27,7 @@ from rich.table import Table
 from bench.models import SHAPES, write_llama
 from executorch_webgpu import Method, Program, Runtime
 from executorch_webgpu.cli.tables import print_profile
+from executorch_webgpu.models.library import find_program
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class Line:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", default="smollm2-135m")
+    parser.add_argument("model", nargs="?")
+    parser.add_argument("--shape", choices=SHAPES, default="smollm2-135m")
     parser.add_argument("--engine")
     parser.add_argument("--adapter")
     parser.add_argument("--contexts", type=int, nargs="+", default=[0, 128, 512])
@@ -58,14 +62,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
 
     runtime = Runtime.get(options.engine, options.adapter)
+    with program_file(options.model, options.shape) as path:
+        lines = measure(runtime, path, options)
+    if options.csv:
+        append(options.csv, lines)
+
+
+@contextmanager
+def program_file(model: str | None, shape: str) -> Iterator[Path]:
+    """The program of a model, or for the time being one of a shape."""
+    if model is not None:
+        yield find_program(model)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.pte"
+        write_llama(path, SHAPES[shape])
+        yield path
+
+
+def measure(runtime: Runtime, path: Path, options: argparse.Namespace) -> list[Line]:
+    """A line for each context, printed; and the profile of a decode step."""
     device = runtime.device
-    source = write_llama(SHAPES[options.model]) if options.model in SHAPES else Path(options.model)
-    size = len(source) if isinstance(source, bytes) else source.stat().st_size
     before = resident_bytes()
     start = time.perf_counter()
-    with runtime.load_program(source) as program, program.load_method("forward") as method:
+    with runtime.load_program(path) as program, program.load_method("forward") as method:
         load_s = time.perf_counter() - start
-        ratio = (resident_bytes() - before) / size
+        ratio = (resident_bytes() - before) / path.stat().st_size
         most = context_len(program)
         lines = []
         for context in options.contexts:
@@ -77,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 Line(
                     datetime.date.today().isoformat(),
                     commit(),
-                    Path(options.model).name,
+                    Path(options.model).name if options.model else f"{options.shape} (random)",
                     device.info.name,
                     device.engine,
                     round(load_s, 2),
@@ -94,8 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with program.load_method("forward", profile=True) as profiled:
             decode_seconds(profiled, lines[-1].context, 8)
             print_profile(profiled.profile())
-    if options.csv:
-        append(options.csv, lines)
+    return lines
 
 
 def step(method: Method, count: int, position: int) -> float:

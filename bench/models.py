@@ -1,143 +1,98 @@
-"""Programs in the shape of real language models, with random 4-bit weights: speed at real sizes, no download.
-
-The operator calls are those of the stock ExecuTorch export of a llama with a KV cache (``-kv
---use_sdpa_with_kv_cache -qmode 4w``), in the same order.
-"""
+"""Programs in the shape of real language models, with random weights: speed at real sizes, no download."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+import math
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 
-from tests.graph_builder import GraphBuilder, Ref
-from tests.programs import write_delegated
+from executorch_webgpu.format.pte import save_program
+from executorch_webgpu.format.vkgraph import DataType
+from executorch_webgpu.models.builder import GraphBuilder
+from executorch_webgpu.models.convert import metadata
+from executorch_webgpu.models.llama import LlamaConfig, LlamaOptions, build_llama
+from executorch_webgpu.models.program import assemble
+from executorch_webgpu.models.weights import PIECE, Constant, Floats, Weight
 
-
-@dataclass(frozen=True)
-class LlamaShape:
-    """Sizes of a llama; the context is the KV cache's length."""
-
-    layers: int
-    dim: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    ffn: int
-    vocab: int
-    max_seq_len: int = 512
-    max_context_len: int = 2048
-    group: int = 32
-
-
+# dim, layers, heads, kv_heads, head_dim, ffn, vocab, context_len, norm_eps, rope_base
 SHAPES = {
-    "tiny": LlamaShape(2, 64, 4, 2, 16, 96, 512, 32, 64),
-    "smollm2-135m": LlamaShape(30, 576, 9, 3, 64, 1536, 49152),
-    "llama-3.2-1b": LlamaShape(16, 2048, 32, 8, 64, 8192, 128256),
+    "tiny": LlamaConfig(64, 2, 4, 2, 16, 96, 512, 64, 1e-5, 1e4),
+    "smollm2-135m": LlamaConfig(576, 30, 9, 3, 64, 1536, 49152, 8192, 1e-5, 1e5, tied_head=True),
+    "llama-3.2-1b": LlamaConfig(2048, 16, 32, 8, 64, 8192, 128256, 131072, 1e-5, 5e5, tied_head=True),
 }
+_CODES = {DataType.UINT8: 16, DataType.INT8: 256}  # how many a stored type has: two of 4 bits, or one of 8
+
+RandomFor = Callable[[str], np.random.Generator]  # numbers that are a name's own, and always the same
 
 
-def write_llama(shape: LlamaShape, seed: int = 0) -> bytes:
-    """A ``.pte`` whose ``forward(tokens int64 [1, S], input_pos int64 [1])`` gives the last position's logits."""
-    return write_delegated(
-        _Llama(shape, seed).build(),
-        ["int64", "int64", "float32"],
-        dynamic=[0],
-        constants={
-            "get_max_seq_len": shape.max_seq_len,
-            "get_max_context_len": shape.max_context_len,
-            "get_vocab_size": shape.vocab,
-            "get_n_layers": shape.layers,
-            "use_kv_cache": True,
-        },
-    )
+def write_llama(path: Path, config: LlamaConfig, options: LlamaOptions | None = None, seed: int = 0) -> None:
+    """Writes a program as ``convert`` does, of random weights that keep activations near one.
+
+    The default ``options`` are the formats of the stock 4-bit export. Quantized weights are random bits: finding the
+    scales of a billion weights would take minutes.
+    """
+    options = options or LlamaOptions("q4gsw", head="q4gsw", embedding="f32")
+
+    def random_for(name: str) -> np.random.Generator:
+        return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+    weights = {name: _weight(name, dims, random_for) for name, dims in config.weight_dims().items()}
+    graph = build_llama(config, weights, options)
+    _randomize_quantized(graph, config, random_for)
+    save_program(path, *assemble(graph, ["input_pos"], metadata(config, options, tokenizer=None)))
 
 
-class _Llama:
-    def __init__(self, shape: LlamaShape, seed: int) -> None:
-        self.shape = shape
-        self.random = np.random.default_rng(seed)
-        self.graph = GraphBuilder()
-        # One array for every pair of equal caches would be shared on the device; a mutated constant never is.
-        self.empty_cache = np.zeros((1, shape.max_context_len, shape.kv_heads, shape.head_dim), np.float32)
+def _weight(name: str, dims: tuple[int, ...], random_for: RandomFor) -> Weight:
+    """Norms near one, and matrices of rows of length one."""
+    mean = 1 if name.endswith("norm.weight") else 0
 
-    def build(self) -> GraphBuilder:
-        g, s = self.graph, self.shape
-        most = s.max_seq_len - 1
-        tokens, position = g.input((1, most), "int32"), g.input((1,), "int32")
-        self.length = g.call("sym_size.int", tokens, 1, g.symint())
-        self.position = g.call("et_vk.select_as_symint.default", position, 0, 0, g.symint())
-        end = g.call("add", self.position, self.length, g.symint())
-        x = g.call(
-            "aten.embedding.default",
-            self._normal(s.vocab, s.dim),
-            tokens,
-            -1,
-            False,
-            False,
-            g.tensor((1, most, s.dim)),
-        )
-        tables = []
-        angles = np.outer(np.arange(s.max_context_len), 1e5 ** (-np.arange(0, s.head_dim, 2) / s.head_dim))
-        for table in (np.cos(angles), np.sin(angles)):
-            out = g.tensor((most, s.head_dim // 2))
-            tables.append(g.call("aten.slice_copy.Tensor", table.astype(np.float32), 0, self.position, end, 1, out))
-        for _ in range(s.layers):
-            x = self._block(x, tables)
-        last = g.call("aten.select_copy.int", x, 1, -1, g.tensor((1, s.dim)))
-        g.output(self._linear(self._norm(last, (1, s.dim)), s.vocab, (1, s.vocab)))
-        return g
+    def read(start: int, stop: int) -> Floats:
+        rows = [random_for(f"{name} {row}").standard_normal(dims[-1], np.float32) for row in range(start, stop)]
+        return np.stack(rows) * np.float32(dims[-1] ** -0.5) + np.float32(mean)
 
-    def _block(self, x: Ref, tables: list[Ref]) -> Ref:
-        g, s = self.graph, self.shape
-        most = s.max_seq_len - 1
-        hidden = (1, most, s.dim)
-        heads, kv_heads = (1, most, s.heads, s.head_dim), (1, most, s.kv_heads, s.head_dim)
-        normed = self._norm(x, hidden)
-        query = self._heads(self._linear(normed, s.heads * s.head_dim), s.heads)
-        key = self._heads(self._linear(normed, s.kv_heads * s.head_dim), s.kv_heads)
-        value = self._heads(self._linear(normed, s.kv_heads * s.head_dim), s.kv_heads)
-        query, key = g.call(
-            "et_vk.apply_rotary_emb.default", query, key, *tables, [g.tensor(heads), g.tensor(kv_heads)]
-        )
-        caches = [g.constant(self.empty_cache) for _ in "kv"]
-        out = g.call(
-            "sdpa_with_kv_cache.default",
-            *(query, key, value, *caches, self.position, 1, None, 0, True, None),
-            g.tensor(heads),
-        )
-        merged = g.call(
-            "aten.view_copy.default",
-            out,
-            [1, self.length, s.heads * s.head_dim],
-            g.tensor((1, most, s.heads * s.head_dim)),
-        )
-        x = g.call("aten.add.Tensor", x, self._linear(merged, s.dim), 1, g.tensor(hidden))
-        normed = self._norm(x, hidden)
-        wide = (1, most, s.ffn)
-        gate = self._linear(normed, s.ffn)
-        gate = g.call("aten.mul.Tensor", gate, g.call("aten.sigmoid.default", gate, g.tensor(wide)), g.tensor(wide))
-        up = g.call("aten.mul.Tensor", gate, self._linear(normed, s.ffn), g.tensor(wide))
-        return g.call("aten.add.Tensor", x, self._linear(up, s.dim), 1, g.tensor(hidden))
+    return Weight(name, dims, read)
 
-    def _heads(self, x: Ref, count: int) -> Ref:
-        s = self.shape
-        out = self.graph.tensor((1, s.max_seq_len - 1, count, s.head_dim))
-        return self.graph.call("aten.view_copy.default", x, [1, self.length, count, s.head_dim], out)
 
-    def _norm(self, x: Ref, dims: tuple[int, ...]) -> Ref:
-        weight = np.ones(self.shape.dim, np.float32)
-        return self.graph.call("et_vk.rms_norm.default", x, weight, 1e-5, self.graph.tensor(dims))
+def _randomize_quantized(graph: GraphBuilder, config: LlamaConfig, random_for: RandomFor) -> None:
+    """Other contents for the constants that a quantizer would compute: ``blk.0.attn_q.weight.….packed`` and so on."""
+    dims = config.weight_dims()
+    for name, constant in graph.constants.items():
+        layer, derived, _ = name.partition(".weight.")
+        if not derived:
+            continue
+        packed = graph.constants[name.rpartition(".")[0] + ".packed"]
+        if constant is packed:
+            graph.constants[name] = _random_bits(constant, random_for)
+        else:
+            scale = dims[f"{layer}.weight"][-1] ** -0.5 / _deviation(_CODES[packed.dtype])
+            graph.constants[name] = _random_scales(constant, scale, random_for)
 
-    def _linear(self, x: Ref, features: int, dims: tuple[int, ...] | None = None) -> Ref:
-        """x times a random 4-bit weight, scaled so that activations keep their size."""
-        g, group = self.graph, self.shape.group
-        inputs = g.values[x.id].dims[-1]
-        packed = self.random.integers(0, 256, (features, inputs // 2), np.uint8)
-        scale = 1 / (4.6 * np.sqrt(inputs))  # 4.6: the standard deviation of a uniform 4-bit weight
-        scales = self.random.uniform(0.8 * scale, 1.2 * scale, (inputs // group, features)).astype(np.float32)
-        dims = dims or (1, self.shape.max_seq_len - 1, features)
-        return g.call("et_vk.linear_q4gsw.default", x, packed, scales, group, None, g.tensor(dims))
 
-    def _normal(self, *dims: int) -> np.ndarray:
-        return self.random.standard_normal(dims, np.float32)
+def _deviation(count: int) -> float:
+    """Standard deviation of integers that are uniform over ``count`` numbers in a row."""
+    return math.sqrt((count**2 - 1) / 12)
+
+
+def _random_bits(constant: Constant, random_for: RandomFor) -> Constant:
+    def pieces() -> Iterator[np.ndarray]:
+        random = random_for(constant.name)
+        for start in range(0, constant.nbytes, PIECE):
+            yield np.frombuffer(random.bytes(min(PIECE, constant.nbytes - start)), np.uint8)
+
+    return dataclasses.replace(constant, pieces=pieces)
+
+
+def _random_scales(constant: Constant, scale: float, random_for: RandomFor) -> Constant:
+    """Near ``scale``; if they come in pairs, the second is the minimum that centres codes from 0 to 15."""
+
+    def pieces() -> Iterator[np.ndarray]:
+        scales = random_for(constant.name).uniform(0.8 * scale, 1.2 * scale, constant.dims)
+        if len(constant.dims) == 3:
+            scales[..., 1] = -7.5 * scales[..., 0]
+        yield scales.astype(np.float16 if constant.dtype is DataType.FLOAT16 else np.float32)
+
+    return dataclasses.replace(constant, pieces=pieces)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from stock_export import cache_folder
+from executorch_webgpu.models.cache import cache_folder
 
 VARIABLE = "ET_WEBGPU_CONFORMANCE"
 

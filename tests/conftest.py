@@ -7,6 +7,7 @@ in processes of their own, and the tests that wait for them come last.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 # By fixture: the command that exports what it gives. Without work to do, each ends at once.
 EXPORTERS = {
     "tiny_llama": ["-m", "tests.models.tiny_llama"],
-    "smollm2": ["scripts/export_smollm2.py"],
+    "smollm2": ["examples/export_smollm2.py"],
 }
 
 
@@ -43,7 +44,7 @@ class Export:
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT / "scripts")},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "examples"), *sys.path])},
             stdin=subprocess.DEVNULL,
             stdout=self.output,
             stderr=self.output,
@@ -66,6 +67,8 @@ EXPORTS = pytest.StashKey[dict[str, Export]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[EXPORTS] = {}
+    # A shell starts what it runs in the background with Ctrl-C ignored, and so would be the programs that we test.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -1,4 +1,9 @@
-"""Delegate graphs by hand: a few calls, no exporter."""
+"""Delegate graphs by hand, right or wrong: whatever calls and values a test wants, as it wants them.
+
+``executorch_webgpu.models.builder`` is for models, and keeps its users from wrong graphs: it makes each output itself,
+at the right size. This one also writes an operator's output over its input, calls with arguments that do not fit,
+values that nobody computes, every type of value, and constants inside the blob.
+"""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ BELOW = {
     "errors": set(),
     "__init__": {"runtime"},
 }
-LAYER_OF_MODULE = {"method": "runtime", "metadata": "runtime", "interchange": "runtime"}
+LAYER_OF_MODULE = dict.fromkeys(("interchange", "liveness", "metadata", "method", "state"), "runtime")
 ENGINES = {"wgpu", "wgpudawn", "rendercanvas"}
 EXPORTERS = {"torch", "executorch", "torchao"}
 

@@ -44,8 +44,10 @@ def kernel_name(path: Path) -> str:
 
 
 def included() -> set[str]:
-    """Files that are parts of kernels, not kernels."""
-    return {name for path in FILES for name in INCLUDE.findall(path.read_text())}
+    """Files that are parts of kernels, not kernels: by an include, or by a template value that names one to include."""
+    literal = {name for path in FILES for name in INCLUDE.findall(path.read_text())}
+    values = (v for device in DEVICES for _, template, _ in variants(device) for v in template.values())
+    return literal | {v for v in values if isinstance(v, str)}
 
 
 def planned(sample: Sample, features: Features, limits: Limits) -> Iterator[Prepared]:

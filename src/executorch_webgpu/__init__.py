@@ -12,7 +12,7 @@ from .errors import (
     NoAdapterError,
     UnsupportedProgramError,
 )
-from .runtime import Method, Program, Runtime
+from .runtime import Method, Program, Runtime, State
 
 __version__ = "0.1.0"
 
@@ -29,5 +29,6 @@ __all__ = [
     "NoAdapterError",
     "Program",
     "Runtime",
+    "State",
     "UnsupportedProgramError",
 ]

@@ -83,10 +83,23 @@ class MethodReport:
 
 @dataclass(frozen=True)
 class ProgramReport:
-    """All methods of a program, and the size of its file."""
+    """All methods of a program, the size of its file, and names of files inside it, such as a tokenizer."""
 
     methods: tuple[MethodReport, ...]
     file_bytes: int
+    files: tuple[str, ...] = ()
+
+
+def files_inside(file: ProgramFile) -> tuple[str, ...]:
+    """Names of the named data that no graph uses."""
+    used = {
+        constant.named_key
+        for plan in file.methods
+        for delegate in plan.delegates
+        if delegate.id == DELEGATE_ID
+        for constant in read_vkgraph(file.delegate_data(delegate), file.named_data).constants
+    }
+    return tuple(name for name in file.named_data if name not in used)
 
 
 def method_metadata(file: ProgramFile, plan: schema.ExecutionPlan) -> MethodMetadata:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from weakref import WeakSet
 
 import numpy as np
 
@@ -18,12 +20,15 @@ from .format.vkgraph import read_vkgraph
 from .graph.build import build_graph
 from .graph.constants import ConstantPool
 from .graph.execute import GraphExecutor
+from .graph.state import GraphState
 from .interchange import checked_input, owned, to_caller, to_device_array, to_host
+from .liveness import lasting_places
 from .metadata import MethodMetadata, kernel_values, method_metadata, operator_name
 from .ops.plan import Planning
 from .ops.values import SymInt, Tensor
 from .portable import host_kernel
 from .portable.memory import HostMemory, HostValue
+from .state import State, StateSource
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,10 @@ class ProfileRow:
 
 
 class Method:
-    """A loaded method with its own state; a context manager that frees its GPU memory. For one thread at a time."""
+    """A loaded method; a context manager that frees its GPU memory. For one thread at a time.
+
+    ``state`` is what it remembers from call to call, such as KV caches; ``new_state`` makes more of them.
+    """
 
     def __init__(
         self,
@@ -56,11 +64,13 @@ class Method:
         plan: schema.ExecutionPlan,
         constants: Callable[[], ConstantPool],
         options: MethodOptions,
+        fingerprint: Callable[[], str],
     ) -> None:
         self._file = file
         self._plan = plan
         self._metadata: MethodMetadata | None = None
         self._executors: list[GraphExecutor] = []
+        self._states: WeakSet[State] = WeakSet()
         self._closed = False
         try:
             for delegate in plan.delegates:
@@ -69,7 +79,10 @@ class Method:
                 planning = Planning(pool.device.features, pool.device.limits, options.routes, options.scratch_bytes)
                 self._executors.append(GraphExecutor(graph, pool, planning, profile=options.profile))
             self._check_calls()
-            self._memory = HostMemory(file, plan)
+            lasting = lasting_places(plan, [len(executor.graph.inputs) for executor in self._executors])
+            self._memory = HostMemory(file, plan, lasting)
+            self._source = StateSource(plan.name, self._executors, self._memory, fingerprint)
+            self._state = self._own([executor.state for executor in self._executors])
         except BaseException:
             self.close()
             raise
@@ -81,33 +94,59 @@ class Method:
             self._metadata = method_metadata(self._file, self._plan)
         return self._metadata
 
-    def execute(self, inputs: Sequence[Any] = ()) -> list[Any]:
+    @property
+    def state(self) -> State:
+        """The state that ``execute`` uses when it is given none."""
+        return self._state
+
+    def new_state(self) -> State:
+        """Another state over the same weights, pipelines and plans, as the program starts."""
+        self._check_open()
+        return self._own([executor.new_state() for executor in self._executors])
+
+    def load_state(self, path: str | Path) -> State:
+        """Another state, with the contents of a file that ``State.save`` wrote; see ``State.load``."""
+        state = self.new_state()
+        try:
+            state.load(path)
+        except BaseException:
+            state.close()
+            raise
+        return state
+
+    def execute(self, inputs: Sequence[Any] = (), state: State | None = None) -> list[Any]:
         """Run the method once.
 
         ``inputs``: one value for each input: NumPy arrays, torch tensors or anything with ``__dlpack__`` or
-        ``__array__``, of exactly the program's dtype, with dims up to its bounds; numbers for plain values.
+        ``__array__``, of exactly the program's dtype, with dims up to its bounds; numbers for plain values. ``state``:
+        one that ``new_state`` or ``load_state`` of this method gave; without it, the method's own.
         Answers with a list of NumPy arrays (torch tensors if an input was one) and plain values.
-        Raises InvalidInputError when an input does not fit: before anything ran, so that state is unchanged, unless an
-        earlier delegate or host kernel of the same method has run by then.
+        Raises InvalidInputError when an input does not fit: before anything ran, so that the state is unchanged. Where
+        a method has several delegates and a later one refuses, rows that earlier ones appended to KV caches are taken
+        back, but not what they overwrote.
         """
-        if self._closed:
-            raise ClosedError("this method is closed; load it again")
+        self._check_open()
+        state = self._state if state is None else state
+        if not isinstance(state, State):
+            raise InvalidInputError(f"a state is made by this method's new_state; {type(state).__name__} is none")
         given = self._checked(inputs)
+        state._begin(self._source)
         memory = self._memory
-        memory.begin()
         for index, value in zip(self._plan.inputs, given, strict=True):
             memory.store(index, value)
-        for chain in self._plan.chains:
-            self._run(chain)
+        try:
+            for chain in self._plan.chains:
+                self._run(chain, state)
+        except InvalidInputError:
+            state._take_back()
+            raise
+        state._commit()
         return to_caller([owned(memory.values[i]) for i in self._plan.outputs], inputs)
 
     def reset(self) -> None:
-        """Put all state, such as KV caches, back to what the program states."""
-        if self._closed:
-            raise ClosedError("this method is closed; load it again")
-        for executor in self._executors:
-            executor.reset()
-        self._memory.reset()
+        """Put ``state`` back to what the program states."""
+        self._check_open()
+        self._state.reset()
 
     def profile(self) -> list[ProfileRow]:
         """Work by operator and route since loading, longest first; empty unless loaded with ``profile=True``."""
@@ -130,8 +169,10 @@ class Method:
         return sorted(rows, key=lambda r: (-(r.gpu_ms or 0), -r.dispatches))
 
     def close(self) -> None:
-        """Free the GPU memory. Closing twice is allowed."""
+        """Free the GPU memory, that of all states included. Closing twice is allowed."""
         self._closed = True
+        for state in list(self._states):
+            state.close()
         for executor in self._executors:
             executor.close()
 
@@ -159,7 +200,7 @@ class Method:
 
     # -- instructions -----------------------------------------------------------------------------------------------
 
-    def _run(self, chain: schema.Chain) -> None:
+    def _run(self, chain: schema.Chain, state: State) -> None:
         values = self._memory.values
         position = 0
         while position < len(chain.instructions):
@@ -167,7 +208,7 @@ class Method:
             position += 1
             match call:
                 case schema.DelegateCall():
-                    self._run_delegate(call)
+                    self._run_delegate(call, state)
                 case schema.KernelCall():
                     self._run_kernel(call)
                 case schema.MoveCall():
@@ -178,15 +219,14 @@ class Method:
                 case schema.FreeCall():
                     values[call.value_index] = None
 
-    def _run_delegate(self, call: schema.DelegateCall) -> None:
-        executor = self._executors[call.delegate_index]
-        graph = executor.graph
+    def _run_delegate(self, call: schema.DelegateCall, state: State) -> None:
+        graph = self._executors[call.delegate_index].graph
         split = len(graph.inputs)
         given = [
             _to_graph(value, self._memory.values[index], f"value {index}")
             for value, index in zip(graph.inputs, call.args[:split], strict=True)
         ]
-        for index, result in zip(call.args[split:], executor.execute(given), strict=True):
+        for index, result in zip(call.args[split:], state._execute(call.delegate_index, given), strict=True):
             self._memory.store(index, result)
 
     def _run_kernel(self, call: schema.KernelCall) -> None:
@@ -209,6 +249,15 @@ class Method:
             case _:
                 return values[index]
 
+    def _own(self, graphs: Sequence[GraphState]) -> State:
+        state = State(self._source, graphs)
+        self._states.add(state)
+        return state
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("this method is closed; load it again")
+
     def _check_calls(self) -> None:
         for chain in self._plan.chains:
             for instruction in chain.instructions:
@@ -223,6 +272,8 @@ class Method:
 
 
 def _to_graph(value: Tensor | SymInt, given: HostValue, what: str) -> np.ndarray | int:
+    if given is None:
+        raise InvalidProgramError(f"{what} is an input of a delegate, but nothing gives it a value: export it again")
     if isinstance(value, SymInt):
         return int(np.asarray(given).reshape(-1)[0])
     return to_device_array(np.asarray(given), value.element.numpy, what)

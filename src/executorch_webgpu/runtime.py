@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, ClassVar, Self
@@ -25,6 +25,7 @@ from .metadata import (
     DELEGATE_ID,
     MethodMetadata,
     ProgramReport,
+    files_inside,
     method_metadata,
     method_report,
     missing_operators,
@@ -32,8 +33,9 @@ from .metadata import (
 )
 from .method import Method, MethodOptions, ProfileRow
 from .ops.plan import SCRATCH_BYTES
+from .state import State, fingerprint
 
-__all__ = ["Method", "ProfileRow", "Program", "Runtime", "inspect_program"]
+__all__ = ["Method", "ProfileRow", "Program", "Runtime", "State", "inspect_program"]
 
 
 class Runtime:
@@ -94,6 +96,7 @@ class Program:
         self._file: ProgramFile | None = file
         self._mapped = mapped
         self._constants: ConstantPool | None = None
+        self._fingerprint: str | None = None
         self._methods: weakref.WeakSet[Method] = weakref.WeakSet()
 
     @property
@@ -109,7 +112,7 @@ class Program:
         routes: Mapping[str, str] | None = None,
         scratch_bytes: int = SCRATCH_BYTES,
     ) -> Method:
-        """Plan and upload a method. Each call gives a method with state (such as KV caches) of its own.
+        """Plan and upload a method. Each call gives a method with plans and state of its own; see ``Method.new_state``.
 
         ``profile`` measures GPU time by operator; ``routes`` forces kernels by operator family, for tests and
         benchmarks; ``scratch_bytes`` bounds the scratch memory of blocked operators.
@@ -124,9 +127,17 @@ class Program:
         if missing := missing_operators(file, plan):
             raise UnsupportedProgramError(unsupported_message(missing), missing)
         options = MethodOptions(profile, dict(routes or {}), scratch_bytes)
-        method = Method(file, plan, self._constant_pool, options)
+        method = Method(file, plan, self._constant_pool, options, self._identify)
         self._methods.add(method)
         return method
+
+    @property
+    def named_data(self) -> Mapping[str, memoryview]:
+        """Data that the file carries by name: constants of its graphs, and files such as ``tokenizer.json``.
+
+        The views end with ``close()``.
+        """
+        return self._open_file.named_data
 
     def metadata(self, name: str) -> MethodMetadata:
         """Inputs and outputs of a method, found without loading it; needs no GPU."""
@@ -136,7 +147,7 @@ class Program:
         """Methods, operators, constants and planned memory; needs no GPU."""
         file = self._open_file
         nbytes = len(self._mapped.data) if self._mapped else 0
-        return ProgramReport(tuple(method_report(file, plan) for plan in file.methods), nbytes)
+        return ProgramReport(tuple(method_report(file, plan) for plan in file.methods), nbytes, files_inside(file))
 
     def close(self) -> None:
         """Close all methods of this program, and the file. Closing twice is allowed."""
@@ -169,9 +180,19 @@ class Program:
     def _constant_pool(self) -> ConstantPool:
         device = self._runtime.device
         if self._constants is None or self._constants.device is not device:
-            forget: Callable[[memoryview], None] = self._mapped.release if self._mapped else lambda view: None
-            self._constants = ConstantPool(device, forget)
+            self._constants = ConstantPool(device, self._forget)
         return self._constants
+
+    def _identify(self) -> str:
+        """The program's fingerprint; reads the whole file once."""
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(self._open_file, self._forget)
+        return self._fingerprint
+
+    def _forget(self, view: memoryview) -> None:
+        """The bytes of a part of the file need not stay in memory."""
+        if self._mapped is not None:
+            self._mapped.release(view)
 
 
 def inspect_program(path: str | Path) -> ProgramReport:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,11 @@ from executorch_webgpu.format.pte import LazySegment, read_program, save_program
 from executorch_webgpu.format.vkgraph import GraphTable
 from executorch_webgpu.models.convert import convert
 from executorch_webgpu.models.llama import LlamaOptions
+from executorch_webgpu.models.matrix import EmbeddingFormat, WeightFormat
+from executorch_webgpu.text.tokenizer import Tokenizer
 from tests.converter.tiny_gguf import TinyGguf
 from tests.format.test_against_executorch import plain
+from tests.text.tiny_vocabulary import BPE_TOKENS
 
 OPTIONS = LlamaOptions(max_seq_len=17, max_context_len=48)
 
@@ -91,21 +95,77 @@ def test_executorch_reads_the_graph(folder: Path) -> None:
 
 def test_converting_again_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     progress: list[tuple[int, int]] = []
-    convert(folder / "model.gguf", tmp_path / "m.pte", OPTIONS, lambda done, total: progress.append((done, total)))
+
+    def count(done: int, total: int) -> None:
+        progress.append((done, total))
+
+    convert(folder / "model.gguf", tmp_path / "m.pte", OPTIONS, on_progress=count)
     assert (tmp_path / "m.pte").read_bytes() == (folder / "model.pte").read_bytes()
     assert progress == sorted(progress)
     assert progress[-1][0] == progress[-1][1]
 
 
-def test_a_tied_head_in_float32_is_the_embedding(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "constants"),
+    [
+        (LlamaOptions("q4gsw", "f32"), {""}),
+        (LlamaOptions("q4gsw"), {"", ".q8csw.packed", ".q8csw.scales"}),
+        (LlamaOptions("q4gsw", "q4gsw", "q4gsw"), {f".q4gsw32.{part}" for part in ("packed", "scales", "row_scales")}),
+        (LlamaOptions("native"), {".q8gsw32.packed", ".q8gsw32.scales"}),
+    ],
+    ids=["f32", "default", "q4gsw", "native"],
+)
+def test_a_tied_head_shares_the_embedding(tmp_path: Path, options: LlamaOptions, constants: set[str]) -> None:
     TinyGguf(tied_head=True).write(tmp_path / "m.gguf")
-    for options, head in (
-        (LlamaOptions("q4gsw", "f32", max_seq_len=8, max_context_len=8), set()),
-        (LlamaOptions("q4gsw", max_seq_len=8, max_context_len=8), {"token_embd.weight.q4", "token_embd.weight.scales"}),
-    ):
-        convert(tmp_path / "m.gguf", tmp_path / "m.pte", options)
-        names = read_program((tmp_path / "m.pte").read_bytes()).named_data.keys()
-        assert {name for name in names if name.startswith("token_embd")} == {"token_embd.weight"} | head
+    convert(tmp_path / "m.gguf", tmp_path / "m.pte", replace(options, max_seq_len=8, max_context_len=8))
+    names = read_program((tmp_path / "m.pte").read_bytes()).named_data.keys()
+    found = {name.removeprefix("token_embd.weight") for name in names if name.startswith("token_embd")}
+    assert found == constants
+
+
+@pytest.mark.parametrize(
+    ("weights", "embedding", "error"),
+    [
+        ("f32", "f32", 1e-5),
+        ("q8csw", "f32", 0.02),
+        ("q8gsw", "q8gsw", 0.02),
+        ("native", None, 0.02),  # what is stored in 5 or 6 bits becomes 8, in blocks of 32
+        ("q4gaw", "q4gaw", 0.3),
+        ("q4gsw", "q4gsw", 0.4),
+    ],
+)
+@pytest.mark.parametrize("full_logits", [False, True])
+def test_every_format(
+    tmp_path: Path, weights: WeightFormat, embedding: EmbeddingFormat | None, error: float, full_logits: bool
+) -> None:
+    model = TinyGguf("qwen2", qkv_bias=True)
+    floats = model.write(tmp_path / "m.gguf")
+    options = LlamaOptions(weights, weights, embedding, max_seq_len=9, max_context_len=16, full_logits=full_logits)
+    convert(tmp_path / "m.gguf", tmp_path / "m.pte", options)
+    tokens = np.random.default_rng(2).integers(0, model.vocab, 7).tolist()
+    with Runtime.get().load_program(tmp_path / "m.pte") as program, program.load_method("forward") as forward:
+        (logits,) = forward.execute([np.array([tokens], np.int64), np.array([0], np.int64)])
+    assert logits.shape == ((1, len(tokens), model.vocab) if full_logits else (1, model.vocab))
+    for row, length in zip(logits.reshape(-1, model.vocab)[::-1], (7, 6, 5), strict=False):
+        expected = model.logits(floats, tokens[:length])
+        assert np.linalg.norm(row - expected) < error * np.linalg.norm(expected)
+
+
+def test_a_program_carries_its_tokenizer(bpe_file: Path, tmp_path: Path) -> None:
+    TinyGguf(vocab=len(BPE_TOKENS)).write(tmp_path / "m.gguf")
+    for tokenizer in (None, bpe_file):
+        convert(tmp_path / "m.gguf", tmp_path / "m.pte", OPTIONS, tokenizer=tokenizer)
+        with Runtime.get().load_program(tmp_path / "m.pte") as program:
+            if tokenizer is None:
+                assert not {"tokenizer.json", "tokenizer_config.json"} & set(program.named_data)
+                assert not {"get_bos_id", "get_eos_ids"} & program.method_names
+                continue
+            inside, stated = Tokenizer.from_files(program.named_data), Tokenizer.from_file(bpe_file)
+            assert inside.settings == stated.settings
+            assert inside.encode("hello 12") == stated.encode("hello 12")
+            assert set(program.inspect().files) == set(stated.files())
+            assert program.load_method("get_eos_ids").execute([]) == sorted(stated.eos_ids)
+            assert program.load_method("get_bos_id").execute([]) == [stated.settings.bos_id]
 
 
 def test_the_source_is_never_overwritten(folder: Path) -> None:

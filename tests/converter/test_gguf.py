@@ -144,9 +144,8 @@ def test_options_that_do_not_fit(tmp_path: Path) -> None:
     for options, message in (
         (LlamaOptions("f32", max_seq_len=16, max_context_len=65), "trained for 64 tokens"),
         (LlamaOptions("q4gsw", group=128, max_seq_len=16, max_context_len=64), "whole groups of 128"),
+        (LlamaOptions(max_seq_len=60, max_context_len=59), "at most the context length"),
     ):
         with pytest.raises(InvalidInputError, match=message):
             convert(tmp_path / "m.gguf", tmp_path / "m.pte", options)
     assert {path.name for path in tmp_path.iterdir()} == {"m.gguf"}
-    with pytest.raises(InvalidInputError, match="at most the context length"):
-        LlamaOptions(max_seq_len=100, max_context_len=99)

@@ -1,4 +1,4 @@
-"""4-bit weights against the stock exporter's quantizer, and against what any quantizer must do."""
+"""Quantized weights against the stock exporter's quantizer, and against what any quantizer must do."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import pytest
 import torch
 from torchao.quantization.quant_primitives import _choose_qparams_and_quantize_scale_only_hqq
 
-from executorch_webgpu.models.quantize import pack, quantize, quantize_rows
-from executorch_webgpu.models.weights import Floats, Weight
-from executorch_webgpu.ops.linear_q4 import linear_q4gsw_reference
+from executorch_webgpu.models.quantize import asymmetric_4bit, pack, symmetric_4bit, symmetric_8bit
+from executorch_webgpu.models.weights import Floats
 
 
 def matrix(rows: int, width: int, seed: int = 0) -> Floats:
@@ -22,7 +21,7 @@ def matrix(rows: int, width: int, seed: int = 0) -> Floats:
 @pytest.mark.parametrize("group", [32, 64, 128])
 def test_the_same_as_the_stock_quantizer(group: int) -> None:
     weights = matrix(37, 384)
-    codes, scales = quantize_rows(weights, group)
+    codes, scales = symmetric_4bit(weights, group)
     stock_codes, stock_scales = _choose_qparams_and_quantize_scale_only_hqq(
         torch.from_numpy(weights), [1, group], -8, 7
     )
@@ -33,7 +32,7 @@ def test_the_same_as_the_stock_quantizer(group: int) -> None:
 
 def test_the_scale_has_the_least_error_for_its_codes() -> None:
     weights = matrix(23, 64, seed=1)[2:]
-    codes, scales = quantize_rows(weights, 32)
+    codes, scales = symmetric_4bit(weights, 32)
     w, q = weights.reshape(-1, 32).astype(np.float64), codes.reshape(-1, 32).astype(np.float64)
 
     def error(factor: float) -> np.ndarray:
@@ -43,20 +42,26 @@ def test_the_scale_has_the_least_error_for_its_codes() -> None:
 
 
 def test_packing() -> None:
-    codes = np.array([[-8, 7, 0, -1]], np.int8)
-    np.testing.assert_array_equal(pack(codes), [[0xF0, 0x78]])
+    np.testing.assert_array_equal(pack(np.array([[0, 15, 8, 7]], np.uint8)), [[0xF0, 0x78]])
 
 
-def test_constants_are_what_the_operator_takes() -> None:
-    """Rows that are not a multiple of four: the scales are padded, and read in any order, more than once."""
-    weights = matrix(7, 64, seed=2)
-    matrix_ = quantize(Weight("w", (7, 64), lambda start, stop: weights[start:stop]), 32)
-    codes, scales = quantize_rows(weights, 32)
-    for _ in range(2):
-        (read_scales,) = matrix_.scales.pieces()
-        packed = np.concatenate(list(matrix_.packed.pieces()))
-        np.testing.assert_array_equal(read_scales, np.pad(scales.T, ((0, 0), (0, 1))))
-        assert packed.shape == matrix_.packed.dims and read_scales.shape == matrix_.scales.dims
-    x = np.eye(64)
-    dequantized = linear_q4gsw_reference(x, packed, read_scales, 32, None)
-    np.testing.assert_allclose(dequantized[:, :7].T, codes * np.repeat(scales, 32, axis=1), rtol=1e-6)
+def test_asymmetric_4_bits_err_by_half_a_step() -> None:
+    weights = matrix(23, 64, seed=3) + np.float32(0.5)
+    codes, scales, minimums = (np.asarray(a, np.float64) for a in asymmetric_4bit(weights, 32))
+    grouped = weights.reshape(23, -1, 32)
+    got = codes.reshape(23, -1, 32) * scales[..., None] + minimums[..., None]
+    # Scale and minimum are rounded to float16, which moves the ends of the range.
+    slack = 2.0**-10 * np.abs(grouped).max(axis=-1, keepdims=True)
+    assert (np.abs(got - grouped) <= scales[..., None] / 2 + slack).all()
+    assert codes.min() == 0 and codes.max() == 15
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_symmetric_8_bits_err_by_half_a_step(half: bool) -> None:
+    weights = matrix(23, 64, seed=4)
+    codes, scales = symmetric_8bit(weights, 32, half=half)
+    got = codes.reshape(23, -1, 32) * scales[..., None].astype(np.float64)
+    slack = 2.0**-10 * np.abs(weights).reshape(23, -1, 32).max(axis=-1, keepdims=True) + 2.0**-24
+    assert (np.abs(got - weights.reshape(23, -1, 32)) <= scales[..., None] / 2 + slack).all()
+    assert (codes[0] == 0).all()
+    assert half == bool((scales == scales.astype(np.float16)).all())

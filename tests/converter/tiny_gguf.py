@@ -84,7 +84,7 @@ class TinyGguf:
             kind = TYPES[number % len(TYPES)]
             if dims[1] % gguf.GGML_QUANT_SIZES[kind][0]:
                 kind = QuantType.Q8_0
-            data = _random_matrix(random, dims, kind)
+            data = random_matrix(random, dims, kind)
             weights[name] = gguf.dequantize(data, kind).astype(np.float64).reshape(dims)
             if name not in without:
                 writer.add_tensor(name, data, raw_dtype=kind)
@@ -158,7 +158,7 @@ class TinyGguf:
         return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + self.eps) * weight
 
 
-def _random_matrix(random: np.random.Generator, dims: tuple[int, int], kind: QuantType) -> np.ndarray:
+def random_matrix(random: np.random.Generator, dims: tuple[int, int], kind: QuantType) -> np.ndarray:
     """A matrix in the form in which the file has it."""
     if kind in K_QUANTS:  # the library can only read these: blocks of random bits
         size, factors = K_QUANTS[kind]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -265,6 +266,27 @@ def test_scratch_that_grows_while_a_graph_is_recorded(device: Device) -> None:
             np.testing.assert_allclose(got, exact, rtol=1e-3, atol=1e-4)
 
 
+def test_scratch_that_grows_under_one_state_makes_the_others_record_again(device: Device) -> None:
+    """The second call is not planned again, so only the growth tells the other state that its commands are stale."""
+    build = GraphBuilder()
+    for _ in range(2):
+        q = build.input((1, 16, 2, 4))
+        caches = [build.constant(np.zeros((1, 16, 2, 4), np.float32)) for _ in "kv"]
+        out = build.tensor((1, 16, 2, 4))
+        build.output(build.call("sdpa_with_kv_cache.default", q, q, q, *caches, 0, 1, None, 0.0, True, None, out))
+    exact = build_graph(build.build())
+    with loaded(device, build) as executor:
+        one, two = executor.new_state(), executor.new_state()
+        for first, state in ((16, one), (16, two), (11, one), (11, two), (16, two), (16, one)):
+            if first == 11 and state is one:
+                _, generation = executor._scratch.get(0, 0)
+                assert executor._scratch.get(0, 1 << 20)[1] > generation  # what a larger step would ask for
+            given = [normal(1, first, 2, 4), normal(1, 16, 2, 4)]
+            expected = ReferenceExecutor(exact).execute(given)
+            for got, wanted in zip(executor.execute(given, state), expected, strict=True):
+                np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4)
+
+
 def test_an_expanded_length_may_shrink_to_one(device: Device) -> None:
     build = GraphBuilder()
     x, other = build.input((1, 4)), build.input((8, 2))
@@ -287,9 +309,10 @@ def test_constants_that_the_device_cannot_hold(device: Device) -> None:
         pass
 
 
-def test_a_whole_llama_on_dawns_null_device() -> None:
+def test_a_whole_llama_on_dawns_null_device(tmp_path: Path) -> None:
     """Nothing runs there, but Dawn checks every bind group, dispatch and barrier of prefill and decode."""
-    file = read_program(write_llama(SHAPES["tiny"]))
+    write_llama(tmp_path / "model.pte", SHAPES["tiny"])
+    file = read_program((tmp_path / "model.pte").read_bytes())
     (plan,) = (m for m in file.methods if m.name == "forward")
     source = read_vkgraph(file.delegate_data(plan.delegates[0]), file.named_data)
     with open_null_device() as null:

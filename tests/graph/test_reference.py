@@ -135,8 +135,10 @@ def agree(got: Sequence[Any], expected: Sequence[Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def llama() -> vk.VkGraph:
-    file = read_program(write_llama(TINY))
+def llama(tmp_path_factory: pytest.TempPathFactory) -> vk.VkGraph:
+    path = tmp_path_factory.mktemp("llama") / "model.pte"
+    write_llama(path, TINY)
+    file = read_program(path.read_bytes())
     (forward,) = (plan for plan in file.methods if plan.name == "forward")
     return vk.read_vkgraph(file.delegate_data(forward.delegates[0]), file.named_data)
 

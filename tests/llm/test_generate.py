@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from executorch_webgpu.errors import InvalidInputError
-from executorch_webgpu.llm.generate import GenerationStats, Piece, generate
+from executorch_webgpu.llm.generate import GenerationStats, Piece, cached_prefix, generate
 from executorch_webgpu.llm.model import LanguageModel
 from executorch_webgpu.llm.sample import SamplingParams
 from executorch_webgpu.text.tokenizer import Tokenizer
@@ -124,3 +124,47 @@ def test_empty_prompt(bpe: Tokenizer) -> None:
     model = LanguageModel(tiny_program(vocab_size=VOCAB))
     with pytest.raises(InvalidInputError, match="prompt is empty"):
         generate(model, bpe, [], SamplingParams())
+
+
+@pytest.mark.parametrize("start", [0, 1, 4, 7])
+def test_part_of_the_prompt_in_the_cache(bpe: Tokenizer, start: int) -> None:
+    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+    prompt = prompt_without_end(bpe, 6)
+    model.prefill([*prompt[:start], 99, 98, 97])
+    before = len(model._forward.calls)  # type: ignore[attr-defined]
+    pieces = list(generate(model, bpe, prompt, SamplingParams(max_new_tokens=6), start))
+    assert tokens(pieces) == continuation(prompt, 6, VOCAB)
+    assert model.cached_tokens == (*prompt, *tokens(pieces)[:-1])
+    calls = model._forward.calls[before:]  # type: ignore[attr-defined]
+    assert sum(count for count, _ in calls) == len(prompt) - start + 5
+    assert calls[0][1] == start
+    stats = pieces[-1].stats
+    assert stats is not None
+    assert (stats.prompt_tokens, stats.reused_tokens, stats.prefilled_tokens) == (8, start, 8 - start)
+    assert stats.prefill_rate == pytest.approx((8 - start) / stats.prefill_seconds)
+
+
+@pytest.mark.parametrize(
+    ("cached", "prefix"), [([], 0), ([9], 0), (PROMPT[:3], 3), ([*PROMPT[:3], 9, 9], 3), (PROMPT, 6), ([*PROMPT, 9], 6)]
+)
+def test_what_can_be_reused(bpe: Tokenizer, cached: list[int], prefix: int) -> None:
+    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+    if cached:
+        model.prefill(cached)
+    assert cached_prefix(model, PROMPT) == prefix
+    for start in (-1, prefix + 1):
+        with pytest.raises(InvalidInputError, match=f"start is {start}, but {prefix} tokens"):
+            generate(model, bpe, PROMPT, SamplingParams(), start)
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 4])
+def test_closing_leaves_the_model_usable(bpe: Tokenizer, pieces: int) -> None:
+    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+    prompt = prompt_without_end(bpe, 9)
+    text = generate(model, bpe, prompt, SamplingParams(max_new_tokens=9))
+    said = tokens([next(text) for _ in range(pieces)])
+    text.close()
+    assert model.cached_tokens == ((*prompt, *said[:-1]) if pieces else ())
+    again = [*prompt, *said]
+    rest = generate(model, bpe, again, SamplingParams(max_new_tokens=9 - pieces), cached_prefix(model, again))
+    assert said + tokens(list(rest)) == continuation(prompt, 9, VOCAB)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import signal
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from executorch_webgpu.errors import InvalidInputError, UnsupportedProgramError
+from executorch_webgpu.errors import DeviceError, InvalidInputError, UnsupportedProgramError
 from executorch_webgpu.llm.model import LanguageModel
 from executorch_webgpu.metadata import TensorMetadata
 from tests.llm.tiny_program import next_token, tiny_program
@@ -140,3 +143,79 @@ def test_tokens_out_of_range_run_nothing(tokens: list[int], start: int, why: str
     with pytest.raises(InvalidInputError, match=why):
         model.prefill(tokens, start)
     assert calls(model) == []
+
+
+def test_what_the_cache_holds() -> None:
+    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+    assert model.cached_tokens == ()
+    model.prefill(PROMPT)
+    model.step(50, 12)
+    assert model.cached_tokens == (*PROMPT, 50)
+    assert model.prefill([7, 8], 3).argmax() == next_token([*PROMPT[:3], 7, 8], VOCAB)
+    assert model.cached_tokens == (*PROMPT[:3], 7, 8)
+    with pytest.raises(InvalidInputError, match="holds 5 tokens, so position 6 would leave a gap"):
+        model.step(1, 6)
+    model.reset()
+    assert model.cached_tokens == ()
+
+
+@dataclass
+class Disturbed:
+    """A method whose second call does something else first and then its work, or fails in it."""
+
+    forward: Any
+    disturb: Any
+    calls: int = 0
+
+    def execute(self, inputs: Sequence[Any]) -> list[Any]:
+        self.calls += 1
+        if self.calls == 2:
+            self.disturb()
+        return self.forward.execute(inputs)  # type: ignore[no-any-return]
+
+
+def test_a_step_that_fails_gives_up_the_rows_that_it_may_have_written() -> None:
+    def fail() -> None:
+        raise DeviceError("lost")
+
+    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+    model.prefill(PROMPT)
+    model._forward = Disturbed(model._forward, fail)  # type: ignore[assignment]
+    with pytest.raises(DeviceError):
+        model.prefill(PROMPT[2:], 2)
+    assert model.cached_tokens == tuple(PROMPT[:7])  # the first chunk ran
+
+
+def test_ctrl_c_waits_for_the_end_of_a_step() -> None:
+    def interrupt() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    handler = signal.getsignal(signal.SIGINT)
+    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+    model._forward = Disturbed(model._forward, interrupt)  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        model.prefill(PROMPT)
+    assert model.cached_tokens == tuple(PROMPT[:10])  # two of three chunks, whole
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert model.prefill(PROMPT[10:], 10).argmax() == next_token(PROMPT, VOCAB)
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL])
+def test_a_handler_that_is_not_of_python_stays(handler: signal.Handlers) -> None:
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        seen = []
+        model = LanguageModel(tiny_program(vocab_size=VOCAB))
+        disturbed = Disturbed(model._forward, lambda: seen.append(signal.getsignal(signal.SIGINT)))
+        model._forward = disturbed  # type: ignore[assignment]
+        model.prefill(PROMPT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == [handler]
+
+
+def test_steps_in_another_thread() -> None:
+    """Signal handlers belong to the main thread."""
+    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(model.prefill, PROMPT).result().argmax() == next_token(PROMPT, VOCAB)

@@ -1,6 +1,6 @@
 """Small Llamas with random weights, exported by the stock command.
 
-Run as a program (``PYTHONPATH=scripts python -m tests.models.tiny_llama [NAME...]``), it exports them into
+Run as a program (``PYTHONPATH=examples python -m tests.models.tiny_llama [NAME...]``), it exports them into
 the cache. Importing this needs no torch; making weights does.
 """
 

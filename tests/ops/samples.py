@@ -252,6 +252,13 @@ def symints() -> Iterator[Sample]:
 # -- tables and matrices --------------------------------------------------------------------------------------------
 
 
+def _quantized(bits: int, rows: int, row_bytes: int, scales: Dims, dtype: str = "float16") -> list[Const]:
+    """Codes and scales of a matrix; a last dimension of 2 holds scales and minima."""
+    uint8, int8 = {"dtype": "uint8", "low": 0, "high": 255}, {"dtype": "int8", "low": -128, "high": 127}
+    codes = _const(rows, row_bytes, **(uint8 if bits == 4 else int8))
+    return [codes, _const(*scales, dtype=dtype, low=0.01, high=0.1)]
+
+
 def embedding() -> Iterator[Sample]:
     indices = Input((1, 5), "int32", live=(1, 2), low=0, high=10)
     for width in (8, 3):
@@ -261,6 +268,12 @@ def embedding() -> Iterator[Sample]:
         weight, scales = _const(11, 8, dtype="uint8", low=0, high=255), _const(11, 2, low=0.01, high=0.1)
         args = [weight, scales, 8, indices, low_first]
         yield Sample("et_vk.embedding_q4gsw.default", args, Out((1, 5, 16)))
+    args = _quantized(8, 11, 20, (3, 12), "float16")
+    yield Sample("et_webgpu.embedding_q8gsw.default", [*args, 8, indices], Out((1, 5, 20)))
+    args = _quantized(4, 11, 12, (2, 12, 2), "float16")
+    yield Sample("et_webgpu.embedding_q4gaw.default", [*args, 16, indices], Out((1, 5, 24)))
+    args = _quantized(8, 11, 8, (1, 12), "float16")  # rows that are not whole quads
+    yield Sample("et_webgpu.embedding_q8gsw.default", [*args, 7, indices], Out((1, 5, 7)))
 
 
 def _routed(family: str, routes: Sequence[str], op: str, args: list[Any], out: Outs) -> Iterator[Sample]:
@@ -286,14 +299,22 @@ def linear() -> Iterator[Sample]:
         yield Sample("aten.addmm.default", args, Out((7, 21)))
 
 
-def linear_q4() -> Iterator[Sample]:
-    # (K, bytes a row, group, N): whole blocks of 32 weights, 8 at a time, rows that end early, a wide layer.
-    for k, row, group, n in ((64, 32, 32, 21), (40, 20, 8, 6), (33, 20, 64, 6), (32, 16, 32, 515)):
-        weights = _const(n, row, dtype="uint8", low=0, high=255)
-        scales = _const(-(-k // group), -(-n // 4) * 4, low=0.01, high=0.1)
-        for bias in (None, _const(n)):
-            args = [_rows(7, 1, k), weights, scales, group, bias]
-            yield from _routed("linear_q4gsw", LINEAR_ROUTES, "et_vk.linear_q4gsw.default", args, Out((7, n)))
+def linear_quantized() -> Iterator[Sample]:
+    # (K, group, N): whole blocks of 32 weights, 8 at a time, rows that end early, a wide layer.
+    for k, group, n in ((64, 32, 21), (40, 8, 6), (33, 64, 6), (32, 32, 515)):
+        groups, columns, row = -(-k // group), -(-n // 4) * 4, -(-k // 8) * 8
+        for op, bits, scales, dtype in (
+            ("et_vk.linear_q4gsw", 4, (groups, columns), "float32"),
+            ("et_webgpu.linear_q4gaw", 4, (groups, columns, 2), "float16"),
+            ("et_webgpu.linear_q8gsw", 8, (groups, columns), "float16"),
+        ):
+            matrix = _quantized(bits, n, row * bits // 8, scales, dtype)
+            for bias in (None, _const(n)):
+                args = [_rows(7, 1, k), *matrix, group, bias]
+                family = op.split(".")[1]
+                yield from _routed(family, LINEAR_ROUTES, f"{op}.default", args, Out((7, n)))
+        args = [_rows(7, 1, k), *_quantized(8, n, k, (n,), "float32")]
+        yield from _routed("weight_int8pack_mm", LINEAR_ROUTES, "aten._weight_int8pack_mm.default", args, Out((7, n)))
 
 
 def norms() -> Iterator[Sample]:
@@ -388,7 +409,7 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     symints,
     embedding,
     linear,
-    linear_q4,
+    linear_quantized,
     norms,
     softmax,
     reductions,

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tokenizers
 from gguf import GGUFWriter
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -261,6 +262,36 @@ def test_chat_template_file_comes_first(bpe: Tokenizer, tmp_path: Path) -> None:
     assert tokenizer.settings.chat_template == "file"
 
 
+def test_ends_of_the_generation_config(bpe: Tokenizer, tmp_path: Path) -> None:
+    save_json(bpe, tmp_path)
+    for stated, ids in ((7, {7}), ([7, 8], {7, 8}), (None, set())):
+        (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": stated}))
+        assert Tokenizer.from_file(tmp_path).eos_ids >= ids
+        assert not Tokenizer.from_file(tmp_path).eos_ids - bpe.eos_ids - ids
+
+
+@pytest.mark.parametrize("name", ["bpe", "spm"])
+def test_a_tokenizer_of_its_own_files(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """As a program carries them, and as anybody else would read them out of a folder."""
+    made: Tokenizer = request.getfixturevalue(name)
+    for file, content in made.files().items():
+        (tmp_path / file).write_bytes(content)
+    texts = ["hello 12", f" {FAMILY} {BOS} x", "", "  two  spaces "]
+    for again in (Tokenizer.from_files(made.files()), Tokenizer.from_file(tmp_path)):
+        assert again.settings == made.settings
+        for text in texts:
+            for special in (False, True):
+                assert again.encode(text, parse_special=special) == made.encode(text, parse_special=special)
+            assert again.decode(again.encode(text)) == made.decode(made.encode(text))
+    whole = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("hello").ids
+    assert whole == made.encode("hello")  # with BOS where the model wants it
+
+
+def test_files_that_are_no_tokenizer() -> None:
+    with pytest.raises(InvalidInputError, match="the tokenizer in the program is neither"):
+        Tokenizer.from_files({"tokenizer.json": b"{}"})
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe\x00", b"GG", b'{"model": 3}'])
 def test_neither_gguf_nor_json(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "tokenizer.json").write_bytes(content)
@@ -295,6 +326,7 @@ def test_smollm2_vocabulary(smollm2_gguf: Path) -> None:
     assert tokenizer.vocab_size == 49152
     assert tokenizer.encode("<|im_start|>user", parse_special=True) == [1, 4093]
     assert tokenizer.eos_ids == {0, 2}  # <|endoftext|>, <|im_end|>
+    assert Tokenizer.from_files(tokenizer.files()).settings == tokenizer.settings
     text = f"Zahlen 2048, ½ und\n\n  naïve 日本語 {FAMILY} ."
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert "".join(streamed(tokenizer, tokenizer.encode(text))) == text

@@ -11,7 +11,7 @@ import click
 
 from .. import __version__
 from ..errors import Error
-from . import convert, devices, generate, inspect, run
+from . import chat, convert, devices, generate, inspect, perplexity, run
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # the shell's convention: 128 + SIGINT
@@ -43,8 +43,8 @@ def _fail(message: str) -> NoReturn:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="et-webgpu")
 def main() -> None:
-    """Run ExecuTorch programs (.pte) on WebGPU."""
+    """Run ExecuTorch programs (.pte) and language models on WebGPU."""
 
 
-for module in (devices, inspect, run, generate, convert):
+for module in (devices, inspect, run, generate, chat, convert, perplexity):
     main.add_command(module.command)

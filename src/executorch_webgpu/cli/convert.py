@@ -4,58 +4,61 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import click
 
+from ..models.matrix import EMBEDDING_FORMATS, GROUPS, WEIGHT_FORMATS
 from .options import FILE
-
-FORMATS = click.Choice(["f32", "q4gsw"])
+from .source import progress_bar
 
 
 @click.command("convert")
-@click.argument("source", type=FILE)
+@click.argument("source")
 @click.option("-o", "--output", type=FILE, required=True, help="The program to write")
-@click.option("--weights", type=FORMATS, default="q4gsw", show_default=True, help="Format of the linear layers")
-@click.option("--head", type=FORMATS, help="Format of the last layer  [default: that of the others]")
 @click.option(
-    "--embedding", type=click.Choice(["f32"]), default="f32", show_default=True, help="Format of the embedding"
+    "--weights",
+    type=click.Choice(WEIGHT_FORMATS),
+    default="q4gsw",
+    show_default=True,
+    help="Format of the linear layers",
+)
+@click.option(
+    "--head",
+    type=click.Choice(WEIGHT_FORMATS),
+    help="Format of the last layer  [default: q8csw beside q4gsw, else that of the others]",
+)
+@click.option(
+    "--embedding",
+    type=click.Choice(EMBEDDING_FORMATS),
+    help="Format of the embedding  [default: native beside native, else f32]",
 )
 @click.option(
     "--group",
-    type=click.Choice(["32", "64", "128"]),
+    type=click.Choice([str(group) for group in GROUPS]),
     default="32",
     show_default=True,
-    help="Weights to a scale in q4gsw",
+    help="Weights that share a scale",
 )
-@click.option("--max-seq-len", type=int, default=512, show_default=True, help="One more than the tokens of a call")
-@click.option("--max-context-len", type=int, default=2048, show_default=True, help="Tokens of the whole text")
-def command(
-    source: Path,
-    output: Path,
-    weights: Literal["f32", "q4gsw"],
-    head: Literal["f32", "q4gsw"] | None,
-    embedding: str,
-    group: str,
-    max_seq_len: int,
-    max_context_len: int,
-) -> None:
-    """Make a program of a GGUF model.
+@click.option("--max-seq-len", type=int, help="One more than the tokens of a call  [default: 512]")
+@click.option("--max-context-len", type=int, help="Tokens of the whole text  [default: 2048, or what the model can]")
+@click.option("--full-logits", is_flag=True, help="Return the logits of every position, not of the last one")
+@click.option("--tokenizer", type=FILE, help="A .gguf or tokenizer.json to put inside  [default: the source's own]")
+def command(source: str, output: Path, tokenizer: Path | None, group: str, **options: Any) -> None:
+    """Make a program of a model.
 
-    Takes Llama, Mistral, SmolLM2, Qwen2.5 and Qwen3. The output appears when it is complete.
+    SOURCE is a GGUF file, a folder with safetensors, smollm2-135m, or org/name of the Hugging Face Hub: of Llama,
+    Mistral, SmolLM2, Qwen2.5 or Qwen3. The formats f32, q8csw and q4gsw are those of other ExecuTorch runtimes, too;
+    native keeps what is stored in 4 or 8 bits as it is. The output appears when it is complete.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
     from ..models.convert import convert
+    from ..models.library import find_model
     from ..models.llama import LlamaOptions
 
-    options = LlamaOptions(weights, head, int(group), max_seq_len, max_context_len)
-    console = Console(stderr=True)
-    start = time.monotonic()
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(f"Converting {source.name}", total=None)
-        convert(source, output, options, lambda done, total: progress.update(bar, completed=done, total=total))
+    chosen = LlamaOptions(group=int(group), **options)
+    with progress_bar() as show:
+        model = find_model(source, show)
+        start = time.monotonic()
+        convert(model, output, chosen, tokenizer=tokenizer, on_progress=lambda *counts: show("Converting", *counts))
     seconds = time.monotonic() - start
     click.echo(f"Wrote {output}: {output.stat().st_size / 1e6:.0f} MB in {seconds:.1f} s", err=True)

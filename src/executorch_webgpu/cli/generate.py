@@ -1,15 +1,16 @@
-"""``et-webgpu generate FILE``."""
+"""``et-webgpu generate SOURCE``."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import InvalidInputError
-from .options import FILE, device_options, profile_option
+from .options import FILE, device_options, profile_option, sampling_options
+from .source import chosen_options, conversion_options, open_language_model
 
 if TYPE_CHECKING:
     from ..llm.generate import GenerationStats
@@ -23,55 +24,52 @@ FINISHED = {
 
 
 @click.command("generate")
-@click.argument("file", type=FILE)
-@click.option("--tokenizer", "tokenizer_file", type=FILE, required=True, help="A .gguf or a tokenizer.json")
-@click.option("--prompt", required=True, metavar="TEXT|-", help="Text to continue; - reads standard input")
+@click.argument("source")
+@click.argument("text", required=False, metavar="[PROMPT]")
+@click.option("--tokenizer", "tokenizer_file", type=FILE, help="A .gguf or tokenizer.json  [default: in the program]")
+@click.option("--prompt", metavar="TEXT|-", help="The same as PROMPT; - reads standard input")
 @click.option("--chat", is_flag=True, help="Put the prompt into the model's chat template")
 @click.option("--system", metavar="TEXT", help="System message, with --chat")
-@click.option("--max-new-tokens", type=int, default=256, show_default=True)
-@click.option("--temperature", type=float, default=0.0, show_default=True, help="0 takes the likeliest token")
-@click.option("--top-k", type=int, default=0, show_default=True, help="Sample among the k likeliest; 0: all")
-@click.option("--top-p", type=float, default=1.0, show_default=True, help="Sample within this probability")
-@click.option("--seed", type=int, help="Repeat a sampled text")
+@sampling_options()
+@conversion_options
 @device_options
 @profile_option
 def command(
-    file: Path,
-    tokenizer_file: Path,
-    prompt: str,
+    source: str,
+    text: str | None,
+    tokenizer_file: Path | None,
+    prompt: str | None,
     chat: bool,
     system: str | None,
-    max_new_tokens: int,
-    temperature: float,
-    top_k: int,
-    top_p: float,
-    seed: int | None,
+    weights: str | None,
+    max_context_len: int | None,
     engine: str | None,
     adapter: int | str | None,
     profile: bool,
+    **sampling: Any,
 ) -> None:
     """Continue a prompt with a language model.
 
+    SOURCE is a program (.pte), a GGUF file, a folder with safetensors, smollm2-135m, or org/name of the Hugging Face
+    Hub. What is no program is converted once, and kept in the cache folder.
     The text goes to standard output as it is made; rates and the profile go to standard error.
     """
     from ..llm.generate import generate
-    from ..llm.model import LanguageModel
     from ..llm.sample import SamplingParams
-    from ..runtime import Runtime
-    from ..text.tokenizer import Tokenizer
     from .tables import print_profile
 
     if system is not None and not chat:
         raise click.UsageError("--system needs --chat: a plain prompt has no system message")
-    # What is quick to check comes first: loading the program takes seconds.
-    params = SamplingParams(max_new_tokens, temperature, top_k, top_p, seed)
-    tokenizer = Tokenizer.from_file(tokenizer_file)
-    text = _read_stdin() if prompt == "-" else prompt
-    tokens = encode_prompt(tokenizer, text, chat=chat, system=system)
-    with (
-        Runtime.get(engine=engine, adapter=adapter).load_program(file) as program,
-        LanguageModel(program, profile=profile) as model,
-    ):
+    params = SamplingParams(**sampling)
+    if (text is None) == (prompt is None):
+        raise click.UsageError("give one prompt to continue, as PROMPT or with --prompt")
+    text = text or prompt or ""
+    text = _read_stdin() if text == "-" else text
+    options = chosen_options(weights, max_context_len)
+    with open_language_model(
+        source, tokenizer_file, options=options, engine=engine, adapter=adapter, profile=profile
+    ) as (model, tokenizer):
+        tokens = encode_prompt(tokenizer, text, chat=chat, system=system)
         for piece in generate(model, tokenizer, tokens, params):
             click.echo(piece.text, nl=False)
             if piece.stats is not None:

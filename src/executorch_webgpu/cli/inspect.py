@@ -1,13 +1,12 @@
-"""``et-webgpu inspect FILE``."""
+"""``et-webgpu inspect SOURCE``."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from .options import FILE
+from .source import chosen_options, conversion_options, program_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,15 +15,20 @@ if TYPE_CHECKING:
 
 
 @click.command("inspect")
-@click.argument("file", type=FILE)
-def command(file: Path) -> None:
-    """Show what a program holds, and whether it can run here. Needs no GPU."""
+@click.argument("source")
+@conversion_options
+def command(source: str, weights: str | None, max_context_len: int | None) -> None:
+    """Show what a program holds, and whether it can run here. Needs no GPU.
+
+    SOURCE is a program (.pte), or a model as the generate command takes it.
+    """
     from ..runtime import inspect_program
     from .tables import binary_size, console
 
-    report = inspect_program(file)
+    report = inspect_program(program_path(source, chosen_options(weights, max_context_len)))
     out = console()
-    out.print(f"{file}: {binary_size(report.file_bytes)}, {len(report.methods)} methods")
+    inside = f", with {', '.join(report.files)}" if report.files else ""
+    out.print(f"{source}: {binary_size(report.file_bytes)}, {len(report.methods)} methods{inside}")
     for method in report.methods:
         _print_method(out, method)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +33,22 @@ def device_options(command: Command) -> Command:
 def profile_option(command: Command) -> Command:
     """Add ``--profile``."""
     return click.option("--profile", is_flag=True, help="Print the time that each kind of op takes.")(command)
+
+
+def sampling_options(
+    *, max_new_tokens: int = 256, temperature: float = 0.0, top_p: float = 1.0
+) -> Callable[[Command], Command]:
+    """Add an option for each field of ``SamplingParams``, by its name; what is given here are the defaults."""
+    options = (
+        click.option("--max-new-tokens", type=int, default=max_new_tokens, show_default=True),
+        click.option(
+            "--temperature", type=float, default=temperature, show_default=True, help="0 takes the likeliest token"
+        ),
+        click.option("--top-k", type=int, default=0, show_default=True, help="Sample among the k likeliest; 0: all"),
+        click.option("--top-p", type=float, default=top_p, show_default=True, help="Sample within this probability"),
+        click.option("--seed", type=int, help="Repeat a sampled text"),
+    )
+    return lambda command: reduce(lambda inner, option: option(inner), reversed(options), command)
 
 
 def _index_or_name(ctx: click.Context, option: click.Parameter, value: str | None) -> int | str | None:

@@ -25,7 +25,7 @@ class MappedFile:
                 self._map: mmap.mmap | None = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise InvalidProgramError(f"Cannot read {path} ({reason}): name a .pte file.") from error
+            raise InvalidProgramError(f"Cannot read {path} ({reason}): name a file that can be read.") from error
         self._data = memoryview(self._map)
 
     @property

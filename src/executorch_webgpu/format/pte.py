@@ -99,6 +99,12 @@ class ProgramFile:
         return extent(segment, offset, tensor.nbytes, f"a {what} tensor")
 
 
+def is_program(path: Path) -> bool:
+    """True when the file at ``path`` has the identifier of a program."""
+    with path.open("rb") as file:
+        return file.read(8)[4:6] == _IDENTIFIER[:2]
+
+
 def open_program(path: str | PathLike[str]) -> tuple[MappedFile, ProgramFile]:
     """Maps and reads a ``.pte`` file; InvalidProgramError if there is no such file, or it is not a program.
 

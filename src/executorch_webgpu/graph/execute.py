@@ -1,8 +1,9 @@
 """A graph on a device: buffers, bind groups, and one submission a step.
 
 The executor owns all GPU memory of one loaded graph except its read-only constants, which loads of the same program
-share. A step writes the inputs and the live uniforms that changed, plans again what they reach, and replays the
-recorded dispatches in a single compute pass.
+share, and the memory that the graph writes, which every ``GraphState`` has of its own. A step writes the inputs and the
+live uniforms that changed, plans again what they reach, and replays the dispatches that are recorded for its state in
+a single compute pass.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -23,19 +25,11 @@ from ..ops.plan import Binding, Dispatch, Planning
 from ..ops.values import Scratch, SymInt, Tensor
 from .build import ConstantKey, Graph
 from .constants import ConstantPool
-from .memory import Kind, MemoryPlan, Storage, plan_memory, unsafe_aliases
+from .memory import Kind, MemoryPlan, plan_memory, unsafe_aliases
 from .resize import LivePlans
+from .state import Command, GraphState, cache_writes, mutable_storages
 
 LIVE_UNIFORM_BYTES = 16
-
-
-@dataclass(frozen=True)
-class Command:
-    """One recorded dispatch."""
-
-    pipeline: Any
-    bind_group: Any
-    grid: tuple[int, int, int]
 
 
 @dataclass
@@ -61,7 +55,7 @@ def plan_graph(graph: Graph, planning: Planning) -> LivePlans:
 
 
 class GraphExecutor:
-    """Runs one graph; owns its buffers. Not safe for concurrent use."""
+    """Runs one graph; owns its buffers. ``state`` is where it writes by default. Not safe for concurrent use."""
 
     def __init__(self, graph: Graph, constants: ConstantPool, planning: Planning, *, profile: bool = False) -> None:
         self.device: Device = constants.device
@@ -81,9 +75,12 @@ class GraphExecutor:
         self._live: dict[int, Slot] = {}  # by SymInt id
         self._fixed: dict[int, Slot] = {}  # uniforms of plain ints where a kernel wants a live one
         self._params: dict[tuple[int, int], Slot] = {}  # by call and dispatch
-        # Bind groups by what they bind, with the buffers, which must live as long as a group names them.
+        # Bind groups that name no memory of a state, with their buffers; see GraphState.groups.
         self._groups: dict[tuple[Any, ...], tuple[Any, list[Range]]] = {}
-        self.commands: list[list[Command]] = [[] for _ in graph.calls]  # what a step replays, by call
+        writes = cache_writes(graph)
+        self._mutable = mutable_storages(graph, self.memory, writes)
+        self._writes = [w for w in writes if self.memory.storage_of[w.cache.id] in self._mutable]
+        self._states: WeakSet[GraphState] = WeakSet()
         self._closed = False
         try:
             self._prepare()
@@ -97,25 +94,63 @@ class GraphExecutor:
         self._live = {s.id: self._arena.allocate(LIVE_UNIFORM_BYTES) for s in self.graph.symints}
         for name, template, overrides in self.plans.prepared:
             self.device.kernels.pipeline(name, template, overrides)
-        self._record()
+        self.state = self.new_state()
+        self._record(self.state)
         for index, storage in enumerate(self.memory.storages):
-            if storage.kind is not Kind.CONSTANT:
+            if storage.kind in (Kind.INPUT, Kind.SHARED):
                 self._buffer(index)
+
+    # -- states -----------------------------------------------------------------------------------------------------
+
+    def new_state(self) -> GraphState:
+        """Memory for another sequence of steps, with its first contents."""
+        self._check_open()
+        state = GraphState(self.device, self._mutable, len(self.graph.calls))
+        self._states.add(state)
+        return state
+
+    @property
+    def commands(self) -> list[list[Command]]:
+        """What a step with the default state replays, by call."""
+        return self.state.commands
+
+    @property
+    def keeps_only_caches(self) -> bool:
+        """Whether all memory that lasts is KV caches, written by rows."""
+        return all(memory.row_bytes is not None for memory in self._mutable.values())
+
+    @property
+    def cache_ends(self) -> set[int]:
+        """Rows of its KV caches up to where the last step wrote: one number, if it wrote them all alike."""
+        return {write.end for write in self._writes}
+
+    def mutable(self, tensor: Tensor) -> np.ndarray:
+        """The current contents of a mutable tensor, such as a KV cache, in the default state."""
+        self._check_open()
+        index = self.memory.storage_of[tensor.id]
+        return self.state.read_buffer(index, rows=tensor.max_nbytes).reshape(tensor.dims)  # no cache has more rows
+
+    def reset(self) -> None:
+        """Put the default state back to its initial contents."""
+        self._check_open()
+        self.state.reset()
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
-    def execute(self, inputs: Sequence[np.ndarray | int]) -> list[np.ndarray | int]:
+    def execute(self, inputs: Sequence[np.ndarray | int], state: GraphState | None = None) -> list[np.ndarray | int]:
         """Run one step.
 
-        ``inputs``: an array of the tensor's element type and live dims, or an int, for each graph input.
+        ``inputs``: an array of the tensor's element type and live dims, or an int, for each graph input. ``state`` is
+        one that ``new_state`` gave.
         Answers with new arrays (device element types, live dims) and ints, one for each graph output.
         Raises InvalidInputError, before anything runs, when dims or live values are out of range.
         """
         self._check_open()
+        state = state or self.state
         for value, given in zip(self.graph.inputs, inputs, strict=True):
             self._take(value, given)
         self.plans.update()
-        self._record()
+        self._record(state)
         for value, given in zip(self.graph.inputs, inputs, strict=True):
             if isinstance(value, Tensor) and value.id in self.memory.storage_of:
                 upload(self.device, self._buffer(self.memory.storage_of[value.id]), given)
@@ -124,7 +159,7 @@ class GraphExecutor:
                 self._arena.write(self._live[symint.id], symint.pack())
                 symint.dirty = False
         self._arena.flush()
-        return self._submit()
+        return self._submit(state)
 
     def _take(self, value: Tensor | SymInt, given: np.ndarray | int) -> None:
         if isinstance(value, SymInt):
@@ -141,27 +176,27 @@ class GraphExecutor:
         if value.dtype == "int32":
             self.plans.set_host(value, given)
 
-    def _submit(self) -> list[np.ndarray | int]:
+    def _submit(self, state: GraphState) -> list[np.ndarray | int]:
         encoder = self.device.encoder()
         with self.device.errors("recording a step"):
-            timed = self._encode_timed(encoder) if self._timestamps else self._encode(encoder)
+            timed = self._encode_timed(encoder, state) if self._timestamps else self._encode(encoder, state)
         tensors = [v for v in self.graph.outputs if isinstance(v, Tensor)]
-        self._readback.copy(encoder, [(self._buffer(self.memory.storage_of[t.id]), 0, t.nbytes) for t in tensors])
+        self._readback.copy(encoder, [(self._buffer_of(t, state), 0, t.nbytes) for t in tensors])
         self.device.submit([encoder.finish()])
         arrays = iter(self._readback.read())
         self._scratch.release_retired()
         if self._profile:
-            self._count_time(timed)
+            self._count_time(timed, state)
         return [
             v.value if isinstance(v, SymInt) else next(arrays).view(v.element.numpy).reshape(v.dims)
             for v in self.graph.outputs
         ]
 
-    def _encode(self, encoder: Any) -> list[int]:
+    def _encode(self, encoder: Any, state: GraphState) -> list[int]:
         """All dispatches in one pass: WebGPU runs them in order."""
         compute_pass = encoder.begin_compute_pass()
         pipeline = None
-        for commands in self.commands:
+        for commands in state.commands:
             for command in commands:
                 if command.pipeline is not pipeline:
                     pipeline = command.pipeline
@@ -171,11 +206,11 @@ class GraphExecutor:
         compute_pass.end()
         return []
 
-    def _encode_timed(self, encoder: Any) -> list[int]:
+    def _encode_timed(self, encoder: Any, state: GraphState) -> list[int]:
         """A pass for each call, between two timestamps; answers with the calls in the order of their passes."""
         assert self._timestamps is not None
         timed: list[int] = []
-        for index, commands in enumerate(self.commands):
+        for index, commands in enumerate(state.commands):
             if not commands:
                 continue
             writes = self._timestamps.pass_descriptor(len(timed))
@@ -188,9 +223,9 @@ class GraphExecutor:
             timed.append(index)
         return timed
 
-    def _count_time(self, timed: list[int]) -> None:
+    def _count_time(self, timed: list[int], state: GraphState) -> None:
         nanoseconds = dict(zip(timed, self._timestamps.resolve(len(timed)), strict=True)) if self._timestamps else {}
-        for index, commands in enumerate(self.commands):
+        for index, commands in enumerate(state.commands):
             if commands:
                 key = (self.graph.calls[index].name, self.plans.plans[index].route)
                 time = self.times.setdefault(key, CallTime())
@@ -200,24 +235,30 @@ class GraphExecutor:
 
     # -- recording --------------------------------------------------------------------------------------------------
 
-    def _record(self) -> None:
-        """Make the commands of every call whose plan is new. What fails stays new."""
-        changed = self.plans.changed
-        while changed:
-            for index in sorted(changed):
+    def _record(self, state: GraphState) -> None:
+        """Make a state's commands of every call whose plan is newer. What fails stays stale."""
+        if self.plans.changed:
+            for other in self._states:
+                other.stale |= self.plans.changed
+            self.plans.changed.clear()
+        while state.stale:
+            for index in sorted(state.stale):
                 dispatches = self.plans.plans[index].dispatches
-                self.commands[index] = [self._command(index, i, dispatch) for i, dispatch in enumerate(dispatches)]
-                changed.remove(index)
+                state.commands[index] = [self._command(state, index, i, d) for i, d in enumerate(dispatches)]
+                state.stale.remove(index)
             generations = {k: self._scratch.get(k, 0)[1] for k in self._scratch_generations}
             if generations != self._scratch_generations:  # a scratch buffer grew: all bind groups may name the old one
                 self._scratch_generations = generations
                 self._groups.clear()
-                changed.update(range(len(self.graph.calls)))
+                for other in self._states:
+                    other.groups.clear()
+                    other.stale.update(range(len(self.graph.calls)))
 
-    def _command(self, call: int, position: int, dispatch: Dispatch) -> Command:
+    def _command(self, state: GraphState, call: int, position: int, dispatch: Dispatch) -> Command:
         kernels = self.device.kernels
         pipeline: Pipeline = kernels.pipeline(dispatch.kernel, dispatch.template, dispatch.overrides)
-        ranges = {name: self._range(value) for name, value in dispatch.bindings.items()}
+        ranges = {name: self._range(value, state) for name, value in dispatch.bindings.items()}
+        groups = state.groups if any(self._is_mutable(v) for v in dispatch.bindings.values()) else self._groups
         params = pipeline.source.pack_params(dispatch.params)
         if params:
             slot = self._params.get((call, position))
@@ -226,14 +267,14 @@ class GraphExecutor:
             self._arena.write(slot, params)
             ranges["params"] = (slot.buffer, slot.offset, slot.size)
         key = (id(pipeline), *((name, id(b), offset, size) for name, (b, offset, size) in ranges.items()))
-        if key not in self._groups:
-            self._groups[key] = kernels.bind_group(pipeline, ranges), list(ranges.values())
-        return Command(pipeline.raw, self._groups[key][0], dispatch.grid)
+        if key not in groups:
+            groups[key] = kernels.bind_group(pipeline, ranges), list(ranges.values())
+        return Command(pipeline.raw, groups[key][0], dispatch.grid)
 
-    def _range(self, value: Binding) -> Range:
+    def _range(self, value: Binding, state: GraphState) -> Range:
         match value:
             case Tensor():
-                return self._buffer(self.memory.storage_of[value.id]), 0, padded(value.max_nbytes)
+                return self._buffer_of(value, state), 0, padded(value.max_nbytes)
             case Scratch():
                 buffer, generation = self._scratch.get(value.index, value.nbytes)
                 self._scratch_generations.setdefault(value.index, generation)
@@ -246,8 +287,15 @@ class GraphExecutor:
 
     # -- memory -----------------------------------------------------------------------------------------------------
 
+    def _is_mutable(self, value: Binding) -> bool:
+        return isinstance(value, Tensor) and self.memory.storage_of[value.id] in self._mutable
+
+    def _buffer_of(self, tensor: Tensor, state: GraphState) -> Buffer:
+        index = self.memory.storage_of[tensor.id]
+        return state.buffers[index] if index in self._mutable else self._buffer(index)
+
     def _buffer(self, index: int) -> Buffer:
-        """The buffer of a storage, made when it is first asked for."""
+        """The buffer of a storage that all states share, made when it is first asked for."""
         buffer = self._buffers.get(index)
         if buffer is None:
             storage = self.memory.storages[index]
@@ -256,8 +304,6 @@ class GraphExecutor:
                 buffer = self._constant(storage.constant)
             else:
                 buffer = create(self.device, storage.nbytes, storage.label)
-                if storage.kind is Kind.MUTABLE:
-                    self._initialize(buffer, storage, fresh=True)
             self._buffers[index] = buffer
         return buffer
 
@@ -269,17 +315,6 @@ class GraphExecutor:
         self._held.append(constant.key)
         return buffer
 
-    def _initialize(self, buffer: Buffer, storage: Storage, *, fresh: bool) -> None:
-        """Give a mutable buffer the contents that the file states; a fresh buffer is zero already."""
-        assert storage.constant is not None
-        array = self.graph.constants[storage.constant.id].array(storage.constant)
-        if array.any():
-            upload(self.device, buffer, array)
-        elif not fresh:
-            encoder = self.device.encoder()
-            encoder.clear_buffer(buffer.raw)
-            self.device.submit([encoder.finish()])
-
     def _fixed_uniform(self, value: int) -> Slot:
         slot = self._fixed.get(value)
         if slot is None:
@@ -287,28 +322,13 @@ class GraphExecutor:
             self._arena.write(slot, SymInt(-1, value).pack())
         return slot
 
-    def mutable(self, tensor: Tensor) -> np.ndarray:
-        """The current contents of a mutable tensor, such as a KV cache."""
-        self._check_open()
-        buffer = self._buffer(self.memory.storage_of[tensor.id])
-        encoder = self.device.encoder()
-        self._readback.copy(encoder, [(buffer, 0, tensor.nbytes)])
-        self.device.submit([encoder.finish()])
-        (raw,) = self._readback.read()
-        return raw.view(tensor.element.numpy).reshape(tensor.dims)
-
-    def reset(self) -> None:
-        """Put every mutable buffer back to its initial contents."""
-        self._check_open()
-        for index, storage in enumerate(self.memory.storages):
-            if storage.kind is Kind.MUTABLE:
-                self._initialize(self._buffer(index), storage, fresh=False)
-
     def close(self) -> None:
-        """Free all memory of this graph. Closing twice is allowed."""
+        """Free all memory of this graph, its states included. Closing twice is allowed."""
         if self._closed:
             return
         self._closed = True
+        for state in list(self._states):
+            state.close()
         if not self.device.closed:
             for index, buffer in self._buffers.items():
                 if self.memory.storages[index].kind is not Kind.CONSTANT:
@@ -322,7 +342,6 @@ class GraphExecutor:
                 self.device.flush()  # engines give memory back after the next submission
         self._buffers.clear()
         self._groups.clear()
-        self.commands.clear()
 
     def _check_open(self) -> None:
         if self._closed:

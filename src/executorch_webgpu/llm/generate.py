@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from time import perf_counter
 from typing import Literal, Protocol
 
@@ -24,6 +25,8 @@ class Model(Protocol):
     def context_len(self) -> int: ...
     @property
     def eos_ids(self) -> frozenset[int]: ...
+    @property
+    def cached_tokens(self) -> tuple[int, ...]: ...
     def reset(self) -> None: ...
     def prefill(self, tokens: Sequence[int], start: int = 0) -> NDArray[np.float32]: ...
     def step(self, token: int, position: int) -> NDArray[np.float32]: ...
@@ -33,7 +36,7 @@ class Model(Protocol):
 class GenerationStats:
     """Counts, seconds of the model's work (not the reader's), and why the text ended: an end token ("eos"),
     ``max_new_tokens`` ("length") or a full KV cache ("context"). The first new token comes from the prefill,
-    each later one from a decode step."""
+    each later one from a decode step. ``reused_tokens`` of the prompt were in the KV cache already."""
 
     prompt_tokens: int
     prefill_seconds: float
@@ -41,11 +44,17 @@ class GenerationStats:
     decode_steps: int
     decode_seconds: float
     finish_reason: FinishReason
+    reused_tokens: int = 0
+
+    @property
+    def prefilled_tokens(self) -> int:
+        """Prompt tokens that were computed."""
+        return self.prompt_tokens - self.reused_tokens
 
     @property
     def prefill_rate(self) -> float:
-        """Prompt tokens per second."""
-        return self.prompt_tokens / max(self.prefill_seconds, 1e-9)
+        """Computed prompt tokens per second."""
+        return self.prefilled_tokens / max(self.prefill_seconds, 1e-9)
 
     @property
     def decode_rate(self) -> float:
@@ -65,19 +74,38 @@ class Piece:
     stats: GenerationStats | None = None
 
 
-def generate(
-    model: Model, tokenizer: Tokenizer, prompt_tokens: Sequence[int], params: SamplingParams
-) -> Iterator[Piece]:
-    """Continue a prompt from an empty KV cache; pieces come as they are made, the last one with the stats.
+def cached_prefix(model: Model, prompt_tokens: Sequence[int]) -> int:
+    """How many of the prompt's first tokens the KV cache holds: the ``start`` of ``generate`` that reuses the most.
 
-    Raises InvalidInputError for an empty prompt, and for one that is longer than the context.
+    The last token never counts, because what comes next is chosen from its logits.
+    """
+    pairs = zip(model.cached_tokens, prompt_tokens[:-1], strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def generate(
+    model: Model, tokenizer: Tokenizer, prompt_tokens: Sequence[int], params: SamplingParams, start: int = 0
+) -> Generator[Piece]:
+    """Continue a prompt; pieces come as they are made, the last one with the stats.
+
+    The first ``start`` tokens of the prompt are in the KV cache already and are not computed again; with 0 the cache
+    is cleared. The iterator may be closed at any piece, and a KeyboardInterrupt or an error may end it: the model
+    stays usable, and its ``cached_tokens`` say what the cache holds.
+    Raises InvalidInputError for an empty prompt, for one that is longer than the context, and for a ``start`` that is
+    not in the prompt or in the cache.
     """
     prompt = list(prompt_tokens)
     _check_prompt(prompt, model.context_len)
-    return _generate(model, tokenizer, prompt, params)
+    if not 0 <= start <= cached_prefix(model, prompt):
+        raise InvalidInputError(
+            f"start is {start}, but {cached_prefix(model, prompt)} tokens of the prompt can be taken from the KV cache"
+        )
+    return _generate(model, tokenizer, prompt, params, start)
 
 
-def _generate(model: Model, tokenizer: Tokenizer, prompt: list[int], params: SamplingParams) -> Iterator[Piece]:
+def _generate(
+    model: Model, tokenizer: Tokenizer, prompt: list[int], params: SamplingParams, start: int
+) -> Generator[Piece]:
     end_tokens = tokenizer.eos_ids | model.eos_ids
     text = tokenizer.stream(after=prompt)
     rng = np.random.default_rng(params.seed)
@@ -85,9 +113,10 @@ def _generate(model: Model, tokenizer: Tokenizer, prompt: list[int], params: Sam
     new_tokens = decode_steps = 0
     decode_seconds = 0.0
 
-    model.reset()
+    if start == 0:
+        model.reset()
     started = perf_counter()
-    logits = model.prefill(prompt)
+    logits = model.prefill(prompt[start:], start)
     prefill_seconds = perf_counter() - started
 
     while True:
@@ -108,7 +137,7 @@ def _generate(model: Model, tokenizer: Tokenizer, prompt: list[int], params: Sam
         decode_seconds += perf_counter() - started
         decode_steps += 1
 
-    stats = GenerationStats(len(prompt), prefill_seconds, new_tokens, decode_steps, decode_seconds, finish)
+    stats = GenerationStats(len(prompt), prefill_seconds, new_tokens, decode_steps, decode_seconds, finish, start)
     yield Piece(text.finish(), stats=stats)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from types import TracebackType
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType, TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -54,7 +57,9 @@ class LanguageModel:
     """``forward`` of a program with its own KV cache; closing it frees the method, not the program.
 
     ``max_tokens``: the most tokens in one call. ``context_len``: rows of the KV cache, so the most tokens
-    of a whole text. ``vocab_size``: logits per token. ``eos_ids``: end tokens that the program itself states.
+    of a whole text. ``vocab_size``: logits per token. ``full_logits``: of every token, not of the last one.
+    ``eos_ids``: end tokens that the program itself states.
+    Ctrl-C waits for the end of a step, so a KeyboardInterrupt leaves the model usable and ``cached_tokens`` true.
     Raises UnsupportedProgramError when ``forward`` is missing or is not a language model with a KV cache.
     """
 
@@ -70,22 +75,45 @@ class LanguageModel:
         tokens = signature.inputs[0]
         self.max_tokens = tokens.max_dims[1]
         self.vocab_size = signature.outputs[0].max_dims[-1]
+        self.full_logits = len(signature.outputs[0].max_dims) == 3
         self.context_len = _context_len(program, tokens)
         self.eos_ids = frozenset(_constants(program, "get_eos_ids"))
         self._tokens_dtype = np.dtype(tokens.dtype)
         self._input_pos_dtype = np.dtype(signature.inputs[1].dtype)
         self._forward: Method = program.load_method("forward", profile=profile)
+        self._cached: list[int] = []
+
+    @property
+    def cached_tokens(self) -> tuple[int, ...]:
+        """The text in the KV cache, by position: what ran since the last reset. Rows behind it are stale."""
+        return tuple(self._cached)
 
     def prefill(self, tokens: Sequence[int], start: int = 0) -> NDArray[np.float32]:
         """Logits [vocab] after the last of ``tokens``, which stand at positions ``start`` and on.
 
-        Fills the KV cache in chunks of at most ``max_tokens``.
+        Fills the KV cache in chunks of at most ``max_tokens``. What it held from ``start`` on is given up; all
+        before must be there.
         """
+        last = np.empty(0, np.float32)
+        for rows in self._chunks(tokens, start):
+            last = rows[-1]
+        return last
+
+    def logits(self, tokens: Sequence[int], start: int = 0) -> Iterator[NDArray[np.float32]]:
+        """Logits [S, vocab] after every one of ``tokens``, S of them at a time; otherwise as ``prefill``.
+
+        Raises UnsupportedProgramError when the program gives only those of the last position.
+        """
+        if not self.full_logits:
+            raise UnsupportedProgramError(
+                "the program gives the logits of the last position only; convert the model with --full-logits"
+            )
+        return self._chunks(tokens, start)
+
+    def _chunks(self, tokens: Sequence[int], start: int) -> Iterator[NDArray[np.float32]]:
         self._check_range(tokens, start)
-        logits = np.empty(0, np.float32)
         for first in range(0, len(tokens), self.max_tokens):
-            logits = self._run(tokens[first : first + self.max_tokens], start + first)
-        return logits
+            yield self._run(tokens[first : first + self.max_tokens], start + first)
 
     def step(self, token: int, position: int) -> NDArray[np.float32]:
         """Logits [vocab] after one token at a position, all earlier ones being in the KV cache."""
@@ -93,7 +121,9 @@ class LanguageModel:
 
     def reset(self) -> None:
         """Clear the KV cache."""
-        self._forward.reset()
+        with _uninterrupted():
+            self._cached.clear()
+            self._forward.reset()
 
     def profile(self) -> list[Any]:
         """Time per op of all calls so far, when loaded with ``profile=True``."""
@@ -112,12 +142,14 @@ class LanguageModel:
         self.close()
 
     def _run(self, tokens: Sequence[int], position: int) -> NDArray[np.float32]:
-        (logits,) = self._forward.execute(
-            [np.array([tokens], self._tokens_dtype), np.array([position], self._input_pos_dtype)]
-        )
+        inputs = [np.array([tokens], self._tokens_dtype), np.array([position], self._input_pos_dtype)]
+        with _uninterrupted():
+            del self._cached[position:]  # a step that fails may have overwritten these rows
+            (logits,) = self._forward.execute(inputs)
+            self._cached += tokens
         # [1, vocab] holds the last position only, [1, S, vocab] all of them.
-        last: NDArray[np.float32] = np.asarray(logits, np.float32).reshape(-1, self.vocab_size)[-1]
-        return last
+        rows: NDArray[np.float32] = np.asarray(logits, np.float32).reshape(-1, self.vocab_size)
+        return rows
 
     def _check_range(self, tokens: Sequence[int], start: int) -> None:
         if not tokens:
@@ -127,11 +159,36 @@ class LanguageModel:
                 f"{len(tokens)} tokens from position {start} do not fit the model's context of "
                 f"{self.context_len} tokens; shorten the prompt"
             )
+        if start > len(self._cached):
+            raise InvalidInputError(
+                f"the KV cache holds {len(self._cached)} tokens, so position {start} would leave a gap; give the "
+                "tokens between as well"
+            )
         outside = next((token for token in tokens if not 0 <= token < self.vocab_size), None)
         if outside is not None:
             raise InvalidInputError(
                 f"token {outside} is outside the model's vocabulary of {self.vocab_size}; use the model's own tokenizer"
             )
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the body has run: a step torn in the middle leaves GPU buffers mapped.
+
+    Only the main thread is ever interrupted, and only by a handler that Python calls.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    held: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if held:
+            handler(*held[0])
 
 
 def _check_signature(signature: Signature) -> None:

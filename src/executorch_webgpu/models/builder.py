@@ -32,8 +32,8 @@ from ..format.vkgraph import (
     VkGraph,
     VkTensor,
 )
+from .matrix import Matrix
 from .memory import share_memory
-from .quantize import QuantizedMatrix
 from .weights import Constant, zeros
 
 
@@ -114,18 +114,28 @@ class GraphBuilder:
 
     # -- operators --------------------------------------------------------------------------------------------------
 
-    def embedding(self, indices: Tensor, table: Constant) -> Tensor:
+    def embedding(self, indices: Tensor, table: Matrix) -> Tensor:
         """Rows of ``table`` [V, D]."""
-        return self._call(
-            "aten.embedding.default", table, indices, -1, False, False, out=(*indices.dims, table.dims[1])
-        )
+        out = (*indices.dims, table.dims[1])
+        if isinstance(table, Constant):
+            return self._call("aten.embedding.default", table, indices, -1, False, False, out=out)
+        if table.format == "q4gsw":
+            packed_as_linear = True
+            arguments = table.packed, table.row_scales, table.group, indices, packed_as_linear
+            return self._call("et_vk.embedding_q4gsw.default", *arguments, out=out)
+        op = {"q8gsw": "et_webgpu.embedding_q8gsw.default", "q4gaw": "et_webgpu.embedding_q4gaw.default"}[table.format]
+        return self._call(op, table.packed, table.scales, table.group, indices, out=out)
 
-    def linear(self, x: Tensor, w: Constant | QuantizedMatrix, bias: Constant | None = None) -> Tensor:
+    def linear(self, x: Tensor, w: Matrix, bias: Constant | None = None) -> Tensor:
         """x times the transpose of ``w`` [N, K], plus ``bias`` [N]."""
-        if isinstance(w, QuantizedMatrix):
-            out = (*x.dims[:-1], w.rows)
-            return self._call("et_vk.linear_q4gsw.default", x, w.packed, w.scales, w.group, bias, out=out)
-        return self._call("aten.linear.default", x, w, bias, out=(*x.dims[:-1], w.dims[0]))
+        out = (*x.dims[:-1], w.dims[0])
+        if isinstance(w, Constant):
+            return self._call("aten.linear.default", x, w, bias, out=out)
+        if w.format == "q8csw":
+            product = self._call("aten._weight_int8pack_mm.default", x, w.packed, w.scales, out=out)
+            return product if bias is None else self._call("aten.add.Tensor", product, bias, 1, out=out)
+        namespace = "et_vk" if w.format == "q4gsw" else "et_webgpu"
+        return self._call(f"{namespace}.linear_{w.format}.default", x, w.packed, w.scales, w.group, bias, out=out)
 
     def rms_norm(self, x: Tensor, weight: Constant, eps: float) -> Tensor:
         """x / sqrt(mean(x²) + eps) * weight, over the last dimension."""

@@ -7,21 +7,22 @@ rope's pairs are neighbours), ``qwen2`` and ``qwen3`` (not reordered: pairs are 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gguf
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import InvalidProgramError, UnsupportedProgramError
 from ..format.gguf import GgufTensor, read_gguf_header
 from ..format.mapped_file import MappedFile
-from .llama import LlamaConfig
-from .weights import Floats, Weight
+from .gguf_blocks import GROUP, Codes, code_bits, split_blocks
+from .llama import LlamaConfig, SourceModel, check_weights
+from .weights import Blocks, Floats, Weight
 
 INTERLEAVED_ROPE = {"llama": True, "qwen2": False, "qwen3": False}
 _Type = gguf.GGMLQuantizationType
@@ -32,19 +33,12 @@ TYPES = {
         *(_Type.Q4_K, _Type.Q5_K, _Type.Q6_K),
     )
 }
+T = TypeVar("T")
 _ROPE_DIVISORS = "rope_freqs.weight"
 
 
-@dataclass(frozen=True)
-class GgufModel:
-    """A model that can be built; its weights can be read while the file is open."""
-
-    config: LlamaConfig
-    weights: Mapping[str, Weight]
-
-
 @contextmanager
-def open_gguf(path: str | PathLike[str]) -> Iterator[GgufModel]:
+def open_gguf(path: str | PathLike[str]) -> Iterator[SourceModel]:
     """Opens a model, and closes it at the end of the ``with`` block.
 
     InvalidProgramError if the file is no GGUF or contradicts itself; UnsupportedProgramError, which names it, for an
@@ -54,8 +48,9 @@ def open_gguf(path: str | PathLike[str]) -> Iterator[GgufModel]:
         header = read_gguf_header(file.data, Path(path))
         weights = {tensor.name: _weight(file, path, tensor) for tensor in header.tensors}
         config = _config(header.metadata, weights)
-        _check_weights(config, weights)
-        yield GgufModel(config, weights)
+        weights.pop(_ROPE_DIVISORS, None)  # is in the configuration now
+        check_weights(config, {name: weight.dims for name, weight in weights.items()}, "GGUF file")
+        yield SourceModel(config, weights)
 
 
 def _weight(file: MappedFile, path: str | PathLike[str], tensor: GgufTensor) -> Weight:
@@ -75,14 +70,20 @@ def _weight(file: MappedFile, path: str | PathLike[str], tensor: GgufTensor) -> 
     if tensor.start + math.prod(dims[:-1]) * row_bytes > len(file.data):
         raise InvalidProgramError(f"{path} ends before its tensor '{tensor.name}' does: download it again.")
 
-    def read(first: int, last: int) -> Floats:
+    def stored(first: int, last: int, use: Callable[[NDArray[np.uint8]], T]) -> T:
         view = file.data[tensor.start + first * row_bytes : tensor.start + last * row_bytes]
-        rows = np.frombuffer(view, np.uint8).reshape(last - first, row_bytes)
-        floats: Floats = gguf.dequantize(rows, kind).astype(np.float32, copy=True)
+        result = use(np.frombuffer(view, np.uint8).reshape(last - first, row_bytes))
         file.release(view)
-        return floats
+        return result
 
-    return Weight(tensor.name, dims, read)
+    def read(first: int, last: int) -> Floats:
+        return stored(first, last, lambda rows: gguf.dequantize(rows, kind).astype(np.float32, copy=True))
+
+    def codes(first: int, last: int) -> Codes:
+        return stored(first, last, lambda rows: split_blocks(rows.copy(), tensor.type))
+
+    bits = code_bits(tensor.type)
+    return Weight(tensor.name, dims, read, Blocks(bits, GROUP, codes) if bits else None)
 
 
 def _type_name(number: int) -> str:
@@ -149,19 +150,3 @@ def _rope_divisors(
     if _ROPE_DIVISORS in weights:
         divisors = divisors * weights[_ROPE_DIVISORS].read(0, 1)[0]
     return tuple(divisors.tolist()) if np.any(divisors != 1) else ()
-
-
-def _check_weights(config: LlamaConfig, weights: Mapping[str, Weight]) -> None:
-    """Every weight that the model needs is there with its dims, and no other."""
-    if config.layers > len(weights):
-        raise InvalidProgramError(f"The GGUF file has no tensors for its {config.layers} layers: download it again.")
-    needed = config.weight_dims()
-    for name in weights:
-        if name not in needed and name != _ROPE_DIVISORS:
-            raise UnsupportedProgramError(f"The tensor '{name}' has no place in the architectures that are here.")
-    for name, dims in needed.items():
-        if name not in weights:
-            raise InvalidProgramError(f"The GGUF file has no tensor '{name}': download it again.")
-        if weights[name].dims != dims:
-            found = list(weights[name].dims)
-            raise InvalidProgramError(f"The tensor '{name}' is {found}, not {list(dims)}: download the file again.")

@@ -6,16 +6,15 @@ the head is the embedding's, ``output.weight``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, InvalidProgramError, UnsupportedProgramError
 from ..format.vkgraph import DataType
 from .builder import GraphBuilder, Scalar, Tensor
-from .quantize import QuantizedMatrix, quantize
+from .matrix import EmbeddingFormat, Matrix, WeightFormat, matrix
 from .weights import Constant, Floats, Weight, array_constant, float_constant
 
 
@@ -73,30 +72,77 @@ class LlamaConfig:
         return dims
 
 
-WeightFormat = Literal["f32", "q4gsw"]
+@dataclass(frozen=True)
+class SourceModel:
+    """A model that can be built; its weights can be read while its files are open."""
+
+    config: LlamaConfig
+    weights: Mapping[str, Weight]
+
+
+def check_weights(
+    config: LlamaConfig, found: Mapping[str, tuple[int, ...]], source: str, spelled: Callable[[str], str] = str
+) -> None:
+    """Every weight that the model needs is there with its dims, and no other.
+
+    ``found``: dims by the source's own names, which ``spelled`` makes of ours. ``source`` is for messages: what kind
+    of thing to download again. InvalidProgramError if a weight is missing or of another size,
+    UnsupportedProgramError if one has no place.
+    """
+    if config.layers > len(found):
+        raise InvalidProgramError(f"The {source} has no tensors for its {config.layers} layers: download it again.")
+    needed = {spelled(name): dims for name, dims in config.weight_dims().items()}
+    for name in found:
+        if name not in needed:
+            raise UnsupportedProgramError(f"The tensor {name!r} has no place in the architectures that are here.")
+    for name, dims in needed.items():
+        if name not in found:
+            raise InvalidProgramError(f"The {source} has no tensor '{name}': download it again.")
+        if found[name] != dims:
+            raise InvalidProgramError(
+                f"The tensor '{name}' is {list(found[name])}, not {list(dims)}: download the {source} again."
+            )
+
+
+DEFAULT_SEQ_LEN, DEFAULT_CONTEXT_LEN = 512, 2048
 
 
 @dataclass(frozen=True)
 class LlamaOptions:
-    """How a model becomes a program.
+    """How a model becomes a program; for the formats see ``models.matrix``.
 
-    ``weights``: of the linear layers, ``head``: of the last one, by default the same. ``group``: weights that share
-    a scale in ``q4gsw``. ``max_seq_len`` - 1 tokens go into one call, as stock exports have it; ``max_context_len``
-    rows make the KV cache.
+    ``weights``: of the linear layers. ``head``: of the last one; by default the same, but q8csw beside q4gsw.
+    ``embedding``: by default native beside native weights, else f32. ``group``: weights that share a scale.
+    ``max_seq_len`` - 1 tokens go into one call, as stock exports have it; by default 512. ``max_context_len`` rows
+    make the KV cache; by default 2048, or as many as the model was trained for.
+    ``full_logits``: of every position, not of the last one.
     """
 
     weights: WeightFormat = "q4gsw"
     head: WeightFormat | None = None
+    embedding: EmbeddingFormat | None = None
     group: int = 32
-    max_seq_len: int = 512
-    max_context_len: int = 2048
+    max_seq_len: int | None = None
+    max_context_len: int | None = None
+    full_logits: bool = False
 
-    def __post_init__(self) -> None:
-        if not 2 <= self.max_seq_len <= self.max_context_len:
+    def lengths(self, config: LlamaConfig) -> tuple[int, int]:
+        """(max_seq_len, max_context_len) of a program of this model.
+
+        InvalidInputError if the context is longer than the model was trained for, or shorter than a call.
+        """
+        context = self.max_context_len or min(DEFAULT_CONTEXT_LEN, config.context_len)
+        if context > config.context_len:
             raise InvalidInputError(
-                f"the sequence length {self.max_seq_len} must be at least 2 and at most the context length "
-                f"{self.max_context_len}"
+                f"the model was trained for {config.context_len} tokens: choose a context length up to that, "
+                f"not {context}"
             )
+        length = self.max_seq_len or min(DEFAULT_SEQ_LEN, context)
+        if not 2 <= length <= context:
+            raise InvalidInputError(
+                f"the sequence length {length} must be at least 2 and at most the context length {context}"
+            )
+        return length, context
 
 
 @dataclass(frozen=True)
@@ -112,31 +158,35 @@ class _Step:
 def build_llama(config: LlamaConfig, weights: Mapping[str, Weight], options: LlamaOptions) -> GraphBuilder:
     """``forward(tokens [1, S < max_seq_len], input_pos [1]) -> logits [1, vocab]`` of the last position.
 
-    InvalidInputError if the context is longer than the model was trained for, or the group does not fit its rows.
+    With ``full_logits`` it gives [1, S, vocab].
+    InvalidInputError if the lengths do not fit the model, or the group does not fit its rows;
+    UnsupportedProgramError for heads that attention does not take.
     """
-    if options.max_context_len > config.context_len:
-        raise InvalidInputError(
-            f"the model was trained for {config.context_len} tokens: choose a context length up to that, "
-            f"not {options.max_context_len}"
-        )
+    if config.head_dim % 4:
+        raise UnsupportedProgramError(f"The model's heads of {config.head_dim} elements are not a multiple of 4.")
     return _Llama(config, weights, options).build()
 
 
 class _Llama:
     def __init__(self, config: LlamaConfig, weights: Mapping[str, Weight], options: LlamaOptions) -> None:
         self.config, self.weights, self.options = config, weights, options
+        self.max_seq_len, self.context_len = options.lengths(config)
         self.b = GraphBuilder()
+        # Four bits cost the head of a small model more than all of its body.
+        body = options.weights
+        self.head_format = options.head or ("q8csw" if body == "q4gsw" else body)
+        self.embedding_format = options.embedding or ("native" if body == "native" else "f32")
 
     def build(self) -> GraphBuilder:
-        b, most = self.b, self.options.max_seq_len - 1
+        b, most = self.b, self.max_seq_len - 1
         tokens = b.input((1, most), DataType.INT32, dynamic=True)
         position = b.input((1,), DataType.INT32)
-        step = self.begin(b.size(tokens, 1), b.scalar(position, self.options.max_context_len - 1))
-        x = b.embedding(tokens, self.tensor("token_embd.weight"))
+        step = self.begin(b.size(tokens, 1), b.scalar(position, self.context_len - 1))
+        x = b.embedding(tokens, self.matrix("token_embd.weight", self.embedding_format))
         for layer in range(self.config.layers):
             x = b.add(x, self.attention(self.norm(x, f"blk.{layer}.attn_norm"), f"blk.{layer}", step))
             x = b.add(x, self.feed_forward(self.norm(x, f"blk.{layer}.ffn_norm"), f"blk.{layer}"))
-        last = b.select(x, 1, -1)
+        last = x if self.options.full_logits else b.select(x, 1, -1)
         b.output(self.head(self.norm(last, "output_norm")))
         return b
 
@@ -148,7 +198,7 @@ class _Llama:
         if c.qk_norm:
             q, k = self.norm(q, f"{block}.attn_q_norm"), self.norm(k, f"{block}.attn_k_norm")
         q, k = self.rotate(q, k, step)
-        cache = (1, self.options.max_context_len, c.kv_heads, c.head_dim)
+        cache = (1, self.context_len, c.kv_heads, c.head_dim)
         out = b.sdpa_with_kv_cache(q, k, v, b.state(cache), b.state(cache), step.input_pos)
         return self.linear(b.view(out, [1, step.length, c.heads * c.head_dim]), f"{block}.attn_output")
 
@@ -158,11 +208,11 @@ class _Llama:
 
     def head(self, x: Tensor) -> Tensor:
         name = "token_embd.weight" if self.config.tied_head else "output.weight"
-        return self.b.linear(x, self.matrix(name, self.options.head or self.options.weights))
+        return self.b.linear(x, self.matrix(name, self.head_format))
 
     def begin(self, length: Scalar, input_pos: Scalar) -> _Step:
         """The step's rope tables: rows of this step for neighbours, all rows for halves."""
-        b, most, rows = self.b, self.options.max_seq_len - 1, self.options.max_context_len
+        b, most, rows = self.b, self.max_seq_len - 1, self.context_len
         cos, sin = (
             b.prepack(array_constant(name, table))
             for name, table in zip(("rope.cos", "rope.sin"), rope_tables(self.config, rows), strict=True)
@@ -187,9 +237,8 @@ class _Llama:
         bias = self.tensor(f"{name}.bias") if f"{name}.bias" in self.weights else None
         return self.b.linear(x, self.matrix(f"{name}.weight", self.options.weights), bias)
 
-    def matrix(self, name: str, format: WeightFormat) -> Constant | QuantizedMatrix:
-        weight = self.weights[name]
-        return quantize(weight, self.options.group) if format == "q4gsw" else float_constant(weight)
+    def matrix(self, name: str, format: WeightFormat) -> Matrix:
+        return matrix(self.weights[name], format, self.options.group)
 
     def tensor(self, name: str) -> Constant:
         return float_constant(self.weights[name])

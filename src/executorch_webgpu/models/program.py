@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from ..format import program_schema as schema
 from ..format.pte import LazySegment
@@ -12,6 +13,7 @@ from ..format.vkgraph import DataType, write_vkgraph
 from .builder import GraphBuilder, Tensor
 from .weights import Constant
 
+Constants = int | bool | list[int]
 BACKEND = "VulkanBackend"
 _OUTPUT_ALIGNMENT = 16
 # The graph keeps 64-bit integers as 32-bit ones; callers pass int64, as they would to the model in torch.
@@ -19,22 +21,27 @@ _SCALAR_TYPES = {DataType.INT32: schema.ScalarType.LONG, DataType.FLOAT32: schem
 
 
 def assemble(
-    graph: GraphBuilder, keywords: Sequence[str], metadata: Mapping[str, int | bool]
+    graph: GraphBuilder,
+    keywords: Sequence[str],
+    metadata: Mapping[str, Constants],
+    files: Mapping[str, bytes] = MappingProxyType({}),
 ) -> tuple[schema.Program, list[bytes | LazySegment]]:
     """(program, segments) whose ``forward`` is the graph, with a constant method for each entry of ``metadata``.
 
-    ``keywords``: names of the last inputs, which callers in Python may pass by name. Segment 0 is empty (there are
-    no constants outside of the delegate), 1 is the delegate, and one follows for each constant of the graph.
+    ``keywords``: names of the last inputs, which callers in Python may pass by name. ``files`` become named data.
+    Segment 0 is empty (there are no constants outside of the delegate), 1 is the delegate, and one follows for each
+    constant of the graph and each file.
     """
     constants = list(graph.constants.values())
+    names = [*(constant.name for constant in constants), *files]
     built = graph.graph()
     blob = write_vkgraph(built, built.constants)
     program = schema.Program(
         execution_plan=(_forward(graph, keywords), *(_constant(name, value) for name, value in metadata.items())),
         constant_segment=schema.SubsegmentOffsets(0, (0,)),
-        named_data=tuple(schema.NamedData(constant.name, 2 + i) for i, constant in enumerate(constants)),
+        named_data=tuple(schema.NamedData(name, 2 + i) for i, name in enumerate(names)),
     )
-    return program, [b"", blob, *(_segment(constant) for constant in constants)]
+    return program, [b"", blob, *(_segment(constant) for constant in constants), *files.values()]
 
 
 def _segment(constant: Constant) -> LazySegment:
@@ -89,13 +96,14 @@ def _tensor(
     )
 
 
-def _constant(name: str, value: int | bool) -> schema.ExecutionPlan:
-    boxed = schema.EValue(Bool(value) if isinstance(value, bool) else Int(value))
+def _constant(name: str, value: Constants) -> schema.ExecutionPlan:
+    values = value if isinstance(value, list) else [value]
+    many: _Node = {"type": "builtins.list", "context": "null", "children_spec": [_LEAF] * len(values)}
     return schema.ExecutionPlan(
         name,
-        schema.ContainerMetadata("", _tree(_LEAF)),
-        (boxed,),
-        outputs=(0,),
+        schema.ContainerMetadata("", _tree(many if isinstance(value, list) else _LEAF)),
+        tuple(schema.EValue(Bool(item) if isinstance(item, bool) else Int(item)) for item in values),
+        outputs=tuple(range(len(values))),
         chains=(schema.Chain(),),
         non_const_buffer_sizes=(0,),
     )

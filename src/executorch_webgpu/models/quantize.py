@@ -1,78 +1,24 @@
-"""4-bit weights with one scale for each group of a row: ``q4gsw``, as ``et_vk.linear_q4gsw`` takes them.
+"""Floats to codes: the arithmetic of the quantized weight formats, on rows of a matrix.
 
-A group's weights are w = scale * q with q in -8 … 7. The scale is not max|w| / 8 but the one that the stock
-exporter finds (torchao's scale-only HQQ): beginning there, quantize and then solve for the scale with the least
-square error, until nothing changes.
+The scale of a group of symmetric 4-bit weights is not max|w| / 8 but the one that the stock exporter finds (torchao's
+scale-only HQQ): beginning there, quantize and then solve for the scale with the least square error, until nothing
+changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InvalidInputError
-from ..format.vkgraph import DataType
-from .weights import Constant, Floats, Weight
+from .weights import Floats
 
-GROUPS = (32, 64, 128)
 _ITERATIONS = 20
 _SMALLEST_SCALE = np.finfo(np.float32).eps
-_ALIGN = 4  # kernels read scales and bias four at a time
+_LARGEST_HALF = np.float32(np.finfo(np.float16).max)
 
 
-@dataclass(frozen=True, eq=False)
-class QuantizedMatrix:
-    """A matrix [N, K]: ``packed`` uint8 [N, K / 2], ``scales`` float32 [K / group, N padded to 4]."""
-
-    rows: int
-    packed: Constant
-    scales: Constant
-    group: int
-
-
-def quantize(weight: Weight, group: int) -> QuantizedMatrix:
-    """The weight [N, K] in 4 bits. InvalidInputError when its rows are not whole groups.
-
-    Packed weights and scales come of one computation: the scales are kept when the packed weights are read, and
-    given away when they are read themselves.
-    """
-    rows, width = weight.dims
-    if width % group != 0:
-        raise InvalidInputError(
-            f"{weight.name} has rows of {width} weights, which are not whole groups of {group}: choose another group"
-        )
-    columns = rows + -rows % _ALIGN
-    kept: list[Floats] = []
-
-    def packed_pieces() -> Iterator[NDArray[np.uint8]]:
-        kept.clear()
-        for piece in weight.pieces():
-            codes, scales = quantize_rows(piece, group)
-            kept.append(scales)
-            yield pack(codes)
-
-    def scale_pieces() -> Iterator[Floats]:
-        if not kept:
-            for _ in packed_pieces():
-                pass
-        scales = np.zeros((width // group, columns), np.float32)
-        np.concatenate(kept, out=scales[:, :rows].T)
-        kept.clear()
-        yield scales
-
-    return QuantizedMatrix(
-        rows,
-        Constant(f"{weight.name}.q4", DataType.UINT8, (rows, width // 2), packed_pieces),
-        Constant(f"{weight.name}.scales", DataType.FLOAT32, (width // group, columns), scale_pieces),
-        group,
-    )
-
-
-def quantize_rows(rows: Floats, group: int) -> tuple[NDArray[np.int8], Floats]:
-    """(codes in -8 … 7, int8 [N, K]; scales, float32 [N, K / group]) of float32 [N, K]."""
+def symmetric_4bit(rows: Floats, group: int) -> tuple[NDArray[np.int8], Floats]:
+    """(codes in -8 … 7, int8 [N, K]; scales, float32 [N, K / group]) of float32 [N, K]: w = code * scale."""
     weights = rows.reshape(-1, group)
     scales = np.maximum(np.abs(weights).max(axis=1) / np.float32(8), _SMALLEST_SCALE)
     codes = _round(weights, scales)
@@ -106,7 +52,44 @@ def _best_scales(weights: Floats, codes: Floats, old: Floats) -> Floats:
     return np.maximum(best, _SMALLEST_SCALE)
 
 
-def pack(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
-    """Two codes a byte, 8 added to each: the even one in the low nibble."""
-    shifted = (codes + np.int8(8)).view(np.uint8)
-    return shifted[:, 1::2] << np.uint8(4) | shifted[:, ::2]
+def asymmetric_4bit(rows: Floats, group: int) -> tuple[NDArray[np.uint8], Floats, Floats]:
+    """(codes in 0 … 15, uint8 [N, K]; scales and minimums, float32 [N, K / group]): w = code * scale + minimum.
+
+    Scales and minimums are numbers that float16 can hold.
+    """
+    weights = rows.reshape(-1, group)
+    minimum = _to_half(weights.min(axis=1))
+    scales = _to_half((weights.max(axis=1) - minimum) / np.float32(15))
+    steps = np.divide(
+        weights - minimum[:, None], scales[:, None], out=np.zeros_like(weights), where=scales[:, None] > 0
+    )
+    codes = np.clip(np.rint(steps), 0, 15).astype(np.uint8)
+    return codes.reshape(rows.shape), scales.reshape(len(rows), -1), minimum.reshape(len(rows), -1)
+
+
+def symmetric_8bit(rows: Floats, group: int, *, half: bool) -> tuple[NDArray[np.int8], Floats]:
+    """(codes in -127 … 127, int8 [N, K]; scales, float32 [N, K / group]): w = code * scale.
+
+    ``half``: scales are numbers that float16 can hold.
+    """
+    weights = rows.reshape(-1, group)
+    scales = np.abs(weights).max(axis=1) / np.float32(127)
+    if half:
+        scales = _to_half(scales)
+    codes = np.clip(np.rint(_quotient(weights, scales)), -127, 127).astype(np.int8)
+    return codes.reshape(rows.shape), scales.reshape(len(rows), -1)
+
+
+def _quotient(weights: Floats, scales: Floats) -> Floats:
+    """weights / scales of each group, 0 where the scale is 0."""
+    return np.divide(weights, scales[:, None], out=np.zeros_like(weights), where=scales[:, None] > 0)
+
+
+def _to_half(values: Floats) -> Floats:
+    """The nearest numbers that float16 can hold, none of them infinite."""
+    return np.clip(values, -_LARGEST_HALF, _LARGEST_HALF).astype(np.float16).astype(np.float32)
+
+
+def pack(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Two codes of 0 … 15 a byte: the even one in the low nibble."""
+    return codes[:, 1::2] << np.uint8(4) | codes[:, ::2]

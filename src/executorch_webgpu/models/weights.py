@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,22 +22,40 @@ PIECE = 1 << 19  # elements: 2 MiB of float32, which stays in a core's cache whi
 
 
 @dataclass(frozen=True, eq=False)
+class Blocks:
+    """The codes of a tensor that its file has in quantized form, in groups of a row.
+
+    ``read(start, stop)`` gives those rows as (codes [rows, K]: uint8 0 … 15 in 4 bits, int8 in 8; scales and
+    minimums, float32 [rows, K / group]): w = code * scale + minimum. In 8 bits minimums are 0.
+    """
+
+    bits: Literal[4, 8]
+    group: int
+    read: Callable[[int, int], tuple[NDArray[np.uint8], Floats, Floats]]
+
+
+@dataclass(frozen=True, eq=False)
 class Weight:
     """A tensor of a model file. ``read(start, stop)`` gives those rows, float32 [stop - start, dims[-1]]."""
 
     name: str
     dims: tuple[int, ...]
     read: Callable[[int, int], Floats]
+    blocks: Blocks | None = None
 
     @property
     def row_count(self) -> int:
         return math.prod(self.dims[:-1])
 
-    def pieces(self) -> Iterator[Floats]:
-        """All rows in order, about ``PIECE`` elements at a time."""
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        """All rows in order as (start, stop), about ``PIECE`` elements at a time."""
         step = max(1, PIECE // self.dims[-1])
         for start in range(0, self.row_count, step):
-            yield self.read(start, min(start + step, self.row_count))
+            yield start, min(start + step, self.row_count)
+
+    def pieces(self) -> Iterator[Floats]:
+        """All rows in order, a range at a time."""
+        return (self.read(start, stop) for start, stop in self.ranges())
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,13 +1,13 @@
 """The operators: importing this package registers all of them. One folder a family."""
 
-from . import elementwise, embedding, fill, linear, linear_q4, norm, reduce, reindex, rope, sdpa, softmax, symint
+from . import elementwise, embedding, fill, linear, linear_quantized, norm, reduce, reindex, rope, sdpa, softmax, symint
 
 __all__ = [
     "elementwise",
     "embedding",
     "fill",
     "linear",
-    "linear_q4",
+    "linear_quantized",
     "norm",
     "reduce",
     "reindex",

@@ -6,6 +6,8 @@ where a tensor lies is part of a program's meaning: tensors are views of arenas,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,32 +37,45 @@ def dtype_name(tensor: schema.Tensor) -> str:
     return _DTYPE_NAMES.get(tensor.scalar_type, tensor.scalar_type.name.lower())
 
 
+@dataclass(frozen=True)
+class Place:
+    """A range of bytes of planned memory."""
+
+    arena: int
+    begin: int
+    end: int
+
+
 class HostMemory:
     """The values of one loaded method. ``values`` is the table that instructions read and write by index.
 
+    ``lasting`` are the places whose contents last from call to call. They belong to a state: a call takes them from
+    it, and gives new ones. ``initial`` are those that the program states; planned memory without contents is zero.
     Raises InvalidProgramError when a tensor does not fit the memory that the program plans.
     """
 
-    def __init__(self, file: ProgramFile, plan: schema.ExecutionPlan) -> None:
+    def __init__(self, file: ProgramFile, plan: schema.ExecutionPlan, lasting: Sequence[Place]) -> None:
         self._file = file
         self._plan = plan
-        self.reset()
-
-    def reset(self) -> None:
-        """Put all values back to what the program states; planned memory without contents is zero."""
+        self._lasting = lasting
         try:
             # Entry 0 stands for constants; large arenas cost nothing until they are written.
-            self._arenas = [np.zeros(size, np.uint8) for size in self._plan.non_const_buffer_sizes]
+            self._arenas = [np.zeros(size, np.uint8) for size in plan.non_const_buffer_sizes]
         except (MemoryError, ValueError) as error:
-            raise InvalidProgramError(
-                f"method {self._plan.name!r} plans {self._plan.non_const_buffer_sizes} bytes"
-            ) from error
-        self._start = [self._initial(boxed.value) for boxed in self._plan.values]
-        self.begin()
-
-    def begin(self) -> None:
-        """Start a call: what earlier calls stored stays in planned memory only."""
+            raise InvalidProgramError(f"method {plan.name!r} plans {plan.non_const_buffer_sizes} bytes") from error
+        self._start = [self._initial(boxed.value) for boxed in plan.values]
+        self.initial = self.end()
         self.values = list(self._start)
+
+    def begin(self, lasting: Sequence[np.ndarray]) -> None:
+        """Start a call: what earlier calls stored is forgotten, but for what lasts."""
+        for place, contents in zip(self._lasting, lasting, strict=True):
+            self._arenas[place.arena][place.begin : place.end] = contents
+        self.values = list(self._start)
+
+    def end(self) -> list[np.ndarray]:
+        """What lasts of a call: the bytes of every lasting place."""
+        return [self._arenas[place.arena][place.begin : place.end].copy() for place in self._lasting]
 
     def store(self, index: int, result: Any) -> None:
         """Set a value: a tensor gets the program's dtype, the result's dims, and its planned place."""

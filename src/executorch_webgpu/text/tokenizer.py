@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tokenizers
+from tokenizers import processors
 
 from ..errors import InvalidInputError
 from ..format.gguf import is_gguf, open_gguf_header
@@ -21,6 +22,9 @@ END_OF_TURN = frozenset(
         *("<|return|>", "<|end_of_turn|>", "<end_of_turn>", "<EOT>", "</s>"),
     )
 )
+# Files of a tokenizer, by Hugging Face's names.
+TOKENIZER, CONFIG = "tokenizer.json", "tokenizer_config.json"
+GENERATION, TEMPLATE = "generation_config.json", "chat_template.jinja"
 # A stream decodes at least this many tokens again before it forgets them.
 STREAM_CONTEXT = 8
 # A character has at most 4 bytes, so this many tokens without a whole one are not the start of one.
@@ -55,8 +59,37 @@ class Tokenizer:
         """
         path = Path(path)
         if path.is_dir():
-            path = path / "tokenizer.json"
-        return _from_gguf(path) if is_gguf(path) else _from_json(path)
+            path = path / TOKENIZER
+        if is_gguf(path):
+            return _from_gguf(path)
+
+        def read(name: str) -> bytes | None:
+            file = path if name == TOKENIZER else path.with_name(name)
+            return file.read_bytes() if file.exists() else None
+
+        return _from_files(read, str(path))
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes | memoryview]) -> Tokenizer:
+        """The tokenizer that ``files`` made. Raises InvalidInputError when it is not readable."""
+        return _from_files(lambda name: bytes(files[name]) if name in files else None, "the tokenizer in the program")
+
+    def files(self) -> dict[str, bytes]:
+        """All of it as files by name, as Hugging Face names and writes them: what a program carries along."""
+        its = self.settings
+        backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
+        if its.add_bos and its.bos_id is not None and backend.post_processor is None:
+            bos = backend.id_to_token(its.bos_id)
+            backend.post_processor = processors.TemplateProcessing(
+                single=[bos, "$A"], pair=[bos, "$A", "$B"], special_tokens=[(bos, its.bos_id)]
+            )
+        config = {"bos_token": its.bos_token, "eos_token": its.eos_token, "chat_template": its.chat_template}
+        generation = {"bos_token_id": its.bos_id, "eos_token_id": sorted(its.eos_ids)}
+        return {
+            TOKENIZER: backend.to_str().encode(),
+            CONFIG: json.dumps({key: value for key, value in config.items() if value}).encode(),
+            GENERATION: json.dumps(generation).encode(),
+        }
 
     @property
     def vocab_size(self) -> int:
@@ -153,28 +186,29 @@ def _from_gguf(path: Path) -> Tokenizer:
     return Tokenizer(backend, settings)
 
 
-def _from_json(path: Path) -> Tokenizer:
+def _from_files(read: Callable[[str], bytes | None], where: str) -> Tokenizer:
+    """A tokenizer of Hugging Face's files; ``read`` gives one by name, or None when there is none."""
     try:
-        backend = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise
+        backend = tokenizers.Tokenizer.from_str((read(TOKENIZER) or b"").decode())
     except Exception as error:  # the tokenizers library raises bare Exception
         raise InvalidInputError(
-            f"{path} is neither a GGUF file nor a readable tokenizer.json ({error}); give the model's"
+            f"{where} is neither a GGUF file nor a readable {TOKENIZER} ({error}); give the model's"
         ) from error
-    config = _read_config(path.with_name("tokenizer_config.json"))
+    config, generation = _read_json(read, CONFIG), _read_json(read, GENERATION)
     bos_token, eos_token = _token_text(config.get("bos_token")), _token_text(config.get("eos_token"))
     # Whether a text starts with BOS is said by the post-processor alone: ask it.
     before = backend.encode("", add_special_tokens=True).ids[:1]
     bos_id = backend.token_to_id(bos_token) if bos_token else next(iter(before), None)
     eos_id = backend.token_to_id(eos_token) if eos_token else None
+    stated = generation.get("eos_token_id", [])
+    ends = (eos_id, *(stated if isinstance(stated, list) else [stated]))
     settings = TokenizerSettings(
         bos_id=bos_id,
-        eos_ids=_end_of_turn(backend) | frozenset(() if eos_id is None else (eos_id,)),
+        eos_ids=_end_of_turn(backend) | frozenset(end for end in ends if isinstance(end, int)),
         add_bos=bos_id is not None and before == [bos_id],
         bos_token=bos_token,
         eos_token=eos_token,
-        chat_template=_chat_template(path.with_name("chat_template.jinja"), config.get("chat_template")),
+        chat_template=_chat_template(read(TEMPLATE), config.get("chat_template")),
     )
     return Tokenizer(backend, settings)
 
@@ -184,16 +218,17 @@ def _end_of_turn(backend: tokenizers.Tokenizer) -> frozenset[int]:
     return frozenset(i for i, token in added.items() if token.special and token.content in END_OF_TURN)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.exists():
+def _read_json(read: Callable[[str], bytes | None], name: str) -> dict[str, Any]:
+    content = read(name)
+    if content is None:
         return {}
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        parsed = json.loads(content)
     except ValueError as error:
-        raise InvalidInputError(f"{path} is not readable JSON ({error}); repair or remove it") from error
-    if not isinstance(config, dict):
-        raise InvalidInputError(f"{path} does not hold a JSON object; repair or remove it")
-    return config
+        raise InvalidInputError(f"{name} is not readable JSON ({error}); repair or remove it") from error
+    if not isinstance(parsed, dict):
+        raise InvalidInputError(f"{name} does not hold a JSON object; repair or remove it")
+    return parsed
 
 
 def _token_text(token: Any) -> str:
@@ -202,10 +237,10 @@ def _token_text(token: Any) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _chat_template(file: Path, in_config: Any) -> str | None:
+def _chat_template(file: bytes | None, in_config: Any) -> str | None:
     """The template beside the tokenizer, else the config's: one string, or a list of named ones."""
-    if file.exists():
-        return file.read_text(encoding="utf-8")
+    if file is not None:
+        return file.decode()
     if isinstance(in_config, list):
         in_config = {entry.get("name"): entry.get("template") for entry in in_config}.get("default")
     return in_config if isinstance(in_config, str) else None

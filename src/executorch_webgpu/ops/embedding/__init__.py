@@ -1,4 +1,4 @@
-"""Embedding: the rows of a table, plain or 4-bit, that integer indices (token ids) name."""
+"""Embedding: the rows of a table, plain or quantized, that integer indices (token ids) name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InvalidInputError
+from ..linear_quantized.formats import Q4GAW, Q8GSW, WeightFormat, dequantize, grouped_matrix
 from ..plan import Planner
 from ..registry import op
 from ..shapes import ceil_div
@@ -109,4 +110,74 @@ def embedding_q4gsw(
         {"n": n, "row": half_width, "half_group": group_size // 2, "last": rows - 1},
         overrides={"wg_size": WORKGROUP},
         template={"low_first": is_linear_weight},
+    )
+
+
+def embedding_q8gsw_reference(weights: np.ndarray, scales: np.ndarray, group_size: int, indices: np.ndarray) -> Any:
+    return dequantize(Q8GSW, weights, scales, group_size)[indices]
+
+
+@op("et_webgpu.embedding_q8gsw.default", reference=embedding_q8gsw_reference)
+def embedding_q8gsw(g: Planner, weights: Tensor, scales: Tensor, group_size: int, indices: Tensor, out: Tensor) -> None:
+    """Rows of an 8-bit table, of the constants that ``linear_q8gsw`` takes, so that a tied head can share them.
+
+    ``weights`` [V, B] int8 and ``scales`` [ceil(D / group_size), S] float16 give ``out`` [..., D] float32: D is what
+    ``out`` is planned for.
+    """
+    _gather_quantized(g, "embedding_q8gsw", Q8GSW, weights, scales, group_size, indices, out)
+
+
+def embedding_q4gaw_reference(
+    weights: np.ndarray, scales_and_mins: np.ndarray, group_size: int, indices: np.ndarray
+) -> Any:
+    return dequantize(Q4GAW, weights, scales_and_mins, group_size)[indices]
+
+
+@op("et_webgpu.embedding_q4gaw.default", reference=embedding_q4gaw_reference)
+def embedding_q4gaw(
+    g: Planner, weights: Tensor, scales_and_mins: Tensor, group_size: int, indices: Tensor, out: Tensor
+) -> None:
+    """Rows of a 4-bit table with minima, of the constants that ``linear_q4gaw`` takes.
+
+    ``weights`` [V, B] uint8 and ``scales_and_mins`` [ceil(D / group_size), S, 2] float16 give ``out`` [..., D]
+    float32: D is what ``out`` is planned for.
+    """
+    _gather_quantized(g, "embedding_q4gaw", Q4GAW, weights, scales_and_mins, group_size, indices, out)
+
+
+def _gather_quantized(
+    g: Planner,
+    name: str,
+    form: WeightFormat,
+    weights: Tensor,
+    scales: Tensor,
+    group_size: int,
+    indices: Tensor,
+    out: Tensor,
+) -> None:
+    g.check(
+        out.rank == indices.rank + 1 and out.dtype == "float32",
+        f"{name}: {out} must be float32 with one dimension more than {indices}",
+    )
+    width = out.max_dims[-1]
+    matrix = grouped_matrix(g, name, form, weights, scales, group_size, width)
+    _check_indices(g, indices, matrix.rows)
+    g.resize(out, (*indices.dims, width))
+    row_quads = ceil_div(width, 4)
+    n = math.prod(indices.dims) * row_quads
+    g.dispatch(
+        "embedding/gather_rows_quantized",
+        g.grid_1d(n, WORKGROUP),
+        {"table": weights, "scales": scales, "indices": indices, "out": out},
+        {
+            "n": n,
+            "row_quads": row_quads,
+            "width": width,
+            "group_size": matrix.group_size,
+            "row_words": matrix.row_bytes // 4,
+            "scale_quads": matrix.scale_quads,
+            "last": matrix.rows - 1,
+        },
+        overrides={"wg_size": WORKGROUP},
+        template={**form.template, "quads": width % 4 == 0},
     )

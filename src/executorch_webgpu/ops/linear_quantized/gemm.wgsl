@@ -1,5 +1,5 @@
 // One workgroup computes a tile of 64 rows x 64 columns, one invocation 4 x 4 of it, over steps of 32 along k.
-{% include "linear_q4/call.wgsl" %}
+{% include "linear_quantized/call.wgsl" %}
 
 var<workgroup> x_tile: array<vec4<f32>, 512>;  // [64 rows, 32 k]
 var<workgroup> w_tile: array<vec4<f32>, 512>;  // [32 k, 64 columns], dequantized
@@ -21,7 +21,7 @@ fn main(
   let x_row = min(tile_row + lane / 8u, params.m - 1u);
   let x_row_2 = min(tile_row + lane / 8u + 32u, params.m - 1u);
   let columns = min(vec4<u32>(tile_column + local.x * 4u) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(params.n - 1u));
-  let starts = columns * params.row_words;
+  let starts = columns * params.row_stride;
   let scale_quad = columns[0] / 4u;
 
   var sum0 = vec4<f32>();
@@ -31,18 +31,19 @@ fn main(
   for (var first = 0u; first < params.k; first += 32u) {
     x_tile[lane] = load_x(x_row, first + lane % 8u * 4u);
     x_tile[lane + 256u] = load_x(x_row_2, first + lane % 8u * 4u);
-    // Two rows of w_tile, four columns: one byte of the same word in each of four rows of weights.
+    // Two rows of w_tile, four columns: two weights of the same word in each of four rows of weights.
     let k = first + local.y * 2u;
     var low = vec4<f32>();
     var high = vec4<f32>();
     if (k < params.k) {
-      let word = k / 8u;
-      let packed = vec4<u32>(
-        weights[starts[0] + word], weights[starts[1] + word], weights[starts[2] + word], weights[starts[3] + word]
-      ) >> vec4<u32>(k % 8u * 4u);
-      let scale = scales[k / params.group_size * params.scale_quads + scale_quad];
-      low = (vec4<f32>(packed & vec4<u32>(15u)) - 8.0) * scale;
-      high = (vec4<f32>((packed >> vec4<u32>(4u)) & vec4<u32>(15u)) - 8.0) * scale;
+      let word = k / {{ per_word }}u;
+      let words = vec4<u32>(
+        load_weights(starts[0], word), load_weights(starts[1], word),
+        load_weights(starts[2], word), load_weights(starts[3], word),
+      );
+      let packed_scales = scales[k / params.group_size * params.scale_quads + scale_quad];
+      low = four_scales(packed_scales) * codes_at(words, k){{ " + four_mins(packed_scales)" if mins }};
+      high = four_scales(packed_scales) * codes_at(words, k + 1u){{ " + four_mins(packed_scales)" if mins }};
     }
     w_tile[local.y * 32u + local.x] = low;
     w_tile[local.y * 32u + 16u + local.x] = high;

@@ -1,6 +1,7 @@
 // One invocation computes {{ rows }} row(s) x {{ columns }} neighbouring columns, alone: what a CPU driver runs best.
 // There, a load costs as much as a dozen multiplications, so a loaded x serves all columns and a weight all rows.
-{% include "linear_q4/call.wgsl" %}
+{% include "linear_quantized/call.wgsl" %}
+{% from "linear_quantized/block.wgsl" import block_codes, load_block with context %}
 
 override wg_size: u32 = 8;
 
@@ -23,34 +24,39 @@ fn main(
   var sum{{ r }}_{{ c }} = 0.0;
   {% endfor %}
   {% endfor %}
-  let stride = params.row_words / {{ words }}u;
   {% for c in range(columns) %}
-  let start{{ c }} = min(column + {{ c }}u, params.n - 1u) * stride;
+  let start{{ c }} = min(column + {{ c }}u, params.n - 1u) * params.row_stride;
   {% endfor %}
 
-  let blocks = (params.k + {{ 8 * words - 1 }}u) / {{ 8 * words }}u;
+  let blocks = (params.k + {{ step - 1 }}u) / {{ step }}u;
   for (var block = 0u; block < blocks; block++) {
-    let k = block * {{ 8 * words }}u;
+    let k = block * {{ step }}u;
     {% for r in range(rows) %}
-    {% for h in range(2 * words) %}
-    let x{{ r }}_{{ h }} = load_x(row{{ r }}, k + {{ 4 * h }}u);
+    {% for q in range(step // 4) %}
+    let x{{ r }}_{{ q }} = load_x(row{{ r }}, k + {{ 4 * q }}u);
     {% endfor %}
+    {% if mins %}
+    let total{{ r }} = dot(x{{ r }}_0{% for q in range(1, step // 4) %} + x{{ r }}_{{ q }}{% endfor %}, vec4<f32>(1.0));
+    {% endif %}
     {% endfor %}
     let scale_row = k / params.group_size * params.scale_quads;
     {% for c in range(columns) %}
     {% if c % 4 == 0 %}
-    let scale{{ c // 4 }} = scales[scale_row + min(column / 4u + {{ c // 4 }}u, params.scale_quads - 1u)];
+    let packed_scales{{ c // 4 }} = scales[scale_row + min(column / 4u + {{ c // 4 }}u, params.scale_quads - 1u)];
+    let scale{{ c // 4 }} = four_scales(packed_scales{{ c // 4 }});
+    {% if mins %}
+    let min{{ c // 4 }} = four_mins(packed_scales{{ c // 4 }});
+    {% endif %}
     {% endif %}
     {
-      let packed = weights[start{{ c }} + block];
-      {% for w in range(words) %}
-      let low{{ w }} = low_half(packed{{ "[%d]" % w if words > 1 }});
-      let high{{ w }} = high_half(packed{{ "[%d]" % w if words > 1 }});
+      {{ load_block("packed", "start%d" % c) | indent(6) }}
+      {% for q in range(step // 4) %}
+      let codes{{ q }} = {{ block_codes("packed", q) }};
       {% endfor %}
       {% for r in range(rows) %}
       sum{{ r }}_{{ c }} += scale{{ c // 4 }}[{{ c % 4 }}] * (
-        {%- for w in range(words) %}dot(low{{ w }}, x{{ r }}_{{ 2 * w }}) + dot(high{{ w }}, x{{ r }}_{{ 2 * w + 1 }})
-        {{- " + " if not loop.last }}{% endfor %});
+        {%- for q in range(step // 4) %}dot(codes{{ q }}, x{{ r }}_{{ q }}){{ " + " if not loop.last }}{% endfor %})
+        {{- " + min%d[%d] * total%d" % (c // 4, c % 4, r) if mins }};
       {% endfor %}
     }
     {% endfor %}

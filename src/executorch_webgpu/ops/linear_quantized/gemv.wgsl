@@ -1,5 +1,6 @@
 // One workgroup computes four neighbouring columns of one row. Its lanes read each column's weights side by side.
-{% include "linear_q4/call.wgsl" %}
+{% include "linear_quantized/call.wgsl" %}
+{% from "linear_quantized/block.wgsl" import block_codes, load_block with context %}
 
 override wg_size: u32 = 64;  // a power of two
 
@@ -17,29 +18,33 @@ fn main(
     return;
   }
   let column = tile % params.column_tiles * 4u;
-  let stride = params.row_words / {{ words }}u;
   // Columns past the edge repeat the last one and are not stored.
-  let start = min(vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(params.n - 1u)) * stride;
+  let start = min(vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(params.n - 1u)) * params.row_stride;
 
   var sum = vec4<f32>();
-  let blocks = (params.k + {{ 8 * words - 1 }}u) / {{ 8 * words }}u;
+  let blocks = (params.k + {{ step - 1 }}u) / {{ step }}u;
   for (var block = lane; block < blocks; block += wg_size) {
-    let k = block * {{ 8 * words }}u;
+    let k = block * {{ step }}u;
     {% for c in range(4) %}
-    let packed{{ c }} = weights[start[{{ c }}] + block];
+    {{ load_block("packed%d" % c, "start[%d]" % c) | indent(4) }}
     {% endfor %}
     var dots = vec4<f32>();
-    {% for w in range(words) %}
+    {% if mins %}
+    var total = vec4<f32>();
+    {% endif %}
+    {% for q in range(step // 4) %}
     {
-      let low = load_x(row, k + {{ 8 * w }}u);
-      let high = load_x(row, k + {{ 8 * w + 4 }}u);
+      let xs = load_x(row, k + {{ 4 * q }}u);
       {% for c in range(4) %}
-      {% set word = "packed%d" % c ~ ("[%d]" % w if words > 1 else "") %}
-      dots[{{ c }}] += dot(low_half({{ word }}), low) + dot(high_half({{ word }}), high);
+      dots[{{ c }}] += dot({{ block_codes("packed%d" % c, q) }}, xs);
       {% endfor %}
+      {% if mins %}
+      total += xs;
+      {% endif %}
     }
     {% endfor %}
-    sum += scales[k / params.group_size * params.scale_quads + column / 4u] * dots;
+    let packed_scales = scales[k / params.group_size * params.scale_quads + column / 4u];
+    sum += four_scales(packed_scales) * dots{{ " + four_mins(packed_scales) * dot(total, vec4<f32>(1.0))" if mins }};
   }
 
   partial[lane] = sum;

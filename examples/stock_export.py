@@ -7,23 +7,22 @@ and a folder gets its final name only when it is complete.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
+
+from executorch_webgpu.models.cache import cache_folder, exclusive
 
 Params = Mapping[str, Any]
 
@@ -70,14 +69,6 @@ class ExportOptions:
         ]
 
 
-def cache_folder() -> Path:
-    """$ET_WEBGPU_CACHE, else executorch-webgpu in $XDG_CACHE_HOME or ~/.cache."""
-    if chosen := os.environ.get("ET_WEBGPU_CACHE"):
-        return Path(chosen).expanduser().resolve()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "executorch-webgpu"
-
-
 def cache_entry(name: str, options: ExportOptions, source: str) -> Path:
     """The folder of this program in the cache, whether it exists or not.
 
@@ -105,7 +96,7 @@ def export_program(
     ``on_phase`` is called with a few words whenever the work enters a new phase, and four times a second.
     Raises ExportError, and leaves the log of the failed run in ``<entry>.partial/export.log``.
     """
-    with exclusive(entry, lambda: on_phase("waiting for another export")):
+    with exclusive(entry):
         if entry.exists():
             return
         partial = entry.with_name(entry.name + ".partial")
@@ -143,20 +134,6 @@ def _run_exporter(arguments: list[str], folder: Path, on_phase: Callable[[str], 
 def _phase(log: str) -> str:
     reached = [phase for pattern, phase in PHASES if re.search(pattern, log)]
     return reached[-1] if reached else "starting the exporter"
-
-
-@contextlib.contextmanager
-def exclusive(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Lets one process at a time make ``path``; calls ``on_wait`` when another one is at it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.with_name(path.name + ".lock")
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            on_wait()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def exit_on_terminate() -> None:

@@ -1,0 +1,194 @@
+"""The memory that a graph writes and keeps from step to step, such as its KV caches. One graph may have many states."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import DeviceError
+from ..gpu.buffers import Buffer, Readback, create, upload
+from ..gpu.device import Device
+from ..gpu.kernel import Range
+from ..ops.values import IntLike, SymInt, Tensor
+from .build import Graph
+from .memory import Kind, MemoryPlan
+
+# By the name that an operator gives to a KV cache: the name of the argument whose rows it writes there.
+_ROWS_OF = {"k_cache": "k", "v_cache": "v", "cache": "value"}
+_POSITION = ("input_pos", "start_pos")
+
+
+@dataclass(frozen=True)
+class Command:
+    """One recorded dispatch."""
+
+    pipeline: Any
+    bind_group: Any
+    grid: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class CacheWrite:
+    """A call that writes ``rows`` [1, S, …] into ``cache`` [1, C, …] from row ``position``."""
+
+    call: int
+    cache: Tensor
+    rows: Tensor
+    position: IntLike
+
+    @property
+    def end(self) -> int:
+        """The row after the last one that the current step writes."""
+        start = self.position.value if isinstance(self.position, SymInt) else self.position
+        return start + self.rows.dims[1]
+
+
+@dataclass(frozen=True)
+class Mutable:
+    """One buffer of a state: the root tensor, and its first contents (None: zeros).
+
+    ``row_bytes``: of a KV cache [1, C, …], which is written by rows only; None for any other memory.
+    """
+
+    tensor: Tensor
+    label: str
+    initial: np.ndarray | None
+    row_bytes: int | None
+
+    def dims(self, rows: int) -> tuple[int, ...]:
+        """Of the part that ``rows`` tokens fill: of a KV cache its first rows, of other memory everything."""
+        dims = self.tensor.max_dims
+        return dims if self.row_bytes is None else (1, min(rows, dims[1]), *dims[2:])
+
+
+def cache_writes(graph: Graph) -> tuple[CacheWrite, ...]:
+    """Every write to a KV cache, found by how operators name their arguments."""
+    found = []
+    for call in graph.calls:
+        arguments = dict(zip(call.op.parameters, call.args, strict=True))
+        position = next((arguments[name] for name in _POSITION if name in arguments), None)
+        for cache, rows in _ROWS_OF.items():
+            if cache in call.op.mutates and rows in arguments and position is not None:
+                found.append(CacheWrite(call.index, arguments[cache], arguments[rows], position))
+    return tuple(found)
+
+
+def mutable_storages(graph: Graph, memory: MemoryPlan, writes: Sequence[CacheWrite]) -> dict[int, Mutable]:
+    """What each state of the graph needs, by storage index."""
+    by_rows = {(w.call, w.cache.id) for w in writes}
+    mutations = [
+        (memory.storage_of[tensor.id], (call.index, tensor.id), tensor.max_dims)
+        for call in graph.calls
+        for tensor in call.mutated
+    ]
+    found = {}
+    for index, storage in enumerate(memory.storages):
+        if storage.kind is not Kind.MUTABLE:
+            continue
+        root = storage.constant
+        assert root is not None
+        initial = graph.constants[root.id].array(root)
+        of_this = [(mutation, dims) for target, mutation, dims in mutations if target == index]
+        is_cache = all(mutation in by_rows and dims == root.max_dims for mutation, dims in of_this)
+        row_bytes = root.max_nbytes // max(1, root.max_dims[1]) if is_cache else 0
+        found[index] = Mutable(
+            root,
+            storage.label,
+            initial if initial.any() else None,
+            row_bytes if row_bytes and row_bytes % 4 == 0 else None,  # buffers are cleared and written by words
+        )
+    return found
+
+
+class GraphState:
+    """One set of a graph's mutable buffers, and the commands whose bind groups name them.
+
+    ``stale`` are the calls whose commands are older than their plans, or than the buffers that these share with other
+    states; the executor records them before this state's next step.
+    """
+
+    def __init__(self, device: Device, mutable: Mapping[int, Mutable], calls: int) -> None:
+        self.buffers: dict[int, Buffer] = {}  # by storage index
+        self.commands: list[list[Command]] = [[] for _ in range(calls)]  # what a step replays, by call
+        self.stale = set(range(calls))
+        # Bind groups by what they bind, with the buffers, which must live as long as a group names them.
+        self.groups: dict[tuple[Any, ...], tuple[Any, list[Range]]] = {}
+        self.closed = False
+        self._device = device
+        self._mutable = mutable
+        try:
+            for index, memory in mutable.items():
+                self.buffers[index] = create(device, memory.tensor.max_nbytes, memory.label)
+                if memory.initial is not None:
+                    upload(device, self.buffers[index], memory.initial)
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self, rows: int) -> dict[int, np.ndarray]:
+        """The contents by root tensor id, in the device's element types; of KV caches the first ``rows`` rows."""
+        return {memory.tensor.id: self.read_buffer(index, rows) for index, memory in self._mutable.items()}
+
+    def read_buffer(self, index: int, rows: int) -> np.ndarray:
+        """The contents of one storage."""
+        memory = self._mutable[index]
+        dims = memory.dims(rows)
+        readback = Readback(self._device, memory.label)
+        try:
+            encoder = self._device.encoder()
+            readback.copy(encoder, [(self.buffers[index], 0, math.prod(dims) * memory.tensor.element.itemsize)])
+            self._device.submit([encoder.finish()])
+            (raw,) = readback.read()
+        finally:
+            readback.close()
+        return raw.view(memory.tensor.element.numpy).reshape(dims)
+
+    def layout(self, rows: int) -> dict[int, tuple[tuple[int, ...], np.dtype]]:
+        """Dims and dtype of what ``read`` gives and ``write`` takes."""
+        return {m.tensor.id: (m.dims(rows), m.tensor.element.numpy) for m in self._mutable.values()}
+
+    def write(self, contents: Mapping[int, np.ndarray]) -> None:
+        """Take contents that ``read`` gave; other rows of KV caches get their first contents."""
+        self.reset()
+        for index, memory in self._mutable.items():
+            upload(self._device, self.buffers[index], contents[memory.tensor.id])
+
+    def reset(self) -> None:
+        """Put all memory back to its first contents."""
+        self._restore(dict.fromkeys(self._mutable, 0))
+
+    def clear_rows(self, first: int) -> None:
+        """Put the rows of all KV caches from ``first`` on back to their first contents."""
+        begins = {i: first * m.row_bytes for i, m in self._mutable.items() if m.row_bytes is not None}
+        self._restore({i: begin for i, begin in begins.items() if begin < self._mutable[i].tensor.max_nbytes})
+
+    def _restore(self, begins: Mapping[int, int]) -> None:
+        """Put buffers back to their first contents, each from a byte on."""
+        encoder = self._device.encoder()
+        for index, begin in begins.items():
+            if self._mutable[index].initial is None:
+                encoder.clear_buffer(self.buffers[index].raw, begin)
+        self._device.submit([encoder.finish()])
+        for index, begin in begins.items():
+            initial = self._mutable[index].initial
+            if initial is not None:
+                upload(self._device, self.buffers[index], initial.reshape(-1).view(np.uint8)[begin:], begin)
+
+    def close(self) -> None:
+        """Free the buffers. Closing twice is allowed."""
+        if self.closed:
+            return
+        self.closed = True
+        self.groups.clear()
+        self.commands.clear()
+        if not self._device.closed:
+            for buffer in self.buffers.values():
+                buffer.destroy()
+            with suppress(DeviceError):  # a lost device has nothing left to free
+                self._device.flush()  # engines give memory back after the next submission
+        self.buffers.clear()

