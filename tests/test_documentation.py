@@ -32,6 +32,11 @@ def test_run_program_example(tiny_llama: TinyLlama) -> None:
     assert np.isfinite(largest[0]).all()
 
 
+def test_attention_example() -> None:
+    differences = load_example("attention")["main"](prompt=20, steps=3)
+    assert differences["f32"] == 0 < differences["f16"] < 4e-3 < differences["int8"] < 6e-2
+
+
 def test_greedy_example(smollm2: SmolLM2) -> None:
     text = load_example("greedy")["main"](str(smollm2.program), str(smollm2.gguf), "The capital of France is", 4)
     assert text.startswith("The capital of France is Paris")

@@ -277,11 +277,11 @@ def test_inspect_says_why_a_method_cannot_be_planned() -> None:
     q = build.input((1, 4, 2, 4))
     caches = [build.constant(np.zeros((1, 8, 2, 4), np.float32)) for _ in "kv"]
     out = build.tensor((1, 4, 2, 4))
-    build.output(build.call("sdpa_with_kv_cache.default", q, q, q, *caches, 0, 1, None, 0.0, False, None, out))
+    build.output(build.call("sdpa_with_kv_cache.default", q, q, q, *caches, 0, 1, None, 0.5, True, None, out))
     with Runtime.get().load_program(write_delegated(build, ["float32", "float32"])) as program:
         (report,) = program.inspect().methods
         assert report.planned_bytes is None
-        assert "causal" in str(report.problem)
+        assert "dropout 0.5" in str(report.problem)
 
 
 def test_numbers_and_tensors_without_dimensions() -> None:

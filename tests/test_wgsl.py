@@ -1,6 +1,7 @@
 """All WGSL compiles on both engines, and what a plan for the smallest device uses fits the smallest device.
 
-The variants are those that planning the samples of all operators asks for, for three kinds of devices.
+The variants are those that planning the samples of all operators asks for, for four kinds of devices and, where there
+are KV caches, for all dtypes that these can have.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from executorch_webgpu.errors import KernelError, UnsupportedProgramError
 from executorch_webgpu.gpu.capabilities import Features, Limits
 from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.kernel import DEFAULT_ROOTS, render
 from executorch_webgpu.gpu.wgsl import KernelSource, strip_comments
-from executorch_webgpu.graph.build import build_graph
+from executorch_webgpu.graph.build import Constant, Graph, build_graph
 from executorch_webgpu.graph.execute import plan_graph
+from executorch_webgpu.graph.kv_cache import KV_CACHE_DTYPES, has_kv_cache, store_kv_caches
 from executorch_webgpu.graph.resize import LivePlans
 from executorch_webgpu.ops.plan import Planning, Prepared
 from executorch_webgpu.ops.values import Tensor
@@ -36,7 +39,9 @@ DEVICES = {
     "floor": (Features.none(), Limits.floor()),
     "rich": (RICH, LARGE),
     "cpu": (replace(Features.none(), cpu=True), Limits.floor()),
+    "matrix": (replace(RICH, subgroup_matrix=True, subgroup_matrix_shapes=(("f16", "f32", 16, 16, 16),)), LARGE),
 }
+ENGINES = {device: ("dawn",) if device == "matrix" else ("wgpu", "dawn") for device in DEVICES}
 
 
 def kernel_name(path: Path) -> str:
@@ -50,12 +55,32 @@ def included() -> set[str]:
     return literal | {v for v in values if isinstance(v, str)}
 
 
+def loaded(sample: Sample, features: Features, limits: Limits) -> Iterator[LivePlans]:
+    """The sample's plans, one for each dtype of its KV caches, as load makes them."""
+    for dtype in KV_CACHE_DTYPES.values():
+        graph = build_graph(sample.graph())
+        if dtype != "float32":
+            if not has_kv_cache(graph):
+                return
+            graph = store_kv_caches(emptied(graph), dtype)
+        try:
+            yield plan_graph(graph, Planning(features, limits, **sample.options))
+        except (KernelError, UnsupportedProgramError):  # a forced route, or a head size, that takes float32 only
+            assert dtype != "float32"
+
+
+def emptied(graph: Graph) -> Graph:
+    """With constants of zeros, as KV caches begin."""
+    tensors = {t.id: t for call in graph.calls for t in call.inputs}
+    return replace(graph, constants={id: Constant.zeros(tensors[id]) for id in graph.constants})
+
+
 def planned(sample: Sample, features: Features, limits: Limits) -> Iterator[Prepared]:
     """What a load compiles, and what steps at maximum and at smaller dims dispatch."""
-    plans = plan_graph(build_graph(sample.graph()), Planning(features, limits, **sample.options))
-    yield from plans.prepared
-    yield from recorded(plans)
-    yield from stepped(sample, plans)
+    for plans in loaded(sample, features, limits):
+        yield from plans.prepared
+        yield from recorded(plans)
+        yield from stepped(sample, plans)
 
 
 def recorded(plans: LivePlans) -> Iterator[Prepared]:
@@ -95,8 +120,7 @@ def test_every_kernel_is_reached() -> None:
     assert sorted(kernels - reached) == [], "no sample of tests/ops/samples.py dispatches or prepares these"
 
 
-@pytest.mark.parametrize("engine", ["wgpu", "dawn"])
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("device", "engine"), [(device, engine) for device in DEVICES for engine in ENGINES[device]])
 def test_every_variant_compiles(device: str, engine: str) -> None:
     for kernel, template, overrides in variants(device):
         compile_check(engine, kernel, template, overrides)
@@ -105,10 +129,10 @@ def test_every_variant_compiles(device: str, engine: str) -> None:
 @pytest.mark.parametrize("device", DEVICES)
 def test_no_step_compiles_what_load_did_not(device: str) -> None:
     for sample in SAMPLES:
-        plans = plan_graph(build_graph(sample.graph()), Planning(*DEVICES[device], **sample.options))
-        loaded = [*plans.prepared, *recorded(plans)]
-        for variant in stepped(sample, plans):
-            assert variant in loaded, sample
+        for plans in loaded(sample, *DEVICES[device]):
+            compiled = [*plans.prepared, *recorded(plans)]
+            for variant in stepped(sample, plans):
+                assert variant in compiled, sample
 
 
 def floor_sources() -> Iterator[tuple[KernelSource, Prepared]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -12,14 +12,15 @@ from weakref import WeakSet
 
 import numpy as np
 
-from .errors import ClosedError, InvalidInputError, InvalidProgramError
+from .errors import ClosedError, InvalidInputError, InvalidProgramError, UnsupportedProgramError
 from .format import program_schema as schema
 from .format import values as plain
 from .format.pte import ProgramFile
 from .format.vkgraph import read_vkgraph
-from .graph.build import build_graph
+from .graph.build import Graph, build_graph
 from .graph.constants import ConstantPool
-from .graph.execute import GraphExecutor
+from .graph.execute import CallTime, GraphExecutor
+from .graph.kv_cache import KV_CACHE_DTYPES, has_kv_cache, store_kv_caches
 from .graph.state import GraphState
 from .interchange import checked_input, owned, to_caller, to_device_array, to_host
 from .liveness import lasting_places
@@ -38,6 +39,7 @@ class MethodOptions:
     profile: bool
     routes: Mapping[str, str]
     scratch_bytes: int
+    kv_cache_dtype: str
 
 
 @dataclass(frozen=True)
@@ -73,15 +75,14 @@ class Method:
         self._states: WeakSet[State] = WeakSet()
         self._closed = False
         try:
-            for delegate in plan.delegates:
-                graph = build_graph(read_vkgraph(file.delegate_data(delegate), file.named_data))
+            for graph in _graphs(file, plan, options.kv_cache_dtype):
                 pool = constants()  # opens the device, which a constant method does not need
                 planning = Planning(pool.device.features, pool.device.limits, options.routes, options.scratch_bytes)
                 self._executors.append(GraphExecutor(graph, pool, planning, profile=options.profile))
             self._check_calls()
             lasting = lasting_places(plan, [len(executor.graph.inputs) for executor in self._executors])
             self._memory = HostMemory(file, plan, lasting)
-            self._source = StateSource(plan.name, self._executors, self._memory, fingerprint)
+            self._source = StateSource(plan.name, self._executors, self._memory, options.kv_cache_dtype, fingerprint)
             self._state = self._own([executor.state for executor in self._executors])
         except BaseException:
             self.close()
@@ -150,23 +151,7 @@ class Method:
 
     def profile(self) -> list[ProfileRow]:
         """Work by operator and route since loading, longest first; empty unless loaded with ``profile=True``."""
-        totals: defaultdict[tuple[str, str | None], Counter[str]] = defaultdict(Counter)
-        for executor in self._executors:
-            for key, time in executor.times.items():
-                totals[key].update(calls=time.calls, dispatches=time.dispatches, ns=time.gpu_ns)
-        all_ns = sum(t["ns"] for t in totals.values())
-        rows = [
-            ProfileRow(
-                op,
-                route,
-                total["calls"],
-                total["dispatches"],
-                total["ns"] / 1e6 if all_ns else None,
-                total["ns"] / all_ns if all_ns else None,
-            )
-            for (op, route), total in totals.items()
-        ]
-        return sorted(rows, key=lambda r: (-(r.gpu_ms or 0), -r.dispatches))
+        return profile_rows(executor.times for executor in self._executors)
 
     def close(self) -> None:
         """Free the GPU memory, that of all states included. Closing twice is allowed."""
@@ -269,6 +254,38 @@ class Method:
                             f"delegate has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; if the model "
                             "writes its buffers, export it with the compile option alias_buffer_mutations=True"
                         )
+
+
+def profile_rows(times: Iterable[Mapping[tuple[str, str | None], CallTime]]) -> list[ProfileRow]:
+    """What the calls of several graphs took together, longest first."""
+    totals: defaultdict[tuple[str, str | None], Counter[str]] = defaultdict(Counter)
+    for key, time in (item for of_graph in times for item in of_graph.items()):
+        totals[key].update(calls=time.calls, dispatches=time.dispatches, ns=time.gpu_ns)
+    all_ns = sum(t["ns"] for t in totals.values())
+    rows = [
+        ProfileRow(
+            op,
+            route,
+            total["calls"],
+            total["dispatches"],
+            total["ns"] / 1e6 if all_ns else None,
+            total["ns"] / all_ns if all_ns else None,
+        )
+        for (op, route), total in totals.items()
+    ]
+    return sorted(rows, key=lambda r: (-(r.gpu_ms or 0), -r.dispatches))
+
+
+def _graphs(file: ProgramFile, plan: schema.ExecutionPlan, kv_cache_dtype: str) -> Iterator[Graph]:
+    """The graphs of a method's delegates, with KV caches of that dtype; "f32" leaves them as they are."""
+    graphs = [build_graph(read_vkgraph(file.delegate_data(delegate), file.named_data)) for delegate in plan.delegates]
+    if kv_cache_dtype == "f32":
+        return iter(graphs)
+    if not any(has_kv_cache(graph) for graph in graphs):
+        raise UnsupportedProgramError(
+            f"method {plan.name!r} has no KV cache that could be {kv_cache_dtype}: load it without kv_cache_dtype"
+        )
+    return (store_kv_caches(graph, KV_CACHE_DTYPES[kv_cache_dtype]) for graph in graphs)
 
 
 def _to_graph(value: Tensor | SymInt, given: HostValue, what: str) -> np.ndarray | int:

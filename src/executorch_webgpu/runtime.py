@@ -21,6 +21,7 @@ from .format.pte import ProgramFile, open_program, read_program
 from .gpu.device import Device, open_device
 from .graph.build import unsupported_message
 from .graph.constants import ConstantPool
+from .graph.kv_cache import check_dtype
 from .metadata import (
     DELEGATE_ID,
     MethodMetadata,
@@ -111,13 +112,18 @@ class Program:
         profile: bool = False,
         routes: Mapping[str, str] | None = None,
         scratch_bytes: int = SCRATCH_BYTES,
+        kv_cache_dtype: str = "f32",
     ) -> Method:
         """Plan and upload a method. Each call gives a method with plans and state of its own; see ``Method.new_state``.
 
         ``profile`` measures GPU time by operator; ``routes`` forces kernels by operator family, for tests and
-        benchmarks; ``scratch_bytes`` bounds the scratch memory of blocked operators.
-        Raises UnsupportedProgramError that lists every operator that cannot run, LimitError, NoAdapterError.
+        benchmarks; ``scratch_bytes`` bounds the scratch memory of blocked operators. ``kv_cache_dtype``: "f32" keeps
+        KV caches as the file states them; "f16" and "int8" (with a float32 scale for each row and head) store them in
+        a half and about a quarter of the memory of float32, whatever the file states.
+        Raises UnsupportedProgramError that lists every operator that cannot run, or says why the KV caches must stay
+        as they are, LimitError, NoAdapterError.
         """
+        check_dtype(kv_cache_dtype)
         file, plan = self._open_file, self._plan(name)
         if foreign := unsupported_delegates(plan):
             raise UnsupportedProgramError(
@@ -126,7 +132,7 @@ class Program:
             )
         if missing := missing_operators(file, plan):
             raise UnsupportedProgramError(unsupported_message(missing), missing)
-        options = MethodOptions(profile, dict(routes or {}), scratch_bytes)
+        options = MethodOptions(profile, dict(routes or {}), scratch_bytes, kv_cache_dtype)
         method = Method(file, plan, self._constant_pool, options, self._identify)
         self._methods.add(method)
         return method

@@ -1,8 +1,10 @@
 """States of a method: what it remembers from call to call, such as KV caches; kept apart, rewound, saved and loaded.
 
 A saved state is an uncompressed ``.npz`` file. It holds contents only, so that it does not matter on which engine and
-adapter it was made: ``about`` (a string of JSON: format, method, fingerprint of the program, tokens), the GPU's
-buffers as ``delegate0.tensor7`` (of KV caches the rows that were written), and memory of the host as ``host0``.
+adapter it was made: ``about`` (a string of JSON: format, method, fingerprint of the program, dtype of the KV caches,
+tokens), the GPU's
+buffers as ``delegate0.tensor7`` (of KV caches and their scales the rows that were written), and memory of the host as
+``host0``.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ class StateSource:
     method: str
     executors: Sequence[GraphExecutor]
     memory: HostMemory
+    kv_cache_dtype: str  # as ``Program.load_method`` was asked for it
     fingerprint: Callable[[], str]  # of the program
 
 
@@ -63,6 +66,7 @@ class _About:
     format: int
     method: str
     fingerprint: str
+    kv_cache_dtype: str
     progress: Progress
 
 
@@ -124,7 +128,8 @@ class State:
         """
         self._check_open()
         path = Path(path)
-        about = _About(FORMAT, self._source.method, self._source.fingerprint(), self._progress)
+        source = self._source
+        about = _About(FORMAT, source.method, source.fingerprint(), source.kv_cache_dtype, self._progress)
         rows = self._progress.extent
         arrays = {
             f"delegate{i}.tensor{id}": array
@@ -145,7 +150,7 @@ class State:
         """Take the contents of a file that ``save`` wrote, for the same method of the same program.
 
         Raises InvalidInputError, and changes nothing, when the file cannot be read, is damaged, or was saved for
-        another method or program.
+        another method, program or dtype of the KV caches.
         """
         self._check_open()
         arrays = _read(Path(path))
@@ -157,6 +162,11 @@ class State:
         if about.fingerprint != self._source.fingerprint():
             raise InvalidInputError(
                 f"{path} is a state of another program: load it with the one that it was saved with"
+            )
+        if about.kv_cache_dtype != self._source.kv_cache_dtype:
+            raise InvalidInputError(
+                f"{path} is a state with KV caches of {about.kv_cache_dtype}, not of {self._source.kv_cache_dtype}: "
+                f"load the method with kv_cache_dtype={about.kv_cache_dtype!r}"
             )
         self._check_contents(arrays, about.progress.extent, path)
         for i, graph in enumerate(self._graphs):
@@ -282,7 +292,8 @@ def _about(array: np.ndarray | None, path: str | Path) -> _About:
         progress = Progress(**fields["progress"])
         if not 0 <= progress.length <= progress.extent:
             raise _damaged(path)
-        return _About(FORMAT, fields["method"], fields["fingerprint"], progress)
+        dtype = fields.get("kv_cache_dtype", "f32")  # files of before there was a choice do not say
+        return _About(FORMAT, fields["method"], fields["fingerprint"], dtype, progress)
     except (json.JSONDecodeError, TypeError, KeyError) as error:
         raise _damaged(path) from error
 

@@ -34,6 +34,7 @@ REQUIRED = {
     "cos",
     "embedding",
     "eq",
+    "et_vk_sdpa",
     "exp",
     "expand_copy",
     "flip",

@@ -22,7 +22,7 @@ from tests.test_llama import PROMPTS, greedy
 # Two chapters of Herman Melville's Moby-Dick (1851), in the public domain. docs/converting.md has the whole text's
 # figures; here, the beginning has to do.
 TEXT = Path(__file__).parents[1] / "data" / "moby_dick.txt"
-COUNT = 320
+COUNT = 192
 
 
 @pytest.fixture(scope="module")

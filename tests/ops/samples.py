@@ -387,7 +387,7 @@ def rope() -> Iterator[Sample]:
 def attention() -> Iterator[Sample]:
     ops = ("llama.sdpa_with_kv_cache.default", "sdpa_with_kv_cache.default")
     for op, (heads, kv_heads, head_dim), position in itertools.product(
-        ops, ((6, 2, 8), (1, 1, 4)), (Position(full=5, live=16), 2)
+        ops, ((6, 2, 8), (1, 1, 4), (4, 2, 16)), (Position(full=5, live=16), 2)
     ):
         query, key = _tokens(heads, head_dim), _tokens(kv_heads, head_dim)
         caches = [Mutable(_const(1, 23, kv_heads, head_dim).array) for _ in "kv"]
@@ -396,10 +396,23 @@ def attention() -> Iterator[Sample]:
         yield Sample(op, args, Out(query.max_dims), {"routes": {"sdpa_with_kv_cache": "materialized"}})
         # The scores of three tokens at a time.
         yield Sample(op, args, Out(query.max_dims), {"scratch_bytes": 4 * heads * 24 * 3})
+        mask = Input((11, 23), live=(1, 23))
+        for causal in (True, False):
+            masked = [query, key, key, *caches, position, 1, mask, 0.0, causal, None]
+            yield Sample(op, masked, Out(query.max_dims), {"routes": {"sdpa_with_kv_cache": "flash"}})
     for op, head_dim in itertools.product(("llama.update_cache.default", "update_cache.default"), (8, 3)):
         cache = Mutable(_const(1, 23, 1, head_dim).array)
         args = [_tokens(1, head_dim), cache, Position(full=5, live=22)]
         yield Sample(op, args, Out((1,)))
+
+
+def dense_attention() -> Iterator[Sample]:
+    for head_dim in (8, 80):
+        query = Input((2, 3, 9, head_dim), live=(2, 3, 4, head_dim))
+        key = Input((2, 3, 7, head_dim), live=(2, 3, 5, head_dim))
+        mask = Input((2, 1, 9, 7), live=(2, 1, 4, 5))
+        for given in (mask, None):
+            yield Sample("et_vk.sdpa.default", [query, key, key, given, None], Out(query.max_dims))
 
 
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
@@ -416,5 +429,6 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     fills,
     rope,
     attention,
+    dense_attention,
 )
 SAMPLES = [sample for family in FAMILIES for sample in family()]

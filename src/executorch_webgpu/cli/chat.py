@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InvalidInputError
-from .options import FILE, device_options, sampling_options
+from .options import FILE, cache_option, device_options, sampling_options
 from .source import chosen_options, conversion_options, open_language_model
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ KEYS = (
 @click.option("--stats", is_flag=True, help="Show token rates after each answer")
 @sampling_options(max_new_tokens=1024, temperature=0.7, top_p=0.9)
 @conversion_options
+@cache_option
 @device_options
 def command(
     source: str,
@@ -50,6 +51,7 @@ def command(
     stats: bool,
     weights: str | None,
     max_context_len: int | None,
+    kv_cache_dtype: str,
     engine: str | None,
     adapter: int | str | None,
     **sampling: Any,
@@ -66,7 +68,9 @@ def command(
 
     params = SamplingParams(**sampling)
     options = chosen_options(weights, max_context_len)
-    with open_language_model(source, tokenizer_file, options=options, engine=engine, adapter=adapter) as opened:
+    with open_language_model(
+        source, tokenizer_file, options=options, engine=engine, adapter=adapter, kv_cache_dtype=kv_cache_dtype
+    ) as opened:
         chat = Chat(Conversation(*opened, params, system), _write, _note, stats)
         if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(errors="surrogateescape")  # which the tokenizer refuses, one message at a time

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InvalidInputError
-from .options import FILE, device_options, profile_option, sampling_options
+from .options import FILE, cache_option, device_options, profile_option, sampling_options
 from .source import chosen_options, conversion_options, open_language_model
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ FINISHED = {
 @click.option("--system", metavar="TEXT", help="System message, with --chat")
 @sampling_options()
 @conversion_options
+@cache_option
 @device_options
 @profile_option
 def command(
@@ -43,6 +44,7 @@ def command(
     system: str | None,
     weights: str | None,
     max_context_len: int | None,
+    kv_cache_dtype: str,
     engine: str | None,
     adapter: int | str | None,
     profile: bool,
@@ -67,7 +69,13 @@ def command(
     text = _read_stdin() if text == "-" else text
     options = chosen_options(weights, max_context_len)
     with open_language_model(
-        source, tokenizer_file, options=options, engine=engine, adapter=adapter, profile=profile
+        source,
+        tokenizer_file,
+        options=options,
+        engine=engine,
+        adapter=adapter,
+        profile=profile,
+        kv_cache_dtype=kv_cache_dtype,
     ) as (model, tokenizer):
         tokens = encode_prompt(tokenizer, text, chat=chat, system=system)
         for piece in generate(model, tokenizer, tokens, params):

@@ -35,6 +35,19 @@ def profile_option(command: Command) -> Command:
     return click.option("--profile", is_flag=True, help="Print the time that each kind of op takes.")(command)
 
 
+def cache_option(command: Command) -> Command:
+    """Add ``--kv-cache``."""
+    option = click.option(
+        "--kv-cache",
+        "kv_cache_dtype",
+        type=click.Choice(["f32", "f16", "int8"]),
+        default="f32",
+        show_default=True,
+        help="Store the KV cache as float16 or int8, in a half or a quarter of the memory.",
+    )
+    return option(command)
+
+
 def sampling_options(
     *, max_new_tokens: int = 256, temperature: float = 0.0, top_p: float = 1.0
 ) -> Callable[[Command], Command]:

@@ -87,6 +87,7 @@ def open_language_model(
     engine: str | None = None,
     adapter: int | str | None = None,
     profile: bool = False,
+    kv_cache_dtype: str = "f32",
 ) -> Iterator[tuple[LanguageModel, Tokenizer]]:
     """The loaded model and its tokenizer, of the program itself unless ``tokenizer_file`` is given."""
     from ..llm.model import LanguageModel
@@ -100,5 +101,5 @@ def open_language_model(
             if TOKENIZER not in program.named_data:
                 raise InvalidInputError(f"{source} has no tokenizer inside: name one with --tokenizer")
             tokenizer = Tokenizer.from_files(program.named_data)
-        with LanguageModel(program, profile=profile) as model:
+        with LanguageModel(program, profile=profile, kv_cache_dtype=kv_cache_dtype) as model:
             yield model, tokenizer

@@ -82,16 +82,28 @@ class Constant:
     """Initial data of a tensor. Equal keys mean equal bytes: one upload serves all of them."""
 
     key: ConstantKey
-    data: memoryview  # straight from the file
+    data: memoryview  # straight from the file; empty: zeros
     dtype: np.dtype  # as in the file; 64-bit and bool elements change on the way to the device
 
     def array(self, tensor: Tensor) -> np.ndarray:
         """The tensor's elements as they lie in a GPU buffer; a view of the file where that is the same."""
+        if not self.data:
+            return np.zeros(tensor.max_dims, tensor.element.numpy)
         count = math.prod(tensor.max_dims)
         flat = np.frombuffer(self.data, self.dtype, count)
         if self.dtype == np.int64 and count and not -(2**31) <= flat.min() <= flat.max() < 2**31:
             raise UnsupportedProgramError(f"constant {tensor} holds integers that 32 bits cannot hold")
         return flat.astype(tensor.element.numpy, copy=False).reshape(tensor.max_dims)
+
+    def unless_zeros(self, tensor: Tensor) -> np.ndarray | None:
+        """``array``, or None when all elements are 0."""
+        array = self.array(tensor) if self.data else None
+        return array if array is not None and array.any() else None
+
+    @classmethod
+    def zeros(cls, tensor: Tensor) -> Constant:
+        """Zeros for a tensor that no file has."""
+        return cls((0, tensor.max_dims, vk.DataType[tensor.dtype.upper()]), memoryview(b""), tensor.element.numpy)
 
 
 def build_graph(source: vk.VkGraph) -> Graph:

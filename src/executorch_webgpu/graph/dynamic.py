@@ -19,6 +19,7 @@ from .build import Graph
 from .execute import plan_graph
 from .resize import LivePlans
 
+HOST_ELEMENTS = 1 << 24  # of an integer input that is tried with zeros; a larger one is no list of tokens
 Dim = tuple[int, int]  # (position of the input, dimension)
 
 
@@ -29,7 +30,7 @@ def dynamic_dims(graph: Graph, bounded: Sequence[int]) -> dict[int, tuple[int, .
     """
     plans = plan_graph(graph, Planning(Features.none(), Limits.floor()))
     for value in graph.inputs:
-        if isinstance(value, Tensor) and value.dtype == "int32":
+        if isinstance(value, Tensor) and value.dtype == "int32" and value.numel <= HOST_ELEMENTS:
             plans.set_host(value, np.zeros(value.max_dims, np.int32))
     candidates: defaultdict[int, list[Dim]] = defaultdict(list)  # by size: equal bounds are often one symbol
     for position in bounded:

@@ -8,9 +8,10 @@ a single compute pass.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 from weakref import WeakSet
 
@@ -25,11 +26,14 @@ from ..ops.plan import Binding, Dispatch, Planning
 from ..ops.values import Scratch, SymInt, Tensor
 from .build import ConstantKey, Graph
 from .constants import ConstantPool
+from .device_array import DeviceArray
 from .memory import Kind, MemoryPlan, plan_memory, unsafe_aliases
 from .resize import LivePlans
 from .state import Command, GraphState, cache_writes, mutable_storages
 
 LIVE_UNIFORM_BYTES = 16
+
+Given = np.ndarray | DeviceArray | int  # what a graph input takes
 
 
 @dataclass
@@ -55,15 +59,27 @@ def plan_graph(graph: Graph, planning: Planning) -> LivePlans:
 
 
 class GraphExecutor:
-    """Runs one graph; owns its buffers. ``state`` is where it writes by default. Not safe for concurrent use."""
+    """Runs one graph; owns its buffers. ``state`` is where it writes by default. Not safe for concurrent use.
 
-    def __init__(self, graph: Graph, constants: ConstantPool, planning: Planning, *, profile: bool = False) -> None:
+    ``borrowed``: buffers, by tensor id, that all states use for memory that the graph writes, in place of their own.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        constants: ConstantPool,
+        planning: Planning,
+        *,
+        profile: bool = False,
+        borrowed: Mapping[int, Buffer] = MappingProxyType({}),
+    ) -> None:
         self.device: Device = constants.device
         self.graph = graph
         self.plans = plan_graph(graph, planning)
         self.memory: MemoryPlan = plan_memory(graph, self.plans.plans)
         self.times: dict[tuple[str, str | None], CallTime] = {}  # by operator and route, when profiling
         self._profile = profile
+        self._borrowed = borrowed
         self._constants = constants
         self._buffers: dict[int, Buffer] = {}  # by storage index
         self._held: list[ConstantKey] = []  # constants that we hold
@@ -105,7 +121,7 @@ class GraphExecutor:
     def new_state(self) -> GraphState:
         """Memory for another sequence of steps, with its first contents."""
         self._check_open()
-        state = GraphState(self.device, self._mutable, len(self.graph.calls))
+        state = GraphState(self.device, self._mutable, len(self.graph.calls), self._borrowed)
         self._states.add(state)
         return state
 
@@ -137,35 +153,60 @@ class GraphExecutor:
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
-    def execute(self, inputs: Sequence[np.ndarray | int], state: GraphState | None = None) -> list[np.ndarray | int]:
+    def execute(self, inputs: Sequence[Given], state: GraphState | None = None) -> list[np.ndarray | int]:
         """Run one step.
 
-        ``inputs``: an array of the tensor's element type and live dims, or an int, for each graph input. ``state`` is
-        one that ``new_state`` gave.
+        ``inputs``: an array of the tensor's element type and live dims, or an int, for each graph input; arrays of
+        float32 may lie on the device. ``state`` is one that ``new_state`` gave.
         Answers with new arrays (device element types, live dims) and ints, one for each graph output.
         Raises InvalidInputError, before anything runs, when dims or live values are out of range.
         """
+        state = self._set(inputs, state)
+        encoder, timed = self._encode_step(inputs, state)
+        tensors = [v for v in self.graph.outputs if isinstance(v, Tensor)]
+        self._readback.copy(encoder, [(self._buffer_of(t, state), 0, t.nbytes) for t in tensors])
+        self.device.submit([encoder.finish()])
+        arrays = iter(self._readback.read())
+        self._finish(timed, state)
+        return [
+            v.value if isinstance(v, SymInt) else next(arrays).view(v.element.numpy).reshape(v.dims)
+            for v in self.graph.outputs
+        ]
+
+    def execute_on_device(self, inputs: Sequence[Given], state: GraphState | None = None) -> list[DeviceArray]:
+        """``execute`` with outputs, all of them float32 tensors, that stay on the device; does not wait for it."""
+        state = self._set(inputs, state)
+        encoder, timed = self._encode_step(inputs, state)
+        results = []
+        for tensor in self.graph.outputs:
+            assert isinstance(tensor, Tensor) and tensor.dtype == "float32"
+            results.append(DeviceArray(self.device, tensor.dims))
+            results[-1].copy_from(encoder, self._buffer_of(tensor, state))
+        self.device.submit([encoder.finish()])
+        self._finish(timed, state)
+        return results
+
+    def _set(self, inputs: Sequence[Given], state: GraphState | None) -> GraphState:
+        """Bring plans, commands and uniforms up to date with the inputs; answers with the state that runs."""
         self._check_open()
         state = state or self.state
         for value, given in zip(self.graph.inputs, inputs, strict=True):
             self._take(value, given)
         self.plans.update()
         self._record(state)
-        for value, given in zip(self.graph.inputs, inputs, strict=True):
-            if isinstance(value, Tensor) and value.id in self.memory.storage_of:
-                upload(self.device, self._buffer(self.memory.storage_of[value.id]), given)
         for symint in self.graph.symints:
             if symint.dirty:
                 self._arena.write(self._live[symint.id], symint.pack())
                 symint.dirty = False
         self._arena.flush()
-        return self._submit(state)
+        return state
 
-    def _take(self, value: Tensor | SymInt, given: np.ndarray | int) -> None:
+    def _take(self, value: Tensor | SymInt, given: Given) -> None:
         if isinstance(value, SymInt):
+            assert isinstance(given, int | np.integer)
             self.plans.set_symint(value, int(given))
             return
-        assert isinstance(given, np.ndarray)
+        assert isinstance(given, np.ndarray | DeviceArray)
         if len(given.shape) != len(value.max_dims) or any(
             d > m for d, m in zip(given.shape, value.max_dims, strict=True)
         ):
@@ -174,23 +215,27 @@ class GraphExecutor:
             )
         self.plans.set_dims(value, given.shape)
         if value.dtype == "int32":
+            assert isinstance(given, np.ndarray)
             self.plans.set_host(value, given)
 
-    def _submit(self, state: GraphState) -> list[np.ndarray | int]:
+    def _encode_step(self, inputs: Sequence[Given], state: GraphState) -> tuple[Any, list[int]]:
+        """An encoder with the step's input and dispatches, and the calls that are timed."""
         encoder = self.device.encoder()
+        for value, given in zip(self.graph.inputs, inputs, strict=True):
+            if isinstance(value, Tensor) and value.id in self.memory.storage_of:
+                buffer = self._buffer(self.memory.storage_of[value.id])
+                if isinstance(given, DeviceArray):
+                    given.copy_to(encoder, buffer)
+                else:
+                    upload(self.device, buffer, given)
         with self.device.errors("recording a step"):
             timed = self._encode_timed(encoder, state) if self._timestamps else self._encode(encoder, state)
-        tensors = [v for v in self.graph.outputs if isinstance(v, Tensor)]
-        self._readback.copy(encoder, [(self._buffer_of(t, state), 0, t.nbytes) for t in tensors])
-        self.device.submit([encoder.finish()])
-        arrays = iter(self._readback.read())
+        return encoder, timed
+
+    def _finish(self, timed: list[int], state: GraphState) -> None:
         self._scratch.release_retired()
         if self._profile:
             self._count_time(timed, state)
-        return [
-            v.value if isinstance(v, SymInt) else next(arrays).view(v.element.numpy).reshape(v.dims)
-            for v in self.graph.outputs
-        ]
 
     def _encode(self, encoder: Any, state: GraphState) -> list[int]:
         """All dispatches in one pass: WebGPU runs them in order."""

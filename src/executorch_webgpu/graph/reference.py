@@ -10,15 +10,21 @@ from typing import Any
 
 import numpy as np
 
+from ..ops.sdpa.reference import as_stored
 from ..ops.values import SymInt, Tensor
 from .build import Graph, OpCall
+from .state import cache_writes
 
 
 class ReferenceExecutor:
-    """Runs a graph like ``GraphExecutor``, with float64 for every floating-point value."""
+    """Runs a graph like ``GraphExecutor``, with float64 for every floating-point value.
+
+    Only what is written to a KV cache is rounded like the device's, where that has fewer bits than float32.
+    """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
+        self._stored_as = {(w.call, w.argument): w.cache.dtype for w in cache_writes(graph)}
         self.reset()
 
     def reset(self) -> None:
@@ -38,7 +44,11 @@ class ReferenceExecutor:
         return [values[v.id] for v in self.graph.outputs]
 
     def _run(self, call: OpCall, values: dict[int, Any]) -> None:
-        result = call.op.reference(*[_resolve(a, values) for a in call.args[:-1]])
+        args = [_resolve(a, values) for a in call.args[:-1]]
+        for i, arg in enumerate(args):
+            if (call.index, i) in self._stored_as:
+                args[i] = as_stored(arg, self._stored_as[call.index, i])
+        result = call.op.reference(*args)
         out = call.args[-1]
         if isinstance(out, list):
             for target, value in zip(out, result, strict=True):
@@ -63,11 +73,16 @@ def _as_kind(result: Any, out: Tensor | SymInt) -> Any:
         return int(result)
     if out.dtype == "bool":
         return np.asarray(result) != 0
-    return np.asarray(result, np.float64 if out.dtype.startswith("float") else out.element.numpy)
+    return np.asarray(result, np.float64 if _is_real(out) else out.element.numpy)
 
 
 def _wide(array: np.ndarray, tensor: Tensor) -> np.ndarray:
-    """Elements as references want them: float64, and bools that are not words."""
+    """Elements as references want them: float64, KV caches too, and bools that are not words."""
     if tensor.dtype == "bool":
         return array != 0
-    return array.astype(np.float64) if array.dtype.kind == "f" else array
+    return array.astype(np.float64) if _is_real(tensor) else array
+
+
+def _is_real(tensor: Tensor) -> bool:
+    """Whether it holds real numbers; an int8 KV cache stands for codes times scales."""
+    return tensor.dtype.startswith("float") or tensor.scales is not None

@@ -34,11 +34,15 @@ class Command:
 
 @dataclass(frozen=True)
 class CacheWrite:
-    """A call that writes ``rows`` [1, S, …] into ``cache`` [1, C, …] from row ``position``."""
+    """A call that writes ``rows`` [1, S, …] into ``cache`` [1, C, …] from row ``position``.
+
+    ``argument``: which of the call's arguments ``rows`` is.
+    """
 
     call: int
     cache: Tensor
     rows: Tensor
+    argument: int
     position: IntLike
 
     @property
@@ -74,13 +78,14 @@ def cache_writes(graph: Graph) -> tuple[CacheWrite, ...]:
         position = next((arguments[name] for name in _POSITION if name in arguments), None)
         for cache, rows in _ROWS_OF.items():
             if cache in call.op.mutates and rows in arguments and position is not None:
-                found.append(CacheWrite(call.index, arguments[cache], arguments[rows], position))
+                place = call.op.parameters.index(rows)
+                found.append(CacheWrite(call.index, arguments[cache], arguments[rows], place, position))
     return tuple(found)
 
 
 def mutable_storages(graph: Graph, memory: MemoryPlan, writes: Sequence[CacheWrite]) -> dict[int, Mutable]:
     """What each state of the graph needs, by storage index."""
-    by_rows = {(w.call, w.cache.id) for w in writes}
+    by_rows = {(w.call, t.id) for w in writes for t in (w.cache, w.cache.scales) if t is not None}
     mutations = [
         (memory.storage_of[tensor.id], (call.index, tensor.id), tensor.max_dims)
         for call in graph.calls
@@ -92,14 +97,13 @@ def mutable_storages(graph: Graph, memory: MemoryPlan, writes: Sequence[CacheWri
             continue
         root = storage.constant
         assert root is not None
-        initial = graph.constants[root.id].array(root)
         of_this = [(mutation, dims) for target, mutation, dims in mutations if target == index]
         is_cache = all(mutation in by_rows and dims == root.max_dims for mutation, dims in of_this)
         row_bytes = root.max_nbytes // max(1, root.max_dims[1]) if is_cache else 0
         found[index] = Mutable(
             root,
             storage.label,
-            initial if initial.any() else None,
+            graph.constants[root.id].unless_zeros(root),
             row_bytes if row_bytes and row_bytes % 4 == 0 else None,  # buffers are cleared and written by words
         )
     return found
@@ -108,11 +112,14 @@ def mutable_storages(graph: Graph, memory: MemoryPlan, writes: Sequence[CacheWri
 class GraphState:
     """One set of a graph's mutable buffers, and the commands whose bind groups name them.
 
+    ``borrowed``: buffers, by root tensor id, that are somebody else's to fill and to free; all others are its own.
     ``stale`` are the calls whose commands are older than their plans, or than the buffers that these share with other
     states; the executor records them before this state's next step.
     """
 
-    def __init__(self, device: Device, mutable: Mapping[int, Mutable], calls: int) -> None:
+    def __init__(
+        self, device: Device, mutable: Mapping[int, Mutable], calls: int, borrowed: Mapping[int, Buffer]
+    ) -> None:
         self.buffers: dict[int, Buffer] = {}  # by storage index
         self.commands: list[list[Command]] = [[] for _ in range(calls)]  # what a step replays, by call
         self.stale = set(range(calls))
@@ -121,9 +128,14 @@ class GraphState:
         self.closed = False
         self._device = device
         self._mutable = mutable
+        self._owned: list[Buffer] = []
         try:
             for index, memory in mutable.items():
+                if memory.tensor.id in borrowed:
+                    self.buffers[index] = borrowed[memory.tensor.id]
+                    continue
                 self.buffers[index] = create(device, memory.tensor.max_nbytes, memory.label)
+                self._owned.append(self.buffers[index])
                 if memory.initial is not None:
                     upload(device, self.buffers[index], memory.initial)
         except BaseException:
@@ -187,8 +199,9 @@ class GraphState:
         self.groups.clear()
         self.commands.clear()
         if not self._device.closed:
-            for buffer in self.buffers.values():
+            for buffer in self._owned:
                 buffer.destroy()
             with suppress(DeviceError):  # a lost device has nothing left to free
                 self._device.flush()  # engines give memory back after the next submission
         self.buffers.clear()
+        self._owned.clear()

@@ -51,9 +51,10 @@ class Tensor:
 
     While a program is built, ``dims == max_dims``; later ``dims`` follows the inputs of each call.
     ``dtype`` is the name of an ``ElementType``. ``host`` holds the current value of an integer graph input.
+    ``scales`` belongs to an int8 KV cache [1, C, H, D]: float32 [1, C, H], and value = code * scale.
     """
 
-    __slots__ = ("constant", "dims", "dtype", "host", "id", "max_dims")
+    __slots__ = ("constant", "dims", "dtype", "host", "id", "max_dims", "scales")
 
     def __init__(self, id: int, dtype: str, max_dims: Sequence[int], constant: int | None = None) -> None:
         self.id = id
@@ -62,6 +63,7 @@ class Tensor:
         self.dims: Dims = self.max_dims
         self.constant = constant  # index into the graph's constants
         self.host: np.ndarray | None = None
+        self.scales: Tensor | None = None
 
     @property
     def element(self) -> ElementType:

@@ -1,8 +1,9 @@
 // out[row, d] = sum over columns of probability[row, column] * v_cache[column, d], for a block of tokens.
 // One invocation computes {{ rows }} packed rows (see scores.wgsl) x {{ 4 * vectors }} dims.
 // It reads no V row past the context: a row there may hold anything, and 0 * NaN is NaN.
-@group(0) @binding(0) var<storage, read> scores: array<vec4<f32>>;   // [Hkv, block_rows, stride], probabilities
-@group(0) @binding(1) var<storage, read> v_cache: array<vec4<f32>>;  // [Cmax, Hkv, D]
+{% set cache, width = cache | default("float32"), 4 %}
+@group(0) @binding(0) var<storage, read> scores: array<vec4<f32>>;  // [Hkv, block_rows, stride], probabilities
+@group(0) @binding(1) var<storage, read> v_cache: array<CacheLoad>;  // [Cmax, Hkv, D]
 @group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>;  // [S, Hq, D]
 
 struct Params {
@@ -15,6 +16,11 @@ struct Params {
 }
 @group(0) @binding(3) var<uniform> params: Params;
 @group(0) @binding(4) var<uniform> input_pos: i32;
+{% if cache == "int8" %}
+@group(0) @binding(5) var<storage, read> v_scales: array<f32>;  // [Cmax, Hkv]
+{% endif %}
+
+{% include "sdpa/cache_load.wgsl" %}
 
 override wg_size: u32 = 64;
 
@@ -44,9 +50,15 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>) {
     {% for r in range(rows) %}
     let weights{{ r }} = scores[p{{ r }} + i];
     {% endfor %}
+    {% if cache == "int8" %}
+    {% for c in range(4) %}
+    let scale{{ c }} = v_scales[(4u * i + {{ c }}u) * params.kv_heads + kv_head];
+    {% endfor %}
+    {% endif %}
     {% for d in range(vectors) %}
     {% for c in range(4) %}
-    let value{{ d }}_{{ c }} = v_cache[v + {{ c }}u * step + {{ d }}u * lanes];
+    let value{{ d }}_{{ c }} = cache_quad0(v_cache[v + {{ c }}u * step + {{ d }}u * lanes])
+      {%- if cache == "int8" %} * scale{{ c }}{% endif %};
     {% endfor %}
     {% for r in range(rows) %}
     sum{{ r }}_{{ d }} += weights{{ r }}.x * value{{ d }}_0 + weights{{ r }}.y * value{{ d }}_1
@@ -57,7 +69,8 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>) {
   }
   for (var c = columns / 4u * 4u; c < columns; c++) {
     {% for d in range(vectors) %}
-    let value{{ d }} = v_cache[v + {{ d }}u * lanes];
+    let value{{ d }} = cache_quad0(v_cache[v + {{ d }}u * lanes])
+      {%- if cache == "int8" %} * v_scales[c * params.kv_heads + kv_head]{% endif %};
     {% endfor %}
     {% for r in range(rows) %}
     let weight{{ r }} = scores[p{{ r }} + c / 4u][c % 4u];

@@ -8,7 +8,7 @@ from ..plan import Planner
 from ..shapes import ceil_div
 from ..values import IntLike, Scratch, Tensor
 
-CONTEXT_STEP = 256  # grids are sized for a context length that is a multiple of this
+CONTEXT_STEP = 256  # tokens; grids are sized for a context length that is a multiple of this
 TILE_COLUMNS = 8  # columns of the scores that one invocation computes
 
 
@@ -16,24 +16,35 @@ TILE_COLUMNS = 8  # columns of the scores that one invocation computes
 class AttentionCall:
     """Checked arguments. The caches hold this step's rows already when a route runs.
 
-    ``context`` is the live context length rounded up to a multiple of ``CONTEXT_STEP`` (at most the
-    capacity): good for grids and strides, while the kernels take the exact length from ``input_pos``.
+    ``context`` is the live context length rounded up by ``round_context`` (at most the capacity): good for grids and
+    strides, while the kernels take the exact length from ``input_pos``.
     """
 
     q: Tensor  # [1, S, Hq, D]
     k: Tensor  # [1, S, Hkv, D]
     v: Tensor
-    k_cache: Tensor  # [1, Cmax, Hkv, D]
+    k_cache: Tensor  # [1, Cmax, Hkv, D]: float32, float16, or int8
     v_cache: Tensor
     input_pos: IntLike
     scale: float
     out: Tensor  # [1, S, Hq, D]
     context: int
+    mask: Tensor | None = None  # float32, added to the scaled scores: broadcast to [1, Hq, S, context]
+    causal: bool = True
 
     @property
     def length(self) -> int:
         """S, the number of new tokens."""
         return self.q.dims[1]
+
+    @property
+    def k_scales(self) -> Tensor | None:
+        """Of an int8 cache float32 [1, Cmax, Hkv], where value = code * scale; None of others."""
+        return self.k_cache.scales
+
+    @property
+    def v_scales(self) -> Tensor | None:
+        return self.v_cache.scales
 
     @property
     def kv_heads(self) -> int:
@@ -45,6 +56,10 @@ class AttentionCall:
         return self.q.dims[2] // self.k_cache.dims[2]
 
     @property
+    def head_dim(self) -> int:
+        return self.q.dims[3]
+
+    @property
     def vectors(self) -> int:
         """vec4s in a head."""
         return self.q.dims[3] // 4
@@ -52,6 +67,15 @@ class AttentionCall:
     @property
     def capacity(self) -> int:
         return self.k_cache.dims[1]
+
+
+def round_context(length: int) -> int:
+    """A context length that a plan is made for: steps of ``CONTEXT_STEP``, longer ones past eight of them.
+
+    Steps are at least an eighth of the length, so decode is planned again a few times each time the context doubles.
+    """
+    step = max(CONTEXT_STEP, (1 << length.bit_length()) // 8)
+    return ceil_div(length, step) * step
 
 
 def scores_bytes(call: AttentionCall, tokens: int, columns: int) -> int:

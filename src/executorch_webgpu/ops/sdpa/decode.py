@@ -18,11 +18,16 @@ _WORKGROUP = 64
 
 
 def fits(g: Planner, call: AttentionCall) -> bool:
-    return call.length <= MAX_LENGTH and scores_bytes(call, call.length, call.context) <= g.scratch_bytes
+    small = call.length <= MAX_LENGTH and scores_bytes(call, call.length, call.context) <= g.scratch_bytes
+    return small and _reads(call)
+
+
+def _reads(call: AttentionCall) -> bool:
+    return call.k_cache.dtype == call.v_cache.dtype == "float32"
 
 
 def prepare(g: Planner, call: AttentionCall) -> None:
-    for length in (1, MAX_LENGTH):
+    for length in (1, MAX_LENGTH) if _reads(call) else ():
         g.prepare("sdpa/scores", template=_scores_template(call, length), overrides=_SCORES_WORKGROUP)
         overrides, template = _values_variant(call, length)
         g.prepare("sdpa/decode_values", template=template, overrides=overrides)

@@ -6,29 +6,36 @@ block's last token are not computed.
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...errors import LimitError
 from ..plan import Planner
 from ..shapes import ceil_div
-from ..values import Scratch
+from ..values import Scratch, Tensor
 from .call import TILE_COLUMNS, AttentionCall, scores_bytes, scores_scratch
 
 _ROWS = 8  # packed rows per invocation; the three kernels must agree
-_SCORES = {"rows": _ROWS, "quads": TILE_COLUMNS // 4}
 _SOFTMAX = {"rows": _ROWS}
 
 
 def fits(g: Planner, call: AttentionCall) -> bool:
-    return True
+    return scores_bytes(call, 1, call.capacity) <= g.scratch_bytes
 
 
-def prepare(g: Planner, call: AttentionCall) -> None:
+def check_scratch(g: Planner, call: AttentionCall) -> None:
+    """Say what this route would need where no other route can run."""
     needed = scores_bytes(call, 1, call.capacity)
     if needed > g.scratch_bytes:
         raise LimitError(
             f"attention over a cache of {call.capacity} rows needs {needed} bytes of scratch per token, "
             f"but scratch is bounded at {g.scratch_bytes}; raise the bound"
         )
-    g.prepare("sdpa/scores", template=_SCORES)
+
+
+def prepare(g: Planner, call: AttentionCall) -> None:
+    if not fits(g, call):
+        return
+    g.prepare("sdpa/scores", template=_scores_template(call))
     g.prepare("sdpa/softmax_rows", template=_SOFTMAX)
     g.prepare("sdpa/attention_values", template=_values_template(call))
 
@@ -51,9 +58,9 @@ def _block(g: Planner, call: AttentionCall, scores: Scratch, first: int, tokens:
     g.dispatch(
         "sdpa/scores",
         (ceil_div(column_tiles, 8), ceil_div(tiles, 8), call.kv_heads),
-        {"q": call.q, "k_cache": call.k_cache, "scores": scores, "input_pos": call.input_pos},
+        {"q": call.q, "scores": scores, "input_pos": call.input_pos, **_cache("k", call.k_cache)},
         {**shape, **heads, "stride": stride, "scale": call.scale},
-        template=_SCORES,
+        template=_scores_template(call),
     )
     g.dispatch(
         "sdpa/softmax_rows",
@@ -66,11 +73,21 @@ def _block(g: Planner, call: AttentionCall, scores: Scratch, first: int, tokens:
     g.dispatch(
         "sdpa/attention_values",
         (ceil_div(call.vectors // template["vectors"] * tiles, 64), call.kv_heads),
-        {"scores": scores, "v_cache": call.v_cache, "out": call.out, "input_pos": call.input_pos},
+        {"scores": scores, "out": call.out, "input_pos": call.input_pos, **_cache("v", call.v_cache)},
         {**shape, **heads, "stride": stride},
         template=template,
     )
 
 
-def _values_template(call: AttentionCall) -> dict[str, int]:
-    return {"rows": _ROWS, "vectors": 2 if call.vectors % 2 == 0 else 1}
+def _cache(name: str, cache: Tensor) -> dict[str, Tensor]:
+    """Bindings of a cache and of its scales, if it has any."""
+    scales = {} if cache.scales is None else {f"{name}_scales": cache.scales}
+    return {f"{name}_cache": cache, **scales}
+
+
+def _scores_template(call: AttentionCall) -> dict[str, Any]:
+    return {"rows": _ROWS, "quads": TILE_COLUMNS // 4, "cache": call.k_cache.dtype}
+
+
+def _values_template(call: AttentionCall) -> dict[str, Any]:
+    return {"rows": _ROWS, "vectors": 2 if call.vectors % 2 == 0 else 1, "cache": call.v_cache.dtype}

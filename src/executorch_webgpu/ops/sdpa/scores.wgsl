@@ -2,8 +2,9 @@
 // The rows of a KV head are its query heads packed by token: row = (token - first_token) * group_size + head.
 // One invocation computes {{ rows }} rows x {{ 4 * quads }} columns: a loaded K vector serves the whole group.
 // Columns that no row of the tile may see are left undefined; nobody reads them.
-@group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;        // [S, Hq, D]
-@group(0) @binding(1) var<storage, read> k_cache: array<vec4<f32>>;  // [Cmax, Hkv, D]
+{% set cache, width = cache | default("float32"), 4 %}
+@group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;  // [S, Hq, D]
+@group(0) @binding(1) var<storage, read> k_cache: array<CacheLoad>;  // [Cmax, Hkv, D]
 @group(0) @binding(2) var<storage, read_write> scores: array<vec4<f32>>;  // [Hkv, block_rows, stride]
 
 struct Params {
@@ -17,6 +18,11 @@ struct Params {
 }
 @group(0) @binding(3) var<uniform> params: Params;
 @group(0) @binding(4) var<uniform> input_pos: i32;
+{% if cache == "int8" %}
+@group(0) @binding(5) var<storage, read> k_scales: array<f32>;  // [Cmax, Hkv]
+{% endif %}
+
+{% include "sdpa/cache_load.wgsl" %}
 
 override wg_x: u32 = 8;
 override wg_y: u32 = 8;
@@ -46,7 +52,8 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>) {
   {% endfor %}
   {% endfor %}
   {% for c in range(4 * quads) %}
-  let k{{ c }} = (min(column + {{ c }}u, last_column) * params.kv_heads + kv_head) * params.vectors;
+  let head{{ c }} = min(column + {{ c }}u, last_column) * params.kv_heads + kv_head;
+  let k{{ c }} = head{{ c }} * params.vectors;
   {% endfor %}
   for (var i = 0u; i < params.vectors; i++) {
     {% for r in range(rows) %}
@@ -54,7 +61,7 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>) {
     {% endfor %}
     {% for c in range(quads) %}
     {% for j in range(4) %}
-    let key{{ 4 * c + j }} = k_cache[k{{ 4 * c + j }} + i];
+    let key{{ 4 * c + j }} = cache_quad0(k_cache[k{{ 4 * c + j }} + i]);
     {% endfor %}
     {% for r in range(rows) %}
     sum{{ r }}_{{ c }} += vec4(
@@ -64,11 +71,20 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>) {
     {% endfor %}
   }
 
+  {% for c in range(quads) %}
+  {% if cache == "int8" %}
+  let scale{{ c }} = params.scale * vec4<f32>(
+    k_scales[head{{ 4 * c }}], k_scales[head{{ 4 * c + 1 }}],
+    k_scales[head{{ 4 * c + 2 }}], k_scales[head{{ 4 * c + 3 }}]);
+  {% else %}
+  let scale{{ c }} = params.scale;
+  {% endif %}
+  {% endfor %}
   let base = (kv_head * params.block_rows + row) * params.stride + gid.x * {{ quads }}u;
   {% for r in range(rows) %}
   if (row + {{ r }}u <= last_row) {
     {% for c in range(quads) %}
-    scores[base + {{ r }}u * params.stride + {{ c }}u] = sum{{ r }}_{{ c }} * params.scale;
+    scores[base + {{ r }}u * params.stride + {{ c }}u] = sum{{ r }}_{{ c }} * scale{{ c }};
     {% endfor %}
   }
   {% endfor %}

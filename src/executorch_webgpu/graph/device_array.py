@@ -1,0 +1,76 @@
+"""A float32 array on a device."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..errors import ClosedError
+from ..gpu.buffers import Buffer, Readback, create, upload
+from ..gpu.device import Device
+
+
+class DeviceArray:
+    """A float32 array [shape], row-major, in a GPU buffer of its own, which goes with it or with ``close``."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, device: Device, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+        self._device = device
+        self._buffer = create(device, self.nbytes, f"array {list(shape)}")
+
+    @classmethod
+    def upload(cls, device: Device, array: np.ndarray) -> DeviceArray:
+        """A copy of ``array``, which is float32."""
+        result = cls(device, array.shape)
+        upload(device, result._buffer, array)
+        return result
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def device(self) -> Device:
+        """The device that it lies on."""
+        return self._device
+
+    def numpy(self) -> np.ndarray:
+        """A copy on the host; waits for the device."""
+        self._check_open()
+        readback = Readback(self._device)
+        try:
+            encoder = self._device.encoder()
+            readback.copy(encoder, [(self._buffer, 0, self.nbytes)])
+            self._device.submit([encoder.finish()])
+            (raw,) = readback.read()
+        finally:
+            readback.close()
+        return raw.view(self.dtype).reshape(self.shape)
+
+    def copy_to(self, encoder: Any, buffer: Buffer) -> None:
+        """Record a copy of the elements to the beginning of ``buffer``."""
+        self._check_open()
+        encoder.copy_buffer_to_buffer(self._buffer.raw, 0, buffer.raw, 0, self.nbytes)
+
+    def copy_from(self, encoder: Any, buffer: Buffer) -> None:
+        """Record a copy of the elements from the beginning of ``buffer``."""
+        encoder.copy_buffer_to_buffer(buffer.raw, 0, self._buffer.raw, 0, self.nbytes)
+
+    def close(self) -> None:
+        """Free the memory. Closing twice is allowed."""
+        self._buffer.destroy()
+
+    def __repr__(self) -> str:
+        return f"DeviceArray{list(self.shape)}"
+
+    def _check_open(self) -> None:
+        if self._buffer.destroyed:
+            raise ClosedError("this device array is closed; make a new one")

@@ -1,0 +1,18 @@
+// One load of a KV cache of dtype `cache`: `width` consecutive elements of a head, as `width` / 4 vec4s.
+// Codes of an int8 cache are still to be multiplied by the scale of their row and head.
+{% set words = width // 4 * {"float32": 4, "float16": 2, "int8": 1}[cache] %}
+{% set scalar = "f32" if cache == "float32" else "u32" %}
+alias CacheLoad = {{ scalar if words == 1 else "vec%d<%s>" % (words, scalar) }};
+
+{% for i in range(width // 4) %}
+fn cache_quad{{ i }}(x: CacheLoad) -> vec4<f32> {
+  {% if cache == "float32" %}
+  return x;
+  {% elif cache == "float16" %}
+  return vec4<f32>(unpack2x16float(x[{{ 2 * i }}]), unpack2x16float(x[{{ 2 * i + 1 }}]));
+  {% else %}
+  return vec4<f32>(unpack4xI8(x{{ "[%d]" % i if words > 1 }}));
+  {% endif %}
+}
+
+{% endfor %}

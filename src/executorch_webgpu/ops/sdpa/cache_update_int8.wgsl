@@ -1,0 +1,55 @@
+// Quantizes the new rows of {{ count }} cache(s) and writes them from row input_pos on: one workgroup a row and head.
+// scale = max|x| / 127 over its D elements, code = round(x / scale); a row too small for that becomes zeros.
+{% for i in range(count) %}
+@group(0) @binding({{ 3 * i }}) var<storage, read> rows{{ i }}: array<vec4<f32>>;              // [S, H, D]
+@group(0) @binding({{ 3 * i + 1 }}) var<storage, read_write> cache{{ i }}: array<u32>;   // [Cmax, H, D], four codes a word
+@group(0) @binding({{ 3 * i + 2 }}) var<storage, read_write> scales{{ i }}: array<f32>;  // [Cmax, H]
+{% endfor %}
+
+struct Params {
+  n: u32,        // S * H
+  heads: u32,    // H
+  vectors: u32,  // D / 4
+}
+@group(0) @binding({{ 3 * count }}) var<uniform> params: Params;
+@group(0) @binding({{ 3 * count + 1 }}) var<uniform> input_pos: i32;
+
+override wg_size: u32 = 64;
+
+{% include "norm/workgroup_reduce.wgsl" %}
+
+fn pack(x: vec4<f32>) -> u32 {
+  let codes = vec4<i32>(clamp(round(x), vec4<f32>(-127.0), vec4<f32>(127.0)));
+  let bytes = vec4<u32>(codes) & vec4<u32>(0xffu);
+  return bytes.x | (bytes.y << 8u) | (bytes.z << 16u) | (bytes.w << 24u);
+}
+
+@compute @workgroup_size(wg_size)
+fn main(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let source = group.x + group.y * groups.x;
+  if (source >= params.n) {
+    return;
+  }
+  let target_row = u32(input_pos) * params.heads + source;
+  {% for i in range(count) %}
+  var largest{{ i }} = 0.0;
+  for (var v = lane; v < params.vectors; v += wg_size) {
+    let x = abs(rows{{ i }}[source * params.vectors + v]);
+    largest{{ i }} = max(largest{{ i }}, max(max(x.x, x.y), max(x.z, x.w)));
+  }
+  let scale{{ i }} = workgroup_max(largest{{ i }}, lane) / 127.0;
+  let is_normal{{ i }} = scale{{ i }} > 1e-36;  // a smaller divisor may count as 0
+  let divisor{{ i }} = select(1.0, scale{{ i }}, is_normal{{ i }});
+  for (var v = lane; v < params.vectors; v += wg_size) {
+    let x = rows{{ i }}[source * params.vectors + v];
+    cache{{ i }}[target_row * params.vectors + v] = pack(x / divisor{{ i }});
+  }
+  if (lane == 0u) {
+    scales{{ i }}[target_row] = select(0.0, scale{{ i }}, is_normal{{ i }});
+  }
+  {% endfor %}
+}

@@ -1,0 +1,65 @@
+// out = the chunks' sums, each rescaled to the largest score of the row, over their totals.
+// One workgroup computes `lanes` vec4s of one packed row: `parts` interleaved shares of the splits, added up at the end.
+@group(0) @binding(0) var<storage, read> sums: array<vec4<f32>>;      // [Hkv, rows, splits, D]
+@group(0) @binding(1) var<storage, read> stats: array<vec2<f32>>;     // [Hkv, rows, splits]: maximum, total
+@group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>; // [S, Hq, D]
+
+struct Params {
+  rows: u32,        // packed rows of a KV head: token * group_size + query head
+  group_size: u32,
+  kv_heads: u32,
+  vectors: u32,     // D / 4
+  chunk: u32,       // columns of a split
+  splits: u32,      // that were planned; a row reads those that hold a column it sees
+}
+@group(0) @binding(3) var<uniform> params: Params;
+@group(0) @binding(4) var<uniform> input_pos: i32;
+
+override wg_size: u32 = 128;
+override lanes: u32 = 8;
+override parts: u32 = 16;  // lanes * parts <= wg_size
+
+{% include "norm/workgroup_reduce.wgsl" %}
+
+var<workgroup> part_sums: array<vec4<f32>, wg_size>;
+var<workgroup> part_totals: array<f32, wg_size>;
+
+@compute @workgroup_size(wg_size)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+  let row = group.x;
+  let kv_head = group.y;
+  let splits = (u32(input_pos) + row / params.group_size + params.chunk) / params.chunk;
+  let base = (kv_head * params.rows + row) * params.splits;
+
+  var largest = -3.4028234e38;
+  for (var s = index; s < splits; s += wg_size) {
+    largest = max(largest, stats[base + s].x);
+  }
+  largest = workgroup_max(largest, index);
+
+  let lane = index % lanes;
+  let part = index / lanes;
+  let vector = group.z * lanes + lane;
+  var sum = vec4<f32>();
+  var total = 0.0;
+  if (part < parts && vector < params.vectors) {
+    for (var s = part; s < splits; s += parts) {
+      let stat = stats[base + s];
+      let weight = exp(stat.x - largest);
+      total += weight * stat.y;
+      sum += weight * sums[(base + s) * params.vectors + vector];
+    }
+  }
+  part_sums[index] = sum;
+  part_totals[index] = total;
+  workgroupBarrier();
+  if (index >= lanes || vector >= params.vectors) {
+    return;
+  }
+  for (var p = 1u; p < parts; p++) {
+    sum += part_sums[index + p * lanes];
+    total += part_totals[index + p * lanes];
+  }
+  let head = (row / params.group_size * params.kv_heads + kv_head) * params.group_size + row % params.group_size;
+  out[head * params.vectors + vector] = sum / total;
+}
