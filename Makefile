@@ -41,7 +41,7 @@ check: $(VENV)/.ready-lint ## Check style, formatting and types
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
-bench: $(VENV)/.ready-dawn ## Run the benchmarks
+bench: $(VENV)/.ready-bench ## Run the benchmarks
 	@scripts/ensure_adapter.sh $(BIN)/python
 	@$(BIN)/python -m bench
 

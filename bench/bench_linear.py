@@ -8,19 +8,13 @@ A pass makes up to ``CALLS`` calls, each with weights of its own, as the layers 
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from statistics import median
 
 import numpy as np
 
-from executorch_webgpu.gpu.buffers import create
+from bench.measure import read_rate, seconds
 from executorch_webgpu.gpu.device import Device, open_device
-from executorch_webgpu.gpu.kernel import Kernels
-from executorch_webgpu.gpu.profile import Timestamps
-from executorch_webgpu.graph.execute import Command
 from tests.ops.harness import Const, In, OpProgram, Out
 from tests.ops.test_linear_quantized import FORMATS, INT8, Layer, family, rows
 
@@ -28,7 +22,6 @@ COLD_BYTES = 64 << 20  # more than most caches hold
 CALLS = 30
 GROUP = 32
 OPERATORS = {family(op).removeprefix("linear_"): op for op in FORMATS} | {"float": "aten.linear.default"}
-REPEATS = 20
 
 
 @dataclass(frozen=True)
@@ -50,42 +43,6 @@ SETS = {
     ],
     "wide": [Shape(8192, 2048), Shape(128256, 2048)],
 }
-
-
-def seconds(device: Device, commands: Sequence[Command]) -> float:
-    """Median time of one pass over ``commands``: GPU time, or without timestamps from submission to completion."""
-    timestamps = Timestamps(device, 1) if device.features.timestamps else None
-    taken = []
-    for _ in range(REPEATS + 1):
-        encoder = device.encoder()
-        work = encoder.begin_compute_pass(timestamp_writes=timestamps.pass_descriptor(0) if timestamps else None)
-        for command in commands:
-            work.set_pipeline(command.pipeline)
-            work.set_bind_group(0, command.bind_group)
-            work.dispatch_workgroups(*command.grid)
-        work.end()
-        buffer = encoder.finish()
-        start = time.perf_counter()
-        device.submit([buffer])
-        device.wait()
-        taken.append(timestamps.resolve(1)[0] / 1e9 if timestamps else time.perf_counter() - start)
-    if timestamps:
-        timestamps.close()
-    return median(taken[1:])  # drivers compile at the first dispatch
-
-
-def read_rate(device: Device) -> float:
-    """Bytes a second of a kernel that only reads a buffer larger than any cache."""
-    nbytes = COLD_BYTES if device.features.cpu else min(1 << 30, device.limits.max_binding_bytes // 2**24 * 2**24)
-    invocations = 1 << 16 if device.features.cpu else 1 << 20
-    kernels = Kernels(device, [Path(__file__).parent])
-    pipeline = kernels.pipeline("read", overrides={"loads": nbytes // 16 // invocations})
-    x, out = create(device, nbytes, "x"), create(device, invocations * 16, "out")
-    group = kernels.bind_group(pipeline, {"x": (x, 0, x.size), "out": (out, 0, out.size)})
-    taken = seconds(device, [Command(pipeline.raw, group, (invocations // 64, 1, 1))])
-    x.destroy()
-    out.destroy()
-    return nbytes / taken
 
 
 def program(device: Device, shape: Shape, m: int, route: str | None, op: str) -> OpProgram:
