@@ -4,10 +4,9 @@
 // Invocation (lane, team) holds {{ rows }} rows x {{ 4 * quads }} columns of the scores, and of the result
 // the same rows x {{ 4 * dims }} dims: rows team + TEAMS * i, columns and vec4s of D lane + LANES * i.
 // Rows that no row of the workgroup sees are never loaded: they may hold anything, and 0 * NaN is NaN.
-{% set T = {"float32": "vec4<f32>", "float16": "vec2<u32>", "int8": "u32"}[cache] %}
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> k_cache: array<{{ T }}>;  // {{ cache }}
-@group(0) @binding(2) var<storage, read> v_cache: array<{{ T }}>;
+@group(0) @binding(1) var<storage, read> k_cache: array<CacheLoad>;  // {{ cache }}
+@group(0) @binding(2) var<storage, read> v_cache: array<CacheLoad>;
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;  // like q
 {% if mask %}
 @group(0) @binding(6) var<storage, read> mask: array<f32>;
