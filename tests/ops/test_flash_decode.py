@@ -378,3 +378,15 @@ def test_kernels_compile(engine: str, name: str) -> None:
             assert v is not None
             compile_check(engine, "sdpa/flash_decode", v.template(dtype), v.overrides)
     compile_check(engine, "sdpa/flash_reduce")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_query_that_is_no_number_gives_no_number(device: Device, dtype: str, value: float) -> None:
+    """In the rows of its own head only; codes of int8 are multiplied as integers, which have no NaN."""
+    with Decode(device, (4, 2), 16, 40, dtype) as decode:
+        decode.step(1, 0)
+        rows = decode.rows(1)
+        rows[0][0, 0, 1, 3] = value
+        out = np.asarray(decode.run(rows, 1)).reshape(4, 16)
+        assert np.isnan(out[1]).all() and np.isfinite(out[[0, 2, 3]]).all()

@@ -68,6 +68,11 @@ var<workgroup> partials: array<f32, wg_size>;
 var<workgroup> eighths: array<f32, ROWS * 8u>;
 
 {% if cache == "int8" %}
+fn largest_exponent(x: vec4<f32>) -> u32 {
+  let bits = bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u);
+  return max(max(bits.x, bits.y), max(bits.z, bits.w));
+}
+
 fn largest_of(x: vec4<f32>) -> f32 {
   let a = abs(x);
   return max(max(a.x, a.y), max(a.z, a.w));
@@ -111,7 +116,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   {% for e in range(loads * quads) %}
   largest{{ r }} = max(largest{{ r }}, largest_of(q{{ r }}_{{ e }}));
   {% endfor %}
-  let step{{ r }} = largest{{ r }} / 8323072.0;  // 127 * 2^16
+  var infinite{{ r }} = 0u;  // exponent bits of all ones: integers know no NaN, so it goes into the step
+  {% for e in range(loads * quads) %}
+  infinite{{ r }} = max(infinite{{ r }}, largest_exponent(q{{ r }}_{{ e }}));
+  {% endfor %}
+  let finite_step{{ r }} = largest{{ r }} / 8323072.0;  // 127 * 2^16
+  let step{{ r }} = select(finite_step{{ r }}, bitcast<f32>(infinite{{ r }} | 0x400000u), infinite{{ r }} == 0x7f800000u);
   {% for e in range(loads * quads) %}
   let fixed{{ r }}_{{ e }} = vec4<i32>(round(q{{ r }}_{{ e }} / step{{ r }}));
   let upper{{ r }}_{{ e }} = (fixed{{ r }}_{{ e }} + 128) >> vec4<u32>(8u);
