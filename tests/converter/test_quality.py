@@ -22,7 +22,7 @@ from tests.test_llama import PROMPTS, greedy
 # Two chapters of Herman Melville's Moby-Dick (1851), in the public domain. docs/converting.md has the whole text's
 # figures; here, the beginning has to do.
 TEXT = Path(__file__).parents[1] / "data" / "moby_dick.txt"
-COUNT = 192
+COUNT = 320
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def torch_perplexity(eager: EagerLlama, tokens: list[int]) -> float:
     return float(np.exp(surprise(logits, tokens[1:]) / COUNT))
 
 
-@pytest.mark.parametrize(("weights", "allowed"), [("f32", 1e-3), ("native", 1e-3), ("q8csw", 3e-2)])
+@pytest.mark.parametrize(("weights", "allowed"), [("f32", 1e-3), ("native", 1e-3), ("q8csw", 1e-2)])
 def test_perplexity(
     smollm2_gguf: Path,
     torch_perplexity: float,
@@ -60,7 +60,8 @@ def test_perplexity(
 ) -> None:
     """native keeps the file's 4-bit blocks and its 8-bit head, so it differs by the order of sums alone.
 
-    q8csw rounds again: 0.15 % better on the whole text, 1.7 % worse on its beginning.
+    q8csw rounds again: 0.15 % better on the whole text, 1.7 % worse on its first 192 tokens, so the text must not be
+    too short.
     """
     options = LlamaOptions(weights, max_seq_len=129, max_context_len=COUNT, full_logits=True)
     convert(smollm2_gguf, tmp_path / "m.pte", options)
