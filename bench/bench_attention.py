@@ -5,7 +5,7 @@ microseconds a call, by GPU timestamps, best of 5 passes; GB/s of visible cache 
 each row sees; and that as a share of a ceiling measured in the same run. In decode, enough caches take turns that the
 device cannot serve them from a cache of its own; where they are still too small for that, the line says "cached".
 Before a call is timed, its output is held against float64 in sampled rows and heads; a wrong one gets no time.
-Where torch has CUDA, the same attention by it stands beside.
+Where torch has CUDA, or ONNX Runtime a WebGPU provider, the same attention by them stands beside.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from rich.table import Table
 from bench.attention_call import TOLERANCE, AttentionCall, Case
 from bench.bench_model import append, commit
 from bench.measure import Ceilings, passes
+from bench.onnx_attention import available as onnx_available
+from bench.onnx_attention import onnx_seconds
 from bench.torch_attention import cuda_available, torch_times
 from executorch_webgpu.errors import Error
 from executorch_webgpu.gpu.device import Device, open_device
@@ -85,6 +87,7 @@ class Bench:
     commit: str
     routes: Sequence[str | None]
     torch: bool
+    onnx: bool = False
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -93,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for i, engine in enumerate(options.engines):
         with open_device(engine, options.adapter) as device:
             with_torch = i == 0 and not options.no_torch and cuda_available()  # once is enough
-            bench = Bench(device, Ceilings.of(device), commit(), options.routes, with_torch)
+            with_onnx = i == 0 and not options.no_onnx and onnx_available()
+            bench = Bench(device, Ceilings.of(device), commit(), options.routes, with_torch, with_onnx)
             console.print(title(bench), soft_wrap=True)
             for cases in tables(options.heads, sizes(options, device)):
                 lines = []
@@ -116,6 +120,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtypes", nargs="+", choices=TOLERANCE, help="of the KV caches")
     parser.add_argument("--routes", nargs="+", default=[None], help="force these routes, one after the other")
     parser.add_argument("--no-torch", action="store_true")
+    parser.add_argument("--no-onnx", action="store_true")
     parser.add_argument("--csv", type=Path, help="append the lines to a history")
     return parser.parse_args(argv)
 
@@ -147,12 +152,14 @@ def tables(heads: Sequence[str], of: Sizes) -> Iterator[list[Case]]:
 
 
 def measure(bench: Bench, cases: Sequence[Case]) -> Iterator[Line]:
-    """A line for every case and route; after each shape also those of torch."""
+    """A line for every case and route; after each shape also those of torch and ONNX Runtime."""
     for i, case in enumerate(cases):
         yield from (measure_one(bench, case, route) for route in bench.routes)
         last_of_shape = i + 1 == len(cases) or replace(cases[i + 1], dtype=case.dtype) != case
         if bench.torch and last_of_shape:
             yield from measure_torch(bench, case)
+        if bench.onnx and last_of_shape:
+            yield measure_onnx(bench, case)
 
 
 def measure_one(bench: Bench, case: Case, route: str | None) -> Line:
@@ -179,6 +186,12 @@ def measure_torch(bench: Bench, case: Case) -> Iterator[Line]:
     for time in torch_times(case.heads, case.head_dim, case.rows, case.context, copies):
         note = "K and V repeated" if time.repeated else ""
         yield line_of(bench, replace(case, dtype=time.dtype), time.name, "", time.seconds, note=note)
+
+
+def measure_onnx(bench: Bench, case: Case) -> Line:
+    seconds, failure = onnx_seconds(case.heads, case.head_dim, case.rows, case.context)
+    note = f"{CANNOT}: {failure}" if failure else "wall clock, cached" if case.decode else "wall clock"
+    return line_of(bench, replace(case, dtype="f16"), "onnxruntime webgpu", "", seconds, note=note)
 
 
 def copies_of(device: Device, case: Case) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def test_main(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "attention.csv"
     sizes = ["--heads", "4/2", "--head-dims", "16", "--contexts", "64", "300", "--lengths", "16"]
     dtypes = ["f32", "f16", "int8"]
-    main([*sizes, "--dtypes", *dtypes, "--routes", "materialized", "--no-torch", "--csv", str(path)])
+    main([*sizes, "--dtypes", *dtypes, "--routes", "materialized", "--no-torch", "--no-onnx", "--csv", str(path)])
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     shapes = [("decode", "64"), ("decode", "300"), ("prefill", "16")]
@@ -84,6 +85,18 @@ def test_copies_have_the_same_caches(device: Device) -> None:
 def test_a_route_that_cannot_run_is_named(device: Device) -> None:
     (line,) = lines(device, PREFILL, route="decode")
     assert line.note.startswith("cannot run: ") and line.route == "decode" and line.microseconds is None
+
+
+@pytest.mark.parametrize(("seconds", "failure"), [(1e-3, ""), (None, "no such provider")])
+def test_onnx_runtime_stands_beside(
+    device: Device, monkeypatch: pytest.MonkeyPatch, seconds: float | None, failure: str
+) -> None:
+    """Once a shape, in float16, or why not."""
+    monkeypatch.setattr(bench_attention, "onnx_seconds", lambda *case: (seconds, failure))
+    both = [PREFILL, replace(PREFILL, dtype="f16")]
+    *ours, line = bench_attention.measure(Bench(device, CEILINGS, "", [None], False, onnx=True), both)
+    assert len(ours) == 2 and line.dtype == "f16" and line.implementation.startswith("onnxruntime")
+    assert line.microseconds == (1000 if seconds else None) and failure in line.note
 
 
 def test_counts(device: Device) -> None:

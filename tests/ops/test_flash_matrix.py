@@ -2,42 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
 from executorch_webgpu.errors import KernelError
 from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.device import Device
-from executorch_webgpu.ops.sdpa.flash_matrix import SHAPE, tile
+from executorch_webgpu.graph.kv_cache import KV_CACHE_DTYPES
+from executorch_webgpu.ops.sdpa import reference
+from executorch_webgpu.ops.sdpa.flash_matrix import tile
+from executorch_webgpu.ops.sdpa.matrix import SHAPE
 
 from .harness import assert_close
 from .test_kv_cache_dtype import Attention
 
-HEAD_DIMS = (16, 32, 48, 64, 80, 112, 128, 144, 256)
+HEAD_DIMS = (4, 12, 16, 20, 48, 64, 80, 100, 128, 132, 144, 256)
+DTYPES = ("f16", "int8")
 
 
 def has_matrices(device: Device) -> bool:
     return SHAPE in device.features.subgroup_matrix_shapes
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("head_dim", HEAD_DIMS)
-def test_compiles(head_dim: int) -> None:
-    chosen = tile(head_dim)
-    template = {"subgroups": chosen.subgroups, "keys": chosen.keys, "head_dim": head_dim}
+def test_compiles(head_dim: int, dtype: str) -> None:
+    widest = 16 if dtype == "int8" else 8
+    width = next(w for w in (16, 8, 4) if w <= widest and head_dim % w == 0)
+    template = {**asdict(tile(head_dim)), "cache": KV_CACHE_DTYPES[dtype], "head_dim": head_dim, "width": width}
     compile_check("dawn", "sdpa/flash_matrix", template)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("magnitude", [1.0, 40.0])
 @pytest.mark.parametrize("heads", [(1, 1), (4, 2), (6, 1), (7, 1), (8, 8)])
 @pytest.mark.parametrize("head_dim", HEAD_DIMS)
-def test_agrees_with_the_reference(device: Device, head_dim: int, heads: tuple[int, int], magnitude: float) -> None:
+def test_agrees_with_the_reference(
+    device: Device, head_dim: int, heads: tuple[int, int], magnitude: float, dtype: str
+) -> None:
     """Rows and contexts at the edges of tiles, from a cold cache and deep in it; NaN behind the context."""
     capacity = 331
     if not has_matrices(device):
         with pytest.raises(KernelError, match="cannot run this call"):
-            Attention(device, "f16", heads, head_dim, capacity, 9, route="flash_matrix")
+            Attention(device, dtype, heads, head_dim, capacity, 9, route="flash_matrix")
         return
-    with Attention(device, "f16", heads, head_dim, capacity, 200, route="flash_matrix") as attention:
+    with Attention(device, dtype, heads, head_dim, capacity, 200, route="flash_matrix") as attention:
         _poison(attention)
         position = 0
         for length in (33, 9, 31, 127, 17, 64):
@@ -58,11 +69,14 @@ def _step(attention: Attention, length: int, position: int, magnitude: float) ->
     given = [magnitude * q, k, v, np.array([position], np.int32)]
     (got,) = attention.executor.execute(given)
     assert attention.executor.plans.plans[-1].route == "flash_matrix"
-    return np.asarray(got), attention.rounded.execute(given)[0]
+    new = slice(position, position + length)
+    stored = attention.caches()  # a number halfway between two int8 codes may get either one
+    k, v = (cache[:, new].copy() for cache in stored)
+    return np.asarray(got), reference.sdpa_with_kv_cache(given[0].astype(np.float64), k, v, *stored, position)
 
 
 def _poison(attention: Attention) -> None:
-    """NaN in every row of the caches: rows that a step does not see are behind the context."""
+    """NaN in every row of the caches, or as its scale: rows that a step does not see are behind the context."""
     state = attention.executor.state
     for buffer in state.buffers.values():
-        attention.executor.device.queue.write_buffer(buffer.raw, 0, np.full(buffer.size // 2, 0x7E00, np.uint16))
+        attention.executor.device.queue.write_buffer(buffer.raw, 0, np.full(buffer.size // 2, 0x7FFF, np.uint16))

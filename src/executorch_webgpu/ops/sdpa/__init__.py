@@ -17,7 +17,15 @@ from ...errors import InvalidInputError
 from ..plan import Planner
 from ..registry import op
 from ..values import IntLike, Tensor
-from . import decode, flash, flash_decode, flash_matrix, materialized, reference
+from . import (
+    decode,
+    flash,
+    flash_decode,
+    flash_decode_subgroups,
+    flash_matrix,
+    materialized,
+    reference,
+)
 from .call import CONTEXT_STEP, AttentionCall, round_context
 from .dense import sdpa
 from .mask import check_context_mask
@@ -40,12 +48,18 @@ class Route:
 
 
 _ROUTES = {
+    "flash_decode_subgroups": Route(
+        flash_decode_subgroups.fits, flash_decode_subgroups.prepare, flash_decode_subgroups.run
+    ),
     "flash_decode": Route(flash_decode.fits, flash_decode.prepare, flash_decode.run),
     "decode": Route(decode.fits, decode.prepare, decode.run),
     "flash_matrix": Route(flash_matrix.fits, flash_matrix.prepare, flash_matrix.run),
     "flash": Route(flash.fits, flash.prepare, flash.run, any_mask=True),
     "materialized": Route(materialized.fits, materialized.prepare, materialized.run),
 }
+
+# A software adapter has no workgroup memory that is faster than other, and small subgroups that take turns.
+_CPU_FIRST = ("decode", "flash_decode")
 
 
 @op(
@@ -104,8 +118,7 @@ def sdpa_with_kv_cache(
             if route.takes(call):
                 route.prepare(g, call)
     _update_caches(g, [(k, k_cache), (v, v_cache)], input_pos)
-    # A software adapter has no workgroup memory that is faster than other: there the plain route comes first.
-    names = sorted(_ROUTES, key=lambda name: g.features.cpu and name != "decode")
+    names = [*_CPU_FIRST, *_ROUTES] if g.features.cpu else [*_ROUTES]
     routes = {name: _ROUTES[name].takes(call) and _ROUTES[name].fits(g, call) for name in names}
     if not any(routes.values()):
         g.check(call.mask is None and call.causal, f"sdpa_with_kv_cache: {q} needs is_causal and no mask above D = 256")

@@ -47,6 +47,12 @@ class AttentionCall:
         return self.v_cache.scales
 
     @property
+    def scales(self) -> dict[str, Tensor]:
+        """Bindings of both, if the caches have them."""
+        scales = {"k_scales": self.k_scales, "v_scales": self.v_scales}
+        return {name: tensor for name, tensor in scales.items() if tensor is not None}
+
+    @property
     def kv_heads(self) -> int:
         return self.k_cache.dims[2]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from ..plan import Planner
 from ..shapes import ceil_div
-from ..values import Tensor
 from .call import AttentionCall
+from .splits import REDUCTION, Reduction, Splits, prepare_reduction, reduce
 
 MAX_LENGTH = 8
 _ROW_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16)  # packed rows of a workgroup, each one a pipeline
@@ -37,14 +37,13 @@ class Tuning:
     single_chunk: int = 256  # contexts up to this are one split, which needs no second kernel
     workgroups: int = 256  # chunks are as long as leaves about this many
     workgroup_bytes: int = 40 << 10  # of workgroup memory, if the device has them
-    reduce_workgroup_size: int = 128
-    reduce_lanes: int = 8  # vec4s of D that a workgroup of the second kernel sums
+    reduction: Reduction = REDUCTION
 
 
 TUNING = Tuning()
 INT8_TUNING = Tuning(workgroup_size=128, key_unroll=4, value_unroll=8)  # more arithmetic for a load
 # A software adapter runs the invocations of a workgroup as SIMD lanes on one core: few of them, and few workgroups.
-CPU_TUNING = Tuning(workgroup_size=32, max_chunk=1024, single_chunk=1024, workgroups=16, reduce_workgroup_size=32)
+CPU_TUNING = Tuning(workgroup_size=32, max_chunk=1024, single_chunk=1024, workgroups=16, reduction=Reduction(32))
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,7 @@ def fits(g: Planner, call: AttentionCall) -> bool:
     variant = _variant(g, call, call.length)
     if variant is None:
         return False
-    splits = ceil_div(call.context, _chunk(_tuning(g, call), call, variant))
-    return splits == 1 or 4 * call.q.numel * splits <= g.scratch_bytes
+    return _splits(_tuning(g, call), call, variant).nbytes(call) <= g.scratch_bytes
 
 
 def prepare(g: Planner, call: AttentionCall) -> None:
@@ -108,52 +106,38 @@ def prepare(g: Planner, call: AttentionCall) -> None:
     for variant in dict.fromkeys(_variant(g, call, length) for length in lengths):
         if variant is not None:
             g.prepare("sdpa/flash_decode", template=variant.template(call.k_cache.dtype), overrides=variant.overrides)
-    g.prepare("sdpa/flash_reduce", overrides=_reduce_overrides(_tuning(g, call), call))
+    prepare_reduction(g, call, _tuning(g, call).reduction)
 
 
 def run(g: Planner, call: AttentionCall) -> None:
     variant = _variant(g, call, call.length)
     assert variant is not None, "fits() said that there is one"
-    rows = call.length * call.group
-    row_blocks = ceil_div(rows, variant.rows)
-    chunk = _chunk(_tuning(g, call), call, variant)
-    splits = ceil_div(call.context, chunk)
-    # As much as any context needs, so that the memory stays where it is from step to step.
-    most = _most_splits(_tuning(g, call), call, variant)
-    sums = g.scratch(min(g.scratch_bytes, 4 * call.q.numel * most))
-    stats = g.scratch(min(g.scratch_bytes, 8 * call.q.numel // call.q.dims[3] * most))
-    shape = {"rows": rows, "group_size": call.group, "kv_heads": call.kv_heads, "chunk": chunk, "splits": splits}
+    row_blocks = ceil_div(call.length * call.group, variant.rows)
+    tuning = _tuning(g, call)
+    splits = _splits(tuning, call, variant)
+    scratch = splits.scratch(g, call)
     g.dispatch(
         "sdpa/flash_decode",
-        (row_blocks * call.kv_heads, splits),  # the heads of a cache row lie together, so they are read together
+        (row_blocks * call.kv_heads, splits.count),  # the heads of a cache row lie together, so they are read together
         {
             "q": call.q,
             "k_cache": call.k_cache,
             "v_cache": call.v_cache,
             "out": call.out,
-            "sums": sums,
-            "stats": stats,
             "input_pos": call.input_pos,
-            **_scales(call),
+            **scratch,
+            **call.scales,
         },
-        {**shape, "row_blocks": row_blocks, "scale": call.scale},
+        {**splits.params(call), "row_blocks": row_blocks, "scale": call.scale},
         overrides=variant.overrides,
         template=variant.template(call.k_cache.dtype),
     )
-    if splits > 1:
-        overrides = _reduce_overrides(_tuning(g, call), call)
-        g.dispatch(
-            "sdpa/flash_reduce",
-            (rows, call.kv_heads, ceil_div(call.vectors, overrides["lanes"])),
-            {"sums": sums, "stats": stats, "out": call.out, "input_pos": call.input_pos},
-            {**shape, "vectors": call.vectors},
-            overrides=overrides,
-        )
+    reduce(g, call, splits, scratch, tuning.reduction)
 
 
-def _scales(call: AttentionCall) -> dict[str, Tensor]:
-    k, v = call.k_cache.scales, call.v_cache.scales
-    return {} if k is None or v is None else {"k_scales": k, "v_scales": v}
+def _splits(tuning: Tuning, call: AttentionCall, variant: Variant) -> Splits:
+    chunk = _chunk(tuning, call, variant)
+    return Splits(chunk, ceil_div(call.context, chunk), _most_splits(tuning, call, variant))
 
 
 def _chunk(tuning: Tuning, call: AttentionCall, variant: Variant) -> int:
@@ -230,12 +214,6 @@ def choose_variant(
         if variant.workgroup_bytes <= available:
             return variant
     return None
-
-
-def _reduce_overrides(tuning: Tuning, call: AttentionCall) -> dict[str, int]:
-    lanes = min(tuning.reduce_lanes, call.vectors)
-    size = tuning.reduce_workgroup_size
-    return {"wg_size": size, "lanes": lanes, "parts": size // lanes}
 
 
 def _power_of_two(n: int) -> int:

@@ -1,40 +1,46 @@
-"""The tensor-core route: many new tokens over float16 caches, by subgroup matrices of 16 x 16.
+"""The tensor-core route: many new tokens over float16 or int8 caches, by subgroup matrices of 16 x 16.
 
-Q goes in as the sum of two float16 matrices, which costs a tenth of the speed and keeps large scores exact. Measured on
-an H100 through Dawn (causal, Hq 32, Hkv 8): D 128 at 83 TFLOP/s for 2,048 tokens and 128 for 8,192, D 64 at 58 and 83.
-What moved it is in bench/NOTES.md.
+Q goes in as the sum of two float16 matrices, which keeps large scores exact; probabilities, and the values of an int8
+cache, are rounded to float16. What moved the speed is in bench/NOTES.md.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..plan import Planner
 from ..shapes import ceil_div
 from .call import AttentionCall
+from .matrix import LOG2_E, has_matrices, load_width
 
-SHAPE = ("f16", "f32", 16, 16, 16)  # component type, result type, m, n, k
-LOG2_E = math.log2(math.e)
 MIN_LENGTH = 9  # fewer tokens are decoding
+WORKGROUP_BYTES = 48 << 10
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A workgroup computes 16 packed rows for each of its ``subgroups``, ``keys`` columns at a time."""
+    """A workgroup of ``subgroups``: ``split`` of them, each with its part of D, have 16 packed rows.
+
+    ``keys`` columns are computed at a time.
+    """
 
     subgroups: int = 8
     keys: int = 32
+    split: int = 1
 
     @property
     def rows(self) -> int:
-        return 16 * self.subgroups
+        return 16 * self.subgroups // self.split
+
+
+# The best of those that were measured, by the largest head. Above 128 one subgroup's registers cannot hold all sums.
+TILES = {64: Tile(subgroups=4), 128: Tile(), 256: Tile(keys=16, split=2)}
 
 
 def tile(head_dim: int) -> Tile:
-    """The best of those that were measured; heads above 128 leave less workgroup memory for keys."""
-    return Tile() if head_dim <= 128 else Tile(keys=16)
+    """The tile for heads of ``head_dim``, at most 256."""
+    return next(tile for largest, tile in TILES.items() if head_dim <= largest)
 
 
 def fits(g: Planner, call: AttentionCall) -> bool:
@@ -43,7 +49,7 @@ def fits(g: Planner, call: AttentionCall) -> bool:
 
 def prepare(g: Planner, call: AttentionCall) -> None:
     if _possible(g, call) and call.q.max_dims[1] >= MIN_LENGTH:
-        g.prepare("sdpa/flash_matrix", template=_template(call))
+        g.prepare("sdpa/flash_matrix", template=template(call))
 
 
 def run(g: Planner, call: AttentionCall) -> None:
@@ -51,7 +57,14 @@ def run(g: Planner, call: AttentionCall) -> None:
     g.dispatch(
         "sdpa/flash_matrix",
         (ceil_div(rows, tile(call.head_dim).rows), call.kv_heads),
-        {"q": call.q, "k_cache": call.k_cache, "v_cache": call.v_cache, "out": call.out, "input_pos": call.input_pos},
+        {
+            "q": call.q,
+            "k_cache": call.k_cache,
+            "v_cache": call.v_cache,
+            "out": call.out,
+            "input_pos": call.input_pos,
+            **call.scales,
+        },
         {
             "row_count": rows,
             "group_size": call.group,
@@ -59,24 +72,24 @@ def run(g: Planner, call: AttentionCall) -> None:
             "tokens": call.length,
             "scale": call.scale * LOG2_E,
         },
-        template=_template(call),
+        template=template(call),
     )
 
 
 def _possible(g: Planner, call: AttentionCall) -> bool:
-    has_matrices = g.features.subgroup_matrix and SHAPE in g.features.subgroup_matrix_shapes
-    fixed = g.features.subgroup_min_size == g.features.subgroup_max_size == 32
     return (
-        has_matrices
-        and fixed
-        and g.features.f16
-        and g.features.subgroups
-        and call.k_cache.dtype == "float16"
-        and call.head_dim % 16 == 0
-        and call.head_dim <= 256
-        and g.limits.max_workgroup_bytes >= 48 << 10
+        has_matrices(g)
+        and call.k_cache.dtype in ("float16", "int8")
+        and call.head_dim <= max(TILES)
+        and g.limits.max_workgroup_bytes >= WORKGROUP_BYTES
     )
 
 
-def _template(call: AttentionCall) -> dict[str, Any]:
-    return {**asdict(tile(call.head_dim)), "head_dim": call.head_dim}
+def template(call: AttentionCall) -> dict[str, Any]:
+    """Template values of the kernel for a call."""
+    return {
+        **asdict(tile(call.head_dim)),
+        "cache": call.k_cache.dtype,
+        "head_dim": call.head_dim,
+        "width": load_width(call),
+    }

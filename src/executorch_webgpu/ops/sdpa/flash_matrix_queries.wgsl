@@ -1,24 +1,69 @@
-  // Q, {{ 2 * keys }} rows at a time, through the memory of K and V.
-  {% for first in range(0, 16 * subgroups, 2 * keys) %}
-  {% for part in ("q", "rest") %}
-  for (var i = index; i < {{ 2 * keys * words }}u; i += {{ lanes }}u) {
-    let row = min(first_row + {{ first }}u + i / {{ words }}u, last_row);
-    let head = kv_head * params.group_size + row % params.group_size;
-    let at = (row / params.group_size * heads + head) * {{ 2 * words }}u + i % {{ words }}u * 2u;
-    {% if part == "q" %}
-    let taken = halves(upper(q[at]), upper(q[at + 1u]));
-    {% else %}
-    let taken = halves(q[at] - upper(q[at]), q[at + 1u] - upper(q[at + 1u]));
+  // Q, {{ keys }} rows at a time: q through the memory of keys, rest through that of values.
+  {% set q_words = split * words %}
+  {% set q_loads = (keys * q_words + lanes - 1) // lanes %}
+  {% set rounds = range(0, 16 * row_blocks, keys) %}
+  {% set guarded = keys * q_words % lanes > 0 %}
+  {% for first in rounds %}
+  {% for i in range(q_loads) %}
+  {% set name = "x%d_%d" % (first, i) %}
+  {% for j in range(unit // 4) %}
+  var {{ name }}_{{ j }} = vec4<f32>();
+  {% endfor %}
+  {
+    let place = index + {{ i * lanes }}u;
+    let word = place % {{ q_words }}u;
+    let row = min(first_row + {{ first }}u + place / {{ q_words }}u, last_row);
+    let head = row / params.group_size * heads + kv_head * params.group_size + row % params.group_size;
+    {% if q_words != head_words %}
+    if (word < {{ head_words }}u) {
     {% endif %}
-    kv[i / {{ words }}u * {{ kv_row }}u + i % {{ words }}u] = taken;
+      {% for j in range(unit // 4) %}
+      {{ name }}_{{ j }} = bounded(params.scale * q[head * {{ head_dim // 4 }}u + word * {{ unit // 4 }}u + {{ j }}u]{{ order }});
+      {% endfor %}
+    {% if q_words != head_words %}
+    }
+    {% endif %}
   }
+  {% endfor %}
+  {% endfor %}
+  {% for first in rounds %}
+  {% for i in range(q_loads) %}
+  {% set name = "x%d_%d" % (first, i) %}
+  {% if guarded %}
+  if (index + {{ i * lanes }}u < {{ keys * q_words }}u) {
+  {% else %}
+  {
+  {% endif %}
+    let place = index + {{ i * lanes }}u;
+    let to = place / {{ q_words }}u * {{ kv_row }}u + place % {{ words }}u;
+    let to_part = place % {{ q_words }}u / {{ words }}u;
+    {% if unit == 8 %}
+    k_tile[to_part][to] = halves(upper({{ name }}_0), upper({{ name }}_1));
+    v_tile[to_part][to] = halves({{ name }}_0 - upper({{ name }}_0), {{ name }}_1 - upper({{ name }}_1));
+    {% else %}
+    let both = halves(upper({{ name }}_0), {{ name }}_0 - upper({{ name }}_0));
+    k_tile[to_part][to] = both.xy;
+    v_tile[to_part][to] = both.zw;
+    {% endif %}
+  }
+  {% endfor %}
   workgroupBarrier();
-  if (subgroup * 16u / {{ 2 * keys }}u == {{ first // (2 * keys) }}u) {
-    let at = (subgroup * 16u - {{ first }}u) * {{ kv_row }}u;
+  {% for block in range(0, keys, 16) %}
+  if (subgroup / {{ split }}u == {{ (first + block) // 16 }}u) {
     {% for d in range(dims) %}
-    {{ part }}{{ d }} = subgroupMatrixLoad<Left, row_major>(&kv, at + {{ 2 * d }}u, {{ kv_row }}u);
+    q{{ d }} = subgroupMatrixLoad<Left, row_major>(&k_tile[part], {{ block * kv_row + 16 * d // unit }}u, {{ kv_row }}u);
+    rest{{ d }} = subgroupMatrixLoad<Left, row_major>(&v_tile[part], {{ block * kv_row + 16 * d // unit }}u, {{ kv_row }}u);
     {% endfor %}
   }
+  {% endfor %}
   workgroupBarrier();
   {% endfor %}
-  {% endfor %}
+  {% if split * words != head_words %}
+  // Dims behind the head are zeros, which no tile overwrites.
+  for (var i = index; i < {{ keys }}u; i += {{ lanes }}u) {
+    for (var j = {{ head_words }}u; j < {{ split * words }}u; j++) {
+      k_tile[j / {{ words }}u][i * {{ kv_row }}u + j % {{ words }}u] = Staged();
+      v_tile[j / {{ words }}u][i * {{ kv_row }}u + j % {{ words }}u] = Staged();
+    }
+  }
+  {% endif %}

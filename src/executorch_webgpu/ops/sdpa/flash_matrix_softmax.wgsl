@@ -1,31 +1,25 @@
-    // The online softmax of a tile: half a row a lane.
+    // The online softmax of a tile: half a row a lane, no branch, so that it mixes with the products above.
     {% for j in range(quads) %}
-    var s{{ j }} = scores[my_scores + {{ j }}u] * params.scale;
+    score{{ j }} = select(vec4<f32>(LOWEST), score{{ j }}, my_columns + (start + {{ 4 * j }}u) < vec4<u32>(visible));
     {% endfor %}
-    if (start + {{ keys }}u > visible) {
-      {% for j in range(quads) %}
-      s{{ j }} = select(vec4<f32>(LOWEST), s{{ j }}, quad_columns + (start + {{ 4 * j }}u) < vec4<u32>(visible));
-      {% endfor %}
-    }
-    var most = s0;
+    var most = score0;
     {% for j in range(1, quads) %}
-    most = max(most, s{{ j }});
+    most = max(most, score{{ j }});
     {% endfor %}
-    let half_top = max(max(most.x, most.y), max(most.z, most.w));
-    let top = max(half_top, subgroupShuffleXor(half_top, 16u));
-    var factor = 1.0;
-    if (top > largest + RESCALE) {
-      factor = exp2(max(largest - top, -200.0));
-      largest = top;
-      total *= factor;
-      if (start > 0u) {
-        atomicStore(&grown[0], 1u);
-      }
-    }
+    let side_top = max(max(most.x, most.y), max(most.z, most.w));
+    let top = max(side_top, subgroupShuffleXor(side_top, 16u));
+    let before = largest;
+    largest = select(before, top, top > before + RESCALE);
+    let factor = exp2(max(before - largest, -200.0));
     var sum = vec4<f32>();
     {% for j in range(quads) %}
-    let p{{ j }} = exp2(s{{ j }} - largest);
-    sum += p{{ j }};
-    probabilities[my_probabilities + {{ j }}u] = vec4<f16>(p{{ j }});
+    let weight{{ j }} = exp2(score{{ j }} - largest);
+    sum += weight{{ j }};
     {% endfor %}
-    total += sum.x + sum.y + sum.z + sum.w;
+    {% for j in range(0, quads, 2) %}
+    probabilities[subgroup][my_probabilities + {{ j // 2 }}u] = halves(weight{{ j }}, weight{{ j + 1 }});
+    {% endfor %}
+    total = total * factor + sum.x + sum.y + sum.z + sum.w;
+    if (largest > before && start > 0u) {
+      atomicStore(&grown[0], 1u);
+    }
