@@ -173,7 +173,7 @@ def test_around_every_boundary(device: Device, fixed: Features, monkeypatch: pyt
 def test_large_logits(
     device: Device, fixed: Features, monkeypatch: pytest.MonkeyPatch, dtype: str, offset: float
 ) -> None:
-    """Logits all far from 0 (float32 knows numbers of 177 to 2e-5) and the maximum growing again and again in a split."""
+    """Logits all far from 0, where float32 knows them to 2e-5, and maxima that grow again and again within a split."""
     use(monkeypatch, "small")
     with decode(device, fixed, (4, 2), 16, 150, dtype, scale=2.0) as program:
         for input_pos in range(0, 144, 8):
