@@ -23,10 +23,11 @@ from rich.table import Table
 
 from bench.attention_call import TOLERANCE, AttentionCall, Case
 from bench.bench_model import append, commit
-from bench.measure import Ceilings, passes
 from bench.torch_attention import cuda_available, torch_times
 from executorch_webgpu.errors import Error
+from executorch_webgpu.gpu.ceilings import Ceilings
 from executorch_webgpu.gpu.device import Device, open_device
+from executorch_webgpu.gpu.timing import passes
 
 MAX_COPIES = 512
 REPEATS = 5

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import bench_attention, measure
+from bench import bench_attention
 from bench.attention_call import AttentionCall, Case, Stored
 from bench.bench_attention import Bench, Line, line_of, main
+from executorch_webgpu.gpu import ceilings
 from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.device import Device
 
-CEILINGS = measure.Ceilings(read=1e9, fma=1e12, matrix=None)
+CEILINGS = ceilings.Ceilings(read=1e9, fma=1e12, matrix=None)
 DECODE, PREFILL = Case((4, 2), 16, 1, 70, "f32"), Case((4, 2), 16, 9, 9, "f32")
 Array = np.ndarray
 
@@ -104,8 +105,8 @@ def test_int8_rows_keep_their_values() -> None:
 
 
 def test_ceilings_compile() -> None:
-    folder = [Path(measure.__file__).parent]
+    folder = [Path(ceilings.__file__).parent]
     for engine in ("wgpu", "dawn"):
-        compile_check(engine, "fma", measure._FMA, {"loops": 1}, folder)
+        compile_check(engine, "fma", ceilings._FMA, {"loops": 1}, folder)
         compile_check(engine, "read", {}, {"loads": 1}, folder)
-    compile_check("dawn", "matrix", measure._MATRIX, {"loops": 1}, folder)
+    compile_check("dawn", "matrix", ceilings._MATRIX, {"loops": 1}, folder)
