@@ -6,9 +6,11 @@ import dataclasses
 import math
 import zlib
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from executorch_webgpu.format.pte import save_program
 from executorch_webgpu.format.vkgraph import DataType
@@ -47,14 +49,21 @@ def write_llama(path: Path, config: LlamaConfig, options: LlamaOptions | None = 
 
 
 def _weight(name: str, dims: tuple[int, ...], random_for: RandomFor) -> Weight:
-    """Norms near one, and matrices of rows of length one."""
-    mean = 1 if name.endswith("norm.weight") else 0
+    """Norms near one, and matrices of rows of length one, each cut from ``_pool`` at a place of its own."""
+    mean = np.float32(1 if name.endswith("norm.weight") else 0)
+    windows = sliding_window_view(_pool(), dims[-1])
+    places = random_for(name).integers(0, len(windows), math.prod(dims[:-1]))
 
     def read(start: int, stop: int) -> Floats:
-        rows = [random_for(f"{name} {row}").standard_normal(dims[-1], np.float32) for row in range(start, stop)]
-        return np.stack(rows) * np.float32(dims[-1] ** -0.5) + np.float32(mean)
+        return windows[places[start:stop]] * np.float32(dims[-1] ** -0.5) + mean
 
     return Weight(name, dims, read)
+
+
+@cache
+def _pool() -> Floats:
+    """Random numbers for all weights: to draw each of a large embedding alone takes longer than to write the file."""
+    return np.random.default_rng(0).standard_normal(1 << 22, np.float32)
 
 
 def _randomize_quantized(graph: GraphBuilder, config: LlamaConfig, random_for: RandomFor) -> None:
