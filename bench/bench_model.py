@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{options.shape}.pte"
         begun = time.perf_counter()
-        write_llama(path, SHAPES[options.shape], lengths(options))
+        write_llama(path, SHAPES[options.shape], program_options(options))
         print(f"wrote {options.shape} with random weights in {time.perf_counter() - begun:.1f} s")
         for engine in options.engines:
             runtime = Runtime.get(engine, options.adapter)
@@ -78,14 +78,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def lengths(options: argparse.Namespace) -> LlamaOptions | None:
-    """A program that takes the longest prompt in one call, and caches no longer than what is asked for needs."""
+def program_options(options: argparse.Namespace) -> LlamaOptions:
+    """A program that takes the longest prompt in one call, and caches no longer than what is asked for needs.
+
+    The embedding has 4 bits, too: in float32, that of Llama-3.2-1B is more than small devices bind.
+    """
     trained = SHAPES[options.shape].context_len
     prompt = max(options.prompts or [512])
     needed = max(prompt, max(options.contexts or [1024], default=0) + (options.steps or 64))
     context = min(trained, -(-needed // CONTEXT_STEP) * CONTEXT_STEP)
     seq_len = min(prompt + 1, context)
-    return LlamaOptions("q4gsw", head="q4gsw", embedding="f32", max_seq_len=seq_len, max_context_len=context)
+    return LlamaOptions("q4gsw", head="q4gsw", embedding="q4gsw", max_seq_len=seq_len, max_context_len=context)
 
 
 def sizes(options: argparse.Namespace) -> dict[str, object]:

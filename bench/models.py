@@ -19,6 +19,7 @@ from executorch_webgpu.models.convert import metadata
 from executorch_webgpu.models.llama import LlamaConfig, LlamaOptions, build_llama
 from executorch_webgpu.models.program import assemble
 from executorch_webgpu.models.weights import PIECE, Constant, Floats, Weight
+from executorch_webgpu.text.tokenizer import Tokenizer
 
 # dim, layers, heads, kv_heads, head_dim, ffn, vocab, context_len, norm_eps, rope_base
 SHAPES = {
@@ -31,7 +32,14 @@ _CODES = {DataType.UINT8: 16, DataType.INT8: 256}  # how many a stored type has:
 RandomFor = Callable[[str], np.random.Generator]  # numbers that are a name's own, and always the same
 
 
-def write_llama(path: Path, config: LlamaConfig, options: LlamaOptions | None = None, seed: int = 0) -> None:
+def write_llama(
+    path: Path,
+    config: LlamaConfig,
+    options: LlamaOptions | None = None,
+    *,
+    seed: int = 0,
+    tokenizer: Tokenizer | None = None,
+) -> None:
     """Writes a program as ``convert`` does, of random weights that keep activations near one.
 
     The default ``options`` are the formats of the stock 4-bit export. Quantized weights are random bits: finding the
@@ -45,7 +53,8 @@ def write_llama(path: Path, config: LlamaConfig, options: LlamaOptions | None = 
     weights = {name: _weight(name, dims, random_for) for name, dims in config.weight_dims().items()}
     graph = build_llama(config, weights, options)
     _randomize_quantized(graph, config, random_for)
-    save_program(path, *assemble(graph, ["input_pos"], metadata(config, options, tokenizer=None)))
+    files = tokenizer.files() if tokenizer else {}
+    save_program(path, *assemble(graph, ["input_pos"], metadata(config, options, tokenizer), files))
 
 
 def _weight(name: str, dims: tuple[int, ...], random_for: RandomFor) -> Weight:
