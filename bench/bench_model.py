@@ -1,9 +1,9 @@
 """Speed of a whole model: python -m bench.bench_model [--shape NAME] [--torch compiled graph eager] [--csv FILE]
 
 A program with the sizes of ``--shape`` (see bench/models.py) and random 4-bit weights, measured as ``et-webgpu bench``
-measures real ones; the columns are explained there. Where torch has CUDA, ``--torch`` measures the same shape in it, in
-float16: compiled and under a CUDA graph, under a CUDA graph only, and eager, each in a process of its own that may take
-``--torch-seconds``.
+measures real ones; the columns are explained in ``executorch_webgpu.cli.lines``. Where torch has CUDA, the same shape
+is measured in it, in float16: compiled and under a CUDA graph, under a CUDA graph only, or eager, each in a process of
+its own that may take ``--torch-seconds``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from pathlib import Path
 from bench.models import SHAPES, write_llama
 from bench.torch_runs import VARIANTS, torch_available, torch_lines
 from executorch_webgpu import Runtime
-from executorch_webgpu.cli.bench import Line, lines_of, run, show
+from executorch_webgpu.cli.bench import run
 from executorch_webgpu.cli.history import append
+from executorch_webgpu.cli.lines import Line, lines_of, show
 from executorch_webgpu.cli.plot import draw, require_matplotlib
 from executorch_webgpu.cli.tables import print_profile
 from executorch_webgpu.models.llama import LlamaOptions
@@ -48,8 +49,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print_profile(report.profile)
             finish(options, found)
             lines += found
+    ours = tuple(lines)
     for variant in options.torch:
-        finish(options, found := torch_lines(variant, lines, options.shape, options.torch_seconds))
+        found = torch_lines(variant, ours, options.shape, options.torch_seconds)
+        finish(options, found)
         lines += found
     if options.torch:
         show(lines)
@@ -68,13 +71,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int)
     parser.add_argument("--kv-cache", choices=("f32", "f16", "int8"), default="f32")
     parser.add_argument("--profile", action="store_true", help="print the time of each kind of operator")
-    parser.add_argument("--torch", nargs="+", choices=VARIANTS, default=[], help="measure these in torch, too")
+    parser.add_argument("--torch", nargs="*", choices=VARIANTS, help="in torch, too  [default: graph eager, if it can]")
     parser.add_argument("--torch-seconds", type=float, default=300, help="that each of them may take")
     parser.add_argument("--csv", type=Path, help="append the lines to a history")
     parser.add_argument("--plot", type=Path, help="draw the rates")
     options = parser.parse_args(argv)
-    if options.torch and not torch_available():
+    can = torch_available()
+    if options.torch and not can:
         parser.error("--torch needs torch with CUDA in this environment")
+    if options.torch is None:
+        options.torch = ["graph", "eager"] if can else []  # to compile takes minutes
     return options
 
 
@@ -85,7 +91,7 @@ def program_options(options: argparse.Namespace) -> LlamaOptions:
     """
     trained = SHAPES[options.shape].context_len
     prompt = max(options.prompts or [512])
-    needed = max(prompt, max(options.contexts or [1024], default=0) + (options.steps or 64))
+    needed = max(prompt + 1, max(options.contexts or [1024], default=0) + (options.steps or 64))
     context = min(trained, -(-needed // CONTEXT_STEP) * CONTEXT_STEP)
     seq_len = min(prompt + 1, context)
     return LlamaOptions("q4gsw", head="q4gsw", embedding="q4gsw", max_seq_len=seq_len, max_context_len=context)

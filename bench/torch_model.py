@@ -20,16 +20,16 @@ from executorch_webgpu.models.llama import LlamaConfig, rope_tables
 
 WARM_UP = 0.5  # seconds of work that does not count
 Step = Callable[[], None]
+Random = Callable[..., torch.Tensor]  # of these dims
 
 
 class Layer(torch.nn.Module):
     """One block; q, k and v are one product, and so are gate and up."""
 
-    def __init__(self, config: LlamaConfig, rows: int, random: Callable[..., torch.Tensor]) -> None:
+    def __init__(self, config: LlamaConfig, random: Random) -> None:
         super().__init__()
         self.config = config
         query, key_value = config.heads * config.head_dim, config.kv_heads * config.head_dim
-        cache = (1, config.kv_heads, rows, config.head_dim)
         dims = {
             "attn_norm": (config.dim,),
             "qkv": (query + 2 * key_value, config.dim),
@@ -37,11 +37,14 @@ class Layer(torch.nn.Module):
             "ffn_norm": (config.dim,),
             "gate_up": (2 * config.ffn, config.dim),
             "down": (config.dim, config.ffn),
-            "k_cache": cache,
-            "v_cache": cache,
         }
         for name, size in dims.items():
             self.register_buffer(name, random(*size))
+
+    def allocate(self, rows: int, random: Random) -> None:
+        """KV caches of random numbers."""
+        for name in ("k_cache", "v_cache"):
+            self.register_buffer(name, random(1, self.config.kv_heads, rows, self.config.head_dim))
 
     def forward(self, x: torch.Tensor, rope: torch.Tensor, positions: torch.Tensor, decode: bool) -> torch.Tensor:
         """x [1, S, dim] at ``positions`` [S]; ``rope``: cos and sin [2, S, head_dim / 2]. Writes the caches' rows."""
@@ -73,26 +76,31 @@ class Layer(torch.nn.Module):
 
 
 class Llama(torch.nn.Module):
-    """Random weights. ``rows`` of KV cache, which hold random numbers, too."""
+    """Random weights, and KV caches of ``rows``."""
 
     def __init__(self, config: LlamaConfig, rows: int, device: str, dtype: torch.dtype) -> None:
         super().__init__()
         assert config.rope_interleaved
-        self.config = config
-        generator = torch.Generator(device).manual_seed(0)
-
-        def random(*dims: int) -> torch.Tensor:
-            """Near one for norms; else rows of length one."""
-            numbers = torch.randn(dims, generator=generator, device=device, dtype=torch.float32) * dims[-1] ** -0.5
-            return (numbers + (len(dims) == 1)).to(dtype)
-
-        self.register_buffer("embedding", random(config.vocab, config.dim))
+        self.config, self._device, self._dtype = config, device, dtype
+        self._generator = torch.Generator(device).manual_seed(0)
+        self.register_buffer("embedding", self._random(config.vocab, config.dim))
         if not config.tied_head:
-            self.register_buffer("head", random(config.vocab, config.dim))
-        self.layers = torch.nn.ModuleList(Layer(config, rows, random) for _ in range(config.layers))
-        self.register_buffer("output_norm", random(config.dim))
-        tables = [torch.from_numpy(table) for table in rope_tables(config, rows)]
-        self.register_buffer("rope", torch.stack(tables).to(device, dtype))
+            self.register_buffer("head", self._random(config.vocab, config.dim))
+        self.layers = torch.nn.ModuleList(Layer(config, self._random) for _ in range(config.layers))
+        self.register_buffer("output_norm", self._random(config.dim))
+        self.allocate(rows)
+
+    def allocate(self, rows: int) -> None:
+        """New KV caches; they hold random numbers, so that decode may begin at any position."""
+        for layer in self.layers:
+            layer.allocate(rows, self._random)
+        tables = [torch.from_numpy(table) for table in rope_tables(self.config, rows)]
+        self.register_buffer("rope", torch.stack(tables).to(self._device, self._dtype))
+
+    def _random(self, *dims: int) -> torch.Tensor:
+        """Near one for norms; else rows of length one."""
+        numbers = torch.randn(dims, generator=self._generator, device=self._device) * dims[-1] ** -0.5
+        return (numbers + (len(dims) == 1)).to(self._dtype)
 
     def prefill(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """The likeliest next token [1] after a prompt [1, S] at positions 0, 1, …"""
@@ -163,19 +171,15 @@ def measure(model: Llama, rows: int, options: argparse.Namespace) -> Iterator[di
     """Decode at every context, then prefill of every prompt: what compiles longest comes last."""
     compiled = partial(torch.compile, dynamic=False) if options.variant == "compiled" else lambda function: function
     recorded = captured if options.variant != "eager" else lambda step: step
-    decoder = Decoder(model, rows, compiled(model.decode))
-    decoder.begin(1, 0)
-    step = recorded(decoder.step)
-
-    def decode(context: int) -> None:
-        decoder.begin(1, context)
-        for _ in range(options.steps):
-            step()
-        decoder.tokens(context, options.steps)
-
+    if options.contexts:
+        decoder = Decoder(model, rows, compiled(model.decode))
+        decoder.begin(1, 0)
+        step = recorded(decoder.step)
     for context in options.contexts:
-        taken = repeated(partial(decode, context), options)
+        taken = repeated(partial(decode_to_host, decoder, step, context, options.steps), options)
         yield {"phase": "decode", "context": context, "tokens": options.steps, "seconds": taken}
+    # Decode reads a whole cache, so it gets no longer one than it needs.
+    model.allocate(max(options.prompts, default=1))
     prefill = compiled(model.prefill)
     next_token = torch.zeros(1, dtype=torch.long, device=options.device)
     for count in options.prompts:
@@ -184,6 +188,13 @@ def measure(model: Llama, rows: int, options: argparse.Namespace) -> Iterator[di
         step = recorded(partial(prefill_into, next_token, prefill, tokens, positions))
         taken = repeated(partial(prefill_to_host, step, next_token), options)
         yield {"phase": "prefill", "context": 0, "tokens": count, "seconds": taken}
+
+
+def decode_to_host(decoder: Decoder, step: Step, context: int, steps: int) -> list[int]:
+    decoder.begin(1, context)
+    for _ in range(steps):
+        step()
+    return decoder.tokens(context, steps)
 
 
 def prefill_into(out: torch.Tensor, prefill: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> None:
@@ -214,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("variant", choices=("compiled", "graph", "eager"))
     parser.add_argument("--shape", choices=SHAPES, required=True)
-    parser.add_argument("--rows", type=int, required=True, help="of the KV cache")
+    parser.add_argument("--rows", type=int, required=True, help="of the KV cache in decode")
     parser.add_argument("--contexts", type=int, nargs="*", default=[])
     parser.add_argument("--prompts", type=int, nargs="*", default=[])
     parser.add_argument("--steps", type=int, default=64)

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.models import SHAPES
-from executorch_webgpu.cli.bench import MIB, Line, rounded
+from executorch_webgpu.cli.lines import MIB, Line, rounded
 from executorch_webgpu.models.llama import LlamaConfig
 
 VARIANTS = {"compiled": "torch.compile, CUDA graph", "graph": "torch, CUDA graph", "eager": "torch, eager"}
@@ -39,7 +39,7 @@ def torch_lines(variant: str, ours: Sequence[Line], shape: str, seconds: float, 
     contexts = {line.context for line in wanted if line.phase == "decode"}
     prompts = {line.tokens for line in wanted if line.phase == "prefill"}
     steps = max((line.tokens for line in wanted if line.phase == "decode"), default=1)
-    rows = -(-max([*prompts, max(contexts, default=0) + steps]) // ROWS_STEP) * ROWS_STEP
+    rows = -(-(max(contexts, default=0) + steps) // ROWS_STEP) * ROWS_STEP
     command = [sys.executable, "-m", "bench.torch_model", variant, "--shape", shape, "--device", device]
     for name, values in (("contexts", contexts), ("prompts", prompts), ("steps", [steps]), ("rows", [rows])):
         command += [f"--{name}", *map(str, sorted(values))]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import sys
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from bench import torch_model
 from bench.bench_model import main
 from bench.models import SHAPES, write_llama
 from bench.torch_model import Decoder, Llama
 from bench.torch_runs import VARIANTS, run, step_bytes, torch_lines
-from executorch_webgpu.cli.bench import Line
+from executorch_webgpu.cli.lines import Line
 from executorch_webgpu.models.llama import LlamaConfig
 
 TINY = SHAPES["tiny"]
@@ -121,6 +124,34 @@ def test_torch_reads_what_its_weights_and_rows_take() -> None:
 )
 def test_what_torch_measured_before_it_failed_counts(code: str, seconds: float, note: str) -> None:
     assert run([sys.executable, "-c", code], seconds) == ([{"tokens": 1}], note)
+
+
+def test_recorded_steps_are_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under CUDA graphs, where the step runs only when it is recorded, and is then replayed."""
+    recorded = []
+
+    def captured(step: Callable[[], None]) -> Callable[[], None]:
+        step()
+        recorded.append(0)
+
+        def replay() -> None:
+            recorded[-1] += 1
+            step()
+
+        return replay
+
+    monkeypatch.setattr(torch_model, "captured", captured)
+    options = Namespace(variant="graph", device="cpu", contexts=[0, 19], prompts=[7, 30], steps=5, repeats=3)
+    model = Llama(TINY, ROWS, "cpu", torch.float32)
+    lines = list(torch_model.measure(model, ROWS, options))
+    assert [(line["phase"], line["context"], line["tokens"]) for line in lines] == [
+        ("decode", 0, 5),
+        ("decode", 19, 5),
+        ("prefill", 0, 7),
+        ("prefill", 0, 30),
+    ]
+    assert all(len(line["seconds"]) == 3 and min(line["seconds"]) > 0 for line in lines)
+    assert recorded == [2 * 4 * 5, 4, 4]  # each once more than it is measured
 
 
 def test_a_variant_that_cannot_run_is_a_note() -> None:

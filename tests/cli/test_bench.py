@@ -12,7 +12,7 @@ import pytest
 from bench.models import SHAPES, write_llama
 from executorch_webgpu import Runtime
 from executorch_webgpu.cli import plot
-from executorch_webgpu.cli.bench import MIB, Line
+from executorch_webgpu.cli.lines import MIB, Line
 from executorch_webgpu.llm import measure as measuring
 from executorch_webgpu.llm.generate import GenerationStats, generate
 from executorch_webgpu.llm.measure import Speed, measure

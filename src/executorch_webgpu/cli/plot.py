@@ -6,12 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import InvalidInputError
-
-if TYPE_CHECKING:
-    from .bench import Line
+from .lines import Line, name_of
 
 
 def require_matplotlib() -> None:
@@ -35,9 +32,9 @@ def draw(path: Path, lines: Sequence[Line]) -> None:
         curves: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)
         for line in lines:
             if line.phase == phase and line.rate is not None:
-                curves[line.implementation].append((getattr(line, across), line.rate))
+                curves[name_of(line)].append((getattr(line, across), line.rate))
                 if line.roofline is not None:
-                    curves[f"roofline of {line.implementation}"].append((line.context, line.roofline))
+                    curves[f"roofline of {name_of(line)}"].append((line.context, line.roofline))
         for name, points in curves.items():
             x, y = zip(*sorted(points), strict=True)
             axis.plot(x, y, "--" if name.startswith("roofline") else "o-", label=name)

@@ -25,7 +25,7 @@ from .model import LanguageModel
 from .sample import SamplingParams
 
 WARM_UP = 0.5  # seconds of work that does not count: a GPU that had nothing to do runs at a fraction of its clock
-_SHORT, _LONG = 2, 6  # tokens of the two runs whose difference is what a step costs
+_COUNTED = 16  # steps whose dispatches and GPU time are counted
 
 Progress = Callable[[int, int], None]
 
@@ -166,7 +166,7 @@ def measure(
             step_bytes = program.step_bytes("forward", kv_cache_dtype=kv_cache_dtype)
             for i, speed in enumerate(speeds):
                 if speed.phase == "decode":
-                    dispatches, gpu_ms = _step_cost(profiled, tokenizer, text, speed.context)
+                    dispatches, gpu_ms = _step_cost(profiled, tokenizer, text, speed.context, warm_up)
                     visible = speed.context + (speed.tokens + 1) / 2  # rows, on average
                     nbytes = step_bytes.at(visible)
                     speeds[i] = replace(speed, step_bytes=nbytes, dispatches=dispatches, gpu_ms=gpu_ms)
@@ -231,23 +231,26 @@ def _generate_seconds(
 
 
 def _step_cost(
-    model: LanguageModel, tokenizer: Tokenizer, text: Sequence[int], context: int
+    model: LanguageModel, tokenizer: Tokenizer, text: Sequence[int], context: int, warm_up: float
 ) -> tuple[int, float | None]:
     """(dispatches, GPU milliseconds) of a decode step: what a longer run has more than a shorter one."""
 
     def totals(steps: int) -> tuple[int, float]:
+        if not steps:
+            return 0, 0.0
         before = model.profile()
         decode_seconds(model, tokenizer, text, context, steps)
-        after = model.profile()
         dispatches, gpu_ms = (
-            sum(getattr(row, name) or 0 for row in after) - sum(getattr(row, name) or 0 for row in before)
+            sum(getattr(row, name) or 0 for row in model.profile()) - sum(getattr(row, name) or 0 for row in before)
             for name in ("dispatches", "gpu_ms")
         )
         return dispatches, gpu_ms
 
-    totals(_SHORT)  # fills the cache
-    (few, short), (many, long) = totals(_SHORT), totals(_LONG)
-    steps = _LONG - _SHORT
+    longer = min(_COUNTED, model.context_len - context)
+    shorter = longer // 4
+    _repeated(partial(decode_seconds, model, tokenizer, text, context, 1), 0, warm_up)  # fills the cache
+    (few, short), (many, long) = totals(shorter), totals(longer)
+    steps = longer - shorter
     return (many - few) // steps, max(0.0, long - short) / steps if long else None
 
 
