@@ -86,7 +86,7 @@ def lines_of(report: Report, device: Device, model: str, kv_cache: str, version:
 
 def name_of(line: Line) -> str:
     """Who was measured."""
-    return f"{line.implementation}, {line.engine}"
+    return f"{OURS}, {line.engine}" if line.implementation == OURS else line.implementation
 
 
 def rounded(value: float) -> float:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import InvalidInputError
 from .lines import Line, name_of
+
+# By phase: the field of a line that goes across, and its name.
+AXES = {"decode": ("context", "tokens in the KV cache"), "prefill": ("tokens", "tokens of the prompt")}
+LOGARITHMIC = 10  # rates further apart than this
 
 
 def require_matplotlib() -> None:
@@ -18,7 +21,7 @@ def require_matplotlib() -> None:
 
 
 def draw(path: Path, lines: Sequence[Line]) -> None:
-    """Decode over contexts, with its roofline, and prefill over prompts: tokens a second, a curve an implementation.
+    """Tokens a second of one model on one adapter: decode over contexts, with its roofline, and prefill over prompts.
 
     The name of ``path`` says the format. Raises InvalidInputError for one that matplotlib does not write.
     """
@@ -27,24 +30,28 @@ def draw(path: Path, lines: Sequence[Line]) -> None:
     matplotlib.use("Agg")  # a file needs no screen
     import matplotlib.pyplot as plt
 
+    colors = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(map(name_of, lines)))}
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    for axis, (phase, across) in zip(axes, (("decode", "context"), ("prefill", "tokens")), strict=True):
-        curves: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)
-        for line in lines:
-            if line.phase == phase and line.rate is not None:
-                curves[name_of(line)].append((getattr(line, across), line.rate))
-                if line.roofline is not None:
-                    curves[f"roofline of {name_of(line)}"].append((line.context, line.roofline))
-        for name, points in curves.items():
-            x, y = zip(*sorted(points), strict=True)
-            axis.plot(x, y, "--" if name.startswith("roofline") else "o-", label=name)
-        axis.set(title=phase, xlabel={"context": "tokens in the KV cache", "tokens": "tokens of the prompt"}[across])
-        axis.set(ylabel="tokens/s", yscale="log")
-        axis.grid(alpha=0.3, which="both")
-        if curves:
+    for axis, phase in zip(axes, AXES, strict=True):
+        rates = []
+        for name, color in colors.items():
+            of_this = [line for line in lines if (line.phase, name_of(line)) == (phase, name)]
+            for field, style, label in (("rate", "o-", name), ("roofline", "--", f"{name}: roofline")):
+                points = sorted((getattr(line, AXES[phase][0]), getattr(line, field)) for line in of_this)
+                points = [(x, y) for x, y in points if y is not None]
+                if points:
+                    axis.plot(*zip(*points, strict=True), style, color=color, label=label)
+                    rates += [y for _, y in points]
+        axis.set(title=phase, xlabel=AXES[phase][1], ylabel="tokens/s")
+        axis.grid(alpha=0.3)
+        if rates:
             axis.legend()
+            if max(rates) > LOGARITHMIC * min(rates):
+                axis.set_yscale("log")
+            else:
+                axis.set_ylim(bottom=0)
     first = lines[0]
-    figure.suptitle(f"{first.model} on {first.adapter} ({first.engine})")
+    figure.suptitle(f"{first.model} on {first.adapter}")
     try:
         figure.savefig(path, dpi=120)
     except ValueError as error:
