@@ -15,20 +15,22 @@ import datetime
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from bench.attention_call import TOLERANCE, AttentionCall, Case
-from bench.bench_model import append, commit
-from bench.measure import Ceilings, passes
+from bench.bench_model import commit
 from bench.onnx_attention import available as onnx_available
 from bench.onnx_attention import onnx_seconds
 from bench.torch_attention import cuda_available, torch_times
+from executorch_webgpu.cli.history import append
 from executorch_webgpu.errors import Error
+from executorch_webgpu.gpu.ceilings import Ceilings
 from executorch_webgpu.gpu.device import Device, open_device
+from executorch_webgpu.gpu.timing import passes
 
 MAX_COPIES = 512
 REPEATS = 5
@@ -104,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 for line in measure(bench, cases):
                     lines.append(line)
                     if options.csv:
-                        append(options.csv, [line])
+                        append(options.csv, [asdict(line)])
                 show(console, lines)
 
 

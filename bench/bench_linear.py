@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.measure import read_rate, seconds
+from executorch_webgpu.gpu.ceilings import read_rate
 from executorch_webgpu.gpu.device import Device, open_device
+from executorch_webgpu.gpu.timing import seconds
 from tests.ops.harness import Const, In, OpProgram, Out
 from tests.ops.test_linear_quantized import FORMATS, INT8, Layer, family, rows
 

@@ -6,9 +6,11 @@ import dataclasses
 import math
 import zlib
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from executorch_webgpu.format.pte import save_program
 from executorch_webgpu.format.vkgraph import DataType
@@ -17,6 +19,7 @@ from executorch_webgpu.models.convert import metadata
 from executorch_webgpu.models.llama import LlamaConfig, LlamaOptions, build_llama
 from executorch_webgpu.models.program import assemble
 from executorch_webgpu.models.weights import PIECE, Constant, Floats, Weight
+from executorch_webgpu.text.tokenizer import Tokenizer
 
 # dim, layers, heads, kv_heads, head_dim, ffn, vocab, context_len, norm_eps, rope_base
 SHAPES = {
@@ -29,7 +32,14 @@ _CODES = {DataType.UINT8: 16, DataType.INT8: 256}  # how many a stored type has:
 RandomFor = Callable[[str], np.random.Generator]  # numbers that are a name's own, and always the same
 
 
-def write_llama(path: Path, config: LlamaConfig, options: LlamaOptions | None = None, seed: int = 0) -> None:
+def write_llama(
+    path: Path,
+    config: LlamaConfig,
+    options: LlamaOptions | None = None,
+    *,
+    seed: int = 0,
+    tokenizer: Tokenizer | None = None,
+) -> None:
     """Writes a program as ``convert`` does, of random weights that keep activations near one.
 
     The default ``options`` are the formats of the stock 4-bit export. Quantized weights are random bits: finding the
@@ -43,18 +53,26 @@ def write_llama(path: Path, config: LlamaConfig, options: LlamaOptions | None = 
     weights = {name: _weight(name, dims, random_for) for name, dims in config.weight_dims().items()}
     graph = build_llama(config, weights, options)
     _randomize_quantized(graph, config, random_for)
-    save_program(path, *assemble(graph, ["input_pos"], metadata(config, options, tokenizer=None)))
+    files = tokenizer.files() if tokenizer else {}
+    save_program(path, *assemble(graph, ["input_pos"], metadata(config, options, tokenizer), files))
 
 
 def _weight(name: str, dims: tuple[int, ...], random_for: RandomFor) -> Weight:
-    """Norms near one, and matrices of rows of length one."""
-    mean = 1 if name.endswith("norm.weight") else 0
+    """Norms near one, and matrices of rows of length one, each cut from ``_pool`` at a place of its own."""
+    mean = np.float32(1 if name.endswith("norm.weight") else 0)
+    windows = sliding_window_view(_pool(), dims[-1])
+    places = random_for(name).integers(0, len(windows), math.prod(dims[:-1]))
 
     def read(start: int, stop: int) -> Floats:
-        rows = [random_for(f"{name} {row}").standard_normal(dims[-1], np.float32) for row in range(start, stop)]
-        return np.stack(rows) * np.float32(dims[-1] ** -0.5) + np.float32(mean)
+        return windows[places[start:stop]] * np.float32(dims[-1] ** -0.5) + mean
 
     return Weight(name, dims, read)
+
+
+@cache
+def _pool() -> Floats:
+    """Random numbers for all weights: to draw each of a large embedding alone takes longer than to write the file."""
+    return np.random.default_rng(0).standard_normal(1 << 22, np.float32)
 
 
 def _randomize_quantized(graph: GraphBuilder, config: LlamaConfig, random_for: RandomFor) -> None:

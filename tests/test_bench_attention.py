@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import bench_attention, measure
+from bench import bench_attention
 from bench.attention_call import AttentionCall, Case, Stored
 from bench.bench_attention import Bench, Line, line_of, main
-from executorch_webgpu.gpu.compile_check import compile_check
+from executorch_webgpu.gpu.ceilings import Ceilings
 from executorch_webgpu.gpu.device import Device
 
-CEILINGS = measure.Ceilings(read=1e9, fma=1e12, matrix=None)
+CEILINGS = Ceilings(read=1e9, fma=1e12, matrix=None)
 DECODE, PREFILL = Case((4, 2), 16, 1, 70, "f32"), Case((4, 2), 16, 9, 9, "f32")
 Array = np.ndarray
 
@@ -114,11 +114,3 @@ def test_int8_rows_keep_their_values() -> None:
     stored = Stored.of(rows, "int8")
     step = np.abs(rows[0, 2:5, 1]).max(-1, keepdims=True) / 127
     assert (np.abs(stored.head(slice(2, 5), 1) - rows[0, 2:5, 1]) <= 0.501 * step).all()
-
-
-def test_ceilings_compile() -> None:
-    folder = [Path(measure.__file__).parent]
-    for engine in ("wgpu", "dawn"):
-        compile_check(engine, "fma", measure._FMA, {"loops": 1}, folder)
-        compile_check(engine, "read", {}, {"loads": 1}, folder)
-    compile_check("dawn", "matrix", measure._MATRIX, {"loops": 1}, folder)

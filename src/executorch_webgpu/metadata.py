@@ -14,7 +14,9 @@ from .gpu.capabilities import Features, Limits
 from .graph.build import build_graph
 from .graph.dynamic import dynamic_dims
 from .graph.execute import plan_graph
+from .graph.kv_cache import KV_CACHE_DTYPES, store_kv_caches
 from .graph.memory import Kind, plan_memory
+from .graph.traffic import StepBytes, step_bytes
 from .ops.plan import Planning
 from .ops.registry import find
 from .portable import host_kernel
@@ -146,6 +148,14 @@ def method_report(file: ProgramFile, plan: schema.ExecutionPlan) -> MethodReport
         unshared if plannable else None,
         problem,
     )
+
+
+def method_step_bytes(file: ProgramFile, plan: schema.ExecutionPlan, kv_cache_dtype: str) -> StepBytes:
+    """What a decode step of a method must read, with KV caches stored as ``load_method`` is asked to."""
+    graphs = [build_graph(read_vkgraph(file.delegate_data(d), file.named_data)) for d in _our_delegates(plan)]
+    if kv_cache_dtype != "f32":
+        graphs = [store_kv_caches(graph, KV_CACHE_DTYPES[kv_cache_dtype]) for graph in graphs]
+    return step_bytes(graphs)
 
 
 def missing_operators(file: ProgramFile, plan: schema.ExecutionPlan) -> dict[str, int]:

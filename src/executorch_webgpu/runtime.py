@@ -22,6 +22,7 @@ from .gpu.device import Device, open_device
 from .graph.build import unsupported_message
 from .graph.constants import ConstantPool
 from .graph.kv_cache import check_dtype
+from .graph.traffic import StepBytes
 from .metadata import (
     DELEGATE_ID,
     MethodMetadata,
@@ -29,6 +30,7 @@ from .metadata import (
     files_inside,
     method_metadata,
     method_report,
+    method_step_bytes,
     missing_operators,
     unsupported_delegates,
 )
@@ -148,6 +150,11 @@ class Program:
     def metadata(self, name: str) -> MethodMetadata:
         """Inputs and outputs of a method, found without loading it; needs no GPU."""
         return method_metadata(self._open_file, self._plan(name))
+
+    def step_bytes(self, name: str, *, kv_cache_dtype: str = "f32") -> StepBytes:
+        """Bytes that a method must read from memory for one token, the limit of its speed; needs no GPU."""
+        check_dtype(kv_cache_dtype)
+        return method_step_bytes(self._open_file, self._plan(name), kv_cache_dtype)
 
     def inspect(self) -> ProgramReport:
         """Methods, operators, constants and planned memory; needs no GPU."""

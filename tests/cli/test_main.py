@@ -16,7 +16,7 @@ from tests.cli.conftest import Cli
 HEAVY = ("wgpu", "wgpudawn", "tokenizers", "gguf")
 
 
-@pytest.mark.parametrize("command", [(), ("devices",), ("inspect",), ("run",), ("generate",)])
+@pytest.mark.parametrize("command", [(), ("devices",), ("inspect",), ("run",), ("generate",), ("bench",)])
 def test_help(cli: Cli, command: tuple[str, ...]) -> None:
     result = cli(*command, "--help")
     assert result.exit_code == 0

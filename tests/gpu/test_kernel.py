@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from executorch_webgpu.errors import KernelError, LimitError
 from executorch_webgpu.gpu.buffers import Buffer, Readback, create, upload
 from executorch_webgpu.gpu.capabilities import Features, Limits
 from executorch_webgpu.gpu.compile_check import compile_check
-from executorch_webgpu.gpu.device import Device
-from executorch_webgpu.gpu.kernel import Kernels, check_limits, render
+from executorch_webgpu.gpu.device import Device, open_device, open_null_device
+from executorch_webgpu.gpu.kernel import Kernels, KernelStats, Wanted, check_limits, render
 from executorch_webgpu.gpu.wgsl import parse
 
 WriteKernel = Callable[[str, str], Kernels]
@@ -69,6 +69,48 @@ def test_everything_is_made_once(write_kernel: WriteKernel) -> None:
     assert kernels.pipeline("t/scale", {"T": "i32"}).layout is first.layout
     stats = kernels.stats()
     assert (stats.modules, stats.layouts, stats.pipelines) == (2, 1, 3)
+
+
+@pytest.fixture(params=["wgpu", "dawn"])
+def scales(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kernels]:
+    """A fresh cache on each engine, whose one kernel is SCALE."""
+    (tmp_path / "scale.wgsl").write_text(SCALE)
+    with open_null_device() if request.param == "dawn" else open_device("wgpu") as device:
+        yield Kernels(device, [tmp_path])
+
+
+def scale(wg: int, type_: str = "f32") -> Wanted:
+    return "scale", {"T": type_}, {"wg": wg}
+
+
+def test_several_pipelines_at_once(scales: Kernels) -> None:
+    wanted = [scale(wg, type_) for wg in (16, 32, 64) for type_ in ("f32", "i32")]
+    known = scales.pipeline(*wanted[0])
+    with scales.compiling([*wanted, *wanted]):
+        pass
+    assert scales.stats() == KernelStats(modules=2, layouts=1, pipelines=6)
+    assert scales.pipeline(*wanted[0]) is known
+    assert len({id(scales.pipeline(*one).raw) for one in wanted}) == 6
+    assert scales.stats().pipelines == 6
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [scale(0), scale(1 << 20), ("none", {}, {})],
+    ids=["by the engine, later", "by us, at once", "does not exist"],
+)
+def test_one_of_several_pipelines_fails(scales: Kernels, refused: Wanted) -> None:
+    failure = pytest.raises((KernelError, LimitError), match=f"kernel '{refused[0]}'")
+    with failure, scales.compiling([scale(16), refused, scale(32)]):
+        pass
+    assert scales.stats().pipelines == (2 if refused == scale(0) else 1)  # what had begun was waited for
+    scales.pipeline(*scale(32))
+
+
+def test_an_error_meanwhile_waits_for_the_pipelines(scales: Kernels) -> None:
+    with pytest.raises(ZeroDivisionError), scales.compiling([scale(16), scale(0), scale(32)]):
+        raise ZeroDivisionError
+    assert scales.stats().pipelines == 2
 
 
 def test_prologue(tmp_path: Path) -> None:

@@ -86,6 +86,8 @@ def test_workgroup_memory_of_structs_is_unknown() -> None:
 
 def test_comments() -> None:
     assert strip_comments("a/* b /* c */ d */e // f\ng /") == "a e \ng /"
+    assert strip_comments("a*/b/* //* c */ // */ d") == "a*/b  d"
+    assert strip_comments("a/* never ended") == "a"
 
 
 @pytest.mark.parametrize(

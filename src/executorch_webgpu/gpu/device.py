@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -96,6 +96,11 @@ class Device:
         except DeviceLostError as exc:
             self._lost = str(exc)
             raise
+
+    def begin_compute_pipeline(self, descriptor: Mapping[str, Any]) -> Callable[[], Any]:
+        """Has the engine compile a pipeline beside what we do next; the answer waits for it."""
+        self.require_usable()
+        return self._engine.begin_compute_pipeline(self.raw, descriptor)
 
     def encoder(self) -> Any:
         """A raw command encoder."""

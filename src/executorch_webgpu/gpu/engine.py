@@ -12,7 +12,8 @@ import os
 import sys
 import traceback
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -91,6 +92,12 @@ class Engine:
             return self.extras.request_device_sync(adapter, enable_toggles=_DAWN_TRUSTED, **options)
         return adapter.request_device_sync(**options)
 
+    def begin_compute_pipeline(self, device: Any, descriptor: Mapping[str, Any]) -> Callable[[], Any]:
+        """Has another thread compile a pipeline; the answer waits for it, and raises what went wrong."""
+        if self.name == "dawn":  # it has threads of its own, and reports an error of one call in another's thread
+            return device.create_compute_pipeline_async(**descriptor).sync_wait
+        return _compilers().submit(device.create_compute_pipeline, **descriptor).result
+
     def wait(self, device: Any) -> None:
         """Blocks until the work submitted to a raw device is done, and lets the engine free its staging."""
         if self.name == "wgpu":
@@ -143,6 +150,12 @@ def translate(exc: BaseException, doing: str, error: type[Error] = DeviceError) 
     if "is lost" in lowered or "device lost" in lowered or "device was lost" in lowered:
         return DeviceLostError(f"the GPU device was lost while {doing}; load the program again ({text})")
     return error(f"{doing} failed: {text}")
+
+
+@cache
+def _compilers() -> ThreadPoolExecutor:
+    """Threads in which wgpu-native compiles: its calls let go of Python's lock, and do not wait for each other."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="compile")
 
 
 @cache

@@ -7,7 +7,8 @@ A kernel is ``ops/<family>/<name>.wgsl``, named ``"family/name"``.  Jinja2 fills
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from ..errors import KernelError, LimitError
+from ..errors import Error, KernelError, LimitError
 from .wgsl import Binding, KernelSource, Number, Override, ParamField, parse, strip_comments
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ __all__ = [
 DEFAULT_ROOTS: tuple[Path, ...] = (Path(__file__).resolve().parent.parent / "ops",)
 
 Range = tuple["Buffer", int, int]  # (buffer, byte offset, bytes)
+Wanted = tuple[str, Mapping[str, object], Mapping[str, Number]]  # a pipeline: kernel, template values, overrides
 
 _LAYOUT_TYPE = {"read": "read-only-storage", "read_write": "storage", "uniform": "uniform"}
 _COMPUTE_STAGE = 4  # GPUShaderStage.COMPUTE, the same number in every engine
@@ -186,12 +188,34 @@ class Kernels:
         Raises KernelError (does not render or compile, unknown override) or LimitError.
         """
         template, overrides = template or {}, overrides or {}
-        key = (name, _freeze(template), _freeze(overrides))
+        key = _key(name, template, overrides)
         pipeline = self._pipelines.get(key)
         if pipeline is None:
-            pipeline = self._compile(self.source(name, template), overrides)
-            self._pipelines[key] = pipeline
+            pipeline = self._pipelines[key] = self._begin(self.source(name, template), overrides)()
         return pipeline
+
+    @contextmanager
+    def compiling(self, wanted: Iterable[Wanted]) -> Iterator[None]:
+        """Compiles pipelines while the body runs, several at a time; when it ends, all of them are there.
+
+        Raises as ``pipeline`` does, for the first one that fails, unless the body raises.
+        """
+        begun: dict[object, Callable[[], Pipeline]] = {}
+        failed: list[Error] = []
+        try:
+            for name, template, overrides in wanted:
+                key = _key(name, template, overrides)
+                if key not in self._pipelines and key not in begun:
+                    begun[key] = self._begin(self.source(name, template), overrides)
+            yield
+        finally:  # whatever happened, nothing may still be compiling for a device that is closed next
+            for key, finish in begun.items():
+                try:
+                    self._pipelines[key] = finish()
+                except Error as error:
+                    failed.append(error)
+        if failed:
+            raise failed[0]
 
     def bind_group(self, pipeline: Pipeline, ranges: Mapping[str, Range]) -> Any:
         """A raw bind group with exactly one buffer range per binding of the kernel.
@@ -212,18 +236,21 @@ class Kernels:
         with self._device.errors(f"binding buffers to kernel {source.name!r}", KernelError):
             return self._device.raw.create_bind_group(label=source.name, layout=pipeline.layout, entries=entries)
 
-    def _compile(self, source: KernelSource, overrides: Mapping[str, Number]) -> Pipeline:
+    def _begin(self, source: KernelSource, overrides: Mapping[str, Number]) -> Callable[[], Pipeline]:
+        """Starts to compile a kernel; the answer waits for its pipeline."""
         constants = source.resolve_overrides(overrides)
         check_limits(source, overrides, self._device.limits)
         layout, pipeline_layout = self._layout(source)
-        module = self.module(source)
+        compute = {"module": self.module(source), "entry_point": "main", "constants": constants}
+        descriptor = {"label": source.name, "layout": pipeline_layout, "compute": compute}
         with self._device.errors(_compiling(source, self._device), KernelError):
-            raw = self._device.raw.create_compute_pipeline(
-                label=source.name,
-                layout=pipeline_layout,
-                compute={"module": module, "entry_point": "main", "constants": constants},
-            )
-        return Pipeline(source, raw, layout)
+            wait = self._device.begin_compute_pipeline(descriptor)
+
+        def finish() -> Pipeline:
+            with self._device.errors(_compiling(source, self._device), KernelError):
+                return Pipeline(source, wait(), layout)
+
+        return finish
 
     def module(self, source: KernelSource) -> Any:
         """The raw shader module of a kernel.  Raises KernelError with the engine's message."""
@@ -251,6 +278,10 @@ class Kernels:
 
 def _compiling(source: KernelSource, device: Device) -> str:
     return f"compiling kernel {source.name!r} on {device.engine}"
+
+
+def _key(name: str, template: Mapping[str, object], overrides: Mapping[str, Number]) -> object:
+    return name, _freeze(template), _freeze(overrides)
 
 
 def _freeze(values: Mapping[str, Any]) -> frozenset[tuple[str, type, object]]:

@@ -187,24 +187,27 @@ def parse(name: str, code: str) -> KernelSource:
     return source
 
 
+_OUTSIDE, _INSIDE = re.compile(r"//|/\*"), re.compile(r"/\*|\*/")  # what begins or ends a comment there
+
+
 def strip_comments(code: str) -> str:
     """The code without comments; block comments nest in WGSL."""
     out: list[str] = []
-    depth = i = 0
-    while i < len(code):
-        pair = code[i : i + 2]
-        if pair == "/*":
-            depth, i = depth + 1, i + 2
-        elif pair == "*/" and depth:
-            depth, i = depth - 1, i + 2
-            out.append("" if depth else " ")
-        elif pair == "//" and not depth:
-            end = code.find("\n", i)
-            i = len(code) if end < 0 else end
+    depth = at = 0
+    while mark := (_INSIDE if depth else _OUTSIDE).search(code, at):
+        if not depth:
+            out.append(code[at : mark.start()])
+        at = mark.end()
+        if mark[0] == "//":
+            end = code.find("\n", at)
+            at = len(code) if end < 0 else end
+        elif mark[0] == "/*":
+            depth += 1
         else:
-            if not depth:
-                out.append(code[i])
-            i += 1
+            depth -= 1
+            out.append("" if depth else " ")
+    if not depth:
+        out.append(code[at:])
     return "".join(out)
 
 

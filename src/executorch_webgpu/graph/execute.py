@@ -108,9 +108,10 @@ class GraphExecutor:
         if self._profile and self.device.features.timestamps:
             self._timestamps = Timestamps(self.device, len(self.graph.calls))
         self._live = {s.id: self._arena.allocate(LIVE_UNIFORM_BYTES) for s in self.graph.symints}
-        for name, template, overrides in self.plans.prepared:
-            self.device.kernels.pipeline(name, template, overrides)
         self.state = self.new_state()
+        with self.device.kernels.compiling(self.plans.pipelines()):
+            for value in self.plans.bindings():
+                self._range(value, self.state)  # uploads constants while the engine compiles
         self._record(self.state)
         for index, storage in enumerate(self.memory.storages):
             if storage.kind in (Kind.INPUT, Kind.SHARED):

@@ -8,12 +8,12 @@ order, so a change runs down the graph in one pass.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from ..errors import Error, InvalidInputError, InvalidProgramError, KernelError
-from ..ops.plan import Derived, OpPlan, Planner, Planning, Prepared
+from ..ops.plan import Binding, Derived, OpPlan, Planner, Planning, Prepared
 from ..ops.values import SymInt, Tensor
 from .build import Graph, OpCall
 
@@ -44,6 +44,15 @@ class LivePlans:
         self.changed = set(range(len(graph.calls)))
         # No value was real yet: the first step looks at all of them, also at those that are what load assumed.
         self._mark({i for i, plan in enumerate(self.plans) if plan.derived}, _CHECK)
+
+    def pipelines(self) -> Iterator[Prepared]:
+        """What load must compile: what was prepared for steps to come, and what the current plans dispatch."""
+        yield from self.prepared
+        yield from ((d.kernel, d.template, d.overrides) for plan in self.plans for d in plan.dispatches)
+
+    def bindings(self) -> Iterator[Binding]:
+        """What the current plans bind."""
+        return (value for plan in self.plans for d in plan.dispatches for value in d.bindings.values())
 
     def set_dims(self, tensor: Tensor, dims: Sequence[int]) -> None:
         """Live dims of a graph input."""

@@ -1,26 +1,31 @@
-"""GPU time of recorded commands, and what the device can do at best: ceilings to hold kernels against."""
+"""What a device can do at best: rates to hold kernels and models against, measured with kernels of this folder."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from typing import Any
 
 import numpy as np
 
-from executorch_webgpu.gpu.buffers import create, upload
-from executorch_webgpu.gpu.device import Device
-from executorch_webgpu.gpu.kernel import Kernels
-from executorch_webgpu.gpu.profile import Timestamps
-from executorch_webgpu.graph.state import Command
+from ..buffers import create, upload
+from ..device import Device
+from ..kernel import Kernels
+from ..timing import REPEATS, passes
 
-REPEATS = 20
-WARM_UP, WARM_UP_PASS = 0.4, 0.02  # seconds in all, and of one pass: with gaps between short ones, clocks stay low
 _MATRIX_SHAPE = ("f16", "f32", 16, 16, 16)  # what matrix.wgsl multiplies
 _FMA = {"chains": 8, "unroll": 8}
 _MATRIX = {"lefts": 2, "rights": 4, "unroll": 4}
+
+
+@dataclass(frozen=True)
+class _Command:
+    """One recorded dispatch."""
+
+    pipeline: Any
+    bind_group: Any
+    grid: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -34,43 +39,6 @@ class Ceilings:
     @classmethod
     def of(cls, device: Device) -> Ceilings:
         return cls(read_rate(device), fma_rate(device), matrix_rate(device))
-
-
-def passes(device: Device, commands: Sequence[Command], repeats: int) -> list[float]:
-    """Seconds of each of ``repeats`` passes over ``commands``, after ``WARM_UP`` seconds of passes that do not count.
-
-    GPU time, or without timestamps from submission to completion. A GPU that had nothing to do runs at a fraction of
-    its clock, for as long as tenths of a second after it gets work: an H100 was seen at a quarter.
-    """
-    timestamps = Timestamps(device, 1) if device.features.timestamps else None
-
-    def once(times: int = 1) -> float:
-        encoder = device.encoder()
-        work = encoder.begin_compute_pass(timestamp_writes=timestamps.pass_descriptor(0) if timestamps else None)
-        for command in [*commands] * times:
-            work.set_pipeline(command.pipeline)
-            work.set_bind_group(0, command.bind_group)
-            work.dispatch_workgroups(*command.grid)
-        work.end()
-        buffer = encoder.finish()
-        start = time.perf_counter()
-        device.submit([buffer])
-        device.wait()
-        return timestamps.resolve(1)[0] / 1e9 if timestamps else time.perf_counter() - start
-
-    longer = min(1000, int(WARM_UP_PASS / once()) + 1)  # drivers compile at the first dispatch
-    begun = time.perf_counter()
-    while not device.features.cpu and time.perf_counter() - begun < WARM_UP:
-        once(longer)
-    taken = [once() for _ in range(repeats)]
-    if timestamps:
-        timestamps.close()
-    return taken
-
-
-def seconds(device: Device, commands: Sequence[Command]) -> float:
-    """Median time of one pass over ``commands``."""
-    return median(passes(device, commands, REPEATS))
 
 
 def read_rate(device: Device) -> float:
@@ -109,7 +77,7 @@ def _kernel_seconds(
     template: Mapping[str, int],
     overrides: Mapping[str, int],
     x_bytes: int,
-    x_data: np.ndarray | None,
+    x_data: np.ndarray[Any, Any] | None,
     out_bytes: int,
     workgroups: int,
 ) -> float:
@@ -120,7 +88,7 @@ def _kernel_seconds(
     if x_data is not None:
         upload(device, x, x_data)
     group = kernels.bind_group(pipeline, {"x": (x, 0, x.size), "out": (out, 0, out.size)})
-    command = Command(pipeline.raw, group, (workgroups, 1, 1))
+    command = _Command(pipeline.raw, group, (workgroups, 1, 1))
     taken = min(passes(device, [command], 5 if device.features.cpu else REPEATS))
     x.destroy()
     out.destroy()

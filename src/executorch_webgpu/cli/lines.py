@@ -1,0 +1,123 @@
+"""Measurements of models as lines: of a table, of a CSV file, of a plot."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..gpu.device import Device
+    from ..llm.measure import Report
+
+OURS = "executorch-webgpu"
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Line:
+    """One measurement; ``rate`` in tokens a second, by wall clock. None: not known, or not measured.
+
+    ``spread``: slowest less fastest repeat, over the median. ``step_mib``: what a decode step must read.
+    ``roofline``: the rate at which ``read_gbs``, measured in the same run, would let it decode, and ``share`` the part
+    of it that was reached. ``gpu_ms`` and ``dispatches`` are of a decode step.
+    """
+
+    date: str
+    version: str
+    model: str
+    adapter: str
+    engine: str
+    implementation: str
+    kv_cache: str
+    phase: str
+    context: int
+    tokens: int
+    rate: float | None
+    spread: float | None
+    step_mib: float | None
+    read_gbs: float
+    roofline: float | None
+    share: float | None
+    gpu_ms: float | None
+    dispatches: int | None
+    load_s: float | None
+    file_mib: float | None
+    resident_mib: float | None
+    device_mib: float | None
+    note: str = ""
+
+
+def lines_of(report: Report, device: Device, model: str, kv_cache: str, version: str) -> list[Line]:
+    """The report as lines, numbers rounded."""
+    load = report.load
+    lines = []
+    for speed in report.speeds:
+        share = speed.share(report.read_ceiling)
+        lines.append(
+            Line(
+                date=datetime.date.today().isoformat(),
+                version=version,
+                model=model,
+                adapter=device.info.name,
+                engine=device.engine,
+                implementation=OURS,
+                kv_cache=kv_cache,
+                phase=speed.phase,
+                context=speed.context,
+                tokens=speed.tokens,
+                rate=rounded(speed.rate),
+                spread=rounded(speed.spread),
+                step_mib=None if speed.step_bytes is None else rounded(speed.step_bytes / MIB),
+                read_gbs=rounded(report.read_ceiling / 1e9),
+                roofline=None if speed.step_bytes is None else rounded(report.read_ceiling / speed.step_bytes),
+                share=None if share is None else rounded(share),
+                gpu_ms=None if speed.gpu_ms is None else rounded(speed.gpu_ms),
+                dispatches=speed.dispatches,
+                load_s=rounded(load.seconds),
+                file_mib=rounded(load.file_bytes / MIB),
+                resident_mib=rounded(load.resident_bytes / MIB),
+                device_mib=rounded(load.device_bytes / MIB),
+            )
+        )
+    return lines
+
+
+def name_of(line: Line) -> str:
+    """Who was measured."""
+    return f"{OURS}, {line.engine}" if line.implementation == OURS else line.implementation
+
+
+def rounded(value: float) -> float:
+    """Four significant digits."""
+    return float(f"{value:.4g}")
+
+
+def show(lines: Sequence[Line]) -> None:
+    """Lines of one model as a table, with what they have in common above it."""
+    from .tables import console, table
+
+    first = next(line for line in lines if line.implementation == OURS)
+    out = console()
+    out.print(f"{first.model} on {first.adapter} ({first.engine}), KV cache {first.kv_cache}", style="bold")
+    out.print(
+        f"loaded in {first.load_s} s; memory grew by {first.resident_mib} MiB on the host and by {first.device_mib} "
+        f"MiB on the device, for a file of {first.file_mib} MiB; the device reads {first.read_gbs} GB/s"
+    )
+    several = len({name_of(line) for line in lines}) > 1
+    columns = ("Phase", "Context>", "Tokens>", "Tokens/s>", "±>", "MiB a step>", "Roofline>", "Share>")
+    made = table((*columns, "GPU ms>", "Dispatches>", *(("By", "") if several else ())))
+    for line in lines:
+        spread = "" if line.spread is None else f"{line.spread / 2:.1%}"
+        share = "" if line.share is None else f"{line.share:.1%}"
+        numbers = (line.rate, spread, line.step_mib, line.roofline, share, line.gpu_ms, line.dispatches)
+        by = (name_of(line), line.note) if several else ()
+        made.add_row(line.phase, str(line.context), str(line.tokens), *map(shown, numbers), *by)
+    out.print(made)
+
+
+def shown(value: float | str | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
