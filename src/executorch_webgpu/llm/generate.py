@@ -108,7 +108,7 @@ def _generate(
 ) -> Generator[Piece]:
     end_tokens = tokenizer.eos_ids | model.eos_ids
     text = tokenizer.stream(after=prompt)
-    rng = np.random.default_rng(params.seed)
+    seed = params.some_seed
     finish: FinishReason = "length"
     new_tokens = decode_steps = 0
     decode_seconds = 0.0
@@ -120,7 +120,7 @@ def _generate(
     prefill_seconds = perf_counter() - started
 
     while True:
-        token = sample(logits, params, rng)
+        token = sample(logits, params, len(prompt) + decode_steps, seed)
         if token in end_tokens:
             finish = "eos"
             break
