@@ -12,6 +12,7 @@ import numpy as np
 from ..device_steps import DeviceSteps
 from ..errors import ClosedError, DeviceError, InvalidInputError, UnsupportedProgramError
 from ..graph.token_loop import Drawing
+from ..ops.sampling.reference import BROKEN
 from .model import LanguageModel, uninterrupted
 from .sample import SamplingParams, checked
 
@@ -118,7 +119,7 @@ class DecodeSession:
                 self.finish_reason = "eos"
                 self._drop()
                 raise StopIteration
-            if token < 0:
+            if token == BROKEN:
                 self.close()
             self._last = checked(token)
             self._given += 1
