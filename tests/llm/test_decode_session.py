@@ -25,6 +25,7 @@ from executorch_webgpu.errors import (
     UnsupportedProgramError,
 )
 from executorch_webgpu.gpu.device import open_null_device
+from executorch_webgpu.graph.token_loop import TokenLoop
 from executorch_webgpu.llm.decode_session import DecodeSession
 from executorch_webgpu.llm.generate import Piece, cached_prefix, generate
 from executorch_webgpu.llm.model import LanguageModel
@@ -373,12 +374,13 @@ def test_a_lost_device_is_our_error() -> None:
 def test_a_session_on_dawn(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its null device computes nothing, but checks every bind group, copy, submission and mapping."""
     monkeypatch.setattr("executorch_webgpu.runtime.open_device", lambda *_: open_null_device())
+    read = TokenLoop.read
+    monkeypatch.setattr(TokenLoop, "read", lambda loop: read(loop) * 0 + 7)  # whatever lay in memory
     runtime = Runtime()
     for name in ("last", "full"):
         with runtime.load_program(llama_folder / f"{name}.pte") as program, LanguageModel(program) as model:
             for params in (SamplingParams(20), SamplingParams(20, temperature=1.0, top_k=5, top_p=0.9)):
-                tokens, reason = session_tokens(model, PROMPT, params, ahead=4)
-                assert (len(tokens), reason) == (20, "length")
+                assert session_tokens(model, PROMPT, params, ahead=4) == ([7] * 20, "length")
             with DecodeSession(model, SamplingParams(50)) as session:
                 session.prefill(PROMPT)
                 next(session)

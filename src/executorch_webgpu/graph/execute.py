@@ -283,9 +283,11 @@ class GraphExecutor:
         while state.stale:
             for index in sorted(state.stale):
                 dispatches = self.plans.plans[index].dispatches
-                state.commands[index] = [self._command(state, index, i, d) for i, d in enumerate(dispatches)]
+                commands = [self._command(state, index, i, d) for i, d in enumerate(dispatches)]
                 state.stale.remove(index)
-                state.replay = None
+                if commands != state.commands[index]:  # a new plan may differ in its parameters only
+                    state.commands[index] = commands
+                    state.replay = None
             generations = {k: self._scratch.get(k, 0)[1] for k in self._scratch_generations}
             if generations != self._scratch_generations:  # a scratch buffer grew: all bind groups may name the old one
                 self._scratch_generations = generations
