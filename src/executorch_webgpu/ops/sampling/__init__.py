@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from ..plan import Planner
+from ..plan import Planner, Prepared
 from ..registry import op
 from ..shapes import ceil_div
 from ..values import INT32_MAX, IntLike, Tensor
 from . import reference
 
-MOST_GROUPS = 256  # of ``best``, which one workgroup of ``choose`` then reads
-_BEST_WORKGROUP = 64
-_CUT_WORKGROUP = 256
+WORKGROUP = 256
+_BEST = {"wg_size": 64}
+_OTHERS = {"wg_size": WORKGROUP}
+
+# Everything that a call may dispatch, so that no step compiles: kernel, template values, overrides.
+PIPELINES: tuple[Prepared, ...] = (
+    ("sampling/best", {"noise": False}, _BEST),
+    ("sampling/best", {"noise": True}, _BEST),
+    *((f"sampling/{kernel}", {}, _OTHERS) for kernel in ("choose", "peaks", "sift", "pick")),
+)
+
+MOST_GROUPS = WORKGROUP  # of the kernels that share the vocabulary; one workgroup then reads what they found
 _TOKENS_A_CALL = 4  # of the generator
 
 
@@ -53,39 +64,75 @@ def sample_token(
     g.require(0, row, logits.numel // vocab - 1, "sample_token: the row")
     g.require(0, position, INT32_MAX, "sample_token: the position")
     g.resize(out, (1,))
-    noise = temperature > 0
-    top_k = top_k if top_k < vocab else 0
-    share = reference.share_of(top_p)
-    cut = g.scratch(8) if noise and (top_k or share) else None
-    if cut is not None:
-        inverse = float(np.float32(1) / reference.float32_temperature(temperature))
-        g.dispatch(
-            "sampling/cut",
-            (1,),
-            {"logits": logits, "row": row, "cut": cut},
-            {"vocab": vocab, "top_k": top_k, "share": share, "inverse_temperature": inverse},
-            overrides={"wg_size": _CUT_WORKGROUP},
-        )
-    groups = min(MOST_GROUPS, ceil_div(vocab, _TOKENS_A_CALL * _BEST_WORKGROUP))
+    top_k, share = (top_k if top_k < vocab else 0), reference.share_of(top_p)
+    draw = {} if temperature == 0 else {"seed": _words(seed), **_temperatures(temperature)}
+    for kernel, template, overrides in PIPELINES:
+        g.prepare(kernel, overrides=overrides, template=template)
+    if draw and (top_k or share):
+        _draw_among_kept(g, logits, row, position, draw, top_k, share, out)
+    else:
+        _draw_among_all(g, logits, row, position, draw, out)
+
+
+def _draw_among_all(
+    g: Planner, logits: Tensor, row: IntLike, position: IntLike, draw: dict[str, Any], out: Tensor
+) -> None:
+    """The best score of each workgroup's share, then the best of these; without ``draw``, logits are the scores."""
+    vocab = logits.dims[-1]
+    groups = min(MOST_GROUPS, ceil_div(vocab, _TOKENS_A_CALL * _BEST["wg_size"]))
     bests = g.scratch(8 * groups)
-    draw = {"temperature": float(reference.float32_temperature(temperature)), "seed": _words(seed)} if noise else {}
+    where: dict[str, Any] = {"position": position} if draw else {}
     g.dispatch(
         "sampling/best",
         (groups,),
-        {"logits": logits, "row": row, "bests": bests}
-        | ({"position": position} if noise else {})
-        | ({"cut": cut} if cut is not None else {}),
-        {"vocab": vocab, **draw},
-        overrides={"wg_size": _BEST_WORKGROUP},
-        template={"noise": noise, "cut": cut is not None},
+        {"logits": logits, "row": row, "bests": bests, **where},
+        {"vocab": vocab, **{name: value for name, value in draw.items() if name != "inverse_temperature"}},
+        overrides=_BEST,
+        template={"noise": bool(draw)},
+    )
+    g.dispatch("sampling/choose", (1,), {"bests": bests, "out": out}, {"count": groups}, overrides=_OTHERS)
+
+
+def _draw_among_kept(
+    g: Planner,
+    logits: Tensor,
+    row: IntLike,
+    position: IntLike,
+    draw: dict[str, Any],
+    top_k: int,
+    share: int,
+    out: Tensor,
+) -> None:
+    """A list of all tokens that may be kept is made first: one workgroup cannot read the whole vocabulary in time."""
+    vocab = logits.dims[-1]
+    groups = min(MOST_GROUPS, ceil_div(vocab, WORKGROUP))
+    peaks, totals, candidates = g.scratch(4 * groups), g.scratch(8 * groups), g.scratch(4 * (1 + vocab))
+    # Lighter tokens together weigh less than what top-p leaves out of the heaviest one's weight alone.
+    least_weight = 0 if top_k else ((2**32 - share) * reference.WEIGHT_ONE >> 32) // vocab
+    bound = {"vocab": vocab, "groups": groups, "top_k": top_k}
+    read = {"logits": logits, "row": row}
+    found = {"peaks": peaks, "candidates": candidates}
+    g.dispatch("sampling/peaks", (groups,), {**read, **found}, {"vocab": vocab}, overrides=_OTHERS)
+    g.dispatch(
+        "sampling/sift",
+        (groups,),
+        {**read, **found, "totals": totals},
+        {**bound, "least_weight": least_weight, "inverse_temperature": draw["inverse_temperature"]},
+        overrides=_OTHERS,
     )
     g.dispatch(
-        "sampling/choose",
+        "sampling/pick",
         (1,),
-        {"bests": bests, "out": out},
-        {"count": groups},
-        overrides={"wg_size": MOST_GROUPS},
+        {**read, **found, "totals": totals, "position": position, "out": out},
+        {**bound, "share": share, **draw},
+        overrides=_OTHERS,
     )
+
+
+def _temperatures(temperature: float) -> dict[str, float]:
+    """The temperature and its inverse, as kernels take them."""
+    rounded = reference.float32_temperature(temperature)
+    return {"temperature": float(rounded), "inverse_temperature": float(np.float32(1) / rounded)}
 
 
 def _words(seed: int) -> tuple[int, int]:

@@ -6,9 +6,6 @@
 {% if noise %}
 @group(0) @binding(4) var<uniform> position: i32;
 {% endif %}
-{% if cut %}
-@group(0) @binding(5) var<storage, read> cut: array<u32>;  // rank and ~id of the last token that may be drawn
-{% endif %}
 
 struct Params {
   vocab: u32,
@@ -54,16 +51,10 @@ fn main(
       }
       let bits = logits[start + id];
       var rank = rank_of(bits);
-      {% if cut %}
-      let kept = rank > cut[0] || (rank == cut[0] && ~id >= cut[1]);
-      {% endif %}
       {% if noise %}
       // What is not finite keeps its rank: NaN and infinity are found by it.
       if (is_finite(bits)) {
         rank = rank_of(bitcast<u32>(bitcast<f32>(bits) + params.temperature * gumbel(random[i])));
-      {% if cut %}
-        rank = select(0u, rank, kept);
-      {% endif %}
       }
       {% endif %}
       if (rank > best.x) {
