@@ -9,6 +9,7 @@ from .format import program_schema as schema
 from .graph.execute import GraphExecutor
 from .graph.token_loop import Drawing, TokenLoop
 from .method import Method
+from .ops.sampling import PIPELINES
 from .ops.values import Tensor
 from .state import State
 
@@ -39,6 +40,13 @@ def obstacle(method: object, state: State | None = None) -> str | None:
     if not (state or method.state)._can_rewind:
         return "the program keeps more than KV caches, so steps that ran ahead could not be taken back"
     return None
+
+
+def prepare(method: Method) -> None:
+    """Make the pipelines that draw tokens, so that no step has to."""
+    for executor in method._executors:
+        for kernel, template, overrides in PIPELINES:
+            executor.device.kernels.pipeline(kernel, template, overrides)
 
 
 def _only_call(method: Method) -> schema.DelegateCall | None:

@@ -166,9 +166,20 @@ def test_top_p_on_the_device_keeps_exactly_the_fewest(device: Device, top_p: flo
     assert gpu_support(device, logits, 0, top_p, 40 * count) == set(equal[:count].tolist())
 
 
+@pytest.mark.parametrize("top_k", [2, 3, 7])
+def test_top_p_of_all_that_top_k_keeps_keeps_no_more(device: Device, top_k: int) -> None:
+    """The last one that is kept has neighbours in its bins that are not."""
+    logits = np.full(300, -5, np.float32)
+    logits[100:116] = 2 - np.arange(16, dtype=np.float32) * np.float32(2**-9)
+    assert gpu_support(device, logits, top_k, 0.999999, 40 * top_k) == set(range(100, 100 + top_k))
+
+
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    logits=npst.arrays(np.float32, st.integers(1, 70), elements=st.floats(-40, 40, width=16)),
+    logits=st.one_of(
+        npst.arrays(np.float32, st.integers(1, 70), elements=st.floats(-40, 40, width=16)),
+        npst.arrays(np.float32, st.integers(250, 600), elements=st.floats(1, 2, width=32), fill=st.nothing()),
+    ),
     temperature=st.sampled_from([0.0, 1e-9, 0.3, 1.0, 7.0, 1e9]),
     top_k=st.integers(0, 72),
     top_p=st.sampled_from([1e-9, 0.05, 0.3, 0.61, 0.95, 1.0]),

@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..device_steps import obstacle
+from ..device_steps import obstacle, prepare
 from ..errors import Error, InvalidInputError, UnsupportedProgramError
 from ..state import State
 
@@ -87,6 +87,8 @@ class LanguageModel:
         self._state: State | None = None  # None: the method's own
         self._cached: list[int] = []
         self._leave: Callable[[], None] = _nothing  # ends the session that computes ahead
+        if self.decode_obstacle is None:
+            prepare(self._forward)
 
     def new_sequence(self) -> LanguageModel:
         """Another text over the same weights, with a KV cache of its own; closing it frees the cache only."""

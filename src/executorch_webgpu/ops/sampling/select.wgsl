@@ -96,7 +96,7 @@ fn select_cut(lane: u32, goal: vec2<u32>, by_weight: bool, largest: u32) {
     }
     workgroupBarrier();
   }
-  if (lane == 0u) {
+  if (lane == 0u && is_kept(found)) {  // else top-k has cut within the last bin
     bound = found;
   }
   workgroupBarrier();
