@@ -34,10 +34,19 @@ def cached_row(token: int) -> np.ndarray:
     return np.arange(ROW, dtype=np.float32) + token + 1
 
 
-def chain_program(table: np.ndarray, *, context_len: int = 64, max_tokens: int = 5, rows: int | None = None) -> bytes:
+def chain_program(
+    table: np.ndarray,
+    *,
+    context_len: int = 64,
+    max_tokens: int = 5,
+    rows: int | None = None,
+    peeks: bool = False,
+    counts: bool = False,
+) -> bytes:
     """The file of ``forward(tokens, input_pos) -> logits`` of every position.
 
-    ``rows``: of the tables, of which the logits may promise more.
+    ``rows``: of the tables, of which the logits may promise more. ``peeks``: a token decides where a row is written
+    besides. ``counts``: the program keeps something that is no KV cache.
     """
     vocab = table.shape[1]
     build = GraphBuilder()
@@ -50,6 +59,18 @@ def chain_program(table: np.ndarray, *, context_len: int = 64, max_tokens: int =
     values = build.call("aten.view_copy.default", values, [1, length, 1, ROW], build.tensor((1, max_tokens, 1, ROW)))
     cache = build.constant(np.zeros((1, context_len, 1, ROW), np.float32))
     build.call("update_cache.default", values, cache, position, build.tensor((1,)))
+    if peeks:
+        place = build.call("et_vk.select_as_symint.default", tokens, 1, 0, build.symint())
+        build.call(
+            "update_cache.default",
+            values,
+            build.constant(np.zeros((1, 2 * vocab, 1, ROW), np.float32)),
+            place,
+            build.tensor((1,)),
+        )
+    if counts:
+        count = build.constant(np.zeros(1, np.float32))
+        build.call("aten.add.Tensor", count, np.ones(1, np.float32), 1, count)
     out = build.tensor((1, max_tokens, vocab))
     build.output(build.call("aten.embedding.default", table[:rows], tokens, -1, False, False, out))
     dtypes = ["int64", "int64", "float32"]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from bench.models import SHAPES, write_llama
 from executorch_webgpu import Program, Runtime
+from executorch_webgpu.device_steps import obstacle
 from executorch_webgpu.errors import (
     ClosedError,
     DeviceError,
@@ -24,6 +25,7 @@ from executorch_webgpu.errors import (
     InvalidInputError,
     UnsupportedProgramError,
 )
+from executorch_webgpu.format import program_schema as schema
 from executorch_webgpu.gpu.device import open_null_device
 from executorch_webgpu.graph.token_loop import TokenLoop
 from executorch_webgpu.llm.decode_session import DecodeSession
@@ -33,8 +35,11 @@ from executorch_webgpu.llm.plain_loop import PlainLoop
 from executorch_webgpu.llm.sample import SamplingParams
 from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.text.tokenizer import Tokenizer
+from tests.conftest import SmolLM2
 from tests.llm.chain_program import ROW, cached_row, chain, chain_program, chain_table
 from tests.llm.tiny_program import tiny_program
+from tests.models.eager import EagerLlama
+from tests.models.tiny_llama import TinyLlama
 from tests.text.tiny_vocabulary import BPE_TOKENS
 
 CONTEXT = 600
@@ -405,6 +410,41 @@ def test_a_model_of_another_kind_uses_the_plain_loop() -> None:
         DecodeSession(model, SamplingParams())
 
 
+@pytest.mark.parametrize(
+    ("special", "why"),
+    [({"peeks": True}, "needs to know tokens on the host"), ({"counts": True}, "keeps more than KV caches")],
+    ids=["peeks", "counts"],
+)
+def test_a_program_that_cannot_run_ahead_uses_the_plain_loop_and_says_so(
+    special: dict[str, bool], why: str, bpe: Tokenizer
+) -> None:
+    with Runtime.get().load_program(chain_program(TABLE, **special)) as program, LanguageModel(program) as model:
+        with pytest.raises(UnsupportedProgramError, match=f"cannot be drawn on the GPU: .* {why}"):
+            DecodeSession(model, SamplingParams())
+        *pieces, last = generate(model, bpe, [40], SamplingParams(4))
+        assert [piece.token for piece in pieces] == chain(TABLE, 40, 4)
+        assert last.stats is not None and why in str(last.stats.host_reason)
+
+
+def test_work_of_the_host_around_the_delegate(chain_file: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    with chain_file.load_method("forward") as method:
+        plan, executors = method._plan, method._executors
+        (chain_of_calls,) = plan.chains
+        more = (*chain_of_calls.instructions, schema.Instruction(schema.MoveCall(0, 1)))
+        changes = {
+            "the host computes before or after": {"_plan": replace(plan, chains=(schema.Chain(instructions=more),))},
+            "output is not the delegate's": {"_plan": replace(plan, outputs=plan.inputs[:1])},
+            "does not take the tokens and their position": {"_plan": replace(plan, inputs=plan.inputs[:1] * 3)},
+            "2 delegates": {"_executors": executors * 2},
+        }
+        assert obstacle(method) is None
+        for why, attributes in changes.items():
+            with monkeypatch.context() as patch:
+                for name, value in attributes.items():
+                    patch.setattr(method, name, value)
+                assert why in str(obstacle(method))
+
+
 @pytest.mark.parametrize("ahead", [0, -1])
 def test_steps_in_flight_out_of_range(model: LanguageModel, ahead: int) -> None:
     with pytest.raises(InvalidInputError, match=f"steps_in_flight is {ahead}"):
@@ -447,6 +487,21 @@ def test_a_text_that_is_closed_goes_on_where_it_was(model: LanguageModel, bpe: T
         assert model.cached_tokens == (tuple(again[:-1]) if count else ())
         # Noise depends on positions, so that the rest is the same.
         assert [piece.token for piece in pieces_of(model, bpe, again)[: len(whole) - count]] == whole[count:]
+
+
+# -- programs of the stock exporter -----------------------------------------------------------------------------------
+
+
+def test_exported_programs_continue_like_torch(tiny_llama: TinyLlama, tiny_eager: EagerLlama) -> None:
+    prompt = [5, 7, 11, 13]
+    with Runtime.get().load_program(tiny_llama.program) as program, LanguageModel(program) as model:
+        assert session_tokens(model, prompt, SamplingParams(20)) == (tiny_eager.greedy(prompt, 20), "length")
+
+
+def test_the_real_model_continues_like_torch(smollm2: SmolLM2, smollm2_eager: EagerLlama) -> None:
+    prompt = Tokenizer.from_file(smollm2.gguf).encode("The capital of France is")
+    with Runtime.get().load_program(smollm2.program) as program, LanguageModel(program) as model:
+        assert session_tokens(model, prompt, SamplingParams(24))[0] == smollm2_eager.greedy(prompt, 24)
 
 
 # -- memory -----------------------------------------------------------------------------------------------------------
