@@ -130,8 +130,7 @@ class Engine:
                 return bytes(buffer.read_mapped(0, nbytes))
             finally:
                 buffer.unmap()
-        # wgpu-py waits for a mapping in a thread that waits for all submitted work, and nothing can be submitted
-        # meanwhile.
+        # wgpu-py waits for a mapping in a thread, and there for all submitted work.
         native = self.native
         native.libf.wgpuDevicePoll(device._internal, True, native.ffi.new("WGPUSubmissionIndex *", submission))
         result: list[int] = []

@@ -20,7 +20,9 @@ _OTHERS = {"wg_size": WORKGROUP}
 PIPELINES: tuple[Prepared, ...] = (
     ("sampling/best", {"noise": False}, _BEST),
     ("sampling/best", {"noise": True}, _BEST),
-    *((f"sampling/{kernel}", {}, _OTHERS) for kernel in ("choose", "peaks", "sift", "pick")),
+    ("sampling/sift", {"top_k": False}, _OTHERS),
+    ("sampling/sift", {"top_k": True}, _OTHERS),
+    *((f"sampling/{kernel}", {}, _OTHERS) for kernel in ("choose", "peaks", "kth_peak", "pick")),
 )
 
 MOST_GROUPS = WORKGROUP  # of the kernels that share the vocabulary; one workgroup then reads what they found
@@ -106,25 +108,33 @@ def _draw_among_kept(
     """A list of all tokens that may be kept is made first: one workgroup cannot read the whole vocabulary in time."""
     vocab = logits.dims[-1]
     groups = min(MOST_GROUPS, ceil_div(vocab, WORKGROUP))
-    peaks, totals, candidates = g.scratch(4 * groups), g.scratch(8 * groups), g.scratch(4 * (1 + vocab))
-    # Lighter tokens together weigh less than what top-p leaves out of the heaviest one's weight alone.
-    least_weight = 0 if top_k else ((2**32 - share) * reference.WEIGHT_ONE >> 32) // vocab
-    bound = {"vocab": vocab, "groups": groups, "top_k": top_k}
+    sizes = {"vocab": vocab, "groups": groups}
+    found = {"peaks": g.scratch(4 * groups), "candidates": g.scratch(4 * (1 + vocab))}
+    totals = {"totals": g.scratch(8 * groups)}
     read = {"logits": logits, "row": row}
-    found = {"peaks": peaks, "candidates": candidates}
     g.dispatch("sampling/peaks", (groups,), {**read, **found}, {"vocab": vocab}, overrides=_OTHERS)
+    if top_k:
+        bound: dict[str, Any] = {"least": g.scratch(4)}
+        counts, peaks = {"groups": groups, "top_k": top_k}, {"peaks": found["peaks"]}
+        g.dispatch("sampling/kth_peak", (1,), {**peaks, **bound}, counts, overrides=_OTHERS)
+        least = {}
+    else:
+        bound = {}
+        # Lighter tokens together weigh less than what top-p leaves out of the heaviest one's weight alone.
+        least = {"least_weight": ((2**32 - share) * reference.WEIGHT_ONE >> 32) // vocab}
     g.dispatch(
         "sampling/sift",
         (groups,),
-        {**read, **found, "totals": totals},
-        {**bound, "least_weight": least_weight, "inverse_temperature": draw["inverse_temperature"]},
+        {**read, **found, **totals, **bound},
+        {**sizes, **least, "inverse_temperature": draw["inverse_temperature"]},
         overrides=_OTHERS,
+        template={"top_k": top_k > 0},
     )
     g.dispatch(
         "sampling/pick",
         (1,),
-        {**read, **found, "totals": totals, "position": position, "out": out},
-        {**bound, "share": share, **draw},
+        {**read, **found, **totals, "position": position, "out": out},
+        {**sizes, "top_k": top_k, "share": share, **draw},
         overrides=_OTHERS,
     )
 

@@ -1,26 +1,32 @@
 // The tokens that top-k or top-p can keep, and a few more, in any order.
 //
-// The top_k-th largest of the workgroups' peaks is no larger than the top_k-th largest logit. And tokens that weigh less
-// than (1 - top_p) / vocab of the heaviest one hold no more than 1 - top_p together.
+{% if top_k %}
+// For top-k these are no smaller than a bound on the k-th largest.
+{% else %}
+// For top-p: tokens that weigh less than (1 - top_p) / vocab of the heaviest one hold no more than 1 - top_p together.
+{% endif %}
 @group(0) @binding(0) var<storage, read> logits: array<u32>;  // bits of f32 [rows, vocab]
 @group(0) @binding(1) var<storage, read> peaks: array<u32>;  // [groups], at most one for each invocation
 @group(0) @binding(2) var<storage, read_write> totals: array<vec2<u32>>;  // [workgroups]: weights of all tokens
 @group(0) @binding(3) var<storage, read_write> candidates: array<atomic<u32>>;  // [1 + vocab]: how many, and their ids
 @group(0) @binding(4) var<uniform> params: Params;
 @group(0) @binding(5) var<uniform> row: i32;
+{% if top_k %}
+@group(0) @binding(6) var<storage, read> least: array<u32>;  // [1]: the bound, by rank
+{% endif %}
 
 struct Params {
   vocab: u32,
   groups: u32,
-  top_k: u32,  // 0: all
-  least_weight: u32,
   inverse_temperature: f32,
+{% if not top_k %}
+  least_weight: u32,
+{% endif %}
 }
 
 override wg_size: u32 = 256;
 
-var<workgroup> ranks: array<u32, wg_size>;
-var<workgroup> least_rank: u32;
+var<workgroup> top: atomic<u32>;
 var<workgroup> total: array<atomic<u32>, 2>;
 
 {% include "sampling/rank.wgsl" %}
@@ -34,32 +40,24 @@ fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  if (lane < params.groups) {
-    ranks[lane] = peaks[lane];
-  }
   if (lane == 0u) {
-    least_rank = 0u;
+    atomicStore(&top, 0u);
     atomicStore(&total[0], 0u);
     atomicStore(&total[1], 0u);
   }
   workgroupBarrier();
-  var largest = 0u;
-  var before = 0u;
-  for (var i = 0u; i < params.groups; i++) {
-    largest = max(largest, ranks[i]);
-    before += u32(ranks[i] > ranks[lane] || (ranks[i] == ranks[lane] && i < lane));
-  }
-  if (lane < params.groups && before + 1u == params.top_k) {
-    least_rank = ranks[lane];
+  if (lane < params.groups) {
+    atomicMax(&top, peaks[lane]);
   }
   workgroupBarrier();
+  let largest = atomicLoad(&top);
   let start = u32(row) * params.vocab;
   var sum = vec2<u32>(0u);
   for (var id = gid.x; id < params.vocab; id += groups.x * wg_size) {
     let bits = logits[start + id];
     let weight = weight_of(bits, largest);
     sum = wide_add(sum, vec2<u32>(weight, 0u));
-    if (rank_of(bits) >= least_rank && weight >= params.least_weight) {
+    if ({{ "rank_of(bits) >= least[0]" if top_k else "weight >= params.least_weight" }}) {
       let place = atomicAdd(&candidates[0], 1u);
       atomicStore(&candidates[1u + place], id);
     }
