@@ -361,12 +361,22 @@ def test_tokens_that_the_table_of_the_program_does_not_have() -> None:
             next(session)
 
 
-def test_a_lost_device_is_our_error() -> None:
+def use_null_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dawn without a GPU, on which every token is 7 instead of whatever lay in memory."""
+    monkeypatch.setattr("executorch_webgpu.runtime.open_device", lambda *_: open_null_device())
+    read = TokenLoop.read
+    monkeypatch.setattr(TokenLoop, "read", lambda loop: read(loop) * 0 + 7)
+
+
+@pytest.mark.parametrize("engine", ["default", "dawn"])
+def test_a_lost_device_is_our_error(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if engine == "dawn":
+        use_null_device(monkeypatch)
     runtime = Runtime()  # one of its own: the shared one must live on
     with runtime.load_program(chain_program(TABLE)) as program, LanguageModel(program) as model:
-        session = DecodeSession(model, SamplingParams(40), steps_in_flight=3)
+        session = DecodeSession(model, SamplingParams(40), end_tokens=(), steps_in_flight=3)
         session.prefill([40])
-        assert list(itertools.islice(session, 4)) == chain(TABLE, 40, 4)
+        next(session)
         runtime.device.raw.destroy()
         with pytest.raises(DeviceError):
             list(session)
@@ -376,11 +386,23 @@ def test_a_lost_device_is_our_error() -> None:
     runtime.device.close()
 
 
+def test_a_program_that_is_closed_under_a_session() -> None:
+    with Runtime.get().load_program(chain_program(TABLE)) as program, LanguageModel(program) as model:
+        memory = Runtime.get().device.memory
+        session = DecodeSession(model, SamplingParams(40), steps_in_flight=4)
+        session.prefill([40])
+        next(session)
+        program.close()
+        with pytest.raises(ClosedError):
+            list(session)
+        before = memory.live_buffers
+        session.close()
+        assert memory.live_buffers < before
+
+
 def test_a_session_on_dawn(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its null device computes nothing, but checks every bind group, copy, submission and mapping."""
-    monkeypatch.setattr("executorch_webgpu.runtime.open_device", lambda *_: open_null_device())
-    read = TokenLoop.read
-    monkeypatch.setattr(TokenLoop, "read", lambda loop: read(loop) * 0 + 7)  # whatever lay in memory
+    use_null_device(monkeypatch)
     runtime = Runtime()
     for name in ("last", "full"):
         with runtime.load_program(llama_folder / f"{name}.pte") as program, LanguageModel(program) as model:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 
@@ -14,9 +14,8 @@ from ..errors import ClosedError, DeviceError, InvalidInputError, UnsupportedPro
 from ..graph.token_loop import Drawing
 from ..ops.sampling.reference import BROKEN
 from .model import LanguageModel, uninterrupted
+from .plain_loop import FinishReason
 from .sample import SamplingParams, checked
-
-FinishReason = Literal["eos", "length", "context"]
 
 _RAMP = 2  # steps that one token may add, so that the first does not wait for many
 
@@ -60,9 +59,9 @@ class DecodeSession:
         model.leave_session()
         self._steps = DeviceSteps(*model.runs_on(), drawing, steps_in_flight)
         self._prompt_end = 0  # the position of the first token that is drawn
-        self._most = self._drawn = self._given = (
-            0  # tokens: that may be drawn, that are or will be, that were given away
-        )
+        self._most = 0  # tokens that may be drawn,
+        self._drawn = 0  # that are drawn, or will be,
+        self._given = 0  # and that were given away
         self._last = 0  # the token that was given away last
         self._closed = False
         model.enter_session(self.close)
@@ -79,18 +78,21 @@ class DecodeSession:
         with uninterrupted():
             self._drop()
             self._most = self._drawn = self._given = 0
-            del model._cached[start:]
-            for first in range(0, len(tokens), model.max_tokens):
-                chunk = tokens[first : first + model.max_tokens]
-                last_row = len(chunk) - 1 if model.full_logits else 0
-                ends = first + len(chunk) == len(tokens)
-                self._steps.run(np.array([chunk], np.int32), start + first, last_row if ends else None)
-                self._steps.keep(start + first + len(chunk))
-                model._cached += chunk
-            self._prompt_end = start + len(tokens)
-            self._most = min(self._params.max_new_tokens, model.context_len - self._prompt_end + 1)
-            self._drawn = 1
             self.finish_reason = None
+            model.holds([], start)
+        for first in range(0, len(tokens), model.max_tokens):
+            chunk = tokens[first : first + model.max_tokens]
+            self._run_chunk(chunk, start + first, first + len(chunk) == len(tokens))
+        self._prompt_end = start + len(tokens)
+        self._most = min(self._params.max_new_tokens, model.context_len - self._prompt_end + 1)
+        self._drawn = 1
+
+    def _run_chunk(self, tokens: Sequence[int], position: int, last: bool) -> None:
+        row = len(tokens) - 1 if self._model.full_logits else 0
+        with uninterrupted():
+            self._steps.run(np.array([tokens], np.int32), position, row if last else None)
+            self._steps.keep(position + len(tokens))
+            self._model.holds(tokens, position)
 
     def __iter__(self) -> Iterator[int]:
         return self
@@ -113,8 +115,9 @@ class DecodeSession:
             self._submit_ahead()
             token = self._steps.read()
             if self._given:  # the step of the last one has run
-                self._model._cached.append(self._last)
-                self._steps.keep(self._prompt_end + self._given)
+                length = self._prompt_end + self._given
+                self._model.holds([self._last], length - 1)
+                self._steps.keep(length)
             if token in self._end_tokens:
                 self.finish_reason = "eos"
                 self._drop()
@@ -133,7 +136,7 @@ class DecodeSession:
 
     def _drop(self) -> None:
         """Forget what was computed beyond the tokens that were given away."""
-        with suppress(DeviceError):  # nothing lasts on a lost device
+        with suppress(DeviceError, ClosedError):  # nothing lasts on a lost device, or in a closed program
             self._steps.drop()
 
     def close(self) -> None:

@@ -10,9 +10,9 @@ from typing import Literal
 
 from ..errors import InvalidInputError
 from ..text.tokenizer import Tokenizer
-from .decode_session import DecodeSession, FinishReason
+from .decode_session import DecodeSession
 from .model import LanguageModel
-from .plain_loop import Model, PlainLoop
+from .plain_loop import FinishReason, Model, PlainLoop
 from .sample import SamplingParams
 
 
@@ -94,8 +94,8 @@ def generate(
     or on the host where the program cannot do that, or ``steps_in_flight`` is 0: the stats say so. They are the same.
     The iterator may be closed at any piece, and a KeyboardInterrupt or an error may end it: the model stays usable, and
     its ``cached_tokens`` say what the cache holds.
-    Raises InvalidInputError for an empty prompt, for one that is longer than the context, and for a ``start`` that is
-    not in the prompt or in the cache.
+    Raises InvalidInputError for an empty prompt, for one that is longer than the context, for a ``start`` that is not
+    in the prompt or in the cache, and for negative ``steps_in_flight``.
     """
     prompt = list(prompt_tokens)
     _check_prompt(prompt, model.context_len)
@@ -103,6 +103,8 @@ def generate(
         raise InvalidInputError(
             f"start is {start}, but {cached_prefix(model, prompt)} tokens of the prompt can be taken from the KV cache"
         )
+    if steps_in_flight is not None and steps_in_flight < 0:
+        raise InvalidInputError(f"steps_in_flight is {steps_in_flight}; it must be 0 or above")
     return _generate(model, tokenizer, prompt, params, start, steps_in_flight)
 
 

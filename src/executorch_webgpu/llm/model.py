@@ -152,6 +152,10 @@ class LanguageModel:
         """The runtime's method, and the state of this text."""
         return self._forward, self._forward.state if self._state is None else self._state  # type: ignore[attr-defined]
 
+    def holds(self, tokens: Sequence[int], position: int) -> None:
+        """The KV cache holds ``tokens`` from ``position`` on, and nothing behind."""
+        self._cached[position:] = tokens
+
     def enter_session(self, leave: Callable[[], None]) -> None:
         """From now on somebody computes ahead; any other use of the model calls ``leave`` first."""
         self._leave = leave
@@ -183,9 +187,9 @@ class LanguageModel:
         self.leave_session()
         given = [inputs] if self._state is None else [inputs, self._state]
         with uninterrupted():
-            del self._cached[position:]  # a step that fails may have overwritten these rows
+            self.holds([], position)  # a step that fails may have overwritten these rows
             (logits,) = self._forward.execute(*given)
-            self._cached += tokens
+            self.holds(tokens, position)
         # [1, vocab] holds the last position only, [1, S, vocab] all of them.
         rows: NDArray[np.float32] = np.asarray(logits, np.float32).reshape(-1, self.vocab_size)
         return rows
