@@ -132,13 +132,14 @@ class Engine:
                 buffer.unmap()
         # wgpu-py waits for a mapping in a thread, and there for all submitted work.
         native = self.native
-        native.libf.wgpuDevicePoll(device._internal, True, native.ffi.new("WGPUSubmissionIndex *", submission))
         result: list[int] = []
         handle = native.ffi.new_handle(result)
         mode = native.lib.WGPUCallbackMode_AllowProcessEvents
         info = native.new_struct("WGPUBufferMapCallbackInfo", mode=mode, callback=self._on_mapped, userdata1=handle)
         native.libf.wgpuBufferMapAsync(buffer._internal, native.lib.WGPUMapMode_Read, 0, nbytes, info)
-        native.libf.wgpuDevicePoll(device._internal, False, native.ffi.NULL)
+        index = native.ffi.new("WGPUSubmissionIndex *", submission)
+        while not result:  # once, unless that thread takes our callback
+            native.libf.wgpuDevicePoll(device._internal, True, index)
         if result != [native.lib.WGPUMapAsyncStatus_Success]:
             raise RuntimeError(f"a staging buffer could not be mapped (status {result})")
         try:
