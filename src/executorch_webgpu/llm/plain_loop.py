@@ -46,6 +46,7 @@ class PlainLoop:
         self._logits = self._model.prefill(tokens, start)
         self._prompt_end = start + len(tokens)
         self._given = 0
+        self.finish_reason = None
 
     def __iter__(self) -> Iterator[int]:
         return self
