@@ -39,9 +39,12 @@ class Signature(Protocol):
 
 
 class Method(Protocol):
-    """The part of ``runtime.Method`` that a language model needs; ``new_sequence`` and sessions need the real one."""
+    """The part of ``runtime.Method`` that a language model needs; states only for sessions and several sequences."""
 
-    def execute(self, inputs: Sequence[Any]) -> list[Any]: ...
+    @property
+    def state(self) -> State: ...
+    def new_state(self) -> State: ...
+    def execute(self, inputs: Sequence[Any], state: State | None = None) -> list[Any]: ...
     def reset(self) -> None: ...
     def close(self) -> None: ...
     def profile(self) -> list[Any]: ...
@@ -93,7 +96,7 @@ class LanguageModel:
     def new_sequence(self) -> LanguageModel:
         """Another text over the same weights, with a KV cache of its own; closing it frees the cache only."""
         other = copy(self)
-        other._state = self._forward.new_state()  # type: ignore[attr-defined]
+        other._state = self._forward.new_state()
         other._cached = []
         other._leave = _nothing
         return other
@@ -150,7 +153,7 @@ class LanguageModel:
 
     def runs_on(self) -> tuple[Any, Any]:
         """The runtime's method, and the state of this text."""
-        return self._forward, self._forward.state if self._state is None else self._state  # type: ignore[attr-defined]
+        return self._forward, self._forward.state if self._state is None else self._state
 
     def holds(self, tokens: Sequence[int], position: int) -> None:
         """The KV cache holds ``tokens`` from ``position`` on, and nothing behind."""
@@ -185,10 +188,9 @@ class LanguageModel:
     def _run(self, tokens: Sequence[int], position: int) -> NDArray[np.float32]:
         inputs = [np.array([tokens], self._tokens_dtype), np.array([position], self._input_pos_dtype)]
         self.leave_session()
-        given = [inputs] if self._state is None else [inputs, self._state]
         with uninterrupted():
             self.holds([], position)  # a step that fails may have overwritten these rows
-            (logits,) = self._forward.execute(*given)
+            (logits,) = self._forward.execute(inputs, *(() if self._state is None else (self._state,)))
             self.holds(tokens, position)
         # [1, vocab] holds the last position only, [1, S, vocab] all of them.
         rows: NDArray[np.float32] = np.asarray(logits, np.float32).reshape(-1, self.vocab_size)
