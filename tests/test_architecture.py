@@ -29,7 +29,9 @@ BELOW = {
     "errors": set(),
     "__init__": {"runtime"},
 }
-LAYER_OF_MODULE = dict.fromkeys(("attention", "interchange", "liveness", "metadata", "method", "state"), "runtime")
+LAYER_OF_MODULE = dict.fromkeys(
+    ("attention", "device_steps", "interchange", "liveness", "metadata", "method", "state"), "runtime"
+)
 ENGINES = {"wgpu", "wgpudawn", "rendercanvas"}
 EXPORTERS = {"torch", "executorch", "torchao"}
 

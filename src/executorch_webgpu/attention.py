@@ -20,8 +20,9 @@ from .gpu.buffers import create
 from .graph.build import Constant, Graph, OpCall
 from .graph.constants import ConstantPool
 from .graph.device_array import DeviceArray
-from .graph.execute import CallTime, GraphExecutor
+from .graph.execute import GraphExecutor
 from .graph.kv_cache import KV_CACHE_DTYPES, check_dtype
+from .graph.timing import CallTime
 from .interchange import to_caller, to_host
 from .method import ProfileRow, profile_rows
 from .ops.plan import Planning

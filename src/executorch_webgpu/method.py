@@ -19,9 +19,10 @@ from .format.pte import ProgramFile
 from .format.vkgraph import read_vkgraph
 from .graph.build import Graph, build_graph
 from .graph.constants import ConstantPool
-from .graph.execute import CallTime, GraphExecutor
+from .graph.execute import GraphExecutor
 from .graph.kv_cache import KV_CACHE_DTYPES, has_kv_cache, store_kv_caches
 from .graph.state import GraphState
+from .graph.timing import CallTime
 from .interchange import checked_input, owned, to_caller, to_device_array, to_host
 from .liveness import lasting_places
 from .metadata import MethodMetadata, kernel_values, method_metadata, operator_name

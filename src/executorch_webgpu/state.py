@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -215,6 +215,22 @@ class State:
         before, after = self._progress, self._progress.after(self._written)
         if after.extent > before.extent:
             self._clear_rows(before.extent)
+
+    # -- steps that run ahead, for DeviceSteps ------------------------------------------------------------------------
+
+    def _ran_ahead(self, ends: set[int]) -> None:
+        """A step was submitted that writes caches up to these rows, which do not count yet."""
+        self._progress = replace(self._progress.after(ends), length=self._progress.length)
+
+    def _keep(self, length: int) -> None:
+        """The first ``length`` rows count, if there are rows."""
+        self._progress = replace(self._progress, length=min(length, self._progress.extent))
+
+    def _drop_ahead(self) -> None:
+        """Rows that do not count are as if they had never been written."""
+        length = self._progress.length
+        self._clear_rows(length)
+        self._progress = replace(self._progress, extent=length)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 

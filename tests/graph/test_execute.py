@@ -16,6 +16,7 @@ from executorch_webgpu.errors import ClosedError, InvalidInputError, LimitError,
 from executorch_webgpu.format import vkgraph as vk
 from executorch_webgpu.format.pte import read_program
 from executorch_webgpu.format.vkgraph import read_vkgraph
+from executorch_webgpu.gpu.buffers import Buffer, upload
 from executorch_webgpu.gpu.device import Device, open_null_device
 from executorch_webgpu.graph.build import build_graph
 from executorch_webgpu.graph.constants import ConstantPool
@@ -307,6 +308,41 @@ def test_constants_that_the_device_cannot_hold(device: Device) -> None:
     build.output(build.call("aten.add.Tensor", x, constant, 1, build.tensor((2,), "int32")))
     with pytest.raises(UnsupportedProgramError, match="32 bits"), loaded(device, build):
         pass
+
+
+def test_a_plan_that_changes_its_parameters_only_keeps_the_replay(device: Device) -> None:
+    build = GraphBuilder()
+    x, position = build.input((16, 400)), build.live()
+    rows = build.call("aten.slice_copy.Tensor", x, 0, position, None, 1, build.tensor((16, 400)))
+    build.output(build.call("aten.select_copy.int", rows, 0, 0, build.tensor((400,))))
+    with loaded(device, build) as executor:
+        replays = []
+        for start in (3, 4, 3, 9):
+            given = normal(start + 5, 400)
+            (got,) = executor.execute([given, np.array([start], np.int32)])
+            np.testing.assert_array_equal(got, given[start])
+            replays.append(executor.state.replay)
+        assert all(replay is replays[0] for replay in replays)
+        executor.execute([normal(16, 400), np.array([0], np.int32)])
+        assert executor.state.replay is not replays[0]
+
+
+def test_inputs_that_only_the_host_reads_are_not_uploaded(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    uploaded = []
+
+    def record(on: Device, buffer: Buffer, data: np.ndarray) -> None:
+        uploaded.append(data.shape)
+        upload(on, buffer, data)
+
+    build, start = counter()
+    with loaded(device, build) as executor:
+        monkeypatch.setattr("executorch_webgpu.graph.execute.upload", record)
+        for position in (2, 5):
+            row = normal(1, 1, 1, 4)
+            (got,) = executor.execute([np.array([position], np.int32), row])
+            start[:, position] = row[:, 0]
+            np.testing.assert_array_equal(got, start)
+        assert uploaded == [(1, 1, 1, 4)] * 2
 
 
 def test_a_whole_llama_on_dawns_null_device(tmp_path: Path) -> None:

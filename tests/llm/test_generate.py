@@ -126,6 +126,12 @@ def test_empty_prompt(bpe: Tokenizer) -> None:
         generate(model, bpe, [], SamplingParams())
 
 
+def test_negative_steps_in_flight(bpe: Tokenizer) -> None:
+    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+    with pytest.raises(InvalidInputError, match="steps_in_flight is -1"):
+        generate(model, bpe, PROMPT, SamplingParams(), steps_in_flight=-1)
+
+
 @pytest.mark.parametrize("start", [0, 1, 4, 7])
 def test_part_of_the_prompt_in_the_cache(bpe: Tokenizer, start: int) -> None:
     model = LanguageModel(tiny_program(vocab_size=VOCAB))

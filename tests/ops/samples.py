@@ -406,6 +406,15 @@ def attention() -> Iterator[Sample]:
         yield Sample(op, args, Out((1,)))
 
 
+def sampling() -> Iterator[Sample]:
+    logits = Input((1, 3, 1031), live=(1, 2, 1031), low=-9, high=9)
+    row, position = Position(full=2, live=1), Position(full=7, live=1000)
+    for temperature, top_k, top_p in ((0.0, 0, 1.0), (0.7, 0, 1.0), (0.7, 40, 1.0), (0.7, 0, 0.9), (0.7, 40, 0.9)):
+        args = [logits, row, position, 1 << 40, temperature, top_k, top_p]
+        yield Sample("et_webgpu.sample_token.default", args, Out((1,), "int32"))
+    yield Sample("et_webgpu.sample_token.default", [Input((5,)), 0, 0, 3, 1.0, 0, 1.0], Out((1,), "int32"))
+
+
 def dense_attention() -> Iterator[Sample]:
     for head_dim in (8, 80):
         query = Input((2, 3, 9, head_dim), live=(2, 3, 4, head_dim))
@@ -429,6 +438,7 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     fills,
     rope,
     attention,
+    sampling,
     dense_attention,
 )
 SAMPLES = [sample for family in FAMILIES for sample in family()]

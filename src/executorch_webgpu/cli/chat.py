@@ -184,6 +184,7 @@ def describe(stats: GenerationStats) -> str:
     return (
         f"prefill {stats.prefilled_tokens} tokens ({stats.reused_tokens} reused), {stats.prefill_rate:.1f} tokens/s; "
         f"decode {stats.new_tokens} tokens, {stats.decode_rate:.1f} tokens/s"
+        + ("" if stats.host_reason is None else f"; tokens were drawn on the host: {stats.host_reason}")
     )
 
 

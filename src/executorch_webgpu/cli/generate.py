@@ -103,8 +103,9 @@ def _read_stdin() -> str:
 
 
 def describe(stats: GenerationStats) -> str:
-    """One line: both rates, and why the text ended."""
+    """One line: both rates, why the text ended, and why the GPU did not draw the tokens, if it did not."""
     return (
         f"prefill {stats.prompt_tokens} tokens, {stats.prefill_rate:.1f} tokens/s; "
         f"decode {stats.new_tokens} tokens, {stats.decode_rate:.1f} tokens/s; {FINISHED[stats.finish_reason]}"
+        + ("" if stats.host_reason is None else f"; tokens were drawn on the host: {stats.host_reason}")
     )

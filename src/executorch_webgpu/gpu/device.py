@@ -13,6 +13,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+import numpy as np
+
 from ..errors import ClosedError, DeviceError, DeviceLostError, Error, InvalidInputError, NoAdapterError
 from .capabilities import KINDS, AdapterInfo, Features, Limits
 from .engine import ENGINES, Engine, load_engine
@@ -79,6 +81,11 @@ class Device:
         return Kernels(self)
 
     @property
+    def native(self) -> Any:
+        """The engine's C functions; see ``Engine.native``."""
+        return self._engine.native
+
+    @property
     def usable(self) -> bool:
         """Neither closed nor known to be lost."""
         return not self._closed and self._lost is None
@@ -108,8 +115,8 @@ class Device:
         with self.errors("creating a command encoder"):
             return self.raw.create_command_encoder()
 
-    def submit(self, command_buffers: Sequence[Any]) -> None:
-        """Hands finished command buffers to the queue.
+    def submit(self, command_buffers: Sequence[Any]) -> int:
+        """Hands finished command buffers to the queue.  Returns the number of the submission, for ``read``.
 
         Raises ClosedError, DeviceLostError or DeviceError.
         """
@@ -118,7 +125,15 @@ class Device:
         if self._engine.log.messages:
             self.check()
         with self.errors("submitting work"):
-            self.queue.submit(command_buffers)
+            return self._engine.submit(self.queue, command_buffers)
+
+    def read(self, staging: Buffer, nbytes: int, submission: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """The first bytes of a staging buffer that this submission filled, without waiting for later ones."""
+        self.check()
+        with self.errors("reading results back"):
+            data = self._engine.read(self.raw, staging.raw, staging.size, submission)
+        self.check()
+        return np.frombuffer(data, np.uint8)[:nbytes]
 
     def wait(self) -> None:
         """Blocks until all submitted work is done."""

@@ -12,11 +12,11 @@ import os
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from ..errors import DeviceError, DeviceLostError, Error
@@ -54,6 +54,20 @@ class Engine:
     api: Any
     extras: Any
     log: _ErrorLog = field(repr=False)
+
+    @cached_property
+    def native(self) -> Any:
+        """The module with the engine's C functions: ``lib``, the same checked, ``libf``, and ``ffi``."""
+        return importlib.import_module(_BACKEND[self.name] + "._api")
+
+    @cached_property
+    def _on_mapped(self) -> Any:
+        """A C callback that adds the status of a mapping to the list whose handle it is given."""
+        native = self.native
+        return native.ffi.callback(
+            "void(WGPUMapAsyncStatus, WGPUStringView, void *, void *)",
+            lambda status, _message, handle, _: native.ffi.from_handle(handle).append(status),
+        )
 
     def adapters(self) -> list[Any]:
         """The engine's adapters, best backend first.
@@ -106,10 +120,45 @@ class Engine:
         else:
             device.queue.on_submitted_work_done_async().sync_wait()
 
+    def submit(self, queue: Any, command_buffers: Sequence[Any]) -> int:
+        """Hands them to a raw queue.  Returns the number by which wgpu-native knows the submission; 0 for Dawn."""
+        if self.name != "wgpu":
+            queue.submit(command_buffers)
+            return 0
+        native = self.native
+        handles = native.new_array("WGPUCommandBuffer[]", [buffer._internal for buffer in command_buffers])
+        return int(native.libf.wgpuQueueSubmitForIndex(queue._internal, len(command_buffers), handles))
+
+    def read(self, device: Any, buffer: Any, nbytes: int, submission: int) -> bytes:
+        """The first bytes of a raw staging buffer that a submission filled; waits for that one and none behind it."""
+        if self.name != "wgpu":
+            buffer.map_async("READ", 0, nbytes).sync_wait()
+            try:
+                return bytes(buffer.read_mapped(0, nbytes))
+            finally:
+                buffer.unmap()
+        # wgpu-py waits for a mapping in a thread, and there for all submitted work.
+        native = self.native
+        result: list[int] = []
+        handle = native.ffi.new_handle(result)
+        mode = native.lib.WGPUCallbackMode_AllowProcessEvents
+        info = native.new_struct("WGPUBufferMapCallbackInfo", mode=mode, callback=self._on_mapped, userdata1=handle)
+        native.libf.wgpuBufferMapAsync(buffer._internal, native.lib.WGPUMapMode_Read, 0, nbytes, info)
+        index = native.ffi.new("WGPUSubmissionIndex *", submission)
+        while not result:  # once, unless that thread takes our callback
+            native.libf.wgpuDevicePoll(device._internal, True, index)
+        if result != [native.lib.WGPUMapAsyncStatus_Success]:
+            raise RuntimeError(f"a staging buffer could not be mapped (status {result})")
+        try:
+            address = native.libf.wgpuBufferGetConstMappedRange(buffer._internal, 0, nbytes)
+            return bytes(native.ffi.buffer(address, nbytes))
+        finally:
+            native.libf.wgpuBufferUnmap(buffer._internal)
+
     def subgroup_sizes(self, adapter: Any) -> tuple[int, int]:
         """(minimum, maximum) subgroup size; the WebGPU range (4, 128) when the engine does not say."""
         # The public adapter info holds constants here, so ask the C API.
-        native = importlib.import_module(_BACKEND[self.name] + "._api")
+        native = self.native
         try:
             info = native.new_struct_p("WGPUAdapterInfo *")
             native.lib.wgpuAdapterGetInfo(adapter._internal, info)

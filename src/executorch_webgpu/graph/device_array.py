@@ -15,7 +15,8 @@ from ..gpu.device import Device
 class DeviceArray:
     """A float32 array [shape], row-major, in a GPU buffer of its own, which goes with it or with ``close``."""
 
-    dtype = np.dtype(np.float32)
+    dtype: np.dtype[Any] = np.dtype(np.float32)
+    stand_in: np.ndarray | None = None  # of integers: what the host sees in their place when it checks an input
 
     def __init__(self, device: Device, shape: tuple[int, ...]) -> None:
         self.shape = shape
@@ -36,6 +37,11 @@ class DeviceArray:
     @property
     def ndim(self) -> int:
         return len(self.shape)
+
+    @property
+    def buffer(self) -> Buffer:
+        """Where the elements lie."""
+        return self._buffer
 
     @property
     def device(self) -> Device:
@@ -74,3 +80,13 @@ class DeviceArray:
     def _check_open(self) -> None:
         if self._buffer.destroyed:
             raise ClosedError("this device array is closed; make a new one")
+
+
+class DeviceTokens(DeviceArray):
+    """Token ids [shape], int32, of a vocabulary of ``vocab``, which the host does not know."""
+
+    dtype: np.dtype[Any] = np.dtype(np.int32)
+
+    def __init__(self, device: Device, shape: tuple[int, ...], vocab: int) -> None:
+        super().__init__(device, shape)
+        self.stand_in = np.full(shape, vocab - 1, np.int32)  # if the largest id is right, all are

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 from weakref import WeakSet
@@ -21,7 +21,7 @@ from ..errors import ClosedError, DeviceError, InvalidInputError
 from ..gpu.buffers import Buffer, Readback, ScratchPool, Slot, UniformArena, create, upload
 from ..gpu.device import Device
 from ..gpu.kernel import Pipeline, Range
-from ..gpu.profile import Timestamps
+from ..gpu.replay import Replay
 from ..ops.plan import Binding, Dispatch, Planning
 from ..ops.values import Scratch, SymInt, Tensor
 from .build import ConstantKey, Graph
@@ -30,19 +30,11 @@ from .device_array import DeviceArray
 from .memory import Kind, MemoryPlan, plan_memory, unsafe_aliases
 from .resize import LivePlans
 from .state import Command, GraphState, cache_writes, mutable_storages
+from .timing import CallTime, StepTimes
 
 LIVE_UNIFORM_BYTES = 16
 
 Given = np.ndarray | DeviceArray | int  # what a graph input takes
-
-
-@dataclass
-class CallTime:
-    """What the calls of one operator and route have taken so far."""
-
-    calls: int = 0
-    dispatches: int = 0
-    gpu_ns: int = 0
 
 
 def plan_graph(graph: Graph, planning: Planning) -> LivePlans:
@@ -61,7 +53,8 @@ def plan_graph(graph: Graph, planning: Planning) -> LivePlans:
 class GraphExecutor:
     """Runs one graph; owns its buffers. ``state`` is where it writes by default. Not safe for concurrent use.
 
-    ``borrowed``: buffers, by tensor id, that all states use for memory that the graph writes, in place of their own.
+    ``borrowed``: buffers, by tensor id, in place of our own, which somebody else fills and frees: of memory that the
+    graph writes and keeps, for all states, and of inputs and outputs.
     """
 
     def __init__(
@@ -77,17 +70,17 @@ class GraphExecutor:
         self.graph = graph
         self.plans = plan_graph(graph, planning)
         self.memory: MemoryPlan = plan_memory(graph, self.plans.plans)
-        self.times: dict[tuple[str, str | None], CallTime] = {}  # by operator and route, when profiling
         self._profile = profile
         self._borrowed = borrowed
         self._constants = constants
         self._buffers: dict[int, Buffer] = {}  # by storage index
+        self._bound: set[int] = set()  # storages that a dispatch has been given
         self._held: list[ConstantKey] = []  # constants that we hold
         self._arena = UniformArena(self.device)
         self._scratch = ScratchPool(self.device)
         self._scratch_generations: dict[int, int] = {}
         self._readback = Readback(self.device)
-        self._timestamps: Timestamps | None = None
+        self._times: StepTimes | None = None
         self._live: dict[int, Slot] = {}  # by SymInt id
         self._fixed: dict[int, Slot] = {}  # uniforms of plain ints where a kernel wants a live one
         self._params: dict[tuple[int, int], Slot] = {}  # by call and dispatch
@@ -97,6 +90,8 @@ class GraphExecutor:
         self._mutable = mutable_storages(graph, self.memory, writes)
         self._writes = [w for w in writes if self.memory.storage_of[w.cache.id] in self._mutable]
         self._states: WeakSet[GraphState] = WeakSet()
+        lent = {self.memory.storage_of[id]: buffer for id, buffer in borrowed.items()}
+        self._lent = {index: buffer for index, buffer in lent.items() if index not in self._mutable}
         self._closed = False
         try:
             self._prepare()
@@ -105,9 +100,10 @@ class GraphExecutor:
             raise
 
     def _prepare(self) -> None:
-        if self._profile and self.device.features.timestamps:
-            self._timestamps = Timestamps(self.device, len(self.graph.calls))
+        if self._profile:
+            self._times = StepTimes(self.device, len(self.graph.calls))
         self._live = {s.id: self._arena.allocate(LIVE_UNIFORM_BYTES) for s in self.graph.symints}
+        self._bound |= {self.memory.storage_of[v.id] for v in self.graph.outputs if isinstance(v, Tensor)}
         self.state = self.new_state()
         with self.device.kernels.compiling(self.plans.pipelines()):
             for value in self.plans.bindings():
@@ -116,6 +112,16 @@ class GraphExecutor:
         for index, storage in enumerate(self.memory.storages):
             if storage.kind in (Kind.INPUT, Kind.SHARED):
                 self._buffer(index)
+
+    @property
+    def profiling(self) -> bool:
+        """Whether every step is timed, and waited for."""
+        return self._profile
+
+    @property
+    def times(self) -> dict[tuple[str, str | None], CallTime]:
+        """What calls have taken, by operator and route; empty unless profiling."""
+        return {} if self._times is None else self._times.totals
 
     # -- states -----------------------------------------------------------------------------------------------------
 
@@ -135,6 +141,10 @@ class GraphExecutor:
     def keeps_only_caches(self) -> bool:
         """Whether all memory that lasts is KV caches, written by rows."""
         return all(memory.row_bytes is not None for memory in self._mutable.values())
+
+    def reads_on_host(self, tensor: Tensor) -> bool:
+        """Whether elements of an integer input, not only whether they are in range, decide what a step does."""
+        return any(tensor in plan.read_on_host for plan in self.plans.plans)
 
     @property
     def cache_ends(self) -> set[int]:
@@ -166,7 +176,7 @@ class GraphExecutor:
         encoder, timed = self._encode_step(inputs, state)
         tensors = [v for v in self.graph.outputs if isinstance(v, Tensor)]
         self._readback.copy(encoder, [(self._buffer_of(t, state), 0, t.nbytes) for t in tensors])
-        self.device.submit([encoder.finish()])
+        self._submit(encoder)
         arrays = iter(self._readback.read())
         self._finish(timed, state)
         return [
@@ -183,7 +193,7 @@ class GraphExecutor:
             assert isinstance(tensor, Tensor) and tensor.dtype == "float32"
             results.append(DeviceArray(self.device, tensor.dims))
             results[-1].copy_from(encoder, self._buffer_of(tensor, state))
-        self.device.submit([encoder.finish()])
+        self._submit(encoder)
         self._finish(timed, state)
         return results
 
@@ -216,68 +226,52 @@ class GraphExecutor:
             )
         self.plans.set_dims(value, given.shape)
         if value.dtype == "int32":
-            assert isinstance(given, np.ndarray)
-            self.plans.set_host(value, given)
+            host = given if isinstance(given, np.ndarray) else given.stand_in
+            assert host is not None
+            self.plans.set_host(value, host)
 
     def _encode_step(self, inputs: Sequence[Given], state: GraphState) -> tuple[Any, list[int]]:
         """An encoder with the step's input and dispatches, and the calls that are timed."""
         encoder = self.device.encoder()
-        for value, given in zip(self.graph.inputs, inputs, strict=True):
-            if isinstance(value, Tensor) and value.id in self.memory.storage_of:
-                buffer = self._buffer(self.memory.storage_of[value.id])
-                if isinstance(given, DeviceArray):
-                    given.copy_to(encoder, buffer)
-                else:
-                    upload(self.device, buffer, given)
+        self._write_inputs(encoder, inputs)
         with self.device.errors("recording a step"):
-            timed = self._encode_timed(encoder, state) if self._timestamps else self._encode(encoder, state)
-        return encoder, timed
+            if self._times is not None and self._times.by_gpu:
+                return encoder, self._times.encode(encoder, state.commands)
+            compute_pass = encoder.begin_compute_pass()
+            self._replay(state).encode(compute_pass)
+            compute_pass.end()
+        return encoder, []
+
+    def _write_inputs(self, encoder: Any, inputs: Sequence[Given]) -> None:
+        """Bring the inputs into their buffers, but for those that only the host reads."""
+        for value, given in zip(self.graph.inputs, inputs, strict=True):
+            if isinstance(value, SymInt) or (index := self.memory.storage_of[value.id]) not in self._bound:
+                continue
+            if isinstance(given, DeviceArray):
+                given.copy_to(encoder, self._buffer(index))
+            else:
+                upload(self.device, self._buffer(index), given)
+
+    def _submit(self, encoder: Any) -> None:
+        with self.device.errors("recording a step"):  # what is wrong in a pass is only said now
+            commands = encoder.finish()
+        self.device.submit([commands])
 
     def _finish(self, timed: list[int], state: GraphState) -> None:
         self._scratch.release_retired()
-        if self._profile:
-            self._count_time(timed, state)
+        if self._times is not None:
+            self._times.count(timed, state.commands, self._call_names())
 
-    def _encode(self, encoder: Any, state: GraphState) -> list[int]:
-        """All dispatches in one pass: WebGPU runs them in order."""
-        compute_pass = encoder.begin_compute_pass()
-        pipeline = None
-        for commands in state.commands:
-            for command in commands:
-                if command.pipeline is not pipeline:
-                    pipeline = command.pipeline
-                    compute_pass.set_pipeline(pipeline)
-                compute_pass.set_bind_group(0, command.bind_group)
-                compute_pass.dispatch_workgroups(*command.grid)
-        compute_pass.end()
-        return []
+    def _call_names(self) -> list[tuple[str, str | None]]:
+        """Operator and route of each call."""
+        return [(c.name, plan.route) for c, plan in zip(self.graph.calls, self.plans.plans, strict=True)]
 
-    def _encode_timed(self, encoder: Any, state: GraphState) -> list[int]:
-        """A pass for each call, between two timestamps; answers with the calls in the order of their passes."""
-        assert self._timestamps is not None
-        timed: list[int] = []
-        for index, commands in enumerate(state.commands):
-            if not commands:
-                continue
-            writes = self._timestamps.pass_descriptor(len(timed))
-            compute_pass = encoder.begin_compute_pass(timestamp_writes=writes)
-            for command in commands:
-                compute_pass.set_pipeline(command.pipeline)
-                compute_pass.set_bind_group(0, command.bind_group)
-                compute_pass.dispatch_workgroups(*command.grid)
-            compute_pass.end()
-            timed.append(index)
-        return timed
-
-    def _count_time(self, timed: list[int], state: GraphState) -> None:
-        nanoseconds = dict(zip(timed, self._timestamps.resolve(len(timed)), strict=True)) if self._timestamps else {}
-        for index, commands in enumerate(state.commands):
-            if commands:
-                key = (self.graph.calls[index].name, self.plans.plans[index].route)
-                time = self.times.setdefault(key, CallTime())
-                time.calls += 1
-                time.dispatches += len(commands)
-                time.gpu_ns += nanoseconds.get(index, 0)
+    def _replay(self, state: GraphState) -> Replay:
+        """The state's commands, all of them for one pass: WebGPU runs them in order."""
+        if state.replay is None:
+            commands = (command for of_call in state.commands for command in of_call)
+            state.replay = Replay(self.device, ((c.pipeline, c.bind_group, c.grid) for c in commands))
+        return state.replay
 
     # -- recording --------------------------------------------------------------------------------------------------
 
@@ -290,8 +284,11 @@ class GraphExecutor:
         while state.stale:
             for index in sorted(state.stale):
                 dispatches = self.plans.plans[index].dispatches
-                state.commands[index] = [self._command(state, index, i, d) for i, d in enumerate(dispatches)]
+                commands = [self._command(state, index, i, d) for i, d in enumerate(dispatches)]
                 state.stale.remove(index)
+                if commands != state.commands[index]:  # a new plan may differ in its parameters only
+                    state.commands[index] = commands
+                    state.replay = None
             generations = {k: self._scratch.get(k, 0)[1] for k in self._scratch_generations}
             if generations != self._scratch_generations:  # a scratch buffer grew: all bind groups may name the old one
                 self._scratch_generations = generations
@@ -320,6 +317,7 @@ class GraphExecutor:
     def _range(self, value: Binding, state: GraphState) -> Range:
         match value:
             case Tensor():
+                self._bound.add(self.memory.storage_of[value.id])
                 return self._buffer_of(value, state), 0, padded(value.max_nbytes)
             case Scratch():
                 buffer, generation = self._scratch.get(value.index, value.nbytes)
@@ -342,7 +340,7 @@ class GraphExecutor:
 
     def _buffer(self, index: int) -> Buffer:
         """The buffer of a storage that all states share, made when it is first asked for."""
-        buffer = self._buffers.get(index)
+        buffer = self._buffers.get(index) or self._lent.get(index)
         if buffer is None:
             storage = self.memory.storages[index]
             if storage.kind is Kind.CONSTANT:
@@ -379,7 +377,7 @@ class GraphExecutor:
             for index, buffer in self._buffers.items():
                 if self.memory.storages[index].kind is not Kind.CONSTANT:
                     buffer.destroy()
-            for owner in (self._arena, self._scratch, self._readback, self._timestamps):
+            for owner in (self._arena, self._scratch, self._readback, self._times):
                 if owner is not None:
                     owner.close()
             for key in self._held:

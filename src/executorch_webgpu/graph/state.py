@@ -14,6 +14,7 @@ from ..errors import DeviceError
 from ..gpu.buffers import Buffer, Readback, create, upload
 from ..gpu.device import Device
 from ..gpu.kernel import Range
+from ..gpu.replay import Replay
 from ..ops.values import IntLike, SymInt, Tensor
 from .build import Graph
 from .memory import Kind, MemoryPlan
@@ -122,6 +123,7 @@ class GraphState:
     ) -> None:
         self.buffers: dict[int, Buffer] = {}  # by storage index
         self.commands: list[list[Command]] = [[] for _ in range(calls)]  # what a step replays, by call
+        self.replay: Replay | None = None  # the commands as one list, once they are made
         self.stale = set(range(calls))
         # Bind groups by what they bind, with the buffers, which must live as long as a group names them.
         self.groups: dict[tuple[Any, ...], tuple[Any, list[Range]]] = {}
@@ -198,6 +200,7 @@ class GraphState:
         self.closed = True
         self.groups.clear()
         self.commands.clear()
+        self.replay = None
         if not self._device.closed:
             for buffer in self._owned:
                 buffer.destroy()

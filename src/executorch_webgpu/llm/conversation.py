@@ -7,7 +7,8 @@ from collections.abc import Generator, Iterator
 from ..errors import InvalidInputError
 from ..text.chat import encode_chat, user_message
 from ..text.tokenizer import Tokenizer
-from .generate import Model, Piece, cached_prefix, generate
+from .generate import Piece, cached_prefix, generate
+from .plain_loop import Model
 from .sample import SamplingParams
 
 Message = dict[str, str]

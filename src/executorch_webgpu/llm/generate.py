@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from time import perf_counter
-from typing import Literal, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal
 
 from ..errors import InvalidInputError
 from ..text.tokenizer import Tokenizer
-from .sample import SamplingParams, sample
-
-FinishReason = Literal["eos", "length", "context"]
-
-
-class Model(Protocol):
-    """What generation needs of a model; ``llm.model.LanguageModel`` is the real one."""
-
-    @property
-    def context_len(self) -> int: ...
-    @property
-    def eos_ids(self) -> frozenset[int]: ...
-    @property
-    def cached_tokens(self) -> tuple[int, ...]: ...
-    def reset(self) -> None: ...
-    def prefill(self, tokens: Sequence[int], start: int = 0) -> NDArray[np.float32]: ...
-    def step(self, token: int, position: int) -> NDArray[np.float32]: ...
+from .decode_session import DecodeSession
+from .model import LanguageModel
+from .plain_loop import FinishReason, Model, PlainLoop
+from .sample import SamplingParams
 
 
 @dataclass(frozen=True)
 class GenerationStats:
-    """Counts, seconds of the model's work (not the reader's), and why the text ended: an end token ("eos"),
-    ``max_new_tokens`` ("length") or a full KV cache ("context"). The first new token comes from the prefill,
-    each later one from a decode step. ``reused_tokens`` of the prompt were in the KV cache already."""
+    """Counts, seconds, and why the text ended: an end token ("eos"), ``max_new_tokens`` ("length") or a full KV cache
+    ("context").
+
+    The first new token comes from the prefill, each later one from a decode step. ``reused_tokens`` of the prompt were
+    in the KV cache already. ``drawn_by``: "gpu" where steps followed one another on the GPU; then seconds of decoding
+    are all from the first token on, since the GPU goes on while a piece is read. "host" where each step waited for its
+    token to be drawn; then they are the model's, not the reader's, and ``host_reason`` says why.
+    """
 
     prompt_tokens: int
     prefill_seconds: float
@@ -45,6 +34,12 @@ class GenerationStats:
     decode_seconds: float
     finish_reason: FinishReason
     reused_tokens: int = 0
+    host_reason: str | None = None
+
+    @property
+    def drawn_by(self) -> Literal["gpu", "host"]:
+        """Who drew the tokens."""
+        return "gpu" if self.host_reason is None else "host"
 
     @property
     def prefilled_tokens(self) -> int:
@@ -84,15 +79,23 @@ def cached_prefix(model: Model, prompt_tokens: Sequence[int]) -> int:
 
 
 def generate(
-    model: Model, tokenizer: Tokenizer, prompt_tokens: Sequence[int], params: SamplingParams, start: int = 0
+    model: Model,
+    tokenizer: Tokenizer,
+    prompt_tokens: Sequence[int],
+    params: SamplingParams,
+    start: int = 0,
+    *,
+    steps_in_flight: int | None = None,
 ) -> Generator[Piece]:
     """Continue a prompt; pieces come as they are made, the last one with the stats.
 
     The first ``start`` tokens of the prompt are in the KV cache already and are not computed again; with 0 the cache
-    is cleared. The iterator may be closed at any piece, and a KeyboardInterrupt or an error may end it: the model
-    stays usable, and its ``cached_tokens`` say what the cache holds.
-    Raises InvalidInputError for an empty prompt, for one that is longer than the context, and for a ``start`` that is
-    not in the prompt or in the cache.
+    is cleared. Tokens are drawn on the GPU, ``steps_in_flight`` at most ahead of the reader (see ``DecodeSession``),
+    or on the host where the program cannot do that, or ``steps_in_flight`` is 0: the stats say so. They are the same.
+    The iterator may be closed at any piece, and a KeyboardInterrupt or an error may end it: the model stays usable, and
+    its ``cached_tokens`` say what the cache holds.
+    Raises InvalidInputError for an empty prompt, for one that is longer than the context, for a ``start`` that is not
+    in the prompt or in the cache, and for negative ``steps_in_flight``.
     """
     prompt = list(prompt_tokens)
     _check_prompt(prompt, model.context_len)
@@ -100,45 +103,55 @@ def generate(
         raise InvalidInputError(
             f"start is {start}, but {cached_prefix(model, prompt)} tokens of the prompt can be taken from the KV cache"
         )
-    return _generate(model, tokenizer, prompt, params, start)
+    if steps_in_flight is not None and steps_in_flight < 0:
+        raise InvalidInputError(f"steps_in_flight is {steps_in_flight}; it must be 0 or above")
+    return _generate(model, tokenizer, prompt, params, start, steps_in_flight)
 
 
 def _generate(
-    model: Model, tokenizer: Tokenizer, prompt: list[int], params: SamplingParams, start: int
+    model: Model,
+    tokenizer: Tokenizer,
+    prompt: list[int],
+    params: SamplingParams,
+    start: int,
+    steps_in_flight: int | None,
 ) -> Generator[Piece]:
-    end_tokens = tokenizer.eos_ids | model.eos_ids
     text = tokenizer.stream(after=prompt)
-    rng = np.random.default_rng(params.seed)
-    finish: FinishReason = "length"
-    new_tokens = decode_steps = 0
-    decode_seconds = 0.0
-
     if start == 0:
         model.reset()
-    started = perf_counter()
-    logits = model.prefill(prompt[start:], start)
-    prefill_seconds = perf_counter() - started
+    tokens, host_reason = _loop(model, params, tokenizer.eos_ids | model.eos_ids, steps_in_flight)
+    new_tokens = 0
+    reading = 0.0  # seconds
+    started = first = perf_counter()
+    try:
+        tokens.prefill(prompt[start:], start)
+        for token in tokens:
+            given = perf_counter()
+            first = first if new_tokens else given
+            new_tokens += 1
+            yield Piece(text.push(token), token)
+            reading += perf_counter() - given
+        ended = perf_counter()
+    finally:
+        tokens.close()
 
-    while True:
-        token = sample(logits, params, rng)
-        if token in end_tokens:
-            finish = "eos"
-            break
-        new_tokens += 1
-        yield Piece(text.push(token), token)
-        if new_tokens == params.max_new_tokens:
-            break
-        position = len(prompt) + decode_steps
-        if position == model.context_len:
-            finish = "context"
-            break
-        started = perf_counter()
-        logits = model.step(token, position)
-        decode_seconds += perf_counter() - started
-        decode_steps += 1
+    finish = tokens.finish_reason
+    assert finish is not None
+    first = first if new_tokens else ended
+    decode_seconds = ended - first - (0 if host_reason is None else reading)
+    decode_steps = new_tokens if finish == "eos" else new_tokens - 1
+    counts = (len(prompt), first - started, new_tokens, decode_steps, decode_seconds)
+    yield Piece(text.finish(), stats=GenerationStats(*counts, finish, start, host_reason))
 
-    stats = GenerationStats(len(prompt), prefill_seconds, new_tokens, decode_steps, decode_seconds, finish, start)
-    yield Piece(text.finish(), stats=stats)
+
+def _loop(
+    model: Model, params: SamplingParams, end_tokens: Collection[int], steps_in_flight: int | None
+) -> tuple[DecodeSession | PlainLoop, str | None]:
+    """What makes the tokens, and why it is the plain loop if it is that."""
+    reason = "steps_in_flight is 0" if steps_in_flight == 0 else model.decode_obstacle
+    if reason is None and isinstance(model, LanguageModel):
+        return DecodeSession(model, params, end_tokens=end_tokens, steps_in_flight=steps_in_flight), None
+    return PlainLoop(model, params, end_tokens), reason
 
 
 def _check_prompt(prompt: list[int], context_len: int) -> None:

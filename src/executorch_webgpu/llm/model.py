@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from types import FrameType, TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..device_steps import obstacle, prepare
 from ..errors import Error, InvalidInputError, UnsupportedProgramError
+from ..state import State
 
 
 class Tensor(Protocol):
@@ -36,9 +39,12 @@ class Signature(Protocol):
 
 
 class Method(Protocol):
-    """The part of ``runtime.Method`` that a language model needs."""
+    """The part of ``runtime.Method`` that a language model needs; states only for sessions and several sequences."""
 
-    def execute(self, inputs: Sequence[Any]) -> list[Any]: ...
+    @property
+    def state(self) -> State: ...
+    def new_state(self) -> State: ...
+    def execute(self, inputs: Sequence[Any], state: State | None = None) -> list[Any]: ...
     def reset(self) -> None: ...
     def close(self) -> None: ...
     def profile(self) -> list[Any]: ...
@@ -81,7 +87,24 @@ class LanguageModel:
         self._tokens_dtype = np.dtype(tokens.dtype)
         self._input_pos_dtype = np.dtype(signature.inputs[1].dtype)
         self._forward: Method = program.load_method("forward", profile=profile, kv_cache_dtype=kv_cache_dtype)
+        self._state: State | None = None  # None: the method's own
         self._cached: list[int] = []
+        self._leave: Callable[[], None] = _nothing  # ends the session that computes ahead
+        if self.decode_obstacle is None:
+            prepare(self._forward)
+
+    def new_sequence(self) -> LanguageModel:
+        """Another text over the same weights, with a KV cache of its own; closing it frees the cache only."""
+        other = copy(self)
+        other._state = self._forward.new_state()
+        other._cached = []
+        other._leave = _nothing
+        return other
+
+    @property
+    def decode_obstacle(self) -> str | None:
+        """Why no ``DecodeSession`` can be made of this model; None when it can."""
+        return obstacle(self._forward, self._state)
 
     @property
     def cached_tokens(self) -> tuple[int, ...]:
@@ -111,7 +134,7 @@ class LanguageModel:
         return self._chunks(tokens, start)
 
     def _chunks(self, tokens: Sequence[int], start: int) -> Iterator[NDArray[np.float32]]:
-        self._check_range(tokens, start)
+        self.check_range(tokens, start)
         for first in range(0, len(tokens), self.max_tokens):
             yield self._run(tokens[first : first + self.max_tokens], start + first)
 
@@ -121,17 +144,38 @@ class LanguageModel:
 
     def reset(self) -> None:
         """Clear the KV cache."""
-        with _uninterrupted():
+        self.leave_session()
+        with uninterrupted():
             self._cached.clear()
-            self._forward.reset()
+            (self._forward if self._state is None else self._state).reset()
+
+    # -- for sessions -------------------------------------------------------------------------------------------------
+
+    def runs_on(self) -> tuple[Any, Any]:
+        """The runtime's method, and the state of this text."""
+        return self._forward, self._forward.state if self._state is None else self._state
+
+    def holds(self, tokens: Sequence[int], position: int) -> None:
+        """The KV cache holds ``tokens`` from ``position`` on, and nothing behind."""
+        self._cached[position:] = tokens
+
+    def enter_session(self, leave: Callable[[], None]) -> None:
+        """From now on somebody computes ahead; any other use of the model calls ``leave`` first."""
+        self._leave = leave
+
+    def leave_session(self) -> None:
+        """End the session that computes ahead, if there is one."""
+        leave, self._leave = self._leave, _nothing
+        leave()
 
     def profile(self) -> list[Any]:
         """Time per op of all calls so far, when loaded with ``profile=True``."""
         return self._forward.profile()
 
     def close(self) -> None:
-        """Free the method's GPU memory."""
-        self._forward.close()
+        """Free the GPU memory of the method, or of this sequence if it is one of several."""
+        self.leave_session()
+        (self._forward if self._state is None else self._state).close()
 
     def __enter__(self) -> Self:
         return self
@@ -143,15 +187,17 @@ class LanguageModel:
 
     def _run(self, tokens: Sequence[int], position: int) -> NDArray[np.float32]:
         inputs = [np.array([tokens], self._tokens_dtype), np.array([position], self._input_pos_dtype)]
-        with _uninterrupted():
-            del self._cached[position:]  # a step that fails may have overwritten these rows
-            (logits,) = self._forward.execute(inputs)
-            self._cached += tokens
+        self.leave_session()
+        with uninterrupted():
+            self.holds([], position)  # a step that fails may have overwritten these rows
+            (logits,) = self._forward.execute(inputs, *(() if self._state is None else (self._state,)))
+            self.holds(tokens, position)
         # [1, vocab] holds the last position only, [1, S, vocab] all of them.
         rows: NDArray[np.float32] = np.asarray(logits, np.float32).reshape(-1, self.vocab_size)
         return rows
 
-    def _check_range(self, tokens: Sequence[int], start: int) -> None:
+    def check_range(self, tokens: Sequence[int], start: int) -> None:
+        """Raises InvalidInputError unless ``tokens`` can stand at positions ``start`` and on."""
         if not tokens:
             raise InvalidInputError("there are no tokens to continue; give a prompt that is not empty")
         if start < 0 or start + len(tokens) > self.context_len:
@@ -171,8 +217,12 @@ class LanguageModel:
             )
 
 
+def _nothing() -> None:
+    """No session computes ahead."""
+
+
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
+def uninterrupted() -> Iterator[None]:
     """Hold Ctrl-C back until the body has run: a step torn in the middle leaves GPU buffers mapped.
 
     Only the main thread is ever interrupted, and only by a handler that Python calls.

@@ -1,6 +1,20 @@
 """The operators: importing this package registers all of them. One folder a family."""
 
-from . import elementwise, embedding, fill, linear, linear_quantized, norm, reduce, reindex, rope, sdpa, softmax, symint
+from . import (
+    elementwise,
+    embedding,
+    fill,
+    linear,
+    linear_quantized,
+    norm,
+    reduce,
+    reindex,
+    rope,
+    sampling,
+    sdpa,
+    softmax,
+    symint,
+)
 
 __all__ = [
     "elementwise",
@@ -12,6 +26,7 @@ __all__ = [
     "reduce",
     "reindex",
     "rope",
+    "sampling",
     "sdpa",
     "softmax",
     "symint",

@@ -65,6 +65,7 @@ class OpPlan:
     symints_set: list[SymInt] = field(default_factory=list)  # those whose value changed in this plan
     resized: list[Tensor] = field(default_factory=list)  # those whose dims changed in this plan
     sized: list[Tensor] = field(default_factory=list)
+    read_on_host: list[Tensor] = field(default_factory=list)  # integer inputs whose elements it has asked for
     alias_of: Tensor | None = None
     adopted: bool = False  # the alias is the constant itself, state included
     route: str | None = None
@@ -152,6 +153,7 @@ class Planner:
         self.check(
             x.id in self._shared.host_inputs, f"tensor {x} is read on the host, but is no integer input of the program"
         )
+        self.result.read_on_host.append(x)
         return int(self.inspect(x, lambda array: 0 if array is None else array.reshape(-1)[index]))
 
     def set(self, out: SymInt, value: int) -> None:

@@ -1,0 +1,99 @@
+"""The step loop: python -m bench.bench_decode [MODEL] [--context 1024] [--steps 128] [--temperature 0.7 --top-p 0.9]
+
+Prints microseconds of the kernels that draw a token from random logits; then tokens a second of whole decode steps, by
+wall clock from the first token to the last: one call a token, and sessions with more and more steps in flight, all of
+which must give the same text. MODEL is what ``et-webgpu generate`` takes; without one, a program with the sizes of
+``--shape`` and random weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from bench.bench_model import program_file
+from bench.models import SHAPES
+from executorch_webgpu import Runtime
+from executorch_webgpu.errors import DeviceError
+from executorch_webgpu.gpu.device import Device
+from executorch_webgpu.gpu.timing import seconds
+from executorch_webgpu.llm import DecodeSession, LanguageModel, SamplingParams
+from executorch_webgpu.llm.plain_loop import PlainLoop
+from tests.ops.test_sampling import normal, sampler
+
+VOCABULARIES = (49152, 128256)
+SPREADS = (1.0, 4.0)  # deviations of logits: nearly even, and as peaked as a model's
+DRAWS = ((0.0, 0, 1.0), (0.7, 0, 1.0), (0.7, 0, 0.9), (0.7, 40, 1.0), (0.7, 40, 0.9))
+IN_FLIGHT = (1, 2, 4, 8, 16)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?")
+    parser.add_argument("--shape", choices=SHAPES, default="smollm2-135m")
+    parser.add_argument("--engine", help="wgpu or dawn")
+    parser.add_argument("--adapter", help="index or a part of the name")
+    parser.add_argument("--context", type=int, default=1024, help="tokens of the prompt")
+    parser.add_argument("--steps", type=int, default=128)
+    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--top-k", type=int, default=0)
+    parser.add_argument("--top-p", type=float, default=1.0)
+    args = parser.parse_args(argv)
+    runtime = Runtime.get(args.engine, args.adapter)
+    print(f"{runtime.device.info.name} ({runtime.device.engine})")
+    show_draws(runtime.device)
+    params = SamplingParams(args.steps + 1, args.temperature, args.top_k, args.top_p, seed=0)
+    with (
+        program_file(args.model, args.shape) as path,
+        runtime.load_program(path) as program,
+        LanguageModel(program) as model,
+    ):
+        show_loops(model, params, args.context)
+
+
+def show_draws(device: Device) -> None:
+    print(f"{'vocabulary':>10}{'spread':>8}{'temperature':>13}{'top-k':>7}{'top-p':>7}{'us a token':>12}")
+    for vocab in VOCABULARIES:
+        for spread in SPREADS:
+            logits = normal(0, 1, vocab, scale=spread)
+            for temperature, top_k, top_p in DRAWS:
+                with sampler(device, vocab, temperature, top_k, top_p) as program:
+                    program.run([logits, 0, 0])
+                    (commands,) = [c for c in program.executor.commands if c]
+                    taken = seconds(device, commands)
+                print(f"{vocab:>10}{spread:>8}{temperature:>13}{top_k:>7}{top_p:>7}{taken * 1e6:>12.1f}")
+
+
+def show_loops(model: LanguageModel, params: SamplingParams, context: int) -> None:
+    context = min(context, model.context_len - params.max_new_tokens)
+    prompt = np.random.default_rng(0).integers(0, min(400, model.vocab_size), context).tolist()
+    print(f"decode at context {context}, {params.max_new_tokens - 1} steps")
+    print(f"{'loop':>14}{'tokens/s':>10}{'of plain':>10}{'first token, s':>16}")
+    first, plain, text = timed(model, PlainLoop(model, params, ()), prompt)
+    print(f"{'plain':>14}{plain:>10.1f}{1:>10.2f}{first:>16.3f}")
+    for count in IN_FLIGHT:
+        session = DecodeSession(model, params, end_tokens=(), steps_in_flight=count)
+        first, rate, tokens = timed(model, session, prompt)
+        if tokens != text:
+            raise DeviceError(f"{count} steps in flight give another text than one call a token")
+        print(f"{f'{count} in flight':>14}{rate:>10.1f}{rate / plain:>10.2f}{first:>16.3f}")
+
+
+def timed(model: LanguageModel, loop: PlainLoop | DecodeSession, prompt: list[int]) -> tuple[float, float, list[int]]:
+    """Seconds to the first token, tokens a second after it, and the tokens; the second of two runs."""
+    for _ in range(2):
+        begun = time.perf_counter()
+        loop.prefill(prompt)
+        tokens = [next(loop)]
+        first = time.perf_counter()
+        tokens += loop
+        ended = time.perf_counter()
+    loop.close()
+    return first - begun, (len(tokens) - 1) / (ended - first), tokens
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Decoding one call at a time, for programs whose steps cannot follow one another on the GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .sample import SamplingParams, sample
+
+FinishReason = Literal["eos", "length", "context"]
+
+
+class Model(Protocol):
+    """What generation needs of a model; ``llm.model.LanguageModel`` is the real one."""
+
+    @property
+    def context_len(self) -> int: ...
+    @property
+    def eos_ids(self) -> frozenset[int]: ...
+    @property
+    def cached_tokens(self) -> tuple[int, ...]: ...
+    @property
+    def decode_obstacle(self) -> str | None: ...
+    def reset(self) -> None: ...
+    def prefill(self, tokens: Sequence[int], start: int = 0) -> NDArray[np.float32]: ...
+    def step(self, token: int, position: int) -> NDArray[np.float32]: ...
+
+
+class PlainLoop:
+    """The tokens of one text, as a ``DecodeSession`` gives them: the host draws each from the logits of a step."""
+
+    def __init__(self, model: Model, params: SamplingParams, end_tokens: Collection[int]) -> None:
+        self.finish_reason: FinishReason | None = None
+        self._model = model
+        self._params = params
+        self._end_tokens = frozenset(end_tokens)
+        self._seed = params.some_seed
+        self._logits = np.empty(0, np.float32)
+        self._prompt_end = self._given = self._last = 0
+
+    def prefill(self, tokens: Sequence[int], start: int = 0) -> None:
+        """Run ``tokens`` at positions ``start`` and on."""
+        self._logits = self._model.prefill(tokens, start)
+        self._prompt_end = start + len(tokens)
+        self._given = 0
+        self.finish_reason = None
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        if self.finish_reason is None:
+            self.finish_reason = self._limit()
+        if self.finish_reason is not None:
+            raise StopIteration
+        position = self._prompt_end + self._given
+        if self._given:
+            self._logits = self._model.step(self._last, position - 1)
+        token = sample(self._logits, self._params, position, self._seed)
+        if token in self._end_tokens:
+            self.finish_reason = "eos"
+            raise StopIteration
+        self._last = token
+        self._given += 1
+        return token
+
+    def _limit(self) -> FinishReason | None:
+        if self._given == self._params.max_new_tokens:
+            return "length"
+        return "context" if self._given and self._prompt_end + self._given - 1 == self._model.context_len else None
+
+    def close(self) -> None:
+        """Nothing runs ahead."""

@@ -1,0 +1,34 @@
+// The k-th largest peak, which is no larger than the k-th largest logit; 0 when there are fewer peaks. One workgroup.
+@group(0) @binding(0) var<storage, read> peaks: array<u32>;  // [groups], at most one for each invocation
+@group(0) @binding(1) var<storage, read_write> least: array<u32>;  // [1]
+@group(0) @binding(2) var<uniform> params: Params;
+
+struct Params {
+  groups: u32,
+  top_k: u32,
+}
+
+override wg_size: u32 = 256;
+
+var<workgroup> ranks: array<u32, wg_size>;
+
+@compute @workgroup_size(wg_size)
+fn main(@builtin(local_invocation_index) lane: u32) {
+  if (lane < params.groups) {
+    ranks[lane] = peaks[lane];
+  }
+  if (lane == 0u && params.top_k > params.groups) {
+    least[0] = 0u;
+  }
+  workgroupBarrier();
+  if (lane >= params.groups) {
+    return;
+  }
+  var before = 0u;
+  for (var i = 0u; i < params.groups; i++) {
+    before += u32(ranks[i] > ranks[lane] || (ranks[i] == ranks[lane] && i < lane));
+  }
+  if (before + 1u == params.top_k) {
+    least[0] = ranks[lane];
+  }
+}

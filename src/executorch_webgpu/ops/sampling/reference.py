@@ -1,0 +1,90 @@
+"""How a token is chosen from logits: the definition that kernels and the plain loop share.
+
+A token is drawn by the Gumbel-max trick: the largest ``logit + temperature * gumbel`` wins, with noise that depends on
+the seed, the position of the new token and the token's id only. So a draw needs no state, no sorting and no running
+sum, every token can be scored alone, and the order of the work does not matter. Noise comes from Philox4x32-10, in
+integers, and is the same everywhere; logarithms are rounded by whoever takes them, so that two engines can differ only
+where two candidates are closer than that. Top-k and top-p say which tokens may win: they keep the first ones in the
+order of falling logits and, of equal logits, of rising ids; top-p adds up integer weights, so it does not depend on an
+order of summation either.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Logits = NDArray[np.float32]  # [vocab]
+BROKEN = -1  # in place of a token, where a logit is NaN or the largest is not finite
+WEIGHT_ONE = 2**31  # the weight of the largest logit
+TEMPERATURES = 1e-30, 1e30  # where float32 holds them and their inverses
+
+_WORD = np.uint64(0xFFFFFFFF)
+_MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+_WEYL = 0x9E3779B9, 0xBB67AE85
+
+
+def philox(counter: tuple[NDArray[np.uint64], int, int, int], seed: int) -> NDArray[np.uint32]:
+    """Philox4x32-10: words [n, 4] of counters, whose first words are an array [n], and a 64-bit key."""
+    c0, c1, c2, c3 = (np.broadcast_to(np.uint64(word), counter[0].shape) for word in counter)
+    keys = [seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF]
+    for _ in range(10):
+        a, b = _MULTIPLIERS[0] * c0, _MULTIPLIERS[1] * c2
+        k0, k1 = map(np.uint64, keys)
+        c0, c1, c2, c3 = (b >> np.uint64(32)) ^ c1 ^ k0, b & _WORD, (a >> np.uint64(32)) ^ c3 ^ k1, a & _WORD
+        keys = [(key + step) & 0xFFFFFFFF for key, step in zip(keys, _WEYL, strict=True)]
+    return np.stack([c0, c1, c2, c3], axis=1).astype(np.uint32)
+
+
+def gumbel(ids: NDArray[np.intp], position: int, seed: int) -> NDArray[np.float32]:
+    """Gumbel noise [n] of tokens at a position. Four tokens share a counter."""
+    blocks, place = np.unique(ids // 4, return_inverse=True)
+    words = philox((blocks.astype(np.uint64), position, 0, 0), seed)
+    odd = words[place.reshape(-1), ids % 4] | np.uint32(1)
+    fine, coarse = odd.astype(np.float32) * np.float32(2**-32), (odd >> 8).astype(np.float32) * np.float32(2**-24)
+    uniform = np.where(odd < 1 << 24, fine, coarse)  # the leading 24 bits
+    return -np.log(-np.log1p(-uniform))
+
+
+def weights(logits: Logits, temperature: float) -> NDArray[np.uint64]:
+    """exp((logit - largest) / temperature) in units of 2^-31."""
+    inverse = np.float32(1) / float32_temperature(temperature)
+    with np.errstate(over="ignore"):
+        scaled = np.maximum((logits - logits.max()) * inverse, np.float32(-100))
+    return (np.minimum(np.exp(scaled), 1) * np.float32(WEIGHT_ONE)).astype(np.uint64)
+
+
+def kept(logits: Logits, temperature: float, top_k: int, top_p: float) -> NDArray[np.intp]:
+    """Ids of the tokens that may be drawn, the likeliest first."""
+    order = np.argsort(-logits, kind="stable")
+    if top_k:
+        order = order[:top_k]
+    if share := share_of(top_p):
+        sums = np.cumsum(weights(logits, temperature)[order])
+        target = -(-int(sums[-1]) * share >> 32)
+        order = order[: int(np.searchsorted(sums, np.uint64(target))) + 1]
+    return order
+
+
+def share_of(top_p: float) -> int:
+    """``top_p`` as a 32-bit fraction; 0 where it keeps all tokens."""
+    return 0 if top_p >= 1 else min(max(round(top_p * 2**32), 1), 2**32 - 1)
+
+
+def float32_temperature(temperature: float) -> np.float32:
+    """A temperature above 0 as kernels take it."""
+    return np.float32(min(max(temperature, TEMPERATURES[0]), TEMPERATURES[1]))
+
+
+def choose(logits: Logits, position: int, seed: int, temperature: float, top_k: int, top_p: float) -> int:
+    """The token at ``position``, or BROKEN. ``temperature`` 0 takes the first of the largest logits."""
+    largest = logits.max()
+    if not np.isfinite(largest):  # NaN is the largest of all
+        return BROKEN
+    if temperature == 0:
+        return int(logits.argmax())
+    everything = not top_k and top_p >= 1
+    ids = np.arange(logits.size) if everything else np.sort(kept(logits, temperature, top_k, top_p))
+    with np.errstate(over="ignore"):
+        scores = logits[ids] + float32_temperature(temperature) * gumbel(ids, position, seed)
+    return int(ids[scores.argmax()])
