@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -317,6 +317,63 @@ def linear_quantized() -> Iterator[Sample]:
         yield from _routed("weight_int8pack_mm", LINEAR_ROUTES, "aten._weight_int8pack_mm.default", args, Out((7, n)))
 
 
+# By form of weights: bits of a weight, and what a group of them has: the dtype of scales, and how many there are.
+FORMS = {
+    "q4gsw": (4, "float32", 1),
+    "q4gaw": (4, "float16", 2),
+    "q8gsw": (8, "float16", 1),
+    "q8csw": (8, "float32", 1),
+    "f32": (32, "", 0),
+}
+
+
+def matrix_of_form(form: str, n: int, k: int, group: int) -> list[Const]:
+    """Constants of a matrix [n, k] as ``fused_linear`` takes them, weights and, but for "f32", scales.
+
+    Weights are below one, so that a product of two outputs is no large number either.
+    """
+    if form == "f32":
+        return [_const(n, k, low=-0.5, high=0.5)]
+    bits, dtype, count = FORMS[form]
+    codes = _quantized(bits, n, k if form == "q8csw" else -(-k // 8) * bits, ())[0]
+    dims = (n,) if form == "q8csw" else (-(-k // group), -(-n // 4) * 4, count)[: 1 + count]
+    high = 2.0**-bits
+    return [codes, _const(*dims, dtype=dtype, low=high / 8, high=high)]
+
+
+def fused_linear_sample(
+    form: str,
+    k: int,
+    widths: Sequence[int],
+    norm: bool = False,
+    bias: bool = False,
+    gated: bool = False,
+    residual: bool = False,
+    rows: Sequence[int] = (7, 1),
+    group: int = 32,
+) -> Sample:
+    """A call with matrices [n, k] for the n in ``widths``, and with ``rows``: at most, and in the second step."""
+    x = Input((1, rows[0], k), live=(1, rows[1], k))
+    matrices = [matrix_of_form(form, n, k, group) for n in widths]
+    weights, scales = [m[0] for m in matrices], [s for m in matrices for s in m[1:]]
+    biases = [_const(n) if bias else None for n in widths]
+    outs = [Out((1, rows[0], n)) for n in (widths[:1] if gated else widths)]
+    other = Input((1, rows[0], widths[0]), live=(1, rows[1], widths[0])) if residual else None
+    norm_weight = _const(k) if norm else None
+    args = [x, norm_weight, 1e-5, form, weights, scales, group, biases, gated, other]
+    return Sample("et_webgpu.fused_linear.default", args, outs)
+
+
+def fused_linear() -> Iterator[Sample]:
+    for form, k in (*itertools.product(FORMS, (64, 33)),):
+        yield fused_linear_sample(form, k, [21], norm=True, residual=True)
+        yield fused_linear_sample(form, k, [21, 6, 5], norm=True, bias=True)
+        yield fused_linear_sample(form, k, [21, 21], gated=True, residual=True)
+        for route in LINEAR_ROUTES:
+            sample = fused_linear_sample(form, k, [21, 21], norm=True, bias=True, gated=True)
+            yield replace(sample, options={"routes": {"fused_linear": route}})
+
+
 def norms() -> Iterator[Sample]:
     x = _rows(7, 2, 67)
     yield Sample("et_vk.rms_norm.default", [x, _const(67), 1e-5], Out((7, 67)))
@@ -423,6 +480,7 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     embedding,
     linear,
     linear_quantized,
+    fused_linear,
     norms,
     softmax,
     reductions,

@@ -294,7 +294,7 @@ def test_bad_calls_are_refused_at_load(device: Device, op: str) -> None:
 def test_bad_calls_of_the_stock_8_bit_operator_are_refused_at_load(device: Device) -> None:
     good = Layer.random(INT8, 13, 32)
     cases = {
-        "for an input of K features": replace(good, k=33),
+        "for an input of 33 features": replace(good, k=33),
         r"and .* \[N\]": replace(good, scales=good.scales[:12].copy()),
         "takes int8 weights": replace(good, weights=good.weights.view(np.uint8)),
         "and float32 scales": replace(good, scales=good.scales.astype(np.float16)),

@@ -1,11 +1,26 @@
 """The operators: importing this package registers all of them. One folder a family."""
 
-from . import elementwise, embedding, fill, linear, linear_quantized, norm, reduce, reindex, rope, sdpa, softmax, symint
+from . import (
+    elementwise,
+    embedding,
+    fill,
+    fused_linear,
+    linear,
+    linear_quantized,
+    norm,
+    reduce,
+    reindex,
+    rope,
+    sdpa,
+    softmax,
+    symint,
+)
 
 __all__ = [
     "elementwise",
     "embedding",
     "fill",
+    "fused_linear",
     "linear",
     "linear_quantized",
     "norm",

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..plan import Planner
+from ..plan import Binding, Planner
 from ..registry import op
 from ..shapes import broadcast, broadcast_strides, ceil_div
 from ..values import Dims, Tensor
@@ -38,8 +38,13 @@ def linear(g: Planner, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tens
     m = math.prod(x.dims[:-1])
     g.check(bias is None or bias.numel >= n, f"linear: bias {bias} must hold {n} elements")
     g.resize(out, (*x.dims[:-1], n))
+    multiply(g, "linear", x, m, weight, bias, out)
+
+
+def multiply(g: Planner, family: str, x: Binding, m: int, weight: Tensor, bias: Tensor | None, out: Binding) -> None:
+    """``out`` [m, N] = ``x`` [m, K] times the transpose of ``weight``, plus ``bias``, by a route of ``family``."""
     routes = _linear_routes(m, g.features.cpu)
-    route = g.choose("linear", dict.fromkeys(routes, True))
+    route = g.choose(family, dict.fromkeys(routes, True))
     if m > 1:  # what a single row takes, or would by the forced route
         for other in {route, _linear_routes(1, g.features.cpu)[0]} - {"gemm"}:
             _linear_by(g, other, 1, x, weight, bias, out, prepare=True)
@@ -57,10 +62,10 @@ def _linear_by(
     g: Planner,
     route: str,
     m: int,
-    x: Tensor,
+    x: Binding,
     weight: Tensor,
     bias: Tensor | None,
-    out: Tensor,
+    out: Binding,
     prepare: bool = False,
 ) -> None:
     n, k = weight.dims
@@ -77,7 +82,7 @@ def _linear_by(
         g.prepare(f"linear/{route}", template=template)
         return
     column_tiles = ceil_div(n, columns)
-    bindings = {"a": x, "b": weight, "out": out}
+    bindings: dict[str, Binding] = {"a": x, "b": weight, "out": out}
     g.dispatch(
         f"linear/{route}",
         g.grid_1d(ceil_div(m, rows) * column_tiles, 1),
@@ -151,9 +156,9 @@ def _check_floats(g: Planner, name: str, *tensors: Tensor | None) -> None:
 def _gemm(
     g: Planner,
     sizes: tuple[int, int, int, int],
-    a: Tensor,
+    a: Binding,
     b: Tensor,
-    out: Tensor,
+    out: Binding,
     bias: Tensor | None = None,
     bias_strides: Dims = (0, 0),
     *,
@@ -165,7 +170,7 @@ def _gemm(
     batches, m, n, k = sizes
     column_tiles = ceil_div(n, _TILE)
     x, y, _ = g.grid_1d(ceil_div(m, _TILE) * column_tiles, 1)
-    bindings = {"a": a, "b": b, "out": out}
+    bindings: dict[str, Binding] = {"a": a, "b": b, "out": out}
     g.dispatch(
         "linear/gemm",
         (x, y, min(batches, g.limits.max_workgroups)),

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from ..plan import Planner
+from ..plan import Binding, Planner
 from ..registry import op
 from ..shapes import ceil_div
 from ..values import Tensor
-from .formats import Q4GAW, Q4GSW, Q8CSW, Q8GSW, PackedMatrix, WeightFormat, dequantize, grouped_matrix
+from .formats import Q4GAW, Q4GSW, Q8CSW, Q8GSW, PackedMatrix, WeightFormat, channel_matrix, dequantize, grouped_matrix
 
 GEMV_ROWS = 4  # from more rows on, gemm reads the weights less often
 # The columns route: a workgroup is one AVX2 vector of invocations, so that narrow layers feed every core.
@@ -142,17 +142,8 @@ def weight_int8pack_mm(g: Planner, x: Tensor, weights: Tensor, scales: Tensor, o
     All but the weights are float32. K may be any number; rows of whole words (K a multiple of 4) are faster.
     """
     name = "weight_int8pack_mm"
-    g.check(
-        weights.dtype == Q8CSW.dtype and scales.dtype == Q8CSW.scales_dtype,
-        f"{name} takes {Q8CSW.dtype} weights and {Q8CSW.scales_dtype} scales, not {weights} and {scales}",
-    )
-    g.check(
-        x.rank >= 1 and weights.rank == 2 and weights.dims[1] == x.dims[-1] and scales.dims == weights.dims[:1],
-        f"{name}: {weights} must be [N, K] for an input of K features, not {x}, and {scales} [N]",
-    )
-    # Scales of columns past the edge lie in the padding of the buffer to 16 bytes; nothing of them is stored.
-    n, k = weights.dims
-    _linear(g, name, x, PackedMatrix(Q8CSW, weights, scales, k, k, ceil_div(n, 4)), None, out)
+    g.check(x.rank >= 1, f"{name}: {x} must have a dimension of features")
+    _linear(g, name, x, channel_matrix(g, name, Q8CSW, weights, scales, x.dims[-1]), None, out)
 
 
 def _grouped(
@@ -172,20 +163,26 @@ def _grouped(
 
 
 def _linear(g: Planner, name: str, x: Tensor, matrix: PackedMatrix, bias: Tensor | None, out: Tensor) -> None:
-    """The layer by one route; ``name`` is that of the operator and of its family of routes."""
     floats = [t for t in (x, bias, out) if t is not None]
     g.check(all(t.dtype == "float32" for t in floats), f"{name} takes float32, not {floats}")
-    n, k, m = matrix.rows, matrix.width, math.prod(x.dims[:-1])
-    g.check(bias is None or bias.numel >= n, f"{name}: bias {bias} must hold {n} elements")
-    g.resize(out, (*x.dims[:-1], n))
+    g.check(bias is None or bias.numel >= matrix.rows, f"{name}: bias {bias} must hold {matrix.rows} elements")
+    g.resize(out, (*x.dims[:-1], matrix.rows))
+    multiply(g, name, x, math.prod(x.dims[:-1]), matrix, bias, out)
+
+
+def multiply(
+    g: Planner, family: str, x: Binding, m: int, matrix: PackedMatrix, bias: Tensor | None, out: Binding
+) -> None:
+    """``out`` [m, N] = ``x`` [m, K] times the transpose of ``matrix``, plus ``bias``, by a route of ``family``."""
+    n, k = matrix.rows, matrix.width
     routes = {route.name: route for route in _routes(m, n, g.features.cpu)}
-    route = routes[g.choose(name, dict.fromkeys(routes, True))]
+    route = routes[g.choose(family, dict.fromkeys(routes, True))]
     for other in _routes(1, n, g.features.cpu):  # what a single row takes, or would by the forced route
         if other.name in (route.name, _routes(1, n, g.features.cpu)[0].name):
             g.prepare(other.kernel, template=_template(other, matrix, bias))
     template = _template(route, matrix, bias)
     column_tiles = ceil_div(n, route.columns)
-    bindings = {"x": x, "weights": matrix.weights, "scales": matrix.scales, "out": out}
+    bindings: dict[str, Binding] = {"x": x, "weights": matrix.weights, "scales": matrix.scales, "out": out}
     g.dispatch(
         route.kernel,
         g.grid_1d(ceil_div(m, route.rows) * column_tiles, 1),
