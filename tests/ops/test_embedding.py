@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from executorch_webgpu.errors import InvalidInputError, UnsupportedProgramError
 from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.device import Device
-from executorch_webgpu.ops.linear_quantized.formats import Q4GAW, Q8GSW
+from executorch_webgpu.ops.matmul.formats import Q4GAW, Q8GSW
 
 from .harness import Const, In, OpProgram, Out, assert_close
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from executorch_webgpu.errors import UnsupportedProgramError
-from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.device import Device
 
 from .harness import Const, In, OpProgram, Out
@@ -52,7 +50,7 @@ def test_more_than_one_tile_both_ways(device: Device, route: str) -> None:
 @pytest.mark.parametrize("route", [None, *ROUTES])
 def test_live_rows_shrink_and_grow_on_one_program(device: Device, route: str | None) -> None:
     with linear(device, 70, 37, 20, True, route) as program:
-        for m in (70, 1, 1, 4, 5, 1, 65, 3, 70):
+        for m in (70, 1, 1, 2, 8, 9, 1, 65, 3, 5, 70):
             assert program.check([floats(m, 20)]).shape == (m, 37)
 
 
@@ -127,14 +125,3 @@ def test_bad_calls_are_refused_at_load(
 ) -> None:
     with pytest.raises(UnsupportedProgramError, match=message):
         OpProgram(device, f"aten.{op}.default", args, Out(out))
-
-
-@pytest.mark.parametrize("engine", ["wgpu", "dawn"])
-def test_every_variant_compiles(engine: str) -> None:
-    for bias, transposed in product((True, False), repeat=2):
-        compile_check(engine, "linear/gemm", {"transposed": transposed, "bias": bias})
-    for bias, element in product((True, False), ("f32", "vec4<f32>")):
-        compile_check(engine, "linear/gemv", {"element": element, "bias": bias})
-        for rows in (1, 4):
-            tile = {"rows": rows, "columns": 8}
-            compile_check(engine, "linear/columns", {"element": element, "bias": bias} | tile)

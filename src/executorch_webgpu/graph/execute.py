@@ -23,9 +23,9 @@ from ..gpu.device import Device
 from ..gpu.kernel import Pipeline, Range
 from ..gpu.profile import Timestamps
 from ..ops.plan import Binding, Dispatch, Planning
-from ..ops.values import Scratch, SymInt, Tensor
-from .build import ConstantKey, Graph
-from .constants import ConstantPool
+from ..ops.values import Repacked, Scratch, SymInt, Tensor
+from .build import PREPACK, Graph
+from .constants import ConstantPool, HeldConstants
 from .device_array import DeviceArray
 from .memory import Kind, MemoryPlan, plan_memory, unsafe_aliases
 from .resize import LivePlans
@@ -48,7 +48,8 @@ class CallTime:
 def plan_graph(graph: Graph, planning: Planning) -> LivePlans:
     """Plan every call at maximum dims; aliases of memory that the graph mutates become copies."""
     host_inputs = frozenset(v.id for v in graph.inputs if isinstance(v, Tensor) and v.dtype == "int32")
-    planning = replace(planning, host_inputs=host_inputs)
+    written = {t.id for call in graph.calls for t in (call.inputs if call.name == PREPACK else call.mutated)}
+    planning = replace(planning, host_inputs=host_inputs, read_only=frozenset(graph.constants) - written)
     plans = LivePlans(graph, planning)
     unsafe = unsafe_aliases(graph, plans.plans)
     if unsafe:
@@ -80,9 +81,8 @@ class GraphExecutor:
         self.times: dict[tuple[str, str | None], CallTime] = {}  # by operator and route, when profiling
         self._profile = profile
         self._borrowed = borrowed
-        self._constants = constants
+        self._constants = HeldConstants(constants, graph.constants)
         self._buffers: dict[int, Buffer] = {}  # by storage index
-        self._held: list[ConstantKey] = []  # constants that we hold
         self._arena = UniformArena(self.device)
         self._scratch = ScratchPool(self.device)
         self._scratch_generations: dict[int, int] = {}
@@ -324,6 +324,8 @@ class GraphExecutor:
                 buffer, generation = self._scratch.get(value.index, value.nbytes)
                 self._scratch_generations.setdefault(value.index, generation)
                 return buffer, 0, value.nbytes
+            case Repacked():
+                return self._constants.repacked(value), 0, padded(value.nbytes)
             case SymInt():
                 slot = self._live[value.id]
             case _:
@@ -346,18 +348,10 @@ class GraphExecutor:
             storage = self.memory.storages[index]
             if storage.kind is Kind.CONSTANT:
                 assert storage.constant is not None
-                buffer = self._constant(storage.constant)
+                buffer = self._constants.plain(storage.constant)
             else:
                 buffer = create(self.device, storage.nbytes, storage.label)
             self._buffers[index] = buffer
-        return buffer
-
-    def _constant(self, tensor: Tensor) -> Buffer:
-        constant = self.graph.constants[tensor.id]
-        buffer = self._constants.acquire(
-            constant.key, constant.data, lambda: constant.array(tensor), f"constant {tensor}"
-        )
-        self._held.append(constant.key)
         return buffer
 
     def _fixed_uniform(self, value: int) -> Slot:
@@ -381,8 +375,7 @@ class GraphExecutor:
             for owner in (self._arena, self._scratch, self._readback, self._timestamps):
                 if owner is not None:
                     owner.close()
-            for key in self._held:
-                self._constants.release(key)
+            self._constants.release()
             with suppress(DeviceError):  # a lost device has nothing left to free
                 self.device.flush()  # engines give memory back after the next submission
         self._buffers.clear()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InvalidInputError
-from ..linear_quantized.formats import Q4GAW, Q8GSW, WeightFormat, dequantize, grouped_matrix
+from ..matmul.formats import Q4GAW, Q8GSW, WeightFormat, dequantize, grouped_matrix
 from ..plan import Planner
 from ..registry import op
 from ..shapes import ceil_div

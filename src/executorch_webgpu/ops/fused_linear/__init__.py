@@ -10,30 +10,26 @@ from itertools import zip_longest
 
 import numpy as np
 
-from .. import linear
-from ..linear_quantized import multiply
-from ..linear_quantized.formats import (
+from ..matmul import Norm, Product, multiply
+from ..matmul.formats import (
     Q4GAW,
     Q4GSW,
     Q8CSW,
     Q8GSW,
-    PackedMatrix,
     WeightFormat,
     channel_matrix,
     dequantize,
     grouped_matrix,
 )
-from ..norm import normalize_rows, rms_norm_reference
-from ..plan import Binding, Planner
+from ..matmul.packed import Matrix, rows_of
+from ..norm import rms_norm_reference
+from ..plan import Planner
 from ..registry import op
-from ..shapes import ceil_div
-from ..values import Scratch, Tensor
+from ..values import Tensor
 
 NAME = "fused_linear"
 FORMS: dict[str, WeightFormat | None] = {"q4gsw": Q4GSW, "q4gaw": Q4GAW, "q8gsw": Q8GSW, "q8csw": Q8CSW, "f32": None}
-_WORKGROUP = 64
 Array = np.ndarray
-Matrix = PackedMatrix | Tensor  # a tensor is float32 [N, K]
 
 
 def fused_linear_reference(
@@ -101,7 +97,7 @@ def fused_linear(
         f"{NAME}: norm weight {norm_weight} must have the length of the rows of {x}",
     )
     matrices = _matrices(g, form, weights, scales, group_size, width)
-    rows = [_rows(matrix) for matrix in matrices]
+    rows = [rows_of(matrix) for matrix in matrices]
     _check_lists(g, rows, biases, gated, outs)
     for out, n in zip(outs, rows, strict=False):
         g.resize(out, (*x.dims[:-1], n))
@@ -110,11 +106,9 @@ def fused_linear(
         f"{NAME}: a residual {residual} must be like the one output, not {outs}",
     )
     m = math.prod(x.dims[:-1])
-    given: Binding = x
-    if norm_weight is not None and m * width:
-        given = g.scratch(4 * m * width)
-        normalize_rows(g, x, m, norm_weight, norm_eps, given)
-    _multiply_all(g, given, m, matrices, biases, gated, residual, outs)
+    norm = None if norm_weight is None else Norm(norm_weight, norm_eps)
+    product = Product(x, m, tuple(matrices), tuple(biases), tuple(outs), norm, gated, residual)
+    multiply(g, NAME, product)
 
 
 def _matrices(
@@ -137,10 +131,6 @@ def _matrices(
     return [channel_matrix(g, NAME, layout, w, s, width) for w, s in pairs]
 
 
-def _rows(matrix: Matrix) -> int:
-    return matrix.dims[0] if isinstance(matrix, Tensor) else matrix.rows
-
-
 def _check_lists(g: Planner, rows: list[int], biases: list[Tensor | None], gated: bool, outs: list[Tensor]) -> None:
     g.check(len(rows) > 0, f"{NAME} needs a matrix")
     g.check(len(biases) == len(rows), f"{NAME}: {len(rows)} matrices need as many biases or None, not {len(biases)}")
@@ -149,44 +139,3 @@ def _check_lists(g: Planner, rows: list[int], biases: list[Tensor | None], gated
     g.check(not gated or (len(rows) == 2 and rows[0] == rows[1]), f"{NAME}: a gate takes two matrices alike")
     count = 1 if gated else len(rows)
     g.check(len(outs) == count, f"{NAME} has {count} results here, not {len(outs)}")
-
-
-def _multiply_all(
-    g: Planner,
-    x: Binding,
-    m: int,
-    matrices: list[Matrix],
-    biases: list[Tensor | None],
-    gated: bool,
-    residual: Tensor | None,
-    outs: list[Tensor],
-) -> None:
-    """A dispatch for every matrix, and one for each step behind."""
-    numel = outs[0].numel
-    products: list[Binding] = list(outs)
-    if gated or residual is not None:
-        products = [g.scratch(4 * numel) for _ in matrices]
-    for matrix, bias, product in zip(matrices, biases, products, strict=True):
-        if isinstance(matrix, Tensor):
-            linear.multiply(g, NAME, x, m, matrix, bias, product)
-        else:
-            multiply(g, NAME, x, m, matrix, bias, product)
-    if gated:
-        gate, up = products
-        to: Tensor | Scratch = outs[0] if residual is None else g.scratch(4 * numel)
-        _combine(g, gate, up, to, "a * sigmoid(a) * b", numel)
-        products = [to]
-    if residual is not None:
-        _combine(g, products[0], residual, outs[0], "a + b", numel)
-
-
-def _combine(g: Planner, a: Binding, b: Binding, out: Binding, expression: str, numel: int) -> None:
-    dtypes = dict.fromkeys(("a", "b", "out"), "float32")
-    g.dispatch(
-        "elementwise/binary",
-        g.grid_1d(ceil_div(numel, 4), _WORKGROUP),
-        {"left": a, "right": b, "out": out},
-        {"n": numel, "alpha": 1.0},
-        overrides={"wg_size": _WORKGROUP},
-        template={**dtypes, "compute": "f32", "broadcast": False, "expression": expression},
-    )

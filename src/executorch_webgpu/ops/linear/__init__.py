@@ -1,24 +1,18 @@
-"""Matrix products in float32: linear layers, mm, addmm and bmm.
-
-``linear`` has the routes of its 4-bit kin: ``columns`` for adapters that are CPUs, ``gemv`` for few rows, and
-``gemm``, which also runs the others.
-"""
+"""Matrix products in float32: linear layers, by the routes of ``matmul``, and mm, addmm and bmm."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
-from ..plan import Binding, Planner
+from ..matmul import Product, multiply
+from ..plan import Planner
 from ..registry import op
 from ..shapes import broadcast, broadcast_strides, ceil_div
 from ..values import Dims, Tensor
 
-GEMV_ROWS = 4  # from more rows on, gemm reads the weights less often
-_TILE = 64  # of gemm, both ways
-_COLUMNS = 8  # of one invocation of the columns route, eight of which are a workgroup
+_TILE = 64  # of the gemm kernel, both ways
 
 
 def linear_reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
@@ -38,58 +32,7 @@ def linear(g: Planner, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tens
     m = math.prod(x.dims[:-1])
     g.check(bias is None or bias.numel >= n, f"linear: bias {bias} must hold {n} elements")
     g.resize(out, (*x.dims[:-1], n))
-    multiply(g, "linear", x, m, weight, bias, out)
-
-
-def multiply(g: Planner, family: str, x: Binding, m: int, weight: Tensor, bias: Tensor | None, out: Binding) -> None:
-    """``out`` [m, N] = ``x`` [m, K] times the transpose of ``weight``, plus ``bias``, by a route of ``family``."""
-    routes = _linear_routes(m, g.features.cpu)
-    route = g.choose(family, dict.fromkeys(routes, True))
-    if m > 1:  # what a single row takes, or would by the forced route
-        for other in {route, _linear_routes(1, g.features.cpu)[0]} - {"gemm"}:
-            _linear_by(g, other, 1, x, weight, bias, out, prepare=True)
-    _linear_by(g, route, m, x, weight, bias, out)
-
-
-def _linear_routes(m: int, cpu: bool) -> list[str]:
-    """The routes for ``m`` rows, the preferred one first."""
-    if cpu:
-        return ["columns", "gemv", "gemm"]
-    return ["gemv", "gemm", "columns"] if m <= GEMV_ROWS else ["gemm", "gemv", "columns"]
-
-
-def _linear_by(
-    g: Planner,
-    route: str,
-    m: int,
-    x: Binding,
-    weight: Tensor,
-    bias: Tensor | None,
-    out: Binding,
-    prepare: bool = False,
-) -> None:
-    n, k = weight.dims
-    if route == "gemm":
-        _gemm(g, (1, m, n, k), x, weight, out, bias, (0, 1), transposed=True)
-        return
-    quads = k % 4 == 0
-    template: dict[str, Any] = {"element": "vec4<f32>" if quads else "f32", "bias": bias is not None}
-    rows, columns = 1, 4
-    if route == "columns":
-        rows, columns = (1 if m == 1 else 4), 8 * _COLUMNS
-        template |= {"rows": rows, "columns": _COLUMNS}
-    if prepare:
-        g.prepare(f"linear/{route}", template=template)
-        return
-    column_tiles = ceil_div(n, columns)
-    bindings: dict[str, Binding] = {"a": x, "b": weight, "out": out}
-    g.dispatch(
-        f"linear/{route}",
-        g.grid_1d(ceil_div(m, rows) * column_tiles, 1),
-        bindings if bias is None else bindings | {"bias": bias},
-        {"m": m, "n": n, "units": k // 4 if quads else k, "bias_column": 1, "column_tiles": column_tiles},
-        template=template,
-    )
+    multiply(g, "linear", Product(x, m, (weight,), (bias,), (out,)))
 
 
 def mm_reference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -156,21 +99,20 @@ def _check_floats(g: Planner, name: str, *tensors: Tensor | None) -> None:
 def _gemm(
     g: Planner,
     sizes: tuple[int, int, int, int],
-    a: Binding,
+    a: Tensor,
     b: Tensor,
-    out: Binding,
+    out: Tensor,
     bias: Tensor | None = None,
     bias_strides: Dims = (0, 0),
     *,
     alpha: float = 1.0,
     beta: float = 1.0,
-    transposed: bool = False,
 ) -> None:
-    """``sizes``: batches, M, N, K. ``transposed``: ``b`` is [N, K], not [K, N]."""
+    """``sizes``: batches, M, N, K."""
     batches, m, n, k = sizes
     column_tiles = ceil_div(n, _TILE)
     x, y, _ = g.grid_1d(ceil_div(m, _TILE) * column_tiles, 1)
-    bindings: dict[str, Binding] = {"a": a, "b": b, "out": out}
+    bindings = {"a": a, "b": b, "out": out}
     g.dispatch(
         "linear/gemm",
         (x, y, min(batches, g.limits.max_workgroups)),
@@ -186,5 +128,5 @@ def _gemm(
             "column_tiles": column_tiles,
             "batches": batches,
         },
-        template={"transposed": transposed, "bias": bias is not None},
+        template={"bias": bias is not None},
     )

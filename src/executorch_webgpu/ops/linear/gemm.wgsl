@@ -1,7 +1,7 @@
 // out[batch] = alpha * a[batch] x b[batch] + beta * bias. One workgroup computes a tile of 64 rows x 64 columns,
 // one invocation 4 x 4 of it, over steps of 32 along k.
 @group(0) @binding(0) var<storage, read> a: array<f32>;  // [batch, m, k]
-@group(0) @binding(1) var<storage, read> b: array<f32>;  // [batch, {{ "n, k" if transposed else "k, n" }}]
+@group(0) @binding(1) var<storage, read> b: array<f32>;  // [batch, k, n]
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;  // [batch, m, n]
 {% if bias %}
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
@@ -28,11 +28,7 @@ fn a_at(base: u32, row: u32, k: u32) -> f32 {
 }
 
 fn b_at(base: u32, k: u32, column: u32) -> f32 {
-  {% if transposed %}
-  return b[base + min(column, params.n - 1u) * params.k + k];
-  {% else %}
   return b[base + k * params.n + min(column, params.n - 1u)];
-  {% endif %}
 }
 
 @compute @workgroup_size(16, 16)
@@ -67,13 +63,8 @@ fn main(
             {%- endfor %});
         }
         a_tile[a_k * 16u + a_row / 4u] = a_values;
-        {% if transposed %}
-        let b_k = i % 32u;
-        let b_column = i / 32u * 4u;
-        {% else %}
         let b_k = i / 16u;
         let b_column = i % 16u * 4u;
-        {% endif %}
         var b_values = vec4<f32>();
         if (first + b_k < params.k) {
           b_values = vec4<f32>(

@@ -1,0 +1,193 @@
+"""Weights as the fast kernels read them: repacked at load, several matrices one behind the other.
+
+Four neighbouring rows of weights, which are four columns of the output, are a *quad*. Of a quad, a vec4<u32> holds one
+word of each row: 8 weights of 4 bits, or 4 of 8, at the same place of K. Neighbouring vectors are neighbours along K,
+so lanes read x and weights side by side, and one x serves four columns. The scales of a quad lie together, too:
+
+    weights [quads, units] vec4<u32>            a unit is a word of K
+    scales  [quads, groups] of four scales, or four pairs of a scale and a minimum
+
+float32 matrices keep their rows [N, K]: there a vec4 holds four weights along K. What pads the last quad of a matrix,
+or the last word of a row, is multiplied by x that are zero or summed to columns that nobody stores.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..plan import Planner
+from ..shapes import ceil_div
+from ..values import Repacked, Tensor
+from .formats import QuantizedMatrix, WeightFormat
+
+Matrix = QuantizedMatrix | Tensor  # a tensor is float32 [N, K]
+Array = np.ndarray
+
+
+def rows_of(matrix: Matrix) -> int:
+    """Output features."""
+    return matrix.dims[0] if isinstance(matrix, Tensor) else matrix.rows
+
+
+def tensors_of(matrix: Matrix) -> list[Tensor]:
+    return [matrix] if isinstance(matrix, Tensor) else [matrix.weights, matrix.scales]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Matrices with the same input, as one. ``rows``: output features of each; ``form`` None: float32.
+
+    ``gated``: two matrices, whose quads take turns: one of the first, one of the second.
+    """
+
+    form: WeightFormat | None
+    weights: Tensor | Repacked
+    scales: Repacked | None
+    rows: tuple[int, ...]
+    width: int  # input features
+    group_size: int
+    gated: bool
+
+    @property
+    def quads(self) -> int:
+        return sum(ceil_div(n, 4) for n in self.rows)
+
+    @property
+    def per_unit(self) -> int:
+        """Weights of a row in one vec4."""
+        return 4 if self.form is None else self.form.per_word
+
+    @property
+    def units(self) -> int:
+        """vec4s along a row, or a quad of rows."""
+        return ceil_div(self.width, self.per_unit)
+
+    @property
+    def groups(self) -> int:
+        """Groups of a row; those of float32 are the whole row."""
+        return ceil_div(self.width, self.group_size)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The quad of the output after the last one of each output."""
+        of_outputs = self.rows[:1] if self.gated else self.rows
+        return tuple(sum(ceil_div(n, 4) for n in of_outputs[: i + 1]) for i in range(len(of_outputs)))
+
+
+def can_pack(g: Planner, matrices: Sequence[Matrix], biases: Sequence[Tensor | None]) -> bool:
+    """Whether ``pack`` takes them: all are constants, and not too large as one, or there is nothing to repack."""
+    if len(matrices) == 1 and isinstance(matrices[0], Tensor) and matrices[0].dims[1] % 4 == 0:
+        return True
+    several = [b for b in biases if b is not None] if len(matrices) > 1 else []
+    constant = all(g.is_constant(t) for t in [*several, *(t for m in matrices for t in tensors_of(m))])
+    return constant and _weight_bytes(matrices) <= g.limits.max_binding_bytes
+
+
+def pack(matrices: Sequence[Matrix], gated: bool) -> Packed:
+    """The matrices, of one form and width, as one."""
+    first, rows = matrices[0], tuple(map(rows_of, matrices))
+    quads = sum(ceil_div(n, 4) for n in rows)
+    if isinstance(first, Tensor):
+        width = first.dims[1]
+        weights: Tensor | Repacked = first
+        if len(matrices) > 1 or width % 4:
+            weights = Repacked(
+                f"{_order(gated)} rows of float32",
+                tuple(m for m in matrices if isinstance(m, Tensor)),
+                quads * 16 * ceil_div(width, 4) * 4,
+                lambda *arrays: _in_order([_pad_rows(a) for a in arrays], gated),
+            )
+        return Packed(None, weights, None, rows, width, width, gated)
+    quantized = [m for m in matrices if isinstance(m, QuantizedMatrix)]
+    form, width, group_size = first.form, first.width, first.group_size
+    units, groups = ceil_div(width, form.per_word), ceil_div(width, group_size)
+    per_group = np.dtype(form.scales_dtype).itemsize * (2 if form.mins else 1)
+    return Packed(
+        form,
+        Repacked(
+            f"{_order(gated)} quads of {units} words",
+            tuple(m.weights for m in quantized),
+            quads * units * 16,
+            lambda *arrays: _in_order([_pack_words(a, units) for a in arrays], gated),
+        ),
+        Repacked(
+            f"{_order(gated)} quads of {groups} scales",
+            tuple(m.scales for m in quantized),
+            quads * groups * 4 * per_group,
+            lambda *arrays: _in_order([_pack_scales(a, n, groups) for a, n in zip(arrays, rows, strict=True)], gated),
+        ),
+        rows,
+        width,
+        group_size,
+        gated,
+    )
+
+
+def pack_biases(biases: Sequence[Tensor | None], rows: Sequence[int], gated: bool) -> Tensor | Repacked | None:
+    """The biases of matrices of ``rows``, zero where there is none, in the order of their quads; None without any."""
+    given = tuple(b for b in biases if b is not None)
+    if not given or len(biases) == 1:
+        return given[0] if given else None
+    present = [b is not None for b in biases]
+
+    def packed(*arrays: Array) -> Array:
+        left = iter(arrays)
+        parts = [np.zeros((ceil_div(n, 4), 4), np.float32) for n in rows]
+        for part, n, there in zip(parts, rows, present, strict=True):
+            if there:
+                part.reshape(-1)[:n] = next(left).reshape(-1)[:n]
+        return _in_order(parts, gated)
+
+    return Repacked(
+        f"{_order(gated)} biases {present} of {list(rows)}", given, sum(ceil_div(n, 4) for n in rows) * 16, packed
+    )
+
+
+def _weight_bytes(matrices: Sequence[Matrix]) -> int:
+    """Of the repacked weights, which are never smaller than the scales."""
+    packed = pack(matrices, gated=False).weights
+    return packed.nbytes
+
+
+def _order(gated: bool) -> str:
+    return "alternating" if gated else "successive"
+
+
+def _in_order(parts: Sequence[Array], gated: bool) -> Array:
+    """Arrays [quads, ...] one behind the other, or, of a gate, quad by quad in turn."""
+    if len(parts) == 1:
+        return parts[0]
+    joined: Callable[..., Array] = np.stack if gated else np.concatenate
+    return joined(parts, 1) if gated else joined(parts)
+
+
+def _pad_rows(matrix: Array) -> Array:
+    """[N, K] as [quads, 4, K to 4], zero where there is nothing."""
+    n, k = matrix.shape
+    padded = np.zeros((ceil_div(n, 4) * 4, ceil_div(k, 4) * 4), np.float32)
+    padded[:n, :k] = matrix
+    return padded.reshape(-1, 4, padded.shape[1])
+
+
+def _pack_words(codes: Array, units: int) -> Array:
+    """Rows of bytes [N, B] as [quads, units, 4] words."""
+    n, nbytes = codes.shape
+    if n % 4 or nbytes % 4:
+        padded = np.zeros((ceil_div(n, 4) * 4, ceil_div(nbytes, 4) * 4), np.uint8)
+        padded[:n, :nbytes] = codes.view(np.uint8)
+        codes = padded
+    words = codes.view(np.uint32)[:, :units]
+    return np.ascontiguousarray(words.reshape(-1, 4, units).swapaxes(1, 2))
+
+
+def _pack_scales(scales: Array, n: int, groups: int) -> Array:
+    """Scales [groups, S(, 2)], or [N] of whole rows, as [quads, groups, 4(, 2)]."""
+    by_group = scales[None] if scales.ndim == 1 else scales[:groups]
+    tail = by_group.shape[2:]
+    padded = np.zeros((ceil_div(n, 4) * 4, groups, math.prod(tail)), scales.dtype)
+    padded[:n] = by_group[:, :n].swapaxes(0, 1).reshape(n, groups, -1)
+    return np.ascontiguousarray(padded.reshape(-1, 4, groups, padded.shape[2]).swapaxes(1, 2))
