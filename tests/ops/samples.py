@@ -365,8 +365,8 @@ def fused_linear_sample(
 
 
 def fused_linear() -> Iterator[Sample]:
-    for form, k in (*itertools.product(FORMS, (64, 33)),):
-        yield fused_linear_sample(form, k, [21], norm=True, residual=True)
+    for form, k in itertools.product(FORMS, (64, 33)):
+        yield fused_linear_sample(form, k, [21], norm=True, residual=True, rows=(19, 1))
         yield fused_linear_sample(form, k, [21, 6, 5], norm=True, bias=True)
         yield fused_linear_sample(form, k, [21, 21], gated=True, residual=True)
         for route in LINEAR_ROUTES:

@@ -19,17 +19,7 @@ override partial_count: u32 = 128;  // workgroup memory: wg_size{{ " / the small
 var<workgroup> partials: array<vec4<f32>, partial_count * {{ parts }}u>;
 
 {% if norm %}
-fn load_norm_weight(k: u32) -> vec4<f32> {
-  {% if quads %}
-  return norm_weight[min(k, params.k - 1u) / 4u];
-  {% else %}
-  let last = params.k - 1u;
-  return vec4<f32>(
-    norm_weight[min(k, last)], norm_weight[min(k + 1u, last)],
-    norm_weight[min(k + 2u, last)], norm_weight[min(k + 3u, last)],
-  );
-  {% endif %}
-}
+{% include "matmul/load_norm_weight.wgsl" %}
 {% endif %}
 
 @compute @workgroup_size(wg_size)

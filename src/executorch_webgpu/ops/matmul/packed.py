@@ -147,6 +147,25 @@ def pack_biases(biases: Sequence[Tensor | None], rows: Sequence[int], gated: boo
     )
 
 
+def column_powers(packed: Packed) -> Repacked:
+    """[4 * quads] float32: powers of two that bring the largest weight that a column may hold near 2^14.
+
+    Of columns of zeros, and of those with scales that are no numbers, it is 1.
+    """
+    form, scales = packed.form, packed.scales
+    assert form is not None and scales is not None, "float32 matrices have no scales"
+    most = {4: max(form.zero_point, 15 - form.zero_point), 8: 128}[form.bits]
+
+    def powers(*arrays: Array) -> Array:
+        by_column = np.abs(scales.pack(*arrays).astype(np.float64).reshape(-1, packed.groups, 4, 2 if form.mins else 1))
+        largest = (by_column[..., 0] * most + (by_column[..., 1] if form.mins else 0)).max(axis=1)
+        usable = np.isfinite(largest) & (largest > 0)
+        exponents = np.frexp(np.where(usable, largest, 1.0))[1]
+        return np.where(usable, np.exp2(np.clip(14 - exponents, -100, 100)), 1.0).astype(np.float32)
+
+    return Repacked(f"{scales.layout}: powers of columns", scales.sources, packed.quads * 16, powers)
+
+
 def _weight_bytes(matrices: Sequence[Matrix]) -> int:
     """Of the repacked weights, which are never smaller than the scales."""
     packed = pack(matrices, gated=False).weights

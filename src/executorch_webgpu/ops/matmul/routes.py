@@ -2,9 +2,12 @@
 
 * ``columns``: an invocation computes whole columns alone, for adapters that are CPUs;
 * ``gemv``: lanes share columns, for up to 8 rows;
-* ``gemm``: a workgroup shares a tile of the output through workgroup memory, for more.
+* ``gemm``: a workgroup shares a tile of the output through workgroup memory, for more;
+* ``matrix``: the same on tensor cores, of quantized weights; ``matrix_f16`` is faster and less exact, and only runs
+  when it is asked for.
 
-The last two read weights that are repacked at load (packed.py), so they want constants. Each is right for every shape.
+All but the first read weights that are repacked at load (packed.py), so they want constants. Each is right for every
+number of rows.
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..plan import Planner
-from . import columns, gemm, gemv
+from . import columns, gemm, gemm_matrix, gemv
 from .call import MAX_OUTPUTS, Call, Product, normalized
 from .packed import can_pack
+
+_MATRIX_PARTS = {"matrix": 2, "matrix_f16": 1}  # float16 numbers for each float32
 
 
 def multiply(g: Planner, family: str, product: Product) -> None:
@@ -33,18 +38,26 @@ def multiply(g: Planner, family: str, product: Product) -> None:
     if route == "gemm":
         before = normalized(g, product)
         parts = [replace(part, x=before.x, norm=None) for part in parts]
-    for part in parts:
-        (gemv if route == "gemv" else gemm).run(g, Call.of(part))
+    for call in map(Call.of, parts):
+        match route:
+            case "gemv":
+                gemv.run(g, call)
+            case "gemm":
+                gemm.run(g, call)
+            case _:
+                gemm_matrix.run(g, call, _MATRIX_PARTS[route])
 
 
 def _choose(g: Planner, family: str, product: Product, packable: bool) -> str:
     possible = {"columns": True, "gemv": packable, "gemm": packable}
+    possible |= {name: packable and gemm_matrix.fits(g, product, parts) for name, parts in _MATRIX_PARTS.items()}
     if g.features.cpu:
         order = ["columns", "gemv", "gemm"]
     elif product.m <= gemv.MAX_ROWS:
         order = ["gemv", "gemm", "columns"]
     else:
-        order = ["gemm", "gemv", "columns"]
+        order = ["matrix", "gemm", "gemv", "columns"]
+    order += [name for name in possible if name not in order]
     return g.choose(family, {name: possible[name] for name in order})
 
 
@@ -54,8 +67,14 @@ def _prepare(g: Planner, route: str, product: Product, parts: list[Product]) -> 
     if route == "columns":
         columns.prepare(g, product)
         return
-    for part in parts:
-        (gemv if route == "gemv" else gemm).prepare(g, Call.of(part))
+    for call in map(Call.of, parts):
+        match route:
+            case "gemv":
+                gemv.prepare(g, call)
+            case "gemm":
+                gemm.prepare(g, call)
+            case _:
+                gemm_matrix.prepare(g, call, _MATRIX_PARTS[route])
 
 
 def _parts(g: Planner, product: Product) -> Iterator[Product]:
