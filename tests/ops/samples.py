@@ -268,12 +268,13 @@ def embedding() -> Iterator[Sample]:
         weight, scales = _const(11, 8, dtype="uint8", low=0, high=255), _const(11, 2, low=0.01, high=0.1)
         args = [weight, scales, 8, indices, low_first]
         yield Sample("et_vk.embedding_q4gsw.default", args, Out((1, 5, 16)))
-    args = _quantized(8, 11, 20, (3, 12), "float16")
-    yield Sample("et_webgpu.embedding_q8gsw.default", [*args, 8, indices], Out((1, 5, 20)))
-    args = _quantized(4, 11, 12, (2, 12, 2), "float16")
-    yield Sample("et_webgpu.embedding_q4gaw.default", [*args, 16, indices], Out((1, 5, 24)))
-    args = _quantized(8, 11, 8, (1, 12), "float16")  # rows that are not whole quads
-    yield Sample("et_webgpu.embedding_q8gsw.default", [*args, 7, indices], Out((1, 5, 7)))
+    for name, table, group, width in (
+        ("embedding_q8gsw", _quantized(8, 11, 20, (3, 12), "float16"), 8, 20),
+        ("embedding_q4gaw", _quantized(4, 11, 12, (2, 12, 2), "float16"), 16, 24),
+        ("embedding_q8gsw", _quantized(8, 11, 8, (1, 12), "float16"), 7, 7),  # rows that are not whole quads
+    ):
+        args, out = [*table, group, indices], Out((1, 5, width))
+        yield from _routed(name, ("rows", "packed"), f"et_webgpu.{name}.default", args, out)
 
 
 def _routed(family: str, routes: Sequence[str], op: str, args: list[Any], out: Outs) -> Iterator[Sample]:

@@ -21,6 +21,7 @@ from executorch_webgpu.ops.matmul.formats import Q4GAW, Q4GSW, Q8CSW, Q8GSW, Qua
 from executorch_webgpu.ops.matmul.packed import pack, pack_biases
 from executorch_webgpu.ops.plan import Planning
 from executorch_webgpu.ops.values import Repacked, Tensor
+from tests.graph_builder import GraphBuilder
 
 from .harness import OpProgram, call_graph
 from .samples import FORMS, Input, Sample, fused_linear_sample, matrix_of_form
@@ -196,6 +197,23 @@ def test_loads_share_packed_weights_and_drop_the_originals(device: Device) -> No
     assert pool.nbytes > 0
     executors[1].close()
     assert pool.nbytes == 0
+
+
+def test_a_tied_head_and_its_embedding_share_one_copy(device: Device) -> None:
+    rng, build = np.random.default_rng(0), GraphBuilder()
+    table = build.constant(rng.integers(-128, 128, (32, 64), np.int8))
+    scales = build.constant(rng.uniform(0.01, 0.1, (2, 32)).astype(np.float16))
+    tokens, hidden, logits = build.input((1, 3), "int32"), build.tensor((1, 3, 64)), build.tensor((1, 3, 32))
+    build.call("et_webgpu.embedding_q8gsw.default", table, scales, 32, tokens, hidden)
+    build.call("et_webgpu.linear_q8gsw.default", hidden, table, scales, 32, None, logits)
+    build.output(logits)
+    graph = build_graph(build.build())
+    for route, embedding in (("gemv", "packed"), ("columns", "rows")):
+        pool = ConstantPool(device, lambda view: None)
+        routes = {"linear_q8gsw": route, "embedding_q8gsw": embedding}
+        executor = GraphExecutor(graph, pool, Planning(device.features, device.limits, routes))
+        assert pool.nbytes == 32 * (64 + 2 * 2)
+        executor.close()
 
 
 def test_every_range_of_the_file_is_given_back(device: Device) -> None:
