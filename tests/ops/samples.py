@@ -288,8 +288,8 @@ LINEAR_ROUTES = ("columns", "gemv", "gemm")
 
 
 def linear() -> Iterator[Sample]:
-    for k, bias in itertools.product((36, 13), (None, _const(21))):
-        args = [_rows(7, 1, k), _const(21, k), bias]
+    for dtype, k, bias in itertools.product(("float32", "float16"), (36, 13), (None, _const(21))):
+        args = [_rows(7, 1, k), _const(21, k, dtype=dtype), bias]
         yield from _routed("linear", LINEAR_ROUTES, "aten.linear.default", args, Out((7, 21)))
     yield Sample("aten.mm.default", [_rows(7, 3, 36), _const(36, 21)], Out((7, 21)))
     batched = Input((2, 7, 13), live=(2, 3, 13)), Input((2, 13, 5))
@@ -324,8 +324,10 @@ FORMS = {
     "q4gaw": (4, "float16", 2),
     "q8gsw": (8, "float16", 1),
     "q8csw": (8, "float32", 1),
-    "f32": (32, "", 0),
+    "f32": (32, "float32", 0),
+    "f16": (16, "float16", 0),
 }
+FLOATS = ("f32", "f16")  # ``fused_linear`` calls both "f32"
 
 
 def matrix_of_form(form: str, n: int, k: int, group: int) -> list[Const]:
@@ -333,9 +335,9 @@ def matrix_of_form(form: str, n: int, k: int, group: int) -> list[Const]:
 
     Weights are below one, so that a product of two outputs is no large number either.
     """
-    if form == "f32":
-        return [_const(n, k, low=-0.5, high=0.5)]
     bits, dtype, count = FORMS[form]
+    if form in FLOATS:
+        return [_const(n, k, dtype=dtype, low=-0.5, high=0.5)]
     codes = _quantized(bits, n, k if form == "q8csw" else -(-k // 8) * bits, ())[0]
     dims = (n,) if form == "q8csw" else (-(-k // group), -(-n // 4) * 4, count)[: 1 + count]
     high = 2.0**-bits
@@ -361,7 +363,7 @@ def fused_linear_sample(
     outs = [Out((1, rows[0], n)) for n in (widths[:1] if gated else widths)]
     other = Input((1, rows[0], widths[0]), live=(1, rows[1], widths[0])) if residual else None
     norm_weight = _const(k) if norm else None
-    args = [x, norm_weight, 1e-5, form, weights, scales, group, biases, gated, other]
+    args = [x, norm_weight, 1e-5, "f32" if form in FLOATS else form, weights, scales, group, biases, gated, other]
     return Sample("et_webgpu.fused_linear.default", args, outs)
 
 

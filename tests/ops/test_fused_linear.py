@@ -149,7 +149,7 @@ def test_bad_calls_are_refused_at_load(device: Device) -> None:
         ("as many biases", with_args(good, biases=[None])),
         ("must hold 13 elements", with_args(good, biases=[Const(np.zeros(12, np.float32)), None])),
         ("have no scales", with_args(plain, scales=good.args[5][:1])),
-        (r"float32 matrix \[N, 32\]", with_args(plain, weights=[Const(np.zeros((13, 31), np.float32))])),
+        (r"matrix of floats \[N, 32\]", with_args(plain, weights=[Const(np.zeros((13, 31), np.float32))])),
         ("needs a matrix", with_args(good, weights=[], scales=[], biases=[])),
         ("two matrices alike", with_args(good, gated=True)),
         ("length of the rows", with_args(good, norm_weight=Const(np.zeros(31, np.float32)))),

@@ -19,9 +19,9 @@ from executorch_webgpu.ops.plan import Planning
 
 from .harness import OpProgram, call_graph
 from .matrix_emulation import TENSOR_CORES, emulate
-from .samples import FORMS, Const, Sample, fused_linear_sample
+from .samples import FLOATS, FORMS, Const, Sample, fused_linear_sample
 
-QUANTIZED = [form for form in FORMS if form != "f32"]
+QUANTIZED = [form for form in FORMS if form not in FLOATS]
 # Small enough for 32 KiB of workgroup memory: one subgroup; several both ways; more depth.
 TILES = (Tile(1, 1, 1, 2, 16), Tile(2, 2, 1, 1, 16), Tile(1, 2, 2, 1, 32))
 every_form = pytest.mark.parametrize("form", QUANTIZED)

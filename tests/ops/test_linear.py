@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from executorch_webgpu.errors import UnsupportedProgramError
 from executorch_webgpu.gpu.device import Device
+from executorch_webgpu.ops import linear as linear_ops
+from executorch_webgpu.ops.matmul.gemm import Tile
 
 from .harness import Const, In, OpProgram, Out
 
@@ -22,22 +24,31 @@ def floats(*shape: int) -> np.ndarray:
     return RNG.standard_normal(shape, np.float32)
 
 
-def linear(device: Device, max_rows: int, n: int, k: int, bias: bool = False, route: str | None = None) -> OpProgram:
-    args = [In((max_rows, k)), Const(floats(n, k)), Const(floats(n)) if bias else None]
+def linear(
+    device: Device,
+    max_rows: int,
+    n: int,
+    k: int,
+    bias: bool = False,
+    route: str | None = None,
+    dtype: str = "float32",
+) -> OpProgram:
+    args = [In((max_rows, k)), Const(floats(n, k).astype(dtype)), Const(floats(n)) if bias else None]
     routes = {"linear": route} if route else {}
     return OpProgram(device, "aten.linear.default", args, Out((max_rows, n)), routes=routes)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     m=st.integers(1, 9),
     n=st.sampled_from([1, 3, 4, 13, 64, 67, 131]),
     k=st.sampled_from([1, 4, 7, 31, 32, 37, 64, 127]),
     bias=st.booleans(),
     route=st.sampled_from([None, *ROUTES]),
+    dtype=st.sampled_from(["float32", "float16"]),
 )
-def test_linear_of_any_size(device: Device, m: int, n: int, k: int, bias: bool, route: str | None) -> None:
-    with linear(device, m, n, k, bias, route) as program:
+def test_linear_of_any_size(device: Device, m: int, n: int, k: int, bias: bool, route: str | None, dtype: str) -> None:
+    with linear(device, m, n, k, bias, route, dtype) as program:
         program.check([floats(m, k)])
 
 
@@ -82,6 +93,14 @@ def test_mm_with_live_sizes_in_all_three_places(device: Device) -> None:
     with OpProgram(device, "aten.mm.default", [In((70, 40)), In((40, 70))], Out((70, 70))) as program:
         for m, k, n in ((70, 40, 70), (1, 40, 1), (13, 7, 67), (67, 33, 13), (70, 40, 70)):
             assert program.check([floats(m, k), floats(k, n)]).shape == (m, n)
+
+
+@pytest.mark.parametrize("tile", linear_ops._TILES, ids=str)
+def test_every_tile_of_gemm_is_right(device: Device, tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_ops, "_TILES", (tile,))
+    with OpProgram(device, "aten.bmm.default", [In((2, 135, 37)), In((2, 37, 131))], Out((2, 135, 131))) as program:
+        for m, k, n in ((135, 37, 131), (5, 16, 3), (129, 33, 64)):
+            program.check([floats(2, m, k), floats(2, k, n)])
 
 
 def test_bmm(device: Device) -> None:

@@ -24,7 +24,7 @@ from executorch_webgpu.ops.values import Repacked, Tensor
 from tests.graph_builder import GraphBuilder
 
 from .harness import OpProgram, call_graph
-from .samples import FORMS, Input, Sample, fused_linear_sample, matrix_of_form
+from .samples import FLOATS, FORMS, Input, Sample, fused_linear_sample, matrix_of_form
 
 LAYOUTS = {"q4gsw": Q4GSW, "q4gaw": Q4GAW, "q8gsw": Q8GSW, "q8csw": Q8CSW}
 every_form = pytest.mark.parametrize("form", FORMS)
@@ -40,7 +40,7 @@ def matrices(form: str, rows: list[int], k: int, group: int) -> tuple[list[Any],
         constants = [c.array for c in matrix_of_form(form, n, k, group)]
         tensors = [Tensor(i, str(c.dtype), c.shape, i) for i, c in enumerate(constants)]
         arrays.append(constants)
-        if form == "f32":
+        if form in FLOATS:
             found.append(tensors[0])
             continue
         group_size = k if form == "q8csw" else min(group, k)
@@ -89,10 +89,11 @@ def test_packed_weights_are_the_weights(form: str, rows: list[int], k: int, grou
         np.testing.assert_array_equal(part.reshape(-1, k)[:n], expected)
 
 
+@pytest.mark.parametrize("form", FLOATS)
 @pytest.mark.parametrize("gated", [False, True])
-def test_packed_floats_and_biases_are_what_they_were(gated: bool) -> None:
+def test_packed_floats_and_biases_are_what_they_were(form: str, gated: bool) -> None:
     rows, k = ([5, 5] if gated else [5, 2, 9]), 7
-    given_, arrays = matrices("f32", rows, k, 0)
+    given_, arrays = matrices(form, rows, k, 0)
     packed = pack(given_, gated)
     values = contents(packed.weights, [a[0] for a in arrays]).reshape(packed.quads, 4, 8)
     biases = [Tensor(i, "float32", (n,), i) if i != 1 else None for i, n in enumerate(rows)]

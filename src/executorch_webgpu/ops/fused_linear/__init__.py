@@ -80,12 +80,13 @@ def fused_linear(
     """``outs[i]`` [..., N_i] = ``x`` [..., K] times the transpose of ``weights[i]``, plus ``biases[i]``.
 
     ``norm_weight`` [K]: ``x`` is RMS-normalized first, x / sqrt(mean(x²) + ``norm_eps``) * ``norm_weight``.
-    ``form`` says what the matrices are, all of them with K input features: "f32" for float32 [N_i, K] with no
-    ``scales``, or the weights and scales of ``linear_q4gsw``, ``linear_q4gaw``, ``linear_q8gsw``, or, as "q8csw", of
-    ``_weight_int8pack_mm``; there ``group_size`` says nothing. A bias is None, or float32 with at least N_i elements.
+    ``form`` says what the matrices are, all of them with K input features: "f32" for float32, or all float16,
+    [N_i, K] with no ``scales``, or the weights and scales of ``linear_q4gsw``, ``linear_q4gaw``, ``linear_q8gsw``, or,
+    as "q8csw", of ``_weight_int8pack_mm``; there ``group_size`` says nothing. A bias is None, or has at least N_i
+    elements.
 
     ``gated``: of two matrices alike, the one output is silu(x w0ᵀ + b0) * (x w1ᵀ + b1). ``residual``, of the shape of
-    the one output, is added to it. All but quantized weights and their scales are float32.
+    the one output, is added to it. All but weights and scales are float32.
     Anything else is refused with UnsupportedProgramError.
     """
     floats = [t for t in (x, norm_weight, *biases, residual, *outs) if t is not None]
@@ -117,11 +118,12 @@ def _matrices(
     g.check(form in FORMS, f"{NAME}: there is no form of weights {form!r}; there are {', '.join(FORMS)}")
     layout = FORMS[form]
     if layout is None:
-        g.check(not scales, f"{NAME}: float32 matrices have no scales, but there are {scales}")
+        g.check(not scales, f"{NAME}: matrices of floats have no scales, but there are {scales}")
+        g.check(len({w.dtype for w in weights}) <= 1, f"{NAME}: matrices {weights} must have one dtype")
         for weight in weights:
             g.check(
-                weight.dtype == "float32" and weight.rank == 2 and weight.dims[1] == width,
-                f"{NAME}: {weight} must be a float32 matrix [N, {width}]",
+                weight.dtype in ("float32", "float16") and weight.rank == 2 and weight.dims[1] == width,
+                f"{NAME}: {weight} must be a matrix of floats [N, {width}]",
             )
         return list(weights)
     g.check(len(scales) == len(weights), f"{NAME}: {len(weights)} matrices need as many scales, not {len(scales)}")

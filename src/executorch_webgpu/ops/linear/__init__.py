@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
 from ..matmul import Product, multiply
+from ..matmul.gemm import Tile
 from ..plan import Planner
 from ..registry import op
 from ..shapes import broadcast, broadcast_strides, ceil_div
 from ..values import Dims, Tensor
 
-_TILE = 64  # of the gemm kernel, both ways
+# Of the gemm kernel, the larger one first: it serves where it gives enough workgroups.
+_TILES = (Tile(2, 2, 16), Tile(1, 1, 32))
+_WORKGROUPS = 128
 
 
 def linear_reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
@@ -22,8 +27,12 @@ def linear_reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None)
 
 @op("aten.linear.default", reference=linear_reference)
 def linear(g: Planner, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
-    """``out`` [..., N] = ``x`` [..., K] times the transpose of ``weight`` [N, K], plus ``bias`` [N]; f32."""
-    _check_floats(g, "linear", x, weight, bias, out)
+    """``out`` [..., N] = ``x`` [..., K] times the transpose of ``weight`` [N, K], plus ``bias`` [N].
+
+    All are float32; ``weight`` may be float16.
+    """
+    _check_floats(g, "linear", x, bias, out)
+    g.check(weight.dtype in ("float32", "float16"), f"linear: {weight} must be float32 or float16")
     g.check(
         x.rank >= 1 and weight.rank == 2 and x.dims[-1] == weight.dims[1],
         f"linear: the last dimension of {x} must be that of the matrix {weight}",
@@ -110,8 +119,12 @@ def _gemm(
 ) -> None:
     """``sizes``: batches, M, N, K."""
     batches, m, n, k = sizes
-    column_tiles = ceil_div(n, _TILE)
-    x, y, _ = g.grid_1d(ceil_div(m, _TILE) * column_tiles, 1)
+    quads = ceil_div(n, 4)
+    enough = (tile for tile in _TILES if tile.workgroups(m, quads) * batches >= _WORKGROUPS)
+    tile = next(enough, _TILES[-1])
+    for other in _TILES:
+        g.prepare("linear/gemm", template=_gemm_template(other, bias))
+    x, y, _ = g.grid_1d(tile.workgroups(m, quads), 1)
     bindings = {"a": a, "b": b, "out": out}
     g.dispatch(
         "linear/gemm",
@@ -125,8 +138,12 @@ def _gemm(
             "beta": beta,
             "bias_row": bias_strides[0],
             "bias_column": bias_strides[1],
-            "column_tiles": column_tiles,
+            "column_tiles": ceil_div(quads, 16 * tile.column_quads),
             "batches": batches,
         },
-        template={"bias": bias is not None},
+        template=_gemm_template(tile, bias),
     )
+
+
+def _gemm_template(tile: Tile, bias: Tensor | None) -> dict[str, Any]:
+    return {**asdict(tile), "bias": bias is not None}

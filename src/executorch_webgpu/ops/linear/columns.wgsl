@@ -1,7 +1,9 @@
 // out = x times the transpose of weights, plus bias. One invocation computes {{ rows }} row(s) x {{ columns }} neighbouring columns, alone:
 // what a CPU driver runs best, because a loaded vector serves several rows or columns and nobody waits.
-@group(0) @binding(0) var<storage, read> x: array<{{ element }}>;        // [m, k]
-@group(0) @binding(1) var<storage, read> weights: array<{{ element }}>;  // [n, k]
+{% set element = "vec4<f32>" if quads else "f32" %}
+@group(0) @binding(0) var<storage, read> x: array<{{ element }}>;  // [m, k]
+// [n, k]
+@group(0) @binding(1) var<storage, read> weights: array<{{ element if not half else "vec2<u32>" if quads else "u32" }}>;
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;  // [m, n]
 {% if bias %}
 @group(0) @binding(3) var<storage, read> bias: array<f32>;  // [n]
@@ -17,15 +19,20 @@ struct Params {
 
 override wg_size: u32 = 8;
 
-{% if element == "f32" %}
-fn product(x: f32, y: f32) -> f32 {
-  return x * y;
+fn product(x: {{ element }}, y: {{ element }}) -> f32 {
+  return {{ "dot(x, y)" if quads else "x * y" }};
 }
-{% else %}
-fn product(x: vec4<f32>, y: vec4<f32>) -> f32 {
-  return dot(x, y);
+
+fn load_weights(at: u32) -> {{ element }} {
+  {% if not half %}
+  return weights[at];
+  {% elif quads %}
+  let packed = weights[at];
+  return vec4<f32>(unpack2x16float(packed.x), unpack2x16float(packed.y));
+  {% else %}
+  return unpack2x16float(weights[at / 2u])[at % 2u];
+  {% endif %}
 }
-{% endif %}
 
 @compute @workgroup_size(wg_size)
 fn main(
@@ -54,7 +61,7 @@ fn main(
     let x{{ r }} = x[x_row{{ r }} + i];
     {% endfor %}
     {% for c in range(columns) %}
-    let w{{ c }} = weights[w_row{{ c }} + i];
+    let w{{ c }} = load_weights(w_row{{ c }} + i);
     {% for r in range(rows) %}
     sum{{ r }}_{{ c }} += product(x{{ r }}, w{{ c }});
     {% endfor %}

@@ -133,7 +133,9 @@ def template(call: Call) -> dict[str, Any]:
     """What ``call.wgsl`` and ``store.wgsl`` need to know, and who loads x."""
     product, packed = call.product, call.packed
     form = packed.form
-    of_form = {"mins": False} if form is None else {**form.template, "codes": f"matmul/codes_{form.bits}bit"}
+    of_form: dict[str, Any] = {"mins": False, "half": packed.dtype == "float16"}
+    if form is not None:
+        of_form = {**form.template, "codes": f"matmul/codes_{form.bits}bit"}
     return {
         **of_form,
         "form": form is not None,

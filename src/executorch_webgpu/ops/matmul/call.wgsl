@@ -3,7 +3,8 @@
 {% if form %}
 @group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>;  // [quads, units], a word of four rows each
 {% else %}
-@group(0) @binding(1) var<storage, read> weights: array<vec4<f32>>;  // [rows, units], four weights of a row each
+// [rows, units], four weights of a row each
+@group(0) @binding(1) var<storage, read> weights: array<{{ "vec2<u32>" if half else "vec4<f32>" }}>;
 {% endif %}
 {% for i in range(outputs) %}
 @group(0) @binding({{ 3 + i }}) var<storage, read_write> out{{ i }}: array<f32>;  // [m, widths[{{ i }}]]
@@ -44,5 +45,15 @@ struct Params {
 
 fn group_of(unit: u32) -> u32 {
   return unit {{ ">>" if shifted else "/" }} params.group;
+}
+{% else %}
+
+fn load_weights(at: u32) -> vec4<f32> {
+  {% if half %}
+  let packed = weights[at];
+  return vec4<f32>(unpack2x16float(packed.x), unpack2x16float(packed.y));
+  {% else %}
+  return weights[at];
+  {% endif %}
 }
 {% endif %}

@@ -74,8 +74,8 @@ def _kernel(matrix: Matrix, m: int, bias: Tensor | None) -> tuple[str, dict[str,
     """The kernel for ``m`` rows, and what its WGSL needs to know: how wide loads may be, and where rows end."""
     template: dict[str, Any] = {"rows": 1 if m == 1 else 4, "bias": bias is not None}
     if isinstance(matrix, Tensor):
-        element = "vec4<f32>" if matrix.dims[1] % 4 == 0 else "f32"
-        return "linear/columns", template | {"columns": _FLOAT_COLUMNS, "element": element}
+        floats = {"quads": matrix.dims[1] % 4 == 0, "half": matrix.dtype == "float16"}
+        return "linear/columns", template | floats | {"columns": _FLOAT_COLUMNS}
     return "linear_quantized/columns", template | quantized_template(matrix)
 
 

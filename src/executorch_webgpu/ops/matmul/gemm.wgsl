@@ -74,7 +74,7 @@ fn main(
     {% else %}
     let inside = {{ first }} / {{ per_unit }}u + w_unit < params.units;
     {% for c in range(4) %}
-    w{{ c }} = select(vec4<f32>(), weights[w_start[{{ c }}] + unit], inside);
+    w{{ c }} = select(vec4<f32>(), load_weights(w_start[{{ c }}] + unit), inside);
     {% endfor %}
     {% endif %}
   }

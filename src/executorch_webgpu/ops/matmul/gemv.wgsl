@@ -70,7 +70,7 @@ fn main(
     let packed{{ i }}_{{ u }} = weights[start{{ u }} + unit{{ i }}];
     {% else %}
     {% for c in range(4) %}
-    let weight{{ i }}_{{ u }}_{{ c }} = weights[start{{ u }}[{{ c }}] + unit{{ i }}];
+    let weight{{ i }}_{{ u }}_{{ c }} = load_weights(start{{ u }}[{{ c }}] + unit{{ i }});
     {% endfor %}
     {% endif %}
     {% endfor %}

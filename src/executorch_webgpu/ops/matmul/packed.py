@@ -7,7 +7,7 @@ so lanes read x and weights side by side, and one x serves four columns. The sca
     weights [quads, units] vec4<u32>            a unit is a word of K
     scales  [quads, groups] of four scales, or four pairs of a scale and a minimum
 
-float32 matrices keep their rows [N, K]: there a vec4 holds four weights along K. What pads the last quad of a matrix,
+Matrices of floats keep their rows [N, K]: there a unit is four weights along K. What pads the last quad of a matrix,
 or the last word of a row, is multiplied by x that are zero or summed to columns that nobody stores.
 """
 
@@ -24,7 +24,7 @@ from ..shapes import ceil_div
 from ..values import Repacked, Tensor
 from .formats import QuantizedMatrix, WeightFormat
 
-Matrix = QuantizedMatrix | Tensor  # a tensor is float32 [N, K]
+Matrix = QuantizedMatrix | Tensor  # a tensor is float32 or float16 [N, K]
 Array = np.ndarray
 
 
@@ -39,12 +39,13 @@ def tensors_of(matrix: Matrix) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Packed:
-    """Matrices with the same input, as one. ``rows``: output features of each; ``form`` None: float32.
+    """Matrices with the same input, as one. ``rows``: output features of each; ``form`` None: floats of ``dtype``.
 
     ``gated``: two matrices, whose quads take turns: one of the first, one of the second.
     """
 
     form: WeightFormat | None
+    dtype: str
     weights: Tensor | Repacked
     scales: Repacked | None
     rows: tuple[int, ...]
@@ -58,17 +59,17 @@ class Packed:
 
     @property
     def per_unit(self) -> int:
-        """Weights of a row in one vec4."""
+        """Weights of a row in one unit."""
         return 4 if self.form is None else self.form.per_word
 
     @property
     def units(self) -> int:
-        """vec4s along a row, or a quad of rows."""
+        """Of a row, or a quad of rows."""
         return ceil_div(self.width, self.per_unit)
 
     @property
     def groups(self) -> int:
-        """Groups of a row; those of float32 are the whole row."""
+        """Groups of a row; floats have a single one."""
         return ceil_div(self.width, self.group_size)
 
     @property
@@ -96,18 +97,19 @@ def pack(matrices: Sequence[Matrix], gated: bool) -> Packed:
         weights: Tensor | Repacked = first
         if len(matrices) > 1 or width % 4:
             weights = Repacked(
-                f"{_order(gated)} rows of float32",
+                f"{_order(gated)} rows of {first.dtype}",
                 tuple(m for m in matrices if isinstance(m, Tensor)),
-                quads * 16 * ceil_div(width, 4) * 4,
+                quads * 4 * ceil_div(width, 4) * 4 * first.element.itemsize,
                 lambda *arrays: _in_order([_pad_rows(a) for a in arrays], gated),
             )
-        return Packed(None, weights, None, rows, width, width, gated)
+        return Packed(None, first.dtype, weights, None, rows, width, width, gated)
     quantized = [m for m in matrices if isinstance(m, QuantizedMatrix)]
     form, width, group_size = first.form, first.width, first.group_size
     units, groups = ceil_div(width, form.per_word), ceil_div(width, group_size)
     per_group = np.dtype(form.scales_dtype).itemsize * (2 if form.mins else 1)
     return Packed(
         form,
+        form.dtype,
         Repacked(
             f"{_order(gated)} quads of {units} words",
             tuple(m.weights for m in quantized),
@@ -153,7 +155,7 @@ def column_powers(packed: Packed) -> Repacked:
     Of columns of zeros, and of those with scales that are no numbers, it is 1.
     """
     form, scales = packed.form, packed.scales
-    assert form is not None and scales is not None, "float32 matrices have no scales"
+    assert form is not None and scales is not None, "matrices of floats have no scales"
     most = {4: max(form.zero_point, 15 - form.zero_point), 8: 128}[form.bits]
 
     def powers(*arrays: Array) -> Array:
@@ -187,7 +189,7 @@ def _in_order(parts: Sequence[Array], gated: bool) -> Array:
 def _pad_rows(matrix: Array) -> Array:
     """[N, K] as [quads, 4, K to 4], zero where there is nothing."""
     n, k = matrix.shape
-    padded = np.zeros((ceil_div(n, 4) * 4, ceil_div(k, 4) * 4), np.float32)
+    padded = np.zeros((ceil_div(n, 4) * 4, ceil_div(k, 4) * 4), matrix.dtype)
     padded[:n, :k] = matrix
     return padded.reshape(-1, 4, padded.shape[1])
 
