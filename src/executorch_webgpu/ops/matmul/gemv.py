@@ -11,7 +11,7 @@ from ..shapes import ceil_div
 from .call import Call, bindings, params, template
 
 MAX_ROWS = 8  # of x in one dispatch; for more, other workgroups read the weights again
-_ROW_COUNTS = (1, 2, 4, 8)  # each one a pipeline
+_ROW_COUNTS = (1, 4, 8)  # each one a pipeline; other numbers take the next larger one
 
 
 @dataclass(frozen=True)
