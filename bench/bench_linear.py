@@ -165,7 +165,7 @@ def measure_one(bench: Bench, calls: LinearCalls, tuned: Tuned, seen: set[object
                 return None
             seen.add(kernels)
             route = str(executor.plans.plans[0].route)
-            error = calls.error(executor)
+            error = calls.error(calls.run(executor))
             if not error <= TOLERANCE.get(route, EXACT):  # NaN is wrong too
                 return line_of(bench, case, route, tuned, error=error, note="WRONG")
             commands = calls.commands(executor)

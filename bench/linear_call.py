@@ -107,10 +107,14 @@ class LinearCalls:
     def commands(self, executor: GraphExecutor) -> list[Command]:
         return [command for commands in executor.commands for command in commands]
 
-    def error(self, executor: GraphExecutor) -> float:
-        """Largest error of the first and the last copy in sampled rows and columns, over the largest number there."""
+    def run(self, executor: GraphExecutor) -> list[Array]:
+        """The outputs of the first and of the last copy, after the memory that they lie in was filled with NaN."""
         _poison(executor)
         results = executor.execute([a for a in (self._x, self._residual) if a is not None])
+        return [np.asarray(result) for result in results]
+
+    def error(self, results: list[Array]) -> float:
+        """Largest error of ``run``'s outputs in sampled rows and columns, over the largest number of each there."""
         rows = _sample(self.case.rows)
         columns = [_sample(n) for n in self.case.widths]
         expected = fused_linear_reference(
@@ -126,7 +130,7 @@ class LinearCalls:
             None if self._residual is None else self._residual[np.ix_(rows, columns[0])].astype(np.float64),
         )
         errors = [
-            np.abs(np.asarray(result)[np.ix_(rows, c)] - e).max() / np.abs(e).max()
+            np.abs(result[np.ix_(rows, c)] - e).max() / np.abs(e).max()
             for results_of_copy in (results[: len(expected)], results[-len(expected) :])
             for result, c, e in zip(results_of_copy, columns, expected, strict=False)
         ]
