@@ -66,6 +66,19 @@ def test_the_rounded_route_is_as_exact_as_float16(matrix_device: Device, form: s
             assert 1e-6 < error < 2e-3
 
 
+@pytest.mark.parametrize("tile", Tuning().tiles, ids=str)
+def test_the_tiles_that_are_chosen(matrix_device: Device, tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than one of them both ways. Rounded: a software adapter has no memory for twice as many numbers."""
+    monkeypatch.setattr(gemm_matrix, "TUNING", Tuning((tile,)))
+    sample = fused_linear_sample("q4gsw", 72, [133], rows=(130, 9))
+    with program(matrix_device, sample, "matrix_f16") as loaded:
+        for live in (False, True):
+            inputs = sample.inputs(live)
+            (got,), (expected,) = loaded.run(inputs), loaded.reference(inputs)
+            assert got.shape == expected.shape
+            assert np.abs(got - expected).max() < 2e-3 * np.abs(expected).max()
+
+
 @pytest.mark.parametrize("power", [-60, -20, 20, 60])
 def test_large_and_small_numbers_keep_their_bits(matrix_device: Device, power: int) -> None:
     """Rows and columns of very different size, far beyond what float16 holds."""
