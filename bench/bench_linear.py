@@ -30,6 +30,7 @@ from executorch_webgpu.gpu.device import Device, open_device
 from executorch_webgpu.ops.fused_linear import FORMS
 
 MAX_COPIES = 512
+SWEEP_COPIES = 64  # each tuning makes a program of them: small layers may then lie in the device's cache
 REPEATS = 5
 PASS_SECONDS = 3e-3  # a pass repeats short calls for about this long
 SWEEP_WARM_UP = 0.1  # the device is busy nearly all the time
@@ -148,7 +149,8 @@ def measure(bench: Bench, case: Case) -> Iterator[Line]:
     if bench.sweep:
         tunings = list(of_few_rows() if case.few_rows else of_many_rows())
     seen: set[object] = set()
-    with LinearCalls(bench.device, case, copies_of(bench.device, case)) as calls:
+    copies = min(copies_of(bench.device, case), SWEEP_COPIES if bench.sweep else MAX_COPIES)
+    with LinearCalls(bench.device, case, copies) as calls:
         for tuned in tunings:
             line = measure_one(bench, calls, tuned, seen)
             if line is not None:

@@ -38,8 +38,8 @@ def applied(tuned: Tuned) -> Iterator[None]:
 def of_few_rows() -> Iterator[Tuned]:
     """gemv as it is tuned, then exactly these numbers, whatever the size of the matrix, then without subgroups."""
     yield Tuned("gemv")
-    for size, lanes, quads, unroll in product((64, 128, 256), (32, 64, 128, 256), (1, 2, 4), (1, 2, 4, 8)):
-        if lanes <= size and quads * unroll <= 16:
+    for size, lanes, quads, unroll in product((64, 128, 256), (32, 64, 128), (1, 2, 4), (1, 2, 4, 8)):
+        if lanes <= size and 2 <= quads * unroll <= 8:
             exact = gemv.Tuning(size, lanes, quads, unroll, loads=64, sums=64, invocations=1, workgroups=1)
             yield Tuned("gemv", exact, f"{size}/{lanes} x{quads} u{unroll}")
     yield Tuned("gemv", gemv.Tuning(subgroups=False), "no subgroups")
