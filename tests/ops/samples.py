@@ -341,7 +341,10 @@ def matrix_of_form(form: str, n: int, k: int, group: int) -> list[Const]:
     codes = _quantized(bits, n, k if form == "q8csw" else -(-k // 8) * bits, ())[0]
     dims = (n,) if form == "q8csw" else (-(-k // group), -(-n // 4) * 4, count)[: 1 + count]
     high = 2.0**-bits
-    return [codes, _const(*dims, dtype=dtype, low=high / 8, high=high)]
+    scales = _const(*dims, dtype=dtype, low=high / 8, high=high)
+    if form != "q8csw":
+        scales.array[:, n:] = np.nan  # nobody may use them
+    return [codes, scales]
 
 
 def fused_linear_sample(

@@ -13,7 +13,6 @@ or the last word of a row, is multiplied by x that are zero or summed to columns
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -206,9 +205,9 @@ def _pack_words(codes: Array, units: int) -> Array:
 
 
 def _pack_scales(scales: Array, n: int, groups: int) -> Array:
-    """Scales [groups, S(, 2)], or [N] of whole rows, as [quads, groups, 4(, 2)]."""
-    by_group = scales[None] if scales.ndim == 1 else scales[:groups]
-    tail = by_group.shape[2:]
-    padded = np.zeros((ceil_div(n, 4) * 4, groups, math.prod(tail)), scales.dtype)
-    padded[:n] = by_group[:, :n].swapaxes(0, 1).reshape(n, groups, -1)
-    return np.ascontiguousarray(padded.reshape(-1, 4, groups, padded.shape[2]).swapaxes(1, 2))
+    """Scales [groups, n to 4 at least(, 2)], or [n] of whole rows, as [quads, groups, 4(, 2)]."""
+    quads = ceil_div(n, 4)
+    if scales.ndim == 1:
+        scales = np.pad(scales, (0, 4 * quads - n))[None]
+    by_quad = scales[:groups, : 4 * quads].reshape(groups, quads, 4, *scales.shape[2:])
+    return np.ascontiguousarray(by_quad.swapaxes(0, 1))
