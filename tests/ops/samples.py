@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -268,12 +268,13 @@ def embedding() -> Iterator[Sample]:
         weight, scales = _const(11, 8, dtype="uint8", low=0, high=255), _const(11, 2, low=0.01, high=0.1)
         args = [weight, scales, 8, indices, low_first]
         yield Sample("et_vk.embedding_q4gsw.default", args, Out((1, 5, 16)))
-    args = _quantized(8, 11, 20, (3, 12), "float16")
-    yield Sample("et_webgpu.embedding_q8gsw.default", [*args, 8, indices], Out((1, 5, 20)))
-    args = _quantized(4, 11, 12, (2, 12, 2), "float16")
-    yield Sample("et_webgpu.embedding_q4gaw.default", [*args, 16, indices], Out((1, 5, 24)))
-    args = _quantized(8, 11, 8, (1, 12), "float16")  # rows that are not whole quads
-    yield Sample("et_webgpu.embedding_q8gsw.default", [*args, 7, indices], Out((1, 5, 7)))
+    for name, table, group, width in (
+        ("embedding_q8gsw", _quantized(8, 11, 20, (3, 12), "float16"), 8, 20),
+        ("embedding_q4gaw", _quantized(4, 11, 12, (2, 12, 2), "float16"), 16, 24),
+        ("embedding_q8gsw", _quantized(8, 11, 8, (1, 12), "float16"), 7, 7),  # rows that are not whole quads
+    ):
+        args, out = [*table, group, indices], Out((1, 5, width))
+        yield from _routed(name, ("rows", "packed"), f"et_webgpu.{name}.default", args, out)
 
 
 def _routed(family: str, routes: Sequence[str], op: str, args: list[Any], out: Outs) -> Iterator[Sample]:
@@ -287,8 +288,8 @@ LINEAR_ROUTES = ("columns", "gemv", "gemm")
 
 
 def linear() -> Iterator[Sample]:
-    for k, bias in itertools.product((36, 13), (None, _const(21))):
-        args = [_rows(7, 1, k), _const(21, k), bias]
+    for dtype, k, bias in itertools.product(("float32", "float16"), (36, 13), (None, _const(21))):
+        args = [_rows(7, 1, k), _const(21, k, dtype=dtype), bias]
         yield from _routed("linear", LINEAR_ROUTES, "aten.linear.default", args, Out((7, 21)))
     yield Sample("aten.mm.default", [_rows(7, 3, 36), _const(36, 21)], Out((7, 21)))
     batched = Input((2, 7, 13), live=(2, 3, 13)), Input((2, 13, 5))
@@ -315,6 +316,68 @@ def linear_quantized() -> Iterator[Sample]:
                 yield from _routed(family, LINEAR_ROUTES, f"{op}.default", args, Out((7, n)))
         args = [_rows(7, 1, k), *_quantized(8, n, k, (n,), "float32")]
         yield from _routed("weight_int8pack_mm", LINEAR_ROUTES, "aten._weight_int8pack_mm.default", args, Out((7, n)))
+
+
+# By form of weights: bits of a weight, and what a group of them has: the dtype of scales, and how many there are.
+FORMS = {
+    "q4gsw": (4, "float32", 1),
+    "q4gaw": (4, "float16", 2),
+    "q8gsw": (8, "float16", 1),
+    "q8csw": (8, "float32", 1),
+    "f32": (32, "float32", 0),
+    "f16": (16, "float16", 0),
+}
+FLOATS = ("f32", "f16")  # ``fused_linear`` calls both "f32"
+
+
+def matrix_of_form(form: str, n: int, k: int, group: int) -> list[Const]:
+    """Constants of a matrix [n, k] as ``fused_linear`` takes them, weights and, but for "f32", scales.
+
+    Weights are below one, so that a product of two outputs is no large number either.
+    """
+    bits, dtype, count = FORMS[form]
+    if form in FLOATS:
+        return [_const(n, k, dtype=dtype, low=-0.5, high=0.5)]
+    codes = _quantized(bits, n, k if form == "q8csw" else -(-k // 8) * bits, ())[0]
+    dims = (n,) if form == "q8csw" else (-(-k // group), -(-n // 4) * 4, count)[: 1 + count]
+    high = 2.0**-bits
+    scales = _const(*dims, dtype=dtype, low=high / 8, high=high)
+    if form != "q8csw":
+        scales.array[:, n:] = np.nan  # nobody may use them
+    return [codes, scales]
+
+
+def fused_linear_sample(
+    form: str,
+    k: int,
+    widths: Sequence[int],
+    norm: bool = False,
+    bias: bool = False,
+    gated: bool = False,
+    residual: bool = False,
+    rows: Sequence[int] = (7, 1),
+    group: int = 32,
+) -> Sample:
+    """A call with matrices [n, k] for the n in ``widths``, and with ``rows``: at most, and in the second step."""
+    x = Input((1, rows[0], k), live=(1, rows[1], k))
+    matrices = [matrix_of_form(form, n, k, group) for n in widths]
+    weights, scales = [m[0] for m in matrices], [s for m in matrices for s in m[1:]]
+    biases = [_const(n) if bias else None for n in widths]
+    outs = [Out((1, rows[0], n)) for n in (widths[:1] if gated else widths)]
+    other = Input((1, rows[0], widths[0]), live=(1, rows[1], widths[0])) if residual else None
+    norm_weight = _const(k) if norm else None
+    args = [x, norm_weight, 1e-5, "f32" if form in FLOATS else form, weights, scales, group, biases, gated, other]
+    return Sample("et_webgpu.fused_linear.default", args, outs)
+
+
+def fused_linear() -> Iterator[Sample]:
+    for form, k in itertools.product(FORMS, (64, 33)):
+        yield fused_linear_sample(form, k, [21], norm=True, residual=True, rows=(19, 1))
+        yield fused_linear_sample(form, k, [21, 6, 5], norm=True, bias=True)
+        yield fused_linear_sample(form, k, [21, 21], gated=True, residual=True)
+        for route in LINEAR_ROUTES:
+            sample = fused_linear_sample(form, k, [21, 21], norm=True, bias=True, gated=True)
+            yield replace(sample, options={"routes": {"fused_linear": route}})
 
 
 def norms() -> Iterator[Sample]:
@@ -432,6 +495,7 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     embedding,
     linear,
     linear_quantized,
+    fused_linear,
     norms,
     softmax,
     reductions,

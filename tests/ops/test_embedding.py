@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from executorch_webgpu.errors import InvalidInputError, UnsupportedProgramError
 from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.device import Device
-from executorch_webgpu.ops.linear_quantized.formats import Q4GAW, Q8GSW
+from executorch_webgpu.ops.matmul.formats import Q4GAW, Q8GSW
 
 from .harness import Const, In, OpProgram, Out, assert_close
 
@@ -59,9 +59,10 @@ class LayerTable:
         scales[:, rows:] = np.nan
         return cls(name, weights, scales, group, width)
 
-    def program(self, device: Device, dims: tuple[int, ...]) -> OpProgram:
+    def program(self, device: Device, dims: tuple[int, ...], route: str = "rows") -> OpProgram:
         args = [Const(self.weights), Const(self.scales), self.group, In(dims, "int32")]
-        return OpProgram(device, f"et_webgpu.embedding_{self.name}.default", args, Out((*dims, self.width)))
+        op, routes = f"et_webgpu.embedding_{self.name}.default", {f"embedding_{self.name}": route}
+        return OpProgram(device, op, args, Out((*dims, self.width)), routes=routes)
 
     def check(self, program: OpProgram, indices: np.ndarray) -> None:
         """The reference does not know how much of a row is padding."""
@@ -115,18 +116,22 @@ def test_nibbles_lie_as_documented(device: Device) -> None:
     width=st.sampled_from([1, 2, 3, 4, 7, 8, 31, 32, 36, 67, 96]),
     group=st.sampled_from([8, 16, 24, 32, 96]),
     spare_words=st.integers(0, 5),
+    route=st.sampled_from(["rows", "packed"]),
 )
-def test_rows_of_a_linear_layer(device: Device, name: str, rows: int, width: int, group: int, spare_words: int) -> None:
+def test_rows_of_a_linear_layer(
+    device: Device, name: str, rows: int, width: int, group: int, spare_words: int, route: str
+) -> None:
     table = LayerTable.random(name, rows, width, group, spare_words)
-    with table.program(device, (1, 7)) as program:
+    with table.program(device, (1, 7), route) as program:
         for length in (7, 1, 4, 4, 7):
             table.check(program, tokens(1, length, rows=rows))
 
 
 @every_layer_format
-def test_a_tied_head_multiplies_with_the_rows_that_the_embedding_gives(device: Device, name: str) -> None:
+@pytest.mark.parametrize("route", ["rows", "packed"])
+def test_a_tied_head_multiplies_with_the_rows_that_the_embedding_gives(device: Device, name: str, route: str) -> None:
     table = LayerTable.random(name, 13, 64, 32)
-    with table.program(device, (13,)) as program:
+    with table.program(device, (13,), route) as program:
         embedded = program.run([np.arange(13, dtype=np.int32)])
     args = [In((64, 64)), Const(table.weights), Const(table.scales), table.group, None]
     with OpProgram(device, f"et_webgpu.linear_{name}.default", args, Out((64, 13))) as program:

@@ -26,7 +26,7 @@ from executorch_webgpu.graph.execute import plan_graph
 from executorch_webgpu.graph.memory import plan_memory
 from executorch_webgpu.ops.plan import Dispatch, Planning
 from executorch_webgpu.ops.registry import names
-from executorch_webgpu.ops.values import ELEMENT_TYPES, Scratch, SymInt, Tensor
+from executorch_webgpu.ops.values import ELEMENT_TYPES, Repacked, Scratch, SymInt, Tensor
 
 from .harness import Const, In, Mutable, OpProgram, Out, Sym, assert_close, call_graph
 from .samples import SAMPLES, Sample
@@ -204,10 +204,13 @@ def check_recordable(dispatch: Dispatch, storage_of: Any) -> None:
     assert all(type(n) is int for n in dispatch.grid), dispatch
     elements = {b.name: re.match(r"array<(?:vec[234]<)?(f32|i32)\b", b.type) for b in source.bindings}
     for name, value in dispatch.bindings.items():
-        assert isinstance(value, Tensor | Scratch | SymInt | int), dispatch
+        assert isinstance(value, Tensor | Scratch | Repacked | SymInt | int), dispatch
         if isinstance(value, Tensor):
             assert value.id in storage_of, dispatch
             element = elements[name]
             assert element is None or value.wgsl == element[1], f"{dispatch.kernel} takes {value} as {element[1]}"
+        elif isinstance(value, Repacked):
+            sources = [np.zeros(t.max_dims, t.element.numpy) for t in value.sources]
+            assert value.pack(*sources).nbytes == value.nbytes, dispatch
         elif isinstance(value, int):
             SymInt(-1).set(value)

@@ -25,8 +25,8 @@ class Command(Protocol):
     def grid(self) -> tuple[int, int, int]: ...
 
 
-def passes(device: Device, commands: Sequence[Command], repeats: int) -> list[float]:
-    """Seconds of each of ``repeats`` passes over ``commands``, after ``WARM_UP`` seconds of passes that do not count.
+def passes(device: Device, commands: Sequence[Command], repeats: int, warm_up: float = WARM_UP) -> list[float]:
+    """Seconds of each of ``repeats`` passes over ``commands``, after ``warm_up`` seconds of passes that do not count.
 
     GPU time, or without timestamps from submission to completion. A GPU that had nothing to do runs at a fraction of
     its clock, for as long as tenths of a second after it gets work: an H100 was seen at a quarter.
@@ -49,7 +49,7 @@ def passes(device: Device, commands: Sequence[Command], repeats: int) -> list[fl
 
     longer = min(1000, int(WARM_UP_PASS / once()) + 1)  # drivers compile at the first dispatch
     begun = time.perf_counter()
-    while not device.features.cpu and time.perf_counter() - begun < WARM_UP:
+    while not device.features.cpu and time.perf_counter() - begun < warm_up:
         once(longer)
     taken = [once() for _ in range(repeats)]
     if timestamps:

@@ -23,9 +23,9 @@ from ..gpu.device import Device
 from ..gpu.kernel import Pipeline, Range
 from ..gpu.replay import Replay
 from ..ops.plan import Binding, Dispatch, Planning
-from ..ops.values import Scratch, SymInt, Tensor
-from .build import ConstantKey, Graph
-from .constants import ConstantPool
+from ..ops.values import Repacked, Scratch, SymInt, Tensor
+from .build import PREPACK, Graph
+from .constants import ConstantPool, HeldConstants
 from .device_array import DeviceArray
 from .memory import Kind, MemoryPlan, plan_memory, unsafe_aliases
 from .resize import LivePlans
@@ -40,7 +40,8 @@ Given = np.ndarray | DeviceArray | int  # what a graph input takes
 def plan_graph(graph: Graph, planning: Planning) -> LivePlans:
     """Plan every call at maximum dims; aliases of memory that the graph mutates become copies."""
     host_inputs = frozenset(v.id for v in graph.inputs if isinstance(v, Tensor) and v.dtype == "int32")
-    planning = replace(planning, host_inputs=host_inputs)
+    written = {t.id for call in graph.calls for t in (call.inputs if call.name == PREPACK else call.mutated)}
+    planning = replace(planning, host_inputs=host_inputs, read_only=frozenset(graph.constants) - written)
     plans = LivePlans(graph, planning)
     unsafe = unsafe_aliases(graph, plans.plans)
     if unsafe:
@@ -72,10 +73,9 @@ class GraphExecutor:
         self.memory: MemoryPlan = plan_memory(graph, self.plans.plans)
         self._profile = profile
         self._borrowed = borrowed
-        self._constants = constants
+        self._constants = HeldConstants(constants, graph.constants)
         self._buffers: dict[int, Buffer] = {}  # by storage index
         self._bound: set[int] = set()  # storages that a dispatch has been given
-        self._held: list[ConstantKey] = []  # constants that we hold
         self._arena = UniformArena(self.device)
         self._scratch = ScratchPool(self.device)
         self._scratch_generations: dict[int, int] = {}
@@ -323,6 +323,8 @@ class GraphExecutor:
                 buffer, generation = self._scratch.get(value.index, value.nbytes)
                 self._scratch_generations.setdefault(value.index, generation)
                 return buffer, 0, value.nbytes
+            case Repacked():
+                return self._constants.repacked(value), 0, padded(value.nbytes)
             case SymInt():
                 slot = self._live[value.id]
             case _:
@@ -345,18 +347,10 @@ class GraphExecutor:
             storage = self.memory.storages[index]
             if storage.kind is Kind.CONSTANT:
                 assert storage.constant is not None
-                buffer = self._constant(storage.constant)
+                buffer = self._constants.plain(storage.constant)
             else:
                 buffer = create(self.device, storage.nbytes, storage.label)
             self._buffers[index] = buffer
-        return buffer
-
-    def _constant(self, tensor: Tensor) -> Buffer:
-        constant = self.graph.constants[tensor.id]
-        buffer = self._constants.acquire(
-            constant.key, constant.data, lambda: constant.array(tensor), f"constant {tensor}"
-        )
-        self._held.append(constant.key)
         return buffer
 
     def _fixed_uniform(self, value: int) -> Slot:
@@ -380,8 +374,7 @@ class GraphExecutor:
             for owner in (self._arena, self._scratch, self._readback, self._times):
                 if owner is not None:
                     owner.close()
-            for key in self._held:
-                self._constants.release(key)
+            self._constants.release()
             with suppress(DeviceError):  # a lost device has nothing left to free
                 self.device.flush()  # engines give memory back after the next submission
         self._buffers.clear()

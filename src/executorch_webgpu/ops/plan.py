@@ -21,7 +21,7 @@ import numpy as np
 
 from ..errors import InvalidInputError, KernelError, LimitError, UnsupportedProgramError
 from ..gpu.capabilities import Features, Limits
-from .values import IntLike, Scratch, SymInt, Tensor
+from .values import IntLike, Repacked, Scratch, SymInt, Tensor
 
 SCRATCH_BYTES = 64 * 2**20  # enough for a few hundred rows of scores at long contexts
 
@@ -32,7 +32,7 @@ Grid = tuple[int, int, int]
 # A pipeline to make at load: kernel, template values, overrides.
 Prepared = tuple[str, Mapping[str, Any], Mapping[str, Number]]
 
-Binding = Tensor | Scratch | SymInt | int
+Binding = Tensor | Scratch | Repacked | SymInt | int
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ class Planning:
 
     ``routes`` forces a route by operator family; ``scratch_bytes`` bounds the scratch memory that a blocked route may
     ask for. The graph fills in the rest: ``no_alias``, ids of outputs that must be copies, since someone writes their
-    memory, ``host_inputs``, ids of the integer inputs, which the host can read, and ``families``, what has routes.
+    memory, ``host_inputs``, ids of the integer inputs, which the host can read, ``read_only``, ids of the constants
+    that nobody writes, and ``families``, what has routes.
     """
 
     features: Features
@@ -86,6 +87,7 @@ class Planning:
     scratch_bytes: int = SCRATCH_BYTES
     no_alias: frozenset[int] = frozenset()
     host_inputs: frozenset[int] = frozenset()
+    read_only: frozenset[int] = frozenset()
     families: set[str] = field(default_factory=set)
 
 
@@ -193,6 +195,10 @@ class Planner:
         self.check(constant.constant is not None, f"tensor {constant} is prepacked, but it is not a constant")
         self.result.alias_of, self.result.adopted = constant, True
 
+    def is_constant(self, x: Tensor) -> bool:
+        """Whether ``x`` holds what the file says, always, so that a ``Repacked`` may be made of it."""
+        return x.id in self._shared.read_only
+
     # -- work -------------------------------------------------------------------------------------------------------
 
     def scratch(self, nbytes: int) -> Scratch:
@@ -213,7 +219,8 @@ class Planner:
     ) -> None:
         """Run ``kernel`` ("family/stem" of its .wgsl) over ``grid`` workgroups, after everything dispatched before.
 
-        ``bindings`` are named as in the WGSL; a SymInt or int binds a live uniform. An empty grid runs nothing.
+        ``bindings`` are named as in the WGSL; a SymInt or int binds a live uniform, a Repacked what load makes of it.
+        An empty grid runs nothing.
         """
         x, y, z = (int(n) for n in (*grid, 1, 1)[:3])
         if 0 in (x, y, z):

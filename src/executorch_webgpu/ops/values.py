@@ -7,8 +7,8 @@ list of these. None of them owns GPU memory; the graph executor binds buffers to
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -139,3 +139,17 @@ class Scratch:
 
     index: int
     nbytes: int
+
+
+@dataclass(frozen=True)
+class Repacked:
+    """A read-only buffer made at load of constants of the program, in a layout that a kernel reads faster.
+
+    ``pack`` of the ``sources``' arrays, as they lie in the file, gives its ``nbytes``. It is called once for all loads
+    of a program: ``layout`` must name everything but the sources that its result depends on.
+    """
+
+    layout: Hashable
+    sources: tuple[Tensor, ...]
+    nbytes: int
+    pack: Callable[..., np.ndarray] = field(compare=False)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import InvalidInputError
-from ..linear_quantized.formats import Q4GAW, Q8GSW, WeightFormat, dequantize, grouped_matrix
-from ..plan import Planner
+from ..matmul.formats import Q4GAW, Q8GSW, QuantizedMatrix, WeightFormat, dequantize, grouped_matrix
+from ..matmul.packed import can_pack, pack
+from ..plan import Binding, Planner
 from ..registry import op
 from ..shapes import ceil_div
 from ..values import Tensor
@@ -165,19 +166,39 @@ def _gather_quantized(
     g.resize(out, (*indices.dims, width))
     row_quads = ceil_div(width, 4)
     n = math.prod(indices.dims) * row_quads
+    table, steps = _table(g, name, matrix)
     g.dispatch(
         "embedding/gather_rows_quantized",
         g.grid_1d(n, WORKGROUP),
-        {"table": weights, "scales": scales, "indices": indices, "out": out},
+        table | {"indices": indices, "out": out},
         {
             "n": n,
             "row_quads": row_quads,
             "width": width,
             "group_size": matrix.group_size,
-            "row_words": matrix.row_bytes // 4,
-            "scale_quads": matrix.scale_quads,
+            **steps,
             "last": matrix.rows - 1,
         },
         overrides={"wg_size": WORKGROUP},
         template={**form.template, "quads": width % 4 == 0},
     )
+
+
+def _table(g: Planner, name: str, matrix: QuantizedMatrix) -> tuple[dict[str, Binding], dict[str, int]]:
+    """The table as a linear layer of this device has it, so that they share it, and how it lies.
+
+    Routes: ``rows``, as in the file; ``packed`` (matmul/packed.py).
+    """
+    possible = {"rows": True, "packed": can_pack(g, [matrix], [None])}
+    order = ("rows", "packed") if g.features.cpu else ("packed", "rows")
+    if g.choose(name, {route: possible[route] for route in order}) == "rows":
+        words = matrix.row_bytes // 4
+        steps = (4 * words, words, 1, 1, matrix.scale_quads)
+        bound: dict[str, Binding] = {"table": matrix.weights, "scales": matrix.scales}
+    else:
+        packed = pack([matrix], gated=False)
+        assert packed.scales is not None, "a quantized matrix has scales"
+        steps = (4 * packed.units, 1, 4, packed.groups, 1)
+        bound = {"table": packed.weights, "scales": packed.scales}
+    names = ("quad_step", "row_step", "word_step", "scale_quad_step", "scale_group_step")
+    return bound, dict(zip(names, steps, strict=True))

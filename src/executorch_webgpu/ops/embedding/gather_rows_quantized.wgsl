@@ -1,5 +1,5 @@
 // out[r] = the dequantized row indices[r] of a table, four neighbouring elements per invocation. Binding 2 are the
-// scales, which lie as those of linear layers do: a column of them for each row of the table.
+// scales, in fours, one for each of four neighbouring rows. Table and scales lie as a linear layer has them.
 @group(0) @binding(0) var<storage, read> table: array<u32>;
 @group(0) @binding(1) var<storage, read> indices: array<i32>;
 @group(0) @binding(3) var<storage, read_write> out: array<{{ "vec4<f32>" if quads else "f32" }}>;
@@ -10,8 +10,11 @@ struct Params {
   row_quads: u32,  // those of a row, the last of which may be less
   width: u32,  // elements of a row
   group_size: u32,
-  row_words: u32,  // from a row of the table to the next
-  scale_quads: u32,  // from a row of scales to the next, in elements of the array
+  quad_step: u32,  // in words of the table: from four rows to the next four,
+  row_step: u32,  // from one of them to the next,
+  word_step: u32,  // and along a row
+  scale_quad_step: u32,  // in elements of scales: from four rows to the next four
+  scale_group_step: u32,  // and from a group to the next
   last: i32,  // the last row of the table
 }
 
@@ -29,8 +32,9 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
   let r = i / params.row_quads;
   let k = (i - r * params.row_quads) * 4u;
   let token = u32(clamp(indices[r], 0, params.last));
-  let word = table[token * params.row_words + k / {{ per_word }}u] >> (k % {{ per_word }}u * {{ 32 // per_word }}u);
-  let packed_scales = scales[k / params.group_size * params.scale_quads + token / 4u];
+  let at = token / 4u * params.quad_step + token % 4u * params.row_step + k / {{ per_word }}u * params.word_step;
+  let word = table[at] >> (k % {{ per_word }}u * {{ 32 // per_word }}u);
+  let packed_scales = scales[token / 4u * params.scale_quad_step + k / params.group_size * params.scale_group_step];
   let values = four_codes(word) * four_scales(packed_scales)[token % 4u]
     {{- " + four_mins(packed_scales)[token % 4u]" if mins }};
   {% if quads %}

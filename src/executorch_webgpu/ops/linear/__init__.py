@@ -1,24 +1,23 @@
-"""Matrix products in float32: linear layers, mm, addmm and bmm.
-
-``linear`` has the routes of its 4-bit kin: ``columns`` for adapters that are CPUs, ``gemv`` for few rows, and
-``gemm``, which also runs the others.
-"""
+"""Matrix products in float32: linear layers, by the routes of ``matmul``, and mm, addmm and bmm."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from ..matmul import Product, multiply
+from ..matmul.gemm import Tile
 from ..plan import Planner
 from ..registry import op
 from ..shapes import broadcast, broadcast_strides, ceil_div
 from ..values import Dims, Tensor
 
-GEMV_ROWS = 4  # from more rows on, gemm reads the weights less often
-_TILE = 64  # of gemm, both ways
-_COLUMNS = 8  # of one invocation of the columns route, eight of which are a workgroup
+# Of the gemm kernel, the larger one first: it serves where it gives enough workgroups.
+_TILES = (Tile(2, 2, 16), Tile(1, 1, 32))
+_WORKGROUPS = 128
 
 
 def linear_reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
@@ -28,8 +27,12 @@ def linear_reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None)
 
 @op("aten.linear.default", reference=linear_reference)
 def linear(g: Planner, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
-    """``out`` [..., N] = ``x`` [..., K] times the transpose of ``weight`` [N, K], plus ``bias`` [N]; f32."""
-    _check_floats(g, "linear", x, weight, bias, out)
+    """``out`` [..., N] = ``x`` [..., K] times the transpose of ``weight`` [N, K], plus ``bias`` [N].
+
+    All are float32; ``weight`` may be float16.
+    """
+    _check_floats(g, "linear", x, bias, out)
+    g.check(weight.dtype in ("float32", "float16"), f"linear: {weight} must be float32 or float16")
     g.check(
         x.rank >= 1 and weight.rank == 2 and x.dims[-1] == weight.dims[1],
         f"linear: the last dimension of {x} must be that of the matrix {weight}",
@@ -38,53 +41,7 @@ def linear(g: Planner, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tens
     m = math.prod(x.dims[:-1])
     g.check(bias is None or bias.numel >= n, f"linear: bias {bias} must hold {n} elements")
     g.resize(out, (*x.dims[:-1], n))
-    routes = _linear_routes(m, g.features.cpu)
-    route = g.choose("linear", dict.fromkeys(routes, True))
-    if m > 1:  # what a single row takes, or would by the forced route
-        for other in {route, _linear_routes(1, g.features.cpu)[0]} - {"gemm"}:
-            _linear_by(g, other, 1, x, weight, bias, out, prepare=True)
-    _linear_by(g, route, m, x, weight, bias, out)
-
-
-def _linear_routes(m: int, cpu: bool) -> list[str]:
-    """The routes for ``m`` rows, the preferred one first."""
-    if cpu:
-        return ["columns", "gemv", "gemm"]
-    return ["gemv", "gemm", "columns"] if m <= GEMV_ROWS else ["gemm", "gemv", "columns"]
-
-
-def _linear_by(
-    g: Planner,
-    route: str,
-    m: int,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    out: Tensor,
-    prepare: bool = False,
-) -> None:
-    n, k = weight.dims
-    if route == "gemm":
-        _gemm(g, (1, m, n, k), x, weight, out, bias, (0, 1), transposed=True)
-        return
-    quads = k % 4 == 0
-    template: dict[str, Any] = {"element": "vec4<f32>" if quads else "f32", "bias": bias is not None}
-    rows, columns = 1, 4
-    if route == "columns":
-        rows, columns = (1 if m == 1 else 4), 8 * _COLUMNS
-        template |= {"rows": rows, "columns": _COLUMNS}
-    if prepare:
-        g.prepare(f"linear/{route}", template=template)
-        return
-    column_tiles = ceil_div(n, columns)
-    bindings = {"a": x, "b": weight, "out": out}
-    g.dispatch(
-        f"linear/{route}",
-        g.grid_1d(ceil_div(m, rows) * column_tiles, 1),
-        bindings if bias is None else bindings | {"bias": bias},
-        {"m": m, "n": n, "units": k // 4 if quads else k, "bias_column": 1, "column_tiles": column_tiles},
-        template=template,
-    )
+    multiply(g, "linear", Product(x, m, (weight,), (bias,), (out,)))
 
 
 def mm_reference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -159,12 +116,15 @@ def _gemm(
     *,
     alpha: float = 1.0,
     beta: float = 1.0,
-    transposed: bool = False,
 ) -> None:
-    """``sizes``: batches, M, N, K. ``transposed``: ``b`` is [N, K], not [K, N]."""
+    """``sizes``: batches, M, N, K."""
     batches, m, n, k = sizes
-    column_tiles = ceil_div(n, _TILE)
-    x, y, _ = g.grid_1d(ceil_div(m, _TILE) * column_tiles, 1)
+    quads = ceil_div(n, 4)
+    enough = (tile for tile in _TILES if tile.workgroups(m, quads) * batches >= _WORKGROUPS)
+    tile = next(enough, _TILES[-1])
+    for other in _TILES:
+        g.prepare("linear/gemm", template=_gemm_template(other, bias))
+    x, y, _ = g.grid_1d(tile.workgroups(m, quads), 1)
     bindings = {"a": a, "b": b, "out": out}
     g.dispatch(
         "linear/gemm",
@@ -178,8 +138,12 @@ def _gemm(
             "beta": beta,
             "bias_row": bias_strides[0],
             "bias_column": bias_strides[1],
-            "column_tiles": column_tiles,
+            "column_tiles": ceil_div(quads, 16 * tile.column_quads),
             "batches": batches,
         },
-        template={"transposed": transposed, "bias": bias is not None},
+        template=_gemm_template(tile, bias),
     )
+
+
+def _gemm_template(tile: Tile, bias: Tensor | None) -> dict[str, Any]:
+    return {**asdict(tile), "bias": bias is not None}

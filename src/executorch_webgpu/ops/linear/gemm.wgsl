@@ -1,7 +1,9 @@
-// out[batch] = alpha * a[batch] x b[batch] + beta * bias. One workgroup computes a tile of 64 rows x 64 columns,
-// one invocation 4 x 4 of it, over steps of 32 along k.
+// out[batch] = alpha * a[batch] x b[batch] + beta * bias. One workgroup computes a tile of {{ 64 * row_quads }} rows x
+// {{ 64 * column_quads }} columns, one invocation {{ 4 * row_quads }} x {{ 4 * column_quads }} of it, over steps of {{ depth }} along k.
+{% set a_rows = 16 * row_quads %}
+{% set b_columns = 16 * column_quads %}
 @group(0) @binding(0) var<storage, read> a: array<f32>;  // [batch, m, k]
-@group(0) @binding(1) var<storage, read> b: array<f32>;  // [batch, {{ "n, k" if transposed else "k, n" }}]
+@group(0) @binding(1) var<storage, read> b: array<f32>;  // [batch, k, n]
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;  // [batch, m, n]
 {% if bias %}
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
@@ -20,19 +22,15 @@ struct Params {
 }
 @group(0) @binding(4) var<uniform> params: Params;
 
-var<workgroup> a_tile: array<vec4<f32>, 512>;  // [32 k, 64 rows]
-var<workgroup> b_tile: array<vec4<f32>, 512>;  // [32 k, 64 columns]
+var<workgroup> a_tile: array<vec4<f32>, {{ depth * a_rows }}>;     // [{{ depth }} k, {{ a_rows }} row quads]
+var<workgroup> b_tile: array<vec4<f32>, {{ depth * b_columns }}>;  // [{{ depth }} k, {{ b_columns }} column quads]
 
 fn a_at(base: u32, row: u32, k: u32) -> f32 {
   return a[base + min(row, params.m - 1u) * params.k + k];
 }
 
 fn b_at(base: u32, k: u32, column: u32) -> f32 {
-  {% if transposed %}
-  return b[base + min(column, params.n - 1u) * params.k + k];
-  {% else %}
   return b[base + k * params.n + min(column, params.n - 1u)];
-  {% endif %}
 }
 
 @compute @workgroup_size(16, 16)
@@ -43,66 +41,72 @@ fn main(
   @builtin(local_invocation_index) lane: u32,
 ) {
   let tile = group.x + group.y * groups.x;
-  let tile_row = tile / params.column_tiles * 64u;
-  let tile_column = tile % params.column_tiles * 64u;
+  let tile_row = tile / params.column_tiles * {{ 4 * a_rows }}u;
+  let tile_column = tile % params.column_tiles * {{ 4 * b_columns }}u;
   if (tile_row >= params.m) {
     return;
   }
   for (var batch = group.z; batch < params.batches; batch += groups.z) {
     let a_base = batch * params.m * params.k;
     let b_base = batch * params.k * params.n;
-    var sum0 = vec4<f32>();
-    var sum1 = vec4<f32>();
-    var sum2 = vec4<f32>();
-    var sum3 = vec4<f32>();
-    for (var first = 0u; first < params.k; first += 32u) {
-      // Each invocation fills two vec4s of both tiles; neighbours read neighbouring elements where they can.
-      for (var i = lane; i < 512u; i += 256u) {
-        let a_k = i % 32u;
-        let a_row = i / 32u * 4u;
-        var a_values = vec4<f32>();
-        if (first + a_k < params.k) {
-          a_values = vec4<f32>(
-            {%- for c in range(4) %}a_at(a_base, tile_row + a_row + {{ c }}u, first + a_k){{ ", " if not loop.last }}
+    {% for r in range(4 * row_quads) %}
+    {% for c in range(column_quads) %}
+    var sum{{ r }}_{{ c }} = vec4<f32>();
+    {% endfor %}
+    {% endfor %}
+    for (var first = 0u; first < params.k; first += {{ depth }}u) {
+      // Neighbours read neighbouring elements, of a along k and of b along its rows.
+      for (var i = lane; i < {{ depth * a_rows }}u; i += 256u) {
+        let k = i % {{ depth }}u;
+        let row = i / {{ depth }}u * 4u;
+        var values = vec4<f32>();
+        if (first + k < params.k) {
+          values = vec4<f32>(
+            {%- for r in range(4) %}a_at(a_base, tile_row + row + {{ r }}u, first + k){{ ", " if not loop.last }}
             {%- endfor %});
         }
-        a_tile[a_k * 16u + a_row / 4u] = a_values;
-        {% if transposed %}
-        let b_k = i % 32u;
-        let b_column = i / 32u * 4u;
-        {% else %}
-        let b_k = i / 16u;
-        let b_column = i % 16u * 4u;
-        {% endif %}
-        var b_values = vec4<f32>();
-        if (first + b_k < params.k) {
-          b_values = vec4<f32>(
-            {%- for c in range(4) %}b_at(b_base, first + b_k, tile_column + b_column + {{ c }}u)
+        a_tile[k * {{ a_rows }}u + row / 4u] = values;
+      }
+      for (var i = lane; i < {{ depth * b_columns }}u; i += 256u) {
+        let k = i / {{ b_columns }}u;
+        let column = i % {{ b_columns }}u * 4u;
+        var values = vec4<f32>();
+        if (first + k < params.k) {
+          values = vec4<f32>(
+            {%- for c in range(4) %}b_at(b_base, first + k, tile_column + column + {{ c }}u)
             {{- ", " if not loop.last }}{% endfor %});
         }
-        b_tile[b_k * 16u + b_column / 4u] = b_values;
+        b_tile[k * {{ b_columns }}u + column / 4u] = values;
       }
       workgroupBarrier();
-      for (var k = 0u; k < 32u; k++) {
-        let a_quad = a_tile[k * 16u + local.y];
-        let b_quad = b_tile[k * 16u + local.x];
-        {% for r in range(4) %}
-        sum{{ r }} += a_quad[{{ r }}] * b_quad;
+      for (var k = 0u; k < {{ depth }}u; k++) {
+        {% for i in range(row_quads) %}
+        let a{{ i }} = a_tile[k * {{ a_rows }}u + local.y + {{ 16 * i }}u];
+        {% endfor %}
+        {% for c in range(column_quads) %}
+        let b{{ c }} = b_tile[k * {{ b_columns }}u + local.x + {{ 16 * c }}u];
+        {% endfor %}
+        {% for r in range(4 * row_quads) %}
+        {% for c in range(column_quads) %}
+        sum{{ r }}_{{ c }} += a{{ r // 4 }}[{{ r % 4 }}] * b{{ c }};
+        {% endfor %}
         {% endfor %}
       }
       workgroupBarrier();
     }
 
-    let column = tile_column + local.x * 4u;
-    {% for r in range(4) %}
+    {% for r in range(4 * row_quads) %}
     {
-      let row = tile_row + local.y * 4u + {{ r }}u;
+      let row = tile_row + local.y * 4u + {{ r // 4 * 64 + r % 4 }}u;
       if (row < params.m) {
         let end = (batch * params.m + row) * params.n;
-        for (var c = 0u; c < 4u && column + c < params.n; c++) {
-          out[end + column + c] = params.alpha * sum{{ r }}[c]
-            {{- " + params.beta * bias[row * params.bias_row + (column + c) * params.bias_column]" if bias }};
+        {% for q in range(column_quads) %}
+        let column{{ q }} = tile_column + local.x * 4u + {{ 64 * q }}u;
+        for (var c = 0u; c < 4u && column{{ q }} + c < params.n; c++) {
+          out[end + column{{ q }} + c] = params.alpha * sum{{ r }}_{{ q }}[c]
+            {{- " + params.beta * bias[row * params.bias_row + (column%d + c) * params.bias_column]" % q if bias }};
         }
+        {% endfor %}
       }
     }
     {% endfor %}

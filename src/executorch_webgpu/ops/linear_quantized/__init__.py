@@ -1,66 +1,26 @@
-"""Linear layers with quantized weights.
-
-Three routes, each right for every legal shape and every format of weights:
-
-* ``columns``: an invocation computes whole columns alone, for adapters that are CPUs;
-* ``gemv``: a workgroup shares four columns of one row, for few rows;
-* ``gemm``: a workgroup shares a 64 x 64 tile through workgroup memory, for many rows.
-"""
+"""Linear layers with quantized weights, in every format, by the routes of ``matmul``."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
+from ..matmul import Product, multiply
+from ..matmul.formats import (
+    Q4GAW,
+    Q4GSW,
+    Q8CSW,
+    Q8GSW,
+    QuantizedMatrix,
+    WeightFormat,
+    channel_matrix,
+    dequantize,
+    grouped_matrix,
+)
 from ..plan import Planner
 from ..registry import op
-from ..shapes import ceil_div
 from ..values import Tensor
-from .formats import Q4GAW, Q4GSW, Q8CSW, Q8GSW, PackedMatrix, WeightFormat, dequantize, grouped_matrix
-
-GEMV_ROWS = 4  # from more rows on, gemm reads the weights less often
-# The columns route: a workgroup is one AVX2 vector of invocations, so that narrow layers feed every core.
-# An invocation takes 32 output features, or 16 of a layer that has fewer than WIDE_LAYER.
-COLUMNS_WORKGROUP = 8
-WIDE_LAYER = 512
-_WIDE_BLOCK = 32  # weights that are read as vec4s of words; gemm takes as many steps along K at a time
-
-
-@dataclass(frozen=True)
-class Route:
-    """A kernel and the tile of the output that one workgroup computes."""
-
-    name: str
-    rows: int
-    columns: int
-    wide: bool = True  # whether it can read four words at once
-    template: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def kernel(self) -> str:
-        return f"linear_quantized/{self.name}"
-
-
-def _columns(m: int, n: int) -> Route:
-    rows = 1 if m == 1 else 4
-    columns = 32 if n >= WIDE_LAYER else 16
-    return Route("columns", rows, COLUMNS_WORKGROUP * columns, template={"rows": rows, "columns": columns})
-
-
-GEMV = Route("gemv", 1, 4)
-GEMM = Route("gemm", 64, 64, wide=False)
-
-
-def _routes(m: int, n: int, cpu: bool) -> list[Route]:
-    """One route of each name for an output [m, n], the preferred one first."""
-    columns = _columns(m, n)
-    if cpu:
-        return [columns, GEMV, GEMM]
-    return [GEMV, GEMM, columns] if m <= GEMV_ROWS else [GEMM, GEMV, columns]
 
 
 def _product(
@@ -142,17 +102,8 @@ def weight_int8pack_mm(g: Planner, x: Tensor, weights: Tensor, scales: Tensor, o
     All but the weights are float32. K may be any number; rows of whole words (K a multiple of 4) are faster.
     """
     name = "weight_int8pack_mm"
-    g.check(
-        weights.dtype == Q8CSW.dtype and scales.dtype == Q8CSW.scales_dtype,
-        f"{name} takes {Q8CSW.dtype} weights and {Q8CSW.scales_dtype} scales, not {weights} and {scales}",
-    )
-    g.check(
-        x.rank >= 1 and weights.rank == 2 and weights.dims[1] == x.dims[-1] and scales.dims == weights.dims[:1],
-        f"{name}: {weights} must be [N, K] for an input of K features, not {x}, and {scales} [N]",
-    )
-    # Scales of columns past the edge lie in the padding of the buffer to 16 bytes; nothing of them is stored.
-    n, k = weights.dims
-    _linear(g, name, x, PackedMatrix(Q8CSW, weights, scales, k, k, ceil_div(n, 4)), None, out)
+    g.check(x.rank >= 1, f"{name}: {x} must have a dimension of features")
+    _linear(g, name, x, channel_matrix(g, name, Q8CSW, weights, scales, x.dims[-1]), None, out)
 
 
 def _grouped(
@@ -171,52 +122,9 @@ def _grouped(
     _linear(g, name, x, matrix, bias, out)
 
 
-def _linear(g: Planner, name: str, x: Tensor, matrix: PackedMatrix, bias: Tensor | None, out: Tensor) -> None:
-    """The layer by one route; ``name`` is that of the operator and of its family of routes."""
+def _linear(g: Planner, name: str, x: Tensor, matrix: QuantizedMatrix, bias: Tensor | None, out: Tensor) -> None:
     floats = [t for t in (x, bias, out) if t is not None]
     g.check(all(t.dtype == "float32" for t in floats), f"{name} takes float32, not {floats}")
-    n, k, m = matrix.rows, matrix.width, math.prod(x.dims[:-1])
-    g.check(bias is None or bias.numel >= n, f"{name}: bias {bias} must hold {n} elements")
-    g.resize(out, (*x.dims[:-1], n))
-    routes = {route.name: route for route in _routes(m, n, g.features.cpu)}
-    route = routes[g.choose(name, dict.fromkeys(routes, True))]
-    for other in _routes(1, n, g.features.cpu):  # what a single row takes, or would by the forced route
-        if other.name in (route.name, _routes(1, n, g.features.cpu)[0].name):
-            g.prepare(other.kernel, template=_template(other, matrix, bias))
-    template = _template(route, matrix, bias)
-    column_tiles = ceil_div(n, route.columns)
-    bindings = {"x": x, "weights": matrix.weights, "scales": matrix.scales, "out": out}
-    g.dispatch(
-        route.kernel,
-        g.grid_1d(ceil_div(m, route.rows) * column_tiles, 1),
-        bindings if bias is None else bindings | {"bias": bias},
-        {
-            "m": m,
-            "n": n,
-            "k": k,
-            "group_size": matrix.group_size,
-            "row_stride": matrix.row_bytes // (4 * template["words"] if template["aligned"] else 1),
-            "scale_quads": matrix.scale_quads,
-            "column_tiles": column_tiles,
-        },
-        template=template,
-    )
-
-
-def _template(route: Route, matrix: PackedMatrix, bias: Tensor | None) -> dict[str, Any]:
-    """What the WGSL of a route needs to know of a call: how wide loads may be, and where rows end."""
-    form, k = matrix.form, matrix.width
-    whole_rows = matrix.row_bytes * 8 % (_WIDE_BLOCK * form.bits) == 0
-    whole_groups = matrix.group_size % _WIDE_BLOCK == 0 or matrix.group_size == k
-    wide = route.wide and whole_rows and whole_groups
-    step = _WIDE_BLOCK if wide or route is GEMM else form.per_word
-    return {
-        **route.template,
-        **form.template,
-        "step": step,
-        "words": 4 if wide else 1,
-        "aligned": matrix.row_bytes % 4 == 0,
-        "quads": k % 4 == 0,
-        "guarded": k % step != 0,
-        "bias": bias is not None,
-    }
+    g.check(bias is None or bias.numel >= matrix.rows, f"{name}: bias {bias} must hold {matrix.rows} elements")
+    g.resize(out, (*x.dims[:-1], matrix.rows))
+    multiply(g, name, Product(x, math.prod(x.dims[:-1]), (matrix,), (bias,), (out,)))

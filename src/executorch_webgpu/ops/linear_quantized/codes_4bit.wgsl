@@ -5,8 +5,3 @@
 fn four_codes(word: u32) -> vec4<f32> {
   return vec4<f32>(vec4<i32>((vec4<u32>(word) >> vec4<u32>(0u, 4u, 8u, 12u)) & vec4<u32>(15u)) - {{ zero_point }});
 }
-
-// Weight k of four rows, whose words that hold it are given.
-fn codes_at(words: vec4<u32>, k: u32) -> vec4<f32> {
-  return vec4<f32>(vec4<i32>((words >> vec4<u32>(k % 8u * 4u)) & vec4<u32>(15u)) - {{ zero_point }});
-}

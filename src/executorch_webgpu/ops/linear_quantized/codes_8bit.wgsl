@@ -4,8 +4,3 @@
 fn four_codes(word: u32) -> vec4<f32> {
   return vec4<f32>(vec4<i32>(vec4<u32>(word) << vec4<u32>(24u, 16u, 8u, 0u)) >> vec4<u32>(24u));
 }
-
-// Weight k of four rows, whose words that hold it are given.
-fn codes_at(words: vec4<u32>, k: u32) -> vec4<f32> {
-  return vec4<f32>(vec4<i32>(words << vec4<u32>(24u - k % 4u * 8u)) >> vec4<u32>(24u));
-}

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ..plan import Planner
+from ..plan import Binding, Planner
 from ..registry import op
 from ..values import IntLike, Tensor
 
@@ -40,13 +40,18 @@ def rms_norm(g: Planner, x: Tensor, weight: Tensor, eps: float, out: Tensor) -> 
     g.check(weight.dims == (width,), f"rms_norm: weight {weight} must have the length of the rows of x {x}")
     g.resize(out, x.dims)
     if x.numel:
-        g.dispatch(
-            "norm/norm",
-            _grid_of_rows(g, x.numel // width),
-            {"x": x, "weight": weight, "out": out},
-            {"rows": x.numel // width, "width": width, "eps": eps},
-            template={"center": False, "weight": True, "bias": False},
-        )
+        normalize_rows(g, x, x.numel // width, weight, eps, out)
+
+
+def normalize_rows(g: Planner, x: Binding, rows: int, weight: Tensor, eps: float, out: Binding) -> None:
+    """RMSNorm of ``x`` [rows, N] with ``weight`` [N] to ``out`` [rows, N]."""
+    g.dispatch(
+        "norm/norm",
+        _grid_of_rows(g, rows),
+        {"x": x, "weight": weight, "out": out},
+        {"rows": rows, "width": weight.numel, "eps": eps},
+        template={"center": False, "weight": True, "bias": False},
+    )
 
 
 @op("aten.native_layer_norm.default", reference=layer_norm_reference)

@@ -28,6 +28,7 @@ class WeightFormat:
     scales: str  # the WGSL file that reads scales
     scales_dtype: str
     mins: bool = False
+    grouped: bool = True  # or one scale for a whole row
 
     @property
     def bits(self) -> int:
@@ -55,12 +56,12 @@ class WeightFormat:
 Q4GSW = WeightFormat("uint8", 8, "scales_f32", "float32")
 Q4GAW = WeightFormat("uint8", 0, "scales_and_mins_f16", "float16", mins=True)
 Q8GSW = WeightFormat("int8", 0, "scales_f16", "float16")
-Q8CSW = WeightFormat("int8", 0, "scales_f32", "float32")
+Q8CSW = WeightFormat("int8", 0, "scales_f32", "float32", grouped=False)
 
 
 @dataclass(frozen=True)
-class PackedMatrix:
-    """The constants of a call, known to hold rows of ``width`` weights."""
+class QuantizedMatrix:
+    """The tensors of a matrix, known to hold rows of ``width`` weights."""
 
     form: WeightFormat
     weights: Tensor
@@ -80,7 +81,7 @@ class PackedMatrix:
 
 def grouped_matrix(
     g: Planner, name: str, form: WeightFormat, weights: Tensor, scales: Tensor, group_size: int, width: int
-) -> PackedMatrix:
+) -> QuantizedMatrix:
     """Refuses constants that do not hold rows of ``width`` weights in groups of ``group_size``.
 
     ``weights`` [N, B]: B bytes are whole words and hold a row. ``scales`` [ceil(width / group_size), S], with a last
@@ -110,7 +111,23 @@ def grouped_matrix(
         scales.dims[0] >= groups and scales.dims[1] >= rows and scales.dims[1] % 4 == 0 and scales.dims[2:] == tail,
         f"{name}: scales {scales} must be {[groups, rows, *tail]}, with {rows} padded to a multiple of 4",
     )
-    return PackedMatrix(form, weights, scales, min(group_size, width), width, scales.dims[1] // 4)
+    return QuantizedMatrix(form, weights, scales, min(group_size, width), width, scales.dims[1] // 4)
+
+
+def channel_matrix(
+    g: Planner, name: str, form: WeightFormat, weights: Tensor, scales: Tensor, width: int
+) -> QuantizedMatrix:
+    """Refuses constants that are not ``weights`` [N, width], of any width, and ``scales`` [N]."""
+    g.check(
+        weights.dtype == form.dtype and scales.dtype == form.scales_dtype,
+        f"{name} takes {form.dtype} weights and {form.scales_dtype} scales, not {weights} and {scales}",
+    )
+    g.check(
+        weights.rank == 2 and weights.dims[1] == width and scales.dims == weights.dims[:1],
+        f"{name}: {weights} must be [N, K] for an input of {width} features, and {scales} [N]",
+    )
+    # Scales of columns past the edge lie in the padding of the buffer to 16 bytes; nothing of them is stored.
+    return QuantizedMatrix(form, weights, scales, width, width, ceil_div(weights.dims[0], 4))
 
 
 def dequantize(form: WeightFormat, weights: np.ndarray, scales: np.ndarray, group_size: int) -> np.ndarray:

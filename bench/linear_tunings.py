@@ -1,0 +1,76 @@
+"""What ``bench_linear --sweep`` tries: tunings of the kernels over packed weights, each set while a program is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from executorch_webgpu.ops.matmul import gemm, gemm_matrix, gemv
+
+MODULES: dict[str, Any] = {"gemv": gemv, "gemm": gemm, "matrix": gemm_matrix, "matrix_f16": gemm_matrix}
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A route with a tuning; None: the default one."""
+
+    route: str | None
+    tuning: Any = None
+    name: str = ""
+
+
+@contextmanager
+def applied(tuned: Tuned) -> Iterator[None]:
+    module = MODULES.get(tuned.route or "")
+    if module is None or tuned.tuning is None:
+        yield
+        return
+    before, module.TUNING = module.TUNING, tuned.tuning
+    try:
+        yield
+    finally:
+        module.TUNING = before
+
+
+def of_few_rows() -> Iterator[Tuned]:
+    """gemv as it is tuned, then exactly these numbers, whatever the size of the matrix, then without subgroups."""
+    yield Tuned("gemv")
+    for size, lanes, quads, unroll in product((64, 128, 256), (32, 64, 128), (1, 2, 4), (1, 2, 4, 8)):
+        if lanes <= size and 2 <= quads * unroll <= 8:
+            exact = gemv.Tuning(size, lanes, quads, unroll, loads=64, sums=64, invocations=1, workgroups=1)
+            yield Tuned("gemv", exact, f"{size}/{lanes} x{quads} u{unroll}")
+    yield Tuned("gemv", gemv.Tuning(subgroups=False), "no subgroups")
+
+
+def of_many_rows() -> Iterator[Tuned]:
+    yield Tuned("gemm")
+    for shape in ((2, 2, 16), (1, 2, 16), (2, 1, 16), (1, 1, 32), (1, 1, 16), (2, 2, 8)):
+        yield Tuned("gemm", gemm.Tuning((gemm.Tile(*shape),), 1), "{}x{} d{}".format(*shape))
+    for route in ("matrix", "matrix_f16"):
+        yield Tuned(route)
+        for shape in _MATRIX_TILES:
+            tile = gemm_matrix.Tile(*shape)
+            yield Tuned(route, gemm_matrix.Tuning((tile,), 1), "{}x{} of {}x{} d{}".format(*shape))
+
+
+# Subgroups down and across, matrices of each down and across, depth.
+_MATRIX_TILES = (
+    (2, 4, 4, 2, 16),
+    (4, 2, 2, 4, 16),
+    (2, 2, 4, 4, 16),
+    (1, 4, 4, 2, 16),
+    (2, 2, 4, 2, 16),
+    (2, 4, 2, 2, 16),
+    (4, 2, 2, 2, 16),
+    (2, 2, 2, 2, 16),
+    (2, 2, 2, 2, 32),
+    (4, 4, 2, 2, 16),
+    (2, 4, 4, 4, 16),
+    (2, 4, 4, 2, 32),
+    (2, 2, 4, 4, 32),
+    (2, 4, 2, 2, 32),
+    (2, 2, 4, 2, 32),
+)

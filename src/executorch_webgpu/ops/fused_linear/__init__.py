@@ -1,0 +1,143 @@
+"""Linear layers with what surrounds them: RMSNorm before, several matrices at once, gates and residuals behind.
+
+No program states this operator: graph passes put it in the place of several calls.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import zip_longest
+
+import numpy as np
+
+from ..matmul import Norm, Product, multiply
+from ..matmul.formats import (
+    Q4GAW,
+    Q4GSW,
+    Q8CSW,
+    Q8GSW,
+    WeightFormat,
+    channel_matrix,
+    dequantize,
+    grouped_matrix,
+)
+from ..matmul.packed import Matrix, rows_of
+from ..norm import rms_norm_reference
+from ..plan import Planner
+from ..registry import op
+from ..values import Tensor
+
+NAME = "fused_linear"
+FORMS: dict[str, WeightFormat | None] = {"q4gsw": Q4GSW, "q4gaw": Q4GAW, "q8gsw": Q8GSW, "q8csw": Q8CSW, "f32": None}
+Array = np.ndarray
+
+
+def fused_linear_reference(
+    x: Array,
+    norm_weight: Array | None,
+    norm_eps: float,
+    form: str,
+    weights: list[Array],
+    scales: list[Array],
+    group_size: int,
+    biases: list[Array | None],
+    gated: bool,
+    residual: Array | None,
+) -> list[Array]:
+    if norm_weight is not None:
+        x = rms_norm_reference(x, norm_weight, norm_eps)
+    products = []
+    for weight, by_group, bias in zip_longest(weights, scales, biases):
+        match FORMS[form]:
+            case None:
+                matrix = weight
+            case WeightFormat(grouped=True) as layout:
+                matrix = dequantize(layout, weight, by_group, group_size)[:, : x.shape[-1]]
+            case layout:
+                matrix = dequantize(layout, weight, by_group[None], weight.shape[1])
+        products.append(x @ matrix.T + (0 if bias is None else bias[: len(weight)]))
+    if gated:
+        gate, up = products
+        products = [gate * (0.5 + 0.5 * np.tanh(gate / 2)) * up]  # silu by a function that does not overflow
+    return products if residual is None else [products[0] + residual]
+
+
+@op("et_webgpu.fused_linear.default", reference=fused_linear_reference)
+def fused_linear(
+    g: Planner,
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_eps: float,
+    form: str,
+    weights: list[Tensor],
+    scales: list[Tensor],
+    group_size: int,
+    biases: list[Tensor | None],
+    gated: bool,
+    residual: Tensor | None,
+    outs: list[Tensor],
+) -> None:
+    """``outs[i]`` [..., N_i] = ``x`` [..., K] times the transpose of ``weights[i]``, plus ``biases[i]``.
+
+    ``norm_weight`` [K]: ``x`` is RMS-normalized first, x / sqrt(mean(x²) + ``norm_eps``) * ``norm_weight``.
+    ``form`` says what the matrices are, all of them with K input features: "f32" for float32, or all float16,
+    [N_i, K] with no ``scales``, or the weights and scales of ``linear_q4gsw``, ``linear_q4gaw``, ``linear_q8gsw``, or,
+    as "q8csw", of ``_weight_int8pack_mm``; there ``group_size`` says nothing. A bias is None, or has at least N_i
+    elements.
+
+    ``gated``: of two matrices alike, the one output is silu(x w0ᵀ + b0) * (x w1ᵀ + b1). ``residual``, of the shape of
+    the one output, is added to it. All but weights and scales are float32.
+    Anything else is refused with UnsupportedProgramError.
+    """
+    floats = [t for t in (x, norm_weight, *biases, residual, *outs) if t is not None]
+    g.check(all(t.dtype == "float32" for t in floats), f"{NAME} takes float32 tensors, not {floats}")
+    g.check(x.rank >= 1, f"{NAME}: {x} must have a dimension of features")
+    width = x.dims[-1]
+    g.check(
+        norm_weight is None or norm_weight.dims == (width,),
+        f"{NAME}: norm weight {norm_weight} must have the length of the rows of {x}",
+    )
+    matrices = _matrices(g, form, weights, scales, group_size, width)
+    rows = [rows_of(matrix) for matrix in matrices]
+    _check_lists(g, rows, biases, gated, outs)
+    for out, n in zip(outs, rows, strict=False):
+        g.resize(out, (*x.dims[:-1], n))
+    g.check(
+        residual is None or (len(outs) == 1 and residual.dims == outs[0].dims),
+        f"{NAME}: a residual {residual} must be like the one output, not {outs}",
+    )
+    m = math.prod(x.dims[:-1])
+    norm = None if norm_weight is None else Norm(norm_weight, norm_eps)
+    product = Product(x, m, tuple(matrices), tuple(biases), tuple(outs), norm, gated, residual)
+    multiply(g, NAME, product)
+
+
+def _matrices(
+    g: Planner, form: str, weights: list[Tensor], scales: list[Tensor], group_size: int, width: int
+) -> list[Matrix]:
+    g.check(form in FORMS, f"{NAME}: there is no form of weights {form!r}; there are {', '.join(FORMS)}")
+    layout = FORMS[form]
+    if layout is None:
+        g.check(not scales, f"{NAME}: matrices of floats have no scales, but there are {scales}")
+        g.check(len({w.dtype for w in weights}) <= 1, f"{NAME}: matrices {weights} must have one dtype")
+        for weight in weights:
+            g.check(
+                weight.dtype in ("float32", "float16") and weight.rank == 2 and weight.dims[1] == width,
+                f"{NAME}: {weight} must be a matrix of floats [N, {width}]",
+            )
+        return list(weights)
+    g.check(len(scales) == len(weights), f"{NAME}: {len(weights)} matrices need as many scales, not {len(scales)}")
+    pairs = zip(weights, scales, strict=True)
+    if layout.grouped:
+        return [grouped_matrix(g, NAME, layout, w, s, group_size, width) for w, s in pairs]
+    return [channel_matrix(g, NAME, layout, w, s, width) for w, s in pairs]
+
+
+def _check_lists(g: Planner, rows: list[int], biases: list[Tensor | None], gated: bool, outs: list[Tensor]) -> None:
+    g.check(len(rows) > 0, f"{NAME} needs a matrix")
+    g.check(len(biases) == len(rows), f"{NAME}: {len(rows)} matrices need as many biases or None, not {len(biases)}")
+    for bias, n in zip(biases, rows, strict=True):
+        g.check(bias is None or bias.numel >= n, f"{NAME}: bias {bias} must hold {n} elements")
+    g.check(not gated or (len(rows) == 2 and rows[0] == rows[1]), f"{NAME}: a gate takes two matrices alike")
+    count = 1 if gated else len(rows)
+    g.check(len(outs) == count, f"{NAME} has {count} results here, not {len(outs)}")

@@ -1,0 +1,69 @@
+"""The gemm route: many rows of x times packed weights, in tiles of float32 that every device can hold."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..plan import Planner
+from ..shapes import ceil_div
+from .call import Call, bindings, params, template
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A workgroup of 16 x 16 invocations computes 64 * ``row_quads`` rows x 64 * ``column_quads`` columns.
+
+    ``depth``: along K at a time; two tiles of float32 of that depth must fit 16 KiB, and 128 invocations stage each.
+    """
+
+    row_quads: int
+    column_quads: int
+    depth: int
+
+    def workgroups(self, m: int, quads: int) -> int:
+        return ceil_div(m, 64 * self.row_quads) * ceil_div(quads, 16 * self.column_quads)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Tiles, the largest first: the first one that gives enough workgroups. A benchmark may replace ``TUNING``."""
+
+    tiles: tuple[Tile, ...] = (Tile(2, 2, 16), Tile(1, 2, 16), Tile(1, 1, 32))
+    workgroups: int = 128
+
+
+TUNING = Tuning()
+
+
+def prepare(g: Planner, call: Call) -> None:
+    """Pipelines for any number of rows."""
+    for tile in _tiles(call):
+        g.prepare("matmul/gemm", template=_template(call, tile))
+
+
+def run(g: Planner, call: Call) -> None:
+    """``call`` has no norm: of rows that go through many workgroups it is done once, before."""
+    tile = _tile(call)
+    g.dispatch(
+        "matmul/gemm",
+        g.grid_1d(tile.workgroups(call.m, call.packed.quads), 1),
+        bindings(call),
+        params(call, ceil_div(call.packed.quads, 16 * tile.column_quads)),
+        template=_template(call, tile),
+    )
+
+
+def _tiles(call: Call) -> list[Tile]:
+    return [t for t in TUNING.tiles if t.column_quads == 2 or not call.gated]
+
+
+def _tile(call: Call) -> Tile:
+    fitting = _tiles(call)
+    enough = (t for t in fitting if t.workgroups(call.m, call.packed.quads) >= TUNING.workgroups)
+    return next(enough, fitting[-1])
+
+
+def _template(call: Call, tile: Tile) -> dict[str, Any]:
+    shared = template(call)
+    return {**shared, **asdict(tile), "norm": False, "guarded": call.packed.width % tile.depth != 0}

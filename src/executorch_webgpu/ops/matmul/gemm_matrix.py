@@ -1,0 +1,154 @@
+"""The matrix routes: many rows of x times packed quantized weights on tensor cores, by subgroup matrices of 16 x 16.
+
+Tensor cores multiply float16, and a number rounded to float16 is off by up to 2^-11: sums in which terms cancel then
+miss the float64 reference by far more than 1e-3. So the route ``matrix`` multiplies sums of two float16 numbers each,
+of x and of the weights, which is three products, and exact to about 2^-21 of each term, nearly as float32 is.
+``matrix_f16`` multiplies rounded numbers, once: a third of the operations for errors like those of TF32. Nothing
+chooses it by itself.
+
+float16 has few exponents. Each row of x, and each column of weights, is multiplied by a power of two that puts its
+largest element near 2^14, and sums are divided by both: no float32 overflows, and small ones keep their bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..plan import Binding, Planner
+from ..shapes import ceil_div
+from ..values import Scratch
+from .call import Call, Product, bindings, params, template
+from .formats import QuantizedMatrix
+from .packed import column_powers
+
+SHAPE = ("f16", "f32", 16, 16, 16)  # component type, result type, m, n, k
+_SPLIT_OVERRIDES = {"wg_size": 256}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """``row_subgroups`` x ``column_subgroups`` subgroups, each of ``row_tiles`` x ``column_tiles`` matrices."""
+
+    row_subgroups: int
+    column_subgroups: int
+    row_tiles: int
+    column_tiles: int
+    depth: int  # along K at a time; a multiple of 16
+
+    @property
+    def invocations(self) -> int:
+        return 32 * self.row_subgroups * self.column_subgroups
+
+    @property
+    def rows(self) -> int:
+        return 16 * self.row_tiles * self.row_subgroups
+
+    @property
+    def columns(self) -> int:
+        return 16 * self.column_tiles * self.column_subgroups
+
+    def workgroup_bytes(self, parts: int) -> int:
+        return 2 * parts * (self.rows + self.columns) * (self.depth // 8 + 1) * 16
+
+    def workgroups(self, m: int, quads: int) -> int:
+        return ceil_div(m, self.rows) * ceil_div(quads, self.columns // 4)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Tiles, the largest first: the first one that gives enough workgroups. A benchmark may replace ``TUNING``."""
+
+    tiles: tuple[Tile, ...] = (Tile(2, 4, 4, 2, 16), Tile(2, 2, 2, 2, 32))
+    workgroups: int = 128
+
+
+TUNING = Tuning()
+
+
+def fits(g: Planner, product: Product, parts: int) -> bool:
+    """Whether the device has such tensor cores, and the product quantized weights."""
+    features = g.features
+    return (
+        features.subgroup_matrix
+        and SHAPE in features.subgroup_matrix_shapes
+        and features.subgroup_min_size == features.subgroup_max_size == 32
+        and features.f16
+        and features.subgroups
+        and len(_tiles(g, parts)) > 0
+        and isinstance(product.matrices[0], QuantizedMatrix)
+    )
+
+
+def prepare(g: Planner, call: Call, parts: int) -> None:
+    """Pipelines for any number of rows."""
+    for tile in _tiles(g, parts):
+        g.prepare("matmul/split_rows", template=_split_template(call, tile, parts), overrides=_SPLIT_OVERRIDES)
+        g.prepare("matmul/gemm_matrix", template=_template(call, tile, parts))
+
+
+def run(g: Planner, call: Call, parts: int) -> None:
+    """``parts``: float16 numbers for each float32, 1 or 2."""
+    tile = _tile(g, call, parts)
+    steps = ceil_div(call.packed.width, tile.depth)
+    split = _split(g, call, tile, parts, steps)
+    bound: dict[str, Binding] = {name: b for name, b in bindings(call).items() if name not in ("x", "norm_weight")}
+    given = params(call, ceil_div(call.packed.quads, tile.columns // 4))
+    g.dispatch(
+        "matmul/gemm_matrix",
+        g.grid_1d(tile.workgroups(call.m, call.packed.quads), 1),
+        bound | {"split": split, "column_powers": column_powers(call.packed)},
+        {name: value for name, value in given.items() if name not in ("k", "eps")} | {"steps": steps},
+        template=_template(call, tile, parts),
+    )
+
+
+def _split(g: Planner, call: Call, tile: Tile, parts: int, steps: int) -> Scratch:
+    """x in float16, normalized if there is a norm."""
+    product = call.product
+    split = g.scratch(call.m * (steps * tile.depth * parts * 2 + 16))
+    bound: dict[str, Binding] = {"x": product.x, "split": split}
+    given: dict[str, Any] = {"m": call.m, "k": call.packed.width, "steps": steps}
+    if product.norm is not None:
+        bound["norm_weight"] = product.norm.weight
+        given["eps"] = product.norm.eps
+    g.dispatch(
+        "matmul/split_rows",
+        g.grid_1d(call.m, 1),
+        bound,
+        given,
+        overrides=_SPLIT_OVERRIDES,
+        template=_split_template(call, tile, parts),
+    )
+    return split
+
+
+def _tiles(g: Planner, parts: int) -> list[Tile]:
+    most, lanes = g.limits.max_workgroup_bytes, g.limits.max_invocations
+    return [t for t in TUNING.tiles if t.workgroup_bytes(parts) <= most and t.invocations <= lanes]
+
+
+def _tile(g: Planner, call: Call, parts: int) -> Tile:
+    fitting = _tiles(g, parts)
+    enough = (t for t in fitting if t.workgroups(call.m, call.packed.quads) >= TUNING.workgroups)
+    return next(enough, fitting[-1])
+
+
+def _template(call: Call, tile: Tile, parts: int) -> dict[str, Any]:
+    form = call.packed.form
+    assert form is not None
+    shared = {name: value for name, value in template(call).items() if name not in ("norm", "quads", "guarded")}
+    of_tile = {**asdict(tile), "rows": tile.rows, "columns": tile.columns, "parts": parts}
+    return {**shared, **of_tile, "scales_f32": form.scales_dtype == "float32"}
+
+
+def _split_template(call: Call, tile: Tile, parts: int) -> dict[str, Any]:
+    width = call.packed.width
+    norm = call.norm is not None
+    return {
+        "quads": width % 4 == 0,
+        "guarded": width % tile.depth != 0,
+        "norm": norm,
+        "parts": parts,
+        "depth": tile.depth,
+    }

@@ -1,0 +1,213 @@
+"""Weights as the fast kernels read them: repacked at load, several matrices one behind the other.
+
+Four neighbouring rows of weights, which are four columns of the output, are a *quad*. Of a quad, a vec4<u32> holds one
+word of each row: 8 weights of 4 bits, or 4 of 8, at the same place of K. Neighbouring vectors are neighbours along K,
+so lanes read x and weights side by side, and one x serves four columns. The scales of a quad lie together, too:
+
+    weights [quads, units] vec4<u32>            a unit is a word of K
+    scales  [quads, groups] of four scales, or four pairs of a scale and a minimum
+
+Matrices of floats keep their rows [N, K]: there a unit is four weights along K. What pads the last quad of a matrix,
+or the last word of a row, is multiplied by x that are zero or summed to columns that nobody stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..plan import Planner
+from ..shapes import ceil_div
+from ..values import Repacked, Tensor
+from .formats import QuantizedMatrix, WeightFormat
+
+Matrix = QuantizedMatrix | Tensor  # a tensor is float32 or float16 [N, K]
+Array = np.ndarray
+
+
+def rows_of(matrix: Matrix) -> int:
+    """Output features."""
+    return matrix.dims[0] if isinstance(matrix, Tensor) else matrix.rows
+
+
+def tensors_of(matrix: Matrix) -> list[Tensor]:
+    return [matrix] if isinstance(matrix, Tensor) else [matrix.weights, matrix.scales]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Matrices with the same input, as one. ``rows``: output features of each; ``form`` None: floats of ``dtype``.
+
+    ``gated``: two matrices, whose quads take turns: one of the first, one of the second.
+    """
+
+    form: WeightFormat | None
+    dtype: str
+    weights: Tensor | Repacked
+    scales: Repacked | None
+    rows: tuple[int, ...]
+    width: int  # input features
+    group_size: int
+    gated: bool
+
+    @property
+    def quads(self) -> int:
+        return sum(ceil_div(n, 4) for n in self.rows)
+
+    @property
+    def per_unit(self) -> int:
+        """Weights of a row in one unit."""
+        return 4 if self.form is None else self.form.per_word
+
+    @property
+    def units(self) -> int:
+        """Of a row, or a quad of rows."""
+        return ceil_div(self.width, self.per_unit)
+
+    @property
+    def groups(self) -> int:
+        """Groups of a row; floats have a single one."""
+        return ceil_div(self.width, self.group_size)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The quad of the output after the last one of each output."""
+        of_outputs = self.rows[:1] if self.gated else self.rows
+        return tuple(sum(ceil_div(n, 4) for n in of_outputs[: i + 1]) for i in range(len(of_outputs)))
+
+
+def can_pack(g: Planner, matrices: Sequence[Matrix], biases: Sequence[Tensor | None]) -> bool:
+    """Whether ``pack`` takes them: all are constants, and not too large as one, or there is nothing to repack."""
+    if len(matrices) == 1 and isinstance(matrices[0], Tensor) and matrices[0].dims[1] % 4 == 0:
+        return True
+    several = [b for b in biases if b is not None] if len(matrices) > 1 else []
+    constant = all(g.is_constant(t) for t in [*several, *(t for m in matrices for t in tensors_of(m))])
+    return constant and _weight_bytes(matrices) <= g.limits.max_binding_bytes
+
+
+def pack(matrices: Sequence[Matrix], gated: bool) -> Packed:
+    """The matrices, of one form and width, as one."""
+    first, rows = matrices[0], tuple(map(rows_of, matrices))
+    quads = sum(ceil_div(n, 4) for n in rows)
+    if isinstance(first, Tensor):
+        width = first.dims[1]
+        weights: Tensor | Repacked = first
+        if len(matrices) > 1 or width % 4:
+            weights = Repacked(
+                f"{_order(gated)} rows of {first.dtype}",
+                tuple(m for m in matrices if isinstance(m, Tensor)),
+                quads * 4 * ceil_div(width, 4) * 4 * first.element.itemsize,
+                lambda *arrays: _in_order([_pad_rows(a) for a in arrays], gated),
+            )
+        return Packed(None, first.dtype, weights, None, rows, width, width, gated)
+    quantized = [m for m in matrices if isinstance(m, QuantizedMatrix)]
+    form, width, group_size = first.form, first.width, first.group_size
+    units, groups = ceil_div(width, form.per_word), ceil_div(width, group_size)
+    per_group = np.dtype(form.scales_dtype).itemsize * (2 if form.mins else 1)
+    return Packed(
+        form,
+        form.dtype,
+        Repacked(
+            f"{_order(gated)} quads of {units} words",
+            tuple(m.weights for m in quantized),
+            quads * units * 16,
+            lambda *arrays: _in_order([_pack_words(a, units) for a in arrays], gated),
+        ),
+        Repacked(
+            f"{_order(gated)} quads of {groups} scales",
+            tuple(m.scales for m in quantized),
+            quads * groups * 4 * per_group,
+            lambda *arrays: _in_order([_pack_scales(a, n, groups) for a, n in zip(arrays, rows, strict=True)], gated),
+        ),
+        rows,
+        width,
+        group_size,
+        gated,
+    )
+
+
+def pack_biases(biases: Sequence[Tensor | None], rows: Sequence[int], gated: bool) -> Tensor | Repacked | None:
+    """The biases of matrices of ``rows``, zero where there is none, in the order of their quads; None without any."""
+    given = tuple(b for b in biases if b is not None)
+    if not given or len(biases) == 1:
+        return given[0] if given else None
+    present = [b is not None for b in biases]
+
+    def packed(*arrays: Array) -> Array:
+        left = iter(arrays)
+        parts = [np.zeros((ceil_div(n, 4), 4), np.float32) for n in rows]
+        for part, n, there in zip(parts, rows, present, strict=True):
+            if there:
+                part.reshape(-1)[:n] = next(left).reshape(-1)[:n]
+        return _in_order(parts, gated)
+
+    return Repacked(
+        f"{_order(gated)} biases {present} of {list(rows)}", given, sum(ceil_div(n, 4) for n in rows) * 16, packed
+    )
+
+
+def column_powers(packed: Packed) -> Repacked:
+    """[4 * quads] float32: powers of two that bring the largest weight that a column may hold near 2^14.
+
+    Of columns of zeros, and of those with scales that are no numbers, it is 1.
+    """
+    form, scales = packed.form, packed.scales
+    assert form is not None and scales is not None, "matrices of floats have no scales"
+    most = {4: max(form.zero_point, 15 - form.zero_point), 8: 128}[form.bits]
+
+    def powers(*arrays: Array) -> Array:
+        by_column = np.abs(scales.pack(*arrays).astype(np.float64).reshape(-1, packed.groups, 4, 2 if form.mins else 1))
+        largest = (by_column[..., 0] * most + (by_column[..., 1] if form.mins else 0)).max(axis=1)
+        usable = np.isfinite(largest) & (largest > 0)
+        exponents = np.frexp(np.where(usable, largest, 1.0))[1]
+        return np.where(usable, np.exp2(np.clip(14 - exponents, -100, 100)), 1.0).astype(np.float32)
+
+    return Repacked(f"{scales.layout}: powers of columns", scales.sources, packed.quads * 16, powers)
+
+
+def _weight_bytes(matrices: Sequence[Matrix]) -> int:
+    """Of the repacked weights, which are never smaller than the scales."""
+    packed = pack(matrices, gated=False).weights
+    return packed.nbytes
+
+
+def _order(gated: bool) -> str:
+    return "alternating" if gated else "successive"
+
+
+def _in_order(parts: Sequence[Array], gated: bool) -> Array:
+    """Arrays [quads, ...] one behind the other, or, of a gate, quad by quad in turn."""
+    if len(parts) == 1:
+        return parts[0]
+    joined: Callable[..., Array] = np.stack if gated else np.concatenate
+    return joined(parts, 1) if gated else joined(parts)
+
+
+def _pad_rows(matrix: Array) -> Array:
+    """[N, K] as [quads, 4, K to 4], zero where there is nothing."""
+    n, k = matrix.shape
+    padded = np.zeros((ceil_div(n, 4) * 4, ceil_div(k, 4) * 4), matrix.dtype)
+    padded[:n, :k] = matrix
+    return padded.reshape(-1, 4, padded.shape[1])
+
+
+def _pack_words(codes: Array, units: int) -> Array:
+    """Rows of bytes [N, B] as [quads, units, 4] words."""
+    n, nbytes = codes.shape
+    if n % 4 or nbytes % 4:
+        padded = np.zeros((ceil_div(n, 4) * 4, ceil_div(nbytes, 4) * 4), np.uint8)
+        padded[:n, :nbytes] = codes.view(np.uint8)
+        codes = padded
+    words = codes.view(np.uint32)[:, :units]
+    return np.ascontiguousarray(words.reshape(-1, 4, units).swapaxes(1, 2))
+
+
+def _pack_scales(scales: Array, n: int, groups: int) -> Array:
+    """Scales [groups, n to 4 at least(, 2)], or [n] of whole rows, as [quads, groups, 4(, 2)]."""
+    quads = ceil_div(n, 4)
+    if scales.ndim == 1:
+        scales = np.pad(scales, (0, 4 * quads - n))[None]
+    by_quad = scales[:groups, : 4 * quads].reshape(groups, quads, 4, *scales.shape[2:])
+    return np.ascontiguousarray(by_quad.swapaxes(0, 1))
