@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ..ops.sdpa.reference import as_stored
 from ..ops.values import SymInt, Tensor
 from .build import Graph, OpCall
 from .state import cache_writes
@@ -24,7 +23,7 @@ class ReferenceExecutor:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._stored_as = {(w.call, w.argument): w.cache.dtype for w in cache_writes(graph)}
+        self._stored_as = {w.call: {"stored_as": w.cache.dtype} for w in cache_writes(graph)}
         self.reset()
 
     def reset(self) -> None:
@@ -45,10 +44,7 @@ class ReferenceExecutor:
 
     def _run(self, call: OpCall, values: dict[int, Any]) -> None:
         args = [_resolve(a, values) for a in call.args[:-1]]
-        for i, arg in enumerate(args):
-            if (call.index, i) in self._stored_as:
-                args[i] = as_stored(arg, self._stored_as[call.index, i])
-        result = call.op.reference(*args)
+        result = call.op.reference(*args, **self._stored_as.get(call.index, {}))
         out = call.args[-1]
         if isinstance(out, list):
             for target, value in zip(out, result, strict=True):
