@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..ops.values import SymInt, Tensor
-from .build import Graph, OpCall
+from .build import PREPACK, Graph, OpCall
 from .state import cache_writes
 
 
@@ -52,7 +52,10 @@ class ReferenceExecutor:
         elif out in call.mutated:
             values[out.id][...] = _as_kind(result, out)  # state: the array that the next step begins with
         else:
-            values[out.id] = _as_kind(result, out)
+            value = _as_kind(result, out)
+            if call.name != PREPACK and any(isinstance(a, np.ndarray) and np.may_share_memory(a, value) for a in args):
+                value = value.copy()  # what a later call writes to an argument is not seen here
+            values[out.id] = value
 
 
 def _resolve(arg: Any, values: dict[int, Any]) -> Any:

@@ -83,10 +83,10 @@ def rope_sdpa_with_kv_cache(
     name = "rope_sdpa_with_kv_cache"
     g.check(len(outs) == 2, f"{name} has two results, not {len(outs)}")
     turned, out = outs
+    call = checked_call(g, q, k, v, k_cache, v_cache, input_pos, attn_mask, is_causal, scale, out)
     check = check_halves if halves else check_pairs
     half = check(g, name, q, k, cos, sin, start_pos, [turned, out])
     g.resize(turned, q.dims)
-    call = checked_call(g, q, k, v, k_cache, v_cache, input_pos, attn_mask, is_causal, scale, out)
     _, tokens, q_heads, head_dim = q.dims
     kv_heads = k_cache.dims[2]
     int8 = k_cache.dtype == "int8"
