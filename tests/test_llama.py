@@ -195,6 +195,24 @@ def test_the_real_model_continues_like_torch(
     assert greedy(smollm2_forward, tokens, 24) == smollm2_eager.greedy(tokens, 24)
 
 
+def test_the_real_model_continues_as_it_does_call_by_call(
+    smollm2: SmolLM2, smollm2_forward: Method, encode: Callable[[str], list[int]]
+) -> None:
+    """With every fusion, and with none: the same text from a third of the calls."""
+    with (
+        Runtime.get().load_program(smollm2.program) as program,
+        program.load_method("forward", fuse=False) as plain,
+        program.load_method("forward", profile=True) as profiled,
+    ):
+        for prompt in PROMPTS[:2]:
+            for method in (plain, smollm2_forward):
+                method.reset()
+            assert greedy(smollm2_forward, encode(prompt), 12) == greedy(plain, encode(prompt), 12)
+        step(profiled, [1], 0)
+        # Four linear layers and attention in each of 30 layers, the head, the embedding, the choice of the last row.
+        assert sum(row.calls for row in profiled.profile()) == 30 * 5 + 3
+
+
 def test_the_real_program_is_what_the_exporter_made(smollm2: SmolLM2) -> None:
     report = Runtime.get().load_program(Path(smollm2.program)).inspect()
     forward = next(m for m in report.methods if m.name == "forward")
