@@ -81,6 +81,31 @@ def test_layers_whose_results_are_read_as_they_are_stay(asked: bool) -> None:
     assert is_unchanged(build, "views")
 
 
+def test_squeezes_are_views(device: Device) -> None:
+    """As exports of fixed sizes have them around layers; the last one has two open sizes, and stays."""
+    build = Model()
+    thin = build.call("aten.squeeze_copy.dims", build.norm(build.x), [0], build.tensor((7, 16)))
+    layer = build.linear(thin, 24, out=build.tensor((7, 24)))
+    wide = build.call("aten.unsqueeze_copy.default", layer, 0, build.rows(24))
+    other = build.call("aten.squeeze_copy.dim", build.input((1, 3, 5)), 0, build.tensor((3, 5)))
+    outputs = [(wide, (1, 7, 24)), (other, (3, 5))]
+    build.output(*(build.call("aten.neg.default", x, build.tensor(dims)) for x, dims in outputs))
+    steps = [[normal(1, n, 16), normal(1, 2, m)] for n, m in ((7, 5), (1, 3))]
+    graph = check(device, build, ["views"], steps)
+    assert names(graph)[VIEW] == names(graph)["aten.unsqueeze_copy.default"] == 0
+    assert names(graph)["aten.squeeze_copy.dim"] == names(graph)["aten.squeeze_copy.dims"] + 1 == 1
+
+
+def test_a_program_of_fixed_sizes(device: Device) -> None:
+    """What its layers and views say about the input is not forgotten when they move."""
+    build = Model()
+    thin = build.call("aten.squeeze_copy.dims", build.x, [0], build.tensor((7, 16)))
+    layer = build.linear(thin, 24, out=build.tensor((7, 24)))
+    build.output(build.call("aten.neg.default", build.view(layer, 1, 7, 24), build.rows(24)))
+    graph = check(device, build, ["views"], build.steps(7))
+    assert [call.name for call in graph.calls[1:]] == ["aten.linear.default", "aten.neg.default"]
+
+
 def test_layers_stay_behind_views_that_change_rows(device: Device) -> None:
     build = Model()
     halves = build.view(build.view(build.x, 1, build.length, 16), -1, 8, dims=(14, 8))

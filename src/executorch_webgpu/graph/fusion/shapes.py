@@ -68,12 +68,15 @@ _ELEMENT = "et_vk.select_as_symint.default"
 
 
 class Shapes:
-    """The sizes of every tensor of one graph."""
+    """The sizes of every tensor of one graph.
 
-    def __init__(self, graph: Graph) -> None:
+    ``before``: those of a graph that this one was made of, whose calls may have said more about them.
+    """
+
+    def __init__(self, graph: Graph, before: Shapes | None = None) -> None:
         self._sizes: dict[int, Sizes] = {}
         self._symints: dict[int, Size] = {}
-        self._equal: dict[Size, Size] = {}
+        self._equal: dict[Size, Size] = dict(before._equal) if before is not None else {}
         for call in graph.calls:
             for tensor in call.outputs:
                 sizes = self._result(call, tensor)

@@ -15,19 +15,43 @@ from .dataflow import Dataflow, new_ids, rewritten, substituted, with_calls, wit
 from .shapes import COPIES, LINEAR, VIEW, Shapes
 
 _VIEWS = COPIES | {VIEW}
+_SQUEEZES = frozenset(
+    {
+        "aten.squeeze_copy.default",
+        "aten.squeeze_copy.dim",
+        "aten.squeeze_copy.dims",
+        "aten.unsqueeze_copy.default",
+    }
+)
 _ROW_WISE = LINEAR | {"et_vk.rms_norm.default"}
 
 
 def drop_views(graph: Graph) -> Graph:
     """The graph without copies and views whose results are their inputs, in value and sizes."""
-    fused = graph
+    shapes = Shapes(graph)
+    fused = _squeezes_as_views(graph, shapes)
     for move in (_below_rows, _above_rows):
-        fused = without_unread(_without_same(move(fused)), graph, _VIEWS)
+        moved = move(fused, Shapes(fused, shapes))
+        fused = without_unread(_without_same(moved, Shapes(moved, shapes)), graph, _VIEWS)
     return fused
 
 
-def _without_same(graph: Graph) -> Graph:
-    flow, shapes = Dataflow(graph), Shapes(graph)
+def _squeezes_as_views(graph: Graph, shapes: Shapes) -> Graph:
+    """The graph with squeezes and unsqueezes that leave at most one size open written as views."""
+    flow = Dataflow(graph)
+    calls_at: dict[int, list[OpCall]] = {}
+    for call in graph.calls:
+        if call.name in _SQUEEZES and flow.is_stateless(call):
+            out = call.outputs[0]
+            sizes = [n if isinstance(n, int) else -1 for n in shapes.of(out)]
+            # Sizes of results that do not follow from the input's are no more than a guess.
+            if sizes.count(-1) <= 1 and set(shapes.of(out)) <= {1, *shapes.of(call.args[0])}:
+                calls_at[call.index] = [make_call(VIEW, (call.args[0], sizes, out))]
+    return rewritten(graph, calls_at)
+
+
+def _without_same(graph: Graph, shapes: Shapes) -> Graph:
+    flow = Dataflow(graph)
     same: dict[int, Tensor] = {}  # by the id of a result that went away: what it was a view of
     calls = []
     for call in graph.calls:
@@ -51,9 +75,9 @@ def _with_inputs(call: OpCall, values: Mapping[int, Tensor]) -> OpCall:
 
 
 def _of_its_source(call: OpCall, flow: Dataflow, same: Mapping[int, Tensor]) -> OpCall:
-    """A view with all its sizes given, of what the view that it reads is a view of."""
+    """A view, of what the view that it reads is a view of."""
     producer = flow.producer(call.args[0])
-    while call.name == VIEW and -1 not in call.args[1] and producer is not None:
+    while call.name == VIEW and producer is not None:
         source = producer.args[0]
         if producer.name not in _VIEWS or not flow.is_stateless(producer) or source.dtype != call.args[0].dtype:
             break
@@ -63,9 +87,9 @@ def _of_its_source(call: OpCall, flow: Dataflow, same: Mapping[int, Tensor]) -> 
     return call
 
 
-def _below_rows(graph: Graph) -> Graph:
+def _below_rows(graph: Graph, shapes: Shapes) -> Graph:
     """The graph with layers on rows before the views that they read."""
-    flow, shapes, ids = Dataflow(graph), Shapes(graph), new_ids(graph)
+    flow, ids = Dataflow(graph), new_ids(graph)
     moved: dict[int, OpCall] = {}  # by the id of the result: views behind a layer
     calls = []
     for call in graph.calls:
@@ -86,16 +110,19 @@ def _view_of_rows(call: OpCall, flow: Dataflow, shapes: Shapes, moved: Mapping[i
     """The view, if any, that a layer on rows reads, and whose rows are those of its input."""
     width = _width(call, flow, shapes)
     x = call.args[0]
-    if width is None or x.id in moved:
-        return moved[x.id] if width is not None else None
+    if width is None:
+        return None
+    if x.id in moved:
+        return moved[x.id]
     view = flow.producer(x)
-    kept = view is not None and view.name == VIEW and flow.is_stateless(view)
-    return view if kept and view is not None and shapes.of(view.args[0])[-1:] == (width,) else None
+    if view is None or view.name != VIEW or not flow.is_stateless(view):
+        return None
+    return view if shapes.of(view.args[0])[-1:] == (width,) else None
 
 
-def _above_rows(graph: Graph) -> Graph:
+def _above_rows(graph: Graph, shapes: Shapes) -> Graph:
     """The graph with views of layers' results before those layers, where they are views of views then."""
-    flow, shapes, ids = Dataflow(graph), Shapes(graph), new_ids(graph)
+    flow, ids = Dataflow(graph), new_ids(graph)
     calls_at: dict[int, list[OpCall]] = {}
     for call in graph.calls:
         width = _width(call, flow, shapes)
@@ -120,5 +147,7 @@ def _width(call: OpCall, flow: Dataflow, shapes: Shapes) -> int | None:
     """The width of the rows that a layer reads, if that and the width of its results are fixed."""
     if call.name not in _ROW_WISE or not flow.is_stateless(call):
         return None
-    widths = [size for t in (call.args[0], call.args[-1]) for size in shapes.of(t)[-1:]]
-    return widths[0] if len(widths) == 2 and all(isinstance(n, int) for n in widths) else None  # type: ignore[return-value]
+    match (*shapes.of(call.args[0])[-1:], *shapes.of(call.args[-1])[-1:]):
+        case (int() as width, int()):
+            return width
+    return None
