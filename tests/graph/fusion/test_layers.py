@@ -112,6 +112,15 @@ def test_a_norm_that_something_else_reads_stays(device: Device) -> None:
     assert is_unchanged(build, "norm_linear")
 
 
+def test_a_norm_that_is_a_bias_too_stays(device: Device) -> None:
+    """The layer reads it twice, and only one of the two goes away with the norm."""
+    build = Model(width=1, most=1)
+    x = build.norm(build.x)
+    build.output(build.call(LINEAR, x, normal(1, 1), x, build.rows()))
+    assert is_unchanged(build, "norm_linear")
+    check(device, build, ["norm_linear"], build.steps(1))
+
+
 def test_a_layer_whose_weights_come_later_stays_apart(device: Device) -> None:
     """Its matrix is prepacked only behind the first layer."""
     build = Model(width=32)
@@ -217,6 +226,18 @@ def test_another_reader_blocks_a_gate(read: str) -> None:
     inside = {"gate": parts.gate, "up": parts.up, "sigmoid": parts.sigmoid, "product": product}[read]
     build = parts.finish(out, parts.build.call("aten.neg.default", inside, parts.build.rows()))
     assert names(fused(build, "norm_linear", "gate"))["aten.mul.Tensor"] == 2
+
+
+@pytest.mark.parametrize("rounded", ["sigmoid", "product"])
+def test_another_dtype_blocks_a_gate(rounded: str) -> None:
+    """A result in float16 is rounded on the way."""
+    parts = Gate()
+    build, dtypes = parts.build, {rounded: "float16"}
+    sigmoid, product = (build.rows(dtype=dtypes.get(name, "float32")) for name in ("sigmoid", "product"))
+    build.call("aten.sigmoid.default", parts.gate, sigmoid)
+    build.call("aten.mul.Tensor", parts.gate, sigmoid, product)
+    build.output(build.mul(product, parts.up))
+    assert is_unchanged(build, "gate")
 
 
 def test_the_sigmoid_of_something_else_is_no_gate() -> None:

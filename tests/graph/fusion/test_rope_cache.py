@@ -129,6 +129,14 @@ def test_keys_of_another_origin_block_it() -> None:
     assert is_unchanged(build, "rope_cache")
 
 
+def test_keys_that_are_values_too_block_it(device: Device) -> None:
+    build = Attention(halves=True)
+    q, k = build.rope()
+    build.output(build.attend(q, k, v=k))
+    assert is_unchanged(build, "rope_cache")
+    check(device, build, ["rope_cache"], steps(3, 1))
+
+
 def test_dropout_blocks_it() -> None:
     build = Attention(dropout=0.5)
     build.output(build.attend(*build.rope()))

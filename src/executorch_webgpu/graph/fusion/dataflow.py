@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,6 +22,7 @@ class Dataflow:
         for call in graph.calls:
             for id in {value.id for value in (*call.reads, *call.inputs)}:
                 self._readers[id].append(call)
+        self._reads = Counter(value.id for call in graph.calls for value in call.reads)
         self._answered = {value.id for value in graph.outputs}
         self._state = _state(graph)
 
@@ -41,10 +42,16 @@ class Dataflow:
         """Whether a tensor is memory that the graph writes: what it holds depends on when it is read."""
         return tensor.id in self._state
 
-    def is_inner(self, tensor: Tensor, readers: int = 1) -> bool:
-        """Whether a tensor is a call's result that exactly so many calls, and nobody else, will ever see."""
-        seen = self.is_answered(tensor) or self.is_state(tensor)
-        return not seen and tensor.id in self._producer and len(self._readers[tensor.id]) == readers
+    def is_private(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a call's result that only calls will ever see, whenever they do."""
+        return tensor.id in self._producer and not self.is_answered(tensor) and not self.is_state(tensor)
+
+    def is_inner(self, tensor: Tensor, reads: int = 1) -> bool:
+        """Whether a tensor is a call's result that calls read exactly so often, and nobody else will ever see.
+
+        A call that reads it as two of its arguments reads it twice.
+        """
+        return self.is_private(tensor) and self._reads[tensor.id] == reads
 
     def is_constant(self, tensor: Tensor) -> bool:
         """Whether a tensor holds the same whenever it is read: a constant, or what a prepack makes of one."""

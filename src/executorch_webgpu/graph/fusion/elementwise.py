@@ -51,8 +51,8 @@ def _chain_up_to(last: OpCall, flow: Dataflow, shapes: Shapes) -> list[OpCall]:
                 call is not None
                 and _is_link(call, flow, shapes)
                 and shapes.same(tensor, last.outputs[0])
-                and flow.is_inner(tensor, len(readers := flow.readers(tensor)))
-                and all(reader.index in chain for reader in readers)
+                and flow.is_private(tensor)
+                and all(reader.index in chain for reader in flow.readers(tensor))
                 and len(_inputs((*chain.values(), call))) <= MOST_INPUTS
             ):
                 chain[call.index] = call

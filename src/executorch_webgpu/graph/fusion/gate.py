@@ -47,8 +47,9 @@ def _gate(call: OpCall, inner: OpCall, flow: Dataflow, shapes: Shapes) -> dict[i
             continue
         layers = {p.index: p for p in (flow.producer(gate), flow.producer(rest[0])) if p is not None}
         joined = _both([projection(p, flow) for p in layers.values()], gate, rest[0])
-        alike = shapes.same(gate, rest[0]) and flow.is_stateless(call) and call.args[2].dtype == "float32"
-        if joined is not None and alike:
+        results = (sigmoid.args[1], inner.args[2], call.args[2])
+        fits = shapes.same(gate, rest[0]) and flow.is_stateless(call) and all(t.dtype == "float32" for t in results)
+        if joined is not None and fits:
             gated = replace(joined, gated=True, outs=(call.args[2],))
             gone: dict[int, list[OpCall]] = {index: [] for index in (*layers, sigmoid.index, inner.index)}
             return gone | {call.index: [gated.call]}
