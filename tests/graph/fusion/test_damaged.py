@@ -1,4 +1,4 @@
-"""Graphs that no exporter would write: passes never make of a program that runs one that does not, or runs otherwise."""
+"""Graphs that no exporter would write: if a program runs, it runs fused, and answers the same."""
 
 from __future__ import annotations
 
