@@ -11,6 +11,14 @@ import numpy as np
 import pytest
 
 from executorch_webgpu import InvalidInputError, Method, Program, Runtime
+from executorch_webgpu.format.pte import open_program
+from executorch_webgpu.format.vkgraph import read_vkgraph
+from executorch_webgpu.gpu.capabilities import Features, Limits
+from executorch_webgpu.graph.build import build_graph
+from executorch_webgpu.graph.execute import plan_graph
+from executorch_webgpu.graph.fusion import FUSIONS, fuse_graph
+from executorch_webgpu.ops.plan import Planning
+from executorch_webgpu.ops.values import Tensor
 from tests.conftest import SmolLM2
 from tests.models.eager import EagerLlama
 from tests.models.tiny_llama import TinyLlama
@@ -193,6 +201,41 @@ def test_the_real_model_continues_like_torch(
     tokens = encode(prompt)
     smollm2_forward.reset()
     assert greedy(smollm2_forward, tokens, 24) == smollm2_eager.greedy(tokens, 24)
+
+
+def test_the_real_model_continues_as_it_does_call_by_call(
+    smollm2: SmolLM2, smollm2_forward: Method, encode: Callable[[str], list[int]]
+) -> None:
+    """With every fusion, and with none: the same text from a third of the calls."""
+    with (
+        Runtime.get().load_program(smollm2.program) as program,
+        program.load_method("forward", fuse=False) as plain,
+        program.load_method("forward", profile=True) as profiled,
+    ):
+        for prompt in PROMPTS[:2]:
+            for method in (plain, smollm2_forward):
+                method.reset()
+            assert greedy(smollm2_forward, encode(prompt), 12) == greedy(plain, encode(prompt), 12)
+        step(profiled, [1], 0)
+        # Four linear layers and attention in each of 30 layers, the head, the embedding, the choice of the last row.
+        assert sum(row.calls for row in profiled.profile()) == 30 * 5 + 3
+
+
+@pytest.mark.parametrize("position", [0, 900])
+def test_a_decode_step_of_the_real_model_is_few_dispatches(smollm2: SmolLM2, position: int) -> None:
+    """As planned for the smallest device that is no CPU, whose adapter the test does not need."""
+    _, file = open_program(smollm2.program)
+    (plan,) = (plan for plan in file.methods if plan.name == "forward")
+    source = read_vkgraph(file.delegate_data(plan.delegates[0]), file.named_data)
+    graph, _ = fuse_graph(build_graph(source), FUSIONS)
+    plans = plan_graph(graph, Planning(Features.none(), Limits.floor()))
+    for value, number in zip(graph.inputs, (17, position), strict=True):
+        assert isinstance(value, Tensor)
+        dims = (1,) * len(value.max_dims)
+        plans.set_dims(value, dims)
+        plans.set_host(value, np.full(dims, number, np.int32))
+    plans.update()
+    assert sum(len(plan.dispatches) for plan in plans.plans) <= 260
 
 
 def test_the_real_program_is_what_the_exporter_made(smollm2: SmolLM2) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from .errors import ClosedError, InvalidInputError
 from .gpu.buffers import create
-from .graph.build import Constant, Graph, OpCall
+from .graph.build import Constant, Graph, OpCall, make_call
 from .graph.constants import ConstantPool
 from .graph.device_array import DeviceArray
 from .graph.execute import GraphExecutor
@@ -26,7 +26,6 @@ from .graph.timing import CallTime
 from .interchange import to_caller, to_host
 from .method import ProfileRow, profile_rows
 from .ops.plan import Planning
-from .ops.registry import find
 from .ops.values import SymInt, Tensor
 from .runtime import Runtime
 
@@ -211,8 +210,7 @@ class KVCache:
         q, k, v, out = self._new_tensors(rows, variant.heads, self.kv_heads, self.kv_heads, variant.heads)
         position = SymInt(out.id + 1)
         args = (q, k, v, self._keys, self._values, position, 1, None, 0.0, True, variant.scale, out)
-        call = _call(0, "sdpa_with_kv_cache.default", args, (q, k, v), tuple(self._tensors))
-        return self._graph([call], (q, k, v, position), (out,))
+        return self._graph([make_call("sdpa_with_kv_cache.default", args)], (q, k, v, position), (out,))
 
     def _append_graph(self, rows: int) -> Graph:
         """k, v and a position -> nothing."""
@@ -221,8 +219,7 @@ class KVCache:
         calls = []
         for index, (new, cache) in enumerate(((k, self._keys), (v, self._values))):
             args = (new, cache, position, Tensor(v.id + 2 + index, "float32", (1,)))
-            written = (cache,) if cache.scales is None else (cache, cache.scales)
-            calls.append(_call(index, "update_cache.default", args, (new,), written))
+            calls.append(make_call("update_cache.default", args, index))
         return self._graph(calls, (k, v, position), ())
 
     def _graph(self, calls: Sequence[OpCall], inputs: Sequence[Tensor | SymInt], outputs: Sequence[Tensor]) -> Graph:
@@ -296,11 +293,3 @@ def _whole(value: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise InvalidInputError(f"{name} is {value!r}, but must be an integer")
     return int(value)
-
-
-def _call(
-    index: int, name: str, args: tuple[Any, ...], reads: tuple[Tensor, ...], writes: tuple[Tensor, ...]
-) -> OpCall:
-    op = find(name)
-    assert op is not None
-    return OpCall(index, name, op, args, (*reads, *writes), (args[-1],), writes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .errors import Error
@@ -14,6 +14,7 @@ from .gpu.capabilities import Features, Limits
 from .graph.build import build_graph
 from .graph.dynamic import dynamic_dims
 from .graph.execute import plan_graph
+from .graph.fusion import FusionReport, fuse_graph
 from .graph.kv_cache import KV_CACHE_DTYPES, store_kv_caches
 from .graph.memory import Kind, plan_memory
 from .graph.traffic import StepBytes, step_bytes
@@ -67,8 +68,9 @@ class OperatorCount:
 class MethodReport:
     """One method: what it calls and what memory it needs, in bytes.
 
-    ``planned_bytes`` (intermediates, sharing memory by lifetime) and ``unshared_bytes`` (the same, if they did not) are
-    None when the method cannot be planned: for want of an operator, or for the reason that ``problem`` gives.
+    ``planned_bytes`` (intermediates, sharing memory by lifetime), ``peak_bytes`` (of them, the most that is alive at
+    once) and ``unshared_bytes`` (if they did not share) are None when the method cannot be planned: for want of an
+    operator, or for the reason that ``problem`` gives. ``fusions``: what each pass over its graphs did, in order.
     """
 
     name: str
@@ -79,8 +81,10 @@ class MethodReport:
     constants_bytes: int
     mutable_bytes: int
     planned_bytes: int | None
+    peak_bytes: int | None
     unshared_bytes: int | None
     problem: str | None = None
+    fusions: tuple[FusionReport, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,12 +118,13 @@ def method_metadata(file: ProgramFile, plan: schema.ExecutionPlan) -> MethodMeta
     )
 
 
-def method_report(file: ProgramFile, plan: schema.ExecutionPlan) -> MethodReport:
-    """What ``inspect`` shows of a method."""
+def method_report(file: ProgramFile, plan: schema.ExecutionPlan, fusions: Sequence[str]) -> MethodReport:
+    """What ``inspect`` shows of a method that is loaded with these fusions."""
     metadata = method_metadata(file, plan)
     keys: dict[str, int] = {}
     problem: str | None = None
-    mutable = planned = unshared = 0
+    mutable = planned = peak = unshared = 0
+    fused: dict[str, FusionReport] = {}
     plannable = not unsupported_delegates(plan) and not missing_operators(file, plan)
     for delegate in _our_delegates(plan):
         source = read_vkgraph(file.delegate_data(delegate), file.named_data)
@@ -128,14 +133,16 @@ def method_report(file: ProgramFile, plan: schema.ExecutionPlan) -> MethodReport
         if not plannable:
             continue
         try:
-            graph = build_graph(source)
+            graph, reports = fuse_graph(build_graph(source), fusions)
             memory = plan_memory(graph, plan_graph(graph, Planning(Features.none(), Limits.floor())).plans)
         except Error as error:
             plannable, problem = False, str(error)
             continue
         mutable += memory.bytes_of(Kind.MUTABLE)
-        planned += memory.bytes_of(Kind.SHARED)
+        planned += memory.planned_bytes
+        peak += memory.peak_bytes
         unshared += memory.unshared_bytes
+        fused |= {report.name: fused[report.name] + report if report.name in fused else report for report in reports}
     return MethodReport(
         plan.name,
         metadata.inputs,
@@ -145,8 +152,10 @@ def method_report(file: ProgramFile, plan: schema.ExecutionPlan) -> MethodReport
         sum(keys.values()),
         mutable,
         planned if plannable else None,
+        peak if plannable else None,
         unshared if plannable else None,
         problem,
+        tuple(fused.values()),
     )
 
 

@@ -20,6 +20,7 @@ from .format.vkgraph import read_vkgraph
 from .graph.build import Graph, build_graph
 from .graph.constants import ConstantPool
 from .graph.execute import GraphExecutor
+from .graph.fusion import fuse_graph
 from .graph.kv_cache import KV_CACHE_DTYPES, has_kv_cache, store_kv_caches
 from .graph.state import GraphState
 from .graph.timing import CallTime
@@ -41,6 +42,7 @@ class MethodOptions:
     routes: Mapping[str, str]
     scratch_bytes: int
     kv_cache_dtype: str
+    fusions: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ class Method:
         self._states: WeakSet[State] = WeakSet()
         self._closed = False
         try:
-            for graph in _graphs(file, plan, options.kv_cache_dtype):
+            for stored in _graphs(file, plan, options.kv_cache_dtype):
+                graph, _ = fuse_graph(stored, options.fusions)
                 pool = constants()  # opens the device, which a constant method does not need
                 planning = Planning(pool.device.features, pool.device.limits, options.routes, options.scratch_bytes)
                 self._executors.append(GraphExecutor(graph, pool, planning, profile=options.profile))

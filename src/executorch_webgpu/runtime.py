@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, ClassVar, Self
@@ -21,6 +21,7 @@ from .format.pte import ProgramFile, open_program, read_program
 from .gpu.device import Device, open_device
 from .graph.build import unsupported_message
 from .graph.constants import ConstantPool
+from .graph.fusion import chosen_fusions
 from .graph.kv_cache import check_dtype
 from .graph.traffic import StepBytes
 from .metadata import (
@@ -115,17 +116,20 @@ class Program:
         routes: Mapping[str, str] | None = None,
         scratch_bytes: int = SCRATCH_BYTES,
         kv_cache_dtype: str = "f32",
+        fuse: bool | Iterable[str] = True,
     ) -> Method:
         """Plan and upload a method. Each call gives a method with plans and state of its own; see ``Method.new_state``.
 
         ``profile`` measures GPU time by operator; ``routes`` forces kernels by operator family, for tests and
         benchmarks; ``scratch_bytes`` bounds the scratch memory of blocked operators. ``kv_cache_dtype``: "f32" keeps
         KV caches as the file states them; "f16" and "int8" (with a float32 scale for each row and head) store them in
-        a half and about a quarter of the memory of float32, whatever the file states.
+        a half and about a quarter of the memory of float32, whatever the file states. ``fuse``: whether several
+        operator calls become one where that computes the same, or the names of the passes that do so (``FUSIONS``).
         Raises UnsupportedProgramError that lists every operator that cannot run, or says why the KV caches must stay
         as they are, LimitError, NoAdapterError.
         """
         check_dtype(kv_cache_dtype)
+        fusions = chosen_fusions(fuse)
         file, plan = self._open_file, self._plan(name)
         if foreign := unsupported_delegates(plan):
             raise UnsupportedProgramError(
@@ -134,7 +138,7 @@ class Program:
             )
         if missing := missing_operators(file, plan):
             raise UnsupportedProgramError(unsupported_message(missing), missing)
-        options = MethodOptions(profile, dict(routes or {}), scratch_bytes, kv_cache_dtype)
+        options = MethodOptions(profile, dict(routes or {}), scratch_bytes, kv_cache_dtype, fusions)
         method = Method(file, plan, self._constant_pool, options, self._identify)
         self._methods.add(method)
         return method
@@ -156,11 +160,12 @@ class Program:
         check_dtype(kv_cache_dtype)
         return method_step_bytes(self._open_file, self._plan(name), kv_cache_dtype)
 
-    def inspect(self) -> ProgramReport:
-        """Methods, operators, constants and planned memory; needs no GPU."""
-        file = self._open_file
+    def inspect(self, fuse: bool | Iterable[str] = True) -> ProgramReport:
+        """Methods, operators, constants, and what ``load_method`` fuses and plans in memory; needs no GPU."""
+        file, fusions = self._open_file, chosen_fusions(fuse)
         nbytes = len(self._mapped.data) if self._mapped else 0
-        return ProgramReport(tuple(method_report(file, plan) for plan in file.methods), nbytes, files_inside(file))
+        methods = tuple(method_report(file, plan, fusions) for plan in file.methods)
+        return ProgramReport(methods, nbytes, files_inside(file))
 
     def close(self) -> None:
         """Close all methods of this program, and the file. Closing twice is allowed."""
@@ -208,7 +213,10 @@ class Program:
             self._mapped.release(view)
 
 
-def inspect_program(path: str | Path) -> ProgramReport:
-    """What is in a ``.pte`` file: methods, operators (unsupported ones marked), constants, memory. Needs no GPU."""
+def inspect_program(path: str | Path, fuse: bool | Iterable[str] = True) -> ProgramReport:
+    """What is in a ``.pte`` file: methods, operators (unsupported ones marked), constants, fusions, memory.
+
+    Needs no GPU. ``fuse``: see ``Program.load_method``.
+    """
     with Runtime().load_program(path) as program:
-        return program.inspect()
+        return program.inspect(fuse)

@@ -16,6 +16,7 @@ import numpy as np
 
 from executorch_webgpu.format import vkgraph as vk
 from executorch_webgpu.ops.elementwise.binary import BINARY, BITWISE, DIVISIONS, WITH_ALPHA
+from executorch_webgpu.ops.elementwise.chain import LINKS
 from executorch_webgpu.ops.elementwise.unary import FLOAT, GELU, PLAIN, WITH_SCALAR, WITH_TWO_SCALARS
 from executorch_webgpu.ops.symint import BINARY as SYMINT_BINARY
 from executorch_webgpu.ops.values import ELEMENT_TYPES
@@ -186,6 +187,22 @@ def elementwise() -> Iterator[Sample]:
     for cast in ("dim_order_ops._to_dim_order_copy.default", "aten._to_copy.default"):
         for dtype, out in itertools.product(DTYPES, DTYPES):
             yield _unary(cast, *[None] * 6, dtype=dtype, out=out)
+
+
+def elementwise_chains() -> Iterator[Sample]:
+    name, inputs = "et_webgpu.elementwise_chain.default", [_rows(7, 3, 13), _rows(7, 3, 13), Input((1, 1))]
+    gate = [["aten.sigmoid.default", [0], []], ["aten.mul.Tensor", [0, 3], []], ["aten.sub.Tensor", [4, 1], [0.5]]]
+    bounded = [["aten.clamp.default", [5], [-0.5, None]], ["aten.minimum.default", [6, 2], []]]
+    yield Sample(name, [inputs, [*gate, *bounded]], Out((7, 13)))
+    many = [_rows(7, 3, 13, low=0.1) for _ in range(7)]
+    sums = [["aten.add.Tensor", [0, 1], [1]], *(["aten.div.Tensor", [5 + i, i], []] for i in range(2, 7))]
+    yield Sample(name, [many, sums], Out((7, 13)))
+    for op in sorted(LINKS - {*BINARY, *WITH_ALPHA, *WITH_SCALAR, *WITH_TWO_SCALARS}):
+        scalars = {"clamp": [0.5, 1.5], "hardtanh": [-1.0, 1.0], "gelu": ["tanh"], "Scalar": [3], "mode": ["trunc"]}
+        more = next((found for part, found in scalars.items() if part in op), [])
+        places = [0, 1] if "Tensor" in op and "Scalar" not in op else [0]
+        twice = [[op, places, more], ["aten.mul.Tensor", [0, 2], []]]
+        yield Sample(name, [[_rows(7, 3, 13, low=0.1), _rows(7, 3, 13, low=0.5)], twice], Out((7, 13)))
 
 
 # -- reindexing -----------------------------------------------------------------------------------------------------
@@ -478,6 +495,16 @@ def sampling() -> Iterator[Sample]:
     yield Sample("et_webgpu.sample_token.default", [Input((5,)), 0, 0, 3, 1.0, 0, 1.0], Out((1,), "int32"))
 
 
+def rope_attention() -> Iterator[Sample]:
+    query, key = _tokens(4, 8), _tokens(2, 8)
+    caches = [Mutable(_const(1, 23, 2, 8).array) for _ in "kv"]
+    position, outs = Position(full=5, live=16), [Out((1, 11, 4, 8))] * 2
+    for halves, columns, start in ((False, 4, 0), (True, 8, position), (True, 4, 3), (False, 4, Position(2, 12))):
+        tables = [_const(27, columns), _const(27, columns)]
+        args = [query, key, key, *tables, halves, start, *caches, position, None, True, None]
+        yield Sample("et_webgpu.rope_sdpa_with_kv_cache.default", args, outs)
+
+
 def dense_attention() -> Iterator[Sample]:
     for head_dim in (8, 80):
         query = Input((2, 3, 9, head_dim), live=(2, 3, 4, head_dim))
@@ -489,6 +516,7 @@ def dense_attention() -> Iterator[Sample]:
 
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     elementwise,
+    elementwise_chains,
     same_order,
     reindex,
     symints,
@@ -503,6 +531,7 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     rope,
     attention,
     sampling,
+    rope_attention,
     dense_attention,
 )
 SAMPLES = [sample for family in FAMILIES for sample in family()]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .options import fuse_option
 from .source import chosen_options, conversion_options, program_path
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 @click.command("inspect")
 @click.argument("source")
 @conversion_options
-def command(source: str, weights: str | None, max_context_len: int | None) -> None:
+@fuse_option
+def command(source: str, weights: str | None, max_context_len: int | None, fuse: bool) -> None:
     """Show what a program holds, and whether it can run here. Needs no GPU.
 
     SOURCE is a program (.pte), or a model as the generate command takes it.
@@ -25,7 +27,7 @@ def command(source: str, weights: str | None, max_context_len: int | None) -> No
     from ..runtime import inspect_program
     from .tables import binary_size, console
 
-    report = inspect_program(program_path(source, chosen_options(weights, max_context_len)))
+    report = inspect_program(program_path(source, chosen_options(weights, max_context_len)), fuse)
     out = console()
     inside = f", with {', '.join(report.files)}" if report.files else ""
     out.print(f"{source}: {binary_size(report.file_bytes)}, {len(report.methods)} methods{inside}")
@@ -48,9 +50,12 @@ def _print_method(out: Console, method: MethodReport) -> None:
         out.print(f"  memory    not planned: {method.problem or 'operators are unsupported'}")
     elif method.planned_bytes:
         out.print(
-            f"  memory    {binary_size(method.planned_bytes)} planned for intermediate tensors "
-            f"({binary_size(method.unshared_bytes or 0)} if they did not share)"
+            f"  memory    {binary_size(method.planned_bytes)} planned for intermediate tensors, of which "
+            f"{binary_size(method.peak_bytes or 0)} are alive at once; {binary_size(method.unshared_bytes or 0)} if "
+            "they did not share"
         )
+    for fusion in method.fusions:
+        out.print(f"  fusion    {fusion}")
     if method.operators:
         _print_operators(out, method)
 

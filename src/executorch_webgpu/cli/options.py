@@ -48,6 +48,17 @@ def cache_option(command: Command) -> Command:
     return option(command)
 
 
+def fuse_option(command: Command) -> Command:
+    """Add ``--no-fuse``."""
+    option = click.option(
+        "--fuse/--no-fuse",
+        default=True,
+        show_default=True,
+        help="Run several operator calls as one where that computes the same.",
+    )
+    return option(command)
+
+
 def sampling_options(
     *, max_new_tokens: int = 256, temperature: float = 0.0, top_p: float = 1.0
 ) -> Callable[[Command], Command]:

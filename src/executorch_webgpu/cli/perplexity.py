@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .options import FILE, device_options
+from .options import FILE, device_options, fuse_option
 from .source import chosen_options, conversion_options, open_language_model, progress_bar
 
 
@@ -18,6 +18,7 @@ from .source import chosen_options, conversion_options, open_language_model, pro
 @click.option("--tokenizer", "tokenizer_file", type=FILE, help="A .gguf or tokenizer.json  [default: in the program]")
 @click.option("--window", type=int, help="Tokens predicted from one beginning  [default: 1024, or the context]")
 @conversion_options
+@fuse_option
 @device_options
 def command(
     source: str,
@@ -26,7 +27,7 @@ def command(
     window: int | None,
     weights: str | None,
     max_context_len: int | None,
-    **device: Any,
+    **loading: Any,
 ) -> None:
     """Measure how well a model predicts a text file: the perplexity, lower is better.
 
@@ -44,7 +45,7 @@ def command(
         path = find_model(source, show)
     if path.is_dir() or not is_program(path):
         options = replace(options or NATIVE, full_logits=True)
-    with open_language_model(str(path), tokenizer_file, options=options, **device) as (model, tokenizer):
+    with open_language_model(str(path), tokenizer_file, options=options, **loading) as (model, tokenizer):
         tokens = tokenizer.encode(content)
         window = window or min(1024, model.context_len)
         start = time.monotonic()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InvalidInputError
-from .options import FILE, device_options, profile_option
+from .options import FILE, device_options, fuse_option, profile_option
 
 if TYPE_CHECKING:
     from ..metadata import TensorMetadata
@@ -22,6 +22,7 @@ LITERALS = {"true": True, "false": False}
 @click.option("--input", "inputs", multiple=True, metavar="NPY|NUMBER", help="One for each input, in order")
 @click.option("--method", default="forward", show_default=True, help="Which method to run")
 @click.option("--output", type=FILE, metavar="DIR", help="Folder for output_0.npy, output_1.npy, …")
+@fuse_option
 @device_options
 @profile_option
 def command(
@@ -29,6 +30,7 @@ def command(
     inputs: tuple[str, ...],
     method: str,
     output: Path | None,
+    fuse: bool,
     engine: str | None,
     adapter: int | str | None,
     profile: bool,
@@ -44,7 +46,7 @@ def command(
     values = [read_input(text) for text in inputs]
     with (
         Runtime.get(engine=engine, adapter=adapter).load_program(file) as program,
-        program.load_method(method, profile=profile) as loaded,
+        program.load_method(method, profile=profile, fuse=fuse) as loaded,
     ):
         expected = loaded.metadata.inputs
         if len(values) != len(expected):

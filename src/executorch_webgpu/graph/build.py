@@ -249,9 +249,17 @@ def _resolve_call(index: int, call: vk.OperatorCall, values: list[Any]) -> OpCal
     for name, kind, arg in zip(op.parameters, op.kinds, args, strict=True):
         if not is_a(kind, arg):
             raise InvalidProgramError(f"call {index} ({call.name}): its argument {name} cannot be {arg!r}")
+    return make_call(call.name, args, index)
+
+
+def make_call(name: str, args: tuple[Any, ...], index: int = 0) -> OpCall:
+    """A call of an operator that there is; who writes an int8 KV cache writes its scales too."""
+    op = find(name)
+    assert op is not None
     by_name = dict(zip(op.parameters, args, strict=True))
     mutated = _tensors(tuple(by_name[name] for name in op.mutates))
-    return OpCall(index, call.name, op, args, _tensors(args[:-1]), outputs, mutated)
+    scales = tuple(t.scales for t in mutated if t.scales is not None)
+    return OpCall(index, name, op, args, (*_tensors(args[:-1]), *scales), _tensors(args[-1:]), (*mutated, *scales))
 
 
 def _graph_values(args: Iterable[Any]) -> tuple[GraphValue, ...]:

@@ -322,7 +322,7 @@ class GraphExecutor:
             case Scratch():
                 buffer, generation = self._scratch.get(value.index, value.nbytes)
                 self._scratch_generations.setdefault(value.index, generation)
-                return buffer, 0, value.nbytes
+                return buffer, 0, buffer.size  # all of it, so that steps of other sizes take the same bind group
             case Repacked():
                 return self._constants.repacked(value), 0, padded(value.nbytes)
             case SymInt():

@@ -7,9 +7,11 @@ and mutable buffers keep memory of their own. The exporter's ``mem_obj_id`` is n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import accumulate
 
 from ..ops.plan import OpPlan
 from ..ops.values import Tensor
@@ -35,11 +37,26 @@ class Storage:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """``storages`` and, by tensor id, which of them the tensor lies in."""
+    """``storages`` and, by tensor id, which of them the tensor lies in.
+
+    ``unshared_bytes``: what intermediates would take if each had memory of its own. ``peak_bytes``: the most that
+    those take together which are alive at one call; no plan can do with less.
+    """
 
     storages: tuple[Storage, ...]
     storage_of: Mapping[int, int]
-    unshared_bytes: int  # what intermediates would take without sharing
+    unshared_bytes: int
+    peak_bytes: int
+
+    @property
+    def planned_bytes(self) -> int:
+        """What intermediates take: all slots."""
+        return self.bytes_of(Kind.SHARED)
+
+    @property
+    def shared_bytes(self) -> int:
+        """What sharing saves."""
+        return self.unshared_bytes - self.planned_bytes
 
     def bytes_of(self, kind: Kind) -> int:
         return sum(s.nbytes for s in self.storages if s.kind is kind)
@@ -110,7 +127,18 @@ def plan_memory(graph: Graph, plans: Sequence[OpPlan]) -> MemoryPlan:
         tuple(storages),
         {tensor.id: by_root[root(tensor).id] for tensor in tensors.values()},
         sum(t.max_nbytes for t in shared),
+        _peak(shared, first, last),
     )
+
+
+def _peak(tensors: Sequence[Tensor], first: Mapping[int, int], last: Mapping[int, int]) -> int:
+    """The most bytes that are alive at one call."""
+    change: Counter[int] = Counter()
+    for tensor in tensors:
+        begin = first.get(tensor.id, 0)
+        change[begin] += tensor.max_nbytes
+        change[last.get(tensor.id, begin) + 1] -= tensor.max_nbytes
+    return max(accumulate(change[index] for index in sorted(change)), default=0)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..ops.sdpa.reference import as_stored
 from ..ops.values import SymInt, Tensor
-from .build import Graph, OpCall
+from .build import PREPACK, Graph, OpCall
 from .state import cache_writes
 
 
@@ -24,7 +23,7 @@ class ReferenceExecutor:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._stored_as = {(w.call, w.argument): w.cache.dtype for w in cache_writes(graph)}
+        self._stored_as = {w.call: {"stored_as": w.cache.dtype} for w in cache_writes(graph)}
         self.reset()
 
     def reset(self) -> None:
@@ -45,10 +44,7 @@ class ReferenceExecutor:
 
     def _run(self, call: OpCall, values: dict[int, Any]) -> None:
         args = [_resolve(a, values) for a in call.args[:-1]]
-        for i, arg in enumerate(args):
-            if (call.index, i) in self._stored_as:
-                args[i] = as_stored(arg, self._stored_as[call.index, i])
-        result = call.op.reference(*args)
+        result = call.op.reference(*args, **self._stored_as.get(call.index, {}))
         out = call.args[-1]
         if isinstance(out, list):
             for target, value in zip(out, result, strict=True):
@@ -56,7 +52,10 @@ class ReferenceExecutor:
         elif out in call.mutated:
             values[out.id][...] = _as_kind(result, out)  # state: the array that the next step begins with
         else:
-            values[out.id] = _as_kind(result, out)
+            value = _as_kind(result, out)
+            if call.name != PREPACK and any(isinstance(a, np.ndarray) and np.may_share_memory(a, value) for a in args):
+                value = value.copy()  # what a later call writes to an argument is not seen here
+            values[out.id] = value
 
 
 def _resolve(arg: Any, values: dict[int, Any]) -> Any:

@@ -35,15 +35,11 @@ class Command:
 
 @dataclass(frozen=True)
 class CacheWrite:
-    """A call that writes ``rows`` [1, S, …] into ``cache`` [1, C, …] from row ``position``.
-
-    ``argument``: which of the call's arguments ``rows`` is.
-    """
+    """A call that writes as many rows as ``rows`` [1, S, …] has into ``cache`` [1, C, …] from row ``position``."""
 
     call: int
     cache: Tensor
     rows: Tensor
-    argument: int
     position: IntLike
 
     @property
@@ -79,8 +75,7 @@ def cache_writes(graph: Graph) -> tuple[CacheWrite, ...]:
         position = next((arguments[name] for name in _POSITION if name in arguments), None)
         for cache, rows in _ROWS_OF.items():
             if cache in call.op.mutates and rows in arguments and position is not None:
-                place = call.op.parameters.index(rows)
-                found.append(CacheWrite(call.index, arguments[cache], arguments[rows], place, position))
+                found.append(CacheWrite(call.index, arguments[cache], arguments[rows], position))
     return tuple(found)
 
 

@@ -55,7 +55,9 @@ class Program(Protocol):
 
     @property
     def method_names(self) -> set[str]: ...
-    def load_method(self, name: str, *, profile: bool = False, kv_cache_dtype: str = "f32") -> Any: ...
+    def load_method(
+        self, name: str, *, profile: bool = False, kv_cache_dtype: str = "f32", fuse: bool = True
+    ) -> Any: ...
     def metadata(self, name: str) -> Any: ...
 
 
@@ -64,12 +66,14 @@ class LanguageModel:
 
     ``max_tokens``: the most tokens in one call. ``context_len``: rows of the KV cache, so the most tokens
     of a whole text. ``vocab_size``: logits per token. ``full_logits``: of every token, not of the last one.
-    ``eos_ids``: end tokens that the program itself states. ``kv_cache_dtype``: see ``Program.load_method``.
+    ``eos_ids``: end tokens that the program itself states. ``kv_cache_dtype``, ``fuse``: see ``Program.load_method``.
     Ctrl-C waits for the end of a step, so a KeyboardInterrupt leaves the model usable and ``cached_tokens`` true.
     Raises UnsupportedProgramError when ``forward`` is missing or is not a language model with a KV cache.
     """
 
-    def __init__(self, program: Program, *, profile: bool = False, kv_cache_dtype: str = "f32") -> None:
+    def __init__(
+        self, program: Program, *, profile: bool = False, kv_cache_dtype: str = "f32", fuse: bool = True
+    ) -> None:
         if "forward" not in program.method_names:
             raise UnsupportedProgramError(
                 "the program has no method named forward, so it is no language model; see et-webgpu inspect"
@@ -86,7 +90,9 @@ class LanguageModel:
         self.eos_ids = frozenset(_constants(program, "get_eos_ids"))
         self._tokens_dtype = np.dtype(tokens.dtype)
         self._input_pos_dtype = np.dtype(signature.inputs[1].dtype)
-        self._forward: Method = program.load_method("forward", profile=profile, kv_cache_dtype=kv_cache_dtype)
+        self._forward: Method = program.load_method(
+            "forward", profile=profile, kv_cache_dtype=kv_cache_dtype, fuse=fuse
+        )
         self._state: State | None = None  # None: the method's own
         self._cached: list[int] = []
         self._leave: Callable[[], None] = _nothing  # ends the session that computes ahead

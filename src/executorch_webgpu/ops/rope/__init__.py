@@ -17,13 +17,7 @@ def apply_rotary_emb(g: Planner, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tenso
 
     Token s takes row s of cos and sin [at least S, D/2].
     """
-    _check_heads(g, "apply_rotary_emb", xq, xk, cos, sin, outs)
-    half = xq.dims[3] // 2
-    g.check(
-        cos.dims[1] == half and xq.dims[3] % 2 == 0,
-        f"apply_rotary_emb: cos is {list(cos.dims)}, but heads of {xq.dims[3]} need [S, {half}]",
-    )
-    _check_rows(g, "apply_rotary_emb", xq, cos, 0)
+    half = check_pairs(g, "apply_rotary_emb", xq, xk, cos, sin, 0, outs)
     _resize_both(g, xq, xk, outs)
     _rotate(g, "rope/pairs", half, xq, xk, {"cos_table": cos, "sin_table": sin}, outs, {"half": half})
 
@@ -37,15 +31,9 @@ def apply_rotary_emb_hf(
     xq [B, S, Hq, D], xk [B, S, Hkv, D]; token s takes row start_pos + s of cos and sin [rows, R], with R even
     and at most D. float32. The kernel reads ``start_pos`` from its live uniform.
     """
-    _check_heads(g, "apply_rotary_emb_hf", xq, xk, cos, sin, outs)
-    head_dim, rotary_dim = xq.dims[3], cos.dims[1]
-    g.check(
-        rotary_dim % 2 == 0 and 0 < rotary_dim <= head_dim,
-        f"apply_rotary_emb_hf: cos is {list(cos.dims)}, but needs an even number of columns up to {head_dim}",
-    )
-    _check_rows(g, "apply_rotary_emb_hf", xq, cos, start_pos)
+    half = check_halves(g, "apply_rotary_emb_hf", xq, xk, cos, sin, start_pos, outs)
     _resize_both(g, xq, xk, outs)
-    half = rotary_dim // 2
+    head_dim = xq.dims[3]
     bindings = {"cos_table": cos, "sin_table": sin, "start_pos": start_pos}
     _rotate(g, "rope/halves", head_dim - half, xq, xk, bindings, outs, {"half": half, "head_dim": head_dim})
 
@@ -68,6 +56,34 @@ def apply_rotary_emb_interleaved(g: Planner, x: Tensor, freqs: Tensor, out: Tens
     n = x.numel // 2
     params = {"n": n, "table": freqs.numel // 2}
     g.dispatch("rope/interleaved", g.grid_1d(n, 64), {"x": x, "freqs": freqs, "out": out}, params)
+
+
+def check_pairs(
+    g: Planner, name: str, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor, start_pos: IntLike, outs: list[Tensor]
+) -> int:
+    """Refuse what cannot be rotated by neighbours, from row ``start_pos`` of the tables on; D/2."""
+    _check_heads(g, name, xq, xk, cos, sin, outs)
+    half = xq.dims[3] // 2
+    g.check(
+        cos.dims[1] == half and xq.dims[3] % 2 == 0,
+        f"{name}: cos is {list(cos.dims)}, but heads of {xq.dims[3]} need [S, {half}]",
+    )
+    _check_rows(g, name, xq, cos, start_pos)
+    return half
+
+
+def check_halves(
+    g: Planner, name: str, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor, start_pos: IntLike, outs: list[Tensor]
+) -> int:
+    """Refuse what cannot be rotated by halves, from row ``start_pos`` of the tables on; R/2."""
+    _check_heads(g, name, xq, xk, cos, sin, outs)
+    head_dim, rotary_dim = xq.dims[3], cos.dims[1]
+    g.check(
+        rotary_dim % 2 == 0 and 0 < rotary_dim <= head_dim,
+        f"{name}: cos is {list(cos.dims)}, but needs an even number of columns up to {head_dim}",
+    )
+    _check_rows(g, name, xq, cos, start_pos)
+    return rotary_dim // 2
 
 
 def _check_heads(g: Planner, name: str, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor, outs: list[Tensor]) -> None:

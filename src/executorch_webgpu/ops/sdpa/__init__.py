@@ -30,7 +30,16 @@ from .call import CONTEXT_STEP, AttentionCall, round_context
 from .dense import sdpa
 from .mask import check_context_mask
 
-__all__ = ["CONTEXT_STEP", "AttentionCall", "sdpa", "sdpa_with_kv_cache", "update_cache"]
+__all__ = [
+    "CONTEXT_STEP",
+    "AttentionCall",
+    "attend",
+    "checked_call",
+    "sdpa",
+    "sdpa_with_kv_cache",
+    "update_cache",
+    "update_caches",
+]
 
 
 @dataclass(frozen=True)
@@ -94,13 +103,32 @@ def sdpa_with_kv_cache(
     row whose every column has -inf becomes NaN, as it does in PyTorch. Both are for D up to 256.
     """
     g.check(not dropout_p, f"sdpa_with_kv_cache has dropout {dropout_p}; export the model in eval mode")
+    call = checked_call(g, q, k, v, k_cache, v_cache, input_pos, attn_mask, is_causal, scale, out)
+    update_caches(g, [(k, k_cache), (v, v_cache)], input_pos)
+    attend(g, call)
+
+
+def checked_call(
+    g: Planner,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    input_pos: IntLike,
+    attn_mask: Tensor | None,
+    is_causal: bool,
+    scale: float | None,
+    out: Tensor,
+) -> AttentionCall:
+    """The arguments of ``sdpa_with_kv_cache``, checked; states the dims of ``out`` and watches the position."""
     _check_shapes(g, q, k, v, k_cache, v_cache)
     g.check(_are_float32(out), f"sdpa_with_kv_cache gives float32, not {out}")
     if attn_mask is not None:
         check_context_mask(g, "sdpa_with_kv_cache", attn_mask, q, input_pos)
     g.resize(out, q.dims)
     scale = 1 / math.sqrt(q.dims[3]) if scale is None else scale
-    call = AttentionCall(
+    return AttentionCall(
         q,
         k,
         v,
@@ -113,14 +141,18 @@ def sdpa_with_kv_cache(
         mask=attn_mask,
         causal=bool(is_causal),
     )
+
+
+def attend(g: Planner, call: AttentionCall) -> None:
+    """Dispatch attention by the first route that can run it; the caches hold this step's rows by then."""
     if g.building:
         for route in _ROUTES.values():
             if route.takes(call):
                 route.prepare(g, call)
-    _update_caches(g, [(k, k_cache), (v, v_cache)], input_pos)
     names = [*_CPU_FIRST, *_ROUTES] if g.features.cpu else [*_ROUTES]
     routes = {name: _ROUTES[name].takes(call) and _ROUTES[name].fits(g, call) for name in names}
     if not any(routes.values()):
+        q = call.q
         g.check(call.mask is None and call.causal, f"sdpa_with_kv_cache: {q} needs is_causal and no mask above D = 256")
         materialized.check_scratch(g, call)
     name = g.choose("sdpa_with_kv_cache", routes)
@@ -140,7 +172,7 @@ def update_cache(g: Planner, value: Tensor, cache: Tensor, start_pos: IntLike, o
     g.check(value.dims[0] == cache.dims[0] == 1, f"update_cache needs batch 1, not {value} into {cache}")
     _check_cache(g, "update_cache", cache)
     _watch_context(g, "update_cache", value, cache, start_pos)
-    _update_caches(g, [(value, cache)], start_pos)
+    update_caches(g, [(value, cache)], start_pos)
     g.resize(out, out.max_dims)
     g.dispatch("sdpa/zero", g.grid_1d(out.numel, 64), {"out": out}, {"n": out.numel})
 
@@ -206,7 +238,7 @@ def _watch_context(g: Planner, name: str, rows: Tensor, cache: Tensor, input_pos
     return rounded
 
 
-def _update_caches(g: Planner, pairs: list[tuple[Tensor, Tensor]], input_pos: IntLike) -> None:
+def update_caches(g: Planner, pairs: list[tuple[Tensor, Tensor]], input_pos: IntLike) -> None:
     """One dispatch that writes every source's rows into its cache; all pairs have the same shape and dtypes."""
     source, cache = pairs[0]
     heads, head_dim = cache.dims[2:]

@@ -17,18 +17,7 @@ struct Params {
 override wg_size: u32 = 64;
 
 {% include "common/linear_index.wgsl" %}
-
-{% if cache == "float16" %}
-// Four float16; what is too large for them becomes the largest.
-fn store(x: vec4<f32>) -> vec2<u32> {
-  let y = clamp(x, vec4<f32>(-65504.0), vec4<f32>(65504.0));
-  return vec2<u32>(pack2x16float(y.xy), pack2x16float(y.zw));
-}
-{% else %}
-fn store(x: {{ T }}) -> {{ T }} {
-  return x;
-}
-{% endif %}
+{% include "sdpa/cache_store.wgsl" %}
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

@@ -17,12 +17,7 @@ struct Params {
 override wg_size: u32 = 64;
 
 {% include "norm/workgroup_reduce.wgsl" %}
-
-fn pack(x: vec4<f32>) -> u32 {
-  let codes = vec4<i32>(clamp(round(x), vec4<f32>(-127.0), vec4<f32>(127.0)));
-  let bytes = vec4<u32>(codes) & vec4<u32>(0xffu);
-  return bytes.x | (bytes.y << 8u) | (bytes.z << 16u) | (bytes.w << 24u);
-}
+{% include "sdpa/int8_codes.wgsl" %}
 
 @compute @workgroup_size(wg_size)
 fn main(
@@ -46,7 +41,7 @@ fn main(
   let divisor{{ i }} = select(1.0, scale{{ i }}, is_normal{{ i }});
   for (var v = lane; v < params.vectors; v += wg_size) {
     let x = rows{{ i }}[source * params.vectors + v];
-    cache{{ i }}[target_row * params.vectors + v] = pack(x / divisor{{ i }});
+    cache{{ i }}[target_row * params.vectors + v] = int8_codes(x / divisor{{ i }});
   }
   if (lane == 0u) {
     scales{{ i }}[target_row] = select(0.0, scale{{ i }}, is_normal{{ i }});

@@ -27,9 +27,12 @@ def int8_scales(rows: Array) -> Array:
     return largest / 127
 
 
-def update_cache(value: Array, cache: Array, start_pos: int) -> Array:
-    """Write ``value`` [1, S, H, D] into ``cache`` [1, Cmax, H, D] from row ``start_pos``; answer 0."""
-    cache[:, start_pos : start_pos + value.shape[1]] = value
+def update_cache(value: Array, cache: Array, start_pos: int, *, stored_as: str = "float32") -> Array:
+    """Write ``value`` [1, S, H, D] into ``cache`` [1, Cmax, H, D] from row ``start_pos``; answer 0.
+
+    ``stored_as``: the dtype of the cache on the device, which rounds like that.
+    """
+    cache[:, start_pos : start_pos + value.shape[1]] = as_stored(value, stored_as)
     return np.zeros(1, value.dtype)
 
 
@@ -45,13 +48,15 @@ def sdpa_with_kv_cache(
     dropout_p: float = 0.0,
     is_causal: bool = True,
     scale: float | None = None,
+    *,
+    stored_as: str = "float32",
 ) -> Array:
     """Attention of ``q`` [1, S, Hq, D] over the caches, after ``k`` and ``v`` joined them.
 
     ``attn_mask`` is broadcast to [1, Hq, S, context]; columns behind the context are not used.
     """
-    update_cache(k, k_cache, input_pos)
-    update_cache(v, v_cache, input_pos)
+    update_cache(k, k_cache, input_pos, stored_as=stored_as)
+    update_cache(v, v_cache, input_pos, stored_as=stored_as)
     _, length, heads, head_dim = q.shape
     group = heads // k.shape[2]
     scale = 1 / math.sqrt(head_dim) if scale is None else scale

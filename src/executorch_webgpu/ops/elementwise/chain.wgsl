@@ -1,0 +1,41 @@
+// {{ steps | length }} elementwise operators of float32, one after the other; four elements per invocation.
+{% for one in single %}
+@group(0) @binding({{ loop.index }}) var<storage, read> input{{ loop.index0 }}: array<{{ "f32" if one else "vec4<f32>" }}>;
+{% endfor %}
+@group(0) @binding(0) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding({{ 1 + single | length }}) var<uniform> params: Params;
+
+struct Params {
+  quads: u32,
+  scalars: array<vec4<f32>, {{ steps | length }}>,  // of each step up to two
+}
+
+override wg_size: u32 = 64;
+alias V = vec4<f32>;
+{% include "common/linear_index.wgsl" %}
+{% include "elementwise/functions.wgsl" %}
+
+@compute @workgroup_size(wg_size)
+fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+  let i = linear_index(gid, groups);
+  if (i >= params.quads) {
+    return;
+  }
+{% for one in single %}
+  let value{{ loop.index0 }} = V(input{{ loop.index0 }}[{{ "0" if one else "i" }}]);
+{% endfor %}
+{% for expression, operands, scalars in steps %}
+  var value{{ loop.index0 + single | length }}: V;
+  {
+{% for name, place in operands %}
+    let {{ name }} = value{{ place }};
+{% endfor %}
+{% set index = loop.index0 %}
+{% for name, component in scalars %}
+    let {{ name }} = V(params.scalars[{{ index }}].{{ component }});
+{% endfor %}
+    value{{ index + single | length }} = V({{ expression }});
+  }
+{% endfor %}
+  out[i] = value{{ single | length + steps | length - 1 }};
+}
