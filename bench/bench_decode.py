@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from bench.bench_model import program_file
-from bench.models import SHAPES
+from bench.models import SHAPES, fitting_options, write_llama
 from executorch_webgpu import Runtime
 from executorch_webgpu.errors import DeviceError
 from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.gpu.timing import seconds
 from executorch_webgpu.llm import DecodeSession, LanguageModel, SamplingParams
 from executorch_webgpu.llm.plain_loop import PlainLoop
+from executorch_webgpu.models.library import find_program
 from tests.ops.test_sampling import normal, sampler
 
 VOCABULARIES = (49152, 128256)
@@ -47,11 +50,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     show_draws(runtime.device)
     params = SamplingParams(args.steps + 1, args.temperature, args.top_k, args.top_p, seed=0)
     with (
-        program_file(args.model, args.shape) as path,
+        program_file(args) as path,
         runtime.load_program(path) as program,
         LanguageModel(program) as model,
     ):
         show_loops(model, params, args.context)
+
+
+@contextmanager
+def program_file(args: argparse.Namespace) -> Iterator[Path]:
+    """The program of the model, or for the time being one of the shape."""
+    if args.model is not None:
+        yield find_program(args.model)
+        return
+    with TemporaryDirectory() as folder:
+        path, config = Path(folder) / "model.pte", SHAPES[args.shape]
+        write_llama(path, config, fitting_options(config, args.context, args.context + args.steps + 1))
+        yield path
 
 
 def show_draws(device: Device) -> None:

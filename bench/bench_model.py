@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from bench.models import SHAPES, write_llama
+from bench.models import SHAPES, fitting_options, write_llama
 from bench.torch_runs import VARIANTS, torch_available, torch_lines
 from executorch_webgpu import Runtime
 from executorch_webgpu.cli.bench import run
@@ -25,9 +25,6 @@ from executorch_webgpu.cli.history import append
 from executorch_webgpu.cli.lines import Line, lines_of, show
 from executorch_webgpu.cli.plot import draw, require_matplotlib
 from executorch_webgpu.cli.tables import print_profile
-from executorch_webgpu.models.llama import LlamaOptions
-
-CONTEXT_STEP = 256  # KV caches have a multiple of these rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{options.shape}.pte"
         begun = time.perf_counter()
-        write_llama(path, SHAPES[options.shape], program_options(options))
+        prompt = max(options.prompts or [512])
+        needed = max(prompt + 1, max(options.contexts or [1024], default=0) + (options.steps or 64))
+        write_llama(path, SHAPES[options.shape], fitting_options(SHAPES[options.shape], prompt, needed))
         print(f"wrote {options.shape} with random weights in {time.perf_counter() - begun:.1f} s")
         for engine in options.engines:
             runtime = Runtime.get(engine, options.adapter)
@@ -82,19 +81,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if options.torch is None:
         options.torch = ["graph", "eager"] if can else []  # to compile takes minutes
     return options
-
-
-def program_options(options: argparse.Namespace) -> LlamaOptions:
-    """A program that takes the longest prompt in one call, and caches no longer than what is asked for needs.
-
-    The embedding has 4 bits, too: in float32, that of Llama-3.2-1B is more than small devices bind.
-    """
-    trained = SHAPES[options.shape].context_len
-    prompt = max(options.prompts or [512])
-    needed = max(prompt + 1, max(options.contexts or [1024], default=0) + (options.steps or 64))
-    context = min(trained, -(-needed // CONTEXT_STEP) * CONTEXT_STEP)
-    seq_len = min(prompt + 1, context)
-    return LlamaOptions("q4gsw", head="q4gsw", embedding="q4gsw", max_seq_len=seq_len, max_context_len=context)
 
 
 def sizes(options: argparse.Namespace) -> dict[str, object]:

@@ -27,9 +27,20 @@ SHAPES = {
     "smollm2-135m": LlamaConfig(576, 30, 9, 3, 64, 1536, 49152, 8192, 1e-5, 1e5, tied_head=True),
     "llama-3.2-1b": LlamaConfig(2048, 16, 32, 8, 64, 8192, 128256, 131072, 1e-5, 5e5, tied_head=True),
 }
+CONTEXT_STEP = 256  # KV caches have a multiple of these rows
 _CODES = {DataType.UINT8: 16, DataType.INT8: 256}  # how many a stored type has: two of 4 bits, or one of 8
 
 RandomFor = Callable[[str], np.random.Generator]  # numbers that are a name's own, and always the same
+
+
+def fitting_options(config: LlamaConfig, prompt: int, context: int) -> LlamaOptions:
+    """A program that takes ``prompt`` tokens in one call, and whose caches are no longer than ``context`` needs.
+
+    The embedding has 4 bits, too: in float32, that of Llama-3.2-1B is more than small devices bind.
+    """
+    rows = min(config.context_len, -(-context // CONTEXT_STEP) * CONTEXT_STEP)
+    seq_len = min(prompt + 1, rows)
+    return LlamaOptions("q4gsw", head="q4gsw", embedding="q4gsw", max_seq_len=seq_len, max_context_len=rows)
 
 
 def write_llama(
