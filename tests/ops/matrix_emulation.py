@@ -33,11 +33,17 @@ struct Sums {  // row lane / 2, from column lane % 2 * 8 on
   high: vec4<f32>,
 }
 
-fn matrix_half(matrix: vec2<u32>, outer: u32, inner: u32) -> f32 {
-  return unpack2x16float(MEMORY[matrix.x + outer * matrix.y + inner / 8u][inner % 8u / 2u])[inner % 2u];
+// A matrix: which variable, which of its inner arrays, where it begins there, how far its rows or columns are apart.
+fn matrix_half(matrix: vec4<u32>, outer: u32, inner: u32) -> f32 {
+  let at = matrix.z + outer * matrix.w + inner / 8u;
+  var word = MEMORY0[matrix.y][at];
+  if (matrix.x == 1u) {
+    word = MEMORY1[matrix.y][at];
+  }
+  return unpack2x16float(word[inner % 8u / 2u])[inner % 2u];
 }
 
-fn matrix_four(matrix: vec2<u32>, outer: u32, inner: u32) -> vec4<f32> {
+fn matrix_four(matrix: vec4<u32>, outer: u32, inner: u32) -> vec4<f32> {
   return vec4<f32>(
     matrix_half(matrix, outer, inner), matrix_half(matrix, outer + 1u, inner),
     matrix_half(matrix, outer + 2u, inner), matrix_half(matrix, outer + 3u, inner),
@@ -45,7 +51,7 @@ fn matrix_four(matrix: vec2<u32>, outer: u32, inner: u32) -> vec4<f32> {
 }
 
 // left [16 rows, 16 k], right [16 columns, 16 k].
-fn matrix_multiply(left: vec2<u32>, right: vec2<u32>, before: Sums, lane: u32) -> Sums {
+fn matrix_multiply(left: vec4<u32>, right: vec4<u32>, before: Sums, lane: u32) -> Sums {
   var sums = before;
   let column = lane % 2u * 8u;
   for (var k = 0u; k < 16u; k++) {
@@ -56,36 +62,49 @@ fn matrix_multiply(left: vec2<u32>, right: vec2<u32>, before: Sums, lane: u32) -
   return sums;
 }
 
-fn matrix_store(at: u32, sums: Sums, stride: u32, lane: u32) {
-  MEMORY[at + lane / 2u * stride + lane % 2u * 2u] = bitcast<vec4<u32>>(sums.low);
-  MEMORY[at + lane / 2u * stride + lane % 2u * 2u + 1u] = bitcast<vec4<u32>>(sums.high);
+fn matrix_store(matrix: vec4<u32>, sums: Sums, lane: u32) {
+  let at = matrix.z + lane / 2u * matrix.w + lane % 2u * 2u;
+  if (matrix.x == 0u) {
+    MEMORY0[matrix.y][at] = bitcast<vec4<u32>>(sums.low);
+    MEMORY0[matrix.y][at + 1u] = bitcast<vec4<u32>>(sums.high);
+  } else {
+    MEMORY1[matrix.y][at] = bitcast<vec4<u32>>(sums.low);
+    MEMORY1[matrix.y][at + 1u] = bitcast<vec4<u32>>(sums.high);
+  }
 }
 """
 
 
-def emulated(code: str, memory: str) -> str:
-    """A rendered kernel whose matrices lie in the workgroup variable ``memory``, an array of vec4<u32>."""
+def emulated(code: str, memory: tuple[str, str]) -> str:
+    """A rendered kernel whose matrices lie in two workgroup variables ``memory``, arrays of arrays of vec4<u32>."""
     code = re.sub(r"^(enable|diagnostic).*\n", "", code, flags=re.MULTILINE)
     code = re.sub(r"^alias (Left|Right|Sum) = .*\n", "", code, flags=re.MULTILINE)
     code = re.sub(r"^\s*@builtin\(subgroup_(id|invocation_id)\).*\n", "", code, flags=re.MULTILINE)
     code = re.sub(r"var (\w+) = Sum\(0\.0\);", r"var \1: Sums;", code)
-    code = re.sub(r"subgroupMatrixLoad<(?:Left, row_major|Right, col_major)>\(\s*&\w+, ", "vec2<u32>(", code)
+    for i, name in enumerate(memory):
+        code = re.sub(
+            rf"subgroupMatrixLoad<(?:Left, row_major|Right, col_major)>\(\s*&{name}\[([^\]]+)\], ",
+            rf"vec4<u32>({i}u, \1, ",
+            code,
+        )
+        code = re.sub(
+            rf"subgroupMatrixStore<row_major>\(&{name}\[(\w+)\], (\w+), (\w+), (\w+)\);",
+            rf"matrix_store(vec4<u32>({i}u, \1, \2, \4), \3, lane);",
+            code,
+        )
     code = re.sub(
         r"(\w+) = subgroupMatrixMultiplyAccumulate\((\w+), (\w+), \1\);",
         r"\1 = matrix_multiply(\2, \3, \1, lane);",
         code,
     )
     code = re.sub(
-        r"subgroupMatrixStore<row_major>\(&\w+, (\w+), (\w+), (\w+)\);", r"matrix_store(\1, \2, \3, lane);", code
-    )
-    code = re.sub(
         r"(fn main\([^{]*\{\n)", r"\1  let subgroup = index / 32u;\n  let lane = index % 32u;\n", code, flags=re.DOTALL
     )
     assert "subgroupM" not in code and "subgroup_matrix" not in code, "the kernel does more than this file knows"
-    return code + _FUNCTIONS.replace("MEMORY", memory)
+    return code + _FUNCTIONS.replace("MEMORY0", memory[0]).replace("MEMORY1", memory[1])
 
 
-def emulate(monkeypatch: pytest.MonkeyPatch, device: Device, memory: str = "tiles") -> None:
+def emulate(monkeypatch: pytest.MonkeyPatch, device: Device) -> None:
     """Give ``device`` subgroup matrices for as long as the test runs."""
     render = kernel.render
 
@@ -93,7 +112,9 @@ def emulate(monkeypatch: pytest.MonkeyPatch, device: Device, memory: str = "tile
         name: str, template: Mapping[str, object], dialect: str, features: Features, *roots: Any
     ) -> KernelSource:
         source = render(name, template, dialect, TENSOR_CORES, *roots)
-        return parse(name, emulated(source.code, memory)) if "subgroup_matrix" in source.code else source
+        return (
+            parse(name, emulated(source.code, ("x_tiles", "w_tiles"))) if "subgroup_matrix" in source.code else source
+        )
 
     monkeypatch.setattr(kernel, "render", rewritten)
     monkeypatch.setattr(device, "features", replace(TENSOR_CORES, timestamps=device.features.timestamps))

@@ -23,7 +23,7 @@ from .samples import FLOATS, FORMS, Const, Sample, fused_linear_sample
 
 QUANTIZED = [form for form in FORMS if form not in FLOATS]
 # Small enough for 32 KiB of workgroup memory: one subgroup; several both ways; more depth.
-TILES = (Tile(1, 1, 1, 2, 16), Tile(2, 2, 1, 1, 16), Tile(1, 2, 2, 1, 32))
+TILES = (Tile(1, 1, 1, 2, 16), Tile(2, 2, 1, 2, 16), Tile(1, 2, 2, 1, 32))
 every_form = pytest.mark.parametrize("form", QUANTIZED)
 
 

@@ -35,6 +35,11 @@ _DAWN_DISABLE = ("timestamp_quantization",)
 _DAWN_TRUSTED = ("skip_validation", "disable_robustness", "disable_workgroup_init")
 
 
+# Subgroups of an adapter that does not tell their size. Vendors with one size for all, by PCI number: NVIDIA, Apple.
+_ANY_SUBGROUP = (4, 128)
+_SUBGROUP_OF_VENDOR = {0x10DE: (32, 32), 0x106B: (32, 32)}
+
+
 class _ErrorLog(logging.Handler):
     """Keeps what an engine logs because no running call could raise it (callbacks, device lost)."""
 
@@ -156,17 +161,19 @@ class Engine:
             native.libf.wgpuBufferUnmap(buffer._internal)
 
     def subgroup_sizes(self, adapter: Any) -> tuple[int, int]:
-        """(minimum, maximum) subgroup size; the WebGPU range (4, 128) when the engine does not say."""
+        """(minimum, maximum) subgroup size; the WebGPU range (4, 128) when nobody knows."""
         # The public adapter info holds constants here, so ask the C API.
         native = self.native
         try:
             info = native.new_struct_p("WGPUAdapterInfo *")
             native.lib.wgpuAdapterGetInfo(adapter._internal, info)
-            smallest, largest = int(info.subgroupMinSize), int(info.subgroupMaxSize)
+            smallest, largest, vendor = int(info.subgroupMinSize), int(info.subgroupMaxSize), int(info.vendorID)
             native.lib.wgpuAdapterInfoFreeMembers(info[0])
         except AttributeError:
-            return 4, 128
-        return (smallest, largest) if 0 < smallest <= largest else (4, 128)
+            return _ANY_SUBGROUP
+        if not 0 < smallest <= largest or (smallest, largest) == _ANY_SUBGROUP:  # wgpu-native does not say
+            return _SUBGROUP_OF_VENDOR.get(vendor, _ANY_SUBGROUP)
+        return smallest, largest
 
     def subgroup_matrix_shapes(self, adapter: Any) -> tuple[tuple[str, str, int, int, int], ...]:
         """(component type, result type, m, n, k) of every subgroup matrix that the adapter multiplies."""

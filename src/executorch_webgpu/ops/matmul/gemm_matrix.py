@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ...errors import KernelError
 from ..plan import Binding, Planner
 from ..shapes import ceil_div
 from ..values import Scratch
@@ -35,6 +36,12 @@ class Tile:
     row_tiles: int
     column_tiles: int
     depth: int  # along K at a time; a multiple of 16
+
+    def __post_init__(self) -> None:
+        # At the end a block of weights, or of x, takes the place of a subgroup's sums, 16 x 20 numbers at a time.
+        tiles = self.column_tiles if self.row_subgroups <= 2 else self.row_tiles
+        if min(self.row_subgroups, self.column_subgroups) > 2 or 16 * tiles * (self.depth // 8 + 1) < 80:
+            raise KernelError(f"{self} leaves no place for its sums")
 
     @property
     def invocations(self) -> int:
@@ -59,11 +66,15 @@ class Tile:
 class Tuning:
     """Tiles, the largest first: the first one that gives enough workgroups. A benchmark may replace ``TUNING``."""
 
-    tiles: tuple[Tile, ...] = (Tile(2, 4, 4, 2, 16), Tile(2, 2, 2, 2, 32))
+    tiles: tuple[Tile, ...] = (Tile(2, 4, 4, 2, 16), Tile(2, 2, 2, 2, 16))
+    rounded: tuple[Tile, ...] = ()  # those of matrix_f16, if others
     workgroups: int = 128
 
+    def of(self, parts: int) -> tuple[Tile, ...]:
+        return self.rounded if parts == 1 and self.rounded else self.tiles
 
-TUNING = Tuning()
+
+TUNING = Tuning(rounded=(Tile(2, 2, 4, 4, 16), Tile(2, 2, 2, 2, 16)))
 
 
 def fits(g: Planner, product: Product, parts: int) -> bool:
@@ -125,7 +136,7 @@ def _split(g: Planner, call: Call, tile: Tile, parts: int, steps: int) -> Scratc
 
 def _tiles(g: Planner, parts: int) -> list[Tile]:
     most, lanes = g.limits.max_workgroup_bytes, g.limits.max_invocations
-    return [t for t in TUNING.tiles if t.workgroup_bytes(parts) <= most and t.invocations <= lanes]
+    return [t for t in TUNING.of(parts) if t.workgroup_bytes(parts) <= most and t.invocations <= lanes]
 
 
 def _tile(g: Planner, call: Call, parts: int) -> Tile:

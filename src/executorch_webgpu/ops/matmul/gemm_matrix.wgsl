@@ -4,13 +4,14 @@
 // x comes from split_rows.wgsl; weights are dequantized once a step of {{ depth }} along K, scaled by a power of two for each
 // column. {{ "Both are sums of two float16 numbers, and three of the four products are added: what is left out is below the
 // rounding of float32." if parts == 2 else "Both are rounded to float16." }}
-// While a step is multiplied, the next one is on the way to the other half of the workgroup's memory.
+// While a step is multiplied, the next one is on the way to the other half of the workgroup's memory. Matrices lie at
+// constant offsets of an inner array, because Tint guards those at other offsets by a branch each.
 {% set lanes = 32 * row_subgroups * column_subgroups %}
 {% set words = depth // 8 %}
 {# Rows in workgroup memory are 16 bytes longer than they must be, so that those of a matrix lie in several banks. #}
 {% set stride = words + 1 %}
-{% set w_tile = parts * rows * stride %}
-{% set buffer = parts * (rows + columns) * stride %}
+{% set block_rows = 16 * row_tiles %}
+{% set block_columns = 16 * column_tiles %}
 {% set x_items = rows * parts * words %}
 {% set x_loads = (x_items + lanes - 1) // lanes %}
 {% set w_items = columns * words %}
@@ -23,8 +24,10 @@ alias Left = subgroup_matrix_left<f16, 16, 16>;
 alias Right = subgroup_matrix_right<f16, 16, 16>;
 alias Sum = subgroup_matrix_result<f32, 16, 16>;
 
-// Twice: x [{{ parts }}, {{ rows }}, {{ depth }}], then weights [{{ parts }}, {{ columns }}, {{ depth }}]. At the end, sums.
-var<workgroup> tiles: array<vec4<u32>, {{ 2 * buffer }}>;
+// Two steps, each with a block for every row of subgroups, x [{{ parts }}, {{ block_rows }}, {{ depth }}], and one for every column of them, weights
+// [{{ parts }}, {{ block_columns }}, {{ depth }}]. At the end, the sums of every subgroup.
+var<workgroup> x_tiles: array<array<vec4<u32>, {{ parts * block_rows * stride }}>, {{ 2 * row_subgroups }}>;
+var<workgroup> w_tiles: array<array<vec4<u32>, {{ parts * block_columns * stride }}>, {{ 2 * column_subgroups }}>;
 
 @compute @workgroup_size({{ lanes }})
 fn main(
@@ -46,7 +49,8 @@ fn main(
   {% for i in range(x_loads) %}
   let x_item{{ i }} = index + {{ i * lanes }}u;
   let x_from{{ i }} = min(tile_row * {{ parts * words }}u + x_item{{ i }}, x_step - 1u);
-  let x_to{{ i }} = (x_item{{ i }} / {{ words }}u % {{ parts }}u * {{ rows }}u + x_item{{ i }} / {{ parts * words }}u) * {{ stride }}u
+  let x_row{{ i }} = x_item{{ i }} / {{ parts * words }}u;
+  let x_to{{ i }} = (x_item{{ i }} / {{ words }}u % {{ parts }}u * {{ block_rows }}u + x_row{{ i }} % {{ block_rows }}u) * {{ stride }}u
     + x_item{{ i }} % {{ words }}u;
   var x{{ i }} = split[x_from{{ i }}];
   {% endfor %}
@@ -54,7 +58,7 @@ fn main(
   let w_item{{ i }} = index + {{ i * lanes }}u;
   let w_column{{ i }} = w_item{{ i }} / {{ 4 * words }}u * 4u + w_item{{ i }} % 4u;
   let w_word{{ i }} = w_item{{ i }} / 4u % {{ words }}u;
-  let w_to{{ i }} = {{ w_tile }}u + w_column{{ i }} * {{ stride }}u + w_word{{ i }};
+  let w_to{{ i }} = w_column{{ i }} % {{ block_columns }}u * {{ stride }}u + w_word{{ i }};
   let w_quad{{ i }} = min(tile_quad + w_column{{ i }} / 4u, params.quads - 1u);
   let w_power{{ i }} = column_powers[w_quad{{ i }} * 4u + w_column{{ i }} % 4u];
   var w{{ i }} = load_weights(w_quad{{ i }}, w_column{{ i }} % 4u, w_word{{ i }});
@@ -67,12 +71,15 @@ fn main(
 
   let subgroup_row = subgroup / {{ column_subgroups }}u * {{ 16 * row_tiles }}u;
   let subgroup_column = subgroup % {{ column_subgroups }}u * {{ 16 * column_tiles }}u;
-  var to = 0u;
+  let row_block = subgroup / {{ column_subgroups }}u;
+  let column_block = subgroup % {{ column_subgroups }}u;
   for (var step = 0u; step < params.steps; step++) {
+    let x_blocks = step % 2u * {{ row_subgroups }}u;
+    let w_blocks = step % 2u * {{ column_subgroups }}u;
     {% for i in range(x_loads) %}
     {% set inside = (i + 1) * lanes <= x_items %}
     {{ "{" if inside else "if (x_item%d < %du) {" % (i, x_items) }}
-      tiles[to + x_to{{ i }}] = x{{ i }};
+      x_tiles[x_blocks + x_row{{ i }} / {{ block_rows }}u][x_to{{ i }}] = x{{ i }};
     }
     {% endfor %}
     {% for i in range(w_loads) %}
@@ -80,11 +87,12 @@ fn main(
     {{ "{" if inside else "if (w_item%d < %du) {" % (i, w_items) }}
       let low = low_weights(w{{ i }}) * w_power{{ i }};
       let high = high_weights(w{{ i }}) * w_power{{ i }};
+      let block = w_blocks + w_column{{ i }} / {{ block_columns }}u;
       {% if parts == 2 %}
-      tiles[to + w_to{{ i }}] = halves(upper(low), upper(high));
-      tiles[to + w_to{{ i }} + {{ columns * stride }}u] = halves(low - upper(low), high - upper(high));
+      w_tiles[block][w_to{{ i }}] = halves(upper(low), upper(high));
+      w_tiles[block][w_to{{ i }} + {{ block_columns * stride }}u] = halves(low - upper(low), high - upper(high));
       {% else %}
-      tiles[to + w_to{{ i }}] = halves(low, high);
+      w_tiles[block][w_to{{ i }}] = halves(low, high);
       {% endif %}
     }
     {% endfor %}
@@ -96,20 +104,18 @@ fn main(
     {% for i in range(w_loads) %}
     w{{ i }} = load_weights(w_quad{{ i }}, w_column{{ i }} % 4u, next * {{ words }}u + w_word{{ i }});
     {% endfor %}
-    let x_at = to + subgroup_row * {{ stride }}u;
-    let w_at = to + {{ w_tile }}u + subgroup_column * {{ stride }}u;
     {% for k in range(0, words, 2) %}
     {
       {% for i in range(row_tiles) %}
       {% for p in range(parts) %}
       let left{{ i }}_{{ p }} = subgroupMatrixLoad<Left, row_major>(
-        &tiles, x_at + {{ (p * rows + 16 * i) * stride + k }}u, {{ stride }}u);
+        &x_tiles[x_blocks + row_block], {{ (p * block_rows + 16 * i) * stride + k }}u, {{ stride }}u);
       {% endfor %}
       {% endfor %}
       {% for j in range(column_tiles) %}
       {% for p in range(parts) %}
       let right{{ j }}_{{ p }} = subgroupMatrixLoad<Right, col_major>(
-        &tiles, w_at + {{ (p * columns + 16 * j) * stride + k }}u, {{ stride }}u);
+        &w_tiles[w_blocks + column_block], {{ (p * block_columns + 16 * j) * stride + k }}u, {{ stride }}u);
       {% endfor %}
       {% for l, r in ([(0, 0), (1, 0), (0, 1)] if parts == 2 else [(0, 0)]) %}
       {% for i in range(row_tiles) %}
@@ -119,7 +125,6 @@ fn main(
       {% endfor %}
     }
     {% endfor %}
-    to = {{ buffer }}u - to;
   }
 
   {% include "matmul/gemm_matrix_finish.wgsl" %}

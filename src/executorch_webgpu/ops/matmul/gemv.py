@@ -24,7 +24,7 @@ class Tuning:
     unroll: int = 4  # units of each quad that a lane loads before it uses them
     loads: int = 16  # vec4s of weights and x that a lane has loaded at a time, at most
     sums: int = 16  # vec4s of sums of a lane, at most
-    invocations: int = 1 << 15  # small matrices get fewer quads and more lanes a team, until there are so many
+    invocations: int = 1 << 17  # small matrices get fewer quads and more lanes a team, until there are so many
     workgroups: int = 256  # small matrices get smaller workgroups, until there are so many
     workgroup_bytes: int = 8 << 10  # of workgroup memory
     subgroups: bool = True  # add by them, where all of them are of one size
@@ -133,9 +133,8 @@ def choose_variant(tuning: Tuning, shape: Shape, subgroup_size: int, max_invocat
     while 2 * lanes <= min(size, shape.units) and ceil_div(shape.quads, quads) * lanes < tuning.invocations:
         lanes *= 2
     loads = quads * shape.vectors + shape.rows * shape.x_quads  # of one unit
-    unroll = tuning.unroll
-    while unroll > 1 and (unroll * loads > tuning.loads or unroll // 2 * lanes >= shape.units):
-        unroll //= 2
+    unrolls = [n for n in (8, 4, 2, 1) if n <= tuning.unroll and (n == 1 or n * loads <= tuning.loads)]
+    unroll = min(unrolls, key=lambda n: ceil_div(shape.units, n * lanes) * n)  # the fewest units behind the last one
     variant = Variant(shape.rows, size, lanes, quads, unroll, subgroup_size)
     parts = shape.rows * quads + (ceil_div(shape.rows, 4) if shape.norm else 0)
     while variant.workgroup_size > max(32, subgroup_size) and (
