@@ -124,7 +124,8 @@ class Program:
         benchmarks; ``scratch_bytes`` bounds the scratch memory of blocked operators. ``kv_cache_dtype``: "f32" keeps
         KV caches as the file states them; "f16" and "int8" (with a float32 scale for each row and head) store them in
         a half and about a quarter of the memory of float32, whatever the file states. ``fuse``: whether several
-        operator calls become one where that computes the same, or the names of the passes that do so (``FUSIONS``).
+        operator calls become one where that computes the same, or names of the passes that do so, as ``inspect`` lists
+        them; InvalidInputError for a name that is none.
         Raises UnsupportedProgramError that lists every operator that cannot run, or says why the KV caches must stay
         as they are, LimitError, NoAdapterError.
         """

@@ -97,6 +97,16 @@ def test_layers_of_two_forms_keep_the_norm(device: Device) -> None:
     assert names(graph)[NORM] == names(graph)[FUSED_LINEAR] == names(graph)["et_vk.linear_q4gsw.default"] == 1
 
 
+def test_matrices_of_two_dtypes_stay_apart(device: Device) -> None:
+    """float32 layers whose weights are stored as float16 are no part of a call with others."""
+    build = Model(width=32)
+    x = build.norm(build.x)
+    half = normal(16, 32).astype(np.float16)
+    build.output(layer(build, x), build.call(LINEAR, x, half, None, build.rows(16)), layer(build, x))
+    graph = check(device, build, ["norm_linear"], build.steps(7, 1))
+    assert names(graph)[NORM] == names(graph)[FUSED_LINEAR] == names(graph)[LINEAR] == 1
+
+
 def test_a_norm_that_the_host_asked_for_stays(device: Device) -> None:
     build = Model(width=32)
     x = build.norm(build.x)

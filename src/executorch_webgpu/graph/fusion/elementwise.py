@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 from ...ops.elementwise.chain import LINKS, MOST_INPUTS
 from ...ops.values import Tensor
@@ -62,7 +62,7 @@ def _chain_up_to(last: OpCall, flow: Dataflow, shapes: Shapes) -> list[OpCall]:
     return [chain[index] for index in sorted(chain)]
 
 
-def _inputs(chain: Any) -> list[Tensor]:
+def _inputs(chain: Iterable[OpCall]) -> list[Tensor]:
     """What the calls of a chain read and none of them writes, each once."""
     calls = list(chain)
     made = {call.outputs[0].id for call in calls}

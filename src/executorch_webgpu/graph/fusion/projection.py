@@ -41,7 +41,9 @@ class Projection:
     @property
     def kind(self) -> Any:
         """What two of them must have in common to become one."""
-        return self.x.id, self.norm_weight and self.norm_weight.id, self.norm_eps, self.form, self.group_size
+        norm = None if self.norm_weight is None else self.norm_weight.id
+        # "f32" matrices may be stored as float16.
+        return self.x.id, norm, self.norm_eps, self.form, self.weights[0].dtype, self.group_size
 
     @property
     def call(self) -> OpCall:
