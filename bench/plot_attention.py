@@ -43,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     colors = {name: f"C{i}" for i, name in enumerate(sorted(set(map(name_of, rows))))}
     for line, phase in zip(axes, PHASES, strict=True):
         for axis, head_dim in zip(line, head_dims, strict=True):
-            draw(axis, [r for r in rows if r["phase"] == phase and int(r["head_dim"]) == head_dim], colors)
+            of_axis = [r for r in rows if r["phase"] == phase and int(r["head_dim"]) == head_dim]
+            axis.set_visible(bool(of_axis))
+            draw(axis, of_axis, colors)
             axis.set(title=f"{phase}, head dim {head_dim}", xlabel=PHASES[phase][0], ylabel=PHASES[phase][1])
     labelled = {
         label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)

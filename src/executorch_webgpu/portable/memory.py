@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InvalidProgramError
+from ..errors import InvalidProgramError, UnsupportedProgramError
 from ..format import program_schema as schema
 from ..format import values as plain
 from ..format.pte import ProgramFile
@@ -51,7 +51,8 @@ class HostMemory:
 
     ``lasting`` are the places whose contents last from call to call. They belong to a state: a call takes them from
     it, and gives new ones. ``initial`` are those that the program states; planned memory without contents is zero.
-    Raises InvalidProgramError when a tensor does not fit the memory that the program plans.
+    Raises InvalidProgramError when a tensor does not fit the memory that the program plans, UnsupportedProgramError for
+    one of a dtype that NumPy does not have.
     """
 
     def __init__(self, file: ProgramFile, plan: schema.ExecutionPlan, lasting: Sequence[Place]) -> None:
@@ -105,6 +106,10 @@ class HostMemory:
                 return None
 
     def _initial_tensor(self, tensor: schema.Tensor) -> np.ndarray | None:
+        if tensor.scalar_type not in _DTYPE_NAMES:
+            raise UnsupportedProgramError(
+                f"method {self._plan.name!r} has a tensor of {dtype_name(tensor)}, which the host cannot hold"
+            )
         if tensor.is_constant:
             return np.frombuffer(self._file.constant(tensor), dtype_name(tensor)).reshape(tensor.sizes)
         if tensor.allocation_info is None:
