@@ -14,7 +14,7 @@ from typing import Any
 from ..plan import Planner
 from ..shapes import ceil_div
 from .call import AttentionCall
-from .splits import REDUCTION, Reduction, Splits, prepare_reduction, reduce
+from .splits import REDUCTION, Reduction, Splits, attend_split, prepare_reduction
 
 MAX_LENGTH = 8
 _ROW_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16)  # packed rows of a workgroup, each one a pipeline
@@ -112,27 +112,17 @@ def prepare(g: Planner, call: AttentionCall) -> None:
 def run(g: Planner, call: AttentionCall) -> None:
     variant = _variant(g, call, call.length)
     assert variant is not None, "fits() said that there is one"
-    row_blocks = ceil_div(call.length * call.group, variant.rows)
     tuning = _tuning(g, call)
-    splits = _splits(tuning, call, variant)
-    scratch = splits.scratch(g, call)
-    g.dispatch(
+    attend_split(
+        g,
+        call,
+        _splits(tuning, call, variant),
+        tuning.reduction,
         "sdpa/flash_decode",
-        (row_blocks * call.kv_heads, splits.count),  # the heads of a cache row lie together, so they are read together
-        {
-            "q": call.q,
-            "k_cache": call.k_cache,
-            "v_cache": call.v_cache,
-            "out": call.out,
-            "input_pos": call.input_pos,
-            **scratch,
-            **call.scales,
-        },
-        {**splits.params(call), "row_blocks": row_blocks, "scale": call.scale},
-        overrides=variant.overrides,
+        ceil_div(call.length * call.group, variant.rows),
         template=variant.template(call.k_cache.dtype),
+        overrides=variant.overrides,
     )
-    reduce(g, call, splits, scratch, tuning.reduction)
 
 
 def _splits(tuning: Tuning, call: AttentionCall, variant: Variant) -> Splits:

@@ -14,7 +14,7 @@ from ..plan import Planner
 from ..shapes import ceil_div
 from .call import AttentionCall
 from .flash_decode import MAX_LENGTH
-from .splits import REDUCTION, Reduction, Splits, prepare_reduction, reduce
+from .splits import REDUCTION, Reduction, Splits, attend_split, prepare_reduction
 
 
 @dataclass(frozen=True)
@@ -82,25 +82,15 @@ def run(g: Planner, call: AttentionCall) -> None:
     variant = _variant(g, call, call.length)
     assert variant is not None, "fits() said that there is one"
     tuning = _tuning(call)
-    row_blocks = ceil_div(call.length * call.group, variant.rows)
-    splits = _splits(tuning, call, variant)
-    scratch = splits.scratch(g, call)
-    g.dispatch(
+    attend_split(
+        g,
+        call,
+        _splits(tuning, call, variant),
+        tuning.reduction,
         "sdpa/flash_decode_subgroups",
-        (row_blocks * call.kv_heads, splits.count),  # the heads of a cache row lie together, so they are read together
-        {
-            "q": call.q,
-            "k_cache": call.k_cache,
-            "v_cache": call.v_cache,
-            "out": call.out,
-            "input_pos": call.input_pos,
-            **scratch,
-            **call.scales,
-        },
-        {**splits.params(call), "row_blocks": row_blocks, "scale": call.scale},
+        ceil_div(call.length * call.group, variant.rows),
         template=variant.template(call.k_cache.dtype),
     )
-    reduce(g, call, splits, scratch, tuning.reduction)
 
 
 def _tuning(call: AttentionCall) -> Tuning:

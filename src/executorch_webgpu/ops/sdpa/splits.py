@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..plan import Planner
+from ..plan import Binding, Planner
 from ..shapes import ceil_div
-from ..values import Scratch
 from .call import AttentionCall
 
 
@@ -38,36 +38,48 @@ class Splits:
         """Of the chunks' sums."""
         return 4 * call.q.numel * self.count if self.count > 1 else 0
 
-    def params(self, call: AttentionCall) -> dict[str, Any]:
-        rows = call.length * call.group
-        return {
-            "rows": rows,
-            "group_size": call.group,
-            "kv_heads": call.kv_heads,
-            "chunk": self.chunk,
-            "splits": self.count,
-        }
-
-    def scratch(self, g: Planner, call: AttentionCall) -> dict[str, Scratch]:
-        """What the chunks leave: as much as any context needs, so that it stays where it is from step to step."""
-        sums = g.scratch(min(g.scratch_bytes, 4 * call.q.numel * self.most))
-        stats = g.scratch(min(g.scratch_bytes, 8 * call.q.numel // call.head_dim * self.most))
-        return {"sums": sums, "stats": stats}
-
 
 def prepare_reduction(g: Planner, call: AttentionCall, reduction: Reduction) -> None:
     g.prepare("sdpa/flash_reduce", overrides=reduction.overrides(call))
 
 
-def reduce(g: Planner, call: AttentionCall, splits: Splits, scratch: dict[str, Scratch], reduction: Reduction) -> None:
-    """Put the chunks together, unless the only one wrote the result itself."""
-    if splits.count == 1:
-        return
-    overrides = reduction.overrides(call)
+def attend_split(
+    g: Planner,
+    call: AttentionCall,
+    splits: Splits,
+    reduction: Reduction,
+    kernel: str,
+    row_blocks: int,
+    *,
+    template: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+) -> None:
+    """Run ``kernel`` over every chunk and ``row_blocks`` of packed rows, and put the chunks together."""
+    shape = {
+        "rows": call.length * call.group,
+        "group_size": call.group,
+        "kv_heads": call.kv_heads,
+        "chunk": splits.chunk,
+        "splits": splits.count,
+    }
+    # As much as any context needs, so that the memory stays where it is from step to step.
+    sums = g.scratch(min(g.scratch_bytes, 4 * call.q.numel * splits.most))
+    stats = g.scratch(min(g.scratch_bytes, 8 * call.q.numel // call.head_dim * splits.most))
+    results: dict[str, Binding] = {"sums": sums, "stats": stats, "out": call.out, "input_pos": call.input_pos}
     g.dispatch(
-        "sdpa/flash_reduce",
-        (call.length * call.group, call.kv_heads, ceil_div(call.vectors, overrides["lanes"])),
-        {**scratch, "out": call.out, "input_pos": call.input_pos},
-        {**splits.params(call), "vectors": call.vectors},
+        kernel,
+        (row_blocks * call.kv_heads, splits.count),  # the heads of a cache row lie together, so they are read together
+        {"q": call.q, "k_cache": call.k_cache, "v_cache": call.v_cache, **call.scales, **results},
+        {**shape, "row_blocks": row_blocks, "scale": call.scale},
+        template=template,
         overrides=overrides,
     )
+    if splits.count > 1:
+        lanes = reduction.overrides(call)
+        g.dispatch(
+            "sdpa/flash_reduce",
+            (shape["rows"], call.kv_heads, ceil_div(call.vectors, lanes["lanes"])),
+            results,
+            {**shape, "vectors": call.vectors},
+            overrides=lanes,
+        )
