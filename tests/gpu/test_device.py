@@ -25,6 +25,7 @@ from executorch_webgpu.gpu import device as device_module
 from executorch_webgpu.gpu.buffers import create, upload
 from executorch_webgpu.gpu.capabilities import AdapterInfo, Features, Limits
 from executorch_webgpu.gpu.device import Device, list_adapters, open_device, open_null_device
+from executorch_webgpu.gpu.engine import subgroup_range
 
 
 def adapter(engine: str, index: int, name: str, kind: str) -> tuple[AdapterInfo, None]:
@@ -247,3 +248,19 @@ def test_the_null_device_has_every_feature() -> None:
         assert null.info.backend == "Null"
         assert null.features.f16 and null.features.subgroups and null.features.subgroup_matrix
     gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("said", "vendor", "known"),
+    [
+        ((8, 32), 0x8086, (8, 32)),
+        ((32, 32), 0x10DE, (32, 32)),
+        ((4, 128), 0x10DE, (32, 32)),
+        ((0, 0), 0x106B, (32, 32)),
+        ((4, 128), 0x8086, (4, 128)),
+        ((64, 32), 0x1002, (4, 128)),
+    ],
+)
+def test_subgroup_sizes(said: tuple[int, int], vendor: int, known: tuple[int, int]) -> None:
+    """What an engine says counts, if it says something; else vendors whose hardware has one size are known."""
+    assert subgroup_range(*said, vendor) == known

@@ -171,9 +171,7 @@ class Engine:
             native.lib.wgpuAdapterInfoFreeMembers(info[0])
         except AttributeError:
             return _ANY_SUBGROUP
-        if not 0 < smallest <= largest or (smallest, largest) == _ANY_SUBGROUP:  # wgpu-native does not say
-            return _SUBGROUP_OF_VENDOR.get(vendor, _ANY_SUBGROUP)
-        return smallest, largest
+        return subgroup_range(smallest, largest, vendor)
 
     def subgroup_matrix_shapes(self, adapter: Any) -> tuple[tuple[str, str, int, int, int], ...]:
         """(component type, result type, m, n, k) of every subgroup matrix that the adapter multiplies."""
@@ -197,6 +195,13 @@ class Engine:
             # left to the garbage collector, their release can crash the process.
             traceback.clear_frames(exc.__traceback__)
             raise translate(exc, doing, error) from exc
+
+
+def subgroup_range(smallest: int, largest: int, vendor: int) -> tuple[int, int]:
+    """Subgroup sizes of a vendor's adapter from what the engine says, which may be nothing, or all that WebGPU allows."""
+    if not 0 < smallest <= largest or (smallest, largest) == _ANY_SUBGROUP:
+        return _SUBGROUP_OF_VENDOR.get(vendor, _ANY_SUBGROUP)
+    return smallest, largest
 
 
 def translate(exc: BaseException, doing: str, error: type[Error] = DeviceError) -> Error:
