@@ -198,7 +198,7 @@ class Engine:
 
 
 def subgroup_range(smallest: int, largest: int, vendor: int) -> tuple[int, int]:
-    """Subgroup sizes of a vendor's adapter from what the engine says, which may be nothing, or all that WebGPU allows."""
+    """Subgroup sizes of a vendor's adapter by what the engine says: maybe nothing, or all that WebGPU allows."""
     if not 0 < smallest <= largest or (smallest, largest) == _ANY_SUBGROUP:
         return _SUBGROUP_OF_VENDOR.get(vendor, _ANY_SUBGROUP)
     return smallest, largest
