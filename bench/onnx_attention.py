@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-PROVIDER = "WebGpuExecutionProvider"
+PROVIDER, DEVICE = "WebGpuExecutionProvider", "webgpu"
+_ELEMENTS = {"float32": 1, "float16": 10}  # numbers of ONNX's element types
 SECONDS = 0.5  # of calls that count, after as many that do not
 LIMIT = 60  # seconds for the process
 
@@ -42,13 +43,12 @@ def onnx_seconds(heads: tuple[int, int], head_dim: int, rows: int, context: int)
     return float(json.loads(done.stdout.splitlines()[-1])), ""
 
 
-def build(heads: tuple[int, int], head_dim: int) -> bytes:
-    """A model of one GroupQueryAttention: q, k, v [1, S, heads * D], past keys and values [1, Hkv, P, D]."""
-    import onnx
+def attention_model(heads: tuple[int, int], head_dim: int, dtype: str) -> bytes:
+    """One GroupQueryAttention: q, k, v [1, S, heads * D], past keys and values [1, Hkv, P, D]."""
     from onnx import TensorProto, helper
 
     query, key = (h * head_dim for h in heads)
-    half, integer = TensorProto.FLOAT16, TensorProto.INT32
+    half, integer = _ELEMENTS[dtype], TensorProto.INT32
     past = [1, heads[1], "P", head_dim]
     inputs = [
         helper.make_tensor_value_info("query", half, [1, "S", query]),
@@ -73,41 +73,70 @@ def build(heads: tuple[int, int], head_dim: int) -> bytes:
         num_heads=heads[0],
         kv_num_heads=heads[1],
     )
-    graph = helper.make_graph([node], "attention", inputs, outputs)
+    return _model([node], inputs, outputs)
+
+
+def _model(nodes: list[Any], inputs: list[Any], outputs: list[Any]) -> bytes:
+    from onnx import helper
+
+    graph = helper.make_graph(nodes, "model", inputs, outputs)
     imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
-    return onnx.helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString()
+    return bytes(helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString())
 
 
-def measure(heads: tuple[int, int], head_dim: int, rows: int, context: int) -> float:
-    """Seconds of a call of ``rows`` new tokens, the last of which sees ``context`` columns."""
+def _session(model: bytes) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    session = ort.InferenceSession(build(heads, head_dim), options, providers=[PROVIDER])
+    return ort.InferenceSession(model, options, providers=[PROVIDER])
+
+
+def to_device(arrays: list[np.ndarray]) -> tuple[list[Any], Any]:
+    """Copies on the device, and the session that must outlive them.
+
+    Python can allocate nothing there, so they are the outputs of a model that negates.
+    """
+    from onnx import helper
+
+    def infos(name: str) -> list[Any]:
+        pairs = enumerate(arrays)
+        return [helper.make_tensor_value_info(f"{name}{i}", _ELEMENTS[a.dtype.name], a.shape) for i, a in pairs]
+
+    nodes = [helper.make_node("Neg", [f"x{i}"], [f"y{i}"]) for i in range(len(arrays))]
+    session = _session(_model(nodes, infos("x"), infos("y")))
+    binding = session.io_binding()
+    for i, array in enumerate(arrays):
+        binding.bind_cpu_input(f"x{i}", array)
+        binding.bind_output(f"y{i}", DEVICE, 0)
+    session.run_with_iobinding(binding)
+    return binding.get_outputs(), session
+
+
+def measure(
+    heads: tuple[int, int], head_dim: int, rows: int, context: int, dtype: str = "float16", seconds: float = SECONDS
+) -> float:
+    """Seconds of a call of ``rows`` new tokens, the last of which sees ``context`` columns."""
+    session = _session(attention_model(heads, head_dim, dtype))
     random = np.random.default_rng(0)
 
-    def halves(*dims: int) -> Any:
-        return random.standard_normal(dims, np.float32).astype(np.float16)
+    def numbers(*dims: int) -> np.ndarray:
+        return random.standard_normal(dims, np.float32).astype(dtype)
 
     # The cache holds the whole context from the start: past and present are then one buffer, as they are in a model.
-    cache = [halves(1, heads[1], context, head_dim) for _ in "kv"]
-    given = {
-        "query": halves(1, rows, heads[0] * head_dim),
-        "key": halves(1, rows, heads[1] * head_dim),
-        "value": halves(1, rows, heads[1] * head_dim),
-    }
+    arrays = [numbers(1, rows, h * head_dim) for h in (heads[0], heads[1], heads[1])]
+    arrays += [numbers(1, heads[1], context, head_dim) for _ in "kv"]
+    (*given, keys, values), _owner = to_device(arrays)
     lengths = {"last_position": np.array([context - 1], np.int32), "total_length": np.array([context], np.int32)}
     binding = session.io_binding()
-    for name, array in given.items():
-        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, "webgpu", 0))
+    for name, value in zip(("query", "key", "value"), given, strict=True):
+        binding.bind_ortvalue_input(name, value)
     for name, array in lengths.items():
         binding.bind_cpu_input(name, array)
-    for name, array in zip(("key", "value"), cache, strict=True):
-        value = ort.OrtValue.ortvalue_from_numpy(array, "webgpu", 0)
+    for name, value in (("key", keys), ("value", values)):
         binding.bind_ortvalue_input(f"past_{name}", value)
         binding.bind_ortvalue_output(f"present_{name}", value)
-    binding.bind_output("out", "webgpu", 0)
+    binding.bind_output("out", DEVICE, 0)
 
     def run(calls: int) -> float:
         start = time.perf_counter()
@@ -118,7 +147,7 @@ def measure(heads: tuple[int, int], head_dim: int, rows: int, context: int) -> f
 
     once = run(1)
     calls = 4
-    while once * calls < SECONDS:  # doubling is the warm-up, too
+    while once * calls < seconds:  # doubling is the warm-up, too
         once = run(calls) / calls
         calls *= 2
     none, many = run(1), run(calls + 1)  # the difference holds no copy
