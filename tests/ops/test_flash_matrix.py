@@ -11,11 +11,12 @@ from executorch_webgpu.errors import KernelError
 from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.graph.kv_cache import KV_CACHE_DTYPES
-from executorch_webgpu.ops.sdpa import reference
-from executorch_webgpu.ops.sdpa.flash_matrix import tile
+from executorch_webgpu.ops.sdpa import flash_matrix, reference
+from executorch_webgpu.ops.sdpa.flash_matrix import Tile, tile
 from executorch_webgpu.ops.sdpa.matrix import SHAPE
 
 from .harness import assert_close
+from .matrix_emulation import emulate
 from .test_kv_cache_dtype import Attention
 
 HEAD_DIMS = (4, 12, 16, 20, 48, 64, 80, 100, 128, 132, 144, 256)
@@ -80,3 +81,35 @@ def _poison(attention: Attention) -> None:
     state = attention.executor.state
     for buffer in state.buffers.values():
         attention.executor.device.queue.write_buffer(buffer.raw, 0, np.full(buffer.size // 2, 0x7FFF, np.uint16))
+
+
+SMALL_TILES = {  # two subgroups, and two for each row of blocks, which software adapters have room for
+    "whole heads": Tile(subgroups=2, keys=32),
+    "halves of heads": Tile(subgroups=4, keys=16, split=2),
+}
+
+
+@pytest.mark.parametrize("magnitude", [1.0, 40.0])
+@pytest.mark.parametrize("tile", SMALL_TILES.values(), ids=SMALL_TILES)
+@pytest.mark.parametrize(("heads", "head_dim"), [((4, 2), 16), ((3, 1), 24), ((2, 2), 48), ((5, 1), 8)])
+def test_the_same_with_matrices_emulated(
+    device: Device,
+    monkeypatch: pytest.MonkeyPatch,
+    heads: tuple[int, int],
+    head_dim: int,
+    tile: Tile,
+    magnitude: float,
+) -> None:
+    """The kernel's own arithmetic of places, tiles and rescaling, on any adapter."""
+    monkeypatch.setattr(flash_matrix, "TILES", {256: tile})
+    monkeypatch.setattr(flash_matrix, "WORKGROUP_BYTES", 0)
+    emulate(monkeypatch, device)
+    with Attention(device, "f16", heads, head_dim, 131, 70, route="flash_matrix") as attention:
+        _poison(attention)
+        position = 0
+        for length in (33, 9, 64):
+            got, rounded = _step(attention, length, position, magnitude)
+            assert_close(got, rounded, 4e-3, 2e-3)
+            position += length
+        got, rounded = _step(attention, 50, 3, magnitude)  # back to an earlier position
+        assert_close(got, rounded, 4e-3, 2e-3)
