@@ -242,7 +242,8 @@ def _dynamic_inputs(file: ProgramFile, plan: schema.ExecutionPlan) -> Mapping[in
         return bounded
     try:
         graph = build_graph(read_vkgraph(file.delegate_data(delegate), file.named_data))
-        position_in_graph = {p: call.args.index(plan.inputs[p]) for p in bounded}
+        given = call.args[: len(graph.inputs)]
+        position_in_graph = {p: given.index(plan.inputs[p]) for p in bounded}
         found = dynamic_dims(graph, list(position_in_graph.values()))
     except (Error, ValueError):  # not plannable here: what the file says has to do
         return bounded
