@@ -36,6 +36,7 @@ MAX_COPIES = 512
 REPEATS = 5
 LONG_SECONDS = 0.5  # two passes must do where one takes longer
 PASS_SECONDS = 5e-3  # a pass repeats short calls for about this long
+SHORT_WARM_UP = 0.05  # before it is known how often that is
 OURS = "executorch-webgpu"
 CANNOT = "cannot run"
 
@@ -173,7 +174,7 @@ def measure_one(bench: Bench, case: Case, route: str | None) -> Line:
             if not error <= TOLERANCE[case.dtype]:  # NaN is wrong too
                 return line_of(bench, case, OURS, call.route, error=error, note="WRONG")
             commands = call.commands()
-            once = min(passes(device, commands, 1))
+            once = min(passes(device, commands, 1, SHORT_WARM_UP))
             loops = min(50, math.ceil(PASS_SECONDS / once))
             repeats = REPEATS if once < LONG_SECONDS else 2
             taken = min(passes(device, commands * loops, repeats)) / (loops * copies)
