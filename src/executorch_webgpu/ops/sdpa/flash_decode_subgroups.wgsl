@@ -11,13 +11,15 @@
 {% set vectors = quads * loads %}
 {% set keys = groups * unroll %}
 {% set sums = unroll * rows %}
-{# How the sums lie after the exchange: `mine` a lane, the same ones in `spread` lanes; sum u + unroll * r is key u, row r. #}
+{# How the sums lie after the exchange: `mine` a lane, the same ones in `spread` lanes; sum u + unroll * r is key u, row r.
+   Each lane counts its keys and rows from those that it will have: its sum i is sum i ^ my_first. So what it keeps of an
+   exchange, and what it gives away, are the same registers in every lane, and what another lane has is a constant away. #}
 {% set mine = [sums // lanes, 1] | max %}
 {% set spread = [lanes // sums, 1] | max %}
 {% set my_rows = [mine // unroll, 1] | max %}
 {% set my_keys = mine // my_rows %}
 {% set row_lanes = unroll // my_keys %}
-{% macro key(u, tile) %}min({{ tile }} + first_key + {{ u * groups }}u, count - 1u){% endmacro %}
+{% macro key(u, tile) %}min(({{ tile }} + first_key) ^ {{ u * groups }}u, count - 1u){% endmacro %}
 {% macro fetch(x, tile) %}
 {% for u in range(unroll) %}
 {
@@ -29,7 +31,7 @@
 {% endfor %}
 {% if cache == "int8" %}
 {% for j in range(my_keys) %}
-{{ x }}_scale{{ j }} = {{ x }}_scales[(first + min({{ tile }} + my_column + {{ j * groups }}u, count - 1u)) * params.kv_heads + kv_head];
+{{ x }}_scale{{ j }} = {{ x }}_scales[(first + {{ key(j, tile) }}) * params.kv_heads + kv_head];
 {% endfor %}
 {% endif %}
 {% endmacro %}
@@ -39,8 +41,8 @@
 {{ name }} = {{ fold | replace("@", "subgroupShuffleXor(%s, %du)" % (name, 2 ** i * spread)) | replace("#", name) }};
 {% endfor %}
 {% endmacro %}
-{# `name` of packed row r, from the lane of this group that has it. #}
-{% macro of_row(name, r) %}subgroupShuffle({{ name }}{{ r % my_rows }}, group_lane + {{ r * unroll // mine * spread }}u){% endmacro %}
+{# `name` of row r, from the lane of this group that has it. #}
+{% macro of_row(name, r) %}subgroupShuffleXor({{ name }}{{ r % my_rows }}, {{ r * unroll // mine * spread }}u){% endmacro %}
 {% macro over_groups(name, fold) %}
 {% for i in range(6) if lanes * 2 ** i < subgroup %}
 {{ name }} = {{ fold | replace("@", "subgroupShuffleXor(%s, %du)" % (name, lanes * 2 ** i)) | replace("#", name) }};
@@ -96,13 +98,11 @@ fn main(
   let count = min(params.chunk, context - first);
 
   let unit = lane % {{ lanes }}u;
-  let group_lane = lane - unit;
-  let first_key = subgroup * {{ keys }}u + lane / {{ lanes }}u;
+  let my_first = unit / {{ spread }}u * {{ mine }}u;
+  let my_row = my_first / {{ unroll }}u;
+  let first_key = subgroup * {{ keys }}u + lane / {{ lanes }}u + my_first % {{ unroll }}u * {{ groups }}u;
   let base = (first * params.kv_heads + kv_head) * {{ units }}u;
   let step = params.kv_heads * {{ units }}u;
-  // Of the sums, this lane's rows and keys.
-  let my_first = unit / {{ spread }}u * {{ mine }}u;
-  let my_column = first_key + my_first % {{ unroll }}u * {{ groups }}u;
   {% for l in range(loads) %}
   let place{{ l }} = min(unit + {{ l * lanes }}u, {{ units - 1 }}u);
   {% endfor %}
@@ -121,7 +121,7 @@ fn main(
   {% endfor %}
 
   {% for r in range(rows) %}
-  let row{{ r }} = min(first_row + {{ r }}u, last_row);
+  let row{{ r }} = min(first_row + (my_row ^ {{ r }}u), last_row);
   let q{{ r }} = ((row{{ r }} / params.group_size * params.kv_heads + kv_head) * params.group_size
     + row{{ r }} % params.group_size) * {{ units * quads }}u;
   {% for e in range(vectors) %}
@@ -132,8 +132,7 @@ fn main(
   {% endfor %}
 
   {% for a in range(my_rows) %}
-  let my_row{{ a }} = min(first_row + my_first / {{ unroll }}u + {{ a }}u, last_row);
-  let visible{{ a }} = min(count, max(position + my_row{{ a }} / params.group_size + 1u, first) - first);
+  let visible{{ a }} = min(count, max(position + row{{ a }} / params.group_size + 1u, first) - first);
   var largest{{ a }} = LOWEST;
   var total{{ a }} = 0.0;
   {% endfor %}

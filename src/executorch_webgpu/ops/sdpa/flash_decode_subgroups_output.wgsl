@@ -18,7 +18,7 @@
       {% for e in range(vectors) %}
       {% set l = e // quads %}
       if (unit + {{ l * lanes }}u < {{ units }}u) {
-        parts[(subgroup * {{ rows }}u + {{ r }}u) * {{ units * quads }}u + place{{ l }} * {{ quads }}u + {{ e % quads }}u] = o{{ r }}_{{ e }};
+        parts[(subgroup * {{ rows }}u + (my_row ^ {{ r }}u)) * {{ units * quads }}u + place{{ l }} * {{ quads }}u + {{ e % quads }}u] = o{{ r }}_{{ e }};
       }
       {% endfor %}
     }

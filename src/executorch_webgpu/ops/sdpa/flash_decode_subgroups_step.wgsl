@@ -21,12 +21,9 @@
     {% set offset = lanes // 2 ** (i + 1) %}
     {% if left.n > 1 %}
     {% set left.n = left.n // 2 %}
-    {
-      let upper = (unit & {{ offset }}u) != 0u;
-      {% for j in range(left.n) %}
-      s{{ j }} = select(s{{ j }}, s{{ j + left.n }}, upper) + subgroupShuffleXor(select(s{{ j + left.n }}, s{{ j }}, upper), {{ offset }}u);
-      {% endfor %}
-    }
+    {% for j in range(left.n) %}
+    s{{ j }} += subgroupShuffleXor(s{{ j + left.n }}, {{ offset }}u);
+    {% endfor %}
     {% else %}
     s0 += subgroupShuffleXor(s0, {{ offset }}u);
     {% endif %}
@@ -35,7 +32,7 @@
     {% for a in range(my_rows) %}
     {% for j in range(my_keys) %}
     {% set s = "s%d" % (a * my_keys + j) %}
-    let seen{{ a }}_{{ j }} = tile + my_column + {{ j * groups }}u < visible{{ a }};
+    let seen{{ a }}_{{ j }} = ((tile + first_key) ^ {{ j * groups }}u) < visible{{ a }};
     {{ s }} = select(LOWEST, {{ s }}{{ " * score_scale%d" % j if cache == "int8" }}, seen{{ a }}_{{ j }});
     {% endfor %}
     var top{{ a }} = s{{ a * my_keys }};
@@ -71,7 +68,7 @@
     {% endfor %}
     {% for r in range(rows) %}
     {% set sum = r * unroll + u %}
-    let weight{{ u }}_{{ r }} = subgroupShuffle(p{{ sum % mine }}, group_lane + {{ sum // mine * spread }}u);
+    let weight{{ u }}_{{ r }} = subgroupShuffleXor(p{{ sum % mine }}, {{ sum // mine * spread }}u);
     {% for e in range(vectors) %}
     o{{ r }}_{{ e }} += weight{{ u }}_{{ r }} * value{{ u }}_{{ e }};
     {% endfor %}
