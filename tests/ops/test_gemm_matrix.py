@@ -23,7 +23,7 @@ from .samples import FLOATS, FORMS, Const, Sample, fused_linear_sample
 
 QUANTIZED = [form for form in FORMS if form not in FLOATS]
 # Small enough for 32 KiB of workgroup memory: one subgroup; several both ways; more depth.
-TILES = (Tile(1, 1, 1, 2, 16), Tile(2, 2, 1, 2, 16), Tile(1, 2, 2, 1, 32))
+TILES = (Tile(1, 1, 1, 2, 16), Tile(2, 2, 1, 2, 32), Tile(1, 2, 2, 1, 32))
 every_form = pytest.mark.parametrize("form", QUANTIZED)
 
 
@@ -66,7 +66,7 @@ def test_the_rounded_route_is_as_exact_as_float16(matrix_device: Device, form: s
             assert 1e-6 < error < 2e-3
 
 
-@pytest.mark.parametrize("tile", Tuning().tiles, ids=str)
+@pytest.mark.parametrize("tile", (*Tuning().tiles, *TILES), ids=str)
 def test_the_tiles_that_are_chosen(matrix_device: Device, tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than one of them both ways. Rounded: a software adapter has no memory for twice as many numbers."""
     monkeypatch.setattr(gemm_matrix, "TUNING", Tuning((tile,)))

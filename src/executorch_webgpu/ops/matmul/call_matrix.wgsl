@@ -36,18 +36,18 @@ struct Eight {
   {% endfor %}
 }
 
-fn load_weights(quad: u32, c: u32, word: u32) -> Eight {
+fn load_weights(weights_from: u32, scales_from: u32, word: u32) -> Eight {
   var loaded: Eight;
   {% for i in range(word_units) %}
   {
     // Words past the end of the row are multiplied by zeros.
     let unit = min(word * {{ word_units }}u + {{ i }}u, params.units - 1u);
-    let place = (quad * params.groups + (unit {{ ">>" if shifted else "/" }} params.group)) * 4u + c;
-    loaded.word{{ i }} = weights[(quad * params.units + unit) * 4u + c];
+    let place = scales_from + (unit {{ ">>" if shifted else "/" }} params.group) * 4u;
+    loaded.word{{ i }} = weights[weights_from + unit * 4u];
     {% if scales_f32 or mins %}
     loaded.scale{{ i }} = scales[place];
     {% else %}
-    loaded.scale{{ i }} = scales[place / 2u] >> (c % 2u * 16u);
+    loaded.scale{{ i }} = scales[place / 2u] >> (place % 2u * 16u);
     {% endif %}
   }
   {% endfor %}

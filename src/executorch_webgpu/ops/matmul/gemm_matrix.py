@@ -38,9 +38,10 @@ class Tile:
     depth: int  # along K at a time; a multiple of 16
 
     def __post_init__(self) -> None:
-        # At the end a block of weights, or of x, takes the place of a subgroup's sums, 16 x 20 numbers at a time.
-        tiles = self.column_tiles if self.row_subgroups <= 2 else self.row_tiles
-        if min(self.row_subgroups, self.column_subgroups) > 2 or 16 * tiles * (self.depth // 8 + 1) < 80:
+        # At the end the blocks of weights, or of x, are the place of all sums, 16 x 20 numbers a subgroup at a time.
+        blocks = max(self.row_subgroups, self.column_subgroups)
+        tiles = self.column_tiles if self.column_subgroups >= self.row_subgroups else self.row_tiles
+        if blocks * (16 * tiles * (self.depth // 8 + 1) // 80) < self.row_subgroups * self.column_subgroups:
             raise KernelError(f"{self} leaves no place for its sums")
 
     @property
@@ -56,7 +57,7 @@ class Tile:
         return 16 * self.column_tiles * self.column_subgroups
 
     def workgroup_bytes(self, parts: int) -> int:
-        return 2 * parts * (self.rows + self.columns) * (self.depth // 8 + 1) * 16
+        return parts * (self.rows + self.columns) * (self.depth // 8 + 1) * 16
 
     def workgroups(self, m: int, quads: int) -> int:
         return ceil_div(m, self.rows) * ceil_div(quads, self.columns // 4)
@@ -66,7 +67,7 @@ class Tile:
 class Tuning:
     """Tiles, the largest first: the first one that gives enough workgroups. A benchmark may replace ``TUNING``."""
 
-    tiles: tuple[Tile, ...] = (Tile(2, 4, 4, 2, 16), Tile(2, 2, 2, 2, 16))
+    tiles: tuple[Tile, ...] = (Tile(2, 2, 4, 4, 16), Tile(2, 2, 2, 2, 32))
     rounded: tuple[Tile, ...] = ()  # those of matrix_f16, if others
     workgroups: int = 128
 
@@ -74,7 +75,7 @@ class Tuning:
         return self.rounded if parts == 1 and self.rounded else self.tiles
 
 
-TUNING = Tuning(rounded=(Tile(2, 2, 4, 4, 16), Tile(2, 2, 2, 2, 16)))
+TUNING = Tuning(rounded=(Tile(2, 2, 4, 4, 32), Tile(2, 2, 2, 2, 32)))
 
 
 def fits(g: Planner, product: Product, parts: int) -> bool:
@@ -117,7 +118,8 @@ def run(g: Planner, call: Call, parts: int) -> None:
 def _split(g: Planner, call: Call, tile: Tile, parts: int, steps: int) -> Scratch:
     """x in float16, normalized if there is a norm."""
     product = call.product
-    split = g.scratch(call.m * (steps * tile.depth * parts * 2 + 16))
+    behind = tile.rows * tile.depth * parts * 2  # what the last tile reads for rows that do not exist
+    split = g.scratch(call.m * (steps * tile.depth * parts * 2 + 16) + behind)
     bound: dict[str, Binding] = {"x": product.x, "split": split}
     given: dict[str, Any] = {"m": call.m, "k": call.packed.width, "steps": steps}
     if product.norm is not None:

@@ -28,6 +28,7 @@ let {{ x }}_row{{ i }} = min({{ tile }} + {{ i }}u * parts + part, count - 1u);
 {% endif %}
 {% endfor %}
 {% endmacro %}
+{% import "sdpa/query_bytes.wgsl" as query_bytes %}
 {% include "sdpa/cache_load.wgsl" %}
 
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;         // [S, Hq, D]
@@ -68,17 +69,8 @@ var<workgroup> partials: array<f32, wg_size>;
 var<workgroup> eighths: array<f32, ROWS * 8u>;
 
 {% if cache == "int8" %}
-fn largest_exponent(x: vec4<f32>) -> u32 {
-  let bits = bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u);
-  return max(max(bits.x, bits.y), max(bits.z, bits.w));
-}
-
-fn largest_of(x: vec4<f32>) -> f32 {
-  let a = abs(x);
-  return max(max(a.x, a.y), max(a.z, a.w));
-}
-
-{% endif %}
+{{ query_bytes.functions() }}
+{%- endif %}
 @compute @workgroup_size(wg_size)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
   let kv_head = group.x / params.row_blocks;
@@ -111,25 +103,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let q{{ r }}_{{ e }} = params.scale * q[q{{ r }} + {{ e // quads * quads }}u * lanes + {{ e % quads }}u];
   {% endfor %}
   {% if cache == "int8" %}
-  // Against codes a query is {{ elements }} integers of three bytes, times a step of its own.
-  var largest{{ r }} = 1e-30;
-  {% for e in range(loads * quads) %}
-  largest{{ r }} = max(largest{{ r }}, largest_of(q{{ r }}_{{ e }}));
-  {% endfor %}
-  var infinite{{ r }} = 0u;  // exponent bits of all ones: integers know no NaN, so it goes into the step
-  {% for e in range(loads * quads) %}
-  infinite{{ r }} = max(infinite{{ r }}, largest_exponent(q{{ r }}_{{ e }}));
-  {% endfor %}
-  let finite_step{{ r }} = largest{{ r }} / 8323072.0;  // 127 * 2^16
-  let step{{ r }} = select(finite_step{{ r }}, bitcast<f32>(infinite{{ r }} | 0x400000u), infinite{{ r }} == 0x7f800000u);
-  {% for e in range(loads * quads) %}
-  let fixed{{ r }}_{{ e }} = vec4<i32>(round(q{{ r }}_{{ e }} / step{{ r }}));
-  let upper{{ r }}_{{ e }} = (fixed{{ r }}_{{ e }} + 128) >> vec4<u32>(8u);
-  let top{{ r }}_{{ e }} = (upper{{ r }}_{{ e }} + 128) >> vec4<u32>(8u);
-  let high{{ r }}_{{ e }} = pack4xI8(top{{ r }}_{{ e }});
-  let middle{{ r }}_{{ e }} = pack4xI8(upper{{ r }}_{{ e }} - (top{{ r }}_{{ e }} << vec4<u32>(8u)));
-  let low{{ r }}_{{ e }} = pack4xI8(fixed{{ r }}_{{ e }} - (upper{{ r }}_{{ e }} << vec4<u32>(8u)));
-  {% endfor %}
+  {{ query_bytes.extremes(r, loads * quads, "largest%d" % r, "infinite%d" % r) | indent(2) }}
+  {{ query_bytes.bytes(r, loads * quads, "largest%d" % r, "infinite%d" % r) | indent(2) }}
   {% endif %}
   {% endfor %}
 

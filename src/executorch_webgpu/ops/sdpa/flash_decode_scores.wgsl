@@ -1,7 +1,5 @@
 {% macro word(i, e) %}k{{ i }}_{{ e // quads }}{{ "[%d]" % (e % quads) if quads > 1 }}{% endmacro %}
-{% macro bytes_dot(bytes, r, i) %}
-{% for e in range(loads * quads) %}{{ " + " if e }}dot4I8Packed({{ bytes }}{{ r }}_{{ e }}, {{ word(i, e) }}){% endfor %}
-{% endmacro %}
+{% macro words(i) %}{% for e in range(loads * quads) %}{{ "," if e }}{{ word(i, e) }}{% endfor %}{% endmacro %}
 {% macro exchange_dot(r, i) %}
 exchange[({{ r * key_unroll + i }}u * parts + part) * stride + lane] = {{ "k_scale%d * " % i if cache == "int8" }}dot{{ i }}_{{ r }};
 {%- endmacro %}
@@ -17,8 +15,7 @@ exchange[({{ r * key_unroll + i }}u * parts + part) * stride + lane] = {{ "k_sca
       {% for i in range(key_unroll) %}
       {% if cache == "int8" %}
       {% for r in range(rows) %}
-      let dot{{ i }}_{{ r }} = step{{ r }} * (65536.0 * f32({{ bytes_dot("high", r, i) }})
-        + f32(256 * ({{ bytes_dot("middle", r, i) }}) + {{ bytes_dot("low", r, i) }}));
+      let dot{{ i }}_{{ r }} = step{{ r }} * ({{ query_bytes.dot(r, words(i).split(",")) }});
       {{ exchange_dot(r, i) }}
       {% endfor %}
       {% else %}

@@ -33,7 +33,7 @@ class Tuning:
 
 
 TUNING = Tuning()
-INT8_TUNING = Tuning(workgroups=264)  # fewer of them fit a device at a time: they have more registers
+INT8_TUNING = Tuning(load_bytes=8, unroll=8, workgroups=396)
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,17 @@
 {% set my_keys = mine // my_rows %}
 {% set row_lanes = unroll // my_keys %}
 {% macro key(u, tile) %}min(({{ tile }} + first_key) ^ {{ u * groups }}u, count - 1u){% endmacro %}
+{# Where rows of K and of V lie: the same place. #}
+{% macro places(tile) %}
+{% for u in range(unroll) %}
+let at{{ u }} = base + {{ key(u, tile) }} * step;
+{% endfor %}
+{% endmacro %}
 {% macro fetch(x, tile) %}
 {% for u in range(unroll) %}
-{
-  let row = {{ key(u, tile) }};
-  {% for l in range(loads) %}
-  {{ x }}{{ u }}_{{ l }} = {{ x }}_cache[base + row * step + place{{ l }}];
-  {% endfor %}
-}
+{% for l in range(loads) %}
+{{ x }}{{ u }}_{{ l }} = {{ x }}_cache[at{{ u }} + place{{ l }}];
+{% endfor %}
 {% endfor %}
 {% if cache == "int8" %}
 {% for j in range(my_keys) %}
@@ -48,6 +51,7 @@
 {{ name }} = {{ fold | replace("@", "subgroupShuffleXor(%s, %du)" % (name, lanes * 2 ** i)) | replace("#", name) }};
 {% endfor %}
 {% endmacro %}
+{% import "sdpa/query_bytes.wgsl" as query_bytes %}
 {% include "sdpa/cache_load.wgsl" %}
 
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;         // [S, Hq, D]
@@ -73,6 +77,9 @@ struct Params {
 @group(0) @binding(9) var<storage, read> v_scales: array<f32>;
 {% endif %}
 
+{% if cache == "int8" %}
+{{ query_bytes.functions() }}
+{%- endif %}
 const LOWEST = -3.0e38;
 const RESCALE = 6.0;  // probabilities stay below e^6: sums are scaled only when a maximum has grown by more
 
@@ -117,8 +124,12 @@ fn main(
   var {{ x }}_scale{{ j }}: f32;
   {% endfor %}
   {% endif %}
-  {{ fetch(x, "0u") | indent(2) }}
   {% endfor %}
+  {
+    {{ places("0u") | indent(4) }}
+    {{ fetch("k", "0u") | indent(4) }}
+    {{ fetch("v", "0u") | indent(4) }}
+  }
 
   {% for r in range(rows) %}
   let row{{ r }} = min(first_row + (my_row ^ {{ r }}u), last_row);
@@ -130,6 +141,25 @@ fn main(
   var o{{ r }}_{{ e }} = vec4<f32>();
   {% endfor %}
   {% endfor %}
+  {% if cache == "int8" %}
+  {% for r in range(rows) %}
+  {{ query_bytes.extremes(r, vectors, "largest0_%d" % r, "infinite0_%d" % r) | indent(2) }}
+  {% endfor %}
+  {# Over all lanes of a row, which another lane may count as another one. #}
+  {% set last = namespace(n=0) %}
+  {% for i in range(6) if 2 ** i < lanes %}
+  {% set distance = 2 ** i // spread * mine // unroll %}
+  {% for r in range(rows) %}
+  {% set theirs = "%d_%d" % (i, r + distance if distance and r // distance % 2 == 0 else r - distance) %}
+  let largest{{ i + 1 }}_{{ r }} = max(largest{{ i }}_{{ r }}, subgroupShuffleXor(largest{{ theirs }}, {{ 2 ** i }}u));
+  let infinite{{ i + 1 }}_{{ r }} = max(infinite{{ i }}_{{ r }}, subgroupShuffleXor(infinite{{ theirs }}, {{ 2 ** i }}u));
+  {% endfor %}
+  {% set last.n = i + 1 %}
+  {% endfor %}
+  {% for r in range(rows) %}
+  {{ query_bytes.bytes(r, vectors, "largest%d_%d" % (last.n, r), "infinite%d_%d" % (last.n, r)) | indent(2) }}
+  {% endfor %}
+  {% endif %}
 
   {% for a in range(my_rows) %}
   let visible{{ a }} = min(count, max(position + row{{ a }} / params.group_size + 1u, first) - first);

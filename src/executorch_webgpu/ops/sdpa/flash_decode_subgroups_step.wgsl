@@ -1,11 +1,18 @@
+{% macro key_words(u) %}{% for e in range(vectors) %}{{ "," if e }}k{{ u }}_{{ e // quads }}{{ "[%d]" % (e % quads) if quads > 1 }}{% endfor %}{% endmacro %}
     // Parts of the dot products, one after the other in the order of the sums.
     {% for u in range(unroll) %}
+    {% if cache == "int8" %}
+    {% for r in range(rows) %}
+    var s{{ r * unroll + u }} = {{ query_bytes.dot(r, key_words(u).split(",")) }};
+    {% endfor %}
+    {% else %}
     {% for e in range(vectors) %}
     let key{{ u }}_{{ e }} = cache_quad{{ e % quads }}(k{{ u }}_{{ e // quads }});
     {% endfor %}
     {% for r in range(rows) %}
     var s{{ r * unroll + u }} = {% for e in range(vectors) %}{{ " + " if e }}dot(q{{ r }}_{{ e }}, key{{ u }}_{{ e }}){% endfor %};
     {% endfor %}
+    {% endif %}
     {% endfor %}
     {% if cache == "int8" %}
     {% for j in range(my_keys) %}
@@ -13,6 +20,7 @@
     let weight_scale{{ j }} = v_scale{{ j }};
     {% endfor %}
     {% endif %}
+    {{ places("tile + %du" % (subgroups * keys)) | indent(4) }}
     {{ fetch("k", "tile + %du" % (subgroups * keys)) | indent(4) }}
 
     // Each exchange adds up pairs of lanes and halves what a lane has to keep.
@@ -33,7 +41,7 @@
     {% for j in range(my_keys) %}
     {% set s = "s%d" % (a * my_keys + j) %}
     let seen{{ a }}_{{ j }} = ((tile + first_key) ^ {{ j * groups }}u) < visible{{ a }};
-    {{ s }} = select(LOWEST, {{ s }}{{ " * score_scale%d" % j if cache == "int8" }}, seen{{ a }}_{{ j }});
+    {{ s }} = select(LOWEST, {{ s }}{{ " * (score_scale%d * step%d)" % (j, a) if cache == "int8" }}, seen{{ a }}_{{ j }});
     {% endfor %}
     var top{{ a }} = s{{ a * my_keys }};
     {% for j in range(1, my_keys) %}
