@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from executorch_webgpu.errors import InvalidInputError, UnsupportedProgramError
+from executorch_webgpu.gpu.capabilities import Features
 from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.graph.build import Graph, build_graph
@@ -19,6 +20,8 @@ from executorch_webgpu.graph.kv_cache import KV_CACHE_DTYPES, store_kv_caches
 from executorch_webgpu.graph.reference import ReferenceExecutor
 from executorch_webgpu.ops.plan import Planning
 from executorch_webgpu.ops.rope_attention import rope_sdpa_with_kv_cache_reference
+from executorch_webgpu.ops.sdpa import flash_decode_subgroups
+from executorch_webgpu.ops.sdpa.flash_decode_subgroups import Tuning
 from tests.graph_builder import GraphBuilder
 
 from .harness import Const, In, Mutable, OpProgram, Out, Sym, assert_close
@@ -53,6 +56,7 @@ class Turning:
         dtype: str = "f32",
         capacity: int = 24,
         most: int = 9,
+        features: Features | None = None,
         **limits: int,
     ) -> None:
         self.heads, self.head_dim = heads, head_dim
@@ -69,7 +73,7 @@ class Turning:
             built = build_graph(build.build())
             return built if dtype == "f32" else store_kv_caches(built, KV_CACHE_DTYPES[dtype])
 
-        planning = Planning(device.features, replace(device.limits, **limits))
+        planning = Planning(features or device.features, replace(device.limits, **limits))
         self.executor = GraphExecutor(graph(), ConstantPool(device, lambda view: None), planning)
         self.reference = ReferenceExecutor(graph())
         self.absolute = ABSOLUTE[dtype]
@@ -79,6 +83,11 @@ class Turning:
 
     def __exit__(self, *_: object) -> None:
         self.executor.close()
+
+    @property
+    def kernels(self) -> list[str]:
+        """Of the last step, one after the other."""
+        return [dispatch.kernel for dispatch in self.executor.plans.plans[-1].dispatches]
 
     def step(self, tokens: int, position: int, start: int | None = None) -> None:
         """The same step on both, with rotary tables from row ``start`` on: by default those of the position."""
@@ -144,10 +153,63 @@ def test_to_the_end_of_the_cache_and_back(device: Device, dtype: str, halves: bo
 def test_more_int8_caches_than_an_adapter_binds_at_once(device: Device, halves: bool) -> None:
     """Eight storage buffers do not hold both int8 caches with their scales: the values are a dispatch of their own."""
     with Turning(device, (6, 2), 20, halves, dtype="int8", max_storage_buffers=8) as turning:
-        dispatches = [d.kernel for d in turning.executor.plans.plans[-1].dispatches]
-        assert dispatches[:2] == [f"{KERNEL}_int8", "sdpa/cache_update_int8"]
+        assert turning.kernels[:2] == [f"{KERNEL}_int8", "sdpa/cache_update_int8"]
         for tokens, position in ((7, 0), (1, 7), (3, 8)):
             turning.step(tokens, position)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    heads=st.sampled_from([(1, 1), (4, 4), (6, 2), (9, 3), (8, 1)]),
+    head_dim=st.sampled_from([8, 16, 24, 64]),
+    halves=st.booleans(),
+    whole=st.booleans(),
+    dtype=st.sampled_from(list(KV_CACHE_DTYPES)),
+    single=st.booleans(),
+    steps=st.lists(st.sampled_from([1, 1, 1, 2, 3, 8, 9]), min_size=1, max_size=6),
+)
+def test_a_route_that_turns_and_stores_itself(
+    device: Device,
+    fixed: Features,
+    monkeypatch: pytest.MonkeyPatch,
+    heads: tuple[int, int],
+    head_dim: int,
+    halves: bool,
+    whole: bool,
+    dtype: str,
+    single: bool,
+    steps: list[int],
+) -> None:
+    """Decode in one dispatch, or two with several chunks, where a workgroup has all rows of its head.
+
+    New rows lie in one chunk or in two, before and behind others' rows; steps with more rows go the long way.
+    """
+    tuning = Tuning(subgroups=2, unroll=2, min_chunk=8, single_chunk=64 if single else 8)
+    for name in ("TUNING", "INT8_TUNING"):
+        monkeypatch.setattr(flash_decode_subgroups, name, tuning)
+    rotary_dim = head_dim if whole else 8
+    with Turning(
+        device, heads, head_dim, halves, rotary_dim=rotary_dim, dtype=dtype, features=replace(fixed, cpu=False)
+    ) as turning:
+        position = 0
+        for tokens in (*steps, 1):
+            position = position if position + tokens <= 24 else 3
+            turning.step(tokens, position, position + 1)
+            position += tokens
+        assert KERNEL not in turning.kernels and f"{KERNEL}_int8" not in turning.kernels
+        assert turning.kernels[0] == "sdpa/flash_decode_subgroups"
+
+
+@pytest.mark.parametrize(
+    ("rotary_dim", "limits"), [(12, {}), (16, {"max_storage_buffers": 10})], ids=["odd quarters", "few buffers"]
+)
+def test_a_route_that_cannot_turn(device: Device, fixed: Features, rotary_dim: int, limits: dict[str, int]) -> None:
+    with Turning(
+        device, (4, 2), 16, True, rotary_dim=rotary_dim, features=replace(fixed, cpu=False), **limits
+    ) as turning:
+        for position in (0, 1, 2):
+            turning.step(1, position)
+        assert turning.kernels[0] == KERNEL
 
 
 def test_a_mask(device: Device) -> None:

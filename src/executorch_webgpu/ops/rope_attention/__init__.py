@@ -1,12 +1,13 @@
 """Rotary embedding, the write to the KV caches and attention as one operator: what fusion makes of the three.
 
 One dispatch rotates the queries into a tensor and the keys straight into their cache, and copies the values; attention
-then is that of ``sdpa_with_kv_cache``, with all its routes.
+then is that of ``sdpa_with_kv_cache``, with all its routes. One of them, for decode, does all of that in a dispatch.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from ..plan import Binding, Planner
 from ..registry import op
 from ..rope import check_halves, check_pairs
 from ..rope import reference as rope
-from ..sdpa import attend, checked_call, update_caches
+from ..sdpa import AttentionCall, Rotation, attend, checked_call, update_caches
 from ..sdpa import reference as attention
 from ..values import IntLike, Tensor
 
@@ -87,31 +88,53 @@ def rope_sdpa_with_kv_cache(
     check = check_halves if halves else check_pairs
     half = check(g, name, q, k, cos, sin, start_pos, [turned, out])
     g.resize(turned, q.dims)
-    _, tokens, q_heads, head_dim = q.dims
-    kv_heads = k_cache.dims[2]
-    int8 = k_cache.dtype == "int8"
+    call = replace(call, rotation=Rotation(cos, sin, start_pos, bool(halves), half, turned))
+    kernel, template, overrides = _kernel(g, call)
+    g.prepare(kernel, template=template, overrides=overrides)
+    attend(g, call, _rotate)
+
+
+def _kernel(g: Planner, call: AttentionCall) -> tuple[str, dict[str, Any], dict[str, int]]:
+    """What rotates and stores: its name, template values and overrides."""
+    assert call.rotation is not None, "nothing else comes here"
+    int8 = call.k_cache.dtype == "int8"
     together = not int8 or g.limits.max_storage_buffers >= _BUFFERS_OF_INT8
-    rows = tokens * (q_heads + kv_heads * (2 if together else 1))
+    return (
+        "rope_attention/rotate_and_store_int8" if int8 else "rope_attention/rotate_and_store",
+        {"halves": call.rotation.halves, "cache": call.k_cache.dtype, "values": together},
+        {"wg_size": _ROW_WORKGROUP if int8 else _ELEMENT_WORKGROUP},
+    )
+
+
+def _rotate(g: Planner, call: AttentionCall) -> AttentionCall:
+    """Dispatch the rotation and the write to the caches; what is left to do."""
+    rotation = call.rotation
+    assert rotation is not None, "nothing else comes here"
+    kernel, template, overrides = _kernel(g, call)
+    _, tokens, q_heads, head_dim = call.q.dims
+    together = template["values"]
+    rows = tokens * (q_heads + call.kv_heads * (2 if together else 1))
     bindings: dict[str, Binding | None] = {
-        **{"q": q, "k": k, "cos_table": cos, "sin_table": sin, "turned": turned, "k_cache": k_cache},
-        **{"input_pos": input_pos, "start_pos": start_pos, "k_scales": k_cache.scales},
-        **({"v": v, "v_cache": v_cache, "v_scales": v_cache.scales} if together else {}),
+        **{"q": call.q, "k": call.k, "cos_table": rotation.cos, "sin_table": rotation.sin, "turned": rotation.turned},
+        **{"k_cache": call.k_cache, "k_scales": call.k_scales},
+        **{"input_pos": call.input_pos, "start_pos": rotation.start_pos},
+        **({"v": call.v, "v_cache": call.v_cache, "v_scales": call.v_scales} if together else {}),
     }
     g.dispatch(
-        "rope_attention/rotate_and_store_int8" if int8 else "rope_attention/rotate_and_store",
-        g.grid_1d(rows, 1) if int8 else g.grid_1d(rows * head_dim // 4, _ELEMENT_WORKGROUP),
+        kernel,
+        g.grid_1d(rows, 1) if call.k_scales is not None else g.grid_1d(rows * head_dim // 4, _ELEMENT_WORKGROUP),
         {name: value for name, value in bindings.items() if value is not None},
         {
             "rows": rows,
             "tokens": tokens,
             "q_heads": q_heads,
-            "kv_heads": kv_heads,
+            "kv_heads": call.kv_heads,
             "vectors": head_dim // 4,
-            "half": half,
+            "half": rotation.half,
         },
-        overrides={"wg_size": _ROW_WORKGROUP if int8 else _ELEMENT_WORKGROUP},
-        template={"halves": bool(halves), "cache": k_cache.dtype, "values": together},
+        overrides=overrides,
+        template=template,
     )
     if not together:
-        update_caches(g, [(v, v_cache)], input_pos)
-    attend(g, replace(call, q=turned))
+        update_caches(g, [(call.v, call.v_cache)], call.input_pos)
+    return replace(call, q=rotation.turned, rotation=None)

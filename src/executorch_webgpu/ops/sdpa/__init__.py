@@ -26,13 +26,14 @@ from . import (
     materialized,
     reference,
 )
-from .call import CONTEXT_STEP, AttentionCall, round_context
+from .call import CONTEXT_STEP, AttentionCall, Rotation, round_context
 from .dense import sdpa
 from .mask import check_context_mask
 
 __all__ = [
     "CONTEXT_STEP",
     "AttentionCall",
+    "Rotation",
     "attend",
     "checked_call",
     "sdpa",
@@ -40,6 +41,9 @@ __all__ = [
     "update_cache",
     "update_caches",
 ]
+
+
+Rotate = Callable[[Planner, AttentionCall], AttentionCall]  # the call without its rotation
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Route:
     prepare: Callable[[Planner, AttentionCall], None]
     run: Callable[[Planner, AttentionCall], None]
     any_mask: bool = False  # takes a mask, and calls that are not causal
+    rotates: Callable[[Planner, AttentionCall], bool] = lambda g, call: False  # does the ``rotation`` itself
 
     def takes(self, call: AttentionCall) -> bool:
         """Whether the route knows what ``call`` is about; ``fits`` then says whether it can run it."""
@@ -58,7 +63,10 @@ class Route:
 
 _ROUTES = {
     "flash_decode_subgroups": Route(
-        flash_decode_subgroups.fits, flash_decode_subgroups.prepare, flash_decode_subgroups.run
+        flash_decode_subgroups.fits,
+        flash_decode_subgroups.prepare,
+        flash_decode_subgroups.run,
+        rotates=flash_decode_subgroups.rotates,
     ),
     "flash_decode": Route(flash_decode.fits, flash_decode.prepare, flash_decode.run),
     "decode": Route(decode.fits, decode.prepare, decode.run),
@@ -143,8 +151,12 @@ def checked_call(
     )
 
 
-def attend(g: Planner, call: AttentionCall) -> None:
-    """Dispatch attention by the first route that can run it; the caches hold this step's rows by then."""
+def attend(g: Planner, call: AttentionCall, rotate: Rotate | None = None) -> None:
+    """Dispatch attention by the first route that can run it; the caches hold this step's rows by then.
+
+    A call with a ``rotation`` goes through ``rotate`` first, which rotates and writes the caches, unless the route
+    does so itself.
+    """
     if g.building:
         for route in _ROUTES.values():
             if route.takes(call):
@@ -155,8 +167,10 @@ def attend(g: Planner, call: AttentionCall) -> None:
         q = call.q
         g.check(call.mask is None and call.causal, f"sdpa_with_kv_cache: {q} needs is_causal and no mask above D = 256")
         materialized.check_scratch(g, call)
-    name = g.choose("sdpa_with_kv_cache", routes)
-    _ROUTES[name].run(g, call)
+    route = _ROUTES[g.choose("sdpa_with_kv_cache", routes)]
+    if rotate is not None and not route.rotates(g, call):
+        call = rotate(g, call)
+    route.run(g, call)
 
 
 @op("llama.update_cache.default", "update_cache.default", reference=reference.update_cache, mutates=("cache",))

@@ -13,8 +13,24 @@ TILE_COLUMNS = 8  # columns of the scores that one invocation computes
 
 
 @dataclass(frozen=True)
+class Rotation:
+    """Rotary embedding of q and k, from row ``start_pos`` of the tables on; ``turned`` becomes the rotated q."""
+
+    cos: Tensor  # [rows, D/2], with halves [rows, 2 * half]
+    sin: Tensor
+    start_pos: IntLike
+    halves: bool  # element i goes with i + half, not with its neighbour
+    half: int  # pairs in a head
+    turned: Tensor  # like q
+
+    @property
+    def kind(self) -> str:
+        return "halves" if self.halves else "pairs"
+
+
+@dataclass(frozen=True)
 class AttentionCall:
-    """Checked arguments. The caches hold this step's rows already when a route runs.
+    """Checked arguments. The caches hold this step's rows already when a route runs, unless there is a ``rotation``.
 
     ``context`` is the live context length rounded up by ``round_context`` (at most the capacity): good for grids and
     strides, while the kernels take the exact length from ``input_pos``.
@@ -31,6 +47,7 @@ class AttentionCall:
     context: int
     mask: Tensor | None = None  # float32, added to the scaled scores: broadcast to [1, Hq, S, context]
     causal: bool = True
+    rotation: Rotation | None = None  # q and k come without it, and the route writes the caches
 
     @property
     def length(self) -> int:

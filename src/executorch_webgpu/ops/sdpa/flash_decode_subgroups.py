@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
-from ..plan import Planner
+from ..plan import Binding, Planner
 from ..shapes import ceil_div
 from .call import AttentionCall
 from .flash_decode import MAX_LENGTH
@@ -58,8 +58,9 @@ class Variant:
     def workgroup_bytes(self) -> int:
         return 4 * self.subgroups * self.rows * (self.units * self.width + 4)
 
-    def template(self, dtype: str) -> dict[str, Any]:
-        return {"cache": dtype, **asdict(self)}
+    def template(self, call: AttentionCall, rotates: bool) -> dict[str, Any]:
+        rotation = call.rotation.kind if call.rotation and rotates else ""
+        return {"cache": call.k_cache.dtype, "rotation": rotation, **asdict(self)}
 
 
 def fits(g: Planner, call: AttentionCall) -> bool:
@@ -69,19 +70,32 @@ def fits(g: Planner, call: AttentionCall) -> bool:
     return variant is not None and _splits(_tuning(call), call, variant).nbytes(call) <= g.scratch_bytes
 
 
+def rotates(g: Planner, call: AttentionCall) -> bool:
+    """Whether the kernel can rotate q and k, and write the caches, itself: one workgroup has all rows of a chunk."""
+    variant = _variant(g, call, call.length)
+    return variant is not None and _rotates(g, call, variant, call.length)
+
+
 def prepare(g: Planner, call: AttentionCall) -> None:
-    lengths = range(1, min(MAX_LENGTH, call.length) + 1)
-    variants = [v for v in dict.fromkeys(_variant(g, call, length) for length in lengths) if v is not None]
-    for variant in variants:
-        g.prepare("sdpa/flash_decode_subgroups", template=variant.template(call.k_cache.dtype))
-    if variants:
+    made: dict[tuple[Variant, bool], None] = {}
+    for length in range(1, min(MAX_LENGTH, call.length) + 1):
+        variant = _variant(g, call, length)
+        if variant is not None:
+            made[variant, _rotates(g, call, variant, length)] = None
+    for variant, rotated in made:
+        g.prepare("sdpa/flash_decode_subgroups", template=variant.template(call, rotated))
+    if made:
         prepare_reduction(g, call, _tuning(call).reduction)
 
 
 def run(g: Planner, call: AttentionCall) -> None:
     variant = _variant(g, call, call.length)
     assert variant is not None, "fits() said that there is one"
-    tuning = _tuning(call)
+    tuning, rotation = _tuning(call), call.rotation
+    more: dict[str, Binding] = {}
+    if rotation is not None:
+        more = {"k": call.k, "v": call.v, "cos_table": rotation.cos, "sin_table": rotation.sin}
+        more |= {"turned": rotation.turned, "start_pos": rotation.start_pos}
     attend_split(
         g,
         call,
@@ -89,7 +103,19 @@ def run(g: Planner, call: AttentionCall) -> None:
         tuning.reduction,
         "sdpa/flash_decode_subgroups",
         ceil_div(call.length * call.group, variant.rows),
-        template=variant.template(call.k_cache.dtype),
+        template=variant.template(call, rotation is not None),
+        more=more,
+        more_params={"half_vectors": rotation.half // 4} if rotation else None,
+    )
+
+
+def _rotates(g: Planner, call: AttentionCall, variant: Variant, length: int) -> bool:
+    rotation = call.rotation
+    return (
+        rotation is not None
+        and length * call.group <= variant.rows
+        and (not rotation.halves or rotation.half % 4 == 0)
+        and g.limits.max_storage_buffers >= 11 + len(call.scales)
     )
 
 

@@ -46,6 +46,8 @@ let at{{ u }} = base + {{ key(u, tile) }} * step;
 {% endmacro %}
 {# `name` of row r, from the lane of this group that has it. #}
 {% macro of_row(name, r) %}subgroupShuffleXor({{ name }}{{ r % my_rows }}, {{ r * unroll // mine * spread }}u){% endmacro %}
+{% set halves = rotation == "halves" %}
+{% macro new_parts(x) %}{% for e in range(quads) %}{{ ", " if e }}new_{{ x }}{{ e }}{% endfor %}{% endmacro %}
 {% macro over_groups(name, fold) %}
 {% for i in range(6) if lanes * 2 ** i < subgroup %}
 {{ name }} = {{ fold | replace("@", "subgroupShuffleXor(%s, %du)" % (name, lanes * 2 ** i)) | replace("#", name) }};
@@ -55,8 +57,9 @@ let at{{ u }} = base + {{ key(u, tile) }} * step;
 {% include "sdpa/cache_load.wgsl" %}
 
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;         // [S, Hq, D]
-@group(0) @binding(1) var<storage, read> k_cache: array<CacheLoad>;   // [Cmax, Hkv, D]
-@group(0) @binding(2) var<storage, read> v_cache: array<CacheLoad>;
+{% set access = "read_write" if rotation else "read" %}
+@group(0) @binding(1) var<storage, {{ access }}> k_cache: array<CacheLoad>;  // [Cmax, Hkv, D]
+@group(0) @binding(2) var<storage, {{ access }}> v_cache: array<CacheLoad>;
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;   // [S, Hq, D]
 @group(0) @binding(4) var<storage, read_write> sums: array<vec4<f32>>;  // [Hkv, rows, splits, D], not normalized
 @group(0) @binding(5) var<storage, read_write> stats: array<vec2<f32>>;  // [Hkv, rows, splits]: maximum, total
@@ -69,12 +72,24 @@ struct Params {
   chunk: u32,       // columns of a split
   splits: u32,      // that were planned; those behind the context have nothing to do
   scale: f32,       // of the scores
+{% if rotation %}
+  half_vectors: u32,  // vec4s in a half of what is rotated
+{% endif %}
 }
 @group(0) @binding(6) var<uniform> params: Params;
 @group(0) @binding(7) var<uniform> input_pos: i32;
 {% if cache == "int8" %}
-@group(0) @binding(8) var<storage, read> k_scales: array<f32>;  // [Cmax, Hkv]
-@group(0) @binding(9) var<storage, read> v_scales: array<f32>;
+@group(0) @binding(8) var<storage, {{ access }}> k_scales: array<f32>;  // [Cmax, Hkv]
+@group(0) @binding(9) var<storage, {{ access }}> v_scales: array<f32>;
+{% endif %}
+{% if rotation %}
+{% include "sdpa/rotation.wgsl" %}
+{% if cache == "int8" %}
+{% include "sdpa/int8_codes.wgsl" %}
+{% else %}
+{% set T = "vec4<f32>" %}
+{% include "sdpa/cache_store.wgsl" %}
+{% endif %}
 {% endif %}
 
 {% if cache == "int8" %}
@@ -103,6 +118,9 @@ fn main(
     return;
   }
   let count = min(params.chunk, context - first);
+  {% if rotation %}
+  {% include "sdpa/rotation_store.wgsl" %}
+  {% endif %}
 
   let unit = lane % {{ lanes }}u;
   let my_first = unit / {{ spread }}u * {{ mine }}u;
@@ -137,7 +155,15 @@ fn main(
     + row{{ r }} % params.group_size) * {{ units * quads }}u;
   {% for e in range(vectors) %}
   {% set l = e // quads %}
-  let q{{ r }}_{{ e }} = select(vec4<f32>(), params.scale * q[q{{ r }} + place{{ l }} * {{ quads }}u + {{ e % quads }}u], unit + {{ l * lanes }}u < {{ units }}u);
+  {% set i = "place%d * %du + %du" % (l, quads, e % quads) %}
+  {% if rotation %}
+  let turned{{ r }}_{{ e }} = rotated_q(q{{ r }}, {{ i }}, row{{ r }} / params.group_size);
+  if (group.y == 0u && subgroup == 0u && lane < {{ lanes }}u) {
+    turned[q{{ r }} + {{ i }}] = turned{{ r }}_{{ e }};
+  }
+  {% endif %}
+  let q{{ r }}_{{ e }} = select(
+    vec4<f32>(), params.scale * {{ "turned%d_%d" % (r, e) if rotation else "q[q%d + %s]" % (r, i) }}, unit + {{ l * lanes }}u < {{ units }}u);
   var o{{ r }}_{{ e }} = vec4<f32>();
   {% endfor %}
   {% endfor %}

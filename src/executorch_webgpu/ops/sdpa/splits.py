@@ -53,8 +53,13 @@ def attend_split(
     *,
     template: Mapping[str, Any],
     overrides: Mapping[str, Any] | None = None,
+    more: Mapping[str, Binding] | None = None,
+    more_params: Mapping[str, Any] | None = None,
 ) -> None:
-    """Run ``kernel`` over every chunk and ``row_blocks`` of packed rows, and put the chunks together."""
+    """Run ``kernel`` over every chunk and ``row_blocks`` of packed rows, and put the chunks together.
+
+    ``more`` and ``more_params`` are what it takes besides the caches and the query.
+    """
     shape = {
         "rows": call.length * call.group,
         "group_size": call.group,
@@ -69,8 +74,8 @@ def attend_split(
     g.dispatch(
         kernel,
         (row_blocks * call.kv_heads, splits.count),  # the heads of a cache row lie together, so they are read together
-        {"q": call.q, "k_cache": call.k_cache, "v_cache": call.v_cache, **call.scales, **results},
-        {**shape, "row_blocks": row_blocks, "scale": call.scale},
+        {"q": call.q, "k_cache": call.k_cache, "v_cache": call.v_cache, **call.scales, **results, **(more or {})},
+        {**shape, "row_blocks": row_blocks, "scale": call.scale, **(more_params or {})},
         template=template,
         overrides=overrides,
     )

@@ -1,0 +1,41 @@
+  // The chunk's new rows of the caches, a subgroup each: nobody else reads them in this dispatch.
+  if (first + count > position) {
+    let end = first + count;
+    for (var begin = max(position, first); begin < end; begin += {{ subgroups }}u) {
+      let column = min(begin + subgroup, end - 1u);
+      let token = column - position;
+      let given = (token * params.kv_heads + kv_head) * {{ units * quads }}u;
+      let place = (column * params.kv_heads + kv_head) * {{ units }}u;
+      {% if cache == "int8" %}
+      // scale = max|x| / 127, code = round(x / scale); a row too small for that becomes zeros.
+      {% for x, element in (("k", "rotated_k(given, i, token)"), ("v", "v[given + i]")) %}
+      var {{ x }}_largest = 0.0;
+      for (var i = lane; i < {{ units * quads }}u; i += {{ subgroup }}u) {
+        {{ x }}_largest = max({{ x }}_largest, largest_of({{ element }}));
+      }
+      let {{ x }}_scale = subgroupMax({{ x }}_largest) / 127.0;
+      let {{ x }}_normal = {{ x }}_scale > 1e-36;  // a smaller divisor may count as 0
+      let {{ x }}_divisor = select(1.0, {{ x }}_scale, {{ x }}_normal);
+      if (lane == 0u) {
+        {{ x }}_scales[column * params.kv_heads + kv_head] = select(0.0, {{ x }}_scale, {{ x }}_normal);
+      }
+      {% endfor %}
+      {% endif %}
+      for (var u = lane; u < {{ units }}u; u += {{ subgroup }}u) {
+        {% for e in range(quads) %}
+        let i{{ e }} = u * {{ quads }}u + {{ e }}u;
+        {% if cache == "int8" %}
+        let new_k{{ e }} = int8_codes(rotated_k(given, i{{ e }}, token) / k_divisor);
+        let new_v{{ e }} = int8_codes(v[given + i{{ e }}] / v_divisor);
+        {% else %}
+        let new_k{{ e }} = store(rotated_k(given, i{{ e }}, token));
+        let new_v{{ e }} = store(v[given + i{{ e }}]);
+        {% endif %}
+        {% endfor %}
+        {% for x in "kv" %}
+        {{ x }}_cache[place + u] = {{ "new_%s0" % x if quads == 1 else "CacheLoad(%s)" % new_parts(x) }};
+        {% endfor %}
+      }
+    }
+    storageBarrier();
+  }
