@@ -75,7 +75,7 @@ class Tuning:
         return self.rounded if parts == 1 and self.rounded else self.tiles
 
 
-TUNING = Tuning(rounded=(Tile(2, 2, 4, 4, 32), Tile(2, 2, 2, 2, 32)))
+TUNING = Tuning(rounded=(Tile(2, 2, 4, 4, 32), Tile(2, 2, 2, 2, 64)))
 
 
 def fits(g: Planner, product: Product, parts: int) -> bool:

@@ -8,6 +8,13 @@
 {% set squares = (rows + 3) // 4 if norm else 0 %}
 {% set parts = sums + squares %}
 {% set out_quads = quads_of_team // 2 if gated else quads_of_team %}
+{# Which element of the output the workgroup's invocation i finishes. #}
+{% macro element(i) %}
+let c = {{ i }} % 4u;
+let out_quad = {{ i }} / 4u % (teams * {{ out_quads }}u);
+let r = {{ i }} / (teams * {{ out_quads * 4 }}u);
+let row = first_row + r;
+{%- endmacro %}
 {% include "matmul/call.wgsl" %}
 {% include "matmul/store.wgsl" %}
 {% include "linear_quantized/load_x.wgsl" %}
@@ -39,6 +46,7 @@ fn main(
   }
   let teams = wg_size / lanes;
   let tile_quad = tile % params.column_tiles * teams * {{ quads_of_team }}u;
+  let first_quad = tile_quad{{ " / 2u" if gated }};  // of the output
   let team_quad = tile_quad + index / lanes * {{ quads_of_team }}u;
   // Rows and quads past the edge repeat the last one and are not stored.
   {% for r in range(rows) %}
@@ -62,6 +70,13 @@ fn main(
   {% endfor %}
   {% endif %}
 
+  {% if residual %}
+  var ahead: f32;  // loaded while the weights are
+  {
+    {{ element("index") | indent(4) }}
+    ahead = residual_of(row, first_quad + out_quad, c);
+  }
+  {% endif %}
   for (var step = index % lanes; step < params.units; step += lanes * {{ unroll }}u) {
     {% for i in range(unroll) %}
     let unit{{ i }} = {{ "min(step + %du * lanes, params.units - 1u)" % i if i else "step" }};

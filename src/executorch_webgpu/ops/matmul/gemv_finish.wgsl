@@ -29,10 +29,7 @@
 
   // An invocation for each element of the output: {{ rows }} rows of teams * {{ out_quads }} quads.
   for (var i = index; i < teams * {{ rows * out_quads * 4 }}u; i += wg_size) {
-    let c = i % 4u;
-    let out_quad = i / 4u % (teams * {{ out_quads }}u);
-    let r = i / (teams * {{ out_quads * 4 }}u);
-    let row = first_row + r;
+    {{ element("i") | indent(4) }}
     let team_part = out_quad / {{ out_quads }}u * parts_of_team;
     let at = team_part * {{ parts }}u + r * {{ quads_of_team }}u + out_quad % {{ out_quads }}u{{ " * 2u" if gated }};
     var value = 0.0;
@@ -57,13 +54,21 @@
     {{ "other *= factor;" if gated }}
     {% endif %}
     {% set end = "params.ends[%d]" % (outputs - 1) %}
-    if (row < params.m && {{ "tile_quad / 2u" if gated else "tile_quad" }} + out_quad < {{ end }}) {
+    if (row < params.m && first_quad + out_quad < {{ end }}) {
       {% if gated %}
       let position = tile_quad * 4u + out_quad * 8u + c;
-      let gate = with_bias(value, position);
-      store(row, tile_quad / 2u + out_quad, c, silu(gate) * with_bias(other, position + 4u));
+      let result = silu(with_bias(value, position)) * with_bias(other, position + 4u);
       {% else %}
-      store(row, tile_quad + out_quad, c, with_bias(value, (tile_quad + out_quad) * 4u + c));
+      let result = with_bias(value, (tile_quad + out_quad) * 4u + c);
+      {% endif %}
+      {% if residual %}
+      if (i == index) {
+        write(row, first_quad + out_quad, c, result + ahead);
+      } else {
+        store(row, first_quad + out_quad, c, result);
+      }
+      {% else %}
+      store(row, first_quad + out_quad, c, result);
       {% endif %}
     }
   }
