@@ -170,8 +170,17 @@ def test_main(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("decode", "0", "4"),
         ("decode", "20", "4"),
     ]
-    assert all(float(row["rate"]) > 0 and row["model"] == "tiny (random)" for row in rows)
+    assert all(float(row["rate"]) > 0 and row["model"] == "tiny (random)" and not row["note"] for row in rows)
     assert "tiny (random) on" in capsys.readouterr().out
+
+
+def test_lines_say_a_precision_that_is_not_the_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "model.csv"
+    sizes = ["--prompts", "9", "--contexts", "0", "--steps", "1", "--repeats", "1"]
+    main(["--shape", "tiny", *sizes, "--matmul-precision", "high", "--csv", str(path)])
+    with path.open(newline="") as file:
+        assert [row["note"] for row in csv.DictReader(file)] == ["matmul precision high"] * 2
+    assert "KV cache f32, matmul precision high" in capsys.readouterr().out
 
 
 def test_random_programs_are_the_same_every_time(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ class MethodOptions:
     routes: Mapping[str, str]
     scratch_bytes: int
     kv_cache_dtype: str
+    matmul_precision: str
     fusions: tuple[str, ...]
 
 
@@ -81,7 +82,13 @@ class Method:
             for stored in _graphs(file, plan, options.kv_cache_dtype):
                 graph, _ = fuse_graph(stored, options.fusions)
                 pool = constants()  # opens the device, which a constant method does not need
-                planning = Planning(pool.device.features, pool.device.limits, options.routes, options.scratch_bytes)
+                planning = Planning(
+                    pool.device.features,
+                    pool.device.limits,
+                    options.routes,
+                    options.scratch_bytes,
+                    options.matmul_precision,
+                )
                 self._executors.append(GraphExecutor(graph, pool, planning, profile=options.profile))
             self._check_calls()
             lasting = lasting_places(plan, [len(executor.graph.inputs) for executor in self._executors])

@@ -36,7 +36,7 @@ from .metadata import (
     unsupported_delegates,
 )
 from .method import Method, MethodOptions, ProfileRow
-from .ops.plan import SCRATCH_BYTES
+from .ops.plan import MATMUL_PRECISIONS, SCRATCH_BYTES
 from .state import State, fingerprint
 
 __all__ = ["Method", "ProfileRow", "Program", "Runtime", "State", "inspect_program"]
@@ -116,6 +116,7 @@ class Program:
         routes: Mapping[str, str] | None = None,
         scratch_bytes: int = SCRATCH_BYTES,
         kv_cache_dtype: str = "f32",
+        matmul_precision: str = "highest",
         fuse: bool | Iterable[str] = True,
     ) -> Method:
         """Plan and upload a method. Each call gives a method with plans and state of its own; see ``Method.new_state``.
@@ -123,13 +124,19 @@ class Program:
         ``profile`` measures GPU time by operator; ``routes`` forces kernels by operator family, for tests and
         benchmarks; ``scratch_bytes`` bounds the scratch memory of blocked operators. ``kv_cache_dtype``: "f32" keeps
         KV caches as the file states them; "f16" and "int8" (with a float32 scale for each row and head) store them in
-        a half and about a quarter of the memory of float32, whatever the file states. ``fuse``: whether several
-        operator calls become one where that computes the same, or names of the passes that do so, as ``inspect`` lists
-        them; InvalidInputError for a name that is none.
-        Raises UnsupportedProgramError that lists every operator that cannot run, or says why the KV caches must stay
-        as they are, LimitError, NoAdapterError.
+        a half and about a quarter of the memory of float32, whatever the file states. ``matmul_precision``: "highest"
+        multiplies x by weights about as exactly as float32; "high" rounds both to float16 (11 significant bits, as TF32
+        has) where tensor cores multiply more than 8 rows by quantized weights, with errors up to about 1e-3 of the
+        largest output, for speed. Sums are float32 in either. ``fuse``: whether several operator calls become one where
+        that computes the same, or names of the passes that do so, as ``inspect`` lists them.
+        Raises InvalidInputError for a name that is none of the choices, UnsupportedProgramError that lists every
+        operator that cannot run, or says why the KV caches must stay as they are, LimitError, NoAdapterError.
         """
         check_dtype(kv_cache_dtype)
+        if matmul_precision not in MATMUL_PRECISIONS:
+            raise InvalidInputError(
+                f"there is no matmul precision {matmul_precision!r}; choose {', '.join(MATMUL_PRECISIONS)}"
+            )
         fusions = chosen_fusions(fuse)
         file, plan = self._open_file, self._plan(name)
         if foreign := unsupported_delegates(plan):
@@ -139,7 +146,7 @@ class Program:
             )
         if missing := missing_operators(file, plan):
             raise UnsupportedProgramError(unsupported_message(missing), missing)
-        options = MethodOptions(profile, dict(routes or {}), scratch_bytes, kv_cache_dtype, fusions)
+        options = MethodOptions(profile, dict(routes or {}), scratch_bytes, kv_cache_dtype, matmul_precision, fusions)
         method = Method(file, plan, self._constant_pool, options, self._identify)
         self._methods.add(method)
         return method

@@ -81,6 +81,28 @@ def test_lines(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     assert len(read(history)) == 2 * len(lines)
 
 
+def test_a_precision_that_is_not_the_default_is_a_note(
+    cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+
+    class Noted(LanguageModel):
+        def __init__(self, program, **options) -> None:
+            loaded.append(options["matmul_precision"])
+            super().__init__(program, **options)
+
+    monkeypatch.setattr(measuring, "LanguageModel", Noted)
+    sizes = ("--prompts", 9, "--contexts", 0, "--steps", 1, "--repeats", 1)
+    notes = {"highest": "", "high": "matmul precision high"}
+    for precision, note in notes.items():
+        history = tmp_path / f"{precision}.csv"
+        result = cli("bench", tiny, *sizes, "--matmul-precision", precision, "--csv", history)
+        assert result.exit_code == 0, result.output
+        assert [line["note"] for line in read(history)] == [note] * 2
+        assert ("matmul precision high" in result.stdout) is bool(note)
+    assert loaded == ["highest"] * 2 + ["high"] * 2, "to measure, and to profile"
+
+
 def dispatches_of_a_step(path: Path) -> int:
     with (
         Runtime.get().load_program(path) as program,

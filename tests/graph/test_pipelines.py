@@ -18,7 +18,7 @@ from executorch_webgpu.graph.execute import plan_graph
 from executorch_webgpu.graph.resize import LivePlans
 from executorch_webgpu.method import _graphs
 from executorch_webgpu.models.llama import LlamaOptions
-from executorch_webgpu.ops.plan import Planning
+from executorch_webgpu.ops.plan import MATMUL_PRECISIONS, Planning
 from executorch_webgpu.ops.values import Tensor
 from tests.test_wgsl import DEVICES, recorded
 
@@ -58,13 +58,18 @@ def test_no_step_of_a_model_compiles(
             assert device.kernels.stats() == compiled, (length, position)
 
 
+@pytest.mark.parametrize("precision", MATMUL_PRECISIONS)
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("device", DEVICES)
-def test_no_step_of_a_model_would_compile_on_other_devices(program: Path, device: str, cache: str) -> None:
+def test_no_step_of_a_model_would_compile_on_other_devices(
+    program: Path, device: str, cache: str, precision: str
+) -> None:
     mapped, file = open_program(program)
     (plan,) = (plan for plan in file.methods if plan.name == "forward")
     for graph in _graphs(file, plan, cache):
-        plans = plan_graph(graph, Planning(*DEVICES[device]))
+        plans = plan_graph(graph, Planning(*DEVICES[device], matmul_precision=precision))
+        rounds = "matrix_f16" in {plan.route for plan in plans.plans}
+        assert rounds == (device == "matrix" and precision == "high")
         compiled = {repr(pipeline) for pipeline in plans.pipelines()}
         for length, position in steps():
             step(plans, length, position)

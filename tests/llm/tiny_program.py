@@ -99,7 +99,15 @@ class TinyProgram:
         assert name == "forward"
         return MethodMetadata(name, self.inputs, self.outputs)
 
-    def load_method(self, name: str, *, profile: bool = False, kv_cache_dtype: str = "f32", fuse: bool = True) -> Any:
+    def load_method(
+        self,
+        name: str,
+        *,
+        profile: bool = False,
+        kv_cache_dtype: str = "f32",
+        matmul_precision: str = "highest",
+        fuse: bool = True,
+    ) -> Any:
         if name != "forward":
             return Constants(self.constants[name])
         return Forward(self.metadata(name), [None] * self.context_len)

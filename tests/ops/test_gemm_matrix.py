@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from executorch_webgpu import Runtime
 from executorch_webgpu.gpu.capabilities import Limits
 from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.device import Device
@@ -15,7 +16,9 @@ from executorch_webgpu.graph.execute import plan_graph
 from executorch_webgpu.ops.matmul import gemm_matrix
 from executorch_webgpu.ops.matmul.formats import Q4GSW, dequantize
 from executorch_webgpu.ops.matmul.gemm_matrix import Tile, Tuning
-from executorch_webgpu.ops.plan import Planning
+from executorch_webgpu.ops.plan import MATMUL_PRECISIONS, Planning
+from tests.graph_builder import GraphBuilder
+from tests.programs import write_delegated
 
 from .harness import OpProgram, call_graph
 from .matrix_emulation import TENSOR_CORES, emulate
@@ -112,6 +115,33 @@ def test_zeros_and_numbers_that_are_none(matrix_device: Device) -> None:
         assert np.isnan(out[0, 2]).all()
         assert not np.isfinite(out[0, 3]).any()
         assert np.isfinite(out[0, [0, 1, 4]]).all()
+
+
+def test_a_method_that_is_loaded_with_a_precision(matrix_device: Device) -> None:
+    """With "high", its first prefill rounds and compiles nothing; its decode is that of the default."""
+    sample = fused_linear_sample("q4gsw", 64, [13], rows=(19, 1))
+    weights, scales = (sample.args[i][0].array for i in (4, 5))
+    build = GraphBuilder()
+    x = build.input((19, 64))
+    build.output(build.call("et_vk.linear_q4gsw.default", x, weights, scales, 32, None, build.tensor((19, 13))))
+    data = write_delegated(build, ["float32"] * 2, dynamic=[0])
+    runtime = Runtime()
+    runtime._device = matrix_device
+    rows = np.random.default_rng(0).standard_normal((19, 64)).astype(np.float32)
+    found: dict[str, list[np.ndarray]] = {}
+    for precision in MATMUL_PRECISIONS:
+        with (
+            runtime.load_program(data) as program,
+            program.load_method("forward", matmul_precision=precision, profile=True) as method,
+        ):
+            compiled = matrix_device.kernels.stats()
+            found[precision] = [method.execute([rows[:count]])[0] for count in (19, 1)]
+            assert matrix_device.kernels.stats() == compiled
+            routes = {row.route for row in method.profile()}
+            assert routes == {"matrix_f16" if precision == "high" else "matrix", "gemv"}
+    (exact, decoded), (rounded, decoded_too) = (found[precision] for precision in MATMUL_PRECISIONS)
+    assert 1e-6 < np.abs(rounded - exact).max() / np.abs(exact).max() < 2e-3
+    np.testing.assert_array_equal(decoded, decoded_too)
 
 
 @every_form

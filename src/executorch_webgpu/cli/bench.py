@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import FILE, cache_option, device_options, profile_option
+from .options import FILE, cache_option, device_options, precision_option, profile_option
 from .source import chosen_options, conversion_options, program_path, progress_bar
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def numbers(ctx: click.Context, option: click.Parameter, value: str | None) -> t
 @click.option("--tokenizer", "tokenizer_file", type=FILE, help="A .gguf or tokenizer.json  [default: in the program]")
 @conversion_options
 @cache_option
+@precision_option
 @device_options
 @profile_option
 def command(
@@ -66,6 +67,7 @@ def command(
     weights: str | None,
     max_context_len: int | None,
     kv_cache_dtype: str,
+    matmul_precision: str,
     engine: str | None,
     adapter: int | str | None,
     profile: bool,
@@ -91,8 +93,9 @@ def command(
     tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file is not None else None
     path = program_path(source, chosen_options(weights, max_context_len))
     runtime = Runtime.get(engine, adapter)
-    report = run(runtime, path, sizes, tokenizer=tokenizer, kv_cache_dtype=kv_cache_dtype)
-    lines = lines_of(report, runtime.device, Path(source).name, kv_cache_dtype, __version__)
+    loading = {"kv_cache_dtype": kv_cache_dtype, "matmul_precision": matmul_precision}
+    report = run(runtime, path, sizes, tokenizer=tokenizer, **loading)
+    lines = lines_of(report, runtime.device, Path(source).name, version=__version__, **loading)
     show(lines)
     if profile:
         print_profile(report.profile)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InvalidInputError
-from .options import FILE, cache_option, device_options, fuse_option, sampling_options
+from .options import FILE, cache_option, device_options, fuse_option, precision_option, sampling_options
 from .source import chosen_options, conversion_options, open_language_model
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ KEYS = (
 @sampling_options(max_new_tokens=1024, temperature=0.7, top_p=0.9)
 @conversion_options
 @cache_option
+@precision_option
 @fuse_option
 @device_options
 def command(
@@ -53,6 +54,7 @@ def command(
     weights: str | None,
     max_context_len: int | None,
     kv_cache_dtype: str,
+    matmul_precision: str,
     fuse: bool,
     engine: str | None,
     adapter: int | str | None,
@@ -77,6 +79,7 @@ def command(
         engine=engine,
         adapter=adapter,
         kv_cache_dtype=kv_cache_dtype,
+        matmul_precision=matmul_precision,
         fuse=fuse,
     ) as opened:
         chat = Chat(Conversation(*opened, params, system), _write, _note, stats)

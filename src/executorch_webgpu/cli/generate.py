@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InvalidInputError
-from .options import FILE, cache_option, device_options, fuse_option, profile_option, sampling_options
+from .options import FILE, cache_option, device_options, fuse_option, precision_option, profile_option, sampling_options
 from .source import chosen_options, conversion_options, open_language_model
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ FINISHED = {
 @sampling_options()
 @conversion_options
 @cache_option
+@precision_option
 @fuse_option
 @device_options
 @profile_option
@@ -46,6 +47,7 @@ def command(
     weights: str | None,
     max_context_len: int | None,
     kv_cache_dtype: str,
+    matmul_precision: str,
     fuse: bool,
     engine: str | None,
     adapter: int | str | None,
@@ -78,6 +80,7 @@ def command(
         adapter=adapter,
         profile=profile,
         kv_cache_dtype=kv_cache_dtype,
+        matmul_precision=matmul_precision,
         fuse=fuse,
     ) as (model, tokenizer):
         tokens = encode_prompt(tokenizer, text, chat=chat, system=system)

@@ -49,8 +49,10 @@ class Line:
     note: str = ""
 
 
-def lines_of(report: Report, device: Device, model: str, kv_cache: str, version: str) -> list[Line]:
-    """The report as lines, numbers rounded."""
+def lines_of(
+    report: Report, device: Device, model: str, *, kv_cache_dtype: str, matmul_precision: str, version: str
+) -> list[Line]:
+    """The report as lines, numbers rounded; a note names the matmul precision where it is not the default."""
     load = report.load
     lines = []
     for speed in report.speeds:
@@ -63,7 +65,7 @@ def lines_of(report: Report, device: Device, model: str, kv_cache: str, version:
                 adapter=device.info.name,
                 engine=device.engine,
                 implementation=OURS,
-                kv_cache=kv_cache,
+                kv_cache=kv_cache_dtype,
                 phase=speed.phase,
                 context=speed.context,
                 tokens=speed.tokens,
@@ -79,6 +81,7 @@ def lines_of(report: Report, device: Device, model: str, kv_cache: str, version:
                 file_mib=rounded(load.file_bytes / MIB),
                 resident_mib=rounded(load.resident_bytes / MIB),
                 device_mib=rounded(load.device_bytes / MIB),
+                note="" if matmul_precision == "highest" else f"matmul precision {matmul_precision}",
             )
         )
     return lines
@@ -100,7 +103,8 @@ def show(lines: Sequence[Line]) -> None:
 
     first = next(line for line in lines if line.implementation == OURS)
     out = console()
-    out.print(f"{first.model} on {first.adapter} ({first.engine}), KV cache {first.kv_cache}", style="bold")
+    note = f", {first.note}" if first.note else ""
+    out.print(f"{first.model} on {first.adapter} ({first.engine}), KV cache {first.kv_cache}{note}", style="bold")
     out.print(
         f"loaded in {first.load_s} s; memory grew by {first.resident_mib} MiB on the host and by {first.device_mib} "
         f"MiB on the device, for a file of {first.file_mib} MiB; the device reads {first.read_gbs} GB/s"

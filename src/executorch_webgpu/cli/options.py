@@ -48,6 +48,18 @@ def cache_option(command: Command) -> Command:
     return option(command)
 
 
+def precision_option(command: Command) -> Command:
+    """Add ``--matmul-precision``."""
+    option = click.option(
+        "--matmul-precision",
+        type=click.Choice(["highest", "high"]),
+        default="highest",
+        show_default=True,
+        help="high: tensor cores multiply numbers rounded to float16, which reads prompts faster.",
+    )
+    return option(command)
+
+
 def fuse_option(command: Command) -> Command:
     """Add ``--no-fuse``."""
     option = click.option(

@@ -88,6 +88,7 @@ def open_language_model(
     adapter: int | str | None = None,
     profile: bool = False,
     kv_cache_dtype: str = "f32",
+    matmul_precision: str = "highest",
     fuse: bool = True,
 ) -> Iterator[tuple[LanguageModel, Tokenizer]]:
     """The loaded model and its tokenizer, of the program itself unless ``tokenizer_file`` is given."""
@@ -102,5 +103,7 @@ def open_language_model(
             if TOKENIZER not in program.named_data:
                 raise InvalidInputError(f"{source} has no tokenizer inside: name one with --tokenizer")
             tokenizer = Tokenizer.from_files(program.named_data)
-        with LanguageModel(program, profile=profile, kv_cache_dtype=kv_cache_dtype, fuse=fuse) as model:
+        with LanguageModel(
+            program, profile=profile, kv_cache_dtype=kv_cache_dtype, matmul_precision=matmul_precision, fuse=fuse
+        ) as model:
             yield model, tokenizer

@@ -137,17 +137,19 @@ def measure(
     *,
     tokenizer: Tokenizer | None = None,
     kv_cache_dtype: str = "f32",
+    matmul_precision: str = "highest",
     on_progress: Progress = lambda done, total: None,
 ) -> Report:
     """Load a program and measure it.
 
     ``wanted``: fields of ``Sizes``; the others are what suits the device. ``tokenizer``: by default the program's own;
-    without any, tokens are spelled as numbers. Raises InvalidInputError for sizes that do not fit, and what loading
-    raises.
+    without any, tokens are spelled as numbers. ``kv_cache_dtype``, ``matmul_precision``: see ``Program.load_method``.
+    Raises InvalidInputError for sizes that do not fit, and what loading raises.
     """
     device = runtime.device
     resident, on_device, begun = resident_bytes(), device.memory.live_bytes, time.perf_counter()
-    with runtime.load_program(path) as program, LanguageModel(program, kv_cache_dtype=kv_cache_dtype) as model:
+    load_model = partial(LanguageModel, kv_cache_dtype=kv_cache_dtype, matmul_precision=matmul_precision)
+    with runtime.load_program(path) as program, load_model(program) as model:
         seconds = time.perf_counter() - begun
         load = Load(seconds, path.stat().st_size, resident_bytes() - resident, device.memory.live_bytes - on_device)
         sizes = Sizes.of(device, model.context_len, wanted)
@@ -161,7 +163,7 @@ def measure(
         for speed in _speeds(model, tokenizer, text, sizes, warm_up):
             speeds.append(speed)
             on_progress(len(speeds), total)
-        with LanguageModel(program, profile=True, kv_cache_dtype=kv_cache_dtype) as profiled:
+        with load_model(program, profile=True) as profiled:
             profiled.eos_ids = frozenset()
             step_bytes = program.step_bytes("forward", kv_cache_dtype=kv_cache_dtype)
             for i, speed in enumerate(speeds):

@@ -56,7 +56,13 @@ class Program(Protocol):
     @property
     def method_names(self) -> set[str]: ...
     def load_method(
-        self, name: str, *, profile: bool = False, kv_cache_dtype: str = "f32", fuse: bool = True
+        self,
+        name: str,
+        *,
+        profile: bool = False,
+        kv_cache_dtype: str = "f32",
+        matmul_precision: str = "highest",
+        fuse: bool = True,
     ) -> Any: ...
     def metadata(self, name: str) -> Any: ...
 
@@ -66,13 +72,20 @@ class LanguageModel:
 
     ``max_tokens``: the most tokens in one call. ``context_len``: rows of the KV cache, so the most tokens
     of a whole text. ``vocab_size``: logits per token. ``full_logits``: of every token, not of the last one.
-    ``eos_ids``: end tokens that the program itself states. ``kv_cache_dtype``, ``fuse``: see ``Program.load_method``.
+    ``eos_ids``: end tokens that the program itself states. ``kv_cache_dtype``, ``matmul_precision``, ``fuse``: see
+    ``Program.load_method``.
     Ctrl-C waits for the end of a step, so a KeyboardInterrupt leaves the model usable and ``cached_tokens`` true.
     Raises UnsupportedProgramError when ``forward`` is missing or is not a language model with a KV cache.
     """
 
     def __init__(
-        self, program: Program, *, profile: bool = False, kv_cache_dtype: str = "f32", fuse: bool = True
+        self,
+        program: Program,
+        *,
+        profile: bool = False,
+        kv_cache_dtype: str = "f32",
+        matmul_precision: str = "highest",
+        fuse: bool = True,
     ) -> None:
         if "forward" not in program.method_names:
             raise UnsupportedProgramError(
@@ -91,7 +104,11 @@ class LanguageModel:
         self._tokens_dtype = np.dtype(tokens.dtype)
         self._input_pos_dtype = np.dtype(signature.inputs[1].dtype)
         self._forward: Method = program.load_method(
-            "forward", profile=profile, kv_cache_dtype=kv_cache_dtype, fuse=fuse
+            "forward",
+            profile=profile,
+            kv_cache_dtype=kv_cache_dtype,
+            matmul_precision=matmul_precision,
+            fuse=fuse,
         )
         self._state: State | None = None  # None: the method's own
         self._cached: list[int] = []

@@ -24,6 +24,7 @@ from ..gpu.capabilities import Features, Limits
 from .values import IntLike, Repacked, Scratch, SymInt, Tensor
 
 SCRATCH_BYTES = 64 * 2**20  # enough for a few hundred rows of scores at long contexts
+MATMUL_PRECISIONS = ("highest", "high")  # names as in torch.set_float32_matmul_precision
 
 Number = int | float | bool
 Grid = tuple[int, int, int]
@@ -76,15 +77,16 @@ class Planning:
     """What all calls of one graph share.
 
     ``routes`` forces a route by operator family; ``scratch_bytes`` bounds the scratch memory that a blocked route may
-    ask for. The graph fills in the rest: ``no_alias``, ids of outputs that must be copies, since someone writes their
-    memory, ``host_inputs``, ids of the integer inputs, which the host can read, ``read_only``, ids of the constants
-    that nobody writes, and ``families``, what has routes.
+    ask for; ``matmul_precision`` is one of ``MATMUL_PRECISIONS``. The graph fills in the rest: ``no_alias``, ids of
+    outputs that must be copies, since someone writes their memory, ``host_inputs``, ids of the integer inputs, which
+    the host can read, ``read_only``, ids of the constants that nobody writes, and ``families``, what has routes.
     """
 
     features: Features
     limits: Limits
     routes: Mapping[str, str] = field(default_factory=dict)
     scratch_bytes: int = SCRATCH_BYTES
+    matmul_precision: str = "highest"
     no_alias: frozenset[int] = frozenset()
     host_inputs: frozenset[int] = frozenset()
     read_only: frozenset[int] = frozenset()
@@ -102,6 +104,7 @@ class Planner:
         self.features = shared.features
         self.limits = shared.limits
         self.scratch_bytes = min(shared.scratch_bytes, shared.limits.max_binding_bytes)
+        self.matmul_precision = shared.matmul_precision
         self.building = building
         self.result = OpPlan()
         self.prepared: list[Prepared] = []

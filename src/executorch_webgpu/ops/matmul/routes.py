@@ -3,8 +3,8 @@
 * ``columns``: an invocation computes whole columns alone, for adapters that are CPUs;
 * ``gemv``: lanes share columns, for up to 8 rows;
 * ``gemm``: a workgroup shares a tile of the output through workgroup memory, for more;
-* ``matrix``: the same on tensor cores, of quantized weights; ``matrix_f16`` is faster and less exact, and only runs
-  when it is asked for.
+* ``matrix``: the same on tensor cores, of quantized weights;
+* ``matrix_f16``: faster and less exact, chosen where the method was loaded with ``matmul_precision="high"``.
 
 All but the first read weights that are repacked at load (packed.py), so they want constants. Each is right for every
 number of rows.
@@ -56,7 +56,8 @@ def _choose(g: Planner, family: str, product: Product, packable: bool) -> str:
     elif product.m <= gemv.MAX_ROWS:
         order = ["gemv", "gemm", "columns"]
     else:
-        order = ["matrix", "gemm", "gemv", "columns"]
+        rounded = ["matrix_f16"] if g.matmul_precision == "high" else []
+        order = [*rounded, "matrix", "gemm", "gemv", "columns"]
     order += [name for name in possible if name not in order]
     return g.choose(family, {name: possible[name] for name in order})
 
