@@ -127,7 +127,8 @@ class Program:
         a half and about a quarter of the memory of float32, whatever the file states. ``matmul_precision``: "highest"
         multiplies x by weights about as exactly as float32; "high" rounds both to float16 (11 significant bits, as TF32
         has) where tensor cores multiply more than 8 rows by quantized weights, with errors up to about 1e-3 of the
-        largest output, for speed. Sums are float32 in either. ``fuse``: whether several operator calls become one where
+        largest output, and queries of attention over float16 or int8 caches, where scores near 1,000 are then off by
+        0.2, for speed. Sums are float32 in either. ``fuse``: whether several operator calls become one where
         that computes the same, or names of the passes that do so, as ``inspect`` lists them.
         Raises InvalidInputError for a name that is none of the choices, UnsupportedProgramError that lists every
         operator that cannot run, or says why the KV caches must stay as they are, LimitError, NoAdapterError.

@@ -33,23 +33,26 @@ def test_compiles(head_dim: int, dtype: str) -> None:
     widest = 16 if dtype == "int8" else 8
     width = next(w for w in (16, 8, 4) if w <= widest and head_dim % w == 0)
     template = {**asdict(tile(head_dim)), "cache": KV_CACHE_DTYPES[dtype], "head_dim": head_dim, "width": width}
-    compile_check("dawn", "sdpa/flash_matrix", template)
+    for exact in (True, False):
+        compile_check("dawn", "sdpa/flash_matrix", {**template, "exact": exact})
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("magnitude", [1.0, 40.0])
+@pytest.mark.parametrize(
+    ("route", "magnitude"), [("flash_matrix", 1.0), ("flash_matrix", 40.0), ("flash_matrix_f16", 1.0)]
+)
 @pytest.mark.parametrize("heads", [(1, 1), (4, 2), (6, 1), (7, 1), (8, 8)])
 @pytest.mark.parametrize("head_dim", HEAD_DIMS)
 def test_agrees_with_the_reference(
-    device: Device, head_dim: int, heads: tuple[int, int], magnitude: float, dtype: str
+    device: Device, head_dim: int, heads: tuple[int, int], route: str, magnitude: float, dtype: str
 ) -> None:
     """Rows and contexts at the edges of tiles, from a cold cache and deep in it; NaN behind the context."""
     capacity = 331
     if not has_matrices(device):
         with pytest.raises(KernelError, match="cannot run this call"):
-            Attention(device, dtype, heads, head_dim, capacity, 9, route="flash_matrix")
+            Attention(device, dtype, heads, head_dim, capacity, 9, route=route)
         return
-    with Attention(device, dtype, heads, head_dim, capacity, 200, route="flash_matrix") as attention:
+    with Attention(device, dtype, heads, head_dim, capacity, 200, route=route) as attention:
         _poison(attention)
         position = 0
         for length in (33, 9, 31, 127, 17, 64):
@@ -69,7 +72,7 @@ def _step(attention: Attention, length: int, position: int, magnitude: float) ->
     q, k, v = (random.standard_normal(shape).astype(np.float32) for shape in shapes)
     given = [magnitude * q, k, v, np.array([position], np.int32)]
     (got,) = attention.executor.execute(given)
-    assert attention.executor.plans.plans[-1].route == "flash_matrix"
+    assert attention.executor.plans.plans[-1].route in ("flash_matrix", "flash_matrix_f16")
     new = slice(position, position + length)
     stored = attention.caches()  # a number halfway between two int8 codes may get either one
     k, v = (cache[:, new].copy() for cache in stored)
@@ -89,7 +92,10 @@ SMALL_TILES = {  # two subgroups, and two for each row of blocks, which software
 }
 
 
-@pytest.mark.parametrize("magnitude", [1.0, 40.0])
+# Rounded queries are for scores near one.
+@pytest.mark.parametrize(
+    ("route", "magnitude"), [("flash_matrix", 1.0), ("flash_matrix", 40.0), ("flash_matrix_f16", 1.0)]
+)
 @pytest.mark.parametrize("tile", SMALL_TILES.values(), ids=SMALL_TILES)
 @pytest.mark.parametrize(("heads", "head_dim"), [((4, 2), 16), ((3, 1), 24), ((2, 2), 48), ((5, 1), 8)])
 def test_the_same_with_matrices_emulated(
@@ -98,6 +104,7 @@ def test_the_same_with_matrices_emulated(
     heads: tuple[int, int],
     head_dim: int,
     tile: Tile,
+    route: str,
     magnitude: float,
 ) -> None:
     """The kernel's own arithmetic of places, tiles and rescaling, on adapters without tensor cores."""
@@ -106,7 +113,7 @@ def test_the_same_with_matrices_emulated(
     monkeypatch.setattr(flash_matrix, "TILES", {256: tile})
     monkeypatch.setattr(flash_matrix, "WORKGROUP_BYTES", 0)
     emulate(monkeypatch, device)
-    with Attention(device, "f16", heads, head_dim, 131, 70, route="flash_matrix") as attention:
+    with Attention(device, "f16", heads, head_dim, 131, 70, route=route) as attention:
         _poison(attention)
         position = 0
         for length in (33, 9, 64):

@@ -130,7 +130,7 @@ def choose_variant(tuning: Tuning, shape: Shape, subgroup_size: int, max_invocat
     quads = max(least, min(tuning.quads, tuning.sums // shape.rows))
     while quads > least and ceil_div(shape.quads, quads) * lanes < tuning.invocations:
         quads //= 2
-    while 2 * lanes <= min(size, shape.units) and ceil_div(shape.quads, quads) * lanes < tuning.invocations:
+    while lanes < shape.units and 2 * lanes <= size and ceil_div(shape.quads, quads) * lanes < tuning.invocations:
         lanes *= 2
     loads = quads * shape.vectors + shape.rows * shape.x_quads  # of one unit
     unrolls = [n for n in (8, 4, 2, 1) if n <= tuning.unroll and (n == 1 or n * loads <= tuning.loads)]

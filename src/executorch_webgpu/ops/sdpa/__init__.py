@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from ...errors import InvalidInputError
 from ..plan import Planner
@@ -70,10 +71,18 @@ _ROUTES = {
     ),
     "flash_decode": Route(flash_decode.fits, flash_decode.prepare, flash_decode.run),
     "decode": Route(decode.fits, decode.prepare, decode.run),
-    "flash_matrix": Route(flash_matrix.fits, flash_matrix.prepare, flash_matrix.run),
+    "flash_matrix": Route(
+        flash_matrix.fits, partial(flash_matrix.prepare, exact=True), partial(flash_matrix.run, exact=True)
+    ),
+    "flash_matrix_f16": Route(
+        flash_matrix.fits, partial(flash_matrix.prepare, exact=False), partial(flash_matrix.run, exact=False)
+    ),
     "flash": Route(flash.fits, flash.prepare, flash.run, any_mask=True),
     "materialized": Route(materialized.fits, materialized.prepare, materialized.run),
 }
+
+# What rounds more than the others, and comes before them where a load allows that.
+_ROUNDED = ("flash_matrix_f16",)
 
 # A software adapter has no workgroup memory that is faster than other, and small subgroups that take turns.
 _CPU_FIRST = ("decode", "flash_decode")
@@ -162,6 +171,8 @@ def attend(g: Planner, call: AttentionCall, rotate: Rotate | None = None) -> Non
             if route.takes(call):
                 route.prepare(g, call)
     names = [*_CPU_FIRST, *_ROUTES] if g.features.cpu else [*_ROUTES]
+    if g.matmul_precision == "high":
+        names = [*_ROUNDED, *names]
     routes = {name: _ROUTES[name].takes(call) and _ROUTES[name].fits(g, call) for name in names}
     if not any(routes.values()):
         q = call.q

@@ -1,7 +1,8 @@
-"""The tensor-core route: many new tokens over float16 or int8 caches, by subgroup matrices of 16 x 16.
+"""The tensor-core routes: many new tokens over float16 or int8 caches, by subgroup matrices of 16 x 16.
 
-Q goes in as the sum of two float16 matrices, which keeps large scores exact; probabilities, and the values of an int8
-cache, are rounded to float16. What moved the speed is in bench/NOTES.md.
+By ``flash_matrix`` Q goes in as the sum of two float16 matrices, which keeps large scores exact; ``flash_matrix_f16``
+rounds it to one, as ``matmul_precision="high"`` allows. Probabilities, and the values of an int8 cache, are rounded to
+float16 by both. What moved the speed is in bench/NOTES.md.
 """
 
 from __future__ import annotations
@@ -47,12 +48,13 @@ def fits(g: Planner, call: AttentionCall) -> bool:
     return _possible(g, call) and call.length >= MIN_LENGTH
 
 
-def prepare(g: Planner, call: AttentionCall) -> None:
-    if _possible(g, call) and call.q.max_dims[1] >= MIN_LENGTH:
-        g.prepare("sdpa/flash_matrix", template=template(call))
+def prepare(g: Planner, call: AttentionCall, exact: bool) -> None:
+    if _possible(g, call) and call.q.max_dims[1] >= MIN_LENGTH and exact == (g.matmul_precision == "highest"):
+        g.prepare("sdpa/flash_matrix", template=template(call, exact))
 
 
-def run(g: Planner, call: AttentionCall) -> None:
+def run(g: Planner, call: AttentionCall, exact: bool) -> None:
+    """``exact``: as the sum of two matrices."""
     rows = call.length * call.group
     g.dispatch(
         "sdpa/flash_matrix",
@@ -72,7 +74,7 @@ def run(g: Planner, call: AttentionCall) -> None:
             "tokens": call.length,
             "scale": call.scale * LOG2_E,
         },
-        template=template(call),
+        template=template(call, exact),
     )
 
 
@@ -85,9 +87,10 @@ def _possible(g: Planner, call: AttentionCall) -> bool:
     )
 
 
-def template(call: AttentionCall) -> dict[str, Any]:
+def template(call: AttentionCall, exact: bool) -> dict[str, Any]:
     """Template values of the kernel for a call."""
     return {
+        "exact": exact,
         **asdict(tile(call.head_dim)),
         "cache": call.k_cache.dtype,
         "head_dim": call.head_dim,

@@ -1,8 +1,8 @@
 // Streaming attention on tensor cores: Q K^T and P V by subgroup matrices of 16 x 16, sums in float32.
 //
 // A workgroup computes {{ 16 * subgroups // split }} packed rows (token * group + head in the group) of one KV head, in tiles of
-// {{ keys }} columns; {{ "a subgroup" if split == 1 else "two subgroups, each with half of D," }} 16 rows, and two lanes the softmax of a row. Scores are as exact as float32 sums:
-// Q is the sum of two float16 matrices, q and rest, and a cache's elements are float16, or codes that float16 holds.
+// {{ keys }} columns; {{ "a subgroup" if split == 1 else "two subgroups, each with half of D," }} 16 rows, and two lanes the softmax of a row. {{ "Scores are as exact as float32 sums:
+// Q is the sum of two float16 matrices, q and rest, and" if exact else "Q is rounded to float16," }} a cache's elements are float16, or codes that float16 holds.
 //
 // Matrices cannot be read by element, so scores go to workgroup memory and come back as probabilities in float16. The
 // loop is a pipeline: while a tile's softmax runs, the next tile's scores are multiplied. Keys and values are on their way
@@ -104,7 +104,9 @@ fn main(
 
   {% for d in range(dims) %}
   var q{{ d }}: Left;
+  {% if exact %}
   var rest{{ d }}: Left;
+  {% endif %}
   var o{{ d }} = Sum(0.0);
   {% endfor %}
   {% include "sdpa/flash_matrix_queries.wgsl" %}

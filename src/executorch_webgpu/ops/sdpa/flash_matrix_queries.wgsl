@@ -1,4 +1,4 @@
-  // Q, {{ keys }} rows at a time: q through the memory of keys, rest through that of values.
+  // Q, {{ keys }} rows at a time: q through the memory of keys{{ ", rest through that of values" if exact }}.
   {% set q_words = split * words %}
   {% set q_loads = (keys * q_words + lanes - 1) // lanes %}
   {% set rounds = range(0, 16 * row_blocks, keys) %}
@@ -37,7 +37,11 @@
     let place = index + {{ i * lanes }}u;
     let to = place / {{ q_words }}u * {{ kv_row }}u + place % {{ words }}u;
     let to_part = place % {{ q_words }}u / {{ words }}u;
-    {% if unit == 8 %}
+    {% if not exact and unit == 8 %}
+    k_tile[to_part][to] = halves({{ name }}_0, {{ name }}_1);
+    {% elif not exact %}
+    k_tile[to_part][to] = halves({{ name }}_0, vec4<f32>()).xy;
+    {% elif unit == 8 %}
     k_tile[to_part][to] = halves(upper({{ name }}_0), upper({{ name }}_1));
     v_tile[to_part][to] = halves({{ name }}_0 - upper({{ name }}_0), {{ name }}_1 - upper({{ name }}_1));
     {% else %}
@@ -52,7 +56,9 @@
   if (subgroup / {{ split }}u == {{ (first + block) // 16 }}u) {
     {% for d in range(dims) %}
     q{{ d }} = subgroupMatrixLoad<Left, row_major>(&k_tile[part], {{ block * kv_row + 16 * d // unit }}u, {{ kv_row }}u);
+    {% if exact %}
     rest{{ d }} = subgroupMatrixLoad<Left, row_major>(&v_tile[part], {{ block * kv_row + 16 * d // unit }}u, {{ kv_row }}u);
+    {% endif %}
     {% endfor %}
   }
   {% endfor %}

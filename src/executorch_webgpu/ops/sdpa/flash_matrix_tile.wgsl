@@ -35,7 +35,7 @@ if (load_row{{ i }} < {{ keys }}u) {
 {% for n in range(0, keys, 16) %}
 let key{{ d }}_{{ n }} = subgroupMatrixLoad<Right, col_major>(&k_tile[part], {{ n * kv_row + 16 * d // unit }}u, {{ kv_row }}u);
 {% endfor %}
-{% for x in ("q", "rest") %}
+{% for x in (("q", "rest") if exact else ("q",)) %}
 {% for n in range(0, keys, 16) %}
 s{{ n }} = subgroupMatrixMultiplyAccumulate({{ x }}{{ d }}, key{{ d }}_{{ n }}, s{{ n }});
 {% endfor %}
