@@ -18,7 +18,7 @@ _ROW_COUNTS = (1, 4, 8)  # each one a pipeline; other numbers take the next larg
 class Tuning:
     """What the kernel's speed depends on, not its result; a benchmark may replace ``TUNING``. Powers of two."""
 
-    workgroup_size: int = 128
+    workgroup_size: int = 256
     lanes: int = 32  # of a team, at least
     quads: int = 2  # fours of columns of a team
     unroll: int = 4  # units of each quad that a lane loads before it uses them
