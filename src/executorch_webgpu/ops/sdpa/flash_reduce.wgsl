@@ -19,10 +19,10 @@ override wg_size: u32 = 128;
 override lanes: u32 = 8;
 override parts: u32 = 16;  // lanes * parts <= wg_size
 
-{% include "norm/workgroup_reduce.wgsl" %}
+const LOWEST = -3.4028234e38;
 
 var<workgroup> part_sums: array<vec4<f32>, wg_size>;
-var<workgroup> part_totals: array<f32, wg_size>;
+var<workgroup> part_stats: array<vec2<f32>, wg_size>;
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
@@ -30,35 +30,42 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let kv_head = group.y;
   let splits = (u32(input_pos) + row / params.group_size + params.chunk) / params.chunk;
   let base = (kv_head * params.rows + row) * params.splits;
-
-  var largest = -3.4028234e38;
-  for (var s = index; s < splits; s += wg_size) {
-    largest = max(largest, stats[base + s].x);
-  }
-  largest = workgroup_max(largest, index);
-
   let lane = index % lanes;
   let part = index / lanes;
   let vector = group.z * lanes + lane;
-  var sum = vec4<f32>();
+
+  // Rescaled on the way, so that no chunk waits for the maximum of all.
+  var largest = LOWEST;
   var total = 0.0;
+  var sum = vec4<f32>();
   if (part < parts && vector < params.vectors) {
     for (var s = part; s < splits; s += parts) {
       let stat = stats[base + s];
-      let weight = exp(stat.x - largest);
-      total += weight * stat.y;
-      sum += weight * sums[(base + s) * params.vectors + vector];
+      let value = sums[(base + s) * params.vectors + vector];
+      let most = max(largest, stat.x);
+      let before = exp(largest - most);
+      let weight = exp(stat.x - most);
+      total = before * total + weight * stat.y;
+      sum = before * sum + weight * value;
+      largest = most;
     }
   }
   part_sums[index] = sum;
-  part_totals[index] = total;
+  part_stats[index] = vec2<f32>(largest, total);
   workgroupBarrier();
   if (index >= lanes || vector >= params.vectors) {
     return;
   }
   for (var p = 1u; p < parts; p++) {
-    sum += part_sums[index + p * lanes];
-    total += part_totals[index + p * lanes];
+    largest = max(largest, part_stats[index + p * lanes].x);
+  }
+  total = 0.0;
+  sum = vec4<f32>();
+  for (var p = 0u; p < parts; p++) {
+    let stat = part_stats[index + p * lanes];
+    let weight = exp(stat.x - largest);
+    total += weight * stat.y;
+    sum += weight * part_sums[index + p * lanes];
   }
   let head = (row / params.group_size * params.kv_heads + kv_head) * params.group_size + row % params.group_size;
   out[head * params.vectors + vector] = sum / total;
