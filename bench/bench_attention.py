@@ -250,7 +250,7 @@ def ceiling_of(ceilings: Ceilings, case: Case, implementation: str, route: str) 
     """(name, rate) of what bounds a line: memory in decode, in prefill the units that multiply."""
     if case.decode:
         return "read", ceilings.read
-    matrices = route.endswith("matrix") or (implementation != OURS and case.dtype == "f16")
+    matrices = "matrix" in route or (implementation != OURS and case.dtype == "f16")
     if matrices and ceilings.matrix is not None:
         return "matrix", ceilings.matrix
     return "fma", ceilings.fma
