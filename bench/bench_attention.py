@@ -227,7 +227,7 @@ def line_of(
         date=datetime.date.today().isoformat(),
         commit=bench.commit,
         adapter=bench.device.info.name,
-        engine=bench.device.engine if implementation == OURS else "cuda",
+        engine=engine_of(bench, implementation),
         implementation=implementation,
         route=route,
         phase="decode" if case.decode else "prefill",
@@ -244,6 +244,10 @@ def line_of(
         error=None if error is None else rounded(error),
         note=note,
     )
+
+
+def engine_of(bench: Bench, implementation: str) -> str:
+    return bench.device.engine if implementation == OURS else "dawn" if "webgpu" in implementation else "cuda"
 
 
 def ceiling_of(ceilings: Ceilings, case: Case, implementation: str, route: str) -> tuple[str, float]:
