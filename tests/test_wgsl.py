@@ -31,7 +31,13 @@ from tests.ops.samples import SAMPLES, Sample
 (OPS,) = DEFAULT_ROOTS
 FILES = sorted(OPS.rglob("*.wgsl"))
 INCLUDE = re.compile(r'{%\s*(?:include|from|import|extends)\s+"([^"]+)\.wgsl"')
-LARGE = replace(Limits.floor(), max_workgroup_bytes=48 << 10, max_invocations=1024, max_workgroup_size=(1024, 1024, 64))
+LARGE = replace(
+    Limits.floor(),
+    max_workgroup_bytes=48 << 10,
+    max_invocations=1024,
+    max_workgroup_size=(1024, 1024, 64),
+    max_storage_buffers=16,
+)
 RICH = Features(
     f16=True, subgroups=True, subgroup_min_size=32, subgroup_max_size=32, timestamps=True, subgroup_matrix=False
 )

@@ -125,10 +125,10 @@ class Program:
         benchmarks; ``scratch_bytes`` bounds the scratch memory of blocked operators. ``kv_cache_dtype``: "f32" keeps
         KV caches as the file states them; "f16" and "int8" (with a float32 scale for each row and head) store them in
         a half and about a quarter of the memory of float32, whatever the file states. ``matmul_precision``: "highest"
-        multiplies x by weights about as exactly as float32; "high" rounds both to float16 (11 significant bits, as TF32
-        has) where tensor cores multiply more than 8 rows by quantized weights, with errors up to about 1e-3 of the
+        multiplies x by weights nearly as exactly as float32; "high" rounds both to float16 (11 significant bits, as in
+        TF32) where tensor cores multiply more than 8 rows by quantized weights, with errors up to about 1e-3 of the
         largest output, and queries of attention over float16 or int8 caches, where scores near 1,000 are then off by
-        0.2, for speed. Sums are float32 in either. ``fuse``: whether several operator calls become one where
+        up to 0.5, for speed. Sums are float32 in either. ``fuse``: whether several operator calls become one where
         that computes the same, or names of the passes that do so, as ``inspect`` lists them.
         Raises InvalidInputError for a name that is none of the choices, UnsupportedProgramError that lists every
         operator that cannot run, or says why the KV caches must stay as they are, LimitError, NoAdapterError.

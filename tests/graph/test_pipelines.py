@@ -15,6 +15,7 @@ from executorch_webgpu.format.pte import open_program
 from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.gpu.kernel import Kernels
 from executorch_webgpu.graph.execute import plan_graph
+from executorch_webgpu.graph.fusion import chosen_fusions, fuse_graph
 from executorch_webgpu.graph.resize import LivePlans
 from executorch_webgpu.method import _graphs
 from executorch_webgpu.models.llama import LlamaOptions
@@ -58,15 +59,17 @@ def test_no_step_of_a_model_compiles(
             assert device.kernels.stats() == compiled, (length, position)
 
 
+@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "unfused"])
 @pytest.mark.parametrize("precision", MATMUL_PRECISIONS)
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("device", DEVICES)
 def test_no_step_of_a_model_would_compile_on_other_devices(
-    program: Path, device: str, cache: str, precision: str
+    program: Path, device: str, cache: str, precision: str, fuse: bool
 ) -> None:
     mapped, file = open_program(program)
     (plan,) = (plan for plan in file.methods if plan.name == "forward")
-    for graph in _graphs(file, plan, cache):
+    for stored in _graphs(file, plan, cache):
+        graph, _ = fuse_graph(stored, chosen_fusions(fuse))
         plans = plan_graph(graph, Planning(*DEVICES[device], matmul_precision=precision))
         rounds = "matrix_f16" in {plan.route for plan in plans.plans}
         assert rounds == (device == "matrix" and precision == "high")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from executorch_webgpu.errors import UnsupportedProgramError
 from executorch_webgpu.gpu.device import Device
+from executorch_webgpu.ops.matmul import gemv
 
 from .harness import Const, In, OpProgram, Out
 from .samples import FORMS, LINEAR_ROUTES, Sample, fused_linear_sample
@@ -69,6 +70,17 @@ def test_any_call(
 def test_more_than_one_tile_both_ways(device: Device, form: str, route: str | None) -> None:
     for widths, gated in (([131, 67, 5], False), ([131, 131], True)):
         check(device, fused_linear_sample(form, 72, widths, True, True, gated, gated, (67, 9), 24), route)
+
+
+@every_form
+@pytest.mark.parametrize("rows", [1, 4, 8, 13])
+def test_more_outputs_than_a_workgroup_has_invocations(
+    device: Device, form: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then an invocation finishes several: of the first one it has what is added at hand, of the others it has not."""
+    monkeypatch.setattr(gemv, "TUNING", gemv.Tuning(64, lanes=8, quads=2, invocations=1, workgroups=1))
+    for widths, gated in (([131], False), ([131, 131], True)):
+        check(device, fused_linear_sample(form, 72, widths, True, True, gated, True, (rows, 1), 24), "gemv")
 
 
 @every_form

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from executorch_webgpu import Runtime
+from executorch_webgpu.errors import KernelError
 from executorch_webgpu.gpu.capabilities import Limits
 from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.device import Device
@@ -69,17 +70,34 @@ def test_the_rounded_route_is_as_exact_as_float16(matrix_device: Device, form: s
             assert 1e-6 < error < 2e-3
 
 
-@pytest.mark.parametrize("tile", (*Tuning().tiles, *TILES), ids=str)
-def test_the_tiles_that_are_chosen(matrix_device: Device, tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than one of them both ways. Rounded: a software adapter has no memory for twice as many numbers."""
+CHOSEN = [
+    *(("matrix", tile) for tile in gemm_matrix.TUNING.of(parts=2)),
+    *(("matrix_f16", tile) for tile in (*gemm_matrix.TUNING.of(parts=1), *TILES)),
+]
+
+
+@pytest.mark.parametrize(("route", "tile"), CHOSEN, ids=str)
+def test_the_tiles_that_are_chosen(
+    matrix_device: Device, route: str, tile: Tile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than one of them both ways, and more than one step."""
     monkeypatch.setattr(gemm_matrix, "TUNING", Tuning((tile,)))
     sample = fused_linear_sample("q4gsw", 72, [133], rows=(130, 9))
-    with program(matrix_device, sample, "matrix_f16") as loaded:
+    allowed = 2e-5 if route == "matrix" else 2e-3
+    with program(matrix_device, sample, route) as loaded:
         for live in (False, True):
             inputs = sample.inputs(live)
             (got,), (expected,) = loaded.run(inputs), loaded.reference(inputs)
             assert got.shape == expected.shape
-            assert np.abs(got - expected).max() < 2e-3 * np.abs(expected).max()
+            assert np.abs(got - expected).max() < allowed * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    "tile", [(2, 2, 3, 4, 16), (2, 1, 3, 2, 16), (2, 2, 4, 4, 48), (2, 4, 4, 2, 16), (1, 4, 1, 2, 16)]
+)
+def test_tiles_that_cannot_be(tile: tuple[int, ...]) -> None:
+    with pytest.raises(KernelError, match="Tile"):
+        Tile(*tile)
 
 
 @pytest.mark.parametrize("power", [-60, -20, 20, 60])

@@ -17,6 +17,7 @@ from executorch_webgpu.errors import KernelError
 from executorch_webgpu.gpu.capabilities import Features
 from executorch_webgpu.graph.build import build_graph
 from executorch_webgpu.graph.execute import plan_graph
+from executorch_webgpu.graph.kv_cache import store_kv_caches
 from executorch_webgpu.graph.resize import LivePlans
 from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.ops.plan import MATMUL_PRECISIONS, Planning
@@ -24,6 +25,7 @@ from executorch_webgpu.ops.values import Tensor
 from tests.test_wgsl import LARGE
 from tests.text.tiny_vocabulary import write_bpe
 
+from .harness import In, Mutable, Out, Sym, call_graph
 from .matrix_emulation import TENSOR_CORES
 from .samples import FLOATS, FORMS, fused_linear_sample
 
@@ -52,6 +54,37 @@ def test_many_rows_of_quantized_weights(form: str, rows: int) -> None:
     assert route(rows, form=form) == "matrix"
     assert route(rows, form=form, matmul_precision="highest") == "matrix"
     assert route(rows, form=form, matmul_precision="high") == "matrix_f16"
+
+
+def plan_attention(rows: int, dtype: str = "float16", features: Features = TENSOR_CORES, **options: Any) -> LivePlans:
+    """Attention of up to ``rows`` new tokens over caches of ``dtype``."""
+    query, key, cache = (1, rows, 4, 32), (1, rows, 2, 32), np.zeros((1, 640, 2, 32), np.float32)
+    args = [In(query), In(key), In(key), Mutable(cache), Mutable(cache.copy()), Sym(), 1, None, 0.0, True, None]
+    graph = build_graph(call_graph("sdpa_with_kv_cache.default", args, Out(query)))
+    stored = graph if dtype == "float32" else store_kv_caches(graph, dtype)
+    return plan_graph(stored, Planning(features, LARGE, **options))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_many_tokens_of_attention(dtype: str) -> None:
+    """The route, and that load prepares no tensor-core kernel that cannot be chosen."""
+    for precision, name, exact in (("highest", "flash_matrix", True), ("high", "flash_matrix_f16", False)):
+        plans = plan_attention(600, dtype, matmul_precision=precision)
+        assert plans.plans[-1].route == name
+        kernels = [template for kernel, template, _ in plans.pipelines() if kernel == "sdpa/flash_matrix"]
+        assert kernels and all(template["exact"] == exact for template in kernels)
+        assert plan_attention(9, dtype, matmul_precision=precision).plans[-1].route == name
+
+
+@every_precision
+def test_what_it_does_not_change_in_attention(precision: str) -> None:
+    for rows in (1, 8):
+        assert plan_attention(rows, matmul_precision=precision).plans[-1].route == "flash_decode_subgroups"
+    assert plan_attention(300, "float32", matmul_precision=precision).plans[-1].route == "flash"
+    assert plan_attention(300, features=NO_TENSOR_CORES, matmul_precision=precision).plans[-1].route == "flash"
+    for forced in ("flash", "flash_matrix", "flash_matrix_f16"):
+        plans = plan_attention(300, routes={"sdpa_with_kv_cache": forced}, matmul_precision=precision)
+        assert plans.plans[-1].route == forced
 
 
 @every_precision

@@ -196,6 +196,8 @@ def test_a_route_that_turns_and_stores_itself(
             position = position if position + tokens <= 24 else 3
             turning.step(tokens, position, position + 1)
             position += tokens
+            packed = tokens * heads[0] // heads[1]
+            assert (turning.kernels[0] == "sdpa/flash_decode_subgroups") == (packed <= tuning.max_rows), packed
         assert KERNEL not in turning.kernels and f"{KERNEL}_int8" not in turning.kernels
         assert turning.kernels[0] == "sdpa/flash_decode_subgroups"
 

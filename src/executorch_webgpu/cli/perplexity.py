@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .options import FILE, device_options, fuse_option
+from .options import FILE, cache_option, device_options, fuse_option, precision_option
 from .source import chosen_options, conversion_options, open_language_model, progress_bar
 
 
@@ -18,6 +18,8 @@ from .source import chosen_options, conversion_options, open_language_model, pro
 @click.option("--tokenizer", "tokenizer_file", type=FILE, help="A .gguf or tokenizer.json  [default: in the program]")
 @click.option("--window", type=int, help="Tokens predicted from one beginning  [default: 1024, or the context]")
 @conversion_options
+@cache_option
+@precision_option
 @fuse_option
 @device_options
 def command(

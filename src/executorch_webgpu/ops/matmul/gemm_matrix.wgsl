@@ -16,9 +16,9 @@
 {% set block_columns = 16 * column_tiles %}
 {# Rows of x, and columns of weights, that the workgroup stages at a time: powers of two, like the blocks. #}
 {% set pass_rows = lanes // (parts * words) %}
-{% set x_loads = [rows // pass_rows, 1] | max %}
+{% set x_loads = rows // pass_rows %}
 {% set pass_columns = lanes // words %}
-{% set w_loads = [columns // pass_columns, 1] | max %}
+{% set w_loads = columns // pass_columns %}
 {% macro fetch(step) %}
 {% for i in range(x_loads) %}
 x{{ i }} = split[{{ step }} * x_step + (x_from + {{ i * lanes }}u)];
@@ -30,12 +30,10 @@ w{{ i }} = load_weights(w_from{{ i }}, scales_from{{ i }}, {{ step }} * {{ words
 {% set word_units = 8 // per_unit %}
 {% macro stage() %}
 {% for i in range(x_loads) %}
-{{ "{" if rows >= pass_rows else "if (x_row < %du) {" % rows }}
-  x_tiles[x_block + {{ i * pass_rows // block_rows }}u][x_to + {{ i * pass_rows % block_rows * stride }}u] = x{{ i }};
-}
+x_tiles[x_block + {{ i * pass_rows // block_rows }}u][x_to + {{ i * pass_rows % block_rows * stride }}u] = x{{ i }};
 {% endfor %}
 {% for i in range(w_loads) %}
-{{ "{" if columns >= pass_columns else "if (w_column < %du) {" % columns }}
+{
   let low = low_weights(w{{ i }}) * w_power{{ i }};
   let high = high_weights(w{{ i }}) * w_power{{ i }};
   let block = w_block + {{ i * pass_columns // block_columns }}u;
