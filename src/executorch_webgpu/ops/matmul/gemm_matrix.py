@@ -2,10 +2,10 @@
 
 Tensor cores multiply float16, and a number rounded to float16 is off by up to 2^-11: sums in which terms cancel then
 miss the float64 reference by far more than 1e-3. So the route ``matrix`` multiplies sums of two float16 numbers each,
-of x and of the weights, which is three products, and exact to about 2^-21 of each term. Tensor cores cut off the sums that they add up, though:
-on an H100 outputs are off by 1e-5 of the largest at K 2048 and 3e-5 at K 8192, where float32 is by 1e-6.
-``matrix_f16`` multiplies rounded numbers, once: a third of the operations for errors like those of TF32. Only
-``matmul_precision="high"``, or its name in ``routes``, chooses it.
+of x and of the weights, which is three products, and exact to about 2^-21 of each term. Tensor cores cut off the sums
+that they add up, though: on an H100 outputs are off by 1e-5 of the largest at K 2048 and 3e-5 at K 8192, where float32
+is by 1e-6. ``matrix_f16`` multiplies rounded numbers, once: a third of the operations for errors like those of TF32.
+Only ``matmul_precision="high"``, or its name in ``routes``, chooses it.
 
 float16 has few exponents. Each row of x, and each column of weights, is multiplied by a power of two that puts its
 largest element near 2^14, and sums are divided by both: no float32 overflows, and small ones keep their bits.
