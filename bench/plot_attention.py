@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     figure, axes = plt.subplots(
         2, len(head_dims), figsize=(max(9, 4.5 * len(head_dims)), 9), squeeze=False, layout="constrained"
     )
-    colors = {name: f"C{i}" for i, name in enumerate(sorted(set(map(name_of, rows))))}
+    names = sorted(set(map(name_of, rows)))
+    colors = dict(zip(names, plt.get_cmap("tab20").colors, strict=False))  # more names than that do not fit a legend
     for line, phase in zip(axes, PHASES, strict=True):
         for axis, head_dim in zip(line, head_dims, strict=True):
             of_axis = [r for r in rows if r["phase"] == phase and int(r["head_dim"]) == head_dim]
@@ -70,7 +71,7 @@ def name_of(row: Row) -> str:
     return f"{row['route']} ({row['engine']})" if row["route"] else row["implementation"]
 
 
-def draw(axis: Axes, rows: Sequence[Row], colors: Mapping[str, str]) -> None:
+def draw(axis: Axes, rows: Sequence[Row], colors: Mapping[str, tuple[float, ...]]) -> None:
     """Rates over columns or tokens, both logarithmic: a curve for each name and dtype."""
     curves: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
     for row in rows:
