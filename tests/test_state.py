@@ -29,6 +29,12 @@ rng = np.random.default_rng(0)
 Step = tuple[int, int]  # tokens, position
 
 
+@pytest.fixture(autouse=True)
+def nothing_of_other_tests() -> None:
+    """Buffers are counted here; those that garbage of other tests still holds would go at any time."""
+    gc.collect()
+
+
 @pytest.fixture(scope="module")
 def llama_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("llama") / "model.pte"

@@ -5,9 +5,11 @@
 // {{ unroll }} times before it needs the first. Each group of {{ lanes }} lanes has an online softmax of its own: the dot products of
 // {{ unroll }} keys x {{ rows }} rows are added up and spread over its lanes at once, then every lane takes the probabilities
 // that its part of the values needs. The next keys and values are on their way all the time.
+{% if rotation %}
+// q and k come without their rotary embedding: the chunks with the new rows write these to the caches first.
+{% endif %}
 {% set groups = subgroup // lanes %}
 {% set quads = width // 4 %}
-{% set elements = width * loads %}
 {% set vectors = quads * loads %}
 {% set keys = groups * unroll %}
 {% set sums = unroll * rows %}
@@ -46,8 +48,6 @@ let at{{ u }} = base + {{ key(u, tile) }} * step;
 {% endmacro %}
 {# `name` of row r, from the lane of this group that has it. #}
 {% macro of_row(name, r) %}subgroupShuffleXor({{ name }}{{ r % my_rows }}, {{ r * unroll // mine * spread }}u){% endmacro %}
-{% set halves = rotation == "halves" %}
-{% macro new_parts(x) %}{% for e in range(quads) %}{{ ", " if e }}new_{{ x }}{{ e }}{% endfor %}{% endmacro %}
 {% macro over_groups(name, fold) %}
 {% for i in range(6) if lanes * 2 ** i < subgroup %}
 {{ name }} = {{ fold | replace("@", "subgroupShuffleXor(%s, %du)" % (name, lanes * 2 ** i)) | replace("#", name) }};

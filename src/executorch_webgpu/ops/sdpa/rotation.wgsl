@@ -1,3 +1,4 @@
+{% set halves = rotation == "halves" %}
 // Rotary embedding of four elements of a head. A pair is {{ "half of what is rotated apart" if halves else "two neighbours" }}.
 @group(0) @binding(10) var<storage, read> k: array<vec4<f32>>;  // [S, Hkv, D], not rotated, like q
 @group(0) @binding(11) var<storage, read> v: array<vec4<f32>>;

@@ -1,3 +1,4 @@
+  {% macro new_parts(x) %}{% for e in range(quads) %}{{ ", " if e }}new_{{ x }}{{ e }}{% endfor %}{% endmacro %}
   // The chunk's new rows of the caches, a subgroup each: nobody else reads them in this dispatch.
   if (first + count > position) {
     let end = first + count;
