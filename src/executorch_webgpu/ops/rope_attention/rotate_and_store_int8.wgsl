@@ -1,5 +1,4 @@
 // Rotates the queries into ``turned``, and the keys{{ " and, as they are, the values" if values }} into int8 caches: one workgroup a row.
-// scale = max|x| / 127 over its D elements, code = round(x / scale); a row too small for that becomes zeros.
 {% include "rope_attention/rows.wgsl" %}
 {% set caches = ("k", "v") if values else ("k",) %}
 {% for x in caches %}
@@ -34,10 +33,8 @@ fn main(
     let x = abs(elements(row, i));
     largest = max(largest, max(max(x.x, x.y), max(x.z, x.w)));
   }
-  let scale = workgroup_max(largest, lane) / 127.0;
-  let is_normal = scale > 1e-36;  // a smaller divisor may count as 0
-  let divisor = select(1.0, scale, is_normal);
-  let kept = select(0.0, scale, is_normal);
+  let scale = int8_scale(workgroup_max(largest, lane));
+  let divisor = int8_divisor(scale);
   let kv_rows = params.tokens * params.kv_heads;
   let start = u32(input_pos) * params.kv_heads;
 {% for x in caches %}
@@ -47,7 +44,7 @@ fn main(
       {{ x }}_cache[target_row * params.vectors + i] = int8_codes(elements(row, i) / divisor);
     }
     if (lane == 0u) {
-      {{ x }}_scales[target_row] = kept;
+      {{ x }}_scales[target_row] = scale;
     }
   }
 {% endfor %}

@@ -1,5 +1,4 @@
 // Quantizes the new rows of {{ count }} cache(s) and writes them from row input_pos on: one workgroup a row and head.
-// scale = max|x| / 127 over its D elements, code = round(x / scale); a row too small for that becomes zeros.
 {% for i in range(count) %}
 @group(0) @binding({{ 3 * i }}) var<storage, read> rows{{ i }}: array<vec4<f32>>;              // [S, H, D]
 @group(0) @binding({{ 3 * i + 1 }}) var<storage, read_write> cache{{ i }}: array<u32>;   // [Cmax, H, D], four codes a word
@@ -36,15 +35,13 @@ fn main(
     let x = abs(rows{{ i }}[source * params.vectors + v]);
     largest{{ i }} = max(largest{{ i }}, max(max(x.x, x.y), max(x.z, x.w)));
   }
-  let scale{{ i }} = workgroup_max(largest{{ i }}, lane) / 127.0;
-  let is_normal{{ i }} = scale{{ i }} > 1e-36;  // a smaller divisor may count as 0
-  let divisor{{ i }} = select(1.0, scale{{ i }}, is_normal{{ i }});
+  let scale{{ i }} = int8_scale(workgroup_max(largest{{ i }}, lane));
   for (var v = lane; v < params.vectors; v += wg_size) {
     let x = rows{{ i }}[source * params.vectors + v];
-    cache{{ i }}[target_row * params.vectors + v] = int8_codes(x / divisor{{ i }});
+    cache{{ i }}[target_row * params.vectors + v] = int8_codes(x / int8_divisor(scale{{ i }}));
   }
   if (lane == 0u) {
-    scales{{ i }}[target_row] = select(0.0, scale{{ i }}, is_normal{{ i }});
+    scales{{ i }}[target_row] = scale{{ i }};
   }
   {% endfor %}
 }

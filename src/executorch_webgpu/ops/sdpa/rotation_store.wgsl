@@ -8,17 +8,15 @@
       let given = (token * params.kv_heads + kv_head) * {{ units * quads }}u;
       let place = (column * params.kv_heads + kv_head) * {{ units }}u;
       {% if cache == "int8" %}
-      // scale = max|x| / 127, code = round(x / scale); a row too small for that becomes zeros.
       {% for x, element in (("k", "rotated_k(given, i, token)"), ("v", "v[given + i]")) %}
       var {{ x }}_largest = 0.0;
       for (var i = lane; i < {{ units * quads }}u; i += {{ subgroup }}u) {
         {{ x }}_largest = max({{ x }}_largest, largest_of({{ element }}));
       }
-      let {{ x }}_scale = subgroupMax({{ x }}_largest) / 127.0;
-      let {{ x }}_normal = {{ x }}_scale > 1e-36;  // a smaller divisor may count as 0
-      let {{ x }}_divisor = select(1.0, {{ x }}_scale, {{ x }}_normal);
+      let {{ x }}_scale = int8_scale(subgroupMax({{ x }}_largest));
+      let {{ x }}_divisor = int8_divisor({{ x }}_scale);
       if (lane == 0u) {
-        {{ x }}_scales[column * params.kv_heads + kv_head] = select(0.0, {{ x }}_scale, {{ x }}_normal);
+        {{ x }}_scales[column * params.kv_heads + kv_head] = {{ x }}_scale;
       }
       {% endfor %}
       {% endif %}
