@@ -30,7 +30,7 @@ BELOW = {
     "__init__": {"runtime"},
 }
 LAYER_OF_MODULE = dict.fromkeys(
-    ("attention", "device_steps", "interchange", "liveness", "metadata", "method", "state"), "runtime"
+    ("attention", "delegate_calls", "device_steps", "interchange", "liveness", "metadata", "method", "state"), "runtime"
 )
 ENGINES = {"wgpu", "wgpudawn", "rendercanvas"}
 EXPORTERS = {"torch", "executorch", "torchao"}

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .format import program_schema as schema
-from .graph.execute import GraphExecutor
 from .graph.token_loop import Drawing, TokenLoop
 from .method import Method
 from .ops.sampling import PIPELINES
@@ -28,9 +27,10 @@ def obstacle(method: object, state: State | None = None) -> str | None:
     call = _only_call(method)
     if call is None:
         return "the host computes before or after the program's delegate"
-    if call.args[len(executor.graph.inputs) :] != tuple(method._plan.outputs):
+    its = method._arguments[call.delegate_index]
+    if tuple(its.outputs) != tuple(range(len(its.outputs))) or its.of_outputs(call) != tuple(method._plan.outputs):
         return "the program's output is not the delegate's"
-    inputs = _inputs(method, executor, call)
+    inputs = _inputs(method, call)
     if len(inputs) != 2:
         return "the delegate does not take the tokens and their position as they are"
     if any(not isinstance(value, Tensor) or value.dtype != "float32" for value in executor.graph.outputs):
@@ -56,9 +56,10 @@ def _only_call(method: Method) -> schema.DelegateCall | None:
     return work[0] if len(work) == 1 and isinstance(work[0], schema.DelegateCall) else None
 
 
-def _inputs(method: Method, executor: GraphExecutor, call: schema.DelegateCall) -> list[Tensor]:
+def _inputs(method: Method, call: schema.DelegateCall) -> list[Tensor]:
     """What the method's inputs, tokens and their position, are in the delegate, as far as it takes integers there."""
-    by_index = dict(zip(call.args, executor.graph.inputs, strict=False))
+    graph = method._executors[call.delegate_index].graph
+    by_index = dict(zip(method._arguments[call.delegate_index].of_inputs(call), graph.inputs, strict=True))
     found = [by_index.get(index) for index in method._plan.inputs]
     return [value for value in found if isinstance(value, Tensor) and value.dtype == "int32"]
 
@@ -75,7 +76,7 @@ class DeviceSteps:
         call = _only_call(method)
         assert call is not None
         (self._executor,) = method._executors
-        tokens, input_pos = _inputs(method, self._executor, call)
+        tokens, input_pos = _inputs(method, call)
         self.most = most or (_AHEAD_ON_CPU if self._executor.device.features.cpu else _AHEAD)
         self._state = state
         self._source = method._source

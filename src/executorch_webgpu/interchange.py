@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,8 @@ import numpy as np
 from .errors import InvalidInputError
 from .format import program_schema as schema
 from .format import values as plain
-from .portable.memory import HostValue, dtype_name
+from .portable.dtypes import BFLOAT16, dtype_name, numpy_dtype
+from .portable.memory import HostValue
 
 
 def is_torch(value: object) -> bool:
@@ -32,7 +34,7 @@ def to_host(value: Any, what: str) -> HostValue:
         return np.asarray(value)
     try:
         if is_torch(value):
-            return np.asarray(value.detach().cpu().numpy())
+            return _from_torch(value)
         if hasattr(value, "__dlpack__"):
             return np.from_dlpack(value)
         if hasattr(value, "__array__"):
@@ -48,8 +50,22 @@ def to_caller(values: Sequence[HostValue], inputs: Sequence[Any]) -> list[Any]:
     """Outputs in the caller's own terms: torch tensors when the inputs were."""
     if not any(is_torch(i) for i in inputs):
         return list(values)
+    return [_to_torch(v) if isinstance(v, np.ndarray) else v for v in values]
+
+
+def _from_torch(tensor: Any) -> np.ndarray:
     torch = sys.modules["torch"]
-    return [torch.from_numpy(v) if isinstance(v, np.ndarray) else v for v in values]
+    tensor = tensor.detach().cpu()
+    if tensor.dtype == torch.bfloat16:  # torch hands NumPy its bits only
+        return np.asarray(tensor.view(torch.int16).numpy()).view(BFLOAT16)
+    return np.asarray(tensor.numpy())
+
+
+def _to_torch(array: np.ndarray) -> Any:
+    torch = sys.modules["torch"]
+    if array.dtype == BFLOAT16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def to_device_array(array: np.ndarray, dtype: np.dtype, what: str) -> np.ndarray:
@@ -69,31 +85,49 @@ def owned(value: HostValue) -> HostValue:
     return value.copy() if isinstance(value, np.ndarray) and value.base is not None else value
 
 
-def checked_input(described: schema.ProgramValue, value: HostValue, what: str) -> HostValue:
-    """The value, if it is what the program takes there; InvalidInputError otherwise."""
+def checked_input(described: schema.ProgramValue, value: HostValue, what: str, method: str) -> HostValue:
+    """The value, if it is what ``method`` takes there; InvalidInputError otherwise.
+
+    The exporter computes with the number that it is given and leaves it in the program as the value of the input. So a
+    plain input takes that value only, but for integers that stay symbols: there the program holds nothing.
+    """
     if isinstance(described, schema.Tensor):
-        return _checked_tensor(described, value, what)
+        return _checked_tensor(described, value, what, method)
     if isinstance(value, np.ndarray) and not value.shape:
         value = value.item()  # a NumPy number
     match described:
-        case plain.Int() if isinstance(value, int) and not isinstance(value, bool):
+        case plain.Int(frozen) | plain.Bool(frozen) | plain.String(frozen) if type(value) is type(frozen):
+            return _frozen(value, frozen, value == frozen, what)
+        case plain.Double(frozen) if isinstance(value, float | int) and not isinstance(value, bool):
+            return _frozen(value, frozen, _equal_floats(value, frozen), what)
+        case plain.Null() if value is None or isinstance(value, bool | int | float):
             return value
-        case plain.Bool() if isinstance(value, bool):
-            return value
-        case plain.Double() if isinstance(value, float | int) and not isinstance(value, bool):
-            return float(value)
-        case plain.String() if isinstance(value, str):
-            return value
-        case plain.Null() if value is None:
-            return value
-    raise InvalidInputError(f"{what} is {value!r}, but the program takes a plain {type(described).__name__} there")
+    taken = "number" if isinstance(described, plain.Null) else f"plain {type(described).__name__}"
+    raise InvalidInputError(f"{what} is {value!r}, but the program takes a {taken} there")
 
 
-def _checked_tensor(described: schema.Tensor, value: HostValue, what: str) -> np.ndarray:
+def _frozen(value: HostValue, frozen: HostValue, same: bool, what: str) -> HostValue:
+    if not same:
+        raise InvalidInputError(
+            f"{what} is {value!r}, but the program was exported for {frozen!r} and computes with nothing else: export "
+            "it again for this value, or with a tensor in its place"
+        )
+    return frozen
+
+
+def _equal_floats(value: float, frozen: float) -> bool:
+    """Whether they are one number, or were before one of them became a float32."""
+    if math.isnan(value) or math.isnan(frozen):
+        return math.isnan(value) and math.isnan(frozen)
+    with np.errstate(over="ignore"):
+        return value == frozen or float(np.float32(value)) == frozen or value == float(np.float32(frozen))
+
+
+def _checked_tensor(described: schema.Tensor, value: HostValue, what: str, method: str) -> np.ndarray:
     dtype = dtype_name(described)
     if not isinstance(value, np.ndarray):
         raise InvalidInputError(f"{what} must be a {dtype} tensor, not {value!r}")
-    if value.dtype != np.dtype(dtype):
+    if value.dtype != numpy_dtype(described, method):
         raise InvalidInputError(f"{what} has dtype {value.dtype}, but the program takes {dtype}")
     static = described.shape_dynamism is schema.ShapeDynamism.STATIC
     fits = len(value.shape) == len(described.sizes) and all(

@@ -7,7 +7,7 @@ not values.)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from .format import program_schema as schema
@@ -15,16 +15,19 @@ from .metadata import kernel_values
 from .portable.memory import Place
 
 
-def lasting_places(plan: schema.ExecutionPlan, delegate_inputs: Sequence[int]) -> tuple[Place, ...]:
+def lasting_places(
+    plan: schema.ExecutionPlan, delegate_inputs: Sequence[int], elsewhere: Collection[Place] = ()
+) -> tuple[Place, ...]:
     """The bytes of planned memory that a call may read before it writes them.
 
-    ``delegate_inputs``: how many of the arguments of a call of each delegate are inputs.
+    ``delegate_inputs``: how many of the arguments of a call of each delegate are inputs. ``elsewhere``: places of
+    tensors whose contents somebody else keeps.
     """
     pieces = _Pieces(plan)
     live = pieces.of(plan.outputs)
     for chain in reversed(plan.chains):
         live = _live_before(chain, live, [_effect(plan, i.call, delegate_inputs, pieces) for i in chain.instructions])
-    return pieces.places(live & ~pieces.of(plan.inputs))
+    return pieces.places(live & ~pieces.of(plan.inputs) & ~pieces.within(elsewhere))
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,15 @@ class _Pieces:
             if isinstance(value, schema.TensorList | schema.OptionalTensorList):
                 found |= self.of(value.items)
             elif (place := _place(value)) is not None:
-                first, last = self._number[place.arena, place.begin], self._number[place.arena, place.end]
-                found |= (1 << last) - (1 << first)
+                found |= self.within([place])
+        return found
+
+    def within(self, places: Iterable[Place]) -> int:
+        """The pieces of places of tensors."""
+        found = 0
+        for place in places:
+            first, last = self._number[place.arena, place.begin], self._number[place.arena, place.end]
+            found |= (1 << last) - (1 << first)
         return found
 
     def places(self, pieces: int) -> tuple[Place, ...]:

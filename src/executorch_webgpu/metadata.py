@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from .delegate_calls import delegate_graphs
 from .errors import Error
 from .format import program_schema as schema
 from .format.pte import ProgramFile
 from .format.vkgraph import read_vkgraph
 from .gpu.capabilities import Features, Limits
-from .graph.build import build_graph
+from .graph.build import Graph
 from .graph.dynamic import dynamic_dims
 from .graph.execute import plan_graph
 from .graph.fusion import FusionReport, fuse_graph
@@ -21,7 +22,7 @@ from .graph.traffic import StepBytes, step_bytes
 from .ops.plan import Planning
 from .ops.registry import find
 from .portable import host_kernel
-from .portable.memory import dtype_name
+from .portable.dtypes import dtype_name
 
 DELEGATE_ID = "VulkanBackend"
 
@@ -127,13 +128,17 @@ def method_report(file: ProgramFile, plan: schema.ExecutionPlan, fusions: Sequen
     fused: dict[str, FusionReport] = {}
     plannable = not unsupported_delegates(plan) and not missing_operators(file, plan)
     for delegate in _our_delegates(plan):
-        source = read_vkgraph(file.delegate_data(delegate), file.named_data)
-        for constant in source.constants:
+        for constant in read_vkgraph(file.delegate_data(delegate), file.named_data).constants:
             keys[constant.named_key or f"{delegate.processed.index}+{constant.offset}"] = constant.length
-        if not plannable:
-            continue
+    graphs: list[Graph] = []
+    if plannable:
         try:
-            graph, reports = fuse_graph(build_graph(source), fusions)
+            graphs, _ = delegate_graphs(file, plan)
+        except Error as error:
+            plannable, problem = False, str(error)
+    for unfused in graphs:
+        try:
+            graph, reports = fuse_graph(unfused, fusions)
             memory = plan_memory(graph, plan_graph(graph, Planning(Features.none(), Limits.floor())).plans)
         except Error as error:
             plannable, problem = False, str(error)
@@ -161,7 +166,7 @@ def method_report(file: ProgramFile, plan: schema.ExecutionPlan, fusions: Sequen
 
 def method_step_bytes(file: ProgramFile, plan: schema.ExecutionPlan, kv_cache_dtype: str) -> StepBytes:
     """What a decode step of a method must read, with KV caches stored as ``load_method`` is asked to."""
-    graphs = [build_graph(read_vkgraph(file.delegate_data(d), file.named_data)) for d in _our_delegates(plan)]
+    graphs, _ = delegate_graphs(file, plan)
     if kv_cache_dtype != "f32":
         graphs = [store_kv_caches(graph, KV_CACHE_DTYPES[kv_cache_dtype]) for graph in graphs]
     return step_bytes(graphs)
@@ -241,8 +246,8 @@ def _dynamic_inputs(file: ProgramFile, plan: schema.ExecutionPlan) -> Mapping[in
     if delegate.id != DELEGATE_ID:
         return bounded
     try:
-        graph = build_graph(read_vkgraph(file.delegate_data(delegate), file.named_data))
-        given = call.args[: len(graph.inputs)]
+        (graph,), (arguments,) = delegate_graphs(file, plan)
+        given = arguments.of_inputs(call)
         position_in_graph = {p: given.index(plan.inputs[p]) for p in bounded}
         found = dynamic_dims(graph, list(position_in_graph.values()))
     except (Error, ValueError):  # not plannable here: what the file says has to do

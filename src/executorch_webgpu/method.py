@@ -12,12 +12,12 @@ from weakref import WeakSet
 
 import numpy as np
 
+from .delegate_calls import delegate_graphs
 from .errors import ClosedError, InvalidInputError, InvalidProgramError, UnsupportedProgramError
 from .format import program_schema as schema
 from .format import values as plain
 from .format.pte import ProgramFile
-from .format.vkgraph import read_vkgraph
-from .graph.build import Graph, build_graph
+from .graph.build import Graph
 from .graph.constants import ConstantPool
 from .graph.execute import GraphExecutor
 from .graph.fusion import fuse_graph
@@ -31,6 +31,7 @@ from .ops.plan import Planning
 from .ops.values import SymInt, Tensor
 from .portable import host_kernel
 from .portable.memory import HostMemory, HostValue
+from .portable.shared_buffers import shared_places
 from .state import State, StateSource
 
 
@@ -71,15 +72,23 @@ class Method:
         constants: Callable[[], ConstantPool],
         options: MethodOptions,
         fingerprint: Callable[[], str],
+        initial_buffers: Mapping[str, np.ndarray],
+        buffers: dict[str, np.ndarray],
     ) -> None:
+        """``buffers``: the bytes of what the program's methods share, by name, for the state that is the method's own.
+
+        ``initial_buffers``: with which they begin.
+        """
         self._file = file
         self._plan = plan
         self._metadata: MethodMetadata | None = None
+        self._computed_with = _arguments(plan)
         self._executors: list[GraphExecutor] = []
         self._states: WeakSet[State] = WeakSet()
         self._closed = False
         try:
-            for stored in _graphs(file, plan, options.kv_cache_dtype):
+            graphs, self._arguments = delegate_graphs(file, plan)
+            for stored in _with_kv_caches(plan, graphs, options.kv_cache_dtype):
                 graph, _ = fuse_graph(stored, options.fusions)
                 pool = constants()  # opens the device, which a constant method does not need
                 planning = Planning(
@@ -90,11 +99,19 @@ class Method:
                     options.matmul_precision,
                 )
                 self._executors.append(GraphExecutor(graph, pool, planning, profile=options.profile))
-            self._check_calls()
-            lasting = lasting_places(plan, [len(executor.graph.inputs) for executor in self._executors])
-            self._memory = HostMemory(file, plan, lasting)
-            self._source = StateSource(plan.name, self._executors, self._memory, options.kv_cache_dtype, fingerprint)
-            self._state = self._own([executor.state for executor in self._executors])
+            shared = shared_places(plan)
+            lasting = lasting_places(plan, [its.given for its in self._arguments], shared.values())
+            self._memory = HostMemory(file, plan, lasting, shared)
+            self._source = StateSource(
+                plan.name,
+                self._executors,
+                self._memory,
+                options.kv_cache_dtype,
+                fingerprint,
+                frozenset(shared),
+                initial_buffers,
+            )
+            self._state = self._own([executor.state for executor in self._executors], buffers)
         except BaseException:
             self.close()
             raise
@@ -111,10 +128,18 @@ class Method:
         """The state that ``execute`` uses when it is given none."""
         return self._state
 
-    def new_state(self) -> State:
-        """Another state over the same weights, pipelines and plans, as the program starts."""
+    def new_state(self, *, shares: State | None = None) -> State:
+        """Another state over the same weights, pipelines and plans, as the program starts.
+
+        ``shares``: a state of any method of the same program. The new one has the buffers that methods share in common
+        with it; without it, it has buffers of its own.
+        Raises InvalidInputError when ``shares`` is a state of another program.
+        """
         self._check_open()
-        return self._own([executor.new_state() for executor in self._executors])
+        if shares is not None and shares._source.initial_shared is not self._source.initial_shared:
+            raise InvalidInputError("a new state can share buffers with a state of the same program only")
+        buffers = dict(self._source.initial_shared) if shares is None else shares._buffers
+        return self._own([executor.new_state() for executor in self._executors], buffers)
 
     def load_state(self, path: str | Path) -> State:
         """Another state, with the contents of a file that ``State.save`` wrote; see ``State.load``."""
@@ -190,9 +215,15 @@ class Method:
                 f"method {self._plan.name!r} takes {len(self._plan.inputs)} inputs, not {len(inputs)}"
             )
         return [
-            checked_input(self._plan.values[index].value, to_host(value, f"input {position}"), f"input {position}")
+            self._checked_one(index, to_host(value, f"input {position}"), f"input {position}")
             for position, (index, value) in enumerate(zip(self._plan.inputs, inputs, strict=True))
         ]
+
+    def _checked_one(self, index: int, value: HostValue, what: str) -> HostValue:
+        checked = checked_input(self._plan.values[index].value, value, what, self._plan.name)
+        if checked is None and index in self._computed_with:
+            raise InvalidInputError(f"{what} is None, but the program computes with it: pass a number")
+        return checked
 
     # -- instructions -----------------------------------------------------------------------------------------------
 
@@ -216,14 +247,15 @@ class Method:
                     values[call.value_index] = None
 
     def _run_delegate(self, call: schema.DelegateCall, state: State) -> None:
+        its = self._arguments[call.delegate_index]
         graph = self._executors[call.delegate_index].graph
-        split = len(graph.inputs)
         given = [
             _to_graph(value, self._memory.values[index], f"value {index}")
-            for value, index in zip(graph.inputs, call.args[:split], strict=True)
+            for value, index in zip(graph.inputs, its.of_inputs(call), strict=True)
         ]
-        for index, result in zip(call.args[split:], state._execute(call.delegate_index, given), strict=True):
-            self._memory.store(index, result)
+        results = state._execute(call.delegate_index, given)
+        for index, output in zip(its.of_outputs(call), its.outputs, strict=True):
+            self._memory.store(index, results[output])
 
     def _run_kernel(self, call: schema.KernelCall) -> None:
         operator = self._plan.operators[call.op_index]
@@ -232,10 +264,10 @@ class Method:
         assert kernel is not None  # load_method refused the program otherwise
         try:
             results = kernel([self._host_argument(i) for i in inputs])
+            for index, result in zip(outputs, results if isinstance(results, tuple) else (results,), strict=True):
+                self._memory.store(index, result)
         except (TypeError, ValueError, IndexError, ArithmeticError, AttributeError) as error:
             raise InvalidInputError(f"{operator_name(operator)} cannot run on these values: {error}") from error
-        for index, result in zip(outputs, results if isinstance(results, tuple) else (results,), strict=True):
-            self._memory.store(index, result)
 
     def _host_argument(self, index: int) -> Any:
         values = self._memory.values
@@ -245,26 +277,14 @@ class Method:
             case _:
                 return values[index]
 
-    def _own(self, graphs: Sequence[GraphState]) -> State:
-        state = State(self._source, graphs)
+    def _own(self, graphs: Sequence[GraphState], buffers: dict[str, np.ndarray]) -> State:
+        state = State(self._source, graphs, buffers)
         self._states.add(state)
         return state
 
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("this method is closed; load it again")
-
-    def _check_calls(self) -> None:
-        for chain in self._plan.chains:
-            for instruction in chain.instructions:
-                if isinstance(call := instruction.call, schema.DelegateCall):
-                    graph = self._executors[call.delegate_index].graph
-                    if len(call.args) != len(graph.inputs) + len(graph.outputs):
-                        raise InvalidProgramError(
-                            f"a delegate call of method {self._plan.name!r} has {len(call.args)} arguments, but the "
-                            f"delegate has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; if the model "
-                            "writes its buffers, export it with the compile option alias_buffer_mutations=True"
-                        )
 
 
 def profile_rows(times: Iterable[Mapping[tuple[str, str | None], CallTime]]) -> list[ProfileRow]:
@@ -287,21 +307,34 @@ def profile_rows(times: Iterable[Mapping[tuple[str, str | None], CallTime]]) -> 
     return sorted(rows, key=lambda r: (-(r.gpu_ms or 0), -r.dispatches))
 
 
-def _graphs(file: ProgramFile, plan: schema.ExecutionPlan, kv_cache_dtype: str) -> Iterator[Graph]:
-    """The graphs of a method's delegates, with KV caches of that dtype; "f32" leaves them as they are."""
-    graphs = [build_graph(read_vkgraph(file.delegate_data(delegate), file.named_data)) for delegate in plan.delegates]
-    if kv_cache_dtype == "f32":
+def _with_kv_caches(plan: schema.ExecutionPlan, graphs: Sequence[Graph], dtype: str) -> Iterator[Graph]:
+    """The graphs with KV caches of that dtype; "f32" leaves them as they are."""
+    if dtype == "f32":
         return iter(graphs)
     if not any(has_kv_cache(graph) for graph in graphs):
         raise UnsupportedProgramError(
-            f"method {plan.name!r} has no KV cache that could be {kv_cache_dtype}: load it without kv_cache_dtype"
+            f"method {plan.name!r} has no KV cache that could be {dtype}: load it without kv_cache_dtype"
         )
-    return (store_kv_caches(graph, KV_CACHE_DTYPES[kv_cache_dtype]) for graph in graphs)
+    return (store_kv_caches(graph, KV_CACHE_DTYPES[dtype]) for graph in graphs)
+
+
+def _arguments(plan: schema.ExecutionPlan) -> frozenset[int]:
+    """Values that instructions take, those in lists too."""
+    found: set[int] = set()
+    for chain in plan.chains:
+        for instruction in chain.instructions:
+            if isinstance(call := instruction.call, schema.KernelCall | schema.DelegateCall):
+                found.update(call.args)
+    lists = [plan.values[index].value for index in found]
+    return frozenset(found.union(*(value.items for value in lists if isinstance(value, plain.IntList))))
 
 
 def _to_graph(value: Tensor | SymInt, given: HostValue, what: str) -> np.ndarray | int:
     if given is None:
         raise InvalidProgramError(f"{what} is an input of a delegate, but nothing gives it a value: export it again")
     if isinstance(value, SymInt):
-        return int(np.asarray(given).reshape(-1)[0])
+        number = np.asarray(given).reshape(-1)[0]
+        if number != int(number):
+            raise InvalidInputError(f"{what} is {number}, but a delegate takes an integer there")
+        return int(number)
     return to_device_array(np.asarray(given), value.element.numpy, what)

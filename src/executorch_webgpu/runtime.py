@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, ClassVar, Self
 
+import numpy as np
+
 from .errors import ClosedError, InvalidInputError, UnsupportedProgramError
 from .format import program_schema as schema
 from .format.mapped_file import MappedFile
@@ -37,6 +39,7 @@ from .metadata import (
 )
 from .method import Method, MethodOptions, ProfileRow
 from .ops.plan import MATMUL_PRECISIONS, SCRATCH_BYTES
+from .portable.shared_buffers import initial_buffers
 from .state import State, fingerprint
 
 __all__ = ["Method", "ProfileRow", "Program", "Runtime", "State", "inspect_program"]
@@ -101,6 +104,9 @@ class Program:
         self._mapped = mapped
         self._constants: ConstantPool | None = None
         self._fingerprint: str | None = None
+        # Bytes of what methods share, by name: at first, and now, for the states that are the methods' own.
+        self._initial_buffers: Mapping[str, np.ndarray] | None = None
+        self._buffers: dict[str, np.ndarray] = {}
         self._methods: weakref.WeakSet[Method] = weakref.WeakSet()
 
     @property
@@ -120,6 +126,7 @@ class Program:
         fuse: bool | Iterable[str] = True,
     ) -> Method:
         """Plan and upload a method. Each call gives a method with plans and state of its own; see ``Method.new_state``.
+        Buffers that several methods of the program share are one for all states that are methods' own.
 
         ``profile`` measures GPU time by operator; ``routes`` forces kernels by operator family, for tests and
         benchmarks; ``scratch_bytes`` bounds the scratch memory of blocked operators. ``kv_cache_dtype``: "f32" keeps
@@ -148,7 +155,10 @@ class Program:
         if missing := missing_operators(file, plan):
             raise UnsupportedProgramError(unsupported_message(missing), missing)
         options = MethodOptions(profile, dict(routes or {}), scratch_bytes, kv_cache_dtype, matmul_precision, fusions)
-        method = Method(file, plan, self._constant_pool, options, self._identify)
+        if self._initial_buffers is None:
+            self._initial_buffers = initial_buffers(file)
+            self._buffers = dict(self._initial_buffers)
+        method = Method(file, plan, self._constant_pool, options, self._identify, self._initial_buffers, self._buffers)
         self._methods.add(method)
         return method
 

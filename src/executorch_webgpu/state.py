@@ -3,8 +3,8 @@
 A saved state is an uncompressed ``.npz`` file. It holds contents only, so that it does not matter on which engine and
 adapter it was made: ``about`` (a string of JSON: format, method, fingerprint of the program, dtype of the KV caches,
 tokens), the GPU's
-buffers as ``delegate0.tensor7`` (of KV caches and their scales the rows that were written), and memory of the host as
-``host0``.
+buffers as ``delegate0.tensor7`` (of KV caches and their scales the rows that were written), memory of the host as
+``host0``, and buffers that methods share as ``buffer.NAME``.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ class StateSource:
     memory: HostMemory
     kv_cache_dtype: str  # as ``Program.load_method`` was asked for it
     fingerprint: Callable[[], str]  # of the program
+    shared: frozenset[str]  # names of the buffers that it has in common with other methods
+    initial_shared: Mapping[str, np.ndarray]  # the bytes with which the buffers of all methods begin
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,16 @@ class State:
 
     ``Method.new_state`` makes one; it costs the bytes of the mutable memory only, since weights, pipelines and plans
     are the method's. A context manager that frees them. For one thread at a time, together with its method.
+
+    Buffers that several methods of the program know are one in all states that share them: in the methods' own states,
+    and in those that ``new_state`` was asked to make with the buffers of another.
     """
 
-    def __init__(self, source: StateSource, graphs: Sequence[GraphState]) -> None:
+    def __init__(self, source: StateSource, graphs: Sequence[GraphState], buffers: dict[str, np.ndarray]) -> None:
         self._source = source
         self._graphs = graphs  # new ones, one for each executor
         self._host = list(source.memory.initial)
+        self._buffers = buffers  # the bytes of shared buffers by name; others may hold this dictionary too
         self._progress = Progress()
         self._written: set[int] = set()  # the ends of the writes of the step that runs
         self._closed = False
@@ -114,11 +120,12 @@ class State:
         self._progress = Progress(int(length), int(length))
 
     def reset(self) -> None:
-        """Put everything back to what the program states."""
+        """Put everything back to what the program states, the buffers that it shares with other states included."""
         self._check_open()
         for graph in self._graphs:
             graph.reset()
         self._host = list(self._source.memory.initial)
+        self._buffers.update({name: self._source.initial_shared[name] for name in self._source.shared})
         self._progress = Progress()
 
     def save(self, path: str | Path) -> None:
@@ -137,6 +144,7 @@ class State:
             for id, array in graph.read(rows).items()
         }
         arrays |= {f"host{i}": array for i, array in enumerate(self._host)}
+        arrays |= {f"buffer.{name}": self._buffers[name] for name in source.shared}
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             with partial.open("wb") as file:
@@ -172,6 +180,7 @@ class State:
         for i, graph in enumerate(self._graphs):
             graph.write({id: arrays[f"delegate{i}.tensor{id}"] for id in graph.layout(0)})
         self._host = [arrays[f"host{i}"] for i in range(len(self._host))]
+        self._buffers.update({name: arrays[f"buffer.{name}"] for name in self._source.shared})
         self._progress = about.progress
 
     def close(self) -> None:
@@ -197,7 +206,7 @@ class State:
         if self._source is not source:
             raise InvalidInputError("the state belongs to another loaded method; make one with this method's new_state")
         self._written = set()
-        source.memory.begin(self._host)
+        source.memory.begin(self._host, self._buffers)
 
     def _execute(self, delegate: int, inputs: Sequence[np.ndarray | int]) -> list[np.ndarray | int]:
         executor = self._source.executors[delegate]
@@ -207,7 +216,8 @@ class State:
 
     def _commit(self) -> None:
         """The step has succeeded."""
-        self._host = self._source.memory.end()
+        self._host, shared = self._source.memory.end()
+        self._buffers.update(shared)
         self._progress = self._progress.after(self._written)
 
     def _take_back(self) -> None:
@@ -237,7 +247,7 @@ class State:
     @property
     def _can_rewind(self) -> bool:
         only_caches = all(executor.keeps_only_caches for executor in self._source.executors)
-        return only_caches and not self._host and self._progress.even
+        return only_caches and not self._host and not self._source.shared and self._progress.even
 
     def _clear_rows(self, first: int) -> None:
         for graph in self._graphs:
@@ -249,7 +259,9 @@ class State:
             for i, graph in enumerate(self._graphs)
             for id, described in graph.layout(rows).items()
         }
-        wanted |= {f"host{i}": (array.shape, array.dtype) for i, array in enumerate(self._host)}
+        kept = [(f"host{i}", array) for i, array in enumerate(self._host)]
+        kept += [(f"buffer.{name}", self._buffers[name]) for name in self._source.shared]
+        wanted |= {name: (array.shape, array.dtype) for name, array in kept}
         if {name: (array.shape, array.dtype) for name, array in arrays.items()} != wanted:
             raise _damaged(path)
 

@@ -1,40 +1,25 @@
 """A method's values on the host, in the memory that the program planned for them.
 
 The exporter drops views whose result has the same place as their input, and lets buffers last from call to call, so
-where a tensor lies is part of a program's meaning: tensors are views of arenas, as in ExecuTorch's own runtime.
+where a tensor lies is part of a program's meaning: tensors are views of arenas, as in ExecuTorch's own runtime. A
+tensor's ``dim_order`` says how its elements lie in its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..errors import InvalidProgramError, UnsupportedProgramError
+from ..errors import InvalidProgramError
 from ..format import program_schema as schema
 from ..format import values as plain
 from ..format.pte import ProgramFile
+from .dtypes import numpy_dtype
 
 HostValue = np.ndarray | int | float | bool | str | list[float] | list[bool] | None
-
-_DTYPE_NAMES = {
-    schema.ScalarType.BYTE: "uint8",
-    schema.ScalarType.CHAR: "int8",
-    schema.ScalarType.SHORT: "int16",
-    schema.ScalarType.INT: "int32",
-    schema.ScalarType.LONG: "int64",
-    schema.ScalarType.HALF: "float16",
-    schema.ScalarType.FLOAT: "float32",
-    schema.ScalarType.DOUBLE: "float64",
-    schema.ScalarType.BOOL: "bool",
-}
-
-
-def dtype_name(tensor: schema.Tensor) -> str:
-    """The NumPy name of a tensor's dtype, or the schema's name for what NumPy has none for."""
-    return _DTYPE_NAMES.get(tensor.scalar_type, tensor.scalar_type.name.lower())
 
 
 @dataclass(frozen=True)
@@ -46,37 +31,56 @@ class Place:
     end: int
 
 
+def in_dim_order(elements: np.ndarray, dims: Sequence[int], dim_order: Sequence[int]) -> np.ndarray:
+    """``elements`` [n], which lie outermost dimension first as ``dim_order`` names them, as a view with ``dims``."""
+    stored = elements.reshape([dims[d] for d in dim_order])
+    return stored.transpose(np.argsort(dim_order)) if len(dims) > 1 else stored
+
+
 class HostMemory:
     """The values of one loaded method. ``values`` is the table that instructions read and write by index.
 
-    ``lasting`` are the places whose contents last from call to call. They belong to a state: a call takes them from
-    it, and gives new ones. ``initial`` are those that the program states; planned memory without contents is zero.
+    ``lasting`` are the places whose contents last from call to call, ``shared`` those of buffers, by name, that other
+    methods know too. Their contents belong to a state: a call takes them from it, and gives new ones. ``initial`` are
+    those that the program states for ``lasting``; planned memory without contents is zero.
     Raises InvalidProgramError when a tensor does not fit the memory that the program plans, UnsupportedProgramError for
     one of a dtype that NumPy does not have.
     """
 
-    def __init__(self, file: ProgramFile, plan: schema.ExecutionPlan, lasting: Sequence[Place]) -> None:
+    def __init__(
+        self,
+        file: ProgramFile,
+        plan: schema.ExecutionPlan,
+        lasting: Sequence[Place],
+        shared: Mapping[str, Place],
+    ) -> None:
         self._file = file
         self._plan = plan
         self._lasting = lasting
+        self._shared = shared
         try:
             # Entry 0 stands for constants; large arenas cost nothing until they are written.
             self._arenas = [np.zeros(size, np.uint8) for size in plan.non_const_buffer_sizes]
         except (MemoryError, ValueError) as error:
             raise InvalidProgramError(f"method {plan.name!r} plans {plan.non_const_buffer_sizes} bytes") from error
         self._start = [self._initial(boxed.value) for boxed in plan.values]
-        self.initial = self.end()
+        self.initial = [self._bytes(place).copy() for place in lasting]
         self.values = list(self._start)
 
-    def begin(self, lasting: Sequence[np.ndarray]) -> None:
+    def begin(self, lasting: Sequence[np.ndarray], shared: Mapping[str, np.ndarray]) -> None:
         """Start a call: what earlier calls stored is forgotten, but for what lasts."""
         for place, contents in zip(self._lasting, lasting, strict=True):
-            self._arenas[place.arena][place.begin : place.end] = contents
+            self._bytes(place)[...] = contents
+        for name, place in self._shared.items():
+            self._bytes(place)[...] = shared[name]
         self.values = list(self._start)
 
-    def end(self) -> list[np.ndarray]:
-        """What lasts of a call: the bytes of every lasting place."""
-        return [self._arenas[place.arena][place.begin : place.end].copy() for place in self._lasting]
+    def end(self) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+        """What lasts of a call: the bytes of every lasting place, and of the shared buffers by name."""
+        return (
+            [self._bytes(place).copy() for place in self._lasting],
+            {name: self._bytes(place).copy() for name, place in self._shared.items()},
+        )
 
     def store(self, index: int, result: Any) -> None:
         """Set a value: a tensor gets the program's dtype, the result's dims, and its planned place."""
@@ -84,12 +88,18 @@ class HostMemory:
         if not isinstance(described, schema.Tensor):
             self.values[index] = result
             return
-        array: np.ndarray = np.asarray(result, dtype_name(described), order="C")
+        dtype = numpy_dtype(described, self._plan.name)
+        with np.errstate(all="ignore"):  # what a dtype cannot hold becomes what C makes of it, as in torch
+            array: np.ndarray = np.asarray(result).astype(dtype, copy=False)
         if described.allocation_info is not None:
-            planned = self._place(described).reshape(-1)
+            planned = self._elements(described)
             if array.size > planned.size:
                 raise InvalidProgramError(f"value {index} has {array.size} elements, but {planned.size} are planned")
-            place: np.ndarray = planned[: array.size].reshape(array.shape)
+            if array.ndim != len(described.dim_order):
+                raise InvalidProgramError(
+                    f"value {index} has {array.ndim} dimensions, but {len(described.dim_order)} are planned"
+                )
+            place = in_dim_order(planned[: array.size], array.shape, described.dim_order)
             place[...] = array
             array = place
         self.values[index] = array
@@ -106,27 +116,27 @@ class HostMemory:
                 return None
 
     def _initial_tensor(self, tensor: schema.Tensor) -> np.ndarray | None:
-        if tensor.scalar_type not in _DTYPE_NAMES:
-            raise UnsupportedProgramError(
-                f"method {self._plan.name!r} has a tensor of {dtype_name(tensor)}, which the host cannot hold"
-            )
+        dtype = numpy_dtype(tensor, self._plan.name)
         if tensor.is_constant:
-            return np.frombuffer(self._file.constant(tensor), dtype_name(tensor)).reshape(tensor.sizes)
+            return in_dim_order(np.frombuffer(self._file.constant(tensor), dtype), tensor.sizes, tensor.dim_order)
         if tensor.allocation_info is None:
             return None
-        place = self._place(tensor)
+        elements = self._elements(tensor)
         if tensor.has_initial_state:
-            place[...] = np.frombuffer(self._file.mutable_initial(tensor), place.dtype).reshape(place.shape)
-        return place
+            elements[...] = np.frombuffer(self._file.mutable_initial(tensor), dtype)
+        return in_dim_order(elements, tensor.sizes, tensor.dim_order)
 
-    def _place(self, tensor: schema.Tensor) -> np.ndarray:
-        """A tensor's view of its arena, at its largest size."""
+    def _elements(self, tensor: schema.Tensor) -> np.ndarray:
+        """The elements [n] of a tensor's place at its largest size, in the order in which they lie there."""
         where = tensor.allocation_info
         assert where is not None
         if where.memory_id >= len(self._arenas) or where.offset + tensor.nbytes > self._arenas[where.memory_id].size:
             raise InvalidProgramError(f"method {self._plan.name!r} plans a tensor outside of its memory")
-        view = self._arenas[where.memory_id][where.offset : where.offset + tensor.nbytes]
+        view = self._bytes(Place(where.memory_id, where.offset, where.offset + tensor.nbytes))
         try:
-            return view.view(dtype_name(tensor)).reshape(tensor.sizes)
+            return view.view(numpy_dtype(tensor, self._plan.name))
         except (TypeError, ValueError) as error:
             raise InvalidProgramError(f"method {self._plan.name!r} plans a misplaced tensor ({error})") from error
+
+    def _bytes(self, place: Place) -> np.ndarray:
+        return self._arenas[place.arena][place.begin : place.end]

@@ -1,0 +1,65 @@
+"""Buffers that several methods of a program write and read, such as a cache that one fills and another looks up.
+
+The exporter gives such a buffer its name in every method, and a place in each method's memory.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import UnsupportedProgramError
+from ..format import program_schema as schema
+from ..format.pte import ProgramFile
+from .memory import Place
+
+
+def shared_places(plan: schema.ExecutionPlan) -> dict[str, Place]:
+    """Where the named buffers of a method lie, by name."""
+    places: dict[str, Place] = {}
+    for boxed in plan.values:
+        if (tensor := _named(boxed.value)) is None:
+            continue
+        where = tensor.allocation_info
+        assert where is not None and tensor.extra_tensor_info is not None
+        name = tensor.extra_tensor_info.fully_qualified_name
+        assert name is not None
+        place = Place(where.memory_id, where.offset, where.offset + tensor.nbytes)
+        if places.setdefault(name, place) != place:
+            raise UnsupportedProgramError(
+                f"method {plan.name!r} has the buffer {name!r} at two places in memory: export the program again"
+            )
+    return places
+
+
+def initial_buffers(file: ProgramFile) -> dict[str, np.ndarray]:
+    """The bytes with which the named buffers of all methods begin, by name; zeros where the file states none.
+
+    Raises UnsupportedProgramError when methods disagree about the size of a buffer.
+    """
+    found: dict[str, np.ndarray] = {}
+    stated: set[str] = set()
+    for plan in file.methods:
+        for boxed in plan.values:
+            if (tensor := _named(boxed.value)) is None:
+                continue
+            assert tensor.extra_tensor_info is not None
+            name = tensor.extra_tensor_info.fully_qualified_name
+            assert name is not None
+            buffer = found.setdefault(name, np.zeros(tensor.nbytes, np.uint8))
+            if buffer.nbytes != tensor.nbytes:
+                raise UnsupportedProgramError(
+                    f"the methods of the program see the buffer {name!r} with {buffer.nbytes} and {tensor.nbytes} "
+                    "bytes: export them together, with share_mutable_buffers=True"
+                )
+            if tensor.has_initial_state and name not in stated:
+                stated.add(name)
+                buffer[...] = np.frombuffer(file.mutable_initial(tensor), np.uint8)
+    return found
+
+
+def _named(value: schema.ProgramValue) -> schema.Tensor | None:
+    """The tensor, if it is a mutable buffer with a name."""
+    if not isinstance(value, schema.Tensor) or value.allocation_info is None or value.is_external:
+        return None
+    extra = value.extra_tensor_info
+    return value if extra is not None and extra.fully_qualified_name else None
