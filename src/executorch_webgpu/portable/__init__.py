@@ -1,8 +1,9 @@
 """Host kernels for instructions of a program that were not delegated.
 
 Their meaning is that of our operators, so they are the operators' NumPy references: ``aten::add.out`` on the host is
-the reference of ``aten.add.Tensor``, computed in float64 and rounded once. Right rather than fast: a program whose
-work is here should be exported again with a partitioner that delegates it.
+the reference of ``aten.add.Tensor``. Elementwise operators are computed in the dtype in which torch computes them,
+since comparisons and rounding show every bit; all others in float64, rounded once. Right rather than fast: a program
+whose work is here should be exported again with a partitioner that delegates it.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ..ops.registry import find, names
+from ..ops.registry import Op, find, names
+from .dtypes import is_float
+from .promotion import promoted
 
-Kernel = Callable[[Sequence[Any]], Any]
+Kernel = Callable[[Sequence[Any], np.dtype | None], Any]
+Simple = Callable[[Sequence[Any]], Any]
 
 # Arithmetic of live sizes and loop counters, which the exporter emits as instructions of their own.
 _SCALAR_OPERATORS: dict[str, Callable[..., Any]] = {
@@ -37,7 +41,7 @@ _SCALAR_OPERATORS: dict[str, Callable[..., Any]] = {
 
 # What has no operator on the device, or takes other arguments there; the dtype is that of the named output, to which
 # the caller casts. By name and overload.
-_HOST_KERNELS: dict[tuple[str, str], Kernel] = {
+_HOST_KERNELS: dict[tuple[str, str], Simple] = {
     ("aten::sym_size", "int"): lambda args: int(args[0].shape[args[1]]),
     ("aten::copy_", ""): lambda args: args[1],
     ("executorch_prim::et_view", "default"): lambda args: args[0].reshape(args[1]),
@@ -55,21 +59,20 @@ _HOST_KERNELS: dict[tuple[str, str], Kernel] = {
 def host_kernel(name: str, overload: str, arity: int) -> Kernel | None:
     """The kernel for an ExecuTorch operator such as ``aten::add`` / ``out``, or None.
 
-    ``arity``: its number of inputs, without outputs. The kernel takes them as arrays, numbers and lists, and answers
-    with the result, or a tuple of them.
+    ``arity``: its number of inputs, without outputs. The kernel takes them as arrays, numbers and lists, with the dtype
+    of its first output if that is a tensor, and answers with the result, or a tuple of them.
     """
     namespace, _, stem = name.partition("::")
     if namespace == "executorch_prim" and (scalar := _SCALAR_OPERATORS.get(stem)):
-        return lambda args: scalar(*args)
+        return lambda args, _: scalar(*args)
     if known := _HOST_KERNELS.get((name, overload)):
-        return known
+        return lambda args, _: known(args)
     reference_name = _operator_name(namespace, stem, overload, arity)
     if reference_name is None:
         return None
     op = find(reference_name)
     assert op is not None
-    reference = op.reference
-    return lambda args: reference(*[_widened(a) for a in args])
+    return lambda args, dtype: op.reference(*_prepared(op, args, dtype))
 
 
 def _operator_name(namespace: str, stem: str, overload: str, arity: int) -> str | None:
@@ -84,7 +87,18 @@ def _operator_name(namespace: str, stem: str, overload: str, arity: int) -> str 
     return None
 
 
+def _prepared(op: Op, args: Sequence[Any], dtype: np.dtype | None) -> list[Any]:
+    """Arguments as the reference of ``op`` computes with them."""
+    if not op.promoted:
+        return [_widened(a) for a in args]
+    places = [op.parameters.index(name) for name in op.promoted]
+    prepared = list(args)
+    for place, value in zip(places, promoted([args[p] for p in places], dtype, steps=op.steps), strict=True):
+        prepared[place] = value
+    return prepared
+
+
 def _widened(value: Any) -> Any:
-    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+    if isinstance(value, np.ndarray) and is_float(value.dtype):
         return value.astype(np.float64)
     return value
