@@ -216,12 +216,16 @@ def unsupported_delegates(plan: schema.ExecutionPlan) -> list[str]:
 def kernel_values(plan: schema.ExecutionPlan, call: schema.KernelCall) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Ids of the inputs and of the outputs of a host instruction.
 
-    An ``out`` overload names its output and then once more as its result, several outputs once more as a list.
+    An ``out`` overload names its output and then once more as its result, several outputs, or a list of them, once more
+    as a list. What collects the results of a loop names the output first.
     """
     args = call.args
+    if plan.operators[call.op_index].name == "executorch_prim::et_copy_index":
+        return args, args[:1]
     last = plan.values[args[-1]].value if args else None
     if isinstance(last, schema.TensorList):
-        return args[: -1 - len(last.items)], last.items
+        listed = plan.values[args[-2]].value == last
+        return args[: -2 if listed else -1 - len(last.items)], last.items
     return (args[:-2] if args[-2:-1] == args[-1:] else args[:-1]), args[-1:]
 
 

@@ -8,52 +8,18 @@ whose work is here should be exported again with a partitioner that delegates it
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..ops.elementwise.element import quiet
 from ..ops.registry import Op, find, names
 from .dtypes import is_float
+from .kernels import ELEMENTWISE, OTHERS, SCALAR_OPERATORS
 from .promotion import promoted
 
 Kernel = Callable[[Sequence[Any], np.dtype | None], Any]
-Simple = Callable[[Sequence[Any]], Any]
-
-# Arithmetic of live sizes and loop counters, which the exporter emits as instructions of their own.
-_SCALAR_OPERATORS: dict[str, Callable[..., Any]] = {
-    "add": operator.add,
-    "sub": operator.sub,
-    "mul": operator.mul,
-    "floordiv": operator.floordiv,
-    "mod": operator.mod,
-    "neg": operator.neg,
-    "eq": operator.eq,
-    "ne": operator.ne,
-    "lt": operator.lt,
-    "le": operator.le,
-    "gt": operator.gt,
-    "ge": operator.ge,
-    "sym_max": max,
-    "sym_min": min,
-}
-
-# What has no operator on the device, or takes other arguments there; the dtype is that of the named output, to which
-# the caller casts. By name and overload.
-_HOST_KERNELS: dict[tuple[str, str], Simple] = {
-    ("aten::sym_size", "int"): lambda args: int(args[0].shape[args[1]]),
-    ("aten::copy_", ""): lambda args: args[1],
-    ("executorch_prim::et_view", "default"): lambda args: args[0].reshape(args[1]),
-    ("dim_order_ops::_to_dim_order_copy", "out"): lambda args: args[0],
-    ("dim_order_ops::_clone_dim_order", "out"): lambda args: args[0],
-    ("aten::_to_copy", "out"): lambda args: args[0],
-    ("aten::scalar_tensor", "out"): lambda args: np.asarray(args[0]),
-    ("aten::full", "out"): lambda args: np.full(args[0], args[1]),
-    ("aten::full_like", "out"): lambda args: np.full_like(args[0], args[1], np.float64),
-    ("aten::any", "out"): lambda args: np.any(args[0] != 0, axis=args[1], keepdims=args[2]),
-    ("aten::mean", "dtype_out"): lambda args: np.mean(args[0], dtype=np.float64),
-}
 
 
 def host_kernel(name: str, overload: str, arity: int) -> Kernel | None:
@@ -63,10 +29,12 @@ def host_kernel(name: str, overload: str, arity: int) -> Kernel | None:
     of its first output if that is a tensor, and answers with the result, or a tuple of them.
     """
     namespace, _, stem = name.partition("::")
-    if namespace == "executorch_prim" and (scalar := _SCALAR_OPERATORS.get(stem)):
+    if namespace == "executorch_prim" and (scalar := SCALAR_OPERATORS.get(stem)):
         return lambda args, _: scalar(*args)
-    if known := _HOST_KERNELS.get((name, overload)):
-        return lambda args, _: known(args)
+    if other := OTHERS.get((name, overload)):
+        return lambda args, _: other(*args)
+    if elementwise := ELEMENTWISE.get((name, overload)):
+        return lambda args, dtype: quiet(elementwise)(*promoted(args, dtype, steps=True))
     reference_name = _operator_name(namespace, stem, overload, arity)
     if reference_name is None:
         return None

@@ -39,7 +39,7 @@ fn gelu_tanh(x: vec4<f32>) -> vec4<f32> {
   return 0.5 * x * (1.0 + bounded_tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
 }
 
-// As in C: a negative base needs an integer exponent, or gives NaN.
+// As in C: a negative base needs an integer exponent, or gives NaN, and so does a NaN, unless the other number decides.
 fn power(base: vec4<f32>, exponent: vec4<f32>) -> vec4<f32> {
   let zero = vec4<f32>(0.0);
   let odd = fract(abs(exponent) * 0.5) != zero;
@@ -47,8 +47,8 @@ fn power(base: vec4<f32>, exponent: vec4<f32>) -> vec4<f32> {
   let size = select(pow(abs(base), exponent), 1.0 / abs(base), pole);
   let nan = bitcast<vec4<f32>>(bitcast<vec4<u32>>(base) | vec4<u32>(0x7fc00000u));
   let negative = select(nan, select(size, -size, odd), exponent == floor(exponent));
-  let result = select(size, negative, base < zero);
-  return select(result, vec4<f32>(1.0), exponent == zero);
+  let result = keep_nan(exponent, keep_nan(base, select(size, negative, base < zero)));
+  return select(result, vec4<f32>(1.0), (exponent == zero) | (base == vec4<f32>(1.0)));
 }
 
 // A finite float32 that is not 0 as magnitude * 2^exponent.
