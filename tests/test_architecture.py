@@ -30,7 +30,18 @@ BELOW = {
     "__init__": {"runtime"},
 }
 LAYER_OF_MODULE = dict.fromkeys(
-    ("attention", "delegate_calls", "device_steps", "interchange", "liveness", "metadata", "method", "state"), "runtime"
+    (
+        "attention",
+        "delegate_calls",
+        "device_steps",
+        "fingerprint",
+        "interchange",
+        "liveness",
+        "metadata",
+        "method",
+        "state",
+    ),
+    "runtime",
 )
 ENGINES = {"wgpu", "wgpudawn", "rendercanvas"}
 EXPORTERS = {"torch", "executorch", "torchao"}

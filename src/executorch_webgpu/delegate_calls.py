@@ -16,6 +16,7 @@ from .format import program_schema as schema
 from .format.pte import ProgramFile
 from .format.vkgraph import read_vkgraph
 from .graph.build import Graph, GraphValue, build_graph
+from .graph.halves import with_halves_widened
 from .graph.write_back import written_back
 from .ops.values import SymInt, Tensor
 
@@ -55,8 +56,9 @@ def delegate_graphs(file: ProgramFile, plan: schema.ExecutionPlan) -> tuple[list
 
     Raises like ``build_graph`` and ``matched``.
     """
-    graphs = [build_graph(read_vkgraph(file.delegate_data(delegate), file.named_data)) for delegate in plan.delegates]
-    return matched(plan, graphs)
+    graphs = [build_graph(read_vkgraph(file.delegate_data(delegate), file.data)) for delegate in plan.delegates]
+    matching, arguments = matched(plan, graphs)
+    return [with_halves_widened(graph) for graph in matching], arguments
 
 
 def matched(plan: schema.ExecutionPlan, graphs: Sequence[Graph]) -> tuple[list[Graph], list[DelegateArguments]]:

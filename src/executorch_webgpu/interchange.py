@@ -127,7 +127,15 @@ def _checked_tensor(described: schema.Tensor, value: HostValue, what: str, metho
     dtype = dtype_name(described)
     if not isinstance(value, np.ndarray):
         raise InvalidInputError(f"{what} must be a {dtype} tensor, not {value!r}")
-    if value.dtype != numpy_dtype(described, method):
+    wanted = numpy_dtype(described, method)
+    if wanted == BFLOAT16 and value.dtype == np.float32:  # NumPy has no bfloat16 of its own
+        narrow = value.astype(BFLOAT16)
+        if not np.array_equal(narrow.astype(np.float32), value, equal_nan=True):
+            raise InvalidInputError(
+                f"{what} has float32 numbers that bfloat16 does not have: round them first, as torch or ml_dtypes do"
+            )
+        value = narrow
+    if value.dtype != wanted:
         raise InvalidInputError(f"{what} has dtype {value.dtype}, but the program takes {dtype}")
     static = described.shape_dynamism is schema.ShapeDynamism.STATIC
     fits = len(value.shape) == len(described.sizes) and all(

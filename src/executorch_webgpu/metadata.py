@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .delegate_calls import delegate_graphs
-from .errors import Error
+from .errors import Error, UnsupportedProgramError
 from .format import program_schema as schema
 from .format.pte import ProgramFile
 from .format.vkgraph import read_vkgraph
 from .gpu.capabilities import Features, Limits
-from .graph.build import Graph
+from .graph.build import Graph, unsupported_message
 from .graph.dynamic import dynamic_dims
 from .graph.execute import plan_graph
 from .graph.fusion import FusionReport, fuse_graph
@@ -22,9 +23,10 @@ from .graph.traffic import StepBytes, step_bytes
 from .ops.plan import Planning
 from .ops.registry import find
 from .portable import host_kernel
-from .portable.dtypes import dtype_name
+from .portable.dtypes import dtype_name, is_supported
 
 DELEGATE_ID = "VulkanBackend"
+_HASH = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class MethodReport:
     ``planned_bytes`` (intermediates, sharing memory by lifetime), ``peak_bytes`` (of them, the most that is alive at
     once) and ``unshared_bytes`` (if they did not share) are None when the method cannot be planned: for want of an
     operator, or for the reason that ``problem`` gives. ``fusions``: what each pass over its graphs did, in order.
+    ``backends``: those that it is delegated to and that are not here, by name.
     """
 
     name: str
@@ -86,6 +89,7 @@ class MethodReport:
     unshared_bytes: int | None
     problem: str | None = None
     fusions: tuple[FusionReport, ...] = ()
+    backends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,15 +102,15 @@ class ProgramReport:
 
 
 def files_inside(file: ProgramFile) -> tuple[str, ...]:
-    """Names of the named data that no graph uses."""
+    """Names of the named data that no graph uses. Constants of other backends have hashes for names."""
     used = {
         constant.named_key
         for plan in file.methods
         for delegate in plan.delegates
         if delegate.id == DELEGATE_ID
-        for constant in read_vkgraph(file.delegate_data(delegate), file.named_data).constants
+        for constant in read_vkgraph(file.delegate_data(delegate), file.data).constants
     }
-    return tuple(name for name in file.named_data if name not in used)
+    return tuple(name for name in file.named_data if name not in used and not _HASH.fullmatch(name))
 
 
 def method_metadata(file: ProgramFile, plan: schema.ExecutionPlan) -> MethodMetadata:
@@ -126,9 +130,12 @@ def method_report(file: ProgramFile, plan: schema.ExecutionPlan, fusions: Sequen
     problem: str | None = None
     mutable = planned = peak = unshared = 0
     fused: dict[str, FusionReport] = {}
-    plannable = not unsupported_delegates(plan) and not missing_operators(file, plan)
-    for delegate in _our_delegates(plan):
-        for constant in read_vkgraph(file.delegate_data(delegate), file.named_data).constants:
+    backends = unsupported_delegates(plan)
+    plannable = not backends and not missing_operators(file, plan)
+    if dtypes := unsupported_dtypes(plan):
+        plannable, problem = False, f"it has tensors of {', '.join(dtypes)}"
+    for delegate in our_delegates(plan):
+        for constant in read_vkgraph(file.delegate_data(delegate), file.data).constants:
             keys[constant.named_key or f"{delegate.processed.index}+{constant.offset}"] = constant.length
     graphs: list[Graph] = []
     if plannable:
@@ -161,6 +168,7 @@ def method_report(file: ProgramFile, plan: schema.ExecutionPlan, fusions: Sequen
         unshared if plannable else None,
         problem,
         tuple(fused.values()),
+        tuple(backends),
     )
 
 
@@ -177,6 +185,29 @@ def missing_operators(file: ProgramFile, plan: schema.ExecutionPlan) -> dict[str
     return {o.name: o.count for o in _operator_counts(file, plan) if not o.supported}
 
 
+def refuse_unsupported(file: ProgramFile, plan: schema.ExecutionPlan) -> None:
+    """Raises UnsupportedProgramError with everything that keeps a method from running here: one sentence."""
+    problems = []
+    if foreign := unsupported_delegates(plan):
+        problems.append(
+            f"method {plan.name!r} is delegated to {', '.join(foreign)}; export it with the VulkanPartitioner "
+            f"(delegate {DELEGATE_ID})"
+        )
+    missing = missing_operators(file, plan)
+    if missing:
+        problems.append(unsupported_message(missing))
+    if dtypes := unsupported_dtypes(plan):
+        problems.append(f"method {plan.name!r} has tensors of {', '.join(dtypes)}, which are not supported")
+    if problems:
+        raise UnsupportedProgramError(", and ".join(problems), missing)
+
+
+def unsupported_dtypes(plan: schema.ExecutionPlan) -> list[str]:
+    """Names of the dtypes of a method's tensors that the host cannot hold."""
+    tensors = [boxed.value for boxed in plan.values if isinstance(boxed.value, schema.Tensor)]
+    return sorted({dtype_name(tensor) for tensor in tensors if not is_supported(tensor)})
+
+
 def unsupported_delegates(plan: schema.ExecutionPlan) -> list[str]:
     """Backends that the method needs and that are not ours."""
     return sorted({d.id for d in plan.delegates} - {DELEGATE_ID})
@@ -185,12 +216,16 @@ def unsupported_delegates(plan: schema.ExecutionPlan) -> list[str]:
 def kernel_values(plan: schema.ExecutionPlan, call: schema.KernelCall) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Ids of the inputs and of the outputs of a host instruction.
 
-    An ``out`` overload names its output and then once more as its result, several outputs once more as a list.
+    An ``out`` overload names its output and then once more as its result, several outputs, or a list of them, once more
+    as a list. What collects the results of a loop names the output first.
     """
     args = call.args
+    if plan.operators[call.op_index].name == "executorch_prim::et_copy_index":
+        return args, args[:1]
     last = plan.values[args[-1]].value if args else None
     if isinstance(last, schema.TensorList):
-        return args[: -1 - len(last.items)], last.items
+        listed = plan.values[args[-2]].value == last
+        return args[: -2 if listed else -1 - len(last.items)], last.items
     return (args[:-2] if args[-2:-1] == args[-1:] else args[:-1]), args[-1:]
 
 
@@ -200,8 +235,8 @@ def operator_name(operator: schema.Operator) -> str:
 
 def _operator_counts(file: ProgramFile, plan: schema.ExecutionPlan) -> list[OperatorCount]:
     delegated: Counter[str] = Counter()
-    for delegate in _our_delegates(plan):
-        source = read_vkgraph(file.delegate_data(delegate), file.named_data)
+    for delegate in our_delegates(plan):
+        source = read_vkgraph(file.delegate_data(delegate), file.data)
         delegated.update(call.name for call in source.chain)
     on_host: Counter[tuple[str, bool]] = Counter()
     for chain in plan.chains:
@@ -216,7 +251,8 @@ def _operator_counts(file: ProgramFile, plan: schema.ExecutionPlan) -> list[Oper
     ]
 
 
-def _our_delegates(plan: schema.ExecutionPlan) -> list[schema.BackendDelegate]:
+def our_delegates(plan: schema.ExecutionPlan) -> list[schema.BackendDelegate]:
+    """The delegates of a method that run here."""
     return [d for d in plan.delegates if d.id == DELEGATE_ID]
 
 

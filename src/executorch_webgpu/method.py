@@ -30,6 +30,7 @@ from .metadata import MethodMetadata, kernel_values, method_metadata, operator_n
 from .ops.plan import Planning
 from .ops.values import SymInt, Tensor
 from .portable import host_kernel
+from .portable.dtypes import numpy_dtype
 from .portable.memory import HostMemory, HostValue
 from .portable.shared_buffers import shared_places
 from .state import State, StateSource
@@ -263,11 +264,16 @@ class Method:
         kernel = host_kernel(operator.name, operator.overload or "", len(inputs))
         assert kernel is not None  # load_method refused the program otherwise
         try:
-            results = kernel([self._host_argument(i) for i in inputs])
+            results = kernel([self._host_argument(i) for i in inputs], self._dtype(outputs[0]))
             for index, result in zip(outputs, results if isinstance(results, tuple) else (results,), strict=True):
                 self._memory.store(index, result)
         except (TypeError, ValueError, IndexError, ArithmeticError, AttributeError) as error:
             raise InvalidInputError(f"{operator_name(operator)} cannot run on these values: {error}") from error
+
+    def _dtype(self, index: int) -> np.dtype | None:
+        """The dtype of a value, if it is a tensor."""
+        described = self._plan.values[index].value
+        return numpy_dtype(described, self._plan.name) if isinstance(described, schema.Tensor) else None
 
     def _host_argument(self, index: int) -> Any:
         values = self._memory.values

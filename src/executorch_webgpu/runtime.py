@@ -10,37 +10,37 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, ClassVar, Self
 
 import numpy as np
 
-from .errors import ClosedError, InvalidInputError, UnsupportedProgramError
+from .errors import ClosedError, InvalidInputError
+from .fingerprint import fingerprint
 from .format import program_schema as schema
 from .format.mapped_file import MappedFile
+from .format.ptd import DataFiles, data_files_beside
 from .format.pte import ProgramFile, open_program, read_program
 from .gpu.device import Device, open_device
-from .graph.build import unsupported_message
 from .graph.constants import ConstantPool
 from .graph.fusion import chosen_fusions
 from .graph.kv_cache import check_dtype
 from .graph.traffic import StepBytes
 from .metadata import (
-    DELEGATE_ID,
     MethodMetadata,
     ProgramReport,
     files_inside,
     method_metadata,
     method_report,
     method_step_bytes,
-    missing_operators,
-    unsupported_delegates,
+    refuse_unsupported,
 )
 from .method import Method, MethodOptions, ProfileRow
 from .ops.plan import MATMUL_PRECISIONS, SCRATCH_BYTES
 from .portable.shared_buffers import initial_buffers
-from .state import State, fingerprint
+from .state import State
 
 __all__ = ["Method", "ProfileRow", "Program", "Runtime", "State", "inspect_program"]
 
@@ -79,29 +79,46 @@ class Runtime:
             self._device = open_device(*self._choice)
         return self._device
 
-    def load_program(self, data: str | Path | bytes | bytearray | memoryview | BinaryIO) -> Program:
+    def load_program(
+        self,
+        data: str | Path | bytes | bytearray | memoryview | BinaryIO,
+        *,
+        data_files: Iterable[str | Path] | None = None,
+    ) -> Program:
         """Read a ``.pte`` program from a path (mapped, not copied), from bytes, or from an open binary file.
 
-        Raises InvalidProgramError when it is not a readable program.
+        ``data_files``: the ``.ptd`` files with what the program keeps outside of itself. Without them, those in the
+        folder of the program are looked into if it needs any.
+        Raises InvalidProgramError when it is not a readable program, or one of the data files cannot be read.
         """
         if isinstance(data, str | Path):
             mapped, file = open_program(data)
-            return Program(self, file, mapped)
-        content = data if isinstance(data, bytes | bytearray | memoryview) else getattr(data, "read", lambda: data)()
-        if not isinstance(content, bytes | bytearray | memoryview):
-            raise InvalidInputError(
-                f"a program is loaded from a path, bytes or a binary file, not from {type(content).__name__}"
+        else:
+            content = (
+                data if isinstance(data, bytes | bytearray | memoryview) else getattr(data, "read", lambda: data)()
             )
-        return Program(self, read_program(bytes(content)), None)
+            if not isinstance(content, bytes | bytearray | memoryview):
+                raise InvalidInputError(
+                    f"a program is loaded from a path, bytes or a binary file, not from {type(content).__name__}"
+                )
+            mapped, file = None, read_program(bytes(content))
+        if data_files is not None:
+            named = [Path(path) for path in ([data_files] if isinstance(data_files, str | Path) else data_files)]
+            external = DataFiles(lambda: named)
+            external.open()
+        else:
+            external = DataFiles(lambda: data_files_beside(Path(data)) if isinstance(data, str | Path) else [])
+        return Program(self, replace(file, external=external), mapped, external)
 
 
 class Program:
     """A loaded program; a context manager that closes its methods and the file."""
 
-    def __init__(self, runtime: Runtime, file: ProgramFile, mapped: MappedFile | None) -> None:
+    def __init__(self, runtime: Runtime, file: ProgramFile, mapped: MappedFile | None, external: DataFiles) -> None:
         self._runtime = runtime
         self._file: ProgramFile | None = file
         self._mapped = mapped
+        self._external = external
         self._constants: ConstantPool | None = None
         self._fingerprint: str | None = None
         # Bytes of what methods share, by name: at first, and now, for the states that are the methods' own.
@@ -147,13 +164,7 @@ class Program:
             )
         fusions = chosen_fusions(fuse)
         file, plan = self._open_file, self._plan(name)
-        if foreign := unsupported_delegates(plan):
-            raise UnsupportedProgramError(
-                f"method {name!r} is delegated to {', '.join(foreign)}; export it with the VulkanPartitioner "
-                f"(delegate {DELEGATE_ID})"
-            )
-        if missing := missing_operators(file, plan):
-            raise UnsupportedProgramError(unsupported_message(missing), missing)
+        refuse_unsupported(file, plan)
         options = MethodOptions(profile, dict(routes or {}), scratch_bytes, kv_cache_dtype, matmul_precision, fusions)
         if self._initial_buffers is None:
             self._initial_buffers = initial_buffers(file)
@@ -193,6 +204,7 @@ class Program:
         self._file = self._constants = None
         if self._mapped is not None:
             self._mapped.close()
+        self._external.close()
 
     def __enter__(self) -> Self:
         return self
@@ -228,8 +240,9 @@ class Program:
 
     def _forget(self, view: memoryview) -> None:
         """The bytes of a part of the file need not stay in memory."""
-        if self._mapped is not None:
-            self._mapped.release(view)
+        for mapped in (self._mapped, *self._external.files):
+            if mapped is not None and mapped.holds(view):
+                mapped.release(view)
 
 
 def inspect_program(path: str | Path, fuse: bool | Iterable[str] = True) -> ProgramReport:

@@ -9,7 +9,6 @@ buffers as ``delegate0.tensor7`` (of KV caches and their scales the rows that we
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +21,11 @@ from zipfile import ZipFile
 import numpy as np
 
 from .errors import ClosedError, InvalidInputError, UnsupportedProgramError
-from .format.pte import ProgramFile
 from .graph.execute import GraphExecutor
 from .graph.state import GraphState
 from .portable.memory import HostMemory
 
 FORMAT = 1
-_HASHED_AT_ONCE = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -268,26 +265,6 @@ class State:
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("this state is closed; make a new one with the method's new_state")
-
-
-def fingerprint(file: ProgramFile, release: Callable[[memoryview], None]) -> str:
-    """Tells programs apart by everything that they compute with: the delegates, constants and named data.
-
-    ``release`` is told about every range that has been read, so that its pages need not stay in memory.
-    """
-    state = hashlib.blake2b(digest_size=16)
-    program = file.program
-    names = [[m.name, [[o.name, o.overload] for o in m.operators]] for m in file.methods]
-    named = [[entry.key, entry.segment_index] for entry in program.named_data]
-    inline = [d.data for d in program.backend_delegate_data]
-    views = [*file.segments, *inline, *(c.storage for c in program.constant_buffer)]
-    state.update(json.dumps([names, named, [view.nbytes for view in views]]).encode())
-    for view in views:
-        for start in range(0, view.nbytes, _HASHED_AT_ONCE):
-            part = view[start : start + _HASHED_AT_ONCE]
-            state.update(part)
-            release(part)
-    return state.hexdigest()
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

@@ -11,13 +11,14 @@ import pytest
 
 from bench.models import SHAPES, write_llama
 from executorch_webgpu import Runtime
+from executorch_webgpu.delegate_calls import delegate_graphs
 from executorch_webgpu.format.pte import open_program
 from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.gpu.kernel import Kernels
 from executorch_webgpu.graph.execute import plan_graph
 from executorch_webgpu.graph.fusion import chosen_fusions, fuse_graph
 from executorch_webgpu.graph.resize import LivePlans
-from executorch_webgpu.method import _graphs
+from executorch_webgpu.method import _with_kv_caches
 from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.ops.plan import MATMUL_PRECISIONS, Planning
 from executorch_webgpu.ops.values import Tensor
@@ -68,7 +69,8 @@ def test_no_step_of_a_model_would_compile_on_other_devices(
 ) -> None:
     mapped, file = open_program(program)
     (plan,) = (plan for plan in file.methods if plan.name == "forward")
-    for stored in _graphs(file, plan, cache):
+    graphs, _ = delegate_graphs(file, plan)
+    for stored in _with_kv_caches(plan, graphs, cache):
         graph, _ = fuse_graph(stored, chosen_fusions(fuse))
         plans = plan_graph(graph, Planning(*DEVICES[device], matmul_precision=precision))
         rounds = "matrix_f16" in {plan.route for plan in plans.plans}

@@ -46,7 +46,9 @@ def _print_method(out: Console, method: MethodReport) -> None:
         out.print(f"  constants {binary_size(method.constants_bytes)} in {method.constant_count}")
     if method.mutable_bytes:
         out.print(f"  state     {binary_size(method.mutable_bytes)} kept between calls")
-    if method.planned_bytes is None:
+    if method.backends:
+        out.print(f"  backend   {', '.join(method.backends)}: not here, so this method cannot run", style="red")
+    if method.planned_bytes is None and not (method.backends and method.problem is None):
         out.print(f"  memory    not planned: {method.problem or 'operators are unsupported'}")
     elif method.planned_bytes:
         out.print(

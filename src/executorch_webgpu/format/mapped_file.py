@@ -35,6 +35,13 @@ class MappedFile:
             raise ClosedError("The file is closed: open it again.")
         return self._data
 
+    def holds(self, view: memoryview) -> bool:
+        """Whether ``view`` is a part of ``data``; nothing is when the file is closed."""
+        if self._map is None:
+            return False
+        start = _address(view) - _address(self._data)
+        return 0 <= start <= start + view.nbytes <= len(self._data)
+
     def release(self, view: memoryview) -> None:
         """Tells the OS that the bytes of ``view``, a part of ``data``, need not stay in memory.
 

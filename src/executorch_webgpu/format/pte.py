@@ -12,12 +12,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import struct
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from ..errors import InvalidProgramError, UnsupportedProgramError
 from .bounds import check_index, damaged, extent
@@ -48,12 +49,19 @@ _SEGMENT_ALIGNMENT = 128
 class ProgramFile:
     """A program and its data: the tables, and views of the file, without copies.
 
-    One made by ``read_program`` is checked: every index and every extent that it states is in range.
+    One made by ``read_program`` is checked: every index and every extent that it states is in range. ``external``:
+    what separate data files hold for it, by name.
     """
 
     program: Program
     segments: tuple[memoryview, ...]
     named_data: Mapping[str, memoryview]
+    external: Mapping[str, memoryview] = dataclasses.field(default_factory=dict)
+
+    @property
+    def data(self) -> Mapping[str, memoryview]:
+        """Everything that has a name, in the file itself before what is in others."""
+        return ChainMap(cast(Any, self.named_data), cast(Any, self.external))
 
     @property
     def methods(self) -> tuple[ExecutionPlan, ...]:
@@ -72,14 +80,16 @@ class ProgramFile:
     def constant(self, tensor: Tensor) -> memoryview:
         """The ``tensor.nbytes`` bytes of a tensor for which ``is_constant`` is true.
 
-        UnsupportedProgramError if they are in a separate file.
+        UnsupportedProgramError if they are in a separate file that is not there.
         """
         if tensor.is_external:
-            extra = tensor.extra_tensor_info
-            name = extra.fully_qualified_name if extra else None
-            raise UnsupportedProgramError(
-                f"The data of tensor '{name}' is in a separate .ptd file: export with all data in the .pte."
-            )
+            name = tensor.extra_tensor_info.fully_qualified_name if tensor.extra_tensor_info else None
+            if name is None or name not in self.data:
+                raise UnsupportedProgramError(
+                    f"the data of tensor '{name}' is in a separate .ptd file, which was not found: put it beside the "
+                    "program, or name it in data_files"
+                )
+            return extent(self.data[name], 0, tensor.nbytes, f"the external tensor '{name}'")
         if self.program.constant_buffer:
             storage = _item(self.program.constant_buffer, tensor.data_buffer_idx, "constant buffer").storage
             return extent(storage, 0, tensor.nbytes, "a constant tensor")

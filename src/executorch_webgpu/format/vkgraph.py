@@ -253,8 +253,8 @@ def _constant_view(constant: VkBytes, data: memoryview, named_data: Mapping[str,
         return extent(data, constant.offset, constant.length, "a constant of a delegate")
     if constant.named_key not in named_data:
         raise InvalidProgramError(
-            f"The delegate's constant '{constant.named_key}' is not in the program's named data: "
-            "if it is in a separate .ptd file, export with all data in the .pte."
+            "the constants of a delegate are in a separate .ptd file, which was not found (one is "
+            f"'{constant.named_key}'): put it beside the program, or name it in data_files"
         )
     return extent(named_data[constant.named_key], 0, constant.length, f"constant '{constant.named_key}'")
 

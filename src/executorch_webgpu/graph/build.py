@@ -18,7 +18,7 @@ from ..ops.values import SymInt, Tensor
 
 GraphValue = Tensor | SymInt
 PREPACK, COPY = "et_vk.prepack.default", "aten.clone.default"
-ConstantKey = tuple[int, tuple[int, ...], vk.DataType]  # address, dims, data type
+ConstantKey = tuple[object, ...]  # address, dims, data type, and what else is made of it on the way
 
 # 64-bit types live as 32-bit ones on the device, as in ExecuTorch's own backends.
 _DTYPES = {

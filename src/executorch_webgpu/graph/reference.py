@@ -18,7 +18,8 @@ from .state import cache_writes
 class ReferenceExecutor:
     """Runs a graph like ``GraphExecutor``, with float64 for every floating-point value.
 
-    Only what is written to a KV cache is rounded like the device's, where that has fewer bits than float32.
+    Only what is written to a KV cache is rounded like the device's, where that has fewer bits than float32, and what
+    jumps, as a comparison does, is computed in float32.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -44,6 +45,8 @@ class ReferenceExecutor:
 
     def _run(self, call: OpCall, values: dict[int, Any]) -> None:
         args = [_resolve(a, values) for a in call.args[:-1]]
+        if call.op.steps:
+            args = _as_on_device(call, args)
         result = call.op.reference(*args, **self._stored_as.get(call.index, {}))
         out = call.args[-1]
         if isinstance(out, list):
@@ -56,6 +59,13 @@ class ReferenceExecutor:
             if call.name != PREPACK and any(isinstance(a, np.ndarray) and np.may_share_memory(a, value) for a in args):
                 value = value.copy()  # what a later call writes to an argument is not seen here
             values[out.id] = value
+
+
+def _as_on_device(call: OpCall, args: list[Any]) -> list[Any]:
+    """Arguments in float32, if one of those that count is a float: more bits would move where a result jumps."""
+    places = [call.op.parameters.index(name) for name in call.op.promoted]
+    floats = [isinstance(args[p], float) or getattr(args[p], "dtype", None) == np.float64 for p in places]
+    return [np.asarray(a, np.float32) if i in places and any(floats) else a for i, a in enumerate(args)]
 
 
 def _resolve(arg: Any, values: dict[int, Any]) -> Any:

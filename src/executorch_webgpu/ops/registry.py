@@ -27,7 +27,9 @@ class Op:
     ``parameters`` are the argument names of the plan function, without the planner; the last one is the output
     (a tensor, a SymInt, or a list of tensors). ``mutates`` names the arguments that it writes besides.
     ``reference(*inputs)`` takes and returns NumPy arrays and numbers, writes ``mutates`` in place, and answers with
-    the output, or a tuple of them.
+    the output, or a tuple of them. ``promoted`` names the arguments that torch brings to one dtype before it computes
+    element by element. ``steps``: the result jumps where an operand hardly changes, as that of a comparison, so it must
+    be computed in the operands' own precision.
     """
 
     name: str
@@ -36,24 +38,32 @@ class Op:
     parameters: tuple[str, ...]
     kinds: tuple[Any, ...]
     mutates: tuple[str, ...] = ()
+    promoted: tuple[str, ...] = ()
+    steps: bool = False
 
 
 _OPS: dict[str, Op] = {}
 
 
-def op(*names: str, reference: Reference, mutates: tuple[str, ...] = ()) -> Callable[[PlanFunction], PlanFunction]:
+def op(
+    *names: str,
+    reference: Reference,
+    mutates: tuple[str, ...] = (),
+    promoted: tuple[str, ...] = (),
+    steps: bool = False,
+) -> Callable[[PlanFunction], PlanFunction]:
     """Register a plan function under every name that programs use for it."""
 
     def register(plan: PlanFunction) -> PlanFunction:
         parameters = tuple(inspect.signature(plan).parameters)[1:]
         hints = get_type_hints(plan)
         kinds = tuple(hints[name] for name in parameters)
-        if unknown := set(mutates) - set(parameters):
-            raise KernelError(f"operator {names[0]} says that it mutates {sorted(unknown)}, which it does not take")
+        if unknown := {*mutates, *promoted} - set(parameters):
+            raise KernelError(f"operator {names[0]} states traits of {sorted(unknown)}, which it does not take")
         for name in names:
             if name in _OPS:
                 raise KernelError(f"operator {name} is registered twice")
-            _OPS[name] = Op(name, plan, reference, parameters, kinds, mutates)
+            _OPS[name] = Op(name, plan, reference, parameters, kinds, mutates, promoted, steps)
         return plan
 
     return register

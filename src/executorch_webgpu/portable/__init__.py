@@ -1,75 +1,46 @@
 """Host kernels for instructions of a program that were not delegated.
 
 Their meaning is that of our operators, so they are the operators' NumPy references: ``aten::add.out`` on the host is
-the reference of ``aten.add.Tensor``, computed in float64 and rounded once. Right rather than fast: a program whose
-work is here should be exported again with a partitioner that delegates it.
+the reference of ``aten.add.Tensor``. Elementwise operators are computed in the dtype in which torch computes them,
+since comparisons and rounding show every bit; all others in float64, rounded once. Right rather than fast: a program
+whose work is here should be exported again with a partitioner that delegates it.
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..ops.registry import find, names
+from ..ops.elementwise.element import quiet
+from ..ops.registry import Op, find, names
+from .dtypes import is_float
+from .kernels import ELEMENTWISE, OTHERS, SCALAR_OPERATORS
+from .promotion import promoted
 
-Kernel = Callable[[Sequence[Any]], Any]
-
-# Arithmetic of live sizes and loop counters, which the exporter emits as instructions of their own.
-_SCALAR_OPERATORS: dict[str, Callable[..., Any]] = {
-    "add": operator.add,
-    "sub": operator.sub,
-    "mul": operator.mul,
-    "floordiv": operator.floordiv,
-    "mod": operator.mod,
-    "neg": operator.neg,
-    "eq": operator.eq,
-    "ne": operator.ne,
-    "lt": operator.lt,
-    "le": operator.le,
-    "gt": operator.gt,
-    "ge": operator.ge,
-    "sym_max": max,
-    "sym_min": min,
-}
-
-# What has no operator on the device, or takes other arguments there; the dtype is that of the named output, to which
-# the caller casts. By name and overload.
-_HOST_KERNELS: dict[tuple[str, str], Kernel] = {
-    ("aten::sym_size", "int"): lambda args: int(args[0].shape[args[1]]),
-    ("aten::copy_", ""): lambda args: args[1],
-    ("executorch_prim::et_view", "default"): lambda args: args[0].reshape(args[1]),
-    ("dim_order_ops::_to_dim_order_copy", "out"): lambda args: args[0],
-    ("dim_order_ops::_clone_dim_order", "out"): lambda args: args[0],
-    ("aten::_to_copy", "out"): lambda args: args[0],
-    ("aten::scalar_tensor", "out"): lambda args: np.asarray(args[0]),
-    ("aten::full", "out"): lambda args: np.full(args[0], args[1]),
-    ("aten::full_like", "out"): lambda args: np.full_like(args[0], args[1], np.float64),
-    ("aten::any", "out"): lambda args: np.any(args[0] != 0, axis=args[1], keepdims=args[2]),
-    ("aten::mean", "dtype_out"): lambda args: np.mean(args[0], dtype=np.float64),
-}
+Kernel = Callable[[Sequence[Any], np.dtype | None], Any]
 
 
 def host_kernel(name: str, overload: str, arity: int) -> Kernel | None:
     """The kernel for an ExecuTorch operator such as ``aten::add`` / ``out``, or None.
 
-    ``arity``: its number of inputs, without outputs. The kernel takes them as arrays, numbers and lists, and answers
-    with the result, or a tuple of them.
+    ``arity``: its number of inputs, without outputs. The kernel takes them as arrays, numbers and lists, with the dtype
+    of its first output if that is a tensor, and answers with the result, or a tuple of them.
     """
     namespace, _, stem = name.partition("::")
-    if namespace == "executorch_prim" and (scalar := _SCALAR_OPERATORS.get(stem)):
-        return lambda args: scalar(*args)
-    if known := _HOST_KERNELS.get((name, overload)):
-        return known
+    if namespace == "executorch_prim" and (scalar := SCALAR_OPERATORS.get(stem)):
+        return lambda args, _: scalar(*args)
+    if other := OTHERS.get((name, overload)):
+        return lambda args, _: other(*args)
+    if elementwise := ELEMENTWISE.get((name, overload)):
+        return lambda args, dtype: quiet(elementwise)(*promoted(args, dtype, steps=True))
     reference_name = _operator_name(namespace, stem, overload, arity)
     if reference_name is None:
         return None
     op = find(reference_name)
     assert op is not None
-    reference = op.reference
-    return lambda args: reference(*[_widened(a) for a in args])
+    return lambda args, dtype: op.reference(*_prepared(op, args, dtype))
 
 
 def _operator_name(namespace: str, stem: str, overload: str, arity: int) -> str | None:
@@ -84,7 +55,18 @@ def _operator_name(namespace: str, stem: str, overload: str, arity: int) -> str 
     return None
 
 
+def _prepared(op: Op, args: Sequence[Any], dtype: np.dtype | None) -> list[Any]:
+    """Arguments as the reference of ``op`` computes with them."""
+    if not op.promoted:
+        return [_widened(a) for a in args]
+    places = [op.parameters.index(name) for name in op.promoted]
+    prepared = list(args)
+    for place, value in zip(places, promoted([args[p] for p in places], dtype, steps=op.steps), strict=True):
+        prepared[place] = value
+    return prepared
+
+
 def _widened(value: Any) -> Any:
-    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+    if isinstance(value, np.ndarray) and is_float(value.dtype):
         return value.astype(np.float64)
     return value

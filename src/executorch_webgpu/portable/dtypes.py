@@ -38,6 +38,11 @@ def dtype_name(tensor: schema.Tensor) -> str:
     return dtype.name if dtype is not None else _NAMES.get(tensor.scalar_type, tensor.scalar_type.name.lower())
 
 
+def is_supported(tensor: schema.Tensor) -> bool:
+    """Whether the host can hold a tensor's elements."""
+    return tensor.scalar_type in _DTYPES
+
+
 def numpy_dtype(tensor: schema.Tensor, method: str) -> np.dtype:
     """The dtype of a tensor of ``method``. Raises UnsupportedProgramError for one that the host cannot hold."""
     dtype = _DTYPES.get(tensor.scalar_type)

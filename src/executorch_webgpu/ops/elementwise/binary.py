@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ..registry import op
 from ..reindex.strided import MAX_RANK, coalesce, innermost_first
 from ..shapes import broadcast, broadcast_strides, ceil_div
 from ..values import Tensor
-from .element import WORKGROUP, as_scalar, compute_type, is_float, quiet
+from .element import WORKGROUP, as_scalar, check_scalars, compute_type, is_float, quiet
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,29 @@ WITH_ALPHA = {
     "aten.sub.Tensor": Binary("a - alpha * b", lambda a, b, alpha: a - alpha * b),
 }
 
+
+def _whole_quotient(a: np.ndarray, b: np.ndarray, *, down: bool) -> Any:
+    """a / b, rounded down or else towards zero: of floats in their own precision, of integers exactly.
+
+    Raises ZeroDivisionError when an integer is divided by 0.
+    """
+    if np.result_type(a, b).kind == "f":
+        return np.floor_divide(a, b) if down else np.trunc(np.divide(a, b))
+    if not np.all(b):
+        raise ZeroDivisionError("an integer is divided by 0")
+    quotient = np.floor_divide(a, b)
+    if down:
+        return quotient
+    return quotient + ((quotient < 0) & (quotient * b != a))
+
+
 # How div.Tensor_mode rounds: the f32 expression, the i32 one, and the reference.
 DIVISIONS: dict[str | None, tuple[str, str, Callable[..., Any]]] = {
     None: ("a / b", "a / b", np.divide),
-    "floor": ("floor_quotient(a, b)", "floor_quotient_i32(a, b)", np.floor_divide),
-    "trunc": ("trunc_quotient(a, b)", "a / b", lambda a, b: np.trunc(a / b)),
+    "floor": ("floor_quotient(a, b)", "floor_quotient_i32(a, b)", partial(_whole_quotient, down=True)),
+    "trunc": ("trunc_quotient(a, b)", "a / b", partial(_whole_quotient, down=False)),
 }
+_STEPS = frozenset(f"aten.{name}.Tensor" for name in ("eq", "ne", "lt", "le", "gt", "ge"))
 
 
 def apply_binary(
@@ -77,6 +95,7 @@ def apply_binary(
     assert dims is not None
     g.resize(out, dims)
     compute = compute or compute_type([a, b], [alpha])
+    check_scalars(g, [alpha], compute)
     template = {"a": a.dtype, "b": b.dtype, "out": out.dtype, "compute": compute, "expression": expression}
     params: dict[str, Any] = {"n": out.numel, "alpha": as_scalar(alpha, compute)}
     spread = a.dims != b.dims
@@ -106,21 +125,21 @@ def apply_binary(
 
 
 def _register(name: str, row: Binary) -> None:
-    @op(name, reference=quiet(row.reference))
+    @op(name, reference=quiet(row.reference), promoted=("a", "b"), steps=name in _STEPS)
     def plan(g: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
         # A float result of integers, as of div.Tensor, is computed in floats.
         apply_binary(g, a, b, out, row.wgsl, compute=compute_type([a, b, out], []))
 
 
 def _register_bitwise(name: str, row: Binary) -> None:
-    @op(name, reference=row.reference)
+    @op(name, reference=row.reference, promoted=("a", "b"))
     def plan(g: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
         g.check(not is_float(a) and not is_float(b), f"{name}: {a} and {b} must hold integers or bools")
         apply_binary(g, a, b, out, row.wgsl)
 
 
 def _register_with_alpha(name: str, row: Binary) -> None:
-    @op(name, reference=quiet(row.reference))
+    @op(name, reference=quiet(row.reference), promoted=("a", "b", "alpha"))
     def plan(g: Planner, a: Tensor, b: Tensor, alpha: int | float, out: Tensor) -> None:
         apply_binary(g, a, b, out, row.wgsl, alpha)
 
@@ -133,7 +152,12 @@ for _name, _row in WITH_ALPHA.items():
     _register_with_alpha(_name, _row)
 
 
-@op("aten.div.Tensor_mode", reference=quiet(lambda a, b, mode: DIVISIONS[mode][2](a, b)))
+@op(
+    "aten.div.Tensor_mode",
+    reference=quiet(lambda a, b, mode: DIVISIONS[mode][2](a, b)),
+    promoted=("a", "b"),
+    steps=True,
+)
 def div_mode(g: Planner, a: Tensor, b: Tensor, mode: str | None, out: Tensor) -> None:
     """``a / b``, rounded as ``mode`` says: None, "floor" or "trunc"."""
     g.check(mode in DIVISIONS, f"div.Tensor_mode: there is no rounding mode {mode!r}")
@@ -142,7 +166,7 @@ def div_mode(g: Planner, a: Tensor, b: Tensor, mode: str | None, out: Tensor) ->
     apply_binary(g, a, b, out, of_floats if compute == "f32" else of_integers, compute=compute)
 
 
-@op("aten.pow.Tensor_Tensor", reference=quiet(np.power))
+@op("aten.pow.Tensor_Tensor", reference=quiet(np.power), promoted=("a", "b"))
 def pow_tensor(g: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
     """``a`` to the power of ``b``, of floats: NaN for a negative base and a fractional exponent."""
     g.check(is_float(out), f"pow: {out} must have a float dtype")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..plan import Planner
 from ..values import INT32_MAX, INT32_MIN, Tensor
 
 WORKGROUP = 64
@@ -24,6 +25,16 @@ def compute_type(tensors: list[Tensor], scalars: list[Any]) -> str:
     """WGSL type to compute in: i32, unless a tensor has a float dtype or a scalar is not an integer."""
     fractional = any(isinstance(s, float) and not s.is_integer() for s in scalars)
     return "f32" if fractional or any(is_float(t) for t in tensors) else "i32"
+
+
+def check_scalars(g: Planner, values: list[Any], compute: str) -> None:
+    """Refuse an integer that 32 bits cannot hold, where integers are computed with."""
+    for value in values if compute == "i32" else ():
+        g.check(
+            INT32_MIN <= value <= INT32_MAX,
+            f"the number {value} does not fit in 32 bits, which integers have on the device: keep this operator out of "
+            "the delegate, or compute with floats",
+        )
 
 
 def as_scalar(value: int | float, compute: str) -> int | float:

@@ -12,8 +12,8 @@ import numpy as np
 from ..plan import Planner
 from ..registry import op
 from ..shapes import ceil_div
-from ..values import Tensor
-from .element import WORKGROUP, as_scalar, compute_type, is_float, quiet
+from ..values import INT32_MAX, INT32_MIN, Tensor
+from .element import WORKGROUP, as_scalar, check_scalars, compute_type, is_float, quiet
 
 Scalar = int | float
 
@@ -62,6 +62,17 @@ WITH_SCALAR = {
     "aten.hardshrink.default": Unary("select(x, V(0), abs(x) <= p)", lambda x, lam: np.where(np.abs(x) > lam, x, 0)),
 }
 
+# Comparisons: whether one holds for a number below all others, and for one above.
+_ORDERS = {
+    "aten.eq.Scalar": (False, False),
+    "aten.ne.Scalar": (True, True),
+    "aten.lt.Scalar": (False, True),
+    "aten.le.Scalar": (False, True),
+    "aten.gt.Scalar": (True, False),
+    "aten.ge.Scalar": (True, False),
+}
+_STEPS = frozenset((*_ORDERS, "aten.hardshrink.default", "aten.round.default"))
+
 WITH_TWO_SCALARS = {
     "aten.add.Scalar": Unary("x + p * q", lambda x, other, alpha: x + other * alpha),
     "aten.sub.Scalar": Unary("x - p * q", lambda x, other, alpha: x - other * alpha),
@@ -91,6 +102,7 @@ def apply_unary(
     """``out`` = ``expression`` of every element of ``x``; ``compute`` is the WGSL scalar type to do it in."""
     g.resize(out, x.dims)
     compute = compute or compute_type([x, out], [p, q])
+    check_scalars(g, [p, q], compute)
     quads = ceil_div(x.numel, 4)
     g.dispatch(
         "elementwise/unary",
@@ -103,26 +115,30 @@ def apply_unary(
 
 
 def _register_float(name: str, row: Unary) -> None:
-    @op(name, reference=quiet(row.reference))
+    @op(name, reference=quiet(row.reference), promoted=("x",), steps=name in _STEPS)
     def plan(g: Planner, x: Tensor, out: Tensor) -> None:
         g.check(is_float(out), f"{name}: {out} must have a float dtype")
         apply_unary(g, x, out, row.wgsl)
 
 
 def _register_plain(name: str, row: Unary) -> None:
-    @op(name, reference=row.reference)
+    @op(name, reference=row.reference, promoted=("x",))
     def plan(g: Planner, x: Tensor, out: Tensor) -> None:
         apply_unary(g, x, out, row.wgsl)
 
 
 def _register_with_scalar(name: str, row: Unary) -> None:
-    @op(name, reference=quiet(row.reference))
+    @op(name, reference=quiet(row.reference), promoted=("x", "scalar"), steps=name in _STEPS)
     def plan(g: Planner, x: Tensor, scalar: Scalar, out: Tensor) -> None:
-        apply_unary(g, x, out, row.wgsl, scalar)
+        if name in _ORDERS and compute_type([x, out], [scalar]) == "i32" and not INT32_MIN <= scalar <= INT32_MAX:
+            holds = _ORDERS[name][scalar > 0]  # no element is as large
+            apply_unary(g, x, out, "x == x" if holds else "x != x")
+        else:
+            apply_unary(g, x, out, row.wgsl, scalar)
 
 
 def _register_with_two_scalars(name: str, row: Unary) -> None:
-    @op(name, reference=quiet(row.reference))
+    @op(name, reference=quiet(row.reference), promoted=("x", "scalar", "alpha"))
     def plan(g: Planner, x: Tensor, scalar: Scalar, alpha: Scalar, out: Tensor) -> None:
         apply_unary(g, x, out, row.wgsl, scalar, alpha)
 
@@ -140,20 +156,23 @@ for _name, _row in WITH_TWO_SCALARS.items():
 def _bounded(g: Planner, x: Tensor, out: Tensor, expression: str, bounds: list[Scalar], p: Scalar, q: Scalar) -> None:
     """An expression of min and max, which would drop the NaN of floats."""
     compute = compute_type([x, out], bounds)
+    if compute == "i32":  # a bound beyond all integers bounds none
+        p, q = as_scalar(p, compute), as_scalar(q, compute)
     apply_unary(g, x, out, f"keep_nan(x, {expression})" if compute == "f32" else expression, p, q, compute)
 
 
-@op("aten.relu.default", reference=lambda x: np.maximum(x, 0))
+@op("aten.relu.default", reference=lambda x: np.maximum(x, 0), promoted=("x",))
 def relu(g: Planner, x: Tensor, out: Tensor) -> None:
     """``x``, or 0 where it is negative."""
     _bounded(g, x, out, "max(x, V(0))", [], 0, 0)
 
 
 def clamp_reference(x: np.ndarray, low: Scalar | None, high: Scalar | None) -> Any:
-    return np.minimum(np.maximum(x, -math.inf if low is None else low), math.inf if high is None else high)
+    raised = x if low is None else np.maximum(x, low)
+    return raised if high is None else np.minimum(raised, high)
 
 
-@op("aten.clamp.default", "aten.hardtanh.default", reference=clamp_reference)
+@op("aten.clamp.default", "aten.hardtanh.default", reference=clamp_reference, promoted=("x", "low", "high"))
 def clamp(g: Planner, x: Tensor, low: Scalar | None, high: Scalar | None, out: Tensor) -> None:
     """``x`` held between ``low`` and ``high``, either of which may be None; ``high`` wins a crossing."""
     bounds = [b for b in (low, high) if b is not None and math.isfinite(b)]
@@ -161,7 +180,7 @@ def clamp(g: Planner, x: Tensor, low: Scalar | None, high: Scalar | None, out: T
     _bounded(g, x, out, "min(max(x, p), q)", bounds, low, high)
 
 
-@op("aten.gelu.default", reference=lambda x, approximate: GELU[approximate][1](x))
+@op("aten.gelu.default", reference=lambda x, approximate: GELU[approximate][1](x), promoted=("x",))
 def gelu(g: Planner, x: Tensor, approximate: str, out: Tensor) -> None:
     """GELU; ``approximate`` is "none" (by the error function) or "tanh"."""
     g.check(approximate in GELU, f"gelu: there is no approximation {approximate!r}")
@@ -169,14 +188,14 @@ def gelu(g: Planner, x: Tensor, approximate: str, out: Tensor) -> None:
     apply_unary(g, x, out, GELU[approximate][0])
 
 
-@op("aten.pow.Tensor_Scalar", reference=quiet(np.power))
+@op("aten.pow.Tensor_Scalar", reference=quiet(np.power), promoted=("x", "exponent"))
 def pow_scalar(g: Planner, x: Tensor, exponent: Scalar, out: Tensor) -> None:
     """``x`` to the power of ``exponent``, of floats."""
     g.check(is_float(out), f"pow: {out} must have a float dtype")
     apply_unary(g, x, out, "x * x" if exponent == 2 else "power(x, p)", exponent)
 
 
-@op("aten.bitwise_not.default", reference=lambda x: np.logical_not(x) if x.dtype == bool else ~x)
+@op("aten.bitwise_not.default", reference=lambda x: np.logical_not(x) if x.dtype == bool else ~x, promoted=("x",))
 def bitwise_not(g: Planner, x: Tensor, out: Tensor) -> None:
     """Every bit of an integer turned over; of a bool, its only one."""
     g.check(not is_float(x), f"bitwise_not: {x} must hold integers or bools")

@@ -30,7 +30,7 @@ def _number(g: Planner, value: Number) -> int | float:
 
 
 def element_word(value: int | float, out: Tensor) -> int:
-    """A 32-bit word of ``out`` whose elements are all ``value``: a large float is inf, integers wrap."""
+    """A 32-bit word of ``out`` whose elements are all ``value``, which integers can hold; a large float is inf."""
     layout = out.element.numpy
     with np.errstate(over="ignore"):
         if out.dtype == "bool":
@@ -38,7 +38,7 @@ def element_word(value: int | float, out: Tensor) -> int:
         elif layout.kind == "f":
             element = np.array(value, np.float64).astype(layout)
         else:
-            element = np.array(int(value) % 2**32, np.uint32).astype(layout)
+            element = np.array(int(value), layout)
     return int(np.tile(element.reshape(1), 4 // out.element.itemsize).view(np.uint32)[0])
 
 
@@ -46,6 +46,13 @@ def _fill(g: Planner, dims: Sequence[int], value: Number, out: Tensor) -> None:
     """``out`` with ``dims`` is ``value`` everywhere; integers are cut off towards zero."""
     number = _number(g, value)
     g.check(math.isfinite(number) or out.dtype in ("float32", "float16", "bool"), f"{out} cannot hold {number}")
+    if out.dtype != "bool" and out.element.numpy.kind in "iu":
+        limits = np.iinfo(out.element.numpy)
+        g.check(
+            limits.min <= int(number) <= limits.max,
+            f"{out} cannot hold {number}: integers have up to 32 bits on the device, so keep this operator out of the "
+            "delegate",
+        )
     g.resize(out, dims)
     quads = ceil_div(out.nbytes, _QUAD)
     g.dispatch(

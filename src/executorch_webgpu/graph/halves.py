@@ -1,0 +1,99 @@
+"""float16 tensors around operators whose kernels take float32 only.
+
+A delegate that was exported with ``force_fp16`` holds float16 everywhere. Operators that read it themselves are left
+alone; around the others, results are widened and rounded again, so that every tensor of the program still holds what
+float16 can hold. Constants are widened while they are uploaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from ..errors import Error
+from ..gpu.capabilities import Features, Limits
+from ..ops.plan import Planner, Planning
+from ..ops.values import SymInt, Tensor
+from .build import PREPACK, Constant, Graph, OpCall, make_call
+from .fusion.dataflow import Dataflow, new_ids, substituted, with_calls
+
+_CAST = "dim_order_ops._to_dim_order_copy.default"
+
+
+def with_halves_widened(graph: Graph) -> Graph:
+    """``graph`` whose calls take and give float32 where they cannot do so with float16."""
+    if not any(t.dtype == "float16" for call in graph.calls for t in (*call.inputs, *call.outputs)):
+        return graph
+    return _Widening(graph).graph()
+
+
+class _Widening:
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._flow = Dataflow(graph)
+        self._ids = new_ids(graph)
+        self._constants = dict(graph.constants)
+        self._wide: dict[int, Tensor] = {}  # by the id of a constant
+
+    def graph(self) -> Graph:
+        calls = [new for call in self._graph.calls for new in self._calls(call)]
+        return with_calls(replace(self._graph, constants=self._constants), calls)
+
+    def _calls(self, call: OpCall) -> Iterator[OpCall]:
+        halves = [t for t in (*call.inputs, *call.outputs) if t.dtype == "float16"]
+        if not halves or call.name == PREPACK or any(t.dtype == "float16" for t in call.mutated) or _takes(call):
+            yield call
+            return
+        wide: dict[int, Tensor] = {}
+        for tensor in call.inputs:
+            if tensor.dtype == "float16" and tensor.id not in wide:
+                constant = self._constant(tensor)
+                wide[tensor.id] = constant or self._like(tensor)
+                if constant is None:
+                    yield _cast(tensor, wide[tensor.id])
+        results = {t.id: self._like(t) for t in call.outputs if t.dtype == "float16"}
+        yield make_call(call.name, tuple(substituted(arg, {**wide, **results}) for arg in call.args))
+        for tensor in call.outputs:
+            if tensor.id in results:
+                yield _cast(results[tensor.id], tensor)
+
+    def _like(self, tensor: Tensor) -> Tensor:
+        return Tensor(next(self._ids), "float32", tensor.max_dims)
+
+    def _constant(self, tensor: Tensor) -> Tensor | None:
+        """The float32 constant with the contents of a float16 one that nobody writes."""
+        if not self._flow.is_constant(tensor):
+            return None
+        producer = self._flow.producer(tensor)
+        root = tensor if producer is None else producer.args[0]
+        if root.id not in self._wide:
+            assert root.constant is not None
+            wide = Tensor(next(self._ids), "float32", tensor.max_dims, root.constant)
+            stored = self._graph.constants[root.id]
+            self._constants[wide.id] = Constant((*stored.key, "float32"), stored.data, stored.dtype)
+            self._wide[root.id] = wide
+        return self._wide[root.id]
+
+
+def _cast(x: Tensor, out: Tensor) -> OpCall:
+    return make_call(_CAST, (x, None, None, None, None, False, [], out))
+
+
+def _takes(call: OpCall) -> bool:
+    """Whether an operator can be planned with its float16 tensors, as far as it cannot be told that it must not."""
+    args = [_stand_in(arg) for arg in call.args]
+    try:
+        call.op.plan(Planner(Planning(Features.none(), Limits.floor()), building=True, may_alias=True), *args)
+    except (Error, TypeError, AttributeError, ValueError, IndexError, KeyError, ArithmeticError):
+        return False
+    return True
+
+
+def _stand_in(arg: Any) -> Any:
+    """An argument that planning may resize and set."""
+    if isinstance(arg, Tensor):
+        return Tensor(arg.id, arg.dtype, arg.max_dims, arg.constant)
+    if isinstance(arg, SymInt):
+        return SymInt(arg.id, arg.value)
+    return [_stand_in(item) for item in arg] if isinstance(arg, list) else arg

@@ -1,0 +1,203 @@
+"""Host kernels of operators that have none on the device, or take other arguments there.
+
+They take a program's arguments as arrays, numbers and lists, and answer with a result or a tuple of them, which the
+caller casts to the dtypes of the outputs. Where torch refuses a value, they raise IndexError, ValueError or
+ArithmeticError.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .dtypes import is_float
+
+Array = np.ndarray
+Simple = Callable[..., Any]
+
+# Arithmetic of live sizes and loop counters, which the exporter emits as instructions of their own.
+SCALAR_OPERATORS: dict[str, Simple] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "floordiv": operator.floordiv,
+    "mod": operator.mod,
+    "neg": operator.neg,
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "sym_max": max,
+    "sym_min": min,
+}
+
+
+def _divided(compute: Simple) -> Simple:
+    """A remainder, whose divisor must not be 0 if it is an integer."""
+
+    def run(a: Any, b: Any) -> Any:
+        if np.result_type(a, b).kind != "f" and not np.all(b):
+            raise ZeroDivisionError("an integer is divided by 0")
+        return compute(a, b)
+
+    return run
+
+
+def _erf(x: Array) -> Any:
+    return np.vectorize(math.erf, otypes=[float])(x)
+
+
+# Element by element, in the dtype to which torch brings all arguments first. By name and overload.
+ELEMENTWISE: dict[tuple[str, str], Simple] = {
+    **{("aten::remainder", o): _divided(np.remainder) for o in ("Scalar_out", "Tensor_out")},
+    **{("aten::fmod", o): _divided(np.fmod) for o in ("Scalar_out", "Tensor_out")},
+    ("aten::isnan", "out"): lambda x: x != x,
+    ("aten::isinf", "out"): np.isinf,
+    ("aten::floor", "out"): np.floor,
+    ("aten::ceil", "out"): np.ceil,
+    ("aten::trunc", "out"): np.trunc,
+    ("aten::sign", "out"): lambda x: np.where(x > 0, 1, np.where(x < 0, -1, 0)),
+    ("aten::erf", "out"): _erf,
+    ("aten::log1p", "out"): np.log1p,
+    ("aten::expm1", "out"): np.expm1,
+}
+
+
+def _axes(x: Array, dims: int | Sequence[int] | None) -> tuple[int, ...] | None:
+    """Axes for NumPy; none are all, and a tensor without dimensions has none to name."""
+    given = (dims,) if isinstance(dims, int) else tuple(dims or ())
+    return given if given and x.ndim else None
+
+
+def _extreme(values: Simple, position: Simple) -> Simple:
+    """The largest or smallest elements along a dimension, and where the first of them lie."""
+
+    def run(x: Array, dim: int, keepdim: bool) -> tuple[Any, Any]:
+        if not x.ndim:
+            return x, np.zeros((), np.int64)
+        wide = x.astype(np.float64) if is_float(x.dtype) else x
+        return values(wide, axis=dim, keepdims=keepdim), position(wide, axis=dim, keepdims=keepdim)
+
+    return run
+
+
+def _variance(x: Array, dims: Sequence[int] | None, correction: float | None, keepdim: bool) -> Any:
+    axes = _axes(x, dims)
+    wide = x.astype(np.float64)
+    squares = np.square(wide - wide.mean(axis=axes, keepdims=True)).sum(axis=axes, keepdims=keepdim)
+    count = x.size if axes is None else math.prod(x.shape[a] for a in axes)
+    with np.errstate(all="ignore"):
+        return squares / np.float64(max(count - (1 if correction is None else correction), 0))
+
+
+def _cumsum(x: Array, dim: int, dtype: Any) -> Any:
+    wide = x.astype(np.float64) if is_float(x.dtype) else x.astype(np.int64)
+    return np.cumsum(wide, axis=dim) if x.ndim else wide
+
+
+def _copy(x: Array, source: Array, non_blocking: bool) -> Any:
+    return np.broadcast_to(source, x.shape).astype(x.dtype)
+
+
+def _slice_scatter(x: Array, source: Array, dim: int, start: int | None, end: int | None, step: int) -> Any:
+    result = x.copy()
+    place = [slice(None)] * x.ndim
+    place[dim] = slice(start, end, step)
+    result[tuple(place)] = source
+    return result
+
+
+def _select_scatter(x: Array, source: Array, dim: int, index: int) -> Any:
+    result = x.copy()
+    place: list[Any] = [slice(None)] * x.ndim
+    place[dim] = index
+    result[tuple(place)] = source
+    return result
+
+
+def _split(x: Array, sizes: Sequence[int], dim: int) -> tuple[Array, ...]:
+    return tuple(np.split(x, np.cumsum(sizes)[:-1], axis=dim))
+
+
+def _place(indices: Sequence[Array | None]) -> tuple[Any, ...]:
+    return tuple(slice(None) if index is None else index for index in indices)
+
+
+def _index_put(x: Array, indices: Sequence[Array | None], values: Array, accumulate: bool = False) -> Any:
+    result = x.copy()
+    if accumulate:
+        np.add.at(result, _place(indices), values)
+    else:
+        result[_place(indices)] = values
+    return result
+
+
+def _in_range(index: Array, size: int) -> Array:
+    if index.size and not 0 <= int(index.min()) <= int(index.max()) < size:
+        raise IndexError(f"an index is outside of the {size} elements of its dimension")
+    return index
+
+
+def _index_select(x: Array, dim: int, index: Array) -> Any:
+    return np.take(np.atleast_1d(x), _in_range(np.atleast_1d(index), np.atleast_1d(x).shape[dim]), axis=dim)
+
+
+def _gather(x: Array, dim: int, index: Array, sparse_grad: bool = False) -> Any:
+    if not x.ndim or not index.ndim:
+        return np.broadcast_to(x.reshape(-1)[:1].reshape(()), index.shape)
+    along = dim % x.ndim
+    front = x[tuple(slice(None) if a == along else slice(n) for a, n in enumerate(index.shape))]
+    return np.take_along_axis(front, _in_range(index, x.shape[along]), axis=along)
+
+
+def _copy_index(target: Array, source: Array, index: int) -> Any:
+    """``target`` with ``source`` as its row ``index``, which is the last one: how loops collect their results."""
+    return np.concatenate([target[:index], source[None]])
+
+
+def _full_like(x: Array, value: Any, *_: Any) -> Any:
+    return np.full(x.shape, value)
+
+
+# What remains, by name and overload.
+OTHERS: dict[tuple[str, str], Simple] = {
+    ("aten::sym_size", "int"): lambda x, dim: int(x.shape[dim]),
+    ("aten::copy_", ""): lambda x, source, *_: np.broadcast_to(source, x.shape),
+    ("aten::copy", "out"): _copy,
+    ("executorch_prim::et_view", "default"): lambda x, dims: x.reshape(dims),
+    ("executorch_prim::et_copy_index", "tensor"): _copy_index,
+    ("dim_order_ops::_to_dim_order_copy", "out"): lambda x, *_: x,
+    ("dim_order_ops::_clone_dim_order", "out"): lambda x, *_: x,
+    ("aten::_to_copy", "out"): lambda x, *_: x,
+    ("aten::scalar_tensor", "out"): lambda value, *_: np.asarray(value),
+    ("aten::full", "out"): lambda dims, value, *_: np.full(dims, value),
+    ("aten::full_like", "out"): _full_like,
+    ("aten::arange", "start_out"): lambda start, end, step: np.arange(start, end, step),
+    ("aten::any", "out"): lambda x, dim, keepdim: np.any(x != 0, axis=_axes(x, dim), keepdims=keepdim),
+    ("aten::any", "dims_out"): lambda x, dims, keepdim: np.any(x != 0, axis=_axes(x, dims), keepdims=keepdim),
+    ("aten::any", "all_out"): lambda x: np.any(x != 0),
+    ("aten::all", "out"): lambda x, dim, keepdim: np.all(x != 0, axis=_axes(x, dim), keepdims=keepdim),
+    ("aten::all", "dims_out"): lambda x, dims, keepdim: np.all(x != 0, axis=_axes(x, dims), keepdims=keepdim),
+    ("aten::all", "all_out"): lambda x: np.all(x != 0),
+    ("aten::max", "unary_out"): np.max,
+    ("aten::min", "unary_out"): np.min,
+    ("aten::max", "dim_max"): _extreme(np.max, np.argmax),
+    ("aten::min", "dim_min"): _extreme(np.min, np.argmin),
+    ("aten::mean", "dtype_out"): lambda x, *_: np.mean(x, dtype=np.float64),
+    ("aten::var", "correction_out"): _variance,
+    ("aten::cumsum", "out"): _cumsum,
+    ("aten::slice_scatter", "out"): _slice_scatter,
+    ("aten::select_scatter", "out"): _select_scatter,
+    ("aten::split_with_sizes_copy", "out"): _split,
+    ("aten::unbind_copy", "int_out"): lambda x, dim: tuple(np.moveaxis(x, dim, 0)),
+    ("aten::index", "Tensor_out"): lambda x, indices: x[_place(indices)],
+    ("aten::index_put", "out"): _index_put,
+    ("aten::index_select", "out"): _index_select,
+    ("aten::gather", "out"): _gather,
+}
