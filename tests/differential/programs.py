@@ -1,8 +1,8 @@
 """``python -m tests.differential.programs --count N --seed S``: generated models in torch, the stock runtime and ours.
 
-Each model is exported without a partitioner and, where a GPU can compute what torch computes, with the
-VulkanPartitioner; both files are run for several calls. Prints how many are right, refused and wrong, refusals by
-message, and where the stock runtime differs from torch. Wrong ones are made smaller and saved for replay.
+Each model is exported without a partitioner or with the VulkanPartitioner, and run for several calls. Prints how many
+are right, refused and wrong, refusals by message, and where the stock runtime differs from torch. Wrong ones are made
+smaller and saved for replay.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Report:
         self.refusals: Counter[str] = Counter()
         self.stock: Counter[str] = Counter()
         self.unexported: Counter[str] = Counter()
+        self.seen: Counter[str] = Counter()
         self.failures = 0
         self.models = 0
 
@@ -43,15 +44,16 @@ class Report:
             self.refusals[normalized(verdict.detail)] += 1
         elif verdict.kind == "not exported":
             self.unexported[normalized(verdict.detail)] += 1
+        if verdict.stock:
+            self.stock[normalized(verdict.stock)] += 1
 
     def show(self, seconds: float) -> None:
-        files = sum(n for kind, n in self.kinds.items() if kind != "not exported")
-        print(f"\n{self.models} models, {files} programs in {seconds:.0f} s")
+        print(f"\n{self.models - self.kinds['not exported']} programs of {self.models} models in {seconds:.0f} s")
         for kind, count in self.kinds.most_common():
             print(f"{count:6} {kind}")
         for title, table in (
             ("Refused", self.refusals),
-            ("The stock runtime differs from torch", self.stock),
+            ("The stock runtime differs from torch, among programs without delegates and those not right", self.stock),
             ("Not exported", self.unexported),
         ):
             print(f"\n{title}:")
@@ -60,19 +62,25 @@ class Report:
         sys.stdout.flush()
 
 
-def save_verdict(folder: Path, name: str, model: Model, flavour: Flavour, verdict: Verdict) -> Path:
+def described(example: Example) -> str:
+    """An example as source."""
+    return f"{source(example.model)}# {example.flavour}\n"
+
+
+def save_verdict(folder: Path, name: str, example: Example, verdict: Verdict) -> Path:
     """Write a program for replay; returns the path of its ``.pte`` file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.pte"
     assert verdict.exported is not None and verdict.expected is not None
     path.write_bytes(verdict.exported.program)
     write_data(verdict.exported, folder, f"{name}_")
+    model = example.model
     steps = [
         Step(model.methods[call.method].name, as_arrays([call_inputs(model, call)])[0], outputs)
         for call, outputs in zip(model.calls, verdict.expected, strict=True)
     ]
     outcome = "right" if verdict.kind == "follows stock" else verdict.kind
-    save_steps(path, steps, verdict.rules, outcome, verdict.detail, f"{source(model)}# {flavour}\n")
+    save_steps(path, steps, verdict.rules, outcome, verdict.detail, described(example))
     return path
 
 
@@ -80,19 +88,15 @@ def examine_all(worker: Worker, report: Report, examples: Iterable[tuple[str, Ex
     """Examine examples by name."""
     for name, example in examples:
         report.models += 1
-        verdicts, death = worker.examine(example.model, example.host, example.delegated)
+        verdict, death = worker.examine(example.model, example.flavour)
         if death is not None:
             _report_death(report, death, name, example)
             continue
-        if verdicts[0].stock:
-            report.stock[normalized(verdicts[0].stock)] += 1
-        for verdict, flavour in zip(verdicts, (example.host, example.delegated), strict=False):
-            report.count(verdict)
-            file = f"{name}_{'vulkan' if flavour.vulkan else 'host'}"
-            if verdict.kind in ("wrong", "follows stock"):
-                _save_smaller(worker, report, file, example.model, flavour, verdict)
-            elif report.pack and verdict.exported is not None:
-                save_verdict(report.pack, file, example.model, flavour, verdict)
+        report.count(verdict)
+        if verdict.kind in ("wrong", "follows stock"):
+            _save_smaller(worker, report, name, example, verdict)
+        elif report.pack and verdict.exported is not None:
+            save_verdict(report.pack, name, example, verdict)
         if report.models % 100 == 0:
             print(f"... {report.models}: {dict(report.kinds)}", flush=True)
 
@@ -100,42 +104,35 @@ def examine_all(worker: Worker, report: Report, examples: Iterable[tuple[str, Ex
 def _report_death(report: Report, death: str, name: str, example: Example) -> None:
     report.kinds[death] += 1
     report.failures += "ours" in death
-    text = f"{death}\n{source(example.model)}# {example.host}\n# {example.delegated}\n"
+    text = f"{death}\n{described(example)}"
     print(f"\n=== {name}: {text}", flush=True)
     if report.save:
         report.save.mkdir(parents=True, exist_ok=True)
         (report.save / f"{name}.txt").write_text(text)
 
 
-def _save_smaller(worker: Worker, report: Report, name: str, model: Model, flavour: Flavour, verdict: Verdict) -> None:
+def _save_smaller(worker: Worker, report: Report, name: str, example: Example, verdict: Verdict) -> None:
     last = [verdict]
 
-    def fails(smaller: Model, smaller_flavour: Flavour) -> bool:
-        found, _ = _one(worker, smaller, smaller_flavour)
+    def fails(model: Model, flavour: Flavour) -> bool:
+        found, _ = worker.examine(model, flavour)
         if found is not None and found.kind == verdict.kind:
             last[0] = found
             return True
         return False
 
     report.failures += verdict.kind == "wrong"
-    if report.kinds[verdict.kind] <= 40:
-        model, flavour = shrink(model, flavour, fails)
-    print(f"\n=== {name}: {verdict.kind}: {last[0].detail}\n{source(model)}# {flavour}", flush=True)
+    report.seen[normalized(verdict.detail)] += 1
+    if report.seen[normalized(verdict.detail)] <= 2:
+        example = Example(*shrink(example.model, example.flavour, fails))
+    print(f"\n=== {name}: {verdict.kind}: {last[0].detail}\n{described(example)}", flush=True)
     if report.save:
-        save_verdict(report.save, name, model, flavour, last[0])
-
-
-def _one(worker: Worker, model: Model, flavour: Flavour) -> tuple[Verdict | None, str | None]:
-    """The verdict on one flavour only."""
-    host = Flavour(vulkan=False) if flavour.vulkan else flavour
-    verdicts, death = worker.examine(model, host, flavour if flavour.vulkan else None)
-    wanted = 1 if flavour.vulkan else 0
-    return (verdicts[wanted] if len(verdicts) > wanted else None), death
+        save_verdict(report.save, name, example, last[0])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=100, help="models, of up to two programs each")
+    parser.add_argument("--count", type=int, default=100, help="how many models")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=int, default=0, help="number of the first model of that seed")
     parser.add_argument("--engine", choices=("wgpu", "dawn"))

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPart
 from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
 from executorch.exir.dialects._ops import ops as exir_ops
 from executorch.exir.passes import MemoryPlanningPass
+from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPass
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
@@ -72,6 +74,7 @@ class Flavour:
     reinplace: bool = False
     share_buffers: bool = True
     plan_inputs: bool = True
+    keep_state: bool = True
 
     def __str__(self) -> str:
         changed = [
@@ -116,7 +119,7 @@ def trace(model: Model) -> dict[str, ExportedProgram]:
         with _quiet():
             return {method.name: _traced(module, method) for method in model.methods}
     except Exception as error:  # the exporter's own errors are of every kind
-        raise ExportError(f"torch.export: {_first_line(error)}") from error
+        raise ExportError(f"torch.export: {first_line(error)}") from error
 
 
 def _traced(module: nn.Module, method: Source) -> ExportedProgram:
@@ -147,7 +150,9 @@ def lower(traced: dict[str, ExportedProgram], flavour: Flavour) -> Exported:
         partitioner = [
             VulkanPartitioner(options, operator_blocklist=[_edge_operator(name) for name in flavour.blocked])
         ]
+    state = [InitializedMutableBufferPass(_buffers(traced))] if flavour.keep_state else []
     config = ExecutorchBackendConfig(
+        passes=state,
         remove_view_copy=flavour.remove_views,
         run_reinplace_pass=flavour.reinplace,
         external_constants=flavour.external_constants,
@@ -165,7 +170,11 @@ def lower(traced: dict[str, ExportedProgram], flavour: Flavour) -> Exported:
             data = {name: bytes(cord) for name, cord in (program._tensor_data or {}).items()}
             return Exported(program.buffer, data)
     except Exception as error:  # the exporter's own errors are of every kind
-        raise ExportError(f"executorch: {_first_line(error)}") from error
+        raise ExportError(f"executorch: {first_line(error)}") from error
+
+
+def _buffers(traced: dict[str, ExportedProgram]) -> list[str]:
+    return sorted(set(chain(*(program.graph_signature.buffers for program in traced.values()))))
 
 
 def _edge_operator(name: str) -> Any:
@@ -175,6 +184,7 @@ def _edge_operator(name: str) -> Any:
     return operator
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """An exception in short."""
     text = str(error).strip() or type(error).__name__
     return f"{type(error).__name__}: {text.splitlines()[0][:160]}"

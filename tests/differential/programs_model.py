@@ -38,8 +38,8 @@ def names_in(text: str) -> set[str]:
 
 @dataclass(frozen=True)
 class Filled:
-    """A tensor by its recipe. ``values``: dyadic, decimal, normal, special, small, odd or extreme; ``layout``:
-    contiguous, channels_last or transposed."""
+    """A tensor by its recipe. ``values``: dyadic, decimal, normal, special, small, odd, extreme or zeros;
+    ``layout``: contiguous, channels_last or transposed."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -59,6 +59,8 @@ class Filled:
 
 def _values(rng: np.random.Generator, filled: Filled) -> np.ndarray:
     shape, dtype = filled.shape, filled.dtype
+    if filled.values == "zeros":
+        return np.zeros(shape)
     if dtype == "bool":
         return rng.integers(0, 2, shape).astype(bool)
     if dtype not in FLOATS:
@@ -91,6 +93,7 @@ class Stored:
     kind: str
     filled: Filled
     seed: int
+    written: bool = False  # by some method
 
 
 @dataclass(frozen=True)
@@ -145,11 +148,6 @@ class Model:
     calls: tuple[Call, ...]
     discontinuous: bool = False
     host_only: bool = False
-
-    @property
-    def writes_state(self) -> bool:
-        """Whether a call may change what the next one sees."""
-        return any("self.b" in line.text for method in self.methods for line in method.lines)
 
 
 DYNAMIC_EXAMPLE, DYNAMIC_MIN, DYNAMIC_MAX = 5, 2, 7

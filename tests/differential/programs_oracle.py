@@ -19,7 +19,7 @@ import executorch_webgpu
 from executorch_webgpu import Error
 
 from .programs_compare import BFLOAT16, RULES, Tolerances, difference
-from .programs_export import Exported, ExportError, Flavour, lower, trace
+from .programs_export import Exported, ExportError, Flavour, first_line, lower, trace
 from .programs_model import Model, call_inputs, eager
 
 Steps = list[list[Any]]
@@ -29,8 +29,8 @@ Steps = list[list[Any]]
 class Verdict:
     """What became of one program file.
 
-    ``kind``: right; refused (by one of our errors); follows stock (as the stock runtime has it, which is not as torch
-    has it); exporter (right for the file, whose meaning is not the model's); wrong; not exported.
+    ``kind``: right (as torch has it); refused (by one of our errors); follows stock (as the stock runtime has it, which
+    is not as torch has it); wrong; not exported.
     """
 
     kind: str
@@ -41,46 +41,42 @@ class Verdict:
     stock: str = ""  # how the stock runtime differs from torch, or why it refuses
 
 
-def examine(
-    model: Model, host: Flavour, delegated: Flavour | None, stage: Callable[[str], None] = lambda s: None
-) -> list[Verdict]:
-    """Verdicts on the program without a delegate and, if asked for, on the delegated one."""
+def examine(model: Model, flavour: Flavour, stage: Callable[[str], None] = lambda name: None) -> Verdict:
+    """The verdict on one program. ``stage`` hears what begins, for the case that it never ends."""
     stage("torch")
     try:
-        right = as_arrays(eager(model))
+        right = as_arrays(eager(model, flavour.vulkan or flavour.share_buffers))
     except Exception as error:  # other inputs than those that it was drawn with, such as a division by zero
-        return [Verdict("not exported", f"torch: {type(error).__name__}: {str(error).splitlines()[0][:120]}")]
+        return Verdict("not exported", f"torch: {first_line(error)}")
+    if flavour.vulkan and any(map(_is_beyond_32_bits, chain(*right))):
+        flavour = Flavour(vulkan=False)
+    stage("export")
     try:
-        stage("export")
         traced = trace(model)
-        portable = lower(traced, host)
+        exported = lower(traced, flavour)
     except ExportError as error:
-        return [Verdict("not exported", str(error))]
-    if len(model.methods) > 1 and not host.share_buffers:
-        right = as_arrays(eager(model, shared=False))
+        return Verdict("not exported", str(error))
+    rules = "host" if not flavour.vulkan else "half" if flavour.force_fp16 else "delegate"
+    stage("ours")
+    ours, refusal, fault = _ours(exported, model)
+    problem = refusal or fault or difference_of_steps(ours, right, RULES[rules])
+    if flavour.vulkan and problem is None:
+        return Verdict("right", "", exported, right, rules)
+    # The stock runtime has no such delegate here, so it tells what the model means to it without any.
     stage("stock")
-    stock, refusal = _attempt(lambda: run_stock(portable, model))
-    problem = refusal or difference_of_steps(stock, right, RULES["host"])
-    stage("ours on the host")
-    verdicts = [_judge(portable, model, right, stock, "host", problem)]
-    if delegated is not None and not _needs_host(model, delegated, right):
-        stage("export with delegates")
-        try:
-            program = lower(traced, delegated)
-        except ExportError as error:
-            verdicts.append(Verdict("not exported", f"vulkan {error}"))
-            return verdicts
-        stage("ours with delegates")
-        right = as_arrays(eager(model))
-        verdicts.append(_judge(program, model, right, stock, "half" if delegated.force_fp16 else "delegate", problem))
-    return verdicts
-
-
-def _needs_host(model: Model, flavour: Flavour, right: Steps) -> bool:
-    """Whether a GPU's floats and 32-bit integers cannot give what torch gives."""
-    return (
-        model.host_only or (flavour.force_fp16 and model.discontinuous) or any(map(_is_beyond_32_bits, chain(*right)))
-    )
+    try:
+        stock, stock_problem = _stock(exported if not flavour.vulkan else lower(traced, Flavour(vulkan=False)), model)
+    except ExportError as error:
+        stock, stock_problem = None, f"refuses: {error}"
+    stock_problem = stock_problem or difference_of_steps(stock, right, RULES["host"]) or ""
+    if problem is None:
+        return Verdict("right", "", exported, right, rules, stock_problem)
+    if refusal is not None:
+        return Verdict("refused", refusal, exported, right, rules, stock_problem)
+    if ours is not None and stock is not None and difference_of_steps(ours, stock, RULES[rules]) is None:
+        return Verdict("follows stock", problem, exported, stock, rules, stock_problem)
+    detail = f"{problem} (stock: {stock_problem})" if stock_problem else problem
+    return Verdict("wrong", detail, exported, right, rules, stock_problem)
 
 
 def _is_beyond_32_bits(value: Any) -> bool:
@@ -88,29 +84,21 @@ def _is_beyond_32_bits(value: Any) -> bool:
     return wide and not -(2**31) <= int(value.min()) <= int(value.max()) < 2**31
 
 
-def _judge(
-    exported: Exported,
-    model: Model,
-    right: Steps,
-    stock: Steps | None,
-    rules: str,
-    stock_problem: str | None,
-) -> Verdict:
-    def verdict(kind: str, detail: str = "", expected: Steps | None = right) -> Verdict:
-        return Verdict(kind, detail, exported, expected, rules, stock_problem or "")
-
+def _ours(exported: Exported, model: Model) -> tuple[Steps | None, str | None, str | None]:
+    """Our answers, or our refusal, or another exception, which is a fault."""
     try:
-        ours = run_ours(exported, model)
+        return run_ours(exported, model), None, None
     except Error as error:
-        return verdict("refused", f"{type(error).__name__}: {error}")
+        return None, f"{type(error).__name__}: {error}", None
     except Exception as error:
-        return verdict("wrong", f"{type(error).__name__}: {error}")
-    problem = difference_of_steps(ours, right, RULES[rules])
-    if problem is None:
-        return verdict("right")
-    if stock is not None and stock_problem and difference_of_steps(ours, stock, RULES[rules]) is None:
-        return verdict("follows stock", problem, stock)
-    return verdict("wrong", f"{problem}{f' (stock: {stock_problem})' if stock_problem else ''}")
+        return None, None, f"{type(error).__name__}: {error}"
+
+
+def _stock(exported: Exported, model: Model) -> tuple[Steps | None, str | None]:
+    try:
+        return run_stock(exported, model), None
+    except Exception as error:
+        return None, f"refuses: {first_line(error)}"
 
 
 def difference_of_steps(got: Steps | None, wanted: Steps, tolerances: Tolerances) -> str | None:
@@ -120,13 +108,6 @@ def difference_of_steps(got: Steps | None, wanted: Steps, tolerances: Tolerances
         if problem := difference(a, b, tolerances):
             return f"step {step}, {problem}"
     return None
-
-
-def _attempt(run: Callable[[], Steps]) -> tuple[Steps | None, str | None]:
-    try:
-        return run(), None
-    except Exception as error:
-        return None, f"refuses: {type(error).__name__}: {str(error).splitlines()[0][:100]}"
 
 
 def run_stock(exported: Exported, model: Model) -> Steps:

@@ -52,6 +52,7 @@ class Scope(Drawing):
         self.inexact: set[str] = set()
         self.off_host: set[str] = set()
         self.lines: list[Line] = []
+        self.written: set[str] = set()
         self.discontinuous = False
         self.host_only = False
         self._fresh = 0
@@ -138,6 +139,8 @@ class Scope(Drawing):
             self._undo(line, before)
             return False
         self.lines.append(line)
+        if destination is not None:
+            self.written |= touched & set(self.stored)
         self.host_only |= any(self._is_beyond_32_bits(n) for n in touched)
         if becomes_lossy:
             self.inexact |= touched

@@ -13,7 +13,7 @@ T = TypeVar("T")
 Fails = Callable[[Model, Flavour], bool]
 
 
-def shrink(model: Model, flavour: Flavour, fails: Fails, attempts: int = 60) -> tuple[Model, Flavour]:
+def shrink(model: Model, flavour: Flavour, fails: Fails, attempts: int = 40) -> tuple[Model, Flavour]:
     """The smallest model and options found that fail. ``fails`` is asked at most ``attempts`` times."""
     left = attempts
     progress = True
@@ -31,6 +31,9 @@ def shrink(model: Model, flavour: Flavour, fails: Fails, attempts: int = 60) -> 
 
 
 def _smaller(model: Model, flavour: Flavour) -> Iterator[tuple[Model, Flavour]]:
+    for m, method in enumerate(model.methods):
+        for value in method.returns if len(method.returns) > 1 else ():
+            yield _tidied(_with_method(model, m, replace(method, returns=(value,)))), flavour
     for i in range(len(model.calls)):
         if len(model.calls) > 1:
             yield replace(model, calls=_without(model.calls, i)), flavour
@@ -41,7 +44,7 @@ def _smaller(model: Model, flavour: Flavour) -> Iterator[tuple[Model, Flavour]]:
                 yield replace(model, methods=(method,), calls=calls), flavour
     for m, method in enumerate(model.methods):
         for smaller in _smaller_methods(method):
-            yield _tidied(replace(model, methods=(*model.methods[:m], smaller, *model.methods[m + 1 :]))), flavour
+            yield _tidied(_with_method(model, m, smaller)), flavour
     if flavour.blocked:
         yield model, replace(flavour, blocked=frozenset())
         for name in sorted(flavour.blocked):
@@ -50,6 +53,10 @@ def _smaller(model: Model, flavour: Flavour) -> Iterator[tuple[Model, Flavour]]:
     for name in Flavour.__dataclass_fields__:
         if name != "blocked" and getattr(flavour, name) != getattr(plain, name):
             yield model, replace(flavour, **{name: getattr(plain, name)})
+
+
+def _with_method(model: Model, index: int, method: Source) -> Model:
+    return replace(model, methods=(*model.methods[:index], method, *model.methods[index + 1 :]))
 
 
 def _smaller_methods(method: Source) -> Iterator[Source]:
@@ -74,9 +81,9 @@ def _without_line(method: Source, index: int) -> Source | None:
 
 
 def _tidied(model: Model) -> Model:
-    """Without what no method reads: stored tensors, and inputs at the end."""
+    """Without what no method reads: lines that write nothing, stored tensors, and inputs at the end."""
     methods = []
-    for method in model.methods:
+    for method in map(_without_unread, model.methods):
         read = set().union(*(names_in(line.text) for line in method.lines), *(names_in(r) for r in method.returns))
         inputs = list(method.inputs)
         while len(inputs) > 1 and inputs[-1].name not in read:
@@ -85,6 +92,16 @@ def _tidied(model: Model) -> Model:
     text = "\n".join([line.text for m in methods for line in m.lines] + [r for m in methods for r in m.returns])
     kept = tuple(s for s in model.stored if f"self.{s.name}" in names_in(text))
     return replace(model, stored=kept, methods=tuple(methods))
+
+
+def _without_unread(method: Source) -> Source:
+    read = set().union(*(names_in(r) for r in method.returns))
+    lines = []
+    for line in reversed(method.lines):
+        if not line.targets or read & set(line.targets):
+            lines.append(line)
+            read |= line.reads
+    return replace(method, lines=tuple(reversed(lines)))
 
 
 def _without(items: tuple[T, ...], index: int) -> tuple[T, ...]:

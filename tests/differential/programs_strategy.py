@@ -80,11 +80,13 @@ def draw_model(integer: Integer) -> Model:
         stored.append(Stored(f"{kind[0]}{position}", kind, filled, d.integer(0, 999)))
     methods: list[Source] = []
     flags = [False, False]
+    written: set[str] = set()
     for position in range(2 if stored and d.chance(22) else 1):
         name = ("forward", "other")[position]
-        method, discontinuous, host_only = _method(d, name, tuple(stored), shapes, special)
+        method, scope = _method(d, name, tuple(stored), shapes, special)
         methods.append(method)
-        flags = [flags[0] or discontinuous, flags[1] or host_only]
+        flags = [flags[0] or scope.discontinuous, flags[1] or scope.host_only]
+        written |= scope.written
     calls = tuple(
         Call(
             i if i < len(methods) else d.integer(0, len(methods) - 1),
@@ -93,12 +95,13 @@ def draw_model(integer: Integer) -> Model:
         )
         for i in range(max(len(methods), d.integer(1, 4)))
     )
-    return Model(tuple(stored), tuple(methods), calls, *flags)
+    marked = tuple(replace(s, written=f"self.{s.name}" in written) for s in stored)
+    return Model(marked, tuple(methods), calls, *flags)
 
 
 def _method(
     d: Drawing, name: str, stored: tuple[Stored, ...], shapes: tuple[tuple[int, ...], ...], special: bool
-) -> tuple[Source, bool, bool]:
+) -> tuple[Source, Scope]:
     inputs = _inputs(d, shapes, special)
     module = build(Model(stored, (Source(name, inputs, (), ("None",)),), ()))
     dynamic = any(i.dynamic for i in inputs)
@@ -112,7 +115,7 @@ def _method(
             scope.inputs.append(described.name)
             scope.host_only |= described.filled.values == "extreme"
     _lines(d, scope, d.one_of((COMPUTE + MOVES,) * 3 + (MOVES, COMPUTE)))
-    return Source(name, inputs, tuple(scope.lines), _returns(d, scope)), scope.discontinuous, scope.host_only
+    return Source(name, inputs, tuple(scope.lines), _returns(d, scope)), scope
 
 
 def _inputs(d: Drawing, shapes: tuple[tuple[int, ...], ...], special: bool) -> tuple[Input, ...]:
@@ -196,7 +199,7 @@ def draw_flavour(integer: Integer) -> Flavour:
         blocked=blocked,
         external_constants=d.chance(5),
         skip_dim_order=d.chance(15),
-        share_buffers=True,
+        keep_state=not d.chance(50),
     )
 
 
@@ -211,21 +214,30 @@ def draw_host_flavour(integer: Integer) -> Flavour:
         reinplace=d.chance(10),
         share_buffers=not d.chance(20),
         plan_inputs=not d.chance(10),
+        keep_state=not d.chance(50),
     )
 
 
 @dataclass(frozen=True)
 class Example:
-    """A model, and how it is exported without and with delegates."""
+    """A model, and how it is exported."""
 
     model: Model
-    host: Flavour
-    delegated: Flavour
+    flavour: Flavour
 
 
 def draw_example(integer: Integer) -> Example:
-    """One example by any source of numbers."""
-    return Example(draw_model(integer), draw_host_flavour(integer), draw_flavour(integer))
+    """One example by any source of numbers. What a GPU cannot compute as torch does is exported without delegates."""
+    model = draw_model(integer)
+    if Drawing(integer).chance(40) or model.host_only:
+        flavour = draw_host_flavour(integer)
+    else:
+        flavour = draw_flavour(integer)
+        flavour = replace(flavour, force_fp16=flavour.force_fp16 and not model.discontinuous)
+    if not flavour.keep_state:  # then the exporter drops what a written buffer holds at first
+        zeroed = [replace(s, filled=replace(s.filled, values="zeros")) if s.written else s for s in model.stored]
+        model = replace(model, stored=tuple(zeroed))
+    return Example(model, flavour)
 
 
 def seeded_example(seed: int, number: int) -> Example:

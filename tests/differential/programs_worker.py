@@ -17,7 +17,7 @@ SECONDS = 120.0  # without a sign of life
 
 
 def serve(connection: Connection, engine: str | None) -> None:
-    """Answer requests until the other end closes: stages as they begin, then the verdicts."""
+    """Answer requests until the other end closes: stages as they begin, then the verdict."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["ET_WEBGPU_ENGINE"] = engine or os.environ.get("ET_WEBGPU_ENGINE", "wgpu")
     # The exporter and the stock runtime say much that is of no use here, from C++ as well.
@@ -34,7 +34,7 @@ def serve(connection: Connection, engine: str | None) -> None:
     with contextlib.suppress(EOFError):
         while True:
             arguments = connection.recv()
-            connection.send(("verdicts", examine(*arguments, stage=lambda name: connection.send(("stage", name)))))
+            connection.send(("verdict", examine(*arguments, stage=lambda name: connection.send(("stage", name)))))
 
 
 class Worker:
@@ -45,22 +45,22 @@ class Worker:
         self._process: Any = None
         self._connection: Any = None
 
-    def examine(self, model: Model, host: Flavour, delegated: Flavour | None) -> tuple[list[Any], str | None]:
-        """Verdicts, or, where the process died or hung, none of them and the stage at which it did."""
+    def examine(self, model: Model, flavour: Flavour) -> tuple[Any, str | None]:
+        """The verdict, or, where the process died or hung, none and the stage at which it did."""
         if self._process is None:
             self._start()
-        self._connection.send((model, host, delegated))
+        self._connection.send((model, flavour))
         stage = "start"
         while True:
             try:
                 if not self._connection.poll(SECONDS):
                     self.stop()
-                    return [], f"hangs: {stage}"
+                    return None, f"hangs: {stage}"
                 kind, value = self._connection.recv()
             except (EOFError, ConnectionError):
                 self.stop()
-                return [], f"crashes: {stage}"
-            if kind == "verdicts":
+                return None, f"crashes: {stage}"
+            if kind == "verdict":
                 return value, None
             stage = value
 
