@@ -31,15 +31,8 @@ BELOW = {
 }
 LAYER_OF_MODULE = dict.fromkeys(
     (
-        "attention",
-        "delegate_calls",
-        "device_steps",
-        "fingerprint",
-        "interchange",
-        "liveness",
-        "metadata",
-        "method",
-        "state",
+        *("attention", "check", "delegate_calls", "device_steps", "fingerprint", "interchange", "liveness", "metadata"),
+        *("method", "state"),
     ),
     "runtime",
 )

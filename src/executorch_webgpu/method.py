@@ -35,6 +35,8 @@ from .portable.memory import HostMemory, HostValue
 from .portable.shared_buffers import shared_places
 from .state import State, StateSource
 
+Watch = Callable[[int, Sequence[np.ndarray | int], Sequence[np.ndarray | int]], None]  # delegate, inputs, outputs
+
 
 @dataclass(frozen=True)
 class MethodOptions:
@@ -84,6 +86,7 @@ class Method:
         self._plan = plan
         self._metadata: MethodMetadata | None = None
         self._computed_with = _arguments(plan)
+        self._watch: Watch | None = None  # told of each call of a delegate
         self._executors: list[GraphExecutor] = []
         self._states: WeakSet[State] = WeakSet()
         self._closed = False
@@ -255,6 +258,8 @@ class Method:
             for value, index in zip(graph.inputs, its.of_inputs(call), strict=True)
         ]
         results = state._execute(call.delegate_index, given)
+        if self._watch is not None:
+            self._watch(call.delegate_index, given, results)
         for index, output in zip(its.of_outputs(call), its.outputs, strict=True):
             self._memory.store(index, results[output])
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, ClassVar, Self
+from typing import Any, BinaryIO, ClassVar, Self
 
 import numpy as np
 
+from .check import CheckReport, check_method
 from .errors import ClosedError, InvalidInputError
 from .fingerprint import fingerprint
 from .format import program_schema as schema
@@ -196,6 +197,15 @@ class Program:
         nbytes = len(self._mapped.data) if self._mapped else 0
         methods = tuple(method_report(file, plan, fusions) for plan in file.methods)
         return ProgramReport(methods, nbytes, files_inside(file))
+
+    def check(self, name: str, steps: Iterable[Sequence[Any]]) -> CheckReport:
+        """Run a method on the inputs of several calls in turn, and hold its delegates against their references.
+
+        The report names operators whose results need more than the device's 32 bits, and says how far each output is
+        from float64. Raises like ``load_method`` and ``Method.execute``.
+        """
+        with self.load_method(name) as method:
+            return check_method(self._open_file, self._plan(name), method, steps)
 
     def close(self) -> None:
         """Close all methods of this program, and the file. Closing twice is allowed."""

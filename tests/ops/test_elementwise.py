@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -393,3 +394,49 @@ def test_divisions_and_powers_compile_on_dawn() -> None:
         for expression in expressions:
             values = {"a": dtype, "b": dtype, "out": dtype, "compute": compute, "expression": expression}
             compile_check("dawn", "elementwise/binary", {**values, "broadcast": True})
+
+
+# -- quotients and large integers -----------------------------------------------------------------------------------
+
+
+def quotient_operands(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs whose quotients are near integers, of any size, and special."""
+    rng = np.random.default_rng(seed)
+    b = (rng.standard_normal(count) * 10.0 ** rng.integers(-6, 6, count)).astype(np.float32)
+    a = (rng.standard_normal(count) * 10.0 ** rng.integers(-8, 8, count)).astype(np.float32)
+    near = (b.astype(np.float64) * rng.integers(-(2**21), 2**21, count)).astype(np.float32)
+    tenths = (rng.integers(-50, 50, count) * np.float32(0.1)).astype(np.float32)
+    special = rng.choice(np.float32([0, -0.0, np.inf, -np.inf, np.nan, 1, -1, 3.4e38, 1e-38]), count)
+    kind = rng.integers(0, 6, count)
+    a = np.select([kind == 0, kind == 1, kind == 2], [near, tenths, special], a)
+    b = np.select([kind == 1, kind == 3], [rng.choice(np.float32([0.1, 0.3, -0.7]), count), special], b)
+    return a, b
+
+
+@pytest.mark.parametrize("mode", ["floor", "trunc"])
+def test_rounded_quotients_are_torchs(device: Device, mode: str) -> None:
+    count = 20011
+    with OpProgram(device, "aten.div.Tensor_mode", [In((count,)), In((count,)), mode], Out((count,))) as program:
+        for seed in range(3):
+            a, b = quotient_operands(count, seed)
+            got = np.asarray(program.run([a, b]))
+            wanted = torch.div(torch.from_numpy(a), torch.from_numpy(b), rounding_mode=mode).numpy()
+            exact = np.abs(wanted) < 2**21  # beyond, torch's own floor rounds on its way
+            np.testing.assert_array_equal(got[exact], wanted[exact])
+            np.testing.assert_allclose(got, wanted, rtol=3e-7)
+
+
+@pytest.mark.parametrize("op", ["eq", "ne", "lt", "le", "gt", "ge"])
+@pytest.mark.parametrize("number", [2**31, -(2**31) - 1, 2**40, 2**31 - 1, -(2**31)])
+def test_comparisons_with_integers_beyond_32_bits(device: Device, op: str, number: int) -> None:
+    x = np.array([-(2**31), -1, 0, 2**31 - 1], np.int32)
+    with OpProgram(device, f"aten.{op}.Scalar", [In((4,), "int32"), number], Out((4,), "bool")) as program:
+        wanted = getattr(torch, op)(torch.from_numpy(x).long(), number).numpy()
+        np.testing.assert_array_equal(np.asarray(program.run([x])) != 0, wanted)
+
+
+@pytest.mark.parametrize("op", ["aten.add.Scalar", "aten.mul.Scalar"])
+def test_other_numbers_beyond_32_bits_are_refused(device: Device, op: str) -> None:
+    scalars = [2**33, 1] if op == "aten.add.Scalar" else [2**33]
+    with pytest.raises(UnsupportedProgramError, match="8589934592 does not fit in 32 bits"):
+        OpProgram(device, op, [In((4,), "int32"), *scalars], Out((4,), "int32"))

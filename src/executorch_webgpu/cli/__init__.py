@@ -11,7 +11,7 @@ import click
 
 from .. import __version__
 from ..errors import Error
-from . import bench, chat, convert, devices, generate, inspect, perplexity, run
+from . import bench, chat, check, convert, devices, generate, inspect, perplexity, run
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # the shell's convention: 128 + SIGINT
@@ -46,5 +46,5 @@ def main() -> None:
     """Run ExecuTorch programs (.pte) and language models on WebGPU."""
 
 
-for module in (devices, inspect, run, generate, chat, convert, perplexity, bench):
+for module in (devices, inspect, run, check, generate, chat, convert, perplexity, bench):
     main.add_command(module.command)

@@ -5,25 +5,29 @@ Slow, needs no adapter, and shares nothing with the kernels, so it is what a dev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..ops.values import SymInt, Tensor
-from .build import PREPACK, Graph, OpCall
+from ..ops.values import INT32_MAX, INT32_MIN, SymInt, Tensor
+from .build import COPY, PREPACK, Graph, OpCall
 from .state import cache_writes
 
 
 class ReferenceExecutor:
     """Runs a graph like ``GraphExecutor``, with float64 for every floating-point value.
 
+    ``notice``: integers are 64 bits wide instead of 32, and it is told of every result of a call that the device's 32
+    bits cannot hold, which is integers outside of int32, or finite floats that float32 makes infinite.
+
     Only what is written to a KV cache is rounded like the device's, where that has fewer bits than float32, and what
     jumps, as a comparison does, is computed in float32.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, notice: Callable[[OpCall, np.ndarray], None] | None = None) -> None:
         self.graph = graph
+        self._notice = notice
         self._stored_as = {w.call: {"stored_as": w.cache.dtype} for w in cache_writes(graph)}
         self.reset()
 
@@ -31,14 +35,14 @@ class ReferenceExecutor:
         """Put all state back to the program's initial contents."""
         tensors = {t.id: t for call in self.graph.calls for t in call.inputs if t.constant is not None}
         self._constants: dict[int, Any] = {
-            id: _wide(self.graph.constants[id].array(t), t).copy() for id, t in tensors.items()
+            id: self._wide(self.graph.constants[id].array(t), t).copy() for id, t in tensors.items()
         }
 
     def execute(self, inputs: Sequence[np.ndarray | int]) -> list[Any]:
         """One step: arrays or ints in, float64 or integer arrays and ints out."""
         values: dict[int, Any] = dict(self._constants)
         for value, given in zip(self.graph.inputs, inputs, strict=True):
-            values[value.id] = _wide(np.asarray(given), value) if isinstance(value, Tensor) else int(given)
+            values[value.id] = self._wide(np.asarray(given), value) if isinstance(value, Tensor) else int(given)
         for call in self.graph.calls:
             self._run(call, values)
         return [values[v.id] for v in self.graph.outputs]
@@ -51,14 +55,46 @@ class ReferenceExecutor:
         out = call.args[-1]
         if isinstance(out, list):
             for target, value in zip(out, result, strict=True):
-                values[target.id] = _as_kind(value, target)
+                values[target.id] = self._as_kind(call, value, target)
         elif out in call.mutated:
-            values[out.id][...] = _as_kind(result, out)  # state: the array that the next step begins with
+            values[out.id][...] = self._as_kind(call, result, out)  # state: the array that the next step begins with
         else:
-            value = _as_kind(result, out)
+            value = self._as_kind(call, result, out)
             if call.name != PREPACK and any(isinstance(a, np.ndarray) and np.may_share_memory(a, value) for a in args):
                 value = value.copy()  # what a later call writes to an argument is not seen here
             values[out.id] = value
+
+    def _as_kind(self, call: OpCall, result: Any, out: Tensor | SymInt) -> Any:
+        """A result as integers, bools or float64, whichever the output holds; a cast to bool asks for nonzero."""
+        if isinstance(out, SymInt):
+            return int(result)
+        if out.dtype == "bool":
+            return np.asarray(result) != 0
+        if self._notice is None:
+            return np.asarray(result, np.float64 if _is_real(out) else out.element.numpy)
+        array = np.asarray(result, np.float64 if _is_real(out) else self._integers(out))
+        if call.name not in (PREPACK, COPY) and _leaves_32_bits(array, out):  # a copy is not where it comes from
+            self._notice(call, array)
+        return array
+
+    def _wide(self, array: np.ndarray, tensor: Tensor) -> np.ndarray:
+        """Elements as references want them: float64, KV caches too, and bools that are not words."""
+        if tensor.dtype == "bool":
+            return array != 0
+        return array.astype(np.float64) if _is_real(tensor) else array.astype(self._integers(tensor), copy=False)
+
+    def _integers(self, tensor: Tensor) -> np.dtype:
+        """The dtype of the integers of a tensor."""
+        return np.dtype(np.int64) if self._notice is not None and tensor.dtype == "int32" else tensor.element.numpy
+
+
+def _leaves_32_bits(array: np.ndarray, tensor: Tensor) -> bool:
+    if not array.size:
+        return False
+    if tensor.dtype == "int32":
+        return not INT32_MIN <= int(array.min()) <= int(array.max()) <= INT32_MAX
+    finite = np.abs(array[np.isfinite(array)]) if tensor.dtype == "float32" else array[:0]
+    return bool(np.any(finite > np.finfo(np.float32).max))
 
 
 def _as_on_device(call: OpCall, args: list[Any]) -> list[Any]:
@@ -74,22 +110,6 @@ def _resolve(arg: Any, values: dict[int, Any]) -> Any:
     if isinstance(arg, list):
         return [_resolve(a, values) for a in arg]
     return arg
-
-
-def _as_kind(result: Any, out: Tensor | SymInt) -> Any:
-    """A result as integers, bools or float64, whichever the output holds; a cast to bool asks for nonzero."""
-    if isinstance(out, SymInt):
-        return int(result)
-    if out.dtype == "bool":
-        return np.asarray(result) != 0
-    return np.asarray(result, np.float64 if _is_real(out) else out.element.numpy)
-
-
-def _wide(array: np.ndarray, tensor: Tensor) -> np.ndarray:
-    """Elements as references want them: float64, KV caches too, and bools that are not words."""
-    if tensor.dtype == "bool":
-        return array != 0
-    return array.astype(np.float64) if _is_real(tensor) else array
 
 
 def _is_real(tensor: Tensor) -> bool:

@@ -109,16 +109,20 @@ fn is_whole_quotient(a: f32, b: f32) -> bool {
   return x < 0x7f800000u && y > 0u && y < 0x7f800000u;
 }
 
-// a / b rounded down, as torch does it: by the exact rest, so that 1 over the float next to 0.1 is 9.
+// a / b rounded down, as torch does it: by the exact rest, so that 1 over the float next to 0.1 is 9. An infinite dividend
+// leaves no number as its rest.
 fn floor_quotient_f32(a: f32, b: f32) -> f32 {
-  let opposite = (bitcast<u32>(a) ^ bitcast<u32>(b)) >> 31u != 0u;
+  let a_bits = bitcast<u32>(a);
+  let b_bits = bitcast<u32>(b);
+  let opposite = ((a_bits ^ b_bits) >> 31u) != 0u;
   if (!is_whole_quotient(a, b)) {
-    let finite = (bitcast<u32>(a) & 0x7fffffffu) < 0x7f800000u;
-    let infinite = (bitcast<u32>(b) & 0x7fffffffu) == 0x7f800000u;
-    if (finite && infinite) {
-      return select(0.0, -1.0, opposite && (bitcast<u32>(a) & 0x7fffffffu) != 0u);
+    if ((b_bits & 0x7fffffffu) == 0u) {
+      return a / b;
     }
-    return a / b;
+    if ((a_bits & 0x7fffffffu) >= 0x7f800000u || (b_bits & 0x7fffffffu) > 0x7f800000u) {
+      return bitcast<f32>(a_bits | 0x7fc00000u);
+    }
+    return select(0.0, -1.0, opposite && (a_bits & 0x7fffffffu) != 0u);  // over infinity
   }
   let found = whole_quotient(a, b);
   if (found.x == 0xffffffffu) {

@@ -1,0 +1,62 @@
+"""Delegates in float16: the whole of a small model, and what is widened in it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
+from executorch.exir import to_edge_transform_and_lower
+from torch import nn
+
+from executorch_webgpu import Runtime
+from executorch_webgpu.delegate_calls import delegate_graphs
+from executorch_webgpu.format.pte import read_program
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(16)
+        self.up, self.down = nn.Linear(16, 24), nn.Linear(24, 16)
+        self.table = nn.Embedding(11, 16)
+
+    def forward(self, x: torch.Tensor, i: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = x + self.down(torch.nn.functional.gelu(self.up(self.norm(x))))
+        y = y * self.table(i)
+        return torch.softmax(y, -1), (y * 30000.0).amax(-1)
+
+
+@pytest.fixture(scope="module")
+def exported() -> tuple[Block, bytes]:
+    torch.manual_seed(0)
+    module = Block().eval()
+    example = (torch.randn(3, 16), torch.tensor([1, 5, 10]))
+    lowered = to_edge_transform_and_lower(
+        torch.export.export(module, example), partitioner=[VulkanPartitioner({"force_fp16": True})]
+    )
+    return module, lowered.to_executorch().buffer
+
+
+def test_a_float16_delegate_agrees_with_torch_within_float16(exported: tuple[Block, bytes]) -> None:
+    module, data = exported
+    with Runtime.get().load_program(data) as program, program.load_method("forward") as method, torch.no_grad():
+        for _ in range(3):
+            inputs = (torch.randn(3, 16), torch.randint(0, 11, (3,)))
+            got, wanted = method.execute(inputs), module(*inputs)
+            torch.testing.assert_close(got[0], wanted[0], rtol=1e-2, atol=2e-3)
+            narrow = wanted[1].half().float()  # what float16 cannot hold is infinite, as in torch
+            torch.testing.assert_close(got[1], narrow, rtol=1e-2, atol=60.0)
+
+
+def test_weights_are_widened_once_and_results_stay_float16(exported: tuple[Block, bytes]) -> None:
+    file = read_program(exported[1])
+    graphs, _ = delegate_graphs(file, file.methods[0])
+    casts = [
+        call for graph in graphs for call in graph.calls if call.name == "dim_order_ops._to_dim_order_copy.default"
+    ]
+    assert casts and not any(call.args[0].constant is not None for call in casts)
+    for graph in graphs:
+        read = {t.id for call in graph.calls for t in call.inputs}
+        for call in graph.calls:
+            wide = [t for t in call.outputs if t.dtype == "float32" and call not in casts]
+            assert all(t.id in read for t in wide)
