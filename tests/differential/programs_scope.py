@@ -127,16 +127,17 @@ class Scope(Drawing):
             state = any(name.startswith("self.b") for name in touched)
             if state and (becomes_lossy or becomes_rough):
                 return False  # the call before would have made this one inexact already
-        before = {n: self[n].clone() for n in touched if destination is not None}
+        memory = None if destination is None else self[destination].untyped_storage()
+        before = None if memory is None else memory.clone()
         try:
             with torch.no_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 exec(line.text, self.env)  # what the module's own method would run
         except Exception:  # whatever torch refuses is not a line that people have
-            self._undo(line, before)
+            self._undo(line, memory, before)
             return False
         if not all(self._bounded(self.env[n] if n in self.env else self[n]) for n in touched):
-            self._undo(line, before)
+            self._undo(line, memory, before)
             return False
         self.lines.append(line)
         if destination is not None:
@@ -151,12 +152,11 @@ class Scope(Drawing):
             self.host_only |= rough
         return True
 
-    def _undo(self, line: Line, before: dict[str, torch.Tensor]) -> None:
+    def _undo(self, line: Line, memory: Any, before: Any) -> None:
         for name in line.targets:
             self.env.pop(name, None)
-        for name, value in before.items():
-            if self[name].shape == value.shape:
-                self[name].data.copy_(value)
+        if memory is not None:
+            memory.copy_(before)
 
     def _sharing(self, name: str) -> set[str]:
         place = self[name].untyped_storage().data_ptr()

@@ -155,7 +155,9 @@ def _returns(d: Drawing, scope: Scope) -> tuple[str, ...]:
     read = set().union(*(line.reads for line in scope.lines)) if scope.lines else set()
     unread = [n for n in scope.names if n.startswith("v") and n not in read]
     returns = [n for n in unread[-5:] if not d.chance(15)]
-    everything = [n for n in [*scope.names, *scope.stored] if not n.startswith("n")]
+    # A constant that is returned and read by a delegate stops the exporter.
+    stored = scope.stored if d.chance(30) else [n for n in scope.stored if n.startswith("self.b")]
+    everything = [n for n in [*scope.names, *stored] if not n.startswith("n")]
     if not returns or d.chance(35):
         returns.append(d.one_of(everything))
     buffers = [n for n in scope.stored if n.startswith("self.b")]
@@ -167,7 +169,7 @@ def _returns(d: Drawing, scope: Scope) -> tuple[str, ...]:
         returns.append(f"{d.one_of(returns)}.clone()")
     if d.chance(15):
         returns.reverse()
-    return tuple(f"{n}.contiguous()" if n in scope.env and 0 in scope[n].stride() else n for n in returns)
+    return tuple(returns)
 
 
 def _filled(d: Drawing, dtypes: tuple[str, ...], shapes: tuple[tuple[int, ...], ...], special: bool) -> Filled:

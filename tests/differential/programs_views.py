@@ -100,7 +100,9 @@ def spread(s: Scope) -> object:
     near = _near(s, x)
     if near is not None:
         options.append(f"{x}.expand_as({near})")
-    return s.assign(s.one_of(options))
+    expression = s.one_of(options)
+    # The exporter refuses most programs in which an expanded tensor itself is stored.
+    return s.assign(expression if s.chance(25) else s.one_of((f"{expression} + 0", f"{expression} * 2")))
 
 
 def joined(s: Scope) -> object:
@@ -214,7 +216,7 @@ def _destination(s: Scope) -> str | None:
     buffers = [n for n in s.stored if n.startswith("self.b")]
     if buffers and s.chance(60):
         return s.one_of(buffers)
-    if s.inputs and s.chance(8):
+    if s.inputs and s.chance(3):
         return s.pick(lambda t: any(t is s[n] for n in s.inputs))
     frozen = {
         s[n].untyped_storage().data_ptr()
