@@ -57,8 +57,8 @@ def _difference(got: Any, wanted: Any, tolerances: Tolerances) -> str | None:
         return f"{type(got).__name__}, not {type(wanted).__name__}"
     if not isinstance(wanted, np.ndarray):
         return None if got == wanted else f"{got!r}, not {wanted!r}"
-    if got.dtype.name != wanted.dtype.name:
-        return f"{got.dtype}, not {wanted.dtype}"
+    if dtype_name(got) != dtype_name(wanted):
+        return f"{dtype_name(got)}, not {dtype_name(wanted)}"
     if got.shape != wanted.shape:
         return f"shape {list(got.shape)}, not {list(wanted.shape)}"
     tolerance = tolerances.get(dtype_name(wanted))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from executorch_webgpu import Error, Runtime
@@ -95,7 +96,8 @@ def replay(saved: Saved, engine: str | None = None) -> tuple[str, str]:
         with Runtime.get(engine).load_program(saved.path, **options) as program:
             methods = {name: program.load_method(name) for name in dict.fromkeys(s.method for s in saved.steps)}
             for number, step in enumerate(saved.steps):
-                got = methods[step.method].execute([_given(value) for value in step.inputs])
+                answers = methods[step.method].execute([_given(value) for value in step.inputs])
+                got = [_kept(value) for value in answers]
                 if problem := difference(got, step.outputs, saved.tolerances):
                     return "wrong", f"step {number}, {problem}"
     except Error as error:
@@ -106,4 +108,11 @@ def replay(saved: Saved, engine: str | None = None) -> tuple[str, str]:
 
 
 def _given(value: Any) -> Any:
-    return value.copy() if isinstance(value, np.ndarray) else value
+    if not isinstance(value, np.ndarray):
+        return value
+    return value.astype(ml_dtypes.bfloat16) if dtype_name(value) == "bfloat16" else value.copy()
+
+
+def _kept(value: Any) -> Any:
+    is_bfloat16 = isinstance(value, np.ndarray) and value.dtype == ml_dtypes.bfloat16
+    return value.astype(np.float32).astype(BFLOAT16) if is_bfloat16 else value

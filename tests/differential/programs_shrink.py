@@ -69,7 +69,10 @@ def _smaller_methods(method: Source) -> Iterator[Source]:
 
 
 def _without_line(method: Source, index: int) -> Source | None:
-    """The method without a line and all that needs it; None if nothing would be left to return."""
+    """The method without a line and all that needs it; None if nothing would be left to return.
+
+    Where all outputs needed it, what it read is returned.
+    """
     known = {i.name for i in method.inputs}
     lines = []
     for line in _without(method.lines, index):
@@ -77,6 +80,7 @@ def _without_line(method: Source, index: int) -> Source | None:
             lines.append(line)
             known |= set(line.targets)
     returns = tuple(r for r in method.returns if all(n in known or n.startswith("self.") for n in names_in(r)))
+    returns = returns or tuple(sorted(n for n in method.lines[index].reads if n in known or n.startswith("self.")))
     return replace(method, lines=tuple(lines), returns=returns) if returns else None
 
 
