@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
 from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
 from executorch.exir.dialects._ops import ops as exir_ops
+from executorch.exir.lowered_backend_module import get_lowered_submodules
 from executorch.exir.passes import MemoryPlanningPass
 from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPass
 from torch import nn
@@ -166,15 +168,31 @@ def lower(traced: dict[str, ExportedProgram], flavour: Flavour) -> Exported:
     try:
         with _quiet():
             manager = to_edge_transform_and_lower(traced, partitioner=partitioner, compile_config=edge)
+            for name in traced:
+                _check_buffers(manager.exported_program(name))
             program = manager.to_executorch(config)
             data = {name: bytes(cord) for name, cord in (program._tensor_data or {}).items()}
             return Exported(program.buffer, data)
+    except ExportError:
+        raise
     except Exception as error:  # the exporter's own errors are of every kind
         raise ExportError(f"executorch: {first_line(error)}") from error
 
 
 def _buffers(traced: dict[str, ExportedProgram]) -> list[str]:
     return sorted(set(chain(*(program.graph_signature.buffers for program in traced.values()))))
+
+
+def _check_buffers(lowered: ExportedProgram) -> None:
+    """Raise ExportError if a buffer that is written lies in several places, of which only one is written.
+
+    The partitioner copies a buffer into a delegate that reads it, even if the host or another delegate writes it.
+    """
+    parts = [lowered, *(module.original_module for _, module, _ in get_lowered_submodules(lowered.graph_module))]
+    places = Counter(chain(*(set(part.graph_signature.inputs_to_buffers.values()) for part in parts)))
+    written = set(chain(*(part.graph_signature.buffers_to_mutate.values() for part in parts)))
+    if copied := sorted(name for name in written if places[name] > 1):
+        raise ExportError(f"a buffer that is written has a copy in a delegate: {', '.join(copied)}")
 
 
 def _edge_operator(name: str) -> Any:

@@ -63,7 +63,7 @@ def examine(model: Model, flavour: Flavour, stage: Callable[[str], None] = lambd
     if flavour.vulkan and problem is None:
         return Verdict("right", "", exported, right, rules)
     # The stock runtime has no such delegate here, so it tells what the model means to it without any.
-    stage("stock")
+    stage(f"stock, ours was {'right' if problem is None else 'refused' if refusal else 'wrong'}")
     try:
         stock, stock_problem = _stock(exported if not flavour.vulkan else lower(traced, Flavour(vulkan=False)), model)
     except ExportError as error:
