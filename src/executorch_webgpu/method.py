@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 from types import TracebackType
 from typing import Any, Self
 from weakref import WeakSet
@@ -17,6 +18,7 @@ from .format import program_schema as schema
 from .format import values as plain
 from .format.pte import ProgramFile
 from .format.vkgraph import read_vkgraph
+from .gpu.locked import locked
 from .graph.build import Graph, build_graph
 from .graph.constants import ConstantPool
 from .graph.execute import GraphExecutor
@@ -59,9 +61,10 @@ class ProfileRow:
 
 
 class Method:
-    """A loaded method; a context manager that frees its GPU memory. For one thread at a time.
+    """A loaded method; a context manager that frees its GPU memory.
 
     ``state`` is what it remembers from call to call, such as KV caches; ``new_state`` makes more of them.
+    Threads may share it: calls, also of its states, run one after another. So do those of all methods of one device.
     """
 
     def __init__(
@@ -78,10 +81,12 @@ class Method:
         self._executors: list[GraphExecutor] = []
         self._states: WeakSet[State] = WeakSet()
         self._closed = False
+        self._lock = RLock()  # of the device, if the method needs one
         try:
             for stored in _graphs(file, plan, options.kv_cache_dtype):
                 graph, _ = fuse_graph(stored, options.fusions)
                 pool = constants()  # opens the device, which a constant method does not need
+                self._lock = pool.device.lock
                 planning = Planning(
                     pool.device.features,
                     pool.device.limits,
@@ -93,7 +98,9 @@ class Method:
             self._check_calls()
             lasting = lasting_places(plan, [len(executor.graph.inputs) for executor in self._executors])
             self._memory = HostMemory(file, plan, lasting)
-            self._source = StateSource(plan.name, self._executors, self._memory, options.kv_cache_dtype, fingerprint)
+            self._source = StateSource(
+                plan.name, self._executors, self._memory, options.kv_cache_dtype, fingerprint, self._lock
+            )
             self._state = self._own([executor.state for executor in self._executors])
         except BaseException:
             self.close()
@@ -111,6 +118,7 @@ class Method:
         """The state that ``execute`` uses when it is given none."""
         return self._state
 
+    @locked
     def new_state(self) -> State:
         """Another state over the same weights, pipelines and plans, as the program starts."""
         self._check_open()
@@ -126,6 +134,7 @@ class Method:
             raise
         return state
 
+    @locked
     def execute(self, inputs: Sequence[Any] = (), state: State | None = None) -> list[Any]:
         """Run the method once.
 
@@ -155,15 +164,18 @@ class Method:
         state._commit()
         return to_caller([owned(memory.values[i]) for i in self._plan.outputs], inputs)
 
+    @locked
     def reset(self) -> None:
         """Put ``state`` back to what the program states."""
         self._check_open()
         self._state.reset()
 
+    @locked
     def profile(self) -> list[ProfileRow]:
         """Work by operator and route since loading, longest first; empty unless loaded with ``profile=True``."""
         return profile_rows(executor.times for executor in self._executors)
 
+    @locked
     def close(self) -> None:
         """Free the GPU memory, that of all states included. Closing twice is allowed."""
         self._closed = True

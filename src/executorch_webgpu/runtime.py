@@ -11,6 +11,7 @@ import os
 import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from threading import RLock
 from types import TracebackType
 from typing import BinaryIO, ClassVar, Self
 
@@ -19,6 +20,7 @@ from .format import program_schema as schema
 from .format.mapped_file import MappedFile
 from .format.pte import ProgramFile, open_program, read_program
 from .gpu.device import Device, open_device
+from .gpu.locked import locked
 from .graph.build import unsupported_message
 from .graph.constants import ConstantPool
 from .graph.fusion import chosen_fusions
@@ -43,11 +45,16 @@ __all__ = ["Method", "ProfileRow", "Program", "Runtime", "State", "inspect_progr
 
 
 class Runtime:
-    """Programs on one adapter. The device opens when the first method that needs it is loaded."""
+    """Programs on one adapter. The device opens when the first method that needs it is loaded.
+
+    Threads may share everything here; docs/architecture.md says what waits for what.
+    """
 
     _runtimes: ClassVar[dict[tuple[str, int | str | None], Runtime]] = {}
+    _runtimes_lock: ClassVar[RLock] = RLock()
 
     def __init__(self, engine: str | None = None, adapter: int | str | None = None) -> None:
+        self._lock = RLock()
         self._choice = (engine, adapter)
         self._device: Device | None = None
 
@@ -62,11 +69,13 @@ class Runtime:
         if adapter is None:
             adapter = os.environ.get("ET_WEBGPU_ADAPTER") or None
         key = (engine, adapter)
-        if key not in cls._runtimes:
-            cls._runtimes[key] = cls(engine, adapter)
-        return cls._runtimes[key]
+        with cls._runtimes_lock:
+            if key not in cls._runtimes:
+                cls._runtimes[key] = cls(engine, adapter)
+            return cls._runtimes[key]
 
     @property
+    @locked
     def device(self) -> Device:
         """The open device. Raises NoAdapterError when there is none."""
         if self._device is not None and not self._device.usable:
@@ -96,6 +105,7 @@ class Program:
     """A loaded program; a context manager that closes its methods and the file."""
 
     def __init__(self, runtime: Runtime, file: ProgramFile, mapped: MappedFile | None) -> None:
+        self._lock = RLock()  # taken before a device's, if both are
         self._runtime = runtime
         self._file: ProgramFile | None = file
         self._mapped = mapped
@@ -108,6 +118,7 @@ class Program:
         """Names of all methods."""
         return {plan.name for plan in self._open_file.methods}
 
+    @locked
     def load_method(
         self,
         name: str,
@@ -160,15 +171,18 @@ class Program:
         """
         return self._open_file.named_data
 
+    @locked
     def metadata(self, name: str) -> MethodMetadata:
         """Inputs and outputs of a method, found without loading it; needs no GPU."""
         return method_metadata(self._open_file, self._plan(name))
 
+    @locked
     def step_bytes(self, name: str, *, kv_cache_dtype: str = "f32") -> StepBytes:
         """Bytes that a method must read from memory for one token, the limit of its speed; needs no GPU."""
         check_dtype(kv_cache_dtype)
         return method_step_bytes(self._open_file, self._plan(name), kv_cache_dtype)
 
+    @locked
     def inspect(self, fuse: bool | Iterable[str] = True) -> ProgramReport:
         """Methods, operators, constants, and what ``load_method`` fuses and plans in memory; needs no GPU."""
         file, fusions = self._open_file, chosen_fusions(fuse)
@@ -176,6 +190,7 @@ class Program:
         methods = tuple(method_report(file, plan, fusions) for plan in file.methods)
         return ProgramReport(methods, nbytes, files_inside(file))
 
+    @locked
     def close(self) -> None:
         """Close all methods of this program, and the file. Closing twice is allowed."""
         for method in list(self._methods):
@@ -194,9 +209,10 @@ class Program:
 
     @property
     def _open_file(self) -> ProgramFile:
-        if self._file is None:
+        file = self._file
+        if file is None:
             raise ClosedError("this program is closed; load it again")
-        return self._file
+        return file
 
     def _plan(self, name: str) -> schema.ExecutionPlan:
         for plan in self._open_file.methods:
@@ -210,6 +226,7 @@ class Program:
             self._constants = ConstantPool(device, self._forget)
         return self._constants
 
+    @locked
     def _identify(self) -> str:
         """The program's fingerprint; reads the whole file once."""
         if self._fingerprint is None:

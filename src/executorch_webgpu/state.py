@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from threading import RLock, get_ident
 from types import TracebackType
 from typing import Any, Self
 from zipfile import ZipFile
@@ -23,6 +24,7 @@ import numpy as np
 
 from .errors import ClosedError, InvalidInputError, UnsupportedProgramError
 from .format.pte import ProgramFile
+from .gpu.locked import locked
 from .graph.execute import GraphExecutor
 from .graph.state import GraphState
 from .portable.memory import HostMemory
@@ -40,6 +42,7 @@ class StateSource:
     memory: HostMemory
     kv_cache_dtype: str  # as ``Program.load_method`` was asked for it
     fingerprint: Callable[[], str]  # of the program
+    lock: RLock  # the method's
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,13 @@ class State:
     """Everything that one sequence of calls of a method leaves behind: KV caches, and any other mutable memory.
 
     ``Method.new_state`` makes one; it costs the bytes of the mutable memory only, since weights, pipelines and plans
-    are the method's. A context manager that frees them. For one thread at a time, together with its method.
+    are the method's. A context manager that frees them.
+    Threads may share it, though not to good purpose: calls run one after another, in the order in which they come.
     """
 
     def __init__(self, source: StateSource, graphs: Sequence[GraphState]) -> None:
         self._source = source
+        self._lock = source.lock
         self._graphs = graphs  # new ones, one for each executor
         self._host = list(source.memory.initial)
         self._progress = Progress()
@@ -94,6 +99,7 @@ class State:
         self._check_open()
         return self._progress.length
 
+    @locked
     def rewind(self, length: int) -> None:
         """Keep the first ``length`` tokens and forget the rest: its rows are as if they had never been written.
 
@@ -113,6 +119,7 @@ class State:
         self._clear_rows(int(length))
         self._progress = Progress(int(length), int(length))
 
+    @locked
     def reset(self) -> None:
         """Put everything back to what the program states."""
         self._check_open()
@@ -129,15 +136,10 @@ class State:
         self._check_open()
         path = Path(path)
         source = self._source
-        about = _About(FORMAT, source.method, source.fingerprint(), source.kv_cache_dtype, self._progress)
-        rows = self._progress.extent
-        arrays = {
-            f"delegate{i}.tensor{id}": array
-            for i, graph in enumerate(self._graphs)
-            for id, array in graph.read(rows).items()
-        }
-        arrays |= {f"host{i}": array for i, array in enumerate(self._host)}
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        fingerprint = source.fingerprint()  # may read the whole file, so not with the lock
+        progress, arrays = self._contents()
+        about = _About(FORMAT, source.method, fingerprint, source.kv_cache_dtype, progress)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}.partial")
         try:
             with partial.open("wb") as file:
                 np.savez(file, about=np.array(json.dumps(asdict(about))), **arrays)  # type: ignore[arg-type]
@@ -168,12 +170,30 @@ class State:
                 f"{path} is a state with KV caches of {about.kv_cache_dtype}, not of {self._source.kv_cache_dtype}: "
                 f"load the method with kv_cache_dtype={about.kv_cache_dtype!r}"
             )
-        self._check_contents(arrays, about.progress.extent, path)
+        self._take(arrays, about.progress, path)
+
+    @locked
+    def _contents(self) -> tuple[Progress, dict[str, np.ndarray]]:
+        """What ``save`` writes."""
+        self._check_open()
+        arrays = {
+            f"delegate{i}.tensor{id}": array
+            for i, graph in enumerate(self._graphs)
+            for id, array in graph.read(self._progress.extent).items()
+        }
+        return self._progress, arrays | {f"host{i}": array for i, array in enumerate(self._host)}
+
+    @locked
+    def _take(self, arrays: Mapping[str, np.ndarray], progress: Progress, path: str | Path) -> None:
+        """Hold what ``_contents`` gave, as it was read from ``path``."""
+        self._check_open()
+        self._check_contents(arrays, progress.extent, path)
         for i, graph in enumerate(self._graphs):
             graph.write({id: arrays[f"delegate{i}.tensor{id}"] for id in graph.layout(0)})
         self._host = [arrays[f"host{i}"] for i in range(len(self._host))]
-        self._progress = about.progress
+        self._progress = progress
 
+    @locked
     def close(self) -> None:
         """Free the memory. Closing twice is allowed."""
         self._closed = True

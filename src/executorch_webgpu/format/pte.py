@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from threading import get_ident
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -168,7 +169,7 @@ def save_program(
     """
     path = Path(path)
     head, placed = _head(program, [s.size if isinstance(s, LazySegment) else len(s) for s in segments])
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}.partial")
     try:
         with partial.open("wb") as file:
             file.write(head)
