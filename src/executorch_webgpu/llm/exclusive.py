@@ -36,28 +36,29 @@ class Exclusive:
 class ExclusiveGenerator(Generator[T, None, None], Generic[T]):
     """A generator from which one thread at a time takes what comes next; another one gets an InUseError.
 
-    ``close`` waits, so that any thread may end what another one reads. ``take_over`` is for those who end it in order
-    to do something else: the reader, if that is another thread, gets a ClosedError instead of a shorter text.
+    Any thread may ``close`` it: that waits for an item that is being made, and ends the reader's loop. ``take_over`` is
+    for those who end it in order to do something else: the reader, if that is another thread, gets a ClosedError
+    instead of a shorter text.
     """
 
     def __init__(self, items: Generator[T], use: Exclusive) -> None:
         self._items = items
         self._use = use
         self._reader = get_ident()  # the thread that took the last item
-        self._taken_over = False
+        self._closed = self._taken_over = False
 
     def __iter__(self) -> Iterator[T]:  # type: ignore[override]
         return self
 
     def __next__(self) -> T:
-        with self._use:
-            if self._taken_over:
-                raise ClosedError(
-                    "this text was ended by another thread, which went on with the same sequence; give each thread one "
-                    "of its own with new_sequence()"
-                )
-            self._reader = get_ident()
-            return next(self._items)
+        try:
+            with self._use:
+                self._check_open()
+                self._reader = get_ident()
+                return next(self._items)
+        except InUseError:
+            self._check_open()  # it may be in use by who closes it
+            raise
 
     def send(self, value: Any) -> T:
         return next(self)
@@ -67,10 +68,19 @@ class ExclusiveGenerator(Generator[T, None, None], Generic[T]):
             return self._items.throw(*error)
 
     def close(self) -> None:
+        self._closed = True
         with self._use.wait():
             self._items.close()
 
     def take_over(self) -> None:
-        with self._use.wait():
-            self._taken_over = self._reader != get_ident()
-            self._items.close()
+        self._taken_over = self._reader != get_ident()
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._taken_over:
+            raise ClosedError(
+                "this text was ended by another thread, which went on with the same sequence; give each thread one of "
+                "its own with new_sequence()"
+            )
+        if self._closed:
+            raise StopIteration
