@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .format import program_schema as schema
-from .gpu.locked import locked
 from .graph.execute import GraphExecutor
 from .graph.token_loop import Drawing, TokenLoop
 from .method import Method
@@ -70,7 +69,8 @@ class DeviceSteps:
     ``most``: how many tokens may be drawn and not read, by default 8, or 2 where a CPU computes them: it gains little
     by more, and each step that is not wanted takes long there. What a step writes to the state's KV caches counts, for
     its ``length``, only when ``keep`` says so; ``drop`` takes the rest back. ``obstacle`` must be None.
-    Each call holds ``lock``, the method's, which is re-entrant; between them, steps of other states may run.
+    Whoever shares the method with other threads holds ``lock``, the method's, in each call; between calls, steps of
+    other states may run.
     """
 
     def __init__(self, method: Method, state: State, drawing: Drawing, most: int | None = None) -> None:
@@ -79,7 +79,7 @@ class DeviceSteps:
         (self._executor,) = method._executors
         tokens, input_pos = _inputs(method, self._executor, call)
         self.most = most or (_AHEAD_ON_CPU if self._executor.device.features.cpu else _AHEAD)
-        self.lock = self._lock = method._lock
+        self.lock = method._lock
         self._state = state
         self._source = method._source
         self._end = 0  # the row after the last one that was written
@@ -94,7 +94,6 @@ class DeviceSteps:
         """Tokens that are drawn, or will be, and not read."""
         return self._loop.pending
 
-    @locked
     def run(self, tokens: NDArray[np.int32] | None, input_pos: int, row: int | None = 0) -> None:
         """Submit a step; see ``TokenLoop.run``."""
         self._state._begin(self._source)
@@ -107,12 +106,10 @@ class DeviceSteps:
         """The oldest token that has not been read, or BROKEN."""
         return self._loop.read()
 
-    @locked
     def keep(self, length: int) -> None:
         """The first ``length`` rows count."""
         self._state._keep(length)
 
-    @locked
     def drop(self) -> None:
         """Forget the tokens that have not been read, and the rows that do not count."""
         self._loop.discard()

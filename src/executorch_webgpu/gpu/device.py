@@ -137,33 +137,28 @@ class Device:
         self.require_usable()
         return self._engine.begin_compute_pipeline(self.raw, descriptor)
 
-    @locked
     def encoder(self) -> Any:
         """A raw command encoder."""
-        self.require_usable()
-        with self.errors("creating a command encoder"):
+        with self.lock, self.errors("creating a command encoder"):
+            self.require_usable()
             return self.raw.create_command_encoder()
 
-    @locked
     def submit(self, command_buffers: Sequence[Any]) -> int:
         """Hands finished command buffers to the queue.  Returns the number of the submission, for ``read``.
 
         Raises ClosedError, DeviceLostError or DeviceError.
         """
         # wgpu-native aborts the process when a submission fails, so whatever can be known before is checked.
-        self.require_usable()
-        if self._engine.log.messages:
+        with self.lock, self.errors("submitting work"):
             self.check()
-        with self.errors("submitting work"):
             return self._engine.submit(self.queue, command_buffers)
 
-    @locked
     def read(self, staging: Buffer, nbytes: int, submission: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """The first bytes of a staging buffer that this submission filled, without waiting for later ones."""
-        self.check()
-        with self.errors("reading results back"):
+        with self.lock, self.errors("reading results back"):
+            self.check()
             data = self._engine.read(self.raw, staging.raw, staging.size, submission)
-        self.check()
+            self.check()
         return np.frombuffer(data, np.uint8)[:nbytes]
 
     @locked
@@ -181,10 +176,15 @@ class Device:
             self.wait()
         self.memory.staged_bytes = 0
 
-    @locked
     def check(self) -> None:
         """Raises what the engine reported outside any call: DeviceLostError or DeviceError."""
         self.require_usable()
+        if not self._engine.log.messages:
+            return
+        with self.lock:
+            self._raise_reported()
+
+    def _raise_reported(self) -> None:
         messages = self._engine.log.take()
         lost = [m for m in messages if "lost" in m.lower()]
         if lost:

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..gpu.in_flight import InFlight
-from ..gpu.locked import locked
 from ..ops.plan import Planning
 from ..ops.registry import find
 from ..ops.values import SymInt, Tensor
@@ -40,8 +39,8 @@ class Drawing:
 class TokenLoop:
     """Runs a graph ``tokens [1, S], input_pos [1] -> logits [..., V]`` on one of its states; owns what lies between.
 
-    ``most``: how many tokens may be drawn that are not read yet. Like a step of the graph, each call holds the device's
-    lock; others may run steps between them, on other states.
+    ``most``: how many tokens may be drawn that are not read yet. The caller holds the device's lock in each call;
+    between calls, others may run steps on other states.
     """
 
     def __init__(
@@ -50,7 +49,6 @@ class TokenLoop:
         (logits,) = executor.graph.outputs
         assert isinstance(logits, Tensor)
         self._executor = executor
-        self._lock = executor.device.lock
         self._state = state
         self._ids = (tokens.id, input_pos.id)
         self._results: InFlight | None = None
@@ -73,7 +71,6 @@ class TokenLoop:
         """Tokens that are drawn, or will be, and not read."""
         return 0 if self._results is None else len(self._results)
 
-    @locked
     def run(self, tokens: NDArray[np.int32] | None, input_pos: int, row: int | None = 0) -> None:
         """Submit a step with ``tokens`` [1, S], or with the one that was drawn last.
 
@@ -102,19 +99,16 @@ class TokenLoop:
             executor._submit(encoder)
         executor._finish([], state)
 
-    @locked
     def read(self) -> int:
         """The oldest token that has not been read, or BROKEN; waits for its step, but for no later one."""
         assert self._results is not None
         return int(self._results.read().view(np.int32)[0])
 
-    @locked
     def discard(self) -> None:
         """Forget the tokens that have not been read."""
         if self._results is not None:
             self._results.discard()
 
-    @locked
     def close(self) -> None:
         """Free the memory; tokens that have not been read are lost. Closing twice is allowed."""
         for owner in (self._results, self._sampler, self._token):
