@@ -341,6 +341,30 @@ def test_one_conversation_in_several_threads(random: Random, model: LanguageMode
         assert answer == "".join(p.text for p in generate(fresh, bpe, encode_chat(bpe, before), params))
 
 
+@seeds(3)
+def test_conversations_over_one_sequence(random: Random, model: LanguageModel, bpe: Tokenizer) -> None:
+    """Each answer is that of its messages, or is refused, or ends with an error."""
+    params, said = SamplingParams(max_new_tokens=10), [words(random) for _ in range(3)]
+    with model.new_sequence() as sequence, model.new_sequence() as fresh:
+
+        def job() -> None:
+            conversation = Conversation(sequence, bpe, params)
+            for text in said:
+                try:
+                    answer = "".join(piece.text for piece in conversation.reply(text))
+                except TAKEN:
+                    pause(random)
+                    continue
+                *before, last = conversation.messages
+                answers.append((before, answer))
+                assert last["content"] == answer
+
+        answers: list[tuple[Any, str]] = []
+        together(random, [job, job])
+        for before, answer in answers:
+            assert answer == "".join(p.text for p in generate(fresh, bpe, encode_chat(bpe, before), params))
+
+
 def test_a_thread_whose_answer_another_has_ended(model: LanguageModel, bpe: Tokenizer) -> None:
     with model.new_sequence() as sequence:
         conversation = Conversation(sequence, bpe, SamplingParams(max_new_tokens=10))

@@ -8,7 +8,7 @@ from ..errors import InvalidInputError
 from ..text.chat import encode_chat, user_message
 from ..text.tokenizer import Tokenizer
 from .exclusive import Exclusive, ExclusiveGenerator
-from .generate import Piece, cached_prefix, generate
+from .generate import Piece, cached_prefix, generate, use_of
 from .plain_loop import Model
 from .sample import SamplingParams
 
@@ -70,7 +70,7 @@ class Conversation:
         dropped. Raises InvalidInputError, with the history unchanged, for a message that does not fit the context
         alone, and when the chat template refuses the messages.
         """
-        with self._use:
+        with self._use, use_of(self._model):
             self._end_answer()
             prompt, dropped = self._fitting_prompt(text)
             start = cached_prefix(self._model, prompt)

@@ -126,7 +126,7 @@ def _generate(
     text = tokenizer.stream(after=prompt)
     new_tokens = 0
     reading = 0.0  # seconds
-    with _use(model):
+    with use_of(model):
         start = min(start, cached_prefix(model, prompt))  # less, if something else has run since we were asked
         if start == 0:
             model.reset()
@@ -164,10 +164,10 @@ def _loop(
     reason = "steps_in_flight is 0" if steps_in_flight == 0 else model.decode_obstacle
     if reason is None and isinstance(model, LanguageModel):
         return DecodeSession(model, params, end_tokens=end_tokens, steps_in_flight=steps_in_flight), None
-    return PlainLoop(model, params, end_tokens, _use(model)), reason
+    return PlainLoop(model, params, end_tokens, use_of(model)), reason
 
 
-def _use(model: Model) -> AbstractContextManager[None]:
+def use_of(model: Model) -> AbstractContextManager[None]:
     """Keeps other threads from a model, if it is one that they could share."""
     return model.use if isinstance(model, LanguageModel) else nullcontext()
 
