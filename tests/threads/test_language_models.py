@@ -211,6 +211,28 @@ def test_logits_of_a_text_that_another_has_replaced(program: Program, model: Lan
             next(chunks)
 
 
+@seeds(2)
+def test_logits_in_two_threads(random: Random, model: LanguageModel) -> None:
+    """Each chunk goes to one of them."""
+    with model.new_sequence() as sequence:
+        sequence.full_logits = True
+        expected = [rows.tobytes() for rows in sequence.logits(list(range(5, 165)))]
+        chunks = sequence.logits(list(range(5, 165)))
+
+        def job() -> list[bytes]:
+            taken = []
+            while True:
+                try:
+                    taken.append(next(chunks).tobytes())
+                except StopIteration:
+                    return taken
+                except InUseError:
+                    pause(random, 0.002)
+
+        parts = together(random, [job, job])
+        assert sorted(parts[0] + parts[1]) == sorted(expected)
+
+
 def test_a_prefix_that_is_gone_is_computed_again(model: LanguageModel, bpe: Tokenizer) -> None:
     params, prompt = SamplingParams(max_new_tokens=6), [5, 6, 7, 8, 9]
     with model.new_sequence() as sequence:

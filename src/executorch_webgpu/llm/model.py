@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from types import FrameType, TracebackType
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..device_steps import obstacle, prepare
 from ..errors import ClosedError, Error, InvalidInputError, UnsupportedProgramError
 from ..state import State
-from .exclusive import Exclusive
+from .exclusive import Exclusive, ExclusiveGenerator
 
 
 class Tensor(Protocol):
@@ -160,9 +160,9 @@ class LanguageModel:
             raise UnsupportedProgramError(
                 "the program gives the logits of the last position only; convert the model with --full-logits"
             )
-        return self._chunks(tokens, start)
+        return ExclusiveGenerator(self._chunks(tokens, start), self.use)
 
-    def _chunks(self, tokens: Sequence[int], start: int) -> Iterator[NDArray[np.float32]]:
+    def _chunks(self, tokens: Sequence[int], start: int) -> Generator[NDArray[np.float32]]:
         self.check_range(tokens, start)
         before: tuple[int, ...] | None = None
         for first in range(0, len(tokens), self.max_tokens):
