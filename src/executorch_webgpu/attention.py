@@ -17,6 +17,7 @@ import numpy as np
 
 from .errors import ClosedError, InvalidInputError
 from .gpu.buffers import create
+from .gpu.locked import locked
 from .graph.build import Constant, Graph, OpCall, make_call
 from .graph.constants import ConstantPool
 from .graph.device_array import DeviceArray
@@ -49,7 +50,8 @@ class KVCache:
 
     ``dtype``: "f32", "f16" (half the memory) or "int8" (a quarter, with a float32 scale for each row and head).
     ``length`` rows are filled. ``runtime`` chooses the device, by default like ``Runtime.get()``. ``profile`` measures
-    GPU time. A context manager that frees the memory. For one thread at a time.
+    GPU time. A context manager that frees the memory. Threads may share it: calls run one after another, and append
+    their rows in that order.
     Raises InvalidInputError for sizes that cannot be, LimitError when the device cannot hold them, NoAdapterError.
     """
 
@@ -74,6 +76,7 @@ class KVCache:
             )
         self.capacity, self.kv_heads, self.head_dim, self.dtype = capacity, kv_heads, head_dim, dtype
         self.device = (runtime or Runtime.get()).device
+        self._lock = self.device.lock
         self._profile = profile
         self._length = 0
         self._route: str | None = None
@@ -100,6 +103,7 @@ class KVCache:
         """The kernels that the last ``sdpa_with_kv_cache`` ran, by the name that ``route=`` takes; None before it."""
         return self._route
 
+    @locked
     def append(self, k: Any, v: Any) -> None:
         """Write k and v [1, S, kv_heads, head_dim] behind the rows that are there.
 
@@ -109,6 +113,7 @@ class KVCache:
         self._check_rows(keys, values, self._length)
         self._run(_Variant(heads=0), [keys, values], self._length, on_device=True)
 
+    @locked
     def rewind(self, length: int) -> None:
         """Keep the first ``length`` rows and forget the rest. Raises InvalidInputError when there are fewer."""
         length = _whole(length, "length")
@@ -116,10 +121,12 @@ class KVCache:
             raise InvalidInputError(f"the KV cache holds {self._length} rows, so it cannot keep {length}")
         self._length = length
 
+    @locked
     def profile(self) -> list[ProfileRow]:
         """Work by operator and route so far, longest first; empty unless made with ``profile=True``."""
         return profile_rows(self._times)
 
+    @locked
     def close(self) -> None:
         """Free the memory. Closing twice is allowed."""
         self._closed = True
@@ -143,6 +150,7 @@ class KVCache:
 
     # -- one call -----------------------------------------------------------------------------------------------------
 
+    @locked
     def _attend(self, given: Sequence[Any], input_pos: int | None, scale: float | None, route: str | None) -> Any:
         q, k, v = (self._rows(x, name) for x, name in zip(given, "qkv", strict=True))
         start = self._length if input_pos is None else _whole(input_pos, "input_pos")

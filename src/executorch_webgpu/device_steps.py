@@ -70,6 +70,8 @@ class DeviceSteps:
     ``most``: how many tokens may be drawn and not read, by default 8, or 2 where a CPU computes them: it gains little
     by more, and each step that is not wanted takes long there. What a step writes to the state's KV caches counts, for
     its ``length``, only when ``keep`` says so; ``drop`` takes the rest back. ``obstacle`` must be None.
+    Whoever shares the method with other threads holds ``lock``, the method's, in each call; between calls, steps of
+    other states may run.
     """
 
     def __init__(self, method: Method, state: State, drawing: Drawing, most: int | None = None) -> None:
@@ -78,12 +80,15 @@ class DeviceSteps:
         (self._executor,) = method._executors
         tokens, input_pos = _inputs(method, call)
         self.most = most or (_AHEAD_ON_CPU if self._executor.device.features.cpu else _AHEAD)
+        self.lock = method._lock
         self._state = state
         self._source = method._source
         self._end = 0  # the row after the last one that was written
-        self._loop = TokenLoop(
-            self._executor, state._graphs[call.delegate_index], tokens, input_pos, drawing, self.most
-        )
+        with self.lock:
+            method._check_open()
+            state._check_open()
+            graph = state._graphs[call.delegate_index]
+            self._loop = TokenLoop(self._executor, graph, tokens, input_pos, drawing, self.most)
 
     @property
     def pending(self) -> int:

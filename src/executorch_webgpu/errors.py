@@ -9,7 +9,8 @@ Error
 │   ├── LimitError            the adapter is too small for this program
 │   └── DeviceLostError       the device went away; load the program again
 ├── KernelError               a kernel and its caller disagree, or its WGSL does not compile: a bug of ours
-└── ClosedError               use after ``close()``
+├── ClosedError               use after ``close()``
+└── InUseError                what belongs to one thread at a time was used by another one meanwhile
 
 Each message is one sentence that says what is wrong and what to do about it.
 """
@@ -64,3 +65,7 @@ class KernelError(Error):
 
 class ClosedError(Error):
     """The object was used after it was closed."""
+
+
+class InUseError(Error):
+    """Another thread is in the middle of a call of this object, or has taken it over; see the docs on threads."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 from types import TracebackType
 from typing import Any, Self
 from weakref import WeakSet
@@ -17,6 +19,7 @@ from .errors import ClosedError, InvalidInputError, InvalidProgramError, Unsuppo
 from .format import program_schema as schema
 from .format import values as plain
 from .format.pte import ProgramFile
+from .gpu.locked import locked
 from .graph.build import Graph
 from .graph.constants import ConstantPool
 from .graph.execute import GraphExecutor
@@ -32,7 +35,7 @@ from .ops.values import SymInt, Tensor
 from .portable import host_kernel
 from .portable.dtypes import numpy_dtype
 from .portable.memory import HostMemory, HostValue
-from .portable.shared_buffers import shared_places
+from .portable.shared_buffers import SharedBuffers, shared_places
 from .state import State, StateSource
 
 Watch = Callable[[int, Sequence[np.ndarray | int], Sequence[np.ndarray | int]], None]  # delegate, inputs, outputs
@@ -63,9 +66,10 @@ class ProfileRow:
 
 
 class Method:
-    """A loaded method; a context manager that frees its GPU memory. For one thread at a time.
+    """A loaded method; a context manager that frees its GPU memory.
 
     ``state`` is what it remembers from call to call, such as KV caches; ``new_state`` makes more of them.
+    Threads may share it: calls, also of its states, run one after another. So do those of all methods of one device.
     """
 
     def __init__(
@@ -76,11 +80,10 @@ class Method:
         options: MethodOptions,
         fingerprint: Callable[[], str],
         initial_buffers: Mapping[str, np.ndarray],
-        buffers: dict[str, np.ndarray],
+        buffers: SharedBuffers,
     ) -> None:
-        """``buffers``: the bytes of what the program's methods share, by name, for the state that is the method's own.
-
-        ``initial_buffers``: with which they begin.
+        """``buffers``: what the program's methods share, for the method's own state. ``initial_buffers``: the bytes with
+        which they begin, by name.
         """
         self._file = file
         self._plan = plan
@@ -90,11 +93,13 @@ class Method:
         self._executors: list[GraphExecutor] = []
         self._states: WeakSet[State] = WeakSet()
         self._closed = False
+        self._lock = RLock()  # of the device, if the method needs one
         try:
             graphs, self._arguments = delegate_graphs(file, plan)
             for stored in _with_kv_caches(plan, graphs, options.kv_cache_dtype):
                 graph, _ = fuse_graph(stored, options.fusions)
                 pool = constants()  # opens the device, which a constant method does not need
+                self._lock = pool.device.lock
                 planning = Planning(
                     pool.device.features,
                     pool.device.limits,
@@ -114,6 +119,7 @@ class Method:
                 fingerprint,
                 frozenset(shared),
                 initial_buffers,
+                self._lock,
             )
             self._state = self._own([executor.state for executor in self._executors], buffers)
         except BaseException:
@@ -132,6 +138,7 @@ class Method:
         """The state that ``execute`` uses when it is given none."""
         return self._state
 
+    @locked
     def new_state(self, *, shares: State | None = None) -> State:
         """Another state over the same weights, pipelines and plans, as the program starts.
 
@@ -142,7 +149,7 @@ class Method:
         self._check_open()
         if shares is not None and shares._source.initial_shared is not self._source.initial_shared:
             raise InvalidInputError("a new state can share buffers with a state of the same program only")
-        buffers = dict(self._source.initial_shared) if shares is None else shares._buffers
+        buffers = SharedBuffers.beginning(self._source.initial_shared) if shares is None else shares._buffers
         return self._own([executor.new_state() for executor in self._executors], buffers)
 
     def load_state(self, path: str | Path) -> State:
@@ -155,6 +162,7 @@ class Method:
             raise
         return state
 
+    @locked
     def execute(self, inputs: Sequence[Any] = (), state: State | None = None) -> list[Any]:
         """Run the method once.
 
@@ -171,10 +179,15 @@ class Method:
         if not isinstance(state, State):
             raise InvalidInputError(f"a state is made by this method's new_state; {type(state).__name__} is none")
         given = self._checked(inputs)
+        # Another method may be at work on the same buffers, with another device's lock or none.
+        with state._buffers.lock if self._source.shared else nullcontext():
+            self._step(given, state)
+        return to_caller([owned(self._memory.values[i]) for i in self._plan.outputs], inputs)
+
+    def _step(self, given: Sequence[HostValue], state: State) -> None:
         state._begin(self._source)
-        memory = self._memory
         for index, value in zip(self._plan.inputs, given, strict=True):
-            memory.store(index, value)
+            self._memory.store(index, value)
         try:
             for chain in self._plan.chains:
                 self._run(chain, state)
@@ -182,17 +195,19 @@ class Method:
             state._take_back()
             raise
         state._commit()
-        return to_caller([owned(memory.values[i]) for i in self._plan.outputs], inputs)
 
+    @locked
     def reset(self) -> None:
         """Put ``state`` back to what the program states."""
         self._check_open()
         self._state.reset()
 
+    @locked
     def profile(self) -> list[ProfileRow]:
         """Work by operator and route since loading, longest first; empty unless loaded with ``profile=True``."""
         return profile_rows(executor.times for executor in self._executors)
 
+    @locked
     def close(self) -> None:
         """Free the GPU memory, that of all states included. Closing twice is allowed."""
         self._closed = True
@@ -288,7 +303,7 @@ class Method:
             case _:
                 return values[index]
 
-    def _own(self, graphs: Sequence[GraphState], buffers: dict[str, np.ndarray]) -> State:
+    def _own(self, graphs: Sequence[GraphState], buffers: SharedBuffers) -> State:
         state = State(self._source, graphs, buffers)
         self._states.add(state)
         return state

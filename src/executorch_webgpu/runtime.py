@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import RLock
 from types import TracebackType
 from typing import Any, BinaryIO, ClassVar, Self
 
@@ -25,6 +26,7 @@ from .format.mapped_file import MappedFile
 from .format.ptd import DataFiles, data_files_beside
 from .format.pte import ProgramFile, open_program, read_program
 from .gpu.device import Device, open_device
+from .gpu.locked import locked
 from .graph.constants import ConstantPool
 from .graph.fusion import chosen_fusions
 from .graph.kv_cache import check_dtype
@@ -40,18 +42,23 @@ from .metadata import (
 )
 from .method import Method, MethodOptions, ProfileRow
 from .ops.plan import MATMUL_PRECISIONS, SCRATCH_BYTES
-from .portable.shared_buffers import initial_buffers
+from .portable.shared_buffers import SharedBuffers, initial_buffers
 from .state import State
 
 __all__ = ["Method", "ProfileRow", "Program", "Runtime", "State", "inspect_program"]
 
 
 class Runtime:
-    """Programs on one adapter. The device opens when the first method that needs it is loaded."""
+    """Programs on one adapter. The device opens when the first method that needs it is loaded.
+
+    Threads may share everything here; docs/architecture.md says what waits for what.
+    """
 
     _runtimes: ClassVar[dict[tuple[str, int | str | None], Runtime]] = {}
+    _runtimes_lock: ClassVar[RLock] = RLock()
 
     def __init__(self, engine: str | None = None, adapter: int | str | None = None) -> None:
+        self._lock = RLock()
         self._choice = (engine, adapter)
         self._device: Device | None = None
 
@@ -66,11 +73,13 @@ class Runtime:
         if adapter is None:
             adapter = os.environ.get("ET_WEBGPU_ADAPTER") or None
         key = (engine, adapter)
-        if key not in cls._runtimes:
-            cls._runtimes[key] = cls(engine, adapter)
-        return cls._runtimes[key]
+        with cls._runtimes_lock:
+            if key not in cls._runtimes:
+                cls._runtimes[key] = cls(engine, adapter)
+            return cls._runtimes[key]
 
     @property
+    @locked
     def device(self) -> Device:
         """The open device. Raises NoAdapterError when there is none."""
         if self._device is not None and not self._device.usable:
@@ -116,15 +125,16 @@ class Program:
     """A loaded program; a context manager that closes its methods and the file."""
 
     def __init__(self, runtime: Runtime, file: ProgramFile, mapped: MappedFile | None, external: DataFiles) -> None:
+        self._lock = RLock()  # taken before a device's, if both are
         self._runtime = runtime
         self._file: ProgramFile | None = file
         self._mapped = mapped
         self._external = external
         self._constants: ConstantPool | None = None
         self._fingerprint: str | None = None
-        # Bytes of what methods share, by name: at first, and now, for the states that are the methods' own.
+        # What methods share: bytes by name at first, and the buffers of the states that are the methods' own.
         self._initial_buffers: Mapping[str, np.ndarray] | None = None
-        self._buffers: dict[str, np.ndarray] = {}
+        self._buffers = SharedBuffers({})
         self._methods: weakref.WeakSet[Method] = weakref.WeakSet()
 
     @property
@@ -132,6 +142,7 @@ class Program:
         """Names of all methods."""
         return {plan.name for plan in self._open_file.methods}
 
+    @locked
     def load_method(
         self,
         name: str,
@@ -169,7 +180,7 @@ class Program:
         options = MethodOptions(profile, dict(routes or {}), scratch_bytes, kv_cache_dtype, matmul_precision, fusions)
         if self._initial_buffers is None:
             self._initial_buffers = initial_buffers(file)
-            self._buffers = dict(self._initial_buffers)
+            self._buffers = SharedBuffers.beginning(self._initial_buffers)
         method = Method(file, plan, self._constant_pool, options, self._identify, self._initial_buffers, self._buffers)
         self._methods.add(method)
         return method
@@ -182,15 +193,18 @@ class Program:
         """
         return self._open_file.named_data
 
+    @locked
     def metadata(self, name: str) -> MethodMetadata:
         """Inputs and outputs of a method, found without loading it; needs no GPU."""
         return method_metadata(self._open_file, self._plan(name))
 
+    @locked
     def step_bytes(self, name: str, *, kv_cache_dtype: str = "f32") -> StepBytes:
         """Bytes that a method must read from memory for one token, the limit of its speed; needs no GPU."""
         check_dtype(kv_cache_dtype)
         return method_step_bytes(self._open_file, self._plan(name), kv_cache_dtype)
 
+    @locked
     def inspect(self, fuse: bool | Iterable[str] = True) -> ProgramReport:
         """Methods, operators, constants, and what ``load_method`` fuses and plans in memory; needs no GPU."""
         file, fusions = self._open_file, chosen_fusions(fuse)
@@ -207,6 +221,7 @@ class Program:
         with self.load_method(name) as method:
             return check_method(self._open_file, self._plan(name), method, steps)
 
+    @locked
     def close(self) -> None:
         """Close all methods of this program, and the file. Closing twice is allowed."""
         for method in list(self._methods):
@@ -226,9 +241,10 @@ class Program:
 
     @property
     def _open_file(self) -> ProgramFile:
-        if self._file is None:
+        file = self._file
+        if file is None:
             raise ClosedError("this program is closed; load it again")
-        return self._file
+        return file
 
     def _plan(self, name: str) -> schema.ExecutionPlan:
         for plan in self._open_file.methods:
@@ -242,6 +258,7 @@ class Program:
             self._constants = ConstantPool(device, self._forget)
         return self._constants
 
+    @locked
     def _identify(self) -> str:
         """The program's fingerprint; reads the whole file once."""
         if self._fingerprint is None:

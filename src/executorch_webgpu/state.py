@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from threading import RLock, get_ident
 from types import TracebackType
 from typing import Any, Self
 from zipfile import ZipFile
@@ -21,9 +22,11 @@ from zipfile import ZipFile
 import numpy as np
 
 from .errors import ClosedError, InvalidInputError, UnsupportedProgramError
+from .gpu.locked import locked
 from .graph.execute import GraphExecutor
 from .graph.state import GraphState
 from .portable.memory import HostMemory
+from .portable.shared_buffers import SharedBuffers
 
 FORMAT = 1
 
@@ -39,6 +42,7 @@ class StateSource:
     fingerprint: Callable[[], str]  # of the program
     shared: frozenset[str]  # names of the buffers that it has in common with other methods
     initial_shared: Mapping[str, np.ndarray]  # the bytes with which the buffers of all methods begin
+    lock: RLock  # the method's
 
 
 @dataclass(frozen=True)
@@ -73,17 +77,19 @@ class State:
     """Everything that one sequence of calls of a method leaves behind: KV caches, and any other mutable memory.
 
     ``Method.new_state`` makes one; it costs the bytes of the mutable memory only, since weights, pipelines and plans
-    are the method's. A context manager that frees them. For one thread at a time, together with its method.
+    are the method's. A context manager that frees them.
+    Threads may share it, though not to good purpose: calls run one after another, in the order in which they come.
 
     Buffers that several methods of the program know are one in all states that share them: in the methods' own states,
     and in those that ``new_state`` was asked to make with the buffers of another.
     """
 
-    def __init__(self, source: StateSource, graphs: Sequence[GraphState], buffers: dict[str, np.ndarray]) -> None:
+    def __init__(self, source: StateSource, graphs: Sequence[GraphState], buffers: SharedBuffers) -> None:
         self._source = source
+        self._lock = source.lock
         self._graphs = graphs  # new ones, one for each executor
         self._host = list(source.memory.initial)
-        self._buffers = buffers  # the bytes of shared buffers by name; others may hold this dictionary too
+        self._buffers = buffers  # which other states may hold too
         self._progress = Progress()
         self._written: set[int] = set()  # the ends of the writes of the step that runs
         self._closed = False
@@ -97,6 +103,7 @@ class State:
         self._check_open()
         return self._progress.length
 
+    @locked
     def rewind(self, length: int) -> None:
         """Keep the first ``length`` tokens and forget the rest: its rows are as if they had never been written.
 
@@ -116,13 +123,14 @@ class State:
         self._clear_rows(int(length))
         self._progress = Progress(int(length), int(length))
 
+    @locked
     def reset(self) -> None:
         """Put everything back to what the program states, the buffers that it shares with other states included."""
         self._check_open()
         for graph in self._graphs:
             graph.reset()
         self._host = list(self._source.memory.initial)
-        self._buffers.update({name: self._source.initial_shared[name] for name in self._source.shared})
+        self._buffers.take(self._source.initial_shared, self._source.shared)
         self._progress = Progress()
 
     def save(self, path: str | Path) -> None:
@@ -133,16 +141,10 @@ class State:
         self._check_open()
         path = Path(path)
         source = self._source
-        about = _About(FORMAT, source.method, source.fingerprint(), source.kv_cache_dtype, self._progress)
-        rows = self._progress.extent
-        arrays = {
-            f"delegate{i}.tensor{id}": array
-            for i, graph in enumerate(self._graphs)
-            for id, array in graph.read(rows).items()
-        }
-        arrays |= {f"host{i}": array for i, array in enumerate(self._host)}
-        arrays |= {f"buffer.{name}": self._buffers[name] for name in source.shared}
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        fingerprint = source.fingerprint()  # may read the whole file, so not with the lock
+        progress, arrays = self._contents()
+        about = _About(FORMAT, source.method, fingerprint, source.kv_cache_dtype, progress)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}.partial")
         try:
             with partial.open("wb") as file:
                 np.savez(file, about=np.array(json.dumps(asdict(about))), **arrays)  # type: ignore[arg-type]
@@ -173,13 +175,33 @@ class State:
                 f"{path} is a state with KV caches of {about.kv_cache_dtype}, not of {self._source.kv_cache_dtype}: "
                 f"load the method with kv_cache_dtype={about.kv_cache_dtype!r}"
             )
-        self._check_contents(arrays, about.progress.extent, path)
+        self._take(arrays, about.progress, path)
+
+    @locked
+    def _contents(self) -> tuple[Progress, dict[str, np.ndarray]]:
+        """What ``save`` writes."""
+        self._check_open()
+        arrays = {
+            f"delegate{i}.tensor{id}": array
+            for i, graph in enumerate(self._graphs)
+            for id, array in graph.read(self._progress.extent).items()
+        }
+        arrays |= {f"host{i}": array for i, array in enumerate(self._host)}
+        arrays |= {f"buffer.{name}": self._buffers.contents[name] for name in self._source.shared}
+        return self._progress, arrays
+
+    @locked
+    def _take(self, arrays: Mapping[str, np.ndarray], progress: Progress, path: str | Path) -> None:
+        """Hold what ``_contents`` gave, as it was read from ``path``."""
+        self._check_open()
+        self._check_contents(arrays, progress.extent, path)
         for i, graph in enumerate(self._graphs):
             graph.write({id: arrays[f"delegate{i}.tensor{id}"] for id in graph.layout(0)})
         self._host = [arrays[f"host{i}"] for i in range(len(self._host))]
-        self._buffers.update({name: arrays[f"buffer.{name}"] for name in self._source.shared})
-        self._progress = about.progress
+        self._buffers.take({name: arrays[f"buffer.{name}"] for name in self._source.shared}, self._source.shared)
+        self._progress = progress
 
+    @locked
     def close(self) -> None:
         """Free the memory. Closing twice is allowed."""
         self._closed = True
@@ -203,7 +225,7 @@ class State:
         if self._source is not source:
             raise InvalidInputError("the state belongs to another loaded method; make one with this method's new_state")
         self._written = set()
-        source.memory.begin(self._host, self._buffers)
+        source.memory.begin(self._host, self._buffers.contents)
 
     def _execute(self, delegate: int, inputs: Sequence[np.ndarray | int]) -> list[np.ndarray | int]:
         executor = self._source.executors[delegate]
@@ -214,7 +236,7 @@ class State:
     def _commit(self) -> None:
         """The step has succeeded."""
         self._host, shared = self._source.memory.end()
-        self._buffers.update(shared)
+        self._buffers.take(shared, shared)
         self._progress = self._progress.after(self._written)
 
     def _take_back(self) -> None:
@@ -257,7 +279,7 @@ class State:
             for id, described in graph.layout(rows).items()
         }
         kept = [(f"host{i}", array) for i, array in enumerate(self._host)]
-        kept += [(f"buffer.{name}", self._buffers[name]) for name in self._source.shared]
+        kept += [(f"buffer.{name}", self._buffers.contents[name]) for name in self._source.shared]
         wanted |= {name: (array.shape, array.dtype) for name, array in kept}
         if {name: (array.shape, array.dtype) for name, array in arrays.items()} != wanted:
             raise _damaged(path)

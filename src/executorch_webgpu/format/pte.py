@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from threading import get_ident
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
@@ -178,7 +179,7 @@ def save_program(
     """
     path = Path(path)
     head, placed = _head(program, [s.size if isinstance(s, LazySegment) else len(s) for s in segments])
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}.partial")
     try:
         with partial.open("wb") as file:
             file.write(head)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import DeviceError, LimitError
-from .device import Device, Memory
+from .device import Device
+from .locked import locked
 
 # WebGPU's flags have the same numbers in every engine.
 _MAP_READ, _COPY_SRC, _COPY_DST, _UNIFORM, _STORAGE = 0x1, 0x4, 0x8, 0x40, 0x80
@@ -32,24 +33,27 @@ _UNIFORM_CHUNK = 64 << 10
 class Buffer:
     """A GPU buffer that counts its bytes in ``device.memory`` until it is destroyed, or nobody holds it any more."""
 
-    __slots__ = ("__weakref__", "_free", "label", "nbytes", "raw", "size")
+    __slots__ = ("__weakref__", "_free", "_lock", "label", "nbytes", "raw", "size")
 
     def __init__(self, device: Device, nbytes: int, usage: int, label: str) -> None:
         self.label = label
         self.nbytes = nbytes
         self.size = max(16, -(-nbytes // 16) * 16)
-        device.require_usable()
+        self._lock = device.lock
         if self.size > device.limits.max_buffer_bytes:
             raise LimitError(
                 f"{label} has {nbytes} bytes and the device's buffers have at most "
                 f"{device.limits.max_buffer_bytes} (max-buffer-size)"
             )
-        with device.errors(f"allocating {nbytes} bytes for {label}"):
-            self.raw = device.raw.create_buffer(label=label, size=self.size, usage=usage)
-        device.memory.add(self.size)
-        device.buffers.add(self)
-        self._free = weakref.finalize(self, _free, device.memory, self.size, self.raw)
-        self._free.atexit = False
+        with device.lock:
+            device.require_usable()
+            device.memory.free_unused()
+            with device.errors(f"allocating {nbytes} bytes for {label}"):
+                self.raw = device.raw.create_buffer(label=label, size=self.size, usage=usage)
+            device.memory.add(self.size)
+            device.buffers.add(self)
+            self._free = weakref.finalize(self, device.memory.free, self.size, self.raw)
+            self._free.atexit = False
 
     def __repr__(self) -> str:
         return f"<Buffer {self.label!r} {self.nbytes} bytes>"
@@ -58,14 +62,10 @@ class Buffer:
     def destroyed(self) -> bool:
         return not self._free.alive
 
+    @locked
     def destroy(self) -> None:
         """Frees the memory once submitted work is done and waited for.  A second call does nothing."""
         self._free()
-
-
-def _free(memory: Memory, size: int, raw: Any) -> None:
-    memory.remove(size)
-    raw.destroy()
 
 
 def create(device: Device, nbytes: int, label: str) -> Buffer:
@@ -92,7 +92,7 @@ def upload(device: Device, buffer: Buffer, data: Any, offset: int = 0) -> None:
     if offset % 4 or offset < 0 or offset + len(view) > buffer.size:
         raise DeviceError(f"cannot write {len(view)} bytes at offset {offset} of {buffer.label} ({buffer.size} bytes)")
     whole = len(view) // 4 * 4
-    with device.errors(f"uploading {buffer.label}"):
+    with device.lock, device.errors(f"uploading {buffer.label}"):
         for start in range(0, whole, _UPLOAD_CHUNK):
             end = min(start + _UPLOAD_CHUNK, whole)
             device.queue.write_buffer(buffer.raw, offset + start, view[start:end])
@@ -114,7 +114,7 @@ def _bytes_of(data: Any) -> memoryview:
 class Readback:
     """Brings buffer ranges back to the host through one reusable staging buffer.
 
-    ``copy(encoder, ranges)``, then submit the encoder, then ``read()``.
+    ``copy(encoder, ranges)``, then submit the encoder, then ``read()``: who does so holds the device's lock.
     """
 
     def __init__(self, device: Device, label: str = "readback") -> None:
@@ -145,7 +145,7 @@ class Readback:
             return [np.empty(0, np.uint8) for _ in self._pending]
         end = max(at + n for at, n in self._pending)
         raw = self._buffer.raw
-        with self._device.errors("reading results back"):
+        with self._device.lock, self._device.errors("reading results back"):
             raw.map_async("READ", 0, -(-end // 16) * 16).sync_wait()
             try:
                 mapped = np.frombuffer(raw.read_mapped(0, -(-end // 16) * 16, copy=False), np.uint8)
@@ -229,7 +229,7 @@ class UniformArena:
             if not chunk.dirty:
                 continue
             host = memoryview(chunk.host)
-            with self._device.errors("writing uniforms"):
+            with self._device.lock, self._device.errors("writing uniforms"):
                 for begin, end in _joined(sorted(chunk.dirty), self._JOIN):
                     self._device.queue.write_buffer(chunk.buffer.raw, begin, host[begin:end])
                     writes += 1

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -17,8 +18,9 @@ import numpy as np
 
 from ..errors import ClosedError, DeviceError, DeviceLostError, Error, InvalidInputError, NoAdapterError
 from .capabilities import KINDS, AdapterInfo, Features, Limits
-from .engine import ENGINES, Engine, load_engine
+from .engine import ENGINES, SETTING_UP, Engine, load_engine
 from .kernel import Kernels
+from .locked import locked
 
 if TYPE_CHECKING:
     from .buffers import Buffer
@@ -38,6 +40,8 @@ class Memory:
     live_buffers: int = 0
     peak_bytes: int = 0
     staged_bytes: int = 0  # uploads that the engine may still hold a copy of
+    lock: RLock = field(default_factory=RLock, repr=False)  # the device's
+    _unused: deque[tuple[int, Any]] = field(default_factory=deque, repr=False)  # bytes, raw buffer
 
     def add(self, nbytes: int) -> None:
         self.live_bytes += nbytes
@@ -48,20 +52,48 @@ class Memory:
         self.live_bytes -= nbytes
         self.live_buffers -= 1
 
+    def free(self, nbytes: int, raw: Any) -> None:
+        """Destroys a buffer now, or, if another thread is at work on the device, in the next call that makes one.
+
+        The garbage collector calls this in any thread and at any moment, so it must not wait for anybody.
+        """
+        self._unused.append((nbytes, raw))
+        if self.lock.acquire(blocking=False):
+            try:
+                self.free_unused()
+            finally:
+                self.lock.release()
+
+    def free_unused(self) -> None:
+        """Destroys what could not be destroyed before."""
+        while self._unused:
+            try:
+                nbytes, raw = self._unused.popleft()
+            except IndexError:  # the garbage collector was faster
+                return
+            self.remove(nbytes)
+            raw.destroy()
+
 
 class Device:
-    """An open GPU device.  Close it, or use it as a context manager, to free all of its memory."""
+    """An open GPU device.  Close it, or use it as a context manager, to free all of its memory.
+
+    For threads: each call holds ``lock``, which is re-entrant, because Dawn's devices may not be used by two threads at
+    once. Who makes several calls that belong together, such as those of a step, holds it for all of them.
+    """
 
     def __init__(self, engine: Engine, info: AdapterInfo, features: Features, raw: Any) -> None:
         self.engine = engine.name
         self.info = info
         self.features = features
         self.limits = Limits.of(raw)
-        self.memory = Memory()
+        self.lock = self._lock = engine.device_lock()
+        self.memory = Memory(lock=self.lock)
         self.buffers: WeakSet[Buffer] = WeakSet()  # those that close() must destroy
         self.raw = raw
         self.queue = raw.queue
         self._engine = engine
+        self.kernels = Kernels(self)  # the one cache of shader modules, layouts and pipelines of this device
         self._closed = False
         self._lost: str | None = None
         engine.log.messages.clear()
@@ -74,11 +106,6 @@ class Device:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @cached_property
-    def kernels(self) -> Kernels:
-        """The one cache of shader modules, layouts and pipelines of this device."""
-        return Kernels(self)
 
     @property
     def native(self) -> Any:
@@ -104,6 +131,7 @@ class Device:
             self._lost = str(exc)
             raise
 
+    @locked
     def begin_compute_pipeline(self, descriptor: Mapping[str, Any]) -> Callable[[], Any]:
         """Has the engine compile a pipeline beside what we do next; the answer waits for it."""
         self.require_usable()
@@ -111,8 +139,8 @@ class Device:
 
     def encoder(self) -> Any:
         """A raw command encoder."""
-        self.require_usable()
-        with self.errors("creating a command encoder"):
+        with self.lock, self.errors("creating a command encoder"):
+            self.require_usable()
             return self.raw.create_command_encoder()
 
     def submit(self, command_buffers: Sequence[Any]) -> int:
@@ -121,26 +149,26 @@ class Device:
         Raises ClosedError, DeviceLostError or DeviceError.
         """
         # wgpu-native aborts the process when a submission fails, so whatever can be known before is checked.
-        self.require_usable()
-        if self._engine.log.messages:
+        with self.lock, self.errors("submitting work"):
             self.check()
-        with self.errors("submitting work"):
             return self._engine.submit(self.queue, command_buffers)
 
     def read(self, staging: Buffer, nbytes: int, submission: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """The first bytes of a staging buffer that this submission filled, without waiting for later ones."""
-        self.check()
-        with self.errors("reading results back"):
+        with self.lock, self.errors("reading results back"):
+            self.check()
             data = self._engine.read(self.raw, staging.raw, staging.size, submission)
-        self.check()
+            self.check()
         return np.frombuffer(data, np.uint8)[:nbytes]
 
+    @locked
     def wait(self) -> None:
         """Blocks until all submitted work is done."""
         self.check()
         with self.errors("waiting for the GPU"):
             self._engine.wait(self.raw)
 
+    @locked
     def flush(self) -> None:
         """Sends pending writes and waits; only then are their staging copies and destroyed buffers freed."""
         for _ in range(2 if self.engine == "dawn" else 1):  # Dawn frees in one round what ended in the last
@@ -151,8 +179,13 @@ class Device:
     def check(self) -> None:
         """Raises what the engine reported outside any call: DeviceLostError or DeviceError."""
         self.require_usable()
-        messages = list(self._engine.log.messages)
-        self._engine.log.messages.clear()
+        if not self._engine.log.messages:
+            return
+        with self.lock:
+            self._raise_reported()
+
+    def _raise_reported(self) -> None:
+        messages = self._engine.log.take()
         lost = [m for m in messages if "lost" in m.lower()]
         if lost:
             self._probe()
@@ -160,6 +193,7 @@ class Device:
         if others:
             raise DeviceError(f"the GPU reported an error: {' '.join(others[0].split())}")
 
+    @locked
     def close(self) -> None:
         """Destroys the device with all of its buffers.  Closing twice is allowed."""
         if self._closed:
@@ -167,10 +201,11 @@ class Device:
         # wgpu-native keeps the buffers of a destroyed device until their last handle goes, so they go first.
         for buffer in list(self.buffers):
             buffer.destroy()
+        self.memory.free_unused()
         with suppress(DeviceError):  # nothing can be sent to a lost device
             self.flush()
         self._closed = True
-        self.__dict__.pop("kernels", None)
+        self.kernels = Kernels(self)  # without what the old ones hold
         self.raw.destroy()
 
     def _probe(self) -> None:
@@ -188,7 +223,8 @@ class Device:
 
 def list_adapters() -> list[AdapterInfo]:
     """Every adapter of every installed engine."""
-    return [info for name in ENGINES for info, _ in _adapters_of(name)]
+    with SETTING_UP:
+        return [info for name in ENGINES for info, _ in _adapters_of(name)]
 
 
 def open_device(engine: str | None = None, adapter: int | str | None = None, *, trusted: bool | None = None) -> Device:
@@ -209,18 +245,20 @@ def open_device(engine: str | None = None, adapter: int | str | None = None, *, 
         trusted = os.environ.get("ET_WEBGPU_TRUSTED", "") not in ("", "0")
     if engine not in ("auto", *ENGINES):
         raise InvalidInputError(f"there is no engine {engine!r}; choose auto, wgpu or dawn")
-    found = _candidates(engine, adapter)
-    info, raw_adapter = _choose(found, adapter)
-    loaded = load_engine(info.engine)
-    assert loaded is not None  # its adapter was just listed
-    return _open(loaded, info, raw_adapter, trusted)
+    with SETTING_UP:
+        found = _candidates(engine, adapter)
+        info, raw_adapter = _choose(found, adapter)
+        loaded = load_engine(info.engine)
+        assert loaded is not None  # its adapter was just listed
+        return _open(loaded, info, raw_adapter, trusted)
 
 
 def open_null_device() -> Device:
     """A Dawn device without a GPU: it compiles WGSL with Tint and runs nothing.  Raises NoAdapterError."""
-    engine = _require_engine("dawn")
-    raw_adapter = engine.null_adapter()
-    return _open(engine, _info("dawn", 0, raw_adapter), raw_adapter, trusted=False)
+    with SETTING_UP:
+        engine = _require_engine("dawn")
+        raw_adapter = engine.null_adapter()
+        return _open(engine, _info("dawn", 0, raw_adapter), raw_adapter, trusted=False)
 
 
 def _require_engine(name: str) -> Engine:

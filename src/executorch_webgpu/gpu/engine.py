@@ -17,11 +17,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from threading import RLock
 from typing import Any
 
 from ..errors import DeviceError, DeviceLostError, Error
 
 ENGINES = ("wgpu", "dawn")
+
+# Held while engines are loaded, and adapters listed and opened: that changes the process's environment.
+SETTING_UP = RLock()
 
 _MODULE = {"wgpu": "wgpu", "dawn": "wgpudawn"}
 _BACKEND = {"wgpu": "wgpu.backends.wgpu_native", "dawn": "wgpudawn.backends.dawn"}
@@ -50,6 +54,10 @@ class _ErrorLog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self.messages.append(record.getMessage())
 
+    def take(self) -> list[str]:
+        """The messages, which are then gone; what another thread adds meanwhile stays."""
+        return [self.messages.popleft() for _ in range(len(self.messages))]
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -59,6 +67,15 @@ class Engine:
     api: Any
     extras: Any
     log: _ErrorLog = field(repr=False)
+    _lock: RLock = field(default_factory=RLock, repr=False)
+
+    def device_lock(self) -> RLock:
+        """What a new device holds in every call.
+
+        One for all devices of Dawn, whose Python side keeps errors of any call until some call ends, and raises them
+        there. wgpu-native's are kept by thread, so each of its devices has a lock of its own.
+        """
+        return self._lock if self.name == "dawn" else RLock()
 
     @cached_property
     def native(self) -> Any:
@@ -67,7 +84,10 @@ class Engine:
 
     @cached_property
     def _on_mapped(self) -> Any:
-        """A C callback that adds the status of a mapping to the list whose handle it is given."""
+        """A C callback that adds the status of a mapping to the list whose handle it is given.
+
+        Made before there is a device: of two that two threads make at once, one would be freed while it is in use.
+        """
         native = self.native
         return native.ffi.callback(
             "void(WGPUMapAsyncStatus, WGPUStringView, void *, void *)",
@@ -219,9 +239,14 @@ def _compilers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="compile")
 
 
-@cache
 def load_engine(name: str) -> Engine | None:
     """The engine ``"wgpu"`` or ``"dawn"``, or None when its package is not installed."""
+    with SETTING_UP:
+        return _load_engine(name)
+
+
+@cache
+def _load_engine(name: str) -> Engine | None:
     try:
         api = importlib.import_module(_MODULE[name])
         extras = importlib.import_module(_BACKEND[name] + ".extras")
@@ -230,6 +255,8 @@ def load_engine(name: str) -> Engine | None:
     log = _ErrorLog()
     logging.getLogger(_MODULE[name]).addHandler(log)
     engine = Engine(name, api, extras, log)
+    if name == "wgpu":
+        _ = engine._on_mapped
     with _no_device_select():
         _set_up_instance(engine)
     return engine

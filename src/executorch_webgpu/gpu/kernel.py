@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from ..errors import Error, KernelError, LimitError
+from .locked import locked
 from .wgsl import Binding, KernelSource, Number, Override, ParamField, parse, strip_comments
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ class Kernels:
 
     def __init__(self, device: Device, roots: Sequence[Path] = DEFAULT_ROOTS) -> None:
         self._device = device
+        self._lock = device.lock
         self._roots = tuple(roots)
         self._sources: dict[object, KernelSource] = {}
         self._modules: dict[str, Any] = {}  # by rendered code
@@ -166,6 +168,7 @@ class Kernels:
         pipelines = {id(p) for p in self._pipelines.values()}
         return KernelStats(len(self._modules), len(self._layouts), len(pipelines))
 
+    @locked
     def source(self, name: str, template: Mapping[str, object] | None = None) -> KernelSource:
         """The rendered and parsed kernel."""
         template = template or {}
@@ -177,6 +180,7 @@ class Kernels:
             self._sources[key] = source
         return source
 
+    @locked
     def pipeline(
         self,
         name: str,
@@ -206,17 +210,20 @@ class Kernels:
             for name, template, overrides in wanted:
                 key = _key(name, template, overrides)
                 if key not in self._pipelines and key not in begun:
-                    begun[key] = self._begin(self.source(name, template), overrides)
+                    with self._lock:
+                        begun[key] = self._begin(self.source(name, template), overrides)
             yield
         finally:  # whatever happened, nothing may still be compiling for a device that is closed next
             for key, finish in begun.items():
                 try:
-                    self._pipelines[key] = finish()
+                    with self._lock:  # another thread's is as good, and may be in use
+                        self._pipelines.setdefault(key, finish())
                 except Error as error:
                     failed.append(error)
         if failed:
             raise failed[0]
 
+    @locked
     def bind_group(self, pipeline: Pipeline, ranges: Mapping[str, Range]) -> Any:
         """A raw bind group with exactly one buffer range per binding of the kernel.
 
@@ -252,6 +259,7 @@ class Kernels:
 
         return finish
 
+    @locked
     def module(self, source: KernelSource) -> Any:
         """The raw shader module of a kernel.  Raises KernelError with the engine's message."""
         module = self._modules.get(source.code)

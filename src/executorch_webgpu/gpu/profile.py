@@ -9,6 +9,7 @@ import numpy as np
 from ..errors import DeviceError
 from .buffers import _COPY_SRC, _QUERY_RESOLVE, Buffer, Readback
 from .device import Device
+from .locked import locked
 
 _QUERIES_PER_SET = 4096  # the WebGPU limit
 
@@ -25,10 +26,11 @@ class Timestamps:
         if not device.features.timestamps:
             raise DeviceError(f"adapter {device.info.name!r} has no timestamps; profile without GPU times")
         self._device = device
+        self._lock = device.lock
         self.capacity = capacity
         self._used: set[int] = set()
         counts = [min(_QUERIES_PER_SET, 2 * capacity - at) for at in range(0, 2 * capacity, _QUERIES_PER_SET)]
-        with device.errors("creating timestamp queries"):
+        with device.lock, device.errors("creating timestamp queries"):
             self._sets = [device.raw.create_query_set(type="timestamp", count=n) for n in counts]
         self._counts = counts
         self._resolved = [Buffer(device, 8 * n, _QUERY_RESOLVE | _COPY_SRC, "timestamps") for n in counts]
@@ -46,6 +48,7 @@ class Timestamps:
             "end_of_pass_write_index": first + 1,
         }
 
+    @locked
     def resolve(self, passes: int | None = None) -> list[int]:
         """Nanoseconds of the first ``passes`` passes (default: all used ones), once submitted; waits."""
         passes = len(self._used) if passes is None else passes
@@ -65,6 +68,7 @@ class Timestamps:
         ticks = np.concatenate(self._readback.read()).view(np.uint64).astype(np.int64)
         return [int(ns) for ns in ticks[1::2] - ticks[0::2]]
 
+    @locked
     def close(self) -> None:
         """Frees the queries and their buffers."""
         for queries in self._sets:

@@ -34,6 +34,10 @@ def passes(device: Device, commands: Sequence[Command], repeats: int, warm_up: f
     timestamps = Timestamps(device, 1) if device.features.timestamps else None
 
     def once(times: int = 1) -> float:
+        with device.lock:
+            return pass_seconds(times)
+
+    def pass_seconds(times: int) -> float:
         encoder = device.encoder()
         work = encoder.begin_compute_pass(timestamp_writes=timestamps.pass_descriptor(0) if timestamps else None)
         for command in [*commands] * times:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..gpu.buffers import Buffer, create, upload
 from ..gpu.device import Device
+from ..gpu.locked import locked
 from ..ops.values import Repacked, Tensor
 from .build import Constant
 
@@ -28,9 +29,11 @@ class ConstantPool:
 
     def __init__(self, device: Device, forget: Callable[[memoryview], None]) -> None:
         self.device = device
+        self._lock = device.lock
         self._forget = forget
         self._entries: dict[Hashable, _Entry] = {}
 
+    @locked
     def acquire(
         self, key: Hashable, data: Sequence[memoryview], content: Callable[[], np.ndarray], label: str
     ) -> Buffer:
@@ -50,6 +53,7 @@ class ConstantPool:
         entry.holders += 1
         return entry.buffer
 
+    @locked
     def release(self, key: Hashable) -> None:
         """Let go of ``key``."""
         entry = self._entries[key]
@@ -61,7 +65,8 @@ class ConstantPool:
     @property
     def nbytes(self) -> int:
         """Bytes of all constants on the device."""
-        return sum(entry.buffer.size for entry in self._entries.values())
+        with self._lock:
+            return sum(entry.buffer.size for entry in self._entries.values())
 
 
 class HeldConstants:

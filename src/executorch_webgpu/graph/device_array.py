@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import ClosedError
 from ..gpu.buffers import Buffer, Readback, create, upload
 from ..gpu.device import Device
+from ..gpu.locked import locked
 
 
 class DeviceArray:
@@ -21,6 +22,7 @@ class DeviceArray:
     def __init__(self, device: Device, shape: tuple[int, ...]) -> None:
         self.shape = shape
         self._device = device
+        self._lock = device.lock
         self._buffer = create(device, self.nbytes, f"array {list(shape)}")
 
     @classmethod
@@ -48,6 +50,7 @@ class DeviceArray:
         """The device that it lies on."""
         return self._device
 
+    @locked
     def numpy(self) -> np.ndarray:
         """A copy on the host; waits for the device."""
         self._check_open()

@@ -21,6 +21,7 @@ from ..errors import ClosedError, DeviceError, InvalidInputError
 from ..gpu.buffers import Buffer, Readback, ScratchPool, Slot, UniformArena, create, upload
 from ..gpu.device import Device
 from ..gpu.kernel import Pipeline, Range
+from ..gpu.locked import locked
 from ..gpu.replay import Replay
 from ..ops.plan import Binding, Dispatch, Planning
 from ..ops.values import Repacked, Scratch, SymInt, Tensor
@@ -52,8 +53,10 @@ def plan_graph(graph: Graph, planning: Planning) -> LivePlans:
 
 
 class GraphExecutor:
-    """Runs one graph; owns its buffers. ``state`` is where it writes by default. Not safe for concurrent use.
+    """Runs one graph; owns its buffers. ``state`` is where it writes by default.
 
+    What all states share (plans, live uniforms, buffers between calls) belongs to the step that runs, so a step holds
+    the device's lock from the first thing that it sets to the last that it reads.
     ``borrowed``: buffers, by tensor id, in place of our own, which somebody else fills and frees: of memory that the
     graph writes and keeps, for all states, and of inputs and outputs.
     """
@@ -68,6 +71,7 @@ class GraphExecutor:
         borrowed: Mapping[int, Buffer] = MappingProxyType({}),
     ) -> None:
         self.device: Device = constants.device
+        self._lock = self.device.lock
         self.graph = graph
         self.plans = plan_graph(graph, planning)
         self.memory: MemoryPlan = plan_memory(graph, self.plans.plans)
@@ -125,6 +129,7 @@ class GraphExecutor:
 
     # -- states -----------------------------------------------------------------------------------------------------
 
+    @locked
     def new_state(self) -> GraphState:
         """Memory for another sequence of steps, with its first contents."""
         self._check_open()
@@ -151,12 +156,14 @@ class GraphExecutor:
         """Rows of its KV caches up to where the last step wrote: one number, if it wrote them all alike."""
         return {write.end for write in self._writes}
 
+    @locked
     def mutable(self, tensor: Tensor) -> np.ndarray:
         """The current contents of a mutable tensor, such as a KV cache, in the default state."""
         self._check_open()
         index = self.memory.storage_of[tensor.id]
         return self.state.read_buffer(index, rows=tensor.max_nbytes).reshape(tensor.dims)  # no cache has more rows
 
+    @locked
     def reset(self) -> None:
         """Put the default state back to its initial contents."""
         self._check_open()
@@ -164,6 +171,7 @@ class GraphExecutor:
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
+    @locked
     def execute(self, inputs: Sequence[Given], state: GraphState | None = None) -> list[np.ndarray | int]:
         """Run one step.
 
@@ -184,6 +192,7 @@ class GraphExecutor:
             for v in self.graph.outputs
         ]
 
+    @locked
     def execute_on_device(self, inputs: Sequence[Given], state: GraphState | None = None) -> list[DeviceArray]:
         """``execute`` with outputs, all of them float32 tensors, that stay on the device; does not wait for it."""
         state = self._set(inputs, state)
@@ -360,6 +369,7 @@ class GraphExecutor:
             self._arena.write(slot, SymInt(-1, value).pack())
         return slot
 
+    @locked
     def close(self) -> None:
         """Free all memory of this graph, its states included. Closing twice is allowed."""
         if self._closed:

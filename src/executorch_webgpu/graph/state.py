@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DeviceError
+from ..errors import ClosedError, DeviceError
 from ..gpu.buffers import Buffer, Readback, create, upload
 from ..gpu.device import Device
 from ..gpu.kernel import Range
@@ -110,7 +110,7 @@ class GraphState:
 
     ``borrowed``: buffers, by root tensor id, that are somebody else's to fill and to free; all others are its own.
     ``stale`` are the calls whose commands are older than their plans, or than the buffers that these share with other
-    states; the executor records them before this state's next step.
+    states; the executor records them before this state's next step. Whoever calls a method holds the device's lock.
     """
 
     def __init__(
@@ -178,6 +178,10 @@ class GraphState:
 
     def _restore(self, begins: Mapping[int, int]) -> None:
         """Put buffers back to their first contents, each from a byte on."""
+        # The garbage collector frees the buffers of a cycle before it ends a generator there, which comes here to take
+        # back what ran ahead. To submit a buffer that is freed ends the process in wgpu-native.
+        if self.closed or any(buffer.destroyed for buffer in self.buffers.values()):
+            raise ClosedError("this state is closed; make a new one with the method's new_state")
         encoder = self._device.encoder()
         for index, begin in begins.items():
             if self._mutable[index].initial is None:

@@ -39,7 +39,8 @@ class Drawing:
 class TokenLoop:
     """Runs a graph ``tokens [1, S], input_pos [1] -> logits [..., V]`` on one of its states; owns what lies between.
 
-    ``most``: how many tokens may be drawn that are not read yet. Not safe for concurrent use.
+    ``most``: how many tokens may be drawn that are not read yet. The caller holds the device's lock in each call;
+    between calls, others may run steps on other states.
     """
 
     def __init__(

@@ -7,7 +7,8 @@ from collections.abc import Generator, Iterator
 from ..errors import InvalidInputError
 from ..text.chat import encode_chat, user_message
 from ..text.tokenizer import Tokenizer
-from .generate import Piece, cached_prefix, generate
+from .exclusive import Exclusive, ExclusiveGenerator
+from .generate import Piece, cached_prefix, generate, use_of
 from .plain_loop import Model
 from .sample import SamplingParams
 
@@ -20,6 +21,7 @@ class Conversation:
     ``dropped_turns``: how many of the oldest turns (a message and its answer) the last ``reply`` left behind because
     the context was full. Raises InvalidInputError when the tokenizer has no chat template, or one that takes no
     system message while there is one.
+    For one thread at a time: while one is in a call, or takes a piece of an answer, another one gets an InUseError.
     """
 
     def __init__(self, model: Model, tokenizer: Tokenizer, params: SamplingParams, system: str | None = None) -> None:
@@ -28,7 +30,11 @@ class Conversation:
         self._model = model
         self._tokenizer = tokenizer
         self._turns: list[list[Message]] = []  # of a user's and an assistant's message each
-        self._answer: Generator[Piece] | None = None
+        self._answer: ExclusiveGenerator[Piece] | None = None
+        self._use = Exclusive(
+            "another thread is using this conversation; give each thread one of its own, over a new_sequence() of the "
+            "model"
+        )
         self.set_system(system)
 
     @property
@@ -43,30 +49,35 @@ class Conversation:
 
     def reset(self) -> None:
         """Forget all turns."""
-        self._end_answer()
-        self._turns = []
-        self.dropped_turns = 0
+        with self._use:
+            self._end_answer()
+            self._turns = []
+            self.dropped_turns = 0
 
     def set_system(self, system: str | None) -> None:
         """Begin anew with this system message, or none. A template that refuses it leaves everything unchanged."""
         encode_chat(self._tokenizer, user_message("Hello", system))
-        self.reset()
-        self._system = system
+        with self._use:
+            self.reset()
+            self._system = system
 
     def reply(self, text: str) -> Generator[Piece]:
         """The answer to a message, piece by piece; an earlier answer that is still being made ends here.
 
+        If another thread reads that one, it gets a ClosedError.
         An answer that is broken off (by closing the iterator, Ctrl-C or an error) stays in the history as far as its
         pieces were given away; if none was, the message is taken back. When the context is full, the oldest turns are
         dropped. Raises InvalidInputError, with the history unchanged, for a message that does not fit the context
         alone, and when the chat template refuses the messages.
         """
-        self._end_answer()
-        prompt, dropped = self._fitting_prompt(text)
-        pieces = generate(self._model, self._tokenizer, prompt, self.params, start=cached_prefix(self._model, prompt))
-        self.dropped_turns = dropped
-        self._answer = self._record(text, dropped, pieces)
-        return self._answer
+        with self._use, use_of(self._model):
+            self._end_answer()
+            prompt, dropped = self._fitting_prompt(text)
+            start = cached_prefix(self._model, prompt)
+            pieces = generate(self._model, self._tokenizer, prompt, self.params, start=start)
+            self.dropped_turns = dropped
+            self._answer = ExclusiveGenerator(self._record(text, dropped, pieces), self._use)
+            return self._answer
 
     def _record(self, text: str, dropped: int, pieces: Iterator[Piece]) -> Generator[Piece]:
         answer, finished = "", False
@@ -81,7 +92,7 @@ class Conversation:
 
     def _end_answer(self) -> None:
         if self._answer is not None:
-            self._answer.close()
+            self._answer.take_over()
             self._answer = None
 
     def _fitting_prompt(self, text: str) -> tuple[list[int], int]:

@@ -35,7 +35,8 @@ class DecodeSession:
 
     ``end_tokens``: by default those that the program states. ``steps_in_flight``: how many steps may be submitted
     whose token has not been read, by default 8, or 2 where a CPU computes them; 1 computes nothing ahead.
-    Any other use of the model closes the session. For one thread at a time.
+    Any other use of the model closes the session. For one thread at a time: another one gets an InUseError meanwhile,
+    but may close the session. Sessions of several sequences, in one thread or in many, do not disturb each other.
     Raises UnsupportedProgramError when the program cannot do this, and says why; see ``LanguageModel.decode_obstacle``.
     """
 
@@ -56,15 +57,17 @@ class DecodeSession:
         drawing = Drawing(params.some_seed, params.temperature, params.top_k, params.top_p)
         if why := model.decode_obstacle:
             raise UnsupportedProgramError(f"tokens cannot be drawn on the GPU: {why}")
-        model.leave_session()
-        self._steps = DeviceSteps(*model.runs_on(), drawing, steps_in_flight)
         self._prompt_end = 0  # the position of the first token that is drawn
         self._most = 0  # tokens that may be drawn,
         self._drawn = 0  # that are drawn, or will be,
         self._given = 0  # and that were given away
         self._last = 0  # the token that was given away last
         self._closed = False
-        model.enter_session(self.close)
+        with model.use:
+            model.leave_session()
+            self._steps = DeviceSteps(*model.runs_on(), drawing, steps_in_flight)
+            with self._steps.lock:
+                model.enter_session(self.close)
 
     def prefill(self, tokens: Sequence[int], start: int = 0) -> None:
         """Run ``tokens``, at least one, at positions ``start`` and on; what comes next continues them.
@@ -72,24 +75,27 @@ class DecodeSession:
         All before ``start`` must be in the KV cache; what it held from there on is given up. Does not wait.
         Raises InvalidInputError like ``LanguageModel.prefill``.
         """
-        self._check_open()
         model = self._model
-        model.check_range(tokens, start)
-        with uninterrupted():
-            self._drop()
-            self._most = self._drawn = self._given = 0
-            self.finish_reason = None
-            model.holds([], start)
-        for first in range(0, len(tokens), model.max_tokens):
-            chunk = tokens[first : first + model.max_tokens]
-            self._run_chunk(chunk, start + first, first + len(chunk) == len(tokens))
-        self._prompt_end = start + len(tokens)
-        self._most = min(self._params.max_new_tokens, model.context_len - self._prompt_end + 1)
-        self._drawn = 1
+        with model.use:
+            self._check_open()
+            model.check_range(tokens, start)
+            with uninterrupted(), self._steps.lock:
+                self._check_open()
+                self._drop()
+                self._most = self._drawn = self._given = 0
+                self.finish_reason = None
+                model.holds([], start)
+            for first in range(0, len(tokens), model.max_tokens):
+                chunk = tokens[first : first + model.max_tokens]
+                self._run_chunk(chunk, start + first, first + len(chunk) == len(tokens))
+            self._prompt_end = start + len(tokens)
+            self._most = min(self._params.max_new_tokens, model.context_len - self._prompt_end + 1)
+            self._drawn = 1
 
     def _run_chunk(self, tokens: Sequence[int], position: int, last: bool) -> None:
         row = len(tokens) - 1 if self._model.full_logits else 0
-        with uninterrupted():
+        with uninterrupted(), self._steps.lock:
+            self._check_open()  # between chunks, another thread may have closed it
             self._steps.run(np.array([tokens], np.int32), position, row if last else None)
             self._steps.keep(position + len(tokens))
             self._model.holds(tokens, position)
@@ -100,9 +106,13 @@ class DecodeSession:
     def __next__(self) -> int:
         """The next token; waits for it.
 
-        Raises InvalidInputError before a ``prefill``, ClosedError, DeviceError, and Error when logits are NaN or none
-        is finite.
+        Raises InvalidInputError before a ``prefill``, ClosedError, InUseError, DeviceError, and Error when logits are
+        NaN or none is finite.
         """
+        with self._model.use:
+            return self._next()
+
+    def _next(self) -> int:
         self._check_open()
         if self.finish_reason is not None:
             raise StopIteration
@@ -111,7 +121,8 @@ class DecodeSession:
         if self._given == self._most:
             self.finish_reason = "length" if self._given == self._params.max_new_tokens else "context"
             raise StopIteration
-        with uninterrupted():
+        with uninterrupted(), self._steps.lock:
+            self._check_open()
             self._submit_ahead()
             token = self._steps.read()
             if self._given:  # the step of the last one has run
@@ -141,13 +152,12 @@ class DecodeSession:
 
     def close(self) -> None:
         """Take back what ran ahead, and free the session's memory. Closing twice is allowed."""
-        if self._closed:
-            return
-        self._closed = True
-        with uninterrupted():
-            self._drop()
-            self._steps.close()
-            self._model.leave_session()
+        with uninterrupted(), self._steps.lock:
+            if not self._closed:
+                self._closed = True
+                self._drop()
+                self._steps.close()
+                self._model.left_session(self.close)
 
     def __enter__(self) -> Self:
         return self
@@ -159,4 +169,7 @@ class DecodeSession:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ClosedError("this session is closed, or its model was used otherwise; make another one")
+            raise ClosedError(
+                "this session is closed, or its model was used otherwise; make another one, and a new_sequence() of "
+                "the model for each text that goes on at the same time"
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import takewhile
 from time import perf_counter
@@ -11,6 +12,7 @@ from typing import Literal
 from ..errors import InvalidInputError
 from ..text.tokenizer import Tokenizer
 from .decode_session import DecodeSession
+from .exclusive import Exclusive, ExclusiveGenerator
 from .model import LanguageModel
 from .plain_loop import FinishReason, Model, PlainLoop
 from .sample import SamplingParams
@@ -93,7 +95,8 @@ def generate(
     is cleared. Tokens are drawn on the GPU, ``steps_in_flight`` at most ahead of the reader (see ``DecodeSession``),
     or on the host where the program cannot do that, or ``steps_in_flight`` is 0: the stats say so. They are the same.
     The iterator may be closed at any piece, and a KeyboardInterrupt or an error may end it: the model stays usable, and
-    its ``cached_tokens`` say what the cache holds.
+    its ``cached_tokens`` say what the cache holds. When the model is used for something else meanwhile, a ClosedError
+    ends it. Texts that go on at the same time, in one thread or in many, need a ``LanguageModel.new_sequence`` each.
     Raises InvalidInputError for an empty prompt, for one that is longer than the context, for a ``start`` that is not
     in the prompt or in the cache, and for negative ``steps_in_flight``.
     """
@@ -105,7 +108,11 @@ def generate(
         )
     if steps_in_flight is not None and steps_in_flight < 0:
         raise InvalidInputError(f"steps_in_flight is {steps_in_flight}; it must be 0 or above")
-    return _generate(model, tokenizer, prompt, params, start, steps_in_flight)
+    pieces = _generate(model, tokenizer, prompt, params, start, steps_in_flight)
+    use = Exclusive(
+        "another thread is taking a piece of this text; let one thread take them, or each make its own text"
+    )
+    return ExclusiveGenerator(pieces, use)
 
 
 def _generate(
@@ -117,14 +124,20 @@ def _generate(
     steps_in_flight: int | None,
 ) -> Generator[Piece]:
     text = tokenizer.stream(after=prompt)
-    if start == 0:
-        model.reset()
-    tokens, host_reason = _loop(model, params, tokenizer.eos_ids | model.eos_ids, steps_in_flight)
     new_tokens = 0
     reading = 0.0  # seconds
-    started = first = perf_counter()
+    with use_of(model):
+        start = min(start, cached_prefix(model, prompt))  # less, if something else has run since we were asked
+        if start == 0:
+            model.reset()
+        tokens, host_reason = _loop(model, params, tokenizer.eos_ids | model.eos_ids, steps_in_flight)
+        started = first = perf_counter()
+        try:
+            tokens.prefill(prompt[start:], start)
+        except BaseException:
+            tokens.close()
+            raise
     try:
-        tokens.prefill(prompt[start:], start)
         for token in tokens:
             given = perf_counter()
             first = first if new_tokens else given
@@ -151,7 +164,12 @@ def _loop(
     reason = "steps_in_flight is 0" if steps_in_flight == 0 else model.decode_obstacle
     if reason is None and isinstance(model, LanguageModel):
         return DecodeSession(model, params, end_tokens=end_tokens, steps_in_flight=steps_in_flight), None
-    return PlainLoop(model, params, end_tokens), reason
+    return PlainLoop(model, params, end_tokens, use_of(model)), reason
+
+
+def use_of(model: Model) -> AbstractContextManager[None]:
+    """Keeps other threads from a model, if it is one that they could share."""
+    return model.use if isinstance(model, LanguageModel) else nullcontext()
 
 
 def _check_prompt(prompt: list[int], context_len: int) -> None:

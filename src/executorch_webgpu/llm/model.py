@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from types import FrameType, TracebackType
@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..device_steps import obstacle, prepare
-from ..errors import Error, InvalidInputError, UnsupportedProgramError
+from ..errors import ClosedError, Error, InvalidInputError, UnsupportedProgramError
 from ..state import State
+from .exclusive import Exclusive, ExclusiveGenerator
 
 
 class Tensor(Protocol):
@@ -75,6 +76,7 @@ class LanguageModel:
     ``eos_ids``: end tokens that the program itself states. ``kv_cache_dtype``, ``matmul_precision``, ``fuse``: see
     ``Program.load_method``.
     Ctrl-C waits for the end of a step, so a KeyboardInterrupt leaves the model usable and ``cached_tokens`` true.
+    Threads need a ``new_sequence`` each: while one computes on a sequence, another gets an InUseError for it.
     Raises UnsupportedProgramError when ``forward`` is missing or is not a language model with a KV cache.
     """
 
@@ -113,6 +115,7 @@ class LanguageModel:
         self._state: State | None = None  # None: the method's own
         self._cached: list[int] = []
         self._leave: Callable[[], None] = _nothing  # ends the session that computes ahead
+        self.use = _use()
         if self.decode_obstacle is None:
             prepare(self._forward)
 
@@ -122,6 +125,7 @@ class LanguageModel:
         other._state = self._forward.new_state()
         other._cached = []
         other._leave = _nothing
+        other.use = _use()
         return other
 
     @property
@@ -141,25 +145,36 @@ class LanguageModel:
         before must be there.
         """
         last = np.empty(0, np.float32)
-        for rows in self._chunks(tokens, start):
-            last = rows[-1]
+        with self.use:
+            for rows in self._chunks(tokens, start):
+                last = rows[-1]
         return last
 
     def logits(self, tokens: Sequence[int], start: int = 0) -> Iterator[NDArray[np.float32]]:
         """Logits [S, vocab] after every one of ``tokens``, S of them at a time; otherwise as ``prefill``.
 
-        Raises UnsupportedProgramError when the program gives only those of the last position.
+        Raises UnsupportedProgramError when the program gives only those of the last position, ClosedError when the
+        model has been used for something else since the last chunk.
         """
         if not self.full_logits:
             raise UnsupportedProgramError(
                 "the program gives the logits of the last position only; convert the model with --full-logits"
             )
-        return self._chunks(tokens, start)
+        return ExclusiveGenerator(self._chunks(tokens, start), self.use)
 
-    def _chunks(self, tokens: Sequence[int], start: int) -> Iterator[NDArray[np.float32]]:
+    def _chunks(self, tokens: Sequence[int], start: int) -> Generator[NDArray[np.float32]]:
         self.check_range(tokens, start)
+        before: tuple[int, ...] | None = None
         for first in range(0, len(tokens), self.max_tokens):
-            yield self._run(tokens[first : first + self.max_tokens], start + first)
+            with self.use:
+                if before not in (None, self.cached_tokens):
+                    raise ClosedError(
+                        "the model has been used for something else meanwhile, so these logits cannot go on; begin "
+                        "anew, and make a new_sequence() for each text that goes on at the same time"
+                    )
+                rows = self._run(tokens[first : first + self.max_tokens], start + first)
+                before = self.cached_tokens
+            yield rows
 
     def step(self, token: int, position: int) -> NDArray[np.float32]:
         """Logits [vocab] after one token at a position, all earlier ones being in the KV cache."""
@@ -167,10 +182,11 @@ class LanguageModel:
 
     def reset(self) -> None:
         """Clear the KV cache."""
-        self.leave_session()
-        with uninterrupted():
-            self._cached.clear()
-            (self._forward if self._state is None else self._state).reset()
+        with self.use:
+            self.leave_session()
+            with uninterrupted():
+                self._cached.clear()
+                (self._forward if self._state is None else self._state).reset()
 
     # -- for sessions -------------------------------------------------------------------------------------------------
 
@@ -188,8 +204,12 @@ class LanguageModel:
 
     def leave_session(self) -> None:
         """End the session that computes ahead, if there is one."""
-        leave, self._leave = self._leave, _nothing
-        leave()
+        self._leave()
+
+    def left_session(self, leave: Callable[[], None]) -> None:
+        """The session that this would end has ended; another one may have begun."""
+        if self._leave == leave:
+            self._leave = _nothing
 
     def profile(self) -> list[Any]:
         """Time per op of all calls so far, when loaded with ``profile=True``."""
@@ -242,6 +262,12 @@ class LanguageModel:
 
 def _nothing() -> None:
     """No session computes ahead."""
+
+
+def _use() -> Exclusive:
+    return Exclusive(
+        "another thread is computing on this sequence of the model; give each thread one of its own with new_sequence()"
+    )
 
 
 @contextmanager

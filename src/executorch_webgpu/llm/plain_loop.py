@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ClosedError
 from .sample import SamplingParams, sample
 
 FinishReason = Literal["eos", "length", "context"]
@@ -30,20 +32,34 @@ class Model(Protocol):
 
 
 class PlainLoop:
-    """The tokens of one text, as a ``DecodeSession`` gives them: the host draws each from the logits of a step."""
+    """The tokens of one text, as a ``DecodeSession`` gives them: the host draws each from the logits of a step.
 
-    def __init__(self, model: Model, params: SamplingParams, end_tokens: Collection[int]) -> None:
+    Like that, it ends with a ClosedError when the model has been used for something else. ``use`` keeps other threads
+    from the model.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        params: SamplingParams,
+        end_tokens: Collection[int],
+        use: AbstractContextManager[None] | None = None,
+    ) -> None:
         self.finish_reason: FinishReason | None = None
         self._model = model
         self._params = params
         self._end_tokens = frozenset(end_tokens)
         self._seed = params.some_seed
         self._logits = np.empty(0, np.float32)
+        self._use = nullcontext() if use is None else use
+        self._text: tuple[int, ...] = ()  # what the KV cache holds when the model is used for nothing else
         self._prompt_end = self._given = self._last = 0
 
     def prefill(self, tokens: Sequence[int], start: int = 0) -> None:
         """Run ``tokens`` at positions ``start`` and on."""
-        self._logits = self._model.prefill(tokens, start)
+        with self._use:
+            self._logits = self._model.prefill(tokens, start)
+            self._text = self._model.cached_tokens
         self._prompt_end = start + len(tokens)
         self._given = 0
         self.finish_reason = None
@@ -58,7 +74,7 @@ class PlainLoop:
             raise StopIteration
         position = self._prompt_end + self._given
         if self._given:
-            self._logits = self._model.step(self._last, position - 1)
+            self._step(position - 1)
         token = sample(self._logits, self._params, position, self._seed)
         if token in self._end_tokens:
             self.finish_reason = "eos"
@@ -66,6 +82,16 @@ class PlainLoop:
         self._last = token
         self._given += 1
         return token
+
+    def _step(self, position: int) -> None:
+        with self._use:
+            if self._model.cached_tokens != self._text:
+                raise ClosedError(
+                    "the model has been used for something else, so this text cannot go on; make a new_sequence() for "
+                    "each text that goes on at the same time"
+                )
+            self._logits = self._model.step(self._last, position)
+            self._text = self._model.cached_tokens
 
     def _limit(self) -> FinishReason | None:
         if self._given == self._params.max_new_tokens:

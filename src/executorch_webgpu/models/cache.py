@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import get_ident
 
 from filelock import FileLock
 
@@ -63,7 +64,7 @@ def _file_digest(path: Path, on_progress: Callable[[int], None]) -> str:
             content.update(chunk)
             on_progress(file.tell())
     memo.parent.mkdir(parents=True, exist_ok=True)
-    partial = memo.with_suffix(f".{os.getpid()}")
+    partial = memo.with_suffix(f".{os.getpid()}.{get_ident()}")
     partial.write_text(json.dumps(seen | {"digest": content.hexdigest()}))
     partial.replace(memo)
     return content.hexdigest()

@@ -5,12 +5,34 @@ The exporter gives such a buffer its name in every method, and a place in each m
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from threading import RLock
+
 import numpy as np
 
 from ..errors import UnsupportedProgramError
 from ..format import program_schema as schema
 from ..format.pte import ProgramFile
 from .memory import Place
+
+
+@dataclass(frozen=True)
+class SharedBuffers:
+    """The bytes of named buffers, which several states may hold. Who reads or writes them has ``lock``."""
+
+    contents: dict[str, np.ndarray]
+    lock: RLock = field(default_factory=RLock, repr=False)
+
+    @classmethod
+    def beginning(cls, initial: Mapping[str, np.ndarray]) -> SharedBuffers:
+        """New buffers with their first contents."""
+        return cls(dict(initial))
+
+    def take(self, contents: Mapping[str, np.ndarray], names: Iterable[str]) -> None:
+        """Let buffers hold other bytes; arrays are never written in place, so nobody sees half of a change."""
+        with self.lock:
+            self.contents.update({name: contents[name] for name in names})
 
 
 def shared_places(plan: schema.ExecutionPlan) -> dict[str, Place]:
