@@ -37,6 +37,7 @@ class Report:
         self.seen: Counter[str] = Counter()
         self.failures = 0
         self.models = 0
+        self.began = time.perf_counter()
 
     def count(self, verdict: Verdict) -> None:
         self.kinds[verdict.kind] += 1
@@ -47,7 +48,8 @@ class Report:
         if verdict.stock:
             self.stock[normalized(verdict.stock)] += 1
 
-    def show(self, seconds: float) -> None:
+    def show(self) -> None:
+        seconds = time.perf_counter() - self.began
         print(f"\n{self.models - self.kinds['not exported']} programs of {self.models} models in {seconds:.0f} s")
         for kind, count in self.kinds.most_common():
             print(f"{count:6} {kind}")
@@ -99,6 +101,8 @@ def examine_all(worker: Worker, report: Report, examples: Iterable[tuple[str, Ex
             save_verdict(report.pack, name, example, verdict)
         if report.models % 100 == 0:
             print(f"... {report.models}: {dict(report.kinds)}", flush=True)
+        if report.models % 500 == 0:
+            report.show()
 
 
 def _report_death(report: Report, death: str, name: str, example: Example) -> None:
@@ -140,13 +144,12 @@ def main() -> int:
     parser.add_argument("--pack", type=Path, help="where all other programs go, for replay elsewhere")
     options = parser.parse_args()
     report = Report(options.save, options.pack)
-    began = time.perf_counter()
     numbers = range(options.start, options.start + options.count)
     try:
         with Worker(options.engine) as worker:
             examine_all(worker, report, ((f"s{options.seed}_{n}", seeded_example(options.seed, n)) for n in numbers))
     finally:
-        report.show(time.perf_counter() - began)
+        report.show()
     return 1 if report.failures else 0
 
 

@@ -132,7 +132,7 @@ def pieces(s: Scope) -> object:
         return s.assign(f"{x}.chunk(2, {dim})", 2)
     if s.chance(50):
         return s.assign(f"{x}.split([1, {s.size(n)} - 1], {dim})", 2)
-    return s.assign(f"torch.unbind({x}, {dim})", n)
+    return s.assign(f"torch.unbind({x}, {dim})", n) if s.size(n) == str(n) else None
 
 
 def copied(s: Scope) -> object:
