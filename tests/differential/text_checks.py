@@ -67,9 +67,7 @@ def check_template(rng: Random, path: Path) -> None:
     _check_typed(case, source, given, ours, safe, text)
 
 
-def _check_typed(
-    case: Case, source: str, given: dict[str, Any], ours: Tokenizer, safe: list[int], text: str
-) -> None:
+def _check_typed(case: Case, source: str, given: dict[str, Any], ours: Tokenizer, safe: list[int], text: str) -> None:
     """Special tokens in the ids are those that the template writes for a conversation that holds none."""
     named = {text: index for text, index in case.tokens.items() if text in case.special}
     blank = _map(given, lambda value: _blanked(value, named))

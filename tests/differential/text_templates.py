@@ -65,9 +65,15 @@ LOOPS = (
     ("{% for message in messages %}\n  ", "\n{% endfor %}\n"),
     ("{% for message in messages if message.role != 'tool' %}", "{% endfor %}"),
     ("{% for message in messages %}{% if loop.index > 3 %}{% break %}{% endif %}", "{% endfor %}"),
-    ("{% for message in messages %}{% if loop.first and message.role == 'system' %}{% continue %}{% endif %}", "{% endfor %}"),
+    (
+        "{% for message in messages %}{% if loop.first and message.role == 'system' %}{% continue %}{% endif %}",
+        "{% endfor %}",
+    ),
     ("{% for message in messages | reverse %}{{ loop.revindex0 }}", "{% endfor %}"),
-    ("{% set ns2 = namespace(i=0) %}{% for message in messages %}{% set ns2.i = ns2.i + 1 %}{{ ns2.i }}", "{% endfor %}"),
+    (
+        "{% set ns2 = namespace(i=0) %}{% for message in messages %}{% set ns2.i = ns2.i + 1 %}{{ ns2.i }}",
+        "{% endfor %}",
+    ),
 )
 CHECKS = (
     "",

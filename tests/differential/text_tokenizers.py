@@ -176,6 +176,7 @@ def _config(rng: Random, case: Case) -> None:
 
 def _ends(rng: Random, case: Case) -> None:
     """generation_config.json and config.json, either, both or none of them; the ids that count."""
+
     def some() -> Any:
         ids = rng.sample(range(300), rng.randrange(1, 3))
         return rng.choice((ids[0], ids, None))
@@ -201,8 +202,10 @@ def gguf(rng: Random, path: Path) -> Case:
     writer.add_tokenizer_model(family)
     special = tuple(rng.sample([text for text in SPECIAL[:-2] if text != "<unk>"], rng.randrange(2, 6)))
     ordinary = tuple(rng.sample(ORDINARY[:1] + ORDINARY[2:3], rng.randrange(3)))
-    named = _gguf_byte_level(rng, writer, special, ordinary) if family == "gpt2" else _gguf_spm(
-        rng, writer, special, ordinary
+    named = (
+        _gguf_byte_level(rng, writer, special, ordinary)
+        if family == "gpt2"
+        else _gguf_spm(rng, writer, special, ordinary)
     )
     writer.add_bos_token_id(named[special[0]])
     writer.add_eos_token_id(named[special[1]])
@@ -233,9 +236,7 @@ def _gguf_spm(rng: Random, writer: GGUFWriter, special: tuple[str, ...], ordinar
     pieces, _ = _pieces(rng, characters, rng.randrange(5, 60))
     tokens = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), *special, *ordinary, *pieces]
     writer.add_token_list(tokens)
-    writer.add_token_types(
-        [2] + [6] * 256 + [3] * len(special) + [4] * len(ordinary) + [1] * len(pieces)
-    )
+    writer.add_token_types([2] + [6] * 256 + [3] * len(special) + [4] * len(ordinary) + [1] * len(pieces))
     scores = [-float(rank) for rank in range(len(pieces))]
     rng.shuffle(scores)
     writer.add_token_scores([0.0] * (len(tokens) - len(pieces)) + scores)

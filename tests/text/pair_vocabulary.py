@@ -8,9 +8,7 @@ from gguf import GGUFWriter
 
 from executorch_webgpu.text.detokenizer import BYTE_LEVEL
 
-ALPHABET = (
-    "aZtskK 019\t\n\r'STREVm.,<|>é日本ſǅ🙂\u0301\u00a0²한กक\u0985\u09be\u0085\u2028／(-_\u0900٣Ж!\u3000。ー"
-)
+ALPHABET = "aZtskK 019\t\n\r'STREVm.,<|>é日本ſǅ🙂\u0301\u00a0²한กक\u0985\u09be\u0085\u2028／(-_\u0900٣Ж!\u3000。ー"
 CONTROL = ("<s>", "</s>", "<|im_end|>")
 
 

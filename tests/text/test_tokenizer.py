@@ -340,7 +340,7 @@ def test_smollm2_vocabulary(smollm2_gguf: Path) -> None:
     tokenizer = Tokenizer.from_file(smollm2_gguf)
     assert tokenizer.vocab_size == 49152
     assert tokenizer.encode("<|im_start|>user", parse_special=True) == [1, 4093]
-    assert tokenizer.eos_ids == {0, 2}  # <|endoftext|>, <|im_end|>
+    assert tokenizer.eos_ids == {0, 2, 4}  # <|endoftext|>, <|im_end|>, <reponame>: as in llama.cpp
     assert Tokenizer.from_files(tokenizer.files()).settings == tokenizer.settings
     text = f"Zahlen 2048, ½ und\n\n  naïve 日本語 {FAMILY} ."
     assert tokenizer.decode(tokenizer.encode(text)) == text

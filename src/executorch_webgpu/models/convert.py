@@ -40,7 +40,7 @@ def convert(
     options = options or LlamaOptions()
     with open_huggingface(source) if source.is_dir() else open_gguf(source) as model:
         graph = build_llama(model.config, model.weights, options)
-        text = Tokenizer.from_file(Path(tokenizer)) if tokenizer is not None else own_tokenizer(source)
+        text = _given_tokenizer(tokenizer, source) if tokenizer is not None else own_tokenizer(source)
         constants, files = metadata(model.config, options, text), text.files() if text else {}
         program, segments = assemble(graph, ["input_pos"], constants, files)
         total = sum(len(s) if isinstance(s, bytes) else s.size for s in segments)
@@ -52,6 +52,11 @@ def convert(
             on_progress(done, total)
 
         save_program(target, program, segments, count)
+
+
+def _given_tokenizer(path: str | PathLike[str], source: Path) -> Tokenizer:
+    """A tokenizer that may lie elsewhere: what a folder says about the model's end tokens counts all the same."""
+    return Tokenizer.from_file(Path(path), model=source if source.is_dir() else None)
 
 
 def own_tokenizer(source: Path) -> Tokenizer | None:

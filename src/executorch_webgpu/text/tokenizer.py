@@ -81,8 +81,8 @@ class Tokenizer:
     def from_file(cls, path: str | Path, *, model: str | Path | None = None) -> Tokenizer:
         """Read a ``.gguf`` file, a ``tokenizer.json`` or a folder that holds one (told by content, not name).
 
-        End tokens and sampling defaults are read of the files beside it; ``model`` names a folder whose
-        ``generation_config.json`` and ``config.json`` count instead, for a tokenizer that lies elsewhere.
+        End tokens and sampling defaults are read of ``generation_config.json`` and ``config.json`` beside it, or in the
+        folder ``model`` if that has any, for a tokenizer that lies elsewhere.
         Raises InvalidInputError for an unreadable file, and for a vocabulary type or pre-tokenizer that is
         not known here; OSError when the file cannot be opened.
         """
@@ -91,7 +91,8 @@ class Tokenizer:
             path = path / TOKENIZER
         if is_gguf(path):
             return _from_gguf(path)
-        beside = Path(model) if model is not None else path.parent
+        elsewhere = model is not None and any((Path(model) / name).exists() for name in MODEL_FILES)
+        beside = Path(model) if model is not None and elsewhere else path.parent
 
         def read(name: str) -> bytes | None:
             file = path if name == TOKENIZER else (beside if name in MODEL_FILES else path.parent) / name
