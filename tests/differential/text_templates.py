@@ -46,7 +46,7 @@ CONTENT = (
     "{{ message.content | tojson(ensure_ascii=true) }}",
     "{{ '<' + message.content + '>' }}",
     "{{ message.content | length }}",
-    "{% if '</think>' in message.content %}{{ message.content.split('</think>')[-1] }}{% else %}{{ message.content }}{% endif %}",
+    "{% if '</think>' in message.content %}{{ message.content.split('</think>')[-1] }}{% endif %}",
     "{% if message.content == 'hello' %}!{% else %}{{ message.content }}{% endif %}",
     "{{ message.content.lstrip('\\n') }}",
     "{{ (message.content ~ '') | string }}",

@@ -48,7 +48,7 @@ class TokenizerSettings:
     add_bos: bool = False
     special_tokens: Mapping[str, str] = field(default_factory=dict)
     chat_template: str | None = None
-    sampling: SamplingDefaults = SamplingDefaults()
+    sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
 
     @property
     def bos_token(self) -> str:
