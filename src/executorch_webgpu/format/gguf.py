@@ -55,7 +55,7 @@ class GgufHeader:
     byte_order: ByteOrder = "little"
 
 
-class _Truncated(ValueError):
+class _CutOffError(ValueError):
     """The file ends where more is announced."""
 
 
@@ -81,7 +81,7 @@ def read_gguf_header(data: memoryview, path: Path) -> GgufHeader:
     reader = _Reader(data, path)
     try:
         return reader.header()
-    except _Truncated as error:
+    except _CutOffError as error:
         raise InvalidProgramError(
             f"{path} is not a readable GGUF file, it is cut off (byte {reader.position}: {error}): download it again"
         ) from error
@@ -93,7 +93,7 @@ def read_gguf_header(data: memoryview, path: Path) -> GgufHeader:
 
 
 class _Reader:
-    """A position that moves over the bytes; reading past the end raises _Truncated."""
+    """A position that moves over the bytes; reading past the end raises _CutOffError."""
 
     def __init__(self, data: memoryview, path: Path) -> None:
         self.data, self.path = data, path
@@ -183,7 +183,7 @@ class _Reader:
     def take(self, size: int) -> memoryview:
         end = self.position + size
         if end > len(self.data):
-            raise _Truncated(f"{size} bytes are announced, {len(self.data) - self.position} are left")
+            raise _CutOffError(f"{size} bytes are announced, {len(self.data) - self.position} are left")
         taken = self.data[self.position : end]
         self.position = end
         return taken

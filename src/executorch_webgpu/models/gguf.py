@@ -68,8 +68,8 @@ def open_gguf(path: str | PathLike[str]) -> Iterator[SourceModel]:
     """Opens a model, and closes it at the end of the ``with`` block.
 
     ``path``: a GGUF file, or any part of a split one. InvalidProgramError if the file is no GGUF or contradicts itself,
-    or a part is missing; UnsupportedProgramError, which names it, for an architecture, a key, a feature or a tensor that
-    is not here.
+    or a part is missing; UnsupportedProgramError, which names it, for an architecture, a key, a feature or a tensor
+    that is not here.
     """
     with ExitStack() as files:
         headers: dict[Path, GgufHeader] = {}

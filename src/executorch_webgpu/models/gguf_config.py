@@ -73,8 +73,8 @@ def read_config(metadata: Mapping[str, Any], weights: Mapping[str, Weight]) -> L
     for key in ("attention.value_length", "rope.dimension_count"):
         if keys.count(key, head_dim) != head_dim:
             raise UnsupportedProgramError(
-                f"{keys.said(key)}, and heads have {head_dim} elements: heads of which a part is rotated, or with other "
-                "sizes for values, are not here."
+                f"{keys.said(key)}, and heads have {head_dim} elements: heads of which a part is rotated, or with "
+                "other sizes for values, are not here."
             )
     kv_heads = keys.layer_count("attention.head_count_kv", heads)
     check_heads(heads, kv_heads, head_dim, "The GGUF file")

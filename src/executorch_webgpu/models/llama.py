@@ -80,8 +80,8 @@ def check_heads(heads: int, kv_heads: int, head_dim: int, source: str) -> None:
     """
     if head_dim % 2 or heads % kv_heads:
         raise InvalidProgramError(
-            f"{source} has {heads} heads of {head_dim} elements for {kv_heads} of keys: heads must be whole groups, and "
-            "their elements pairs."
+            f"{source} has {heads} heads of {head_dim} elements for {kv_heads} of keys: heads must be whole groups, "
+            "and their elements pairs."
         )
 
 
@@ -110,13 +110,14 @@ def check_weights(
     for name in found:
         if name not in needed:
             raise UnsupportedProgramError(f"The tensor {name!r} has no place in the architectures that are here.")
-    for name, dims in needed.items():
+    for name in needed:
         if name not in found:
             raise InvalidProgramError(f"The {source} has no tensor '{name}': use one with all weights of the model.")
+    for name, dims in needed.items():
         if found[name] != dims:
             raise InvalidProgramError(
-                f"The tensor '{name}' is {list(found[name])}, not {list(dims)} as the configuration says: use a {source} "
-                "whose weights and configuration belong together."
+                f"The tensor '{name}' is {list(found[name])}, not {list(dims)} as the configuration says: they are not "
+                f"of one model, so get the {source} again from where it was whole."
             )
 
 
