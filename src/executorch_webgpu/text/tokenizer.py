@@ -13,6 +13,7 @@ from tokenizers import processors
 
 from ..errors import InvalidInputError
 from ..format.gguf import is_gguf, open_gguf_header
+from ..format.gguf_parts import gguf_parts
 from .gguf_vocabulary import GgufVocabulary
 
 # Tokens that end a turn. Files name one of them as "eos" and leave the others to be known by their text.
@@ -171,7 +172,7 @@ class TextStream:
 
 
 def _from_gguf(path: Path) -> Tokenizer:
-    vocabulary = GgufVocabulary(open_gguf_header(path).metadata)
+    vocabulary = GgufVocabulary(open_gguf_header(gguf_parts(path)[0]).metadata)
     backend = vocabulary.backend()
     bos, eos = vocabulary.token_id("bos"), vocabulary.token_id("eos")
     ends = (vocabulary.token_id(name) for name in ("eos", "eot", "eom"))
