@@ -1,4 +1,4 @@
-"""Random small language models: a configuration as ``config.json`` has it, in one of the ways in which it can be written.
+"""Random small language models, each as a ``config.json`` in one of the ways in which it can be written.
 
 Every choice comes from one seed, so that a number says which model it was.
 """

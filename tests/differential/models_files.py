@@ -39,6 +39,7 @@ _RECORDS: dict[QuantType, list[tuple[Any, ...]]] = {
     QuantType.Q6_K: [("q", "u1", 208), ("d", "<f2")],
 }
 _FLOATS = (QuantType.F32, QuantType.F16, QuantType.BF16)
+_ALWAYS_TURNED = (QuantType.F32, QuantType.F16)  # the gguf library takes all others for bytes
 _SMALL = (QuantType.Q8_0, QuantType.Q4_0, QuantType.Q4_1, QuantType.Q5_0, QuantType.Q5_1)
 _KEPT = (QuantType.Q8_0, QuantType.Q4_0, QuantType.Q4_1)  # which ``native`` has without loss
 _GGUF_NAMES = {
@@ -170,7 +171,7 @@ def _write_gguf(rng: random.Random, folder: Path) -> Written:
         used |= {kind} if array.ndim == 2 else set()
         raw = _raw(array, kind, rng)
         read[name] = _permute(gguf.dequantize(raw, kind).reshape(array.shape).astype(np.float32), permuted, back=True)
-        tensors[ours] = (_turned(raw, kind) if big and (turned or kind in _FLOATS) else raw, kind)
+        tensors[ours] = (_turned(raw, kind) if big and (turned or kind in _ALWAYS_TURNED) else raw, kind)
     rope = _rope_keys(rng, library, tensors, architecture, big=big)
     path = _write_parts(rng, folder, architecture, library, tensors, rope, big=big, splits=splits)
     oracle = AutoModelForCausalLM.from_config(library, attn_implementation="eager").to(torch.float32)

@@ -24,7 +24,7 @@ from ..format.gguf import GgufHeader, GgufTensor, read_gguf_header
 from ..format.gguf_parts import check_parts, gguf_parts
 from ..format.mapped_file import MappedFile
 from .gguf_blocks import GROUP, Codes, code_bits, split_blocks
-from .gguf_bytes import PLAIN, blocks_are_turned, turned
+from .gguf_bytes import ALWAYS_TURNED, bytes_are_turned, turned
 from .gguf_config import ROPE_DIVISORS, read_config, rope_divisors
 from .llama import SourceModel, check_weights
 from .weights import Blocks, Floats, Weight
@@ -111,13 +111,13 @@ def _weights(stored: Mapping[str, _Stored], headers: Mapping[Path, GgufHeader]) 
     _check_overlaps(stored)
     big = {path for path, header in headers.items() if header.byte_order == "big"}
     # Asked once for all: only many factors together tell.
-    blocks_too = not big or blocks_are_turned(
+    others_too = not big or bytes_are_turned(
         (one.tensor.type, one.rows(0, min(_SAMPLED_ROWS, math.prod(one.tensor.dims[:-1])), np.copy))
         for one in stored.values()
         if one.path in big
     )
     return {
-        name: _weight(one, turn=one.path in big and (blocks_too or one.tensor.type in PLAIN))
+        name: _weight(one, turn=one.path in big and (others_too or one.tensor.type in ALWAYS_TURNED))
         for name, one in stored.items()
     }
 

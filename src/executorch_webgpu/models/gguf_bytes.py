@@ -6,7 +6,7 @@ block its float16 factors and the 32 high bits of Q5_0 and Q5_1, which that mach
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import gguf
 import numpy as np
@@ -28,8 +28,8 @@ _FIELDS: dict[int, tuple[tuple[int, int], ...]] = {
     _Type.Q5_K.value: ((0, 2), (2, 2)),
     _Type.Q6_K.value: ((208, 2),),
 }
-PLAIN = (_Type.F32.value, _Type.F16.value, _Type.BF16.value)
-_ENOUGH = 4096  # factors that tell the order of a file
+ALWAYS_TURNED = (_Type.F32.value, _Type.F16.value)
+_ENOUGH = 256  # numbers of a tensor that tell the order of a file
 
 
 def turned(rows: Bytes, type: int) -> Bytes:
@@ -41,30 +41,35 @@ def turned(rows: Bytes, type: int) -> Bytes:
     return blocks.reshape(rows.shape)
 
 
-def blocks_are_turned(tensors: Iterable[tuple[int, Bytes]]) -> bool:
-    """Whether the quantized blocks of a big-endian file are big-endian, too.
+def bytes_are_turned(tensors: Iterable[tuple[int, Bytes]]) -> bool:
+    """Whether BF16 and the quantized blocks of a big-endian file are big-endian, too.
 
     They are by the format, and writers that pass them through as bytes leave them as they were: ``gguf.GGUFWriter``
-    does. Factors of weights differ by little, so their exponents do in the right order, and are noise in the wrong one.
-    ``tensors``: (type, some bytes [rows, row bytes]) of each.
+    does. Weights and their factors differ by little, so their exponents do in the right order, and are noise in the
+    wrong one. ``tensors``: (type, some bytes [rows, row bytes]) of each.
     """
-    factors = [part for type, rows in tensors if type not in PLAIN for part in _factors(rows, type)]
-    if not factors:
+    samples = [(type, _sample(rows, type)) for type, rows in tensors if type not in ALWAYS_TURNED]
+    if not samples:
         return True
-    found = np.concatenate(factors)[:_ENOUGH]
-    return _spread(found.view("<f2")) >= _spread(found.view(">f2"))
+    return _spread(samples, "<u2") >= _spread(samples, ">u2")
 
 
-def _factors(rows: Bytes, type: int) -> Iterator[NDArray[np.uint16]]:
+def _sample(rows: Bytes, type: int) -> Bytes:
+    """The bytes [numbers, 2] of the first number of each block."""
     _, size = gguf.GGML_QUANT_SIZES[_Type(type)]
     (first, _), *_ = _FIELDS[type]
-    blocks = rows.reshape(-1, size)
-    yield np.ascontiguousarray(blocks[:, first : first + 2]).view(np.uint16)[:, 0]
+    return np.ascontiguousarray(rows.reshape(-1, size)[:_ENOUGH, first : first + 2])
 
 
-def _spread(factors: NDArray[np.float16]) -> float:
-    """How far exponents lie apart, with what no weight has far away."""
-    with np.errstate(all="ignore"):
-        exponents = np.log2(np.abs(factors.astype(np.float64)))
-    used = exponents[factors != 0]
-    return float(np.std(np.where(np.isfinite(used), used, 64))) if len(used) else 0.0
+def _spread(samples: Iterable[tuple[int, Bytes]], order: str) -> float:
+    """How far exponents lie apart when read in this order, with what no weight has far away."""
+    exponents = []
+    for type, raw in samples:
+        words = raw.view(order)[:, 0].astype(np.uint16)
+        wide = words.astype(np.uint32) << 16
+        numbers = wide.view(np.float32) if type == _Type.BF16.value else words.view(np.float16).astype(np.float32)
+        with np.errstate(all="ignore"):
+            found = np.log2(np.abs(numbers[numbers != 0]))
+        exponents.append(np.where(np.isfinite(found), found, 64))
+    used = np.concatenate(exponents)
+    return float(np.std(used)) if len(used) else 0.0

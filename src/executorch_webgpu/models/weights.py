@@ -69,9 +69,10 @@ class Weight:
             by_row = part.reshape(len(part), -1)
             if not np.isfinite(by_row).all():
                 row, column = (int(i) for i in np.argwhere(~np.isfinite(by_row))[0])
+                place = f"row {start + row}" if len(self.dims) > 1 else f"its element {column}"
                 raise InvalidProgramError(
-                    f"The tensor {self.source or self.name!r} is not finite, row {start + row} has "
-                    f"{by_row[row, column]}: use a file whose weights are all finite."
+                    f"The tensor {self.source or self.name!r} is not finite, {place} has {by_row[row, column]}: use a "
+                    "file whose weights are all finite."
                 )
 
     @property
