@@ -51,10 +51,11 @@ def command(source: str, output: Path, tokenizer: Path | None, group: str, **opt
     Mistral, SmolLM2, Qwen2.5 or Qwen3. The formats f32, q8csw and q4gsw are those of other ExecuTorch runtimes, too;
     native keeps what is stored in 4 or 8 bits as it is. The output appears when it is complete.
     """
-    from ..models.convert import convert
+    from ..models.convert import check_target, convert
     from ..models.library import find_model
     from ..models.llama import LlamaOptions
 
+    check_target(output)
     chosen = LlamaOptions(group=int(group), **options)
     with progress_bar() as show:
         model = find_model(source, show)

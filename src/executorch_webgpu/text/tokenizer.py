@@ -13,6 +13,7 @@ import tokenizers
 
 from ..errors import InvalidInputError
 from ..format.gguf import is_gguf, open_gguf_header
+from ..format.gguf_parts import gguf_parts
 from .detokenizer import Detokenizer, TextStream
 from .generation import (
     GENERATION,
@@ -168,7 +169,7 @@ class Tokenizer:
 
 
 def _from_gguf(path: Path) -> Tokenizer:
-    vocabulary = GgufVocabulary(open_gguf_header(path).metadata)
+    vocabulary = GgufVocabulary(open_gguf_header(gguf_parts(path)[0]).metadata)
     backend = vocabulary.backend()
     bos = vocabulary.token_id("bos")
     settings = TokenizerSettings(
