@@ -79,7 +79,8 @@ def test_exceptions() -> None:
     assert left("<|end|>", "<|flush|>", "<|calls|>") == {"<|flush|>", "<|calls|>"}
     assert left("</s>", "a") == {"</s>"}
     assert left("</s>", "<|tool_response>") == {"<|tool_response>"}
-    assert left("</s>", "<|plamo:eos|>") == set()
+    assert left("</s>", "<|plamo:eos|>") == {"</s>"}
+    assert ends_by_text({"</s>": 0, "<|plamo:eos|>": 1}, {"eos": 1}) == {1}
 
 
 def test_tokens_that_fill() -> None:
