@@ -136,3 +136,5 @@ def test_a_tokenizer_that_lies_elsewhere(bpe: Tokenizer, tmp_path: Path) -> None
     (model / "config.json").write_text('{"eos_token_id": 6}')
     assert Tokenizer.from_file(other, model=model).eos_ids - Tokenizer.from_file(tmp_path / "other").eos_ids == {6}
     assert 5 not in Tokenizer.from_file(other, model=model).eos_ids
+    gguf = write_with(tmp_path / "vocabulary.gguf", ["<|im_end|>"], NORMAL)
+    assert Tokenizer.from_file(gguf, model=model).eos_ids - Tokenizer.from_file(gguf).eos_ids == {6}

@@ -200,11 +200,10 @@ class GgufVocabulary:
             else:
                 types[index] = TokenType.NORMAL if text == "</s>" else TokenType.USER_DEFINED
         for key, texts in FILL_END_TEXTS.items():
-            for text in texts if key not in stated else ():
-                index = self._ids.get(text)
+            for text in self._ids.keys() & (texts if key not in stated else ()):
                 # One that the file has users type stays theirs.
-                if index is not None and types[index] != TokenType.USER_DEFINED:
-                    types[index] = TokenType.CONTROL
+                if types[self._ids[text]] != TokenType.USER_DEFINED:
+                    types[self._ids[text]] = TokenType.CONTROL
         return types
 
     def _stated_ends(self) -> dict[str, int]:
