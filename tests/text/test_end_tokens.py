@@ -79,7 +79,8 @@ def test_exceptions() -> None:
     assert left("<|end|>", "<|flush|>", "<|calls|>") == {"<|flush|>", "<|calls|>"}
     assert left("</s>", "a") == {"</s>"}
     assert left("</s>", "<|tool_response>") == {"<|tool_response>"}
-    assert left("</s>", "<|plamo:eos|>") == set()
+    assert left("</s>", "<|plamo:eos|>") == {"</s>"}
+    assert ends_by_text({"</s>": 0, "<|plamo:eos|>": 1}, {"eos": 1}) == {1}
 
 
 def test_tokens_that_fill() -> None:
@@ -135,3 +136,5 @@ def test_a_tokenizer_that_lies_elsewhere(bpe: Tokenizer, tmp_path: Path) -> None
     (model / "config.json").write_text('{"eos_token_id": 6}')
     assert Tokenizer.from_file(other, model=model).eos_ids - Tokenizer.from_file(tmp_path / "other").eos_ids == {6}
     assert 5 not in Tokenizer.from_file(other, model=model).eos_ids
+    gguf = write_with(tmp_path / "vocabulary.gguf", ["<|im_end|>"], NORMAL)
+    assert Tokenizer.from_file(gguf, model=model).eos_ids - Tokenizer.from_file(gguf).eos_ids == {6}

@@ -135,7 +135,8 @@ def test_an_added_token_is_its_own_text(bpe: Tokenizer, tmp_path: Path) -> None:
         ("ggml.eos_token_id", True, "not of type int"),
         ("ggml.add_bos_token", 1, "not of type bool"),
         ("chat_template", 7, "not of type str"),
-        ("chat_template", "a\udcff", "chat template .* is not UTF-8"),
+        ("chat_template", "a\udcff", "chat_template is not UTF-8: name .*--tokenizer"),
+        ("ggml.pre", "gpt\udcff", "pre is not UTF-8"),
     ],
 )
 def test_values_of_a_wrong_type(key: str, value: object, message: str) -> None:

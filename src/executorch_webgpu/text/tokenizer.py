@@ -21,6 +21,7 @@ from .generation import (
     GenerationSettings,
     Reader,
     SamplingDefaults,
+    folder_generation,
     generation_file,
     read_generation,
     read_json,
@@ -91,7 +92,7 @@ class Tokenizer:
         if path.is_dir():
             path = path / TOKENIZER
         if is_gguf(path):
-            return _from_gguf(path)
+            return _from_gguf(path, folder_generation(Path(model)) if model is not None else GenerationSettings())
         elsewhere = model is not None and any((Path(model) / name).exists() for name in MODEL_FILES)
         beside = Path(model) if model is not None and elsewhere else path.parent
 
@@ -168,16 +169,17 @@ class Tokenizer:
                 raise InvalidInputError("the text is not valid Unicode; give it in UTF-8") from error
 
 
-def _from_gguf(path: Path) -> Tokenizer:
+def _from_gguf(path: Path, generation: GenerationSettings) -> Tokenizer:
     vocabulary = GgufVocabulary(open_gguf_header(gguf_parts(path)[0]).metadata)
     backend = vocabulary.backend()
     bos = vocabulary.token_id("bos")
     settings = TokenizerSettings(
         bos_id=bos,
-        eos_ids=vocabulary.end_ids,
+        eos_ids=vocabulary.end_ids | generation.eos_ids,
         add_bos=bos is not None and affixes(backend)[0] == (bos,),
         special_tokens=vocabulary.named_tokens,
         chat_template=vocabulary.chat_template,
+        sampling=generation.sampling,
     )
     return Tokenizer(backend, settings, vocabulary.spelled)
 
