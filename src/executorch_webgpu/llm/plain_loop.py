@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .sample import SamplingParams, sample
 
-FinishReason = Literal["eos", "length", "context"]
+FinishReason = Literal["eos", "stop", "length", "context"]
 
 
 class Model(Protocol):
@@ -39,11 +39,13 @@ class PlainLoop:
         self._end_tokens = frozenset(end_tokens)
         self._seed = params.some_seed
         self._logits = np.empty(0, np.float32)
+        self._seen: set[int] = set()  # tokens that the text has
         self._prompt_end = self._given = self._last = 0
 
     def prefill(self, tokens: Sequence[int], start: int = 0) -> None:
         """Run ``tokens`` at positions ``start`` and on."""
         self._logits = self._model.prefill(tokens, start)
+        self._seen = set(self._model.cached_tokens)
         self._prompt_end = start + len(tokens)
         self._given = 0
         self.finish_reason = None
@@ -59,11 +61,12 @@ class PlainLoop:
         position = self._prompt_end + self._given
         if self._given:
             self._logits = self._model.step(self._last, position - 1)
-        token = sample(self._logits, self._params, position, self._seed)
+        token = sample(self._logits, self._params, position, self._seed, self._seen)
         if token in self._end_tokens:
             self.finish_reason = "eos"
             raise StopIteration
         self._last = token
+        self._seen.add(token)
         self._given += 1
         return token
 
