@@ -173,8 +173,9 @@ def _draw_among_kept(
     totals = {"totals": g.scratch(8 * groups)}
     g.dispatch("sampling/peaks", (groups,), {**read.bindings, **found}, {"vocab": vocab}, overrides=_OTHERS)
     bound: dict[str, Any] = {}
+    least: dict[str, Any] = {}
     if top_k:
-        by, least = "top_k", {}
+        by = "top_k"
         bound = {"least": g.scratch(4)}
         counts, peaks = {"groups": groups, "top_k": top_k}, {"peaks": found["peaks"]}
         g.dispatch("sampling/kth_peak", (1,), {**peaks, **bound}, counts, overrides=_OTHERS)
