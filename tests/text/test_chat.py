@@ -46,7 +46,7 @@ def test_no_template(spm: Tokenizer) -> None:
         ("{% generation %}{{ messages[0].content }}{% endgeneration %}!", "hello!"),
         ("{{ bos_token }}|{{ eos_token }}|{{ add_generation_prompt }}", "<s>|</s>|True"),
         ("{{ strftime_now('%Y') }}", str(datetime.now().year)),
-        ("{{ tools[0] }}{{ documents is defined }}", "searchFalse"),
+        ("{{ tools[0] }}{{ documents is none }}{{ pad_token is defined }}", "searchTrueFalse"),
     ],
     ids=["trim", "loop-controls", "tojson", "tojson-indent", "generation", "tokens", "time", "variables"],
 )
