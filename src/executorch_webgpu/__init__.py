@@ -1,18 +1,25 @@
-"""ExecuTorch programs (``.pte``) on any GPU through WebGPU, from Python."""
+"""ExecuTorch programs (``.pte``) on any GPU through WebGPU, from Python.
 
-from .errors import (
-    ClosedError,
-    DeviceError,
-    DeviceLostError,
-    Error,
-    InvalidInputError,
-    InvalidProgramError,
-    KernelError,
-    LimitError,
-    NoAdapterError,
-    UnsupportedProgramError,
-)
-from .runtime import Method, Program, Runtime, State
+Names are imported when they are first asked for, so that a command answers at once, and can be interrupted at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import (
+        ClosedError,
+        DeviceError,
+        DeviceLostError,
+        Error,
+        InvalidInputError,
+        InvalidProgramError,
+        KernelError,
+        LimitError,
+        NoAdapterError,
+        UnsupportedProgramError,
+    )
+    from .runtime import Method, Program, Runtime, State
 
 __version__ = "0.1.0"
 
@@ -32,3 +39,13 @@ __all__ = [
     "State",
     "UnsupportedProgramError",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(".errors" if name.endswith("Error") else ".runtime", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

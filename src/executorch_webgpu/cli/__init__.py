@@ -12,6 +12,7 @@ import click
 from .. import __version__
 from ..errors import Error
 from . import bench, chat, convert, devices, generate, inspect, perplexity, run
+from .streams import note, replace_what_cannot_be_written
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # the shell's convention: 128 + SIGINT
@@ -19,6 +20,10 @@ INTERRUPTED = 130  # the shell's convention: 128 + SIGINT
 
 class Commands(click.Group):
     """A group whose commands end in one line on stderr, and no traceback, when the input is at fault."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        replace_what_cannot_be_written()
+        return super().main(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -36,7 +41,7 @@ class Commands(click.Group):
 
 
 def _fail(message: str) -> NoReturn:
-    click.echo("error: " + " ".join(message.split()), err=True)
+    note("error: " + " ".join(message.split()))
     raise click.exceptions.Exit(BAD_INPUT)
 
 

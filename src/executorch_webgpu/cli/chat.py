@@ -13,8 +13,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InvalidInputError
-from .options import FILE, cache_option, device_options, fuse_option, precision_option, sampling_options
+from .options import (
+    FILE,
+    cache_option,
+    device_options,
+    fuse_option,
+    given_sampling,
+    precision_option,
+    sampling_options,
+)
 from .source import chosen_options, conversion_options, open_language_model
+from .streams import note, write
 
 if TYPE_CHECKING:
     from ..llm.conversation import Conversation
@@ -34,13 +43,15 @@ KEYS = (
     "Ctrl-C stops an answer; at the prompt it clears the line, and twice it leaves."
 )
 
+SAMPLED = {"temperature": 0.7, "top_p": 0.9}  # where the model does not say
+
 
 @click.command("chat")
 @click.argument("source")
 @click.option("--tokenizer", "tokenizer_file", type=FILE, help="A .gguf or tokenizer.json  [default: in the program]")
 @click.option("--system", metavar="TEXT", help="System message")
 @click.option("--stats", is_flag=True, help="Show token rates after each answer")
-@sampling_options(max_new_tokens=1024, temperature=0.7, top_p=0.9)
+@sampling_options(max_new_tokens=1024, temperature="0.7 with top-p 0.9")
 @conversion_options
 @cache_option
 @precision_option
@@ -68,9 +79,9 @@ def command(
     Answers go to standard output, all else to standard error.
     """
     from ..llm.conversation import Conversation
-    from ..llm.sample import SamplingParams
+    from ..llm.sample import sampling_params
 
-    params = SamplingParams(**sampling)
+    given = given_sampling(sampling)
     options = chosen_options(weights, max_context_len)
     with open_language_model(
         source,
@@ -81,14 +92,15 @@ def command(
         kv_cache_dtype=kv_cache_dtype,
         matmul_precision=matmul_precision,
         fuse=fuse,
-    ) as opened:
-        chat = Chat(Conversation(*opened, params, system), _write, _note, stats)
+    ) as (model, tokenizer):
+        params = sampling_params(tokenizer.settings.sampling, given, SAMPLED)
+        chat = Chat(Conversation(model, tokenizer, params, system), write, note, stats)
         if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(errors="surrogateescape")  # which the tokenizer refuses, one message at a time
         if sys.stdin.isatty() and sys.stdout.isatty():
             with suppress(ImportError):
                 import readline  # noqa: F401 (gives input() line editing and a history)
-            _note(f"Chatting with {source}; /help lists the commands, Ctrl-D leaves.")
+            note(f"Chatting with {source}; /help lists the commands, Ctrl-D leaves.")
             chat.talk(input)
         else:
             chat.work_off(_next_line)
@@ -214,11 +226,3 @@ def _next_line(prompt: str) -> str:
     if not line:
         raise EOFError
     return line.removesuffix("\n")
-
-
-def _write(text: str) -> None:
-    click.echo(text, nl=False)
-
-
-def _note(line: str) -> None:
-    click.echo(line, err=True)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import Error, InvalidInputError
 from ..ops.sampling.reference import BROKEN, choose, penalized
+from ..text.generation import SamplingDefaults
 
 SEEDS = 2**64
+LEAST_SHARE = 2**-32  # top-p of the likeliest token alone, which files may write as 0
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,28 @@ class SamplingParams:
     def some_seed(self) -> int:
         """``seed``, or a fresh one."""
         return secrets.randbelow(SEEDS) if self.seed is None else self.seed
+
+
+def sampling_params(
+    model: SamplingDefaults, given: Mapping[str, Any], otherwise: Mapping[str, Any] = MappingProxyType({})
+) -> SamplingParams:
+    """What a user has ``given``, over what the model's authors want, by names of ``SamplingParams``.
+
+    As in transformers, a model is sampled only where its files say ``do_sample``, and else greedy, whatever temperature
+    they state; a user who gives a temperature samples at it. Of a model that is sampled the stated temperature, top-k,
+    top-p and min-p count, or none: temperature 1 and all tokens. Its repetition penalty always counts.
+    ``otherwise``: how to draw where the files do not say; with a temperature in it, ``do_sample`` is true by default.
+    Raises InvalidInputError for values outside their range.
+    """
+    stated = model.stated()
+    penalty = {"repetition_penalty": stated.pop("repetition_penalty", 1.0)}
+    silent = otherwise if not stated else {}
+    sampled = stated.pop("do_sample", otherwise.get("temperature", 0) > 0)
+    if "top_p" in stated:
+        stated["top_p"] = max(stated["top_p"], LEAST_SHARE)
+    # What the files state beside "greedy" is for a user who asks for sampling.
+    temperature = {"temperature": {"temperature": 1.0, **silent, **stated}["temperature"] if sampled else 0.0}
+    return SamplingParams(**{**silent, **stated, **penalty, **temperature, **given})
 
 
 def sample(

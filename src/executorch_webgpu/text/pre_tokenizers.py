@@ -96,9 +96,9 @@ _KINDS: dict[PreTokenizer, tuple[str, ...]] = {
     PreTokenizer((_words(r"\p{N}", ends=r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"),)): (
         *("bailingmoe", "bailingmoe2", "llada-moe"),
     ),
-    PreTokenizer((_words(r"\p{N}{1,3}", ends=rf" ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|{_HALVES}|\s{{1,2}}(?!\S)|\s"),)): (
-        "jais-2",
-    ),
+    PreTokenizer(
+        (_words(r"\p{N}{1,3}", ends=rf" ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|{_HALVES}|\s{{1,2}}(?!\S)|\s"),)
+    ): ("jais-2",),
     PreTokenizer((_MARKED + _SPACES,)): ("qwen35",),
     PreTokenizer((_PHRASES,)): ("exaone-moe",),
     PreTokenizer(_DEEPSEEK3): ("deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"),
@@ -159,8 +159,8 @@ def pre_tokenizer(name: str) -> PreTokenizer:
     """The pre-tokenizer of that name. Raises InvalidInputError for one that is not here, with what to do instead."""
     if name in PRE_TOKENIZERS:
         return PRE_TOKENIZERS[name]
-    why = f', which {REFUSED[name]} and is not supported' if name in REFUSED else ", which is not known"
+    why = f", which {REFUSED[name]} and is not supported" if name in REFUSED else ", which is not known"
     raise InvalidInputError(
-        f'the GGUF file\'s pre-tokenizer is "{name}"{why}: name the model\'s own tokenizer.json with '
+        f"the GGUF file's pre-tokenizer is \"{name}\"{why}: name the model's own tokenizer.json with "
         "--tokenizer (tokenizer= in Python)"
     )
