@@ -4,8 +4,8 @@ Names are imported when they are first asked for, so that a command answers at o
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes longer than all of this
 if TYPE_CHECKING:
     from .errors import (
         ClosedError,
@@ -41,10 +41,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(".errors" if name.endswith("Error") else ".runtime", __name__), name)
+    found: object = getattr(import_module(".errors" if name.endswith("Error") else ".runtime", __name__), name)
+    return found
 
 
 def __dir__() -> list[str]:

@@ -10,12 +10,11 @@ from typing import Any, NoReturn
 import click
 
 from .. import __version__
+from ..__main__ import BAD_INPUT, INTERRUPTED
 from ..errors import Error
 from . import bench, chat, convert, devices, generate, inspect, perplexity, run
 from .streams import note, replace_what_cannot_be_written
 
-BAD_INPUT = 2
-INTERRUPTED = 130  # the shell's convention: 128 + SIGINT
 
 
 class Commands(click.Group):
@@ -24,6 +23,12 @@ class Commands(click.Group):
     def main(self, *args: Any, **extra: Any) -> Any:
         replace_what_cannot_be_written()
         return super().main(*args, **extra)
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **extra)
+        except KeyboardInterrupt:  # which click would call "Aborted!"
+            raise click.exceptions.Exit(INTERRUPTED) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..__main__ import BAD_INPUT
 from ..errors import InvalidInputError
 from .options import (
     FILE,
@@ -23,7 +24,7 @@ from .options import (
     sampling_options,
 )
 from .source import chosen_options, conversion_options, open_language_model
-from .streams import note, write
+from .streams import note, standard_input, write
 
 if TYPE_CHECKING:
     from ..llm.conversation import Conversation
@@ -76,7 +77,7 @@ def command(
     SOURCE is a program (.pte), a GGUF file, a folder with safetensors, smollm2-135m, or org/name of the Hugging Face
     Hub. What is no program is converted once, and kept in the cache folder.
     On a terminal, /help lists what can be typed besides messages. Otherwise each line of standard input is a message.
-    Answers go to standard output, all else to standard error.
+    Answers go to standard output, all else to standard error. The exit code is 2 when one of those lines was refused.
     """
     from ..llm.conversation import Conversation
     from ..llm.sample import sampling_params
@@ -95,15 +96,18 @@ def command(
     ) as (model, tokenizer):
         params = sampling_params(tokenizer.settings.sampling, given, SAMPLED)
         chat = Chat(Conversation(model, tokenizer, params, system), write, note, stats)
-        if isinstance(sys.stdin, io.TextIOWrapper):
-            sys.stdin.reconfigure(errors="surrogateescape")  # which the tokenizer refuses, one message at a time
-        if sys.stdin.isatty() and sys.stdout.isatty():
+        messages = standard_input()
+        if isinstance(messages, io.TextIOWrapper):
+            messages.reconfigure(errors="surrogateescape")  # which the tokenizer refuses, one message at a time
+        if messages.isatty() and sys.stdout is not None and sys.stdout.isatty():
             with suppress(ImportError):
                 import readline  # noqa: F401 (gives input() line editing and a history)
             note(f"Chatting with {source}; /help lists the commands, Ctrl-D leaves.")
             chat.talk(input)
         else:
             chat.work_off(_next_line)
+            if chat.failed:
+                raise click.exceptions.Exit(BAD_INPUT)
 
 
 @dataclass
@@ -114,6 +118,7 @@ class Chat:
     write: Callable[[str], None]  # part of an answer
     note: Callable[[str], None]  # a line about it
     stats: bool = False
+    failed: bool = False  # whether a message or a command was refused
 
     def work_off(self, read_line: Callable[[str], str]) -> None:
         """Take messages until the input's end or /exit. Ctrl-C ends this, like any program."""
@@ -151,6 +156,7 @@ class Chat:
                 return True
             return self._obey(*text.split(maxsplit=1))
         except InvalidInputError as error:
+            self.failed = True
             self.note("error: " + " ".join(str(error).split()))
             return True
 
@@ -175,6 +181,7 @@ class Chat:
             case "/exit":
                 return False
             case _:
+                self.failed = True
                 self.note(f"There is no {name}; the commands are {KNOWN}.")
         return True
 
@@ -222,7 +229,7 @@ def read_message(read_line: Callable[[str], str]) -> str:
 
 
 def _next_line(prompt: str) -> str:
-    line = sys.stdin.readline()
+    line = standard_input().readline()
     if not line:
         raise EOFError
     return line.removesuffix("\n")

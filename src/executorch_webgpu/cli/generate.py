@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from .options import (
     sampling_options,
 )
 from .source import chosen_options, conversion_options, open_language_model
-from .streams import note, write
+from .streams import note, standard_input, write
 
 if TYPE_CHECKING:
     from ..llm.generate import GenerationStats
@@ -115,7 +114,7 @@ def encode_prompt(tokenizer: Tokenizer, text: str, *, chat: bool, system: str | 
 def _read_stdin() -> str:
     """Standard input, less the newline that ends its last line."""
     try:
-        return sys.stdin.read().removesuffix("\n")
+        return standard_input().read().removesuffix("\n")
     except UnicodeDecodeError as error:
         raise InvalidInputError("the prompt on standard input is not UTF-8 text") from error
 

@@ -1,10 +1,12 @@
-"""Standard output and error: text of others is written as far as the stream's encoding has it."""
+"""Standard streams: text of others is written as far as the stream's encoding has it."""
 
 from __future__ import annotations
 
 import io
 import sys
 from typing import Any, TextIO
+
+from ..errors import InvalidInputError
 
 
 def replace_what_cannot_be_written() -> None:
@@ -16,6 +18,13 @@ def replace_what_cannot_be_written() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="replace")
+
+
+def standard_input() -> TextIO:
+    """Standard input. Raises InvalidInputError for a process that was started without one."""
+    if sys.stdin is None:
+        raise InvalidInputError("there is no standard input; connect one, or name a prompt")
+    return sys.stdin
 
 
 def write(text: str) -> None:

@@ -42,6 +42,7 @@ _ASCII_SIGNS = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]"
 _SIGN_WORDS = _ASCII_SIGNS + r"[A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+"
 _SPACES = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 _CJK = r"[\x{4e00}-\x{9fa5}\x{3040}-\x{309f}\x{30a0}-\x{30ff}]+"
+_ASIAN = r"(?:(?!\s)[\x{0800}-\x{9fa5}\x{ac00}-\x{d7ff}])+"  # that block has white space, too
 _DEEPSEEK_LLM_LETTERS = (
     "[A-Za-z\u00b5\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u01ba\u01bc-\u01bf\u01c4-\u0293\u0295-\u02af\u0370-\u0373"
     "\u0376\u0377\u037b-\u037d\u037f\u0386\u0388-\u038a\u038c\u038e-\u03a1\u03a3-\u03f5\u03f7-\u0481"
@@ -60,11 +61,6 @@ _DIGITS_THEN_GPT2 = (r"\p{N}", _GPT2)
 _DEEPSEEK3 = (r"\p{N}{1,3}", _CJK, _SIGN_WORDS + r"[\r\n]*" + _SPACES)
 _BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
 _GPT4O = _cased(r"\p{L}", r"\p{N}{1,3}", short=rf"(?:{_SHORT})?")
-_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-_BY_CASE = (
-    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+(?:{_SHORT})?|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*(?:{_SHORT})?"
-)
-_SLASH_ENDS = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _HALVES = "|".join(rf"\s{{{count}}}(?!\S)" for count in (512, 256, 128, 64, 32, 16, 8, 4))
 _MARKED = rf"(?:{_SHORT})|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*"
 _PHRASES = (
@@ -107,20 +103,13 @@ _KINDS: dict[PreTokenizer, tuple[str, ...]] = {
         (
             r"[\r\n]",
             rf"\s?{_DEEPSEEK_LLM_LETTERS}+",
-            "\\s?[!-/:-~！-／：-～‘-‟\u3000-。]+",
+            r"\s?[!-/:-~！-／：-～‘-‟、。]+",
             r"\s+$",
-            "[一-龥ࠀ-一가-\ud7ff]+",
+            _ASIAN,
             r"\p{N}+",
         )
     ): ("deepseek-llm",),
-    PreTokenizer((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-\ud7ff]+", r"\p{N}")): ("deepseek-coder",),
-    PreTokenizer(
-        (
-            "[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-ヿ]+",
-            _BY_CASE + r"|\p{N}" + _SLASH_ENDS,
-        ),
-        whole_words=True,
-    ): ("youtu",),
+    PreTokenizer((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _ASIAN, r"\p{N}")): ("deepseek-coder",),
     PreTokenizer((r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, r"[0-9][0-9][0-9]")): ("falcon",),
     PreTokenizer((_BLOOM,)): ("poro-chat", "bloom", "gpt3-finnish"),
     PreTokenizer((_BLOOM, r"\p{N}")): ("viking",),
@@ -129,7 +118,6 @@ _KINDS: dict[PreTokenizer, tuple[str, ...]] = {
     PreTokenizer((_cased(r"[\p{L}\p{M}]", r"\p{N}{1,3}", short=rf"(?:{_SHORT})?"),), whole_words=True): (
         "granite-embed-multi-97m",
     ),
-    PreTokenizer((r"\d{1,3}(?=(?:\d{3})*\b)", _BY_CASE + r"|\p{N}{1,3}" + _SLASH_ENDS)): ("tiny_aya", "cohere2moe"),
     PreTokenizer(
         (
             r"<sentinel:[0-9]+>",
@@ -148,6 +136,9 @@ REFUSED = {
     "kimi-k2": "merges by the order of its tokens",
     "afmoe": "groups digits from the right",
     "superbpe": "cuts digits between matches",
+    "youtu": "llama.cpp cuts in another way than the model's own tokenizer",
+    "tiny_aya": "llama.cpp cuts in another way than the model's own tokenizer",
+    "cohere2moe": "llama.cpp cuts in another way than the model's own tokenizer",
     "gemma4": "merges characters instead of bytes",
     "granite-embed-multi-311m": "merges characters instead of bytes",
     "sarvam-moe": "merges characters instead of bytes",
