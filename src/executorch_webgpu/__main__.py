@@ -9,6 +9,7 @@ INTERRUPTED = 130  # the shell's convention: 128 + SIGINT
 
 def run() -> None:
     """Run the command; Ctrl-C ends it quietly at any time, also while it is still being imported."""
+    sys.unraisablehook = _unraisable
     try:
         from .cli import main
 
@@ -33,6 +34,19 @@ def _leave() -> None:
         with suppress(AttributeError, OSError, ValueError):  # no stream, or nobody who reads it any more
             stream.flush()
     os._exit(INTERRUPTED)
+
+
+def _unraisable(event):  # type: ignore[no-untyped-def]  # what typing it needs takes long to import
+    """Raise an interrupt again that came while Python ran a destructor or a callback, where it would be lost."""
+    if event.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(event)
+        return
+    from _thread import interrupt_main
+    from threading import Timer
+
+    timer = Timer(0.01, interrupt_main)
+    timer.daemon = True
+    timer.start()
 
 
 if __name__ == "__main__":

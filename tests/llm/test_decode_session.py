@@ -548,6 +548,24 @@ def test_a_text_that_is_closed_goes_on_where_it_was(model: LanguageModel, bpe: T
         assert [piece.token for piece in pieces_of(model, bpe, again)[: len(whole) - count]] == whole[count:]
 
 
+@pytest.mark.parametrize("steps_in_flight", [0, 1, 3, 8])
+@pytest.mark.parametrize("at", [0, 1, 4, 9])
+def test_stop_strings_end_a_text_exactly(model: LanguageModel, bpe: Tokenizer, steps_in_flight: int, at: int) -> None:
+    """A string over two tokens: the last one is given, and has not run, like that of a text that is cut off."""
+    for first in range(4, VOCAB):
+        said = chain(TABLE, first, at + 2)
+        stop = bpe.decode(said[at:])
+        if len(stop) > 1 and stop.isalnum() and stop.isascii() and not bpe.eos_ids & set(said):
+            break
+    params = SamplingParams(18, stop=("never there", stop))
+    *pieces, last = generate(model, bpe, [first], params, steps_in_flight=steps_in_flight)
+    assert last.stats is not None and last.text == ""
+    assert [piece.token for piece in pieces] == said
+    assert "".join(piece.text for piece in pieces) == bpe.decode(said[:at])
+    assert (last.stats.finish_reason, last.stats.new_tokens, last.stats.decode_steps) == ("stop", at + 2, at + 1)
+    check_exact(model, [first, *said[:-1]])
+
+
 # -- programs of the stock exporter -----------------------------------------------------------------------------------
 
 
@@ -589,7 +607,7 @@ def test_sessions_free_their_memory(model: LanguageModel) -> None:
     device = model.runs_on()[0]._executors[0].device
     list_of = [session_tokens(model, [40], SamplingParams(3))[0]]
     before = (device.memory.live_bytes, device.memory.live_buffers)
-    for _ in range(20):
-        list_of.append(session_tokens(model, [40], SamplingParams(3))[0])
+    for penalty in (1.0, 1.0001) * 10:
+        list_of.append(session_tokens(model, [40], SamplingParams(3, repetition_penalty=penalty))[0])
     assert (device.memory.live_bytes, device.memory.live_buffers) == before
     assert all(tokens == list_of[0] for tokens in list_of)

@@ -16,7 +16,6 @@ from . import bench, chat, convert, devices, generate, inspect, perplexity, run
 from .streams import note, replace_what_cannot_be_written
 
 
-
 class Commands(click.Group):
     """A group whose commands end in one line on stderr, and no traceback, when the input is at fault."""
 
