@@ -214,7 +214,7 @@ def test_a_pipe(cli: Cli, chat_model: ChatModel) -> None:
     ids=["answered", "nothing", "commands", "first", "last", "unknown", "bytes"],
 )
 def test_the_exit_code_of_a_pipe(cli: Cli, chat_model: ChatModel, lines: str, code: int) -> None:
-    arguments = ("--tokenizer", chat_model.tokenizer, "--max-new-tokens", 3)
+    arguments = ("--tokenizer", chat_model.tokenizer, "--temperature", 0, "--max-new-tokens", 3)
     result = cli("chat", chat_model.program, *arguments, input=lines.encode(errors="surrogateescape"))
     assert result.exit_code == code, result.stderr
     assert ("error: " in result.stderr or "There is no" in result.stderr) == (code != 0)

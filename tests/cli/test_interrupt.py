@@ -35,8 +35,8 @@ def test_ctrl_c_while_starting(chat_model: ChatModel, seconds: float) -> None:
         assert process.stdout.readline() == b"started\n"
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
-        assert process.stdout.read() == process.stderr.read() == b""
+        code = process.wait(60)
+        assert (code, process.stdout.read(), process.stderr.read()) == (130, b"", b"")
 
 
 def test_ctrl_c_while_converting(chat_model: ChatModel, tmp_path: Path) -> None:

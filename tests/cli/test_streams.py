@@ -55,7 +55,7 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> Streams:
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_text_of_a_model(streams: Streams, folder: Path, encoding: str) -> None:
-    options = ("--temperature", 5, "--seed", 1, "--max-new-tokens", 40)
+    options = ("--temperature", 5, "--seed", 3, "--max-new-tokens", 40)
     arguments = (folder / f"{NAME}.pte", *options)
     (whole, _), (text, rates) = (streams(e, "generate", *arguments, "hello") for e in ("utf-8", encoding))
     assert "\ufffd" in whole and any(character.isalpha() for character in whole)
@@ -93,14 +93,13 @@ def test_how_the_user_wants_it_stays(streams: Streams, folder: Path) -> None:
 
 def test_a_text_file_that_is_not_utf8(streams: Streams, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(Exception) as ended:
-        streams("utf-8", "perplexity", folder / f"{NAME}.pte", tmp_path / "text.txt")
-    assert getattr(ended.value, "exit_code", None) == 2
+    _, told = streams("utf-8", "perplexity", folder / f"{NAME}.pte", tmp_path / "text.txt")
+    assert told == f"error: {tmp_path / 'text.txt'} is not UTF-8 text; save it as such\n"
 
 
 def test_a_whole_process(folder: Path) -> None:
     """Of which the encoding is said by the environment, as a redirected stream on Windows has it."""
-    arguments = ("generate", folder / f"{NAME}.pte", "--temperature", 5, "--seed", 1, "--max-new-tokens", 40, "hello")
+    arguments = ("generate", folder / f"{NAME}.pte", "--temperature", 5, "--seed", 3, "--max-new-tokens", 40, "hello")
     result = subprocess.run(
         [sys.executable, "-m", "executorch_webgpu", *map(str, arguments)],
         capture_output=True,
