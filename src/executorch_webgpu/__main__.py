@@ -3,8 +3,7 @@
 import os
 import sys
 
-BAD_INPUT = 2
-INTERRUPTED = 130  # the shell's convention: 128 + SIGINT
+from .exit_codes import INTERRUPTED
 
 
 def run() -> None:

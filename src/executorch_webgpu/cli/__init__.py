@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 import click
 
 from .. import __version__
-from ..__main__ import BAD_INPUT, INTERRUPTED
 from ..errors import Error
+from ..exit_codes import BAD_INPUT, INTERRUPTED
 from . import bench, chat, convert, devices, generate, inspect, perplexity, run
 from .streams import note, replace_what_cannot_be_written
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..__main__ import BAD_INPUT
 from ..errors import InvalidInputError
+from ..exit_codes import BAD_INPUT
 from .options import (
     FILE,
     cache_option,
