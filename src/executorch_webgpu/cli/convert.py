@@ -11,6 +11,7 @@ import click
 from ..models.matrix import EMBEDDING_FORMATS, GROUPS, WEIGHT_FORMATS
 from .options import FILE
 from .source import progress_bar
+from .streams import note
 
 
 @click.command("convert")
@@ -62,4 +63,4 @@ def command(source: str, output: Path, tokenizer: Path | None, group: str, **opt
         start = time.monotonic()
         convert(model, output, chosen, tokenizer=tokenizer, on_progress=lambda *counts: show("Converting", *counts))
     seconds = time.monotonic() - start
-    click.echo(f"Wrote {output}: {output.stat().st_size / 1e6:.0f} MB in {seconds:.1f} s", err=True)
+    note(f"Wrote {output}: {output.stat().st_size / 1e6:.0f} MB in {seconds:.1f} s")
