@@ -1,19 +1,26 @@
-"""ExecuTorch programs (``.pte``) on any GPU through WebGPU, from Python."""
+"""ExecuTorch programs (``.pte``) on any GPU through WebGPU, from Python.
 
-from .errors import (
-    ClosedError,
-    DeviceError,
-    DeviceLostError,
-    Error,
-    InUseError,
-    InvalidInputError,
-    InvalidProgramError,
-    KernelError,
-    LimitError,
-    NoAdapterError,
-    UnsupportedProgramError,
-)
-from .runtime import Method, Program, Runtime, State
+Names are imported when they are first asked for, so that a command answers at once, and can be interrupted at once.
+"""
+
+from importlib import import_module
+
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes longer than all of this
+if TYPE_CHECKING:
+    from .errors import (
+        ClosedError,
+        DeviceError,
+        DeviceLostError,
+        Error,
+        InUseError,
+        InvalidInputError,
+        InvalidProgramError,
+        KernelError,
+        LimitError,
+        NoAdapterError,
+        UnsupportedProgramError,
+    )
+    from .runtime import Method, Program, Runtime, State
 
 __version__ = "0.1.0"
 
@@ -34,3 +41,14 @@ __all__ = [
     "State",
     "UnsupportedProgramError",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(".errors" if name.endswith("Error") else ".runtime", __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

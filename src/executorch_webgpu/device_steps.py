@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -94,6 +96,10 @@ class DeviceSteps:
     def pending(self) -> int:
         """Tokens that are drawn, or will be, and not read."""
         return self._loop.pending
+
+    def begin(self, text: Iterable[int]) -> None:
+        """A text begins with these tokens; see ``TokenLoop.begin``."""
+        self._loop.begin(text)
 
     def run(self, tokens: NDArray[np.int32] | None, input_pos: int, row: int | None = 0) -> None:
         """Submit a step; see ``TokenLoop.run``."""

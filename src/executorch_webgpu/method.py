@@ -82,8 +82,9 @@ class Method:
         initial_buffers: Mapping[str, np.ndarray],
         buffers: SharedBuffers,
     ) -> None:
-        """``buffers``: what the program's methods share, for the method's own state. ``initial_buffers``: the bytes with
-        which they begin, by name.
+        """``buffers``: what the program's methods share, for the method's own state.
+
+        ``initial_buffers``: the bytes with which they begin, by name.
         """
         self._file = file
         self._plan = plan

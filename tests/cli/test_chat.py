@@ -23,7 +23,7 @@ from tests.cli.conftest import Cli
 from tests.llm.chat_model import ChatModel, write_chat_model
 
 CONTEXT = 1024
-ET_WEBGPU = (sys.executable, "-c", "from executorch_webgpu.cli import main; main()")
+ET_WEBGPU = (sys.executable, "-m", "executorch_webgpu")
 LETTERS = re.compile(r"[A-Z]+")
 
 
@@ -191,13 +191,49 @@ def test_a_pipe(cli: Cli, chat_model: ChatModel) -> None:
     arguments = ("--tokenizer", chat_model.tokenizer, "--system", "Be brief.", "--stats")
     lines = b"hello\n\n/system\nfirst\\\nsecond\n\xff\n/exit\nnever read\n"
     result = cli("chat", chat_model.program, *arguments, "--temperature", 0, "--max-new-tokens", 6, input=lines)
-    assert result.exit_code == 0, result.stderr
+    assert result.exit_code == 2, result.stderr  # of the line that is no text
     first, second = result.stdout.splitlines()
     assert LETTERS.fullmatch(first) and LETTERS.fullmatch(second) and first != second
     notes = result.stderr.splitlines()
     assert [note.split()[0] for note in notes] == ["The", "prefill", "Be", "The", "prefill", "error:"]
     assert "not valid Unicode" in notes[-1]
     assert "(0 reused)" in notes[1] and "(0 reused)" not in notes[4]
+
+
+@pytest.mark.parametrize(
+    ("lines", "code"),
+    [
+        ("hello\n", 0),
+        ("", 0),
+        ("/stats\n\n/exit\n", 0),
+        ("x" * CONTEXT + "\nhello\n", 2),
+        ("hello\n" + "x" * CONTEXT + "\n", 2),
+        ("/what\n", 2),
+        ("\udcff\n/exit\n", 2),
+    ],
+    ids=["answered", "nothing", "commands", "first", "last", "unknown", "bytes"],
+)
+def test_the_exit_code_of_a_pipe(cli: Cli, chat_model: ChatModel, lines: str, code: int) -> None:
+    arguments = ("--tokenizer", chat_model.tokenizer, "--temperature", 0, "--max-new-tokens", 3)
+    result = cli("chat", chat_model.program, *arguments, input=lines.encode(errors="surrogateescape"))
+    assert result.exit_code == code, result.stderr
+    assert ("error: " in result.stderr or "There is no" in result.stderr) == (code != 0)
+    assert len(LETTERS.findall(result.stdout)) == lines.count("hello")
+
+
+def test_stop_strings_and_penalties(cli: Cli, chat_model: ChatModel) -> None:
+    def answer(*options: object) -> str:
+        arguments = ("--tokenizer", chat_model.tokenizer, "--temperature", 0, "--max-new-tokens", 20, *options)
+        result = cli("chat", chat_model.program, *arguments, input="hello\n")
+        assert result.exit_code == 0, result.stderr
+        return result.stdout.strip()
+
+    whole = answer()
+    assert len(whole) == 20
+    cut = whole[7:9]
+    assert answer("--stop", "none", "--stop", cut) == whole[: whole.index(cut)]
+    once = answer("--repetition-penalty", 1e9, "--max-new-tokens", 10)
+    assert len(set(once)) == 10
 
 
 def test_sampled_unless_told_otherwise(cli: Cli, chat_model: ChatModel) -> None:

@@ -16,11 +16,20 @@ from tests.cli.conftest import Cli
 HEAVY = ("wgpu", "wgpudawn", "tokenizers", "gguf")
 
 
-@pytest.mark.parametrize("command", [(), ("devices",), ("inspect",), ("run",), ("generate",), ("bench",)])
+@pytest.mark.parametrize("command", [(), ("devices",), ("inspect",), ("run",), ("generate",), ("chat",), ("bench",)])
 def test_help(cli: Cli, command: tuple[str, ...]) -> None:
     result = cli(*command, "--help")
     assert result.exit_code == 0
     assert result.stdout.startswith("Usage: ")
+
+
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_help_says_that_defaults_are_the_models(cli: Cli, command: str) -> None:
+    text = " ".join(cli(command, "--help").stdout.split())
+    for option in ("--temperature", "--top-k", "--top-p", "--min-p", "--repetition-penalty"):
+        described = text[text.index(option + " ") :]
+        assert described.index("[default: the model's") < described.index("--", 2)
+    assert "--stop TEXT" in text
 
 
 def test_version(cli: Cli) -> None:
@@ -73,6 +82,36 @@ def test_interrupt() -> None:
     assert "Traceback" not in result.output
 
 
+def test_an_interrupt_that_python_would_lose_ends_the_command() -> None:
+    """In a destructor it is only told about, as an "Exception ignored in"."""
+    code = """
+import sys, time
+import executorch_webgpu.cli
+from executorch_webgpu.__main__ import run
+
+class Lost:
+    def __del__(self):
+        raise KeyboardInterrupt
+
+def main(prog_name):
+    Lost()
+    time.sleep(60)
+
+executorch_webgpu.cli.main = main
+run()
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
+def test_names_of_the_package() -> None:
+    for name in executorch_webgpu.__all__:
+        assert getattr(executorch_webgpu, name).__name__ == name
+    assert set(executorch_webgpu.__all__) < set(dir(executorch_webgpu))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = executorch_webgpu.nothing
+
+
 def test_bugs_keep_their_traceback() -> None:
     result = CliRunner().invoke(raising(ZeroDivisionError()), ["fail"])
     assert isinstance(result.exception, ZeroDivisionError)
@@ -83,7 +122,7 @@ def test_reader_that_leaves() -> None:
     reader = subprocess.Popen(["true"], stdin=subprocess.PIPE)
     assert reader.stdin is not None
     reader.wait()
-    code = "from executorch_webgpu.cli import main; main(['--help'])"
-    result = subprocess.run([sys.executable, "-c", code], stdout=reader.stdin, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "executorch_webgpu", "--help"]
+    result = subprocess.run(command, stdout=reader.stdin, stderr=subprocess.PIPE, text=True)
     assert result.returncode != 0
     assert result.stderr == ""

@@ -221,7 +221,8 @@ def test_a_feature_that_is_not_here_is_named(fields: Mapping[str, Any], match: s
     [
         ({"hidden_size": 49, "head_dim": 12}, r"'model\.embed_tokens\.weight' is \[99, 48\], not \[99, 49\]"),
         ({"hidden_size": ...}, "no 'hidden_size'"),
-        ({"rms_norm_eps": ...}, "no 'rms_norm_eps'"),
+        ({"rms_norm_eps": None}, "no 'rms_norm_eps'"),
+        ({"rms_norm_eps": 1e-60}, "'rms_norm_eps' in config.json is 1e-60"),
         ({"rms_norm_eps": "1e-5"}, "'1e-5' as 'rms_norm_eps'"),
         ({"rms_norm_eps": 10**400}, "'rms_norm_eps', which is no positive number"),
         ({"num_hidden_layers": 10**9}, "1000000000 layers"),

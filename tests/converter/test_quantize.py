@@ -65,3 +65,9 @@ def test_symmetric_8_bits_err_by_half_a_step(half: bool) -> None:
     assert (np.abs(got - weights.reshape(23, -1, 32)) <= scales[..., None] / 2 + slack).all()
     assert (codes[0] == 0).all()
     assert half == bool((scales == scales.astype(np.float16)).all())
+
+
+def test_scales_beyond_float16_are_not_cut() -> None:
+    large = np.full((1, 32), 1e7, np.float32)
+    assert np.isinf(symmetric_8bit(large, 32, half=True)[1]).all()
+    assert np.isinf(asymmetric_4bit(large, 32)[2]).all()

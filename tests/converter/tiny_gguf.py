@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import gguf
 import numpy as np
@@ -43,6 +45,10 @@ class TinyGguf:
     sliding_window: int | None = None
     eps: float = 1e-5
     rope_base: float = 500.0
+    # (key, value, type of the value) that are added, or take another's place; without a type, the key goes.
+    edits: tuple[tuple[str, Any, gguf.GGUFValueType | None], ...] = ()
+    big_endian: bool = False
+    parts: int = 1
 
     def matrices(self) -> dict[str, tuple[int, int]]:
         q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
@@ -74,11 +80,27 @@ class TinyGguf:
             dims["rope_freqs.weight"] = self.head_dim // 2
         return dims
 
-    def write(self, path: Path, extra: Sequence[str] = (), without: Sequence[str] = ()) -> dict[str, np.ndarray]:
-        """Writes the file, and gives its weights as float64. ``extra`` tensors have no meaning."""
+    def write(
+        self,
+        path: Path,
+        extra: Sequence[str] = (),
+        without: Sequence[str] = (),
+        values: Mapping[str, np.ndarray] = MappingProxyType({}),
+    ) -> dict[str, np.ndarray]:
+        """Writes the file, and gives its weights as float64. ``extra`` tensors have no meaning.
+
+        ``values``: of vectors, instead of random ones.
+        """
         random = np.random.default_rng(7)
-        writer = gguf.GGUFWriter(path, self.architecture)
+        order = gguf.GGUFEndian.BIG if self.big_endian else gguf.GGUFEndian.LITTLE
+        most = -(-(len(self.matrices()) + len(self.vectors())) // self.parts) if self.parts > 1 else 0
+        writer = gguf.GGUFWriter(path, self.architecture, endianess=order, split_max_tensors=most)
         self._add_metadata(writer)
+        for key, value, value_type in self.edits:
+            full = key if "." in key and key.split(".")[0] in ("general", "tokenizer") else f"{self.architecture}.{key}"
+            writer.kv_data[0].pop(full, None)
+            if value_type is not None:
+                writer.add_key_value(full, value, value_type)
         weights = {}
         for number, (name, dims) in enumerate(self.matrices().items()):
             kind = TYPES[number % len(TYPES)]
@@ -89,7 +111,7 @@ class TinyGguf:
             if name not in without:
                 writer.add_tensor(name, data, raw_dtype=kind)
         for name, size in (self.vectors() | dict.fromkeys(extra, 4)).items():
-            data = random.uniform(0.8, 1.2, size).astype(np.float32)
+            data = values.get(name, random.uniform(0.8, 1.2, size)).astype(np.float32)
             weights[name] = data.astype(np.float64)
             writer.add_tensor(name, data)
         writer.write_header_to_file()

@@ -3,8 +3,9 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
-from gguf import GGUFReader, GGUFValueType, GGUFWriter
+from gguf import GGUFEndian, GGUFReader, GGUFValueType, GGUFWriter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -50,6 +51,30 @@ def test_every_value_type(tmp_path: Path) -> None:
     assert metadata["array.texts"] == ["a", ""]
 
 
+def test_the_bytes_of_a_string_that_is_no_utf8_are_kept(tmp_path: Path) -> None:
+    raw = b"caf\xe9 \xf0\x9f"
+    path = write_bpe(tmp_path / "latin.gguf", extra=lambda writer: writer.add_string("general.name", "caf? ??"))
+    path.write_bytes(path.read_bytes().replace(b"caf? ??", raw))
+    text = open_gguf_header(path).metadata["general.name"]
+    assert text.encode("utf-8", "surrogateescape") == raw and text.startswith("caf")
+
+
+def test_a_big_endian_header_says_the_same(tmp_path: Path) -> None:
+    headers = []
+    for order in (GGUFEndian.LITTLE, GGUFEndian.BIG):
+        writer = GGUFWriter(tmp_path / "m.gguf", "llama", endianess=order)
+        add_every_type(writer)
+        writer.add_array("array.of.texts", ["日本", ""])
+        writer.add_tensor("t", np.zeros((3, 5), np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        headers.append(open_gguf_header(tmp_path / "m.gguf"))
+    assert headers[0].byte_order == "little" and headers[1].byte_order == "big"
+    assert headers[0].metadata == headers[1].metadata and headers[0].tensors == headers[1].tensors
+
+
 def test_agrees_with_the_gguf_library(bpe_file: Path) -> None:
     fields = GGUFReader(bpe_file).fields
     expected = {key: field.contents() for key, field in fields.items() if not key.startswith("GGUF.")}
@@ -75,8 +100,14 @@ def test_truncated_at_any_byte(bpe_file: Path, tmp_path: Path) -> None:
         (struct.pack("<IQQQIIQ", 3, 0, 1, 0, 9, 10, 2**61), "announced"),
         (struct.pack("<IQQQI", 3, 0, 1, 0, 77), "unknown value type 77"),
         (struct.pack("<IQQQ2sI", 3, 0, 1, 2, b"\xff\xff", 0), "utf-8"),
+        (struct.pack("<IQQ" + "Q1sIB" * 2, 3, 0, 2, *(1, b"a", 0, 7) * 2), "'a' is there twice"),
+        (struct.pack("<IQQQ17sII", 3, 0, 1, 17, b"general.alignment", 4, 0), "alignment of 0"),
+        (struct.pack("<IQQQ17sIB", 3, 0, 1, 17, b"general.alignment", 7, 1), "alignment of True"),
+        (struct.pack("<IQQQ1sI", 3, 1, 0, 1, b"a", 5), "5 dimensions"),
+        (struct.pack("<IQQQ1sIQIQ", 3, 1, 0, 1, b"a", 1, 0, 0, 0), "sizes"),
+        (struct.pack("<IQQQ1sI" + "IQ" * 9, 3, 0, 1, 1, b"a", 9, *(9, 1) * 9), "nested too deeply"),
     ],
-    ids=["version", "pairs", "string", "array", "type", "text"],
+    ids=["version", "pairs", "string", "array", "type", "text", "twice", "zero", "bool", "rank", "empty", "nested"],
 )
 def test_malformed_header(tmp_path: Path, header: bytes, why: str) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"GGUF" + header)

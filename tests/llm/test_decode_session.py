@@ -128,8 +128,11 @@ def check_exact(model: LanguageModel, text: list[int]) -> None:
         SamplingParams(40, temperature=0.7, top_p=0.9, seed=2**64 - 1),
         SamplingParams(40, temperature=1.5, top_k=11, seed=5),
         SamplingParams(40, temperature=0.9, top_k=40, top_p=0.8, seed=6),
+        SamplingParams(40, temperature=1.2, min_p=0.1, seed=7),
+        SamplingParams(40, repetition_penalty=1.4),
+        SamplingParams(40, temperature=1.1, top_k=60, top_p=0.95, min_p=0.02, repetition_penalty=0.8, seed=8),
     ],
-    ids=["greedy", "temperature", "top_p", "top_k", "both"],
+    ids=["greedy", "temperature", "top_p", "top_k", "both", "min_p", "penalty", "all"],
 )
 def test_tokens_are_those_of_the_plain_loop(llama: LanguageModel, params: SamplingParams, ahead: int) -> None:
     assert session_tokens(llama, PROMPT, params, ahead=ahead) == plain_tokens(llama, PROMPT, params)
@@ -141,6 +144,8 @@ def test_tokens_are_those_of_the_plain_loop(llama: LanguageModel, params: Sampli
     temperature=st.sampled_from([0.0, 0.4, 1.0, 3.0]),
     top_k=st.sampled_from([0, 1, 5, 100]),
     top_p=st.sampled_from([0.3, 0.9, 1.0]),
+    min_p=st.sampled_from([0.0, 0.0, 0.02, 0.5]),
+    penalty=st.sampled_from([1.0, 1.0, 0.7, 1.3, 8.0]),
     prompt=st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=13),
     ends=st.frozensets(st.integers(0, VOCAB - 1), max_size=6),
     ahead=st.integers(1, 9),
@@ -151,12 +156,14 @@ def test_any_text(
     temperature: float,
     top_k: int,
     top_p: float,
+    min_p: float,
+    penalty: float,
     prompt: list[int],
     ends: frozenset[int],
     ahead: int,
 ) -> None:
     """Of any prompt, with end tokens anywhere: the same tokens, and exactly the same cache afterwards."""
-    params = SamplingParams(24, temperature, top_k, top_p, seed)
+    params = SamplingParams(24, temperature, top_k, top_p, seed, min_p, penalty)
     expected = plain_tokens(model, prompt, params, ends)
     text, rows = list(model.cached_tokens), cache_rows(model)
     assert session_tokens(model, prompt, params, ends, ahead) == expected
@@ -185,6 +192,36 @@ def test_prompts_continue_a_cache(llama: LanguageModel) -> None:
                 said += list(loop)
         texts.append((said, llama.cached_tokens, llama.runs_on()[1].length))
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("ahead", [1, 5])
+def test_the_penalty_is_for_what_the_text_has_and_nothing_else(
+    model: LanguageModel, temperature: float, ahead: int
+) -> None:
+    """Not for what ran ahead and was dropped, nor for what a prompt goes back behind, but for a prefix that is kept."""
+    params = SamplingParams(9, temperature, seed=3, repetition_penalty=6.0)
+
+    def said(loop: DecodeSession | PlainLoop) -> list[list[int]]:
+        texts = []
+        for prompt, start, count in (([17, 5, 40], 0, 4), ([40], 2, 9), ([7, 5], 6, 2), ([5], 1, 9), ([9] * 4, 3, 9)):
+            loop.prefill(prompt, start)
+            texts.append(list(itertools.islice(loop, count)))
+        return texts
+
+    model.reset()
+    expected = said(PlainLoop(model, params, ()))
+    assert len({token for text in expected for token in text}) > 9
+    model.reset()
+    with DecodeSession(model, params, end_tokens=(), steps_in_flight=ahead) as session:
+        assert said(session) == expected
+
+
+def test_a_penalty_counts_prompts_of_several_chunks(model: LanguageModel) -> None:
+    """Greedy text runs through a cycle; with a penalty no token comes again, of the prompt either."""
+    prompt = chain(TABLE, 40, 23)
+    tokens, _ = session_tokens(model, prompt, SamplingParams(30, repetition_penalty=1e9))
+    assert len(set(tokens) | set(prompt)) == len(tokens) + len(prompt)
 
 
 # -- stops ------------------------------------------------------------------------------------------------------------
@@ -511,6 +548,24 @@ def test_a_text_that_is_closed_goes_on_where_it_was(model: LanguageModel, bpe: T
         assert [piece.token for piece in pieces_of(model, bpe, again)[: len(whole) - count]] == whole[count:]
 
 
+@pytest.mark.parametrize("steps_in_flight", [0, 1, 3, 8])
+@pytest.mark.parametrize("at", [0, 1, 4, 9])
+def test_stop_strings_end_a_text_exactly(model: LanguageModel, bpe: Tokenizer, steps_in_flight: int, at: int) -> None:
+    """A string over two tokens: the last one is given, and has not run, like that of a text that is cut off."""
+    for first in range(4, VOCAB):
+        said = chain(TABLE, first, at + 2)
+        stop = bpe.decode(said[at:])
+        if len(stop) > 1 and stop.isalnum() and stop.isascii() and not bpe.eos_ids & set(said):
+            break
+    params = SamplingParams(18, stop=("never there", stop))
+    *pieces, last = generate(model, bpe, [first], params, steps_in_flight=steps_in_flight)
+    assert last.stats is not None and last.text == ""
+    assert [piece.token for piece in pieces] == said
+    assert "".join(piece.text for piece in pieces) == bpe.decode(said[:at])
+    assert (last.stats.finish_reason, last.stats.new_tokens, last.stats.decode_steps) == ("stop", at + 2, at + 1)
+    check_exact(model, [first, *said[:-1]])
+
+
 # -- programs of the stock exporter -----------------------------------------------------------------------------------
 
 
@@ -552,7 +607,7 @@ def test_sessions_free_their_memory(model: LanguageModel) -> None:
     device = model.runs_on()[0]._executors[0].device
     list_of = [session_tokens(model, [40], SamplingParams(3))[0]]
     before = (device.memory.live_bytes, device.memory.live_buffers)
-    for _ in range(20):
-        list_of.append(session_tokens(model, [40], SamplingParams(3))[0])
+    for penalty in (1.0, 1.0001) * 10:
+        list_of.append(session_tokens(model, [40], SamplingParams(3, repetition_penalty=penalty))[0])
     assert (device.memory.live_bytes, device.memory.live_buffers) == before
     assert all(tokens == list_of[0] for tokens in list_of)

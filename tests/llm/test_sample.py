@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from executorch_webgpu.errors import Error, InvalidInputError
-from executorch_webgpu.llm.sample import SamplingParams, sample
+from executorch_webgpu.llm.sample import SamplingParams, sample, sampling_params
+from executorch_webgpu.text.generation import SamplingDefaults
 
 LOGITS = np.array([1.0, 3.0, -1.0, 3.0, 0.0, 2.0], np.float32)
 
@@ -53,6 +56,90 @@ def test_top_p_counts_within_top_k() -> None:
     params = SamplingParams(temperature=1.0, top_k=2, top_p=0.6)
     # Of the two likeliest, the first has 2/3.
     assert draws(params, 100, logits).tolist() == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("min_p", "kept"), [(0.0, 4), (0.24, 4), (0.26, 2), (0.51, 1), (1.0, 1)])
+def test_min_p_keeps_shares_of_the_likeliest(min_p: float, kept: int) -> None:
+    """Shares of 1/2, 1/4, 1/8 and 1/8."""
+    logits = np.log(np.array([1 / 8, 1 / 2, 1 / 8, 1 / 4])).astype(np.float32)
+    frequencies = draws(SamplingParams(temperature=1.0, min_p=min_p), 400, logits)
+    assert set(np.flatnonzero(frequencies)) == set([1, 3, 0, 2][:kept])
+
+
+def test_a_penalty_divides_what_is_positive_and_multiplies_what_is_not() -> None:
+    logits = np.array([3, 2, -1, -1.5, 0], np.float32)
+
+    def likeliest(penalty: float, *text: int) -> int:
+        return sample(logits, SamplingParams(repetition_penalty=penalty), 0, 0, text)
+
+    assert likeliest(1.4, 0, 0, 0) == 0, "2.14 against 2: once, however often it has occurred"
+    assert likeliest(1.6, 0) == 1
+    assert likeliest(1.6, 0, 1) == 0
+    assert likeliest(0.5, 1) == 1, "a penalty below 1 rewards"
+    logits -= 5
+    assert likeliest(1.4, 0) == 0 and likeliest(1.6, 0) == 1
+
+
+TRUE = {"do_sample": True}
+FALSE = {"do_sample": False}
+QWEN = {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95}
+NEARLY_GREEDY = {"temperature": 0.7, "top_p": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("stated", "given", "expected", "in_chat"),
+    [
+        ({}, {}, {}, NEARLY_GREEDY),
+        ({}, {"temperature": 0.3}, {"temperature": 0.3}, {"temperature": 0.3, "top_p": 0.9}),
+        ({}, {"temperature": 0.3, "top_p": 1.0}, {"temperature": 0.3}, {"temperature": 0.3}),
+        (TRUE, {}, {"temperature": 1.0}, {"temperature": 1.0}),
+        (FALSE, {}, {}, {}),
+        (FALSE, {"temperature": 2.0}, {"temperature": 2.0}, {"temperature": 2.0}),
+        ({"temperature": 0.6}, {}, {}, {"temperature": 0.6}),
+        (FALSE | {"temperature": 0.6, "top_k": 5}, {}, {"top_k": 5}, {"top_k": 5}),
+        (QWEN, {}, QWEN, QWEN),
+        (QWEN, {"temperature": 0.0}, QWEN | {"temperature": 0.0}, QWEN | {"temperature": 0.0}),
+        (QWEN, {"top_k": 0, "min_p": 0.1}, QWEN | {"top_k": 0, "min_p": 0.1}, QWEN | {"top_k": 0, "min_p": 0.1}),
+        (TRUE | {"top_p": 0.0}, {}, {"temperature": 1.0, "top_p": 2**-32}, {"temperature": 1.0, "top_p": 2**-32}),
+        ({"repetition_penalty": 1.1}, {}, {"repetition_penalty": 1.1}, NEARLY_GREEDY | {"repetition_penalty": 1.1}),
+        ({"repetition_penalty": 1.1}, {"repetition_penalty": 1.0}, {}, NEARLY_GREEDY),
+        (TRUE | {"min_p": 0.05}, {}, {"temperature": 1.0, "min_p": 0.05}, {"temperature": 1.0, "min_p": 0.05}),
+    ],
+)
+def test_defaults_are_those_of_the_model(
+    stated: dict[str, Any], given: dict[str, Any], expected: dict[str, Any], in_chat: dict[str, Any]
+) -> None:
+    defaults = SamplingDefaults(**stated)
+    for otherwise, wanted in (({}, expected), (NEARLY_GREEDY, in_chat)):
+        wanted = {name: value for name, value in wanted.items() if name != "do_sample"}
+        assert sampling_params(defaults, given | {"seed": 5}, otherwise) == SamplingParams(seed=5, **wanted)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    stated=st.fixed_dictionaries(
+        {},
+        optional={
+            "temperature": st.floats(0.01, 3),
+            "top_k": st.integers(1, 100),
+            "top_p": st.floats(0.01, 1),
+            "min_p": st.floats(0, 1),
+            "repetition_penalty": st.floats(0.1, 3),
+            "do_sample": st.booleans(),
+        },
+    )
+)
+def test_a_model_is_sampled_where_transformers_samples_it(stated: dict[str, Any]) -> None:
+    """With its stated values; what it does not state is temperature 1 and all tokens."""
+    config = pytest.importorskip("transformers").GenerationConfig(**stated)
+    ours = sampling_params(SamplingDefaults(**stated), {})
+    assert (ours.temperature > 0) == bool(config.do_sample)
+    assert ours.repetition_penalty == stated.get("repetition_penalty", 1.0)
+    if config.do_sample:
+        values = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, **stated}
+        assert {name: getattr(ours, name) for name in ("temperature", "top_k", "top_p", "min_p")} == {
+            name: values[name] for name in ("temperature", "top_k", "top_p", "min_p")
+        }
 
 
 def test_same_seed_same_tokens() -> None:
@@ -115,6 +202,13 @@ def test_a_drawn_token_is_never_less_likely_than_one_left_out(
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"top_p": 1.5}, "top_p is 1.5"),
         ({"seed": -1}, "seed is -1"),
+        ({"min_p": -0.1}, "min_p is -0.1"),
+        ({"min_p": float("nan")}, "min_p is nan"),
+        ({"min_p": 1.1}, "min_p is 1.1"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
+        ({"repetition_penalty": float("inf")}, "repetition_penalty is inf"),
+        ({"stop": "end"}, "stop is 'end'; give a tuple"),
+        ({"stop": ("end", "")}, "strings that are not empty"),
         ({"seed": 2**64}, "seed is 18446744073709551616"),
     ],
 )

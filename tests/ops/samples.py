@@ -489,10 +489,14 @@ def attention() -> Iterator[Sample]:
 def sampling() -> Iterator[Sample]:
     logits = Input((1, 3, 1031), live=(1, 2, 1031), low=-9, high=9)
     row, position = Position(full=2, live=1), Position(full=7, live=1000)
-    for temperature, top_k, top_p in ((0.0, 0, 1.0), (0.7, 0, 1.0), (0.7, 40, 1.0), (0.7, 0, 0.9), (0.7, 40, 0.9)):
-        args = [logits, row, position, 1 << 40, temperature, top_k, top_p]
-        yield Sample("et_webgpu.sample_token.default", args, Out((1,), "int32"))
-    yield Sample("et_webgpu.sample_token.default", [Input((5,)), 0, 0, 3, 1.0, 0, 1.0], Out((1,), "int32"))
+    filters = ((0, 1.0, 0.0), (40, 1.0, 0.0), (0, 0.9, 0.0), (40, 0.9, 0.0), (0, 1.0, 0.1), (40, 0.9, 0.1))
+    for temperature, (top_k, top_p, min_p) in ((0.0, filters[0]), *((0.7, each) for each in filters)):
+        for penalty in (1.0, 1.3):
+            seen = None if penalty == 1 else Mutable(np.arange(33, dtype=np.int32) * 1_234_567)
+            args = [logits, row, position, 1 << 40, temperature, top_k, top_p, min_p, penalty, seen]
+            yield Sample("et_webgpu.sample_token.default", args, Out((1,), "int32"))
+    args = [Input((5,)), 0, 0, 3, 1.0, 0, 1.0, 0.0, 1.0, None]
+    yield Sample("et_webgpu.sample_token.default", args, Out((1,), "int32"))
 
 
 def rope_attention() -> Iterator[Sample]:

@@ -11,16 +11,27 @@ from hypothesis.extra import numpy as npst
 from executorch_webgpu.errors import InvalidInputError
 from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.ops.sampling import reference
-from tests.ops.harness import In, OpProgram, Out, Sym
+from tests.ops.harness import In, Mutable, OpProgram, Out, Sym
 
 SAMPLE = "et_webgpu.sample_token.default"
 SEED = 0x123456789ABCDEF
 
 
 def sampler(
-    device: Device, vocab: int, temperature: float, top_k: int = 0, top_p: float = 1.0, rows: int = 1, seed: int = SEED
+    device: Device,
+    vocab: int,
+    temperature: float,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    *,
+    rows: int = 1,
+    seed: int = SEED,
+    penalty: float = 1.0,
+    seen: np.ndarray | None = None,  # bool [vocab], with a penalty
 ) -> OpProgram:
-    args = [In((rows, vocab)), Sym(), Sym(), seed, temperature, top_k, top_p]
+    kept = None if seen is None else Mutable(reference.bits_of(seen))
+    args = [In((rows, vocab)), Sym(), Sym(), seed, temperature, top_k, top_p, min_p, penalty, kept]
     return OpProgram(device, SAMPLE, args, Out((1,), "int32"))
 
 
@@ -107,20 +118,85 @@ def test_top_p_keeps_the_fewest_that_reach_it(top_p: float, kept: int) -> None:
     assert reference.kept(logits, 0.3, 0, top_p).tolist() == list(range(kept))
 
 
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
+@pytest.mark.parametrize("min_p", [0.01, 0.2, 0.5, 0.999, 1.0])
+def test_min_p_keeps_shares_of_the_likeliest(temperature: float, min_p: float) -> None:
+    logits = normal(11, 41, scale=1.0)
+    logits[[5, 30]] = logits.max()
+    shares = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
+    assert np.abs(shares / min_p - 1)[shares < 1].min() > 1e-5, "no share is close to the bound"
+    kept = reference.kept(logits, temperature, 0, 1.0, min_p)
+    assert set(kept.tolist()) == set(np.flatnonzero(shares >= min_p))
+    assert {5, 30} <= set(kept.tolist())
+
+
+def test_filters_keep_what_those_of_transformers_keep() -> None:
+    """In transformers' order; also the penalty before them, and with probabilities rescaled in between."""
+    torch = pytest.importorskip("torch")
+    logits_process = pytest.importorskip("transformers.generation.logits_process")
+    random = np.random.default_rng(5)
+    for _ in range(60):
+        vocab = int(random.integers(2, 60))
+        logits = (random.normal(size=vocab) * 3).astype(np.float32)
+        text = random.integers(0, vocab, int(random.integers(1, 20)))
+        penalty, temperature = random.uniform(0.5, 2), random.uniform(0.3, 2)
+        top_k, top_p, min_p = int(random.integers(1, vocab + 1)), random.uniform(0.3, 1), random.uniform(0, 0.3)
+        scores = torch.from_numpy(logits[np.newaxis])
+        for process in (
+            logits_process.RepetitionPenaltyLogitsProcessor(penalty),
+            logits_process.TemperatureLogitsWarper(temperature),
+            logits_process.TopKLogitsWarper(top_k),
+            logits_process.TopPLogitsWarper(top_p),
+            logits_process.MinPLogitsWarper(min_p),
+        ):
+            scores = process(torch.from_numpy(text[np.newaxis]), scores)
+        seen = np.zeros(vocab, np.bool_)
+        seen[text] = True
+        ours = reference.penalized(logits, seen, penalty)
+        np.testing.assert_allclose(ours, logits * np.where(seen, np.where(logits > 0, 1 / penalty, penalty), 1), 1e-6)
+        kept = reference.kept(ours, temperature, top_k, top_p, min_p)
+        assert set(kept.tolist()) == set(np.flatnonzero(np.isfinite(scores[0].numpy())))
+
+
+@given(st.integers(1, 200), st.integers(0, 2**32 - 1))
+def test_sets_of_tokens_are_bits(vocab: int, seed: int) -> None:
+    seen = np.random.default_rng(seed).random(vocab) < 0.5
+    words = reference.bits_of(seen)
+    assert words.shape == (-(-vocab // 32),) and words.dtype == np.int32
+    np.testing.assert_array_equal(reference.from_bits(words, vocab), seen)
+    for token in range(vocab):
+        assert (int(words[token // 32]) >> token % 32) & 1 == seen[token]
+
+
 # -- kernels against it -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("vocab", [1, 3, 4, 257, 1031, 70_001])
 @pytest.mark.parametrize(
-    ("temperature", "top_k", "top_p"),
-    [(0.0, 0, 1.0), (1.0, 0, 1.0), (0.7, 0, 0.9), (0.8, 7, 1.0), (1.3, 50, 0.6), (3.0, 0, 0.999), (0.2, 1, 1.0)],
+    ("temperature", "top_k", "top_p", "min_p"),
+    [
+        (0.0, 0, 1.0, 0.5),
+        (1.0, 0, 1.0, 0.0),
+        (0.7, 0, 0.9, 0.0),
+        (0.8, 7, 1.0, 0.0),
+        (1.3, 50, 0.6, 0.0),
+        (3.0, 0, 0.999, 0.0),
+        (0.2, 1, 1.0, 0.0),
+        (1.0, 0, 1.0, 0.05),
+        (2.0, 0, 1.0, 1e-9),
+        (2.5, 40, 0.95, 0.2),
+    ],
 )
+@pytest.mark.parametrize("penalty", [1.0, 1.7])
 def test_tokens_are_those_of_the_definition(
-    device: Device, vocab: int, temperature: float, top_k: int, top_p: float
+    device: Device, vocab: int, temperature: float, top_k: int, top_p: float, min_p: float, penalty: float
 ) -> None:
-    with sampler(device, vocab, temperature, top_k, top_p) as program:
+    seen = None if penalty == 1 else np.random.default_rng(vocab).random(vocab) < 0.4
+    with sampler(device, vocab, temperature, top_k, top_p, min_p, penalty=penalty, seen=seen) as program:
         for position in (0, 1, 2, 3, 1000, 2**31 - 1):
             program.check([normal(position % 97, 1, vocab), 0, position])
+        if seen is not None:
+            np.testing.assert_array_equal(program.mutable(), program._reference_state[0])
 
 
 def test_the_row_is_live(device: Device) -> None:
@@ -183,37 +259,88 @@ def test_top_p_of_all_that_top_k_keeps_keeps_no_more(device: Device, top_k: int)
     temperature=st.sampled_from([0.0, 1e-9, 0.3, 1.0, 7.0, 1e9]),
     top_k=st.integers(0, 72),
     top_p=st.sampled_from([1e-9, 0.05, 0.3, 0.61, 0.95, 1.0]),
+    min_p=st.sampled_from([0.0, 0.0, 1e-30, 0.03, 0.4, 1.0]),
+    penalty=st.sampled_from([1.0, 1.0, 0.25, 1.1, 40.0]),
     position=st.integers(0, 2**31 - 1),
     seed=st.integers(0, 2**64 - 1),
 )
 def test_any_logits_and_settings(
-    device: Device, logits: np.ndarray, temperature: float, top_k: int, top_p: float, position: int, seed: int
+    device: Device,
+    logits: np.ndarray,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    penalty: float,
+    position: int,
+    seed: int,
 ) -> None:
-    with sampler(device, logits.size, temperature, top_k, top_p, seed=seed) as program:
-        program.check([logits[np.newaxis], 0, position])
+    seen = None if penalty == 1 else np.random.default_rng(seed).random(logits.size) < 0.5
+    made = sampler(device, logits.size, temperature, top_k, top_p, min_p, seed=seed, penalty=penalty, seen=seen)
+    with made as program:
+        for later in range(1 if seen is None else 3):
+            program.check([logits[np.newaxis], 0, max(position - later, 0)])
 
 
-@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (3, 1.0), (0, 0.8)])
+@pytest.mark.parametrize(("top_k", "top_p", "min_p"), [(0, 1.0, 0.0), (3, 1.0, 0.0), (0, 0.8, 0.0), (0, 1.0, 0.2)])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("penalty", [1.0, 2.0])
 @pytest.mark.parametrize(
     "bad",
     [[0, np.nan, 1], [0, -np.nan, 1], [-np.inf] * 3, [0, np.inf, 1], [np.nan] * 3, [-np.inf, np.nan, 0]],
     ids=str,
 )
-def test_broken_logits(device: Device, bad: list[float], temperature: float, top_k: int, top_p: float) -> None:
+def test_broken_logits(
+    device: Device, bad: list[float], penalty: float, temperature: float, top_k: int, top_p: float, min_p: float
+) -> None:
     logits = np.zeros((1, 700), np.float32)
     logits[0, [0, 300, 699]] = bad
     if not np.isnan(bad).any() and max(bad) < 0:
         logits[:] = -np.inf
-    with sampler(device, 700, temperature, top_k, top_p) as program:
+    seen = None if penalty == 1 else np.arange(700) % 2 == 0
+    with sampler(device, 700, temperature, top_k, top_p, min_p, penalty=penalty, seen=seen) as program:
         assert program.run([logits, 0, 0]) == program.reference([logits, 0, 0]) == reference.BROKEN
+        if seen is not None:
+            np.testing.assert_array_equal(reference.from_bits(program.mutable(), 700), seen)
 
 
-@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (40, 1.0), (0, 0.99)])
-def test_masked_tokens_are_never_drawn(device: Device, top_k: int, top_p: float) -> None:
+@pytest.mark.parametrize("min_p", [0.125, 0.2, 0.25, 0.9, 1.0])
+def test_min_p_on_the_device_keeps_exactly_what_it_says(device: Device, min_p: float) -> None:
+    """Probabilities of 1, 1/2, 1/4, 1/8 and 1/16 of the largest, twice each, but for one in the last place above."""
+    logits = np.full(523, -1e4, np.float32)
+    steps = np.log(np.float32(2)) * np.arange(5, dtype=np.float32)
+    logits[100:110] = np.float32(8) - np.repeat(steps, 2)
+    kept = set(reference.kept(logits, 1.0, 0, 1.0, min_p).tolist())
+    with sampler(device, logits.size, 1.0, min_p=min_p) as program:
+        drawn = {int(program.run([logits[np.newaxis], 0, position])[0]) for position in range(300)}
+    assert drawn == kept
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_drawn_token_is_marked_and_penalized_from_then_on(device: Device, temperature: float) -> None:
+    """A penalty that no logit survives: every token comes once before one comes again."""
+    seen = np.zeros(67, np.bool_)
+    seen[[3, 31, 32, 66]] = True
+    logits = np.linspace(1, 2, 67, dtype=np.float32)[np.newaxis]
+    with sampler(device, 67, temperature, penalty=1e30, seen=seen) as program:
+        drawn = [int(program.check([logits * 100, 0, position])[0]) for position in range(63)]
+        assert sorted(drawn) == [i for i in range(67) if i not in (3, 31, 32, 66)]
+        assert reference.from_bits(program.mutable(), 67).all()
+
+
+@pytest.mark.parametrize("penalty", [1e-38, 0.5, 3e38])
+def test_penalties_keep_what_is_finite_finite(device: Device, penalty: float) -> None:
+    logits = np.array([[3e38, -3e38, 0, -0.0, -np.inf, 1, -1]], np.float32)
+    seen = np.array([1, 1, 1, 1, 1, 0, 0], np.bool_)
+    with sampler(device, 7, 0.0, penalty=penalty, seen=seen) as program:
+        program.check([logits, 0, 0])
+
+
+@pytest.mark.parametrize(("top_k", "top_p", "min_p"), [(0, 1.0, 0.0), (40, 1.0, 0.0), (0, 0.99, 0.0), (0, 1.0, 1e-300)])
+def test_masked_tokens_are_never_drawn(device: Device, top_k: int, top_p: float, min_p: float) -> None:
     logits = np.full((1, 50), -np.inf, np.float32)
     logits[0, [7, 31]] = 0
-    with sampler(device, 50, 5.0, top_k, top_p) as program:
+    with sampler(device, 50, 5.0, top_k, top_p, min_p) as program:
         assert {int(program.run([logits, 0, position])[0]) for position in range(40)} == {7, 31}
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -63,10 +64,25 @@ def test_sentencepiece_stream_of_a_text(spm: Tokenizer, text: str) -> None:
     assert "".join(streamed(spm, spm.encode(text))) == text
 
 
-def test_sentencepiece_stream_of_bytes_that_are_no_text(spm: Tokenizer) -> None:
-    """The library decodes a run of bytes as a whole, so a bad byte changes what was shown before it."""
+def test_a_bad_byte_is_the_only_one_that_is_lost(spm: Tokenizer) -> None:
     ids = [SPM_TOKENS.index(token) for token in ("<0x41>", "<0xFF>", "<0x42>", "hello")]
-    assert streamed(spm, ids) == ["A", "", "", "\ufffd\ufffdhello", ""]
+    assert spm.decode(ids) == "A\ufffdBhello"
+    assert streamed(spm, ids) == ["A", "", "\ufffdB", "hello", ""]
+
+
+BYTE_OR_PIECE = st.one_of(st.integers(3, 258), st.integers(3, len(SPM_TOKENS) - 1), st.sampled_from([0xC3, 0xA9]))
+
+
+@settings(deadline=None)
+@given(ids=st.lists(BYTE_OR_PIECE, max_size=80))
+def test_bytes_of_a_stream_are_those_of_python(spm: Tokenizer, ids: list[int]) -> None:
+    """Also through long runs of bytes that are no text: what was given away never changes."""
+    raw = b"".join(bytes([i - 3]) if i < 259 else SPM_TOKENS[i].replace("▁", " ").encode() for i in ids)
+    text = raw.decode("utf-8", "replace")
+    text = text[1:] if ids and ids[0] >= 259 and SPM_TOKENS[ids[0]].startswith("▁") else text
+    text = text[1:] if ids and ids[0] == 3 + 0x20 else text  # the space before the first word, as a byte
+    assert spm.decode(ids) == text
+    assert "".join(streamed(spm, ids)) == text
 
 
 def test_stream_goes_on_through_endless_bad_bytes(bpe: Tokenizer) -> None:
@@ -98,6 +114,18 @@ def test_special_text_is_parsed_only_when_asked(bpe: Tokenizer) -> None:
     assert bpe.decode(bpe.encode(f"hello{END_OF_TURN}")) == f"hello{END_OF_TURN}"
     # Tokens that the user of the model defined are words, not control: always whole.
     assert tokens_of(bpe, f"hello{USER}") == ["hello", USER]
+
+
+def test_threads_share_a_tokenizer(bpe: Tokenizer) -> None:
+    """Whether special tokens are parsed is a state of the library's tokenizer."""
+    text = f"hello{END_OF_TURN}" * 20
+    right = {parse: bpe.encode(text, parse_special=parse) for parse in (False, True)}
+
+    def encode(parse: bool) -> bool:
+        return all(bpe.encode(text, parse_special=parse) == right[parse] for _ in range(200))
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(encode, [False, True] * 2))
 
 
 def test_special_tokens_are_left_out_of_the_text(bpe: Tokenizer) -> None:
@@ -180,7 +208,7 @@ def test_no_space_prefix(tmp_path: Path) -> None:
 
 def test_unknown_pre_tokenizer(tmp_path: Path) -> None:
     path = write_bpe(tmp_path / "pre.gguf", pre="martian")
-    with pytest.raises(InvalidInputError, match='pre-tokenizer is "martian"; known are default, gpt-2'):
+    with pytest.raises(InvalidInputError, match='pre-tokenizer is "martian", which is not known: .* --tokenizer'):
         Tokenizer.from_file(path)
 
 
@@ -325,7 +353,7 @@ def test_smollm2_vocabulary(smollm2_gguf: Path) -> None:
     tokenizer = Tokenizer.from_file(smollm2_gguf)
     assert tokenizer.vocab_size == 49152
     assert tokenizer.encode("<|im_start|>user", parse_special=True) == [1, 4093]
-    assert tokenizer.eos_ids == {0, 2}  # <|endoftext|>, <|im_end|>
+    assert tokenizer.eos_ids == {0, 2, 4}  # <|endoftext|>, <|im_end|>, <reponame>: as in llama.cpp
     assert Tokenizer.from_files(tokenizer.files()).settings == tokenizer.settings
     text = f"Zahlen 2048, ½ und\n\n  naïve 日本語 {FAMILY} ."
     assert tokenizer.decode(tokenizer.encode(text)) == text

@@ -11,14 +11,23 @@ import click
 
 from .. import __version__
 from ..errors import Error
+from ..exit_codes import BAD_INPUT, INTERRUPTED
 from . import bench, chat, check, convert, devices, generate, inspect, perplexity, run
-
-BAD_INPUT = 2
-INTERRUPTED = 130  # the shell's convention: 128 + SIGINT
+from .streams import note, replace_what_cannot_be_written
 
 
 class Commands(click.Group):
     """A group whose commands end in one line on stderr, and no traceback, when the input is at fault."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        replace_what_cannot_be_written()
+        return super().main(*args, **extra)
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **extra)
+        except KeyboardInterrupt:  # which click would call "Aborted!"
+            raise click.exceptions.Exit(INTERRUPTED) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -36,7 +45,7 @@ class Commands(click.Group):
 
 
 def _fail(message: str) -> NoReturn:
-    click.echo("error: " + " ".join(message.split()), err=True)
+    note("error: " + " ".join(message.split()))
     raise click.exceptions.Exit(BAD_INPUT)
 
 

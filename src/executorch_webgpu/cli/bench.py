@@ -91,7 +91,7 @@ def command(
 
         require_matplotlib()
     tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file is not None else None
-    path = program_path(source, chosen_options(weights, max_context_len))
+    path = program_path(source, chosen_options(weights, max_context_len), tokenizer)
     runtime = Runtime.get(engine, adapter)
     loading = {"kv_cache_dtype": kv_cache_dtype, "matmul_precision": matmul_precision}
     report = run(runtime, path, sizes, tokenizer=tokenizer, **loading)

@@ -13,8 +13,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InvalidInputError
-from .options import FILE, cache_option, device_options, fuse_option, precision_option, sampling_options
+from ..exit_codes import BAD_INPUT
+from .options import (
+    FILE,
+    cache_option,
+    device_options,
+    fuse_option,
+    given_sampling,
+    precision_option,
+    sampling_options,
+)
 from .source import chosen_options, conversion_options, open_language_model
+from .streams import note, standard_input, write
 
 if TYPE_CHECKING:
     from ..llm.conversation import Conversation
@@ -34,13 +44,15 @@ KEYS = (
     "Ctrl-C stops an answer; at the prompt it clears the line, and twice it leaves."
 )
 
+SAMPLED = {"temperature": 0.7, "top_p": 0.9}  # where the model does not say
+
 
 @click.command("chat")
 @click.argument("source")
 @click.option("--tokenizer", "tokenizer_file", type=FILE, help="A .gguf or tokenizer.json  [default: in the program]")
 @click.option("--system", metavar="TEXT", help="System message")
 @click.option("--stats", is_flag=True, help="Show token rates after each answer")
-@sampling_options(max_new_tokens=1024, temperature=0.7, top_p=0.9)
+@sampling_options(max_new_tokens=1024, temperature="0.7 with top-p 0.9")
 @conversion_options
 @cache_option
 @precision_option
@@ -65,12 +77,12 @@ def command(
     SOURCE is a program (.pte), a GGUF file, a folder with safetensors, smollm2-135m, or org/name of the Hugging Face
     Hub. What is no program is converted once, and kept in the cache folder.
     On a terminal, /help lists what can be typed besides messages. Otherwise each line of standard input is a message.
-    Answers go to standard output, all else to standard error.
+    Answers go to standard output, all else to standard error. The exit code is 2 when one of those lines was refused.
     """
     from ..llm.conversation import Conversation
-    from ..llm.sample import SamplingParams
+    from ..llm.sample import sampling_params
 
-    params = SamplingParams(**sampling)
+    given = given_sampling(sampling)
     options = chosen_options(weights, max_context_len)
     with open_language_model(
         source,
@@ -81,17 +93,21 @@ def command(
         kv_cache_dtype=kv_cache_dtype,
         matmul_precision=matmul_precision,
         fuse=fuse,
-    ) as opened:
-        chat = Chat(Conversation(*opened, params, system), _write, _note, stats)
-        if isinstance(sys.stdin, io.TextIOWrapper):
-            sys.stdin.reconfigure(errors="surrogateescape")  # which the tokenizer refuses, one message at a time
-        if sys.stdin.isatty() and sys.stdout.isatty():
+    ) as (model, tokenizer):
+        params = sampling_params(tokenizer.settings.sampling, given, SAMPLED)
+        chat = Chat(Conversation(model, tokenizer, params, system), write, note, stats)
+        messages = standard_input()
+        if isinstance(messages, io.TextIOWrapper):
+            messages.reconfigure(errors="surrogateescape")  # which the tokenizer refuses, one message at a time
+        if messages.isatty() and sys.stdout is not None and sys.stdout.isatty():
             with suppress(ImportError):
                 import readline  # noqa: F401 (gives input() line editing and a history)
-            _note(f"Chatting with {source}; /help lists the commands, Ctrl-D leaves.")
+            note(f"Chatting with {source}; /help lists the commands, Ctrl-D leaves.")
             chat.talk(input)
         else:
             chat.work_off(_next_line)
+            if chat.failed:
+                raise click.exceptions.Exit(BAD_INPUT)
 
 
 @dataclass
@@ -102,6 +118,7 @@ class Chat:
     write: Callable[[str], None]  # part of an answer
     note: Callable[[str], None]  # a line about it
     stats: bool = False
+    failed: bool = False  # whether a message or a command was refused
 
     def work_off(self, read_line: Callable[[str], str]) -> None:
         """Take messages until the input's end or /exit. Ctrl-C ends this, like any program."""
@@ -139,6 +156,7 @@ class Chat:
                 return True
             return self._obey(*text.split(maxsplit=1))
         except InvalidInputError as error:
+            self.failed = True
             self.note("error: " + " ".join(str(error).split()))
             return True
 
@@ -163,6 +181,7 @@ class Chat:
             case "/exit":
                 return False
             case _:
+                self.failed = True
                 self.note(f"There is no {name}; the commands are {KNOWN}.")
         return True
 
@@ -210,15 +229,7 @@ def read_message(read_line: Callable[[str], str]) -> str:
 
 
 def _next_line(prompt: str) -> str:
-    line = sys.stdin.readline()
+    line = standard_input().readline()
     if not line:
         raise EOFError
     return line.removesuffix("\n")
-
-
-def _write(text: str) -> None:
-    click.echo(text, nl=False)
-
-
-def _note(line: str) -> None:
-    click.echo(line, err=True)

@@ -11,6 +11,7 @@ import click
 from ..models.matrix import EMBEDDING_FORMATS, GROUPS, WEIGHT_FORMATS
 from .options import FILE
 from .source import progress_bar
+from .streams import note
 
 
 @click.command("convert")
@@ -51,14 +52,15 @@ def command(source: str, output: Path, tokenizer: Path | None, group: str, **opt
     Mistral, SmolLM2, Qwen2.5 or Qwen3. The formats f32, q8csw and q4gsw are those of other ExecuTorch runtimes, too;
     native keeps what is stored in 4 or 8 bits as it is. The output appears when it is complete.
     """
-    from ..models.convert import convert
+    from ..models.convert import check_target, convert
     from ..models.library import find_model
     from ..models.llama import LlamaOptions
 
+    check_target(output)
     chosen = LlamaOptions(group=int(group), **options)
     with progress_bar() as show:
         model = find_model(source, show)
         start = time.monotonic()
         convert(model, output, chosen, tokenizer=tokenizer, on_progress=lambda *counts: show("Converting", *counts))
     seconds = time.monotonic() - start
-    click.echo(f"Wrote {output}: {output.stat().st_size / 1e6:.0f} MB in {seconds:.1f} s", err=True)
+    note(f"Wrote {output}: {output.stat().st_size / 1e6:.0f} MB in {seconds:.1f} s")

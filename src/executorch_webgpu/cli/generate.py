@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import InvalidInputError
-from .options import FILE, cache_option, device_options, fuse_option, precision_option, profile_option, sampling_options
+from .options import (
+    FILE,
+    cache_option,
+    device_options,
+    fuse_option,
+    given_sampling,
+    precision_option,
+    profile_option,
+    sampling_options,
+)
 from .source import chosen_options, conversion_options, open_language_model
+from .streams import note, standard_input, write
 
 if TYPE_CHECKING:
     from ..llm.generate import GenerationStats
@@ -18,6 +27,7 @@ if TYPE_CHECKING:
 
 FINISHED = {
     "eos": "the model ended its text",
+    "stop": "reached a stop string",
     "length": "reached --max-new-tokens",
     "context": "the context is full",
 }
@@ -61,12 +71,12 @@ def command(
     The text goes to standard output as it is made; rates and the profile go to standard error.
     """
     from ..llm.generate import generate
-    from ..llm.sample import SamplingParams
+    from ..llm.sample import sampling_params
     from .tables import print_profile
 
     if system is not None and not chat:
         raise click.UsageError("--system needs --chat: a plain prompt has no system message")
-    params = SamplingParams(**sampling)
+    given = given_sampling(sampling)
     if (text is None) == (prompt is None):
         raise click.UsageError("give one prompt to continue, as PROMPT or with --prompt")
     text = text or prompt or ""
@@ -83,12 +93,13 @@ def command(
         matmul_precision=matmul_precision,
         fuse=fuse,
     ) as (model, tokenizer):
+        params = sampling_params(tokenizer.settings.sampling, given)
         tokens = encode_prompt(tokenizer, text, chat=chat, system=system)
         for piece in generate(model, tokenizer, tokens, params):
-            click.echo(piece.text, nl=False)
+            write(piece.text)
             if piece.stats is not None:
-                click.echo()
-                click.echo(describe(piece.stats), err=True)
+                write("\n")
+                note(describe(piece.stats))
         if profile:
             print_profile(model.profile())
 
@@ -97,13 +108,13 @@ def encode_prompt(tokenizer: Tokenizer, text: str, *, chat: bool, system: str | 
     """Token ids of a plain prompt, or of one user message in the model's chat template."""
     from ..text.chat import encode_chat, user_message
 
-    return encode_chat(tokenizer, user_message(text, system)) if chat else tokenizer.encode(text)
+    return encode_chat(tokenizer, user_message(text, system)) if chat else tokenizer.encode_prompt(text)
 
 
 def _read_stdin() -> str:
     """Standard input, less the newline that ends its last line."""
     try:
-        return sys.stdin.read().removesuffix("\n")
+        return standard_input().read().removesuffix("\n")
     except UnicodeDecodeError as error:
         raise InvalidInputError("the prompt on standard input is not UTF-8 text") from error
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from .options import fuse_option
+from .options import FILE, fuse_option
 from .source import chosen_options, conversion_options, program_path
 
 if TYPE_CHECKING:
@@ -17,17 +18,22 @@ if TYPE_CHECKING:
 
 @click.command("inspect")
 @click.argument("source")
+@click.option("--tokenizer", "tokenizer_file", type=FILE, help="A .gguf or tokenizer.json  [default: the source's own]")
 @conversion_options
 @fuse_option
-def command(source: str, weights: str | None, max_context_len: int | None, fuse: bool) -> None:
+def command(
+    source: str, tokenizer_file: Path | None, weights: str | None, max_context_len: int | None, fuse: bool
+) -> None:
     """Show what a program holds, and whether it can run here. Needs no GPU.
 
     SOURCE is a program (.pte), or a model as the generate command takes it.
     """
     from ..runtime import inspect_program
+    from ..text.tokenizer import Tokenizer
     from .tables import binary_size, console
 
-    report = inspect_program(program_path(source, chosen_options(weights, max_context_len)), fuse)
+    tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file is not None else None
+    report = inspect_program(program_path(source, chosen_options(weights, max_context_len), tokenizer), fuse)
     out = console()
     inside = f", with {', '.join(report.files)}" if report.files else ""
     out.print(f"{source}: {binary_size(report.file_bytes)}, {len(report.methods)} methods{inside}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar
@@ -71,20 +71,48 @@ def fuse_option(command: Command) -> Command:
     return option(command)
 
 
-def sampling_options(
-    *, max_new_tokens: int = 256, temperature: float = 0.0, top_p: float = 1.0
-) -> Callable[[Command], Command]:
-    """Add an option for each field of ``SamplingParams``, by its name; what is given here are the defaults."""
+def sampling_options(*, max_new_tokens: int = 256, temperature: str = "0") -> Callable[[Command], Command]:
+    """Add an option for each field of ``SamplingParams``, by its name.
+
+    ``temperature``: how it is drawn when neither the user nor the model says, in words.
+    """
+    option = click.option
     options = (
-        click.option("--max-new-tokens", type=int, default=max_new_tokens, show_default=True),
-        click.option(
-            "--temperature", type=float, default=temperature, show_default=True, help="0 takes the likeliest token"
+        option("--max-new-tokens", type=int, default=max_new_tokens, show_default=True),
+        option(
+            "--temperature",
+            type=float,
+            help=f"0 takes the likeliest token.  [default: the model's, of its generation_config; else {temperature}]",
         ),
-        click.option("--top-k", type=int, default=0, show_default=True, help="Sample among the k likeliest; 0: all"),
-        click.option("--top-p", type=float, default=top_p, show_default=True, help="Sample within this probability"),
-        click.option("--seed", type=int, help="Repeat a sampled text"),
+        option("--top-k", type=int, help="Sample among the k likeliest; 0: all.  [default: the model's, else 0]"),
+        option("--top-p", type=float, help="Sample within this probability; 1: all.  [default: the model's, else 1]"),
+        option(
+            "--min-p",
+            type=float,
+            help="Sample among tokens with this share of the likeliest one's probability; 0: all.  "
+            "[default: the model's, else 0]",
+        ),
+        option(
+            "--repetition-penalty",
+            type=float,
+            help="Divide logits of tokens that the text has; 1: none.  [default: the model's, else 1]",
+        ),
+        option("--stop", multiple=True, metavar="TEXT", help="End the text before this string; may be repeated."),
+        option("--seed", type=int, help="Repeat a sampled text"),
     )
     return lambda command: reduce(lambda inner, option: option(inner), reversed(options), command)
+
+
+def given_sampling(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``sampling_options`` were given, by names of ``SamplingParams``.
+
+    Raises InvalidInputError for values outside their range, before anything long has begun.
+    """
+    from ..llm.sample import SamplingParams
+
+    given = {name: value for name, value in options.items() if value is not None}
+    SamplingParams(**given)
+    return given
 
 
 def _index_or_name(ctx: click.Context, option: click.Parameter, value: str | None) -> int | str | None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
+from ..errors import InvalidInputError
 from .options import FILE, cache_option, device_options, fuse_option, precision_option
 from .source import chosen_options, conversion_options, open_language_model, progress_bar
+from .streams import note, write
 
 
 @click.command("perplexity")
@@ -41,7 +43,10 @@ def command(
     from ..llm.perplexity import perplexity
     from ..models.library import NATIVE, find_model
 
-    content = text.read_text(encoding="utf-8")
+    try:
+        content = text.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{text} is not UTF-8 text; save it as such") from error
     options = chosen_options(weights, max_context_len)
     with progress_bar() as show:
         path = find_model(source, show)
@@ -54,5 +59,5 @@ def command(
         with progress_bar(bytes=False) as show:
             found = perplexity(model, tokens, window, lambda *counts: show("Predicting", *counts))
         rate = (len(tokens) - 1) / (time.monotonic() - start)
-    click.echo(f"{found:.4f}")
-    click.echo(f"{len(tokens)} tokens, {rate:.1f} tokens/s", err=True)
+    write(f"{found:.4f}\n")
+    note(f"{len(tokens)} tokens, {rate:.1f} tokens/s")

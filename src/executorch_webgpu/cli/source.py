@@ -45,12 +45,15 @@ def chosen_options(weights: Any, max_context_len: int | None) -> LlamaOptions | 
     return replace(NATIVE, weights=weights or NATIVE.weights, max_context_len=max_context_len)
 
 
-def program_path(source: str, options: LlamaOptions | None = None) -> Path:
-    """The program of what the user named, converted if necessary, with a progress bar on a terminal."""
+def program_path(source: str, options: LlamaOptions | None = None, tokenizer: Tokenizer | None = None) -> Path:
+    """The program of what the user named, converted if necessary, with a progress bar on a terminal.
+
+    ``tokenizer``: what a program that is made carries, instead of the model's own.
+    """
     from ..models.library import find_program
 
     with progress_bar() as show:
-        return find_program(source, options, show)
+        return find_program(source, options, show, tokenizer=tokenizer)
 
 
 @contextmanager
@@ -98,7 +101,7 @@ def open_language_model(
 
     # What is quick to check comes first: making a model ready takes seconds.
     tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file is not None else None
-    with Runtime.get(engine=engine, adapter=adapter).load_program(program_path(source, options)) as program:
+    with Runtime.get(engine=engine, adapter=adapter).load_program(program_path(source, options, tokenizer)) as program:
         if tokenizer is None:
             if TOKENIZER not in program.named_data:
                 raise InvalidInputError(f"{source} has no tokenizer inside: name one with --tokenizer")

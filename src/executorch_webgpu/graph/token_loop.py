@@ -7,23 +7,27 @@ host, which reads it whenever it likes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..gpu.buffers import Buffer, create, upload
 from ..gpu.in_flight import InFlight
 from ..ops.plan import Planning
 from ..ops.registry import find
+from ..ops.sampling.reference import bits_of
+from ..ops.shapes import ceil_div
 from ..ops.values import SymInt, Tensor
-from .build import Graph, OpCall
+from .build import Constant, Graph, OpCall
 from .constants import ConstantPool
 from .device_array import DeviceTokens
 from .execute import GraphExecutor
 from .state import GraphState
 
 SAMPLE = "et_webgpu.sample_token.default"
-_LOGITS, _ROW, _POSITION, _TOKEN = range(4)  # ids in the sampler's graph
+_LOGITS, _ROW, _POSITION, _TOKEN, _SEEN = range(5)  # ids in the sampler's graph
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Drawing:
     temperature: float
     top_k: int
     top_p: float
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
 
 
 class TokenLoop:
@@ -53,14 +59,20 @@ class TokenLoop:
         self._ids = (tokens.id, input_pos.id)
         self._results: InFlight | None = None
         self._sampler: GraphExecutor | None = None
-        self._token = DeviceTokens(executor.device, (1, 1), logits.max_dims[-1])
+        self._vocab = logits.max_dims[-1]
+        self._token = DeviceTokens(executor.device, (1, 1), self._vocab)
+        self._seen: Buffer | None = None  # the tokens that the text has, if that matters
         try:
+            if drawing.repetition_penalty != 1:
+                nbytes = 4 * ceil_div(self._vocab, 32)
+                self._seen = create(executor.device, nbytes, "the set of tokens in the text")
             self._results = InFlight(executor.device, self._token.nbytes, most, "tokens in flight")
+            lent = {} if self._seen is None else {_SEEN: self._seen}
             self._sampler = GraphExecutor(
                 _sampler_graph(logits, drawing),
                 ConstantPool(executor.device, lambda view: None),
                 Planning(executor.device.features, executor.device.limits),
-                borrowed={_LOGITS: executor._buffer_of(logits, state), _TOKEN: self._token.buffer},
+                borrowed={_LOGITS: executor._buffer_of(logits, state), _TOKEN: self._token.buffer} | lent,
             )
         except BaseException:
             self.close()
@@ -70,6 +82,16 @@ class TokenLoop:
     def pending(self) -> int:
         """Tokens that are drawn, or will be, and not read."""
         return 0 if self._results is None else len(self._results)
+
+    def begin(self, text: Iterable[int]) -> None:
+        """Exactly these tokens have occurred before the next one that is drawn; each that is drawn from now on joins.
+
+        Whatever is in flight comes before this, so what it draws is forgotten.
+        """
+        if self._seen is not None:
+            seen = np.zeros(self._vocab, np.bool_)
+            seen[list(text)] = True
+            upload(self._executor.device, self._seen, bits_of(seen))
 
     def run(self, tokens: NDArray[np.int32] | None, input_pos: int, row: int | None = 0) -> None:
         """Submit a step with ``tokens`` [1, S], or with the one that was drawn last.
@@ -114,6 +136,8 @@ class TokenLoop:
         for owner in (self._results, self._sampler, self._token):
             if owner is not None:
                 owner.close()
+        if self._seen is not None:
+            self._seen.destroy()
         self._results = self._sampler = None
 
 
@@ -123,6 +147,14 @@ def _sampler_graph(logits: Tensor, drawing: Drawing) -> Graph:
     assert op is not None
     x, row, position = Tensor(_LOGITS, "float32", logits.max_dims), SymInt(_ROW), SymInt(_POSITION)
     token = Tensor(_TOKEN, "int32", (1,))
-    args = (x, row, position, drawing.seed, drawing.temperature, drawing.top_k, drawing.top_p, token)
-    call = OpCall(0, SAMPLE, op, args, inputs=(x,), outputs=(token,), mutated=())
-    return Graph((call,), (row, position), (token,), (row, position), {})
+    seen = None if drawing.repetition_penalty == 1 else _bitmask(logits.max_dims[-1])
+    how = (drawing.seed, drawing.temperature, drawing.top_k, drawing.top_p, drawing.min_p, drawing.repetition_penalty)
+    kept = () if seen is None else (seen,)
+    args = (x, row, position, *how, seen, token)
+    call = OpCall(0, SAMPLE, op, args, inputs=(x, *kept), outputs=(token,), mutated=kept)
+    constants = {t.id: Constant.zeros(t) for t in kept}
+    return Graph((call,), (row, position), (token,), (row, position), constants)
+
+
+def _bitmask(vocab: int) -> Tensor:
+    return Tensor(_SEEN, "int32", (ceil_div(vocab, 32),), constant=_SEEN)

@@ -54,7 +54,8 @@ class DecodeSession:
         self._model = model
         self._params = params
         self._end_tokens = frozenset(model.eos_ids if end_tokens is None else end_tokens)
-        drawing = Drawing(params.some_seed, params.temperature, params.top_k, params.top_p)
+        filters = params.top_k, params.top_p, params.min_p
+        drawing = Drawing(params.some_seed, params.temperature, *filters, params.repetition_penalty)
         if why := model.decode_obstacle:
             raise UnsupportedProgramError(f"tokens cannot be drawn on the GPU: {why}")
         self._prompt_end = 0  # the position of the first token that is drawn
@@ -85,6 +86,7 @@ class DecodeSession:
                 self._most = self._drawn = self._given = 0
                 self.finish_reason = None
                 model.holds([], start)
+                self._steps.begin([*model.cached_tokens, *tokens])
             for first in range(0, len(tokens), model.max_tokens):
                 chunk = tokens[first : first + model.max_tokens]
                 self._run_chunk(chunk, start + first, first + len(chunk) == len(tokens))

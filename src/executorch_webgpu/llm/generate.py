@@ -16,12 +16,13 @@ from .exclusive import Exclusive, ExclusiveGenerator
 from .model import LanguageModel
 from .plain_loop import FinishReason, Model, PlainLoop
 from .sample import SamplingParams
+from .stop_strings import StopStrings
 
 
 @dataclass(frozen=True)
 class GenerationStats:
-    """Counts, seconds, and why the text ended: an end token ("eos"), ``max_new_tokens`` ("length") or a full KV cache
-    ("context").
+    """Counts, seconds, and why the text ended: an end token ("eos"), a stop string ("stop"), ``max_new_tokens``
+    ("length") or a full KV cache ("context").
 
     The first new token comes from the prefill, each later one from a decode step. ``reused_tokens`` of the prompt were
     in the KV cache already. ``drawn_by``: "gpu" where steps followed one another on the GPU; then seconds of decoding
@@ -63,6 +64,7 @@ class GenerationStats:
 class Piece:
     """One new token and the text that it completes, in whole characters (so sometimes none).
 
+    What may be the beginning of a stop string waits until it is known not to be one.
     The last piece has no token: it brings what is left of the text, and the ``stats``.
     """
 
@@ -97,6 +99,9 @@ def generate(
     The iterator may be closed at any piece, and a KeyboardInterrupt or an error may end it: the model stays usable, and
     its ``cached_tokens`` say what the cache holds. When the model is used for something else meanwhile, a ClosedError
     ends it. Texts that go on at the same time, in one thread or in many, need a ``LanguageModel.new_sequence`` each.
+    A stop string ends the text before it, whatever tokens it consists of; what ran ahead is taken back as for an end
+    token, and the token that completes the string is the last one given. The text of a special token, which is no part
+    of what is given, is a stop string as well.
     Raises InvalidInputError for an empty prompt, for one that is longer than the context, for a ``start`` that is not
     in the prompt or in the cache, and for negative ``steps_in_flight``.
     """
@@ -123,7 +128,8 @@ def _generate(
     start: int,
     steps_in_flight: int | None,
 ) -> Generator[Piece]:
-    text = tokenizer.stream(after=prompt)
+    text, stops = tokenizer.stream(after=prompt), StopStrings(params.stop)
+    stop_tokens = _unspoken(tokenizer, params.stop)
     new_tokens = 0
     reading = 0.0  # seconds
     with use_of(model):
@@ -142,19 +148,21 @@ def _generate(
             given = perf_counter()
             first = first if new_tokens else given
             new_tokens += 1
-            yield Piece(text.push(token), token)
+            yield Piece(stops.push(text.push(token)), token)
             reading += perf_counter() - given
+            if stops.found or token in stop_tokens:
+                break
         ended = perf_counter()
     finally:
         tokens.close()
 
-    finish = tokens.finish_reason
-    assert finish is not None
+    rest = stops.push(text.finish()) + stops.finish()
+    finish = "stop" if stops.found else tokens.finish_reason or "stop"
     first = first if new_tokens else ended
     decode_seconds = ended - first - (0 if host_reason is None else reading)
     decode_steps = new_tokens if finish == "eos" else new_tokens - 1
     counts = (len(prompt), first - started, new_tokens, decode_steps, decode_seconds)
-    yield Piece(text.finish(), stats=GenerationStats(*counts, finish, start, host_reason))
+    yield Piece(rest, stats=GenerationStats(*counts, finish, start, host_reason))
 
 
 def _loop(
@@ -170,6 +178,12 @@ def _loop(
 def use_of(model: Model) -> AbstractContextManager[None]:
     """Keeps other threads from a model, if it is one that they could share."""
     return model.use if isinstance(model, LanguageModel) else nullcontext()
+
+
+def _unspoken(tokenizer: Tokenizer, strings: Sequence[str]) -> set[int]:
+    """Special tokens whose text is one of the strings: in what is decoded it does not appear."""
+    ids = {tokenizer.backend.token_to_id(string) for string in strings}
+    return {id for id in ids if id is not None and not tokenizer.decode([id])}
 
 
 def _check_prompt(prompt: list[int], context_len: int) -> None:

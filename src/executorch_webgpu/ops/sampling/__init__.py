@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from ..plan import Planner, Prepared
 from ..registry import op
 from ..shapes import ceil_div
-from ..values import INT32_MAX, IntLike, Tensor
+from ..values import INT32_MAX, IntLike, Scratch, Tensor
 from . import reference
 
 WORKGROUP = 256
@@ -20,9 +21,9 @@ _OTHERS = {"wg_size": WORKGROUP}
 PIPELINES: tuple[Prepared, ...] = (
     ("sampling/best", {"noise": False}, _BEST),
     ("sampling/best", {"noise": True}, _BEST),
-    ("sampling/sift", {"top_k": False}, _OTHERS),
-    ("sampling/sift", {"top_k": True}, _OTHERS),
-    *((f"sampling/{kernel}", {}, _OTHERS) for kernel in ("choose", "peaks", "kth_peak", "pick")),
+    *(("sampling/sift", {"by": by}, _OTHERS) for by in ("top_k", "top_p", "min_p")),
+    *((f"sampling/{kernel}", {}, _OTHERS) for kernel in ("choose", "peaks", "kth_peak", "pick", "penalize")),
+    ("sampling/mark", {}, {}),
 )
 
 MOST_GROUPS = WORKGROUP  # of the kernels that share the vocabulary; one workgroup then reads what they found
@@ -30,13 +31,45 @@ _TOKENS_A_CALL = 4  # of the generator
 
 
 def sample_token_reference(
-    logits: np.ndarray, row: int, position: int, seed: int, temperature: float, top_k: int, top_p: float
+    logits: np.ndarray,
+    row: int,
+    position: int,
+    seed: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    repetition_penalty: float,
+    seen: np.ndarray | None,
 ) -> np.ndarray:
-    rows = np.asarray(logits, np.float32).reshape(-1, logits.shape[-1])
-    return np.array([reference.choose(rows[row], position, seed, temperature, top_k, top_p)], np.int32)
+    vocab = logits.shape[-1]
+    chosen_from = np.asarray(logits, np.float32).reshape(-1, vocab)[row]
+    if seen is None:
+        token = reference.choose(chosen_from, position, seed, temperature, top_k, top_p, min_p)
+        return np.array([token], np.int32)
+    occurred = reference.from_bits(seen, vocab)
+    chosen_from = reference.penalized(chosen_from, occurred, repetition_penalty)
+    token = reference.choose(chosen_from, position, seed, temperature, top_k, top_p, min_p)
+    if token != reference.BROKEN:
+        occurred[token] = True
+    seen[:] = reference.bits_of(occurred)
+    return np.array([token], np.int32)
 
 
-@op("et_webgpu.sample_token.default", reference=sample_token_reference)
+@dataclass(frozen=True)
+class _Row:
+    """Where the logits of a draw are: row ``row`` of ``logits`` [..., vocab]."""
+
+    logits: Tensor | Scratch
+    row: IntLike
+    vocab: int
+
+    @property
+    def bindings(self) -> dict[str, Any]:
+        return {"logits": self.logits, "row": self.row}
+
+
+@op("et_webgpu.sample_token.default", reference=sample_token_reference, mutates=("seen",))
 def sample_token(
     g: Planner,
     logits: Tensor,
@@ -46,12 +79,17 @@ def sample_token(
     temperature: float,
     top_k: int,
     top_p: float,
+    min_p: float,
+    repetition_penalty: float,
+    seen: Tensor | None,
     out: Tensor,
 ) -> None:
     """``out`` int32 [1] = the token at ``position`` of a text, drawn from row ``row`` of float32 ``logits`` [..., V].
 
     It is -1 when one of these logits is NaN or the largest is not finite. ``seed``: 64 bits. ``temperature`` 0 takes
-    the largest logit, of equal ones the first. ``top_k`` 0 and ``top_p`` 1 keep all tokens.
+    the largest logit, of equal ones the first. ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 keep all tokens.
+    ``seen`` int32 [ceil(V / 32)], a bit for each token: those whose logits the penalty changes; the token that is drawn
+    joins them. None: no penalty.
     """
     g.check(
         logits.dtype == "float32" and logits.rank > 0 and logits.numel > 0,
@@ -59,8 +97,8 @@ def sample_token(
     )
     g.check(out.dtype == "int32", f"sample_token: {out} must be int32")
     g.check(
-        0 <= temperature < float("inf") and top_k >= 0 and 0 < top_p <= 1,
-        f"sample_token: there is no temperature {temperature} with top_k {top_k} and top_p {top_p}",
+        0 <= temperature < float("inf") and top_k >= 0 and 0 < top_p <= 1 and 0 <= min_p <= 1,
+        f"sample_token: there is no temperature {temperature} with top_k {top_k}, top_p {top_p} and min_p {min_p}",
     )
     vocab = logits.dims[-1]
     g.require(0, row, logits.numel // vocab - 1, "sample_token: the row")
@@ -70,25 +108,47 @@ def sample_token(
     draw = {} if temperature == 0 else {"seed": _words(seed), **_temperatures(temperature)}
     for kernel, template, overrides in PIPELINES:
         g.prepare(kernel, overrides=overrides, template=template)
-    if draw and (top_k or share):
-        _draw_among_kept(g, logits, row, position, draw, top_k, share, out)
+    read = _Row(logits, row, vocab)
+    if seen is not None:
+        read = _penalize(g, read, repetition_penalty, seen)
+    if draw and (top_k or share or min_p):
+        margin = float(reference.margin_of(min_p, temperature))
+        _draw_among_kept(g, read, position, draw, top_k, share, margin, out)
     else:
-        _draw_among_all(g, logits, row, position, draw, out)
+        _draw_among_all(g, read, position, draw, out)
+    if seen is not None:
+        g.dispatch("sampling/mark", (1,), {"out": out, "seen": seen})
 
 
-def _draw_among_all(
-    g: Planner, logits: Tensor, row: IntLike, position: IntLike, draw: dict[str, Any], out: Tensor
-) -> None:
+def _penalize(g: Planner, read: _Row, repetition_penalty: float, seen: Tensor) -> _Row:
+    """Logits of their own for this draw; what is drawn from them is marked in ``seen`` at the end."""
+    g.check(0 < repetition_penalty < float("inf"), f"sample_token: there is no repetition penalty {repetition_penalty}")
+    g.check(
+        seen.dtype == "int32" and seen.dims == (ceil_div(read.vocab, 32),),
+        f"sample_token: {seen} must be int32 with a bit for each of {read.vocab} tokens",
+    )
+    penalized = g.scratch(4 * read.vocab)
+    positive, negative = map(float, reference.factors(repetition_penalty))
+    g.dispatch(
+        "sampling/penalize",
+        (min(MOST_GROUPS, ceil_div(read.vocab, WORKGROUP)),),
+        {**read.bindings, "seen": seen, "penalized": penalized},
+        {"vocab": read.vocab, "positive": positive, "negative": negative},
+        overrides=_OTHERS,
+    )
+    return _Row(penalized, 0, read.vocab)
+
+
+def _draw_among_all(g: Planner, read: _Row, position: IntLike, draw: dict[str, Any], out: Tensor) -> None:
     """The best score of each workgroup's share, then the best of these; without ``draw``, logits are the scores."""
-    vocab = logits.dims[-1]
-    groups = min(MOST_GROUPS, ceil_div(vocab, _TOKENS_A_CALL * _BEST["wg_size"]))
+    groups = min(MOST_GROUPS, ceil_div(read.vocab, _TOKENS_A_CALL * _BEST["wg_size"]))
     bests = g.scratch(8 * groups)
     where: dict[str, Any] = {"position": position} if draw else {}
     g.dispatch(
         "sampling/best",
         (groups,),
-        {"logits": logits, "row": row, "bests": bests, **where},
-        {"vocab": vocab, **{name: value for name, value in draw.items() if name != "inverse_temperature"}},
+        {**read.bindings, "bests": bests, **where},
+        {"vocab": read.vocab, **{name: value for name, value in draw.items() if name != "inverse_temperature"}},
         overrides=_BEST,
         template={"noise": bool(draw)},
     )
@@ -97,44 +157,46 @@ def _draw_among_all(
 
 def _draw_among_kept(
     g: Planner,
-    logits: Tensor,
-    row: IntLike,
+    read: _Row,
     position: IntLike,
     draw: dict[str, Any],
     top_k: int,
     share: int,
+    margin: float,
     out: Tensor,
 ) -> None:
     """A list of all tokens that may be kept is made first: one workgroup cannot read the whole vocabulary in time."""
-    vocab = logits.dims[-1]
+    vocab = read.vocab
     groups = min(MOST_GROUPS, ceil_div(vocab, WORKGROUP))
     sizes = {"vocab": vocab, "groups": groups}
     found = {"peaks": g.scratch(4 * groups), "candidates": g.scratch(4 * (1 + vocab))}
     totals = {"totals": g.scratch(8 * groups)}
-    read = {"logits": logits, "row": row}
-    g.dispatch("sampling/peaks", (groups,), {**read, **found}, {"vocab": vocab}, overrides=_OTHERS)
+    g.dispatch("sampling/peaks", (groups,), {**read.bindings, **found}, {"vocab": vocab}, overrides=_OTHERS)
+    bound: dict[str, Any] = {}
+    least: dict[str, Any] = {}
     if top_k:
-        bound: dict[str, Any] = {"least": g.scratch(4)}
+        by = "top_k"
+        bound = {"least": g.scratch(4)}
         counts, peaks = {"groups": groups, "top_k": top_k}, {"peaks": found["peaks"]}
         g.dispatch("sampling/kth_peak", (1,), {**peaks, **bound}, counts, overrides=_OTHERS)
-        least = {}
-    else:
-        bound = {}
+    elif share:
         # Lighter tokens together weigh less than what top-p leaves out of the heaviest one's weight alone.
-        least = {"least_weight": ((2**32 - share) * reference.WEIGHT_ONE >> 32) // vocab}
+        by, least = "top_p", {"least_weight": ((2**32 - share) * reference.WEIGHT_ONE >> 32) // vocab}
+    else:
+        by, least = "min_p", {"margin": margin}
     g.dispatch(
         "sampling/sift",
         (groups,),
-        {**read, **found, **totals, **bound},
+        {**read.bindings, **found, **totals, **bound},
         {**sizes, **least, "inverse_temperature": draw["inverse_temperature"]},
         overrides=_OTHERS,
-        template={"top_k": top_k > 0},
+        template={"by": by},
     )
     g.dispatch(
         "sampling/pick",
         (1,),
-        {**read, **found, **totals, "position": position, "out": out},
-        {**sizes, "top_k": top_k, "share": share, **draw},
+        {**read.bindings, **found, **totals, "position": position, "out": out},
+        {**sizes, "top_k": top_k, "share": share, "margin": margin, **draw},
         overrides=_OTHERS,
     )
 

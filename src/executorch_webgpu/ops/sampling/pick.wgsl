@@ -1,4 +1,4 @@
-// A token drawn among the candidates that top-k and top-p keep; -1 when logits are not finite numbers. One workgroup.
+// A token drawn among the candidates that top-k, top-p and min-p keep; -1 when logits are not finite numbers. One workgroup.
 @group(0) @binding(0) var<storage, read> logits: array<u32>;  // bits of f32 [rows, vocab]
 @group(0) @binding(1) var<storage, read> peaks: array<u32>;  // [groups], at most one for each invocation
 @group(0) @binding(2) var<storage, read> totals: array<vec2<u32>>;  // [groups]
@@ -15,6 +15,7 @@ struct Params {
   share: u32,  // top_p * 2^32, 0: all
   temperature: f32,
   inverse_temperature: f32,
+  margin: f32,  // of min-p
   seed: vec2<u32>,
 }
 
@@ -52,13 +53,13 @@ fn weights_of(lane: u32, largest: u32) -> vec2<u32> {
 }
 
 // (rank of the score, id) of the best of an invocation's candidates.
-fn draw(lane: u32) -> vec2<u32> {
+fn draw(lane: u32, largest: u32) -> vec2<u32> {
   let start = u32(row) * params.vocab;
   var drawn = vec2<u32>(0u, 0xffffffffu);
   for (var i = lane; i < candidates[0]; i += wg_size) {
     let id = candidates[1u + i];
     let bits = logits[start + id];
-    if (is_finite(bits) && is_kept(vec2<u32>(rank_of(bits), ~id))) {
+    if (is_near(bits, largest, params.margin) && is_kept(vec2<u32>(rank_of(bits), ~id))) {
       let random = philox(vec4<u32>(id / 4u, u32(position), 0u, 0u), params.seed);
       let score = rank_of(bitcast<u32>(bitcast<f32>(bits) + params.temperature * gumbel(random[id % 4u])));
       if (score > drawn.x || (score == drawn.x && id < drawn.y)) {
@@ -101,7 +102,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     let goal = wide_add(wide_add(whole, vec2<u32>(fraction.y, 0u)), vec2<u32>(select(0u, 1u, fraction.x > 0u), 0u));
     select_cut(lane, goal, true, largest);
   }
-  let drawn = draw(lane);
+  let drawn = draw(lane, largest);
   atomicMax(&best, drawn.x);
   workgroupBarrier();
   if (drawn.x == atomicLoad(&best)) {

@@ -4,9 +4,10 @@ A token is drawn by the Gumbel-max trick: the largest ``logit + temperature * gu
 the seed, the position of the new token and the token's id only. So a draw needs no state, no sorting and no running
 sum, every token can be scored alone, and the order of the work does not matter. Noise comes from Philox4x32-10, in
 integers, and is the same everywhere; logarithms are rounded by whoever takes them, so that two engines can differ only
-where two candidates are closer than that. Top-k and top-p say which tokens may win: they keep the first ones in the
-order of falling logits and, of equal logits, of rising ids; top-p adds up integer weights, so it does not depend on an
-order of summation either.
+where two candidates are closer than that. Top-k, top-p and min-p say which tokens may win: they keep the first ones in
+the order of falling logits and, of equal logits, of rising ids; top-p adds up integer weights, so it does not depend on
+an order of summation either, and min-p bounds a difference of logits. The repetition penalty changes logits before
+anything else looks at them, by one rounded product.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 Logits = NDArray[np.float32]  # [vocab]
 BROKEN = -1  # in place of a token, where a logit is NaN or the largest is not finite
 WEIGHT_ONE = 2**31  # the weight of the largest logit
-TEMPERATURES = 1e-30, 1e30  # where float32 holds them and their inverses
+TEMPERATURES = 1e-30, 1e30  # where float32 holds them and their inverses; so are penalties
+LARGEST = np.finfo(np.float32).max
 
 _WORD = np.uint64(0xFFFFFFFF)
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -54,7 +56,7 @@ def weights(logits: Logits, temperature: float) -> NDArray[np.uint64]:
     return (np.minimum(np.exp(scaled), 1) * np.float32(WEIGHT_ONE)).astype(np.uint64)
 
 
-def kept(logits: Logits, temperature: float, top_k: int, top_p: float) -> NDArray[np.intp]:
+def kept(logits: Logits, temperature: float, top_k: int, top_p: float, min_p: float = 0.0) -> NDArray[np.intp]:
     """Ids of the tokens that may be drawn, the likeliest first."""
     order = np.argsort(-logits, kind="stable")
     if top_k:
@@ -63,7 +65,17 @@ def kept(logits: Logits, temperature: float, top_k: int, top_p: float) -> NDArra
         sums = np.cumsum(weights(logits, temperature)[order])
         target = -(-int(sums[-1]) * share >> 32)
         order = order[: int(np.searchsorted(sums, np.uint64(target))) + 1]
+    if min_p:
+        with np.errstate(over="ignore"):
+            order = order[logits[order] - logits.max() >= margin_of(min_p, temperature)]
     return order
+
+
+def margin_of(min_p: float, temperature: float) -> np.float32:
+    """How far below the largest logit a token still has ``min_p`` of its probability; never above 0."""
+    if min_p == 0:
+        return -LARGEST
+    return np.float32(float(float32_temperature(temperature)) * np.log(min_p))
 
 
 def share_of(top_p: float) -> int:
@@ -76,15 +88,46 @@ def float32_temperature(temperature: float) -> np.float32:
     return np.float32(min(max(temperature, TEMPERATURES[0]), TEMPERATURES[1]))
 
 
-def choose(logits: Logits, position: int, seed: int, temperature: float, top_k: int, top_p: float) -> int:
+def factors(repetition_penalty: float) -> tuple[np.float32, np.float32]:
+    """What the logits of tokens that occurred are multiplied by: positive ones, and negative ones."""
+    penalty = float32_temperature(repetition_penalty)
+    return np.float32(1) / penalty, penalty
+
+
+def penalized(logits: Logits, seen: NDArray[np.bool_], repetition_penalty: float) -> Logits:
+    """Logits with those of the tokens in ``seen`` [vocab] divided by the penalty where positive, else multiplied.
+
+    What is not finite stays, and what is finite stays finite.
+    """
+    positive, negative = factors(repetition_penalty)
+    with np.errstate(over="ignore", invalid="ignore"):
+        changed = np.clip(logits * np.where(logits > 0, positive, negative), -LARGEST, LARGEST)
+    return np.where(seen & np.isfinite(logits), changed, logits)
+
+
+def bits_of(seen: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """A set of tokens [vocab] as the device keeps it: token ``i`` is bit ``i % 32`` of word ``i / 32``."""
+    bits = np.zeros(-(-seen.size // 32) * 32, np.bool_)
+    bits[: seen.size] = seen
+    return np.packbits(bits, bitorder="little").view("<i4").astype(np.int32)
+
+
+def from_bits(words: NDArray[np.int32], vocab: int) -> NDArray[np.bool_]:
+    """The set [vocab] that ``bits_of`` packed."""
+    return np.unpackbits(words.astype("<i4").view(np.uint8), count=vocab, bitorder="little").astype(np.bool_)
+
+
+def choose(
+    logits: Logits, position: int, seed: int, temperature: float, top_k: int, top_p: float, min_p: float = 0.0
+) -> int:
     """The token at ``position``, or BROKEN. ``temperature`` 0 takes the first of the largest logits."""
     largest = logits.max()
     if not np.isfinite(largest):  # NaN is the largest of all
         return BROKEN
     if temperature == 0:
         return int(logits.argmax())
-    everything = not top_k and top_p >= 1
-    ids = np.arange(logits.size) if everything else np.sort(kept(logits, temperature, top_k, top_p))
+    everything = not top_k and top_p >= 1 and not min_p
+    ids = np.arange(logits.size) if everything else np.sort(kept(logits, temperature, top_k, top_p, min_p))
     with np.errstate(over="ignore"):
         scores = logits[ids] + float32_temperature(temperature) * gumbel(ids, position, seed)
     return int(ids[scores.argmax()])

@@ -1,9 +1,11 @@
-// The tokens that top-k or top-p can keep, and a few more, in any order.
+// The tokens that a filter can keep, and a few more, in any order.
 //
-{% if top_k %}
+{% if by == "top_k" %}
 // For top-k these are no smaller than a bound on the k-th largest.
-{% else %}
+{% elif by == "top_p" %}
 // For top-p: tokens that weigh less than (1 - top_p) / vocab of the heaviest one hold no more than 1 - top_p together.
+{% else %}
+// For min-p these are just what it keeps.
 {% endif %}
 @group(0) @binding(0) var<storage, read> logits: array<u32>;  // bits of f32 [rows, vocab]
 @group(0) @binding(1) var<storage, read> peaks: array<u32>;  // [groups], at most one for each invocation
@@ -11,7 +13,7 @@
 @group(0) @binding(3) var<storage, read_write> candidates: array<atomic<u32>>;  // [1 + vocab]: how many, and their ids
 @group(0) @binding(4) var<uniform> params: Params;
 @group(0) @binding(5) var<uniform> row: i32;
-{% if top_k %}
+{% if by == "top_k" %}
 @group(0) @binding(6) var<storage, read> least: array<u32>;  // [1]: the bound, by rank
 {% endif %}
 
@@ -19,8 +21,10 @@ struct Params {
   vocab: u32,
   groups: u32,
   inverse_temperature: f32,
-{% if not top_k %}
+{% if by == "top_p" %}
   least_weight: u32,
+{% elif by == "min_p" %}
+  margin: f32,
 {% endif %}
 }
 
@@ -57,7 +61,14 @@ fn main(
     let bits = logits[start + id];
     let weight = weight_of(bits, largest);
     sum = wide_add(sum, vec2<u32>(weight, 0u));
-    if ({{ "rank_of(bits) >= least[0]" if top_k else "weight >= params.least_weight" }}) {
+{% if by == "top_k" %}
+    let fits = rank_of(bits) >= least[0];
+{% elif by == "top_p" %}
+    let fits = weight >= params.least_weight;
+{% else %}
+    let fits = is_near(bits, largest, params.margin);
+{% endif %}
+    if (fits) {
       let place = atomicAdd(&candidates[0], 1u);
       atomicStore(&candidates[1u + place], id);
     }

@@ -1,9 +1,17 @@
+fn float_of(rank: u32) -> f32 {
+  return bitcast<f32>(select(~rank, rank & 0x7fffffffu, rank >= 0x80000000u));
+}
+
+// Whether a token is so likely as min-p asks: no further below the largest logit than the margin.
+fn is_near(bits: u32, largest: u32, margin: f32) -> bool {
+  return is_finite(bits) && max(bitcast<f32>(bits) - float_of(largest), -0x1.fffffep127) >= margin;
+}
+
 // What a token weighs in top-p: an integer, exp((logit - largest) / temperature) * 2^31.
 fn weight_of(bits: u32, largest: u32) -> u32 {
   if (!is_finite(bits)) {
     return 0u;
   }
-  let most = bitcast<f32>(select(~largest, largest & 0x7fffffffu, largest >= 0x80000000u));
-  let scaled = max((bitcast<f32>(bits) - most) * params.inverse_temperature, -100.0);
+  let scaled = max((bitcast<f32>(bits) - float_of(largest)) * params.inverse_temperature, -100.0);
   return u32(min(exp(scaled), 1.0) * 2147483648.0);
 }

@@ -1,0 +1,42 @@
+"""Strings that end a text, found in pieces of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class StopStrings:
+    """Gives a text on up to a stop string, holding back what may be the beginning of one.
+
+    The string that is complete first counts, and of those that end together the longest, so that it does not matter
+    how the text was cut into pieces. ``found``: whether there was one; the text ends before it.
+    """
+
+    def __init__(self, strings: Sequence[str]) -> None:
+        self.found = False
+        self._strings = strings
+        self._held = ""  # the end of the text, which begins a stop string
+
+    def push(self, piece: str) -> str:
+        """What is certain to belong to the text, now that ``piece`` has come; nothing after a stop string."""
+        if self.found:
+            return ""
+        text = self._held + piece
+        ends = [(at + len(string), at) for string in self._strings if (at := text.find(string)) >= 0]
+        if ends:
+            self.found, self._held = True, ""
+            return text[: min(ends)[1]]
+        held = max((_begun(text, string) for string in self._strings), default=0)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held]
+
+    def finish(self) -> str:
+        """What is held back, which is text after all when nothing more comes."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _begun(text: str, string: str) -> int:
+    """How many characters at the end of ``text`` begin ``string``; fewer than all of it."""
+    longest = min(len(text), len(string) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(string[:n])), 0)
