@@ -201,14 +201,22 @@ def call_inputs(model: Model, call: Call) -> tuple[Any, ...]:
 
 
 def eager(model: Model, shared: bool = True) -> list[list[Any]]:
-    """What torch answers to every call. Without ``shared``, each method has buffers of its own."""
+    """What torch answers to every call. Without ``shared``, each method has buffers of its own.
+
+    Inputs that a method writes come first, as the exporter makes outputs of them.
+    """
     module = build(model)
     modules = [module if shared else build(model) for _ in model.methods]
     results = []
     with torch.no_grad():
         for call in model.calls:
             run: Callable[..., Any] = getattr(modules[call.method], model.methods[call.method].name)
-            results.append([_kept(value) for value in run(*call_inputs(model, call))])
+            inputs = call_inputs(model, call)
+            before = [value._version for value in inputs if isinstance(value, torch.Tensor)]
+            outputs = [_kept(value) for value in run(*inputs)]
+            tensors = (value for value in inputs if isinstance(value, torch.Tensor))
+            written = [_kept(x) for x, version in zip(tensors, before, strict=True) if x._version != version]
+            results.append([*written, *outputs])
     return results
 
 
