@@ -45,7 +45,12 @@ def logits_of(path: Path, tokens: list[int]) -> np.ndarray:
     """The converted file's logits after the tokens, by the operators' references."""
     target = path.with_suffix(".pte")
     convert(path, target, LlamaOptions("f32", max_seq_len=len(tokens) + 1, max_context_len=len(tokens) + 1))
-    file = read_program(target.read_bytes())
+    return forward_of(target, tokens)
+
+
+def forward_of(program: Path, tokens: list[int]) -> np.ndarray:
+    """A program's logits after the tokens, by the operators' references."""
+    file = read_program(program.read_bytes())
     (delegate,) = next(plan for plan in file.methods if plan.name == "forward").delegates
     executor = ReferenceExecutor(build_graph(read_vkgraph(file.delegate_data(delegate), file.named_data)))
     (logits,) = executor.execute([np.array([tokens]), np.array([0])])

@@ -69,10 +69,16 @@ def open_huggingface(folder: str | PathLike[str]) -> Iterator[SourceModel]:
                 if not name.endswith(_IGNORED):
                     tensors[name] = _weight(file, source, tensor)
         embedding, own_head = _ends(fields, tensors)
-        head_norm = tensors.get(_source_name("blk.0.attn_q_norm.weight"))
-        config = read_config(fields, embedding, own_head=own_head, head_norm=head_norm)
+        dims = {name: weight.dims for name, weight in tensors.items()}
+        config = read_config(
+            fields,
+            embedding,
+            own_head=own_head,
+            head_norm=dims.get(_source_name("blk.0.attn_q_norm.weight"), ()),
+            keys=dims.get(_source_name("blk.0.attn_k.weight"), ()),
+        )
         try:
-            check_weights(config, {name: weight.dims for name, weight in tensors.items()}, "folder", _source_name)
+            check_weights(config, dims, "folder", _source_name)
         except InvalidProgramError as error:
             raise InvalidProgramError(f"{str(error).rstrip('.')}{_assumptions(fields)}.") from error
         # Only now is the size of a head known to be one that tensors have.

@@ -126,17 +126,26 @@ def read_fields(stated: Mapping[str, Any]) -> Fields:
     return fields
 
 
-def read_config(fields: Fields, embedding: Weight, *, own_head: bool, head_norm: Weight | None = None) -> LlamaConfig:
+def read_config(
+    fields: Fields,
+    embedding: Weight,
+    *,
+    own_head: bool,
+    head_norm: tuple[int, ...] = (),
+    keys: tuple[int, ...] = (),
+) -> LlamaConfig:
     """The configuration, without the rope's divisors, whose number only checked weights bound; see ``rope_divisors``.
 
-    ``own_head``: the head is not the embedding. ``head_norm``: the weight of a norm of heads, where there is one.
+    ``own_head``: the head is not the embedding. ``head_norm``, ``keys``: dims of a layer's norm of heads and of its
+    projection to keys, where they are there.
     """
     dim, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
+    # A file may leave a size out that is not its class's own but what follows from the others; the weights tell.
     whole = max(1, dim // heads)
-    # Models were saved without a size that is not the class's own either; their norms tell.
-    assumed = "head_dim" not in fields.stated and head_norm is not None and head_norm.dims == (whole,)
-    head_dim = whole if assumed else fields.count("head_dim", whole)
-    kv_heads = fields.count("num_key_value_heads", heads)
+    follows = "head_dim" not in fields.stated and head_norm == (whole,)
+    head_dim = whole if follows else fields.count("head_dim", whole)
+    follows = "num_key_value_heads" not in fields.stated and keys[:1] == (heads * head_dim,)
+    kv_heads = heads if follows else fields.count("num_key_value_heads", heads)
     check_heads(heads, kv_heads, head_dim, "config.json")
     rope = _rope(fields)
     eps, base = fields.value("rms_norm_eps"), rope.get("rope_theta", fields.stated.get("rope_theta", 10000.0))

@@ -15,7 +15,7 @@ from ..errors import InvalidInputError, InvalidProgramError, UnsupportedProgramE
 from ..format.vkgraph import DataType
 from .builder import GraphBuilder, Scalar, Tensor
 from .matrix import EmbeddingFormat, Matrix, WeightFormat, matrix
-from .numbers import check_angles
+from .numbers import check_frequencies
 from .weights import Constant, Floats, Weight, array_constant, float_constant
 
 
@@ -264,15 +264,15 @@ class _Llama:
 def rope_tables(config: LlamaConfig, rows: int) -> tuple[Floats, Floats]:
     """cos and sin of every position: [rows, head_dim / 2] for neighbours, [rows, head_dim] for halves.
 
-    In float32 throughout, as models are trained and stock exports compute them. UnsupportedProgramError for angles that
-    float32 cannot hold.
+    In float32 throughout, as models are trained and stock exports compute them. UnsupportedProgramError for frequencies
+    that float32 cannot count up.
     """
     exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
     divisors: Floats = np.array(config.rope_divisors or (1.0,), np.float32)
     with np.errstate(all="ignore"):  # what is not finite is refused
         frequencies = 1 / np.power(np.float32(config.rope_base), exponents) / divisors
-        angles = np.arange(rows, dtype=np.float32)[:, None] * frequencies
-    check_angles(angles)
+    check_frequencies(frequencies)
+    angles = np.arange(rows, dtype=np.float32)[:, None] * frequencies
     if not config.rope_interleaved:
         angles = np.concatenate([angles, angles], axis=1)
     return np.cos(angles), np.sin(angles)

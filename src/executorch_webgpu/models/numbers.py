@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ..errors import InvalidProgramError, UnsupportedProgramError
 
-LARGEST_ANGLE = float(1 << 24)  # beyond it float32 cannot tell a position from the next one
+LARGEST_FREQUENCY = 8.0  # in models it is 1, or less where the rope is scaled
 
 
 def check_eps(value: float, name: str) -> float:
@@ -29,10 +29,10 @@ def _rounded(value: float) -> float:
         return float(np.float32(value))
 
 
-def check_angles(angles: NDArray[np.float32]) -> None:
-    """The angles by which positions turn; UnsupportedProgramError if float32 cannot hold them."""
-    if not np.all(np.abs(angles) < LARGEST_ANGLE):
+def check_frequencies(frequencies: NDArray[np.float32]) -> None:
+    """By how much a position turns; UnsupportedProgramError if float32 does not hold the angles of many of them."""
+    if not np.all(np.abs(frequencies) <= LARGEST_FREQUENCY):
         raise UnsupportedProgramError(
-            "The rope turns by angles that float32 does not hold: its base or its scaling is too small for this "
-            "context length."
+            "The rope turns by more in a position than float32 can count up: its base, or a factor of its scaling, is "
+            "too small."
         )
