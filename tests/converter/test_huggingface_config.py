@@ -66,7 +66,10 @@ ROPES = st.one_of(
         {"rope_type": st.just("llama3"), **{key: st.just(value) for key, value in LLAMA3.items()}},
         optional={"original_max_position_embeddings": st.just(48), "type": st.just("linear")},
     ),
-    st.fixed_dictionaries({"rope_type": st.sampled_from(["default", "yarn"])}, optional={"type": st.just("linear")}),
+    st.fixed_dictionaries({"rope_type": st.just("default")}, optional={"type": st.just("linear")}),
+    st.fixed_dictionaries(
+        {"rope_type": st.just("yarn"), "factor": st.just(4.0)}, optional={"type": st.just("default")}
+    ),
     st.fixed_dictionaries({"rope_theta": st.just(55.0)}, optional={"type": st.just("default")}),
 )
 CONFIGS = st.fixed_dictionaries(

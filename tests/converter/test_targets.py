@@ -64,3 +64,18 @@ def test_no_file_of_the_source_is_overwritten(tmp_path: Path) -> None:
                 convert(source, file, OPTIONS)
         assert {file: file.read_bytes() for file in files} == before
     convert(tmp_path / "folder", tmp_path / "folder" / "m.pte", OPTIONS)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
+
+
+@pytest.mark.parametrize("command", [["convert", "-o", "m.pte"], ["inspect"]])
+def test_a_pointer_of_git_is_no_model(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ET_WEBGPU_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.gguf").write_bytes(POINTER)
+    TinyHuggingFace().write(tmp_path / "folder")
+    (tmp_path / "folder" / "model.safetensors").write_bytes(POINTER)
+    for source in ("m.gguf", "folder"):
+        result = CliRunner().invoke(main, [*command, source])
+        assert result.exit_code == 2 and "is a pointer of Git LFS, not the file itself" in result.stderr

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InvalidProgramError
-from .mapped_file import MappedFile
+from .mapped_file import MappedFile, check_is_whole
 
 MAGIC = b"GGUF"
 # GGUF value type -> struct format of one element.
@@ -76,6 +76,7 @@ def read_gguf_header(data: memoryview, path: Path) -> GgufHeader:
 
     Raises InvalidProgramError when it is no GGUF header, one of another version, or a truncated or malformed one.
     """
+    check_is_whole(data, path)
     if bytes(data[: len(MAGIC)]) != MAGIC:
         raise InvalidProgramError(f"{path} is not a GGUF file: name one, or convert the model to GGUF first")
     reader = _Reader(data, path)

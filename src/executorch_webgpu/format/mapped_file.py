@@ -12,6 +12,8 @@ import numpy as np
 
 from ..errors import ClosedError, InvalidInputError, InvalidProgramError
 
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
 
 class MappedFile:
     """Owns the mapping of the file at ``path``; a context manager.
@@ -67,6 +69,14 @@ class MappedFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def check_is_whole(data: memoryview, path: str | PathLike[str]) -> None:
+    """The bytes are not what git leaves in the place of a large file; InvalidProgramError if they are."""
+    if bytes(data[: len(_POINTER)]) == _POINTER:
+        raise InvalidProgramError(
+            f"{path} is a pointer of Git LFS, not the file itself: run 'git lfs pull' in its folder, or download it."
+        )
 
 
 def _address(view: memoryview) -> int:

