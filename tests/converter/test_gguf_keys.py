@@ -203,7 +203,7 @@ SIZES = (
 )
 KEYS = (
     *(*SIZES, "context_length", "attention.sliding_window", EPS, BASE, FACTOR, OLD_FACTOR, SCALING, "logit_scale"),
-    *("expert_count", "attention.causal", "general.alignment", "general.architecture", "tokenizer.ggml.tokens"),
+    *("expert_count", "attention.causal", "general.architecture", "tokenizer.ggml.tokens"),
 )
 
 

@@ -194,6 +194,13 @@ def test_sizes_that_follow_from_others_where_the_weights_say_so(tmp_path: Path) 
             assert (opened.config.kv_heads, opened.config.head_dim) == (4, 12)
 
 
+def test_null_is_as_if_it_were_not_there() -> None:
+    plain = {"model_type": "qwen3", "num_key_value_heads": 8}
+    null = dict.fromkeys(["rope_theta", "rope_scaling", "attention_bias", "tie_word_embeddings", "use_sliding_window"])
+    assert meant(plain | null) == meant(plain)
+    assert meant(plain | {"rope_parameters": {"rope_theta": None}, "rope_theta": 7.0}).rope_base == 7.0
+
+
 def test_an_adapter_is_not_passed_over(tmp_path: Path) -> None:
     TinyHuggingFace().write(tmp_path / "model")
     (tmp_path / "model" / "adapter_config.json").write_text("{}")

@@ -148,8 +148,8 @@ class Hub(BaseHTTPRequestHandler):
         parts = self.path.split("?")[0].strip("/").split("/")
         if parts[:2] == ["api", "models"] and "/".join(parts[2:4]) in self.files:
             self.answer(self.listing("/".join(parts[2:4]), tree=parts[4:5] == ["tree"]))
-        elif parts[2:3] == ["resolve"] and parts[4] in self.files.get("/".join(parts[:2]), {}):
-            self.answer(self.files["/".join(parts[:2])][parts[4]])
+        elif parts[2:3] == ["resolve"] and "/".join(parts[4:]) in self.files.get("/".join(parts[:2]), {}):
+            self.answer(self.files["/".join(parts[:2])]["/".join(parts[4:])])
         else:
             self.send_response(404)
             missing = "EntryNotFound" if "/".join(parts[:2]) in self.files else "RepoNotFound"
@@ -189,6 +189,8 @@ def hub(model: Path) -> Iterator[str]:
         "org/one": {"README.md": b"#", "tiny.Q4.gguf": gguf},
         "org/two": {"a.gguf": gguf, "b.gguf": gguf},
         "org/none": {"README.md": b"#"},
+        "org/split": {f"Q4/m-0000{i}-of-00002.gguf": gguf for i in (1, 2)},
+        "org/torn": {"m-00001-of-00002.gguf": gguf, "other.gguf": gguf},
         "org/folder": {"config.json": b"{}", "model.safetensors": b"x", "pytorch_model.bin": b"large"},
     }
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
@@ -221,6 +223,11 @@ def test_the_hub(hub: str, model: Path, tmp_path: Path) -> None:
     assert Path(find("org/two/b.gguf", tmp_path, hub)).name == "b.gguf"
     folder = Path(find("org/folder", tmp_path, hub))
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    # All parts of a split file come along, whichever is named.
+    for name in ("org/split", "org/split/Q4/m-00002-of-00002.gguf"):
+        first = Path(find(name, tmp_path, hub))
+        parts = sorted(path.name for path in first.parent.iterdir())
+        assert first.name == parts[0] and parts == [f"m-0000{i}-of-00002.gguf" for i in (1, 2)]
     # Later, without a network, from the client's own cache.
     assert Path(find("org/folder", tmp_path, hub, offline=True)) == folder
     assert Path(find("org/two/b.gguf", tmp_path, hub, offline=True)).name == "b.gguf"
@@ -230,6 +237,8 @@ def test_the_hub(hub: str, model: Path, tmp_path: Path) -> None:
     ("name", "offline", "said"),
     [
         ("org/two", False, "name one of its files: org/two/a.gguf, org/two/b.gguf"),
+        ("org/torn", False, "name one of its files: org/torn/m-00001-of-00002.gguf, org/torn/other.gguf"),
+        ("org/torn/m-00001-of-00002.gguf", False, "org/torn could not be fetched"),
         ("org/none", False, "no safetensors and no GGUF file"),
         ("org/absent", False, "org/absent could not be fetched from the Hugging Face Hub"),
         ("org/two/c.gguf", False, "org/two could not be fetched"),

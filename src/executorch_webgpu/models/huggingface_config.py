@@ -92,6 +92,7 @@ class Fields:
 
     def flag(self, key: str) -> bool:
         value = self.value(key)
+        value = DEFAULTS[self.model_type][key] if value is None else value
         if not isinstance(value, bool):
             raise InvalidProgramError(f"config.json has {value!r} as '{key}', which is not true or false: correct it.")
         return value
@@ -148,7 +149,9 @@ def read_config(
     kv_heads = heads if follows else fields.count("num_key_value_heads", heads)
     check_heads(heads, kv_heads, head_dim, "config.json")
     rope = _rope(fields)
-    eps, base = fields.value("rms_norm_eps"), rope.get("rope_theta", fields.stated.get("rope_theta", 10000.0))
+    eps = fields.value("rms_norm_eps")
+    stated = (rope.get("rope_theta"), fields.stated.get("rope_theta"))
+    base = next((theta for theta in stated if theta is not None), 10000.0)
     return LlamaConfig(
         dim=dim,
         layers=fields.count("num_hidden_layers"),
