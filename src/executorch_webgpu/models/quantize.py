@@ -88,7 +88,8 @@ def _quotient(weights: Floats, scales: Floats) -> Floats:
 
 def _to_half(values: Floats) -> Floats:
     """The nearest numbers that float16 can hold, infinite beyond its range, which callers must refuse."""
-    return values.astype(np.float16).astype(np.float32)
+    with np.errstate(over="ignore"):
+        return values.astype(np.float16).astype(np.float32)
 
 
 def pack(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
