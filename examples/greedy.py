@@ -15,7 +15,7 @@ from executorch_webgpu.text.tokenizer import Tokenizer
 
 def main(program_path: str, tokenizer_path: str, prompt: str, count: int = 16) -> str:
     tokenizer = Tokenizer.from_file(tokenizer_path)
-    tokens = tokenizer.encode(prompt)
+    tokens = tokenizer.encode_prompt(prompt)
     with (
         Runtime.get().load_program(program_path) as program,
         program.load_method("forward") as forward,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,18 @@ def test_special_text_is_parsed_only_when_asked(bpe: Tokenizer) -> None:
     assert bpe.decode(bpe.encode(f"hello{END_OF_TURN}")) == f"hello{END_OF_TURN}"
     # Tokens that the user of the model defined are words, not control: always whole.
     assert tokens_of(bpe, f"hello{USER}") == ["hello", USER]
+
+
+def test_threads_share_a_tokenizer(bpe: Tokenizer) -> None:
+    """Whether special tokens are parsed is a state of the library's tokenizer."""
+    text = f"hello{END_OF_TURN}" * 20
+    right = {parse: bpe.encode(text, parse_special=parse) for parse in (False, True)}
+
+    def encode(parse: bool) -> bool:
+        return all(bpe.encode(text, parse_special=parse) == right[parse] for _ in range(200))
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(encode, [False, True] * 2))
 
 
 def test_special_tokens_are_left_out_of_the_text(bpe: Tokenizer) -> None:
@@ -340,7 +353,7 @@ def test_smollm2_vocabulary(smollm2_gguf: Path) -> None:
     tokenizer = Tokenizer.from_file(smollm2_gguf)
     assert tokenizer.vocab_size == 49152
     assert tokenizer.encode("<|im_start|>user", parse_special=True) == [1, 4093]
-    assert tokenizer.eos_ids == {0, 2}  # <|endoftext|>, <|im_end|>
+    assert tokenizer.eos_ids == {0, 2, 4}  # <|endoftext|>, <|im_end|>, <reponame>: as in llama.cpp
     assert Tokenizer.from_files(tokenizer.files()).settings == tokenizer.settings
     text = f"Zahlen 2048, ½ und\n\n  naïve 日本語 {FAMILY} ."
     assert tokenizer.decode(tokenizer.encode(text)) == text

@@ -108,7 +108,7 @@ def encode_prompt(tokenizer: Tokenizer, text: str, *, chat: bool, system: str | 
     """Token ids of a plain prompt, or of one user message in the model's chat template."""
     from ..text.chat import encode_chat, user_message
 
-    return encode_chat(tokenizer, user_message(text, system)) if chat else tokenizer.encode(text)
+    return encode_chat(tokenizer, user_message(text, system)) if chat else tokenizer.encode_prompt(text)
 
 
 def _read_stdin() -> str:

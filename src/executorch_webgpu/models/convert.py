@@ -9,13 +9,14 @@ from pathlib import Path
 from ..errors import InvalidInputError
 from ..format.gguf import is_gguf, open_gguf_header
 from ..format.pte import save_program
+from ..text.generation import folder_generation
 from ..text.tokenizer import TOKENIZER, Tokenizer
 from .gguf import open_gguf
 from .huggingface import open_huggingface
 from .llama import LlamaConfig, LlamaOptions, build_llama
 from .program import Constants, assemble
 
-REVISION = 1  # counts up when the same source and options make another program: cached ones are then made again
+REVISION = 2  # counts up when the same source and options make another program: cached ones are then made again
 
 
 def convert(
@@ -40,8 +41,9 @@ def convert(
     options = options or LlamaOptions()
     with open_huggingface(source) if source.is_dir() else open_gguf(source) as model:
         graph = build_llama(model.config, model.weights, options)
-        text = Tokenizer.from_file(Path(tokenizer)) if tokenizer is not None else own_tokenizer(source)
-        constants, files = metadata(model.config, options, text), text.files() if text else {}
+        text = _given_tokenizer(tokenizer, source) if tokenizer is not None else own_tokenizer(source)
+        ends = text.eos_ids if text else folder_generation(source).eos_ids if source.is_dir() else frozenset()
+        constants, files = metadata(model.config, options, text, ends), text.files() if text else {}
         program, segments = assemble(graph, ["input_pos"], constants, files)
         total = sum(len(s) if isinstance(s, bytes) else s.size for s in segments)
         done = 0
@@ -54,6 +56,11 @@ def convert(
         save_program(target, program, segments, count)
 
 
+def _given_tokenizer(path: str | PathLike[str], source: Path) -> Tokenizer:
+    """A tokenizer that may lie elsewhere: what a folder says about the model's end tokens counts all the same."""
+    return Tokenizer.from_file(Path(path), model=source if source.is_dir() else None)
+
+
 def own_tokenizer(source: Path) -> Tokenizer | None:
     """The tokenizer that a source brings along; None if it has none."""
     if source.is_dir():
@@ -62,7 +69,9 @@ def own_tokenizer(source: Path) -> Tokenizer | None:
     return Tokenizer.from_file(source) if has_one else None
 
 
-def metadata(config: LlamaConfig, options: LlamaOptions, tokenizer: Tokenizer | None) -> dict[str, Constants]:
+def metadata(
+    config: LlamaConfig, options: LlamaOptions, tokenizer: Tokenizer | None, eos_ids: frozenset[int]
+) -> dict[str, Constants]:
     """What a language model's constant methods say, by the names of stock exports."""
     max_seq_len, max_context_len = options.lengths(config)
     stated: dict[str, Constants] = {
@@ -74,9 +83,8 @@ def metadata(config: LlamaConfig, options: LlamaOptions, tokenizer: Tokenizer | 
         "use_sdpa_with_kv_cache": True,
         "enable_dynamic_shape": True,
     }
-    if tokenizer is not None:
-        if tokenizer.settings.bos_id is not None:
-            stated["get_bos_id"] = tokenizer.settings.bos_id
-        if tokenizer.eos_ids:
-            stated["get_eos_ids"] = sorted(tokenizer.eos_ids)
+    if tokenizer is not None and tokenizer.settings.bos_id is not None:
+        stated["get_bos_id"] = tokenizer.settings.bos_id
+    if eos_ids:
+        stated["get_eos_ids"] = sorted(eos_ids)
     return stated

@@ -1,7 +1,7 @@
 """Render a model's chat template: Jinja source that turns messages into the text the model was trained on.
 
 The environment and the variables follow the Hugging Face convention (sandbox, trimmed blocks, loop controls,
-``tojson``, ``raise_exception``, ``strftime_now``, ``{% generation %}``), so that templates written for it run unchanged.
+``tojson``, ``raise_exception``, ``strftime_now``, ``{% generation %}``), so that templates for it run unchanged.
 """
 
 from __future__ import annotations

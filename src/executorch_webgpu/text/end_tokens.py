@@ -30,23 +30,26 @@ def ends_by_text(ids: Mapping[str, int], stated: Mapping[str, int] | None = None
 
     ``stated``: ids that a file names by the keys "eos", "eot", "eom", "fim_pad", "fim_rep" and "fim_sep".
     """
-    stated = stated or {}
+    return _ends(ids, stated or {}) - {ids[text] for text in ordinary_ends(ids, stated)}
+
+
+def ordinary_ends(ids: Mapping[str, int], stated: Mapping[str, int] | None = None) -> frozenset[str]:
+    """Texts of ``END_TEXTS`` in ``ids`` that are something else beside the other ends of this vocabulary."""
+    ends = _ends(ids, stated or {})
+    here = {text for text, index in ids.items() if index in ends}
+    calls = bool(here & {"<|call|>", "<|calls|>"})
+    no_ends = set()
+    # Where a message ends with <|end|> and an answer of several messages with one of these, <|end|> ends no answer.
+    if calls and here & {"<|return|>", "<|flush|>"}:
+        no_ends.add("<|end|>")
+    # These vocabularies have HTML's </s>.
+    if here & {"<|tool_response>", "<|plamo:eos|>"}:
+        no_ends.add("</s>")
+    return frozenset(no_ends & here)
+
+
+def _ends(ids: Mapping[str, int], stated: Mapping[str, int]) -> frozenset[int]:
     ends = {ids[text] for text in END_TEXTS if text in ids}
     for key, texts in FILL_END_TEXTS.items():
         ends |= {stated[key]} if key in stated else {ids[text] for text in texts if text in ids}
-    ends |= {stated[key] for key in ("eos", "eot", "eom") if key in stated}
-    return frozenset(ends) - {ids[text] for text in ordinary_ends(ids) if text in ids}
-
-
-def ordinary_ends(ids: Mapping[str, int]) -> frozenset[str]:
-    """Texts of ``END_TEXTS`` that are something else beside the other tokens of this vocabulary."""
-    no_ends = set()
-    # Where a message ends with <|end|> and an answer of several messages with one of these, <|end|> ends no answer.
-    if ("<|return|>" in ids and ("<|call|>" in ids or "<|calls|>" in ids)) or (
-        "<|flush|>" in ids and ("<|call|>" in ids or "<|calls|>" in ids)
-    ):
-        no_ends.add("<|end|>")
-    # These vocabularies have HTML's </s>.
-    if "<|tool_response>" in ids or "<|plamo:eos|>" in ids:
-        no_ends.add("</s>")
-    return frozenset(no_ends)
+    return frozenset(ends | {stated[key] for key in ("eos", "eot", "eom") if key in stated})

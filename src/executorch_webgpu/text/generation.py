@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInputError
@@ -64,6 +65,11 @@ def read_generation(read: Reader) -> GenerationSettings:
     bos_ids = next((ids for name, values in sources if (ids := _ids(values, "bos_token_id", name))), frozenset())
     name, values = sources[0]
     return GenerationSettings(eos_ids, min(bos_ids, default=None), _sampling(values, name))
+
+
+def folder_generation(folder: Path) -> GenerationSettings:
+    """Settings of the files in a model's folder, with or without a tokenizer there; errors as ``read_generation``."""
+    return read_generation(lambda name: (folder / name).read_bytes() if (folder / name).exists() else None)
 
 
 def generation_file(settings: GenerationSettings) -> bytes:

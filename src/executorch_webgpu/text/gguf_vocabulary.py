@@ -14,7 +14,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from ..errors import InvalidInputError
-from .end_tokens import END_TEXTS, ends_by_text, ordinary_ends
+from .end_tokens import END_TEXTS, FILL_END_TEXTS, ends_by_text, ordinary_ends
 from .pre_tokenizers import pre_tokenizer
 
 
@@ -72,10 +72,7 @@ class GgufVocabulary:
     @property
     def chat_template(self) -> str | None:
         """The Jinja source of the chat template, if the file has one."""
-        template = self._get("chat_template", str, "")
-        if not _is_utf8(template):
-            raise InvalidInputError("the GGUF file's chat template (tokenizer.chat_template) is not UTF-8: repair it")
-        return template or None
+        return self._get("chat_template", str, "") or None
 
     @property
     def named_tokens(self) -> dict[str, str]:
@@ -86,8 +83,7 @@ class GgufVocabulary:
     @property
     def end_ids(self) -> frozenset[int]:
         """Ids of the tokens that end a text."""
-        stated = {key: self.token_id(key) for key in ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")}
-        return ends_by_text(self._ids, {key: index for key, index in stated.items() if index is not None})
+        return ends_by_text(self._ids, self._stated_ends())
 
     def token_id(self, name: str) -> int | None:
         """Id of a named token: "bos", "eos", "eot", "eom", "unknown", ...; the family's default where none is named."""
@@ -195,15 +191,24 @@ class GgufVocabulary:
         converters often write them as ordinary text, which then never ends."""
         default = [TokenType.NORMAL] * len(self.tokens)
         types = self._list("ggml.token_type", int, default, count=len(self.tokens))
-        ordinary = ordinary_ends(self._ids)
-        stated = {self.token_id(key) for key in ("eos", "eot", "eom")}
+        stated = self._stated_ends()
+        ordinary = ordinary_ends(self._ids, stated)
         for text in END_TEXTS & self._ids.keys():
             index = self._ids[text]
             if text not in ordinary:
                 types[index] = TokenType.CONTROL
-            elif index not in stated:
+            else:
                 types[index] = TokenType.NORMAL if text == "</s>" else TokenType.USER_DEFINED
+        for key, texts in FILL_END_TEXTS.items():
+            for text in self._ids.keys() & (texts if key not in stated else ()):
+                # One that the file has users type stays theirs.
+                if types[self._ids[text]] != TokenType.USER_DEFINED:
+                    types[self._ids[text]] = TokenType.CONTROL
         return types
+
+    def _stated_ends(self) -> dict[str, int]:
+        keys = ("eos", "eot", "eom", *FILL_END_TEXTS)
+        return {key: index for key in keys if (index := self.token_id(key)) is not None}
 
     def _own_texts(self) -> tuple[list[str], dict[int, str]]:
         """A text for every id that is no other id's, and the real one of those whose text that is not."""
@@ -234,6 +239,8 @@ class GgufVocabulary:
             raise InvalidInputError(f"the GGUF file has no tokenizer.{key}: {INSTEAD}")
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise InvalidInputError(f"the GGUF file's tokenizer.{key} is not of type {kind.__name__}: {INSTEAD}")
+        if isinstance(value, str) and not _is_utf8(value):
+            raise InvalidInputError(f"the GGUF file's tokenizer.{key} is not UTF-8: {INSTEAD}")
         return value
 
 

@@ -20,6 +20,7 @@ from .generation import (
     GenerationSettings,
     Reader,
     SamplingDefaults,
+    folder_generation,
     generation_file,
     read_generation,
     read_json,
@@ -48,7 +49,7 @@ class TokenizerSettings:
     add_bos: bool = False
     special_tokens: Mapping[str, str] = field(default_factory=dict)
     chat_template: str | None = None
-    sampling: SamplingDefaults = SamplingDefaults()
+    sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
 
     @property
     def bos_token(self) -> str:
@@ -81,8 +82,8 @@ class Tokenizer:
     def from_file(cls, path: str | Path, *, model: str | Path | None = None) -> Tokenizer:
         """Read a ``.gguf`` file, a ``tokenizer.json`` or a folder that holds one (told by content, not name).
 
-        End tokens and sampling defaults are read of the files beside it; ``model`` names a folder whose
-        ``generation_config.json`` and ``config.json`` count instead, for a tokenizer that lies elsewhere.
+        End tokens and sampling defaults are read of ``generation_config.json`` and ``config.json`` beside it, or in the
+        folder ``model`` if that has any, for a tokenizer that lies elsewhere.
         Raises InvalidInputError for an unreadable file, and for a vocabulary type or pre-tokenizer that is
         not known here; OSError when the file cannot be opened.
         """
@@ -90,8 +91,9 @@ class Tokenizer:
         if path.is_dir():
             path = path / TOKENIZER
         if is_gguf(path):
-            return _from_gguf(path)
-        beside = Path(model) if model is not None else path.parent
+            return _from_gguf(path, folder_generation(Path(model)) if model is not None else GenerationSettings())
+        elsewhere = model is not None and any((Path(model) / name).exists() for name in MODEL_FILES)
+        beside = Path(model) if model is not None and elsewhere else path.parent
 
         def read(name: str) -> bytes | None:
             file = path if name == TOKENIZER else (beside if name in MODEL_FILES else path.parent) / name
@@ -166,16 +168,17 @@ class Tokenizer:
                 raise InvalidInputError("the text is not valid Unicode; give it in UTF-8") from error
 
 
-def _from_gguf(path: Path) -> Tokenizer:
+def _from_gguf(path: Path, generation: GenerationSettings) -> Tokenizer:
     vocabulary = GgufVocabulary(open_gguf_header(path).metadata)
     backend = vocabulary.backend()
     bos = vocabulary.token_id("bos")
     settings = TokenizerSettings(
         bos_id=bos,
-        eos_ids=vocabulary.end_ids,
+        eos_ids=vocabulary.end_ids | generation.eos_ids,
         add_bos=bos is not None and affixes(backend)[0] == (bos,),
         special_tokens=vocabulary.named_tokens,
         chat_template=vocabulary.chat_template,
+        sampling=generation.sampling,
     )
     return Tokenizer(backend, settings, vocabulary.spelled)
 

@@ -41,7 +41,8 @@ class TypedText:
     """Variables of a template that hold the text of special tokens.
 
     ``hidden``: the variables with stand-ins. ``special``: all special tokens that may occur, the longest first.
-    ``stand_ins``: stand-in by the character that it stands for. ``marks``: two characters that occur nowhere, for aliases.
+    ``stand_ins``: stand-in by the character that it stands for. ``marks``: two characters that
+    occur nowhere, for aliases.
     """
 
     tokenizer: Tokenizer
