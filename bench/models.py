@@ -65,8 +65,8 @@ def write_llama(
     graph = build_llama(config, weights, options)
     _randomize_quantized(graph, config, random_for)
     files = tokenizer.files() if tokenizer else {}
-    ends = tokenizer.eos_ids if tokenizer else frozenset()
-    save_program(path, *assemble(graph, ["input_pos"], metadata(config, options, tokenizer, ends), files))
+    constants = metadata(config, options, tokenizer, tokenizer.eos_ids if tokenizer else frozenset())
+    save_program(path, *assemble(graph, ["input_pos"], constants, files))
 
 
 def _weight(name: str, dims: tuple[int, ...], random_for: RandomFor) -> Weight:

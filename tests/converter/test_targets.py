@@ -60,10 +60,14 @@ def test_no_file_of_the_source_is_overwritten(tmp_path: Path) -> None:
         files = list((source if source.is_dir() else source.parent).iterdir())
         before = {file: file.read_bytes() for file in files}
         for file in files:
-            with pytest.raises(InvalidInputError, match="is the source itself, or a part of it"):
+            with pytest.raises(InvalidInputError, match="is the source itself, or a part of a source"):
                 convert(source, file, OPTIONS)
         assert {file: file.read_bytes() for file in files} == before
     convert(tmp_path / "folder", tmp_path / "folder" / "m.pte", OPTIONS)
+    tokenizer = tmp_path / "parts" / "tokenizer.json"
+    tokenizer.write_text("{}")
+    with pytest.raises(InvalidInputError, match="is the source itself"):
+        convert(tmp_path / "folder", tokenizer, OPTIONS, tokenizer=tokenizer)
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"

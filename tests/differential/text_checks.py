@@ -69,16 +69,19 @@ def check_template(rng: Random, path: Path) -> None:
 
 def _check_typed(case: Case, source: str, given: dict[str, Any], ours: Tokenizer, safe: list[int], text: str) -> None:
     """Special tokens in the ids are those that the template writes for a conversation that holds none."""
-    named = {text: index for text, index in case.tokens.items() if text in case.special}
+    # Characters that a vocabulary lacks become the unknown token, too.
+    named = {text: case.tokens[text] for text in case.special if text != "<unk>"}
     blank = _map(given, lambda value: _blanked(value, named))
     count = [index for index in safe if index in named.values()]
     expected = encode_chat(ours, parse_special=True, **blank)
     assert count == [index for index in expected if index in named.values()], (source, text, safe)
     # What is not a special token is still all there: the text is that of the template.
-    if case.kind == "byte-level" and ours.backend.normalizer is None and not _strips(ours):
+    prefix = (
+        b'"add_prefix_space":true' in ours.backend.pre_tokenizer.__getstate__() if ours.backend.pre_tokenizer else 0
+    )
+    if case.kind == "byte-level" and ours.backend.normalizer is None and not _strips(ours) and not prefix:
         kept = ours.decode(safe, keep_special=True)
-        prefix = kept[:1] == " " and text[:1] != " "
-        if source.count("content") == source.count("message['content'] }}") and not prefix:
+        if source.count("content") == source.count("message['content'] }}"):
             assert kept == text, (source, kept, text)
 
 
@@ -104,7 +107,8 @@ def _check_coding(rng: Random, case: Case, theirs: Any, ours: Tokenizer) -> None
                 skipped = theirs.decode(bare, skip_special_tokens=True)
                 assert ours.decode(bare) == skipped, (text, bare)
         _check_stream(rng, ours)
-    _check_bytes(rng, case, ours)
+    if case.kind not in ("unigram", "words"):
+        _check_bytes(rng, case, ours)
 
 
 def _check_stream(rng: Random, ours: Tokenizer) -> None:

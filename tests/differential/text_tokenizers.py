@@ -60,11 +60,11 @@ def _part(rng: Random, tokens: tuple[str, ...]) -> str:
 def folder(rng: Random, path: Path) -> Case:
     """A tokenizer.json with or without the files that usually stand beside it."""
     path.mkdir(parents=True, exist_ok=True)
-    kind = rng.choice(("byte-level", "byte-fallback", "metaspace"))
+    kind = rng.choice(("byte-level", "byte-fallback", "metaspace", "unigram", "words"))
     special = tuple(rng.sample(SPECIAL, rng.randrange(2, 7)))
     mistyped = tuple(rng.sample(ENDS, rng.randrange(3))) if rng.random() < 0.4 else ()
     ordinary = tuple(rng.sample(ORDINARY, rng.randrange(3)))
-    backend = _byte_level(rng) if kind == "byte-level" else _byte_fallback(rng, metaspace=kind == "metaspace")
+    backend = _backend(rng, kind)
     added = [AddedToken(text, special=True, normalized=False, **_spaces(rng)) for text in special]
     added += [AddedToken(text, special=False, normalized=False) for text in (*mistyped, *ordinary)]
     rng.shuffle(added)
@@ -93,6 +93,32 @@ def _pieces(rng: Random, alphabet: list[str], count: int) -> tuple[list[str], li
             merges.append((left, right))
             pieces.append(left + right)
     return pieces, merges
+
+
+def _backend(rng: Random, kind: str) -> tokenizers.Tokenizer:
+    if kind == "byte-level":
+        return _byte_level(rng)
+    if kind == "unigram":
+        return _unigram(rng)
+    return _words(rng) if kind == "words" else _byte_fallback(rng, metaspace=kind == "metaspace")
+
+
+def _unigram(rng: Random) -> tokenizers.Tokenizer:
+    pieces, _ = _pieces(rng, ["▁", *dict.fromkeys(c for c in ALPHABET if c not in " ▁é")], rng.randrange(5, 60))
+    backend = tokenizers.Tokenizer(models.Unigram([("<unk>", 0.0), *((p, -rng.random() * 9) for p in pieces)], 0))
+    scheme = rng.choice(("first", "always", "never"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme=scheme)
+    backend.decoder = decoders.Metaspace("▁", prepend_scheme=scheme)
+    return backend
+
+
+def _words(rng: Random) -> tokenizers.Tokenizer:
+    """Without a decoder: words with spaces between them."""
+    known = rng.sample(["hello", "the", "12", ",", "a", "b", "'", "s", "日本", "\ufffd"], rng.randrange(1, 10))
+    vocab = {word: index for index, word in enumerate(["<unk>", *known])}
+    backend = tokenizers.Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return backend
 
 
 def _byte_level(rng: Random) -> tokenizers.Tokenizer:

@@ -443,7 +443,8 @@ def test_a_session_on_dawn(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) 
     runtime = Runtime()
     for name in ("last", "full"):
         with runtime.load_program(llama_folder / f"{name}.pte") as program, LanguageModel(program) as model:
-            for params in (SamplingParams(20), SamplingParams(20, temperature=1.0, top_k=5, top_p=0.9)):
+            penalized = SamplingParams(20, temperature=1.0, min_p=0.1, repetition_penalty=1.2)
+            for params in (SamplingParams(20), SamplingParams(20, temperature=1.0, top_k=5, top_p=0.9), penalized):
                 assert session_tokens(model, PROMPT, params, ahead=4) == ([7] * 20, "length")
             with DecodeSession(model, SamplingParams(50)) as session:
                 session.prefill(PROMPT)

@@ -42,6 +42,8 @@ def convert(
     source, target = Path(source), Path(target)
     check_target(target)
     check_is_no_source(target, source)
+    if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
+        check_is_no_source(target, Path(tokenizer))
     options = options or LlamaOptions()
     with open_huggingface(source) if source.is_dir() else open_gguf(source) as model:
         graph = build_llama(model.config, model.weights, options)
@@ -82,7 +84,7 @@ def check_is_no_source(target: Path, source: Path) -> None:
         return
     files = source.iterdir() if source.is_dir() else gguf_parts(source) if is_gguf(source) else [source]
     if any(file.is_file() and target.samefile(file) for file in files):
-        raise InvalidInputError(f"{target} is the source itself, or a part of it: name another file to write")
+        raise InvalidInputError(f"{target} is the source itself, or a part of a source: name another file to write")
 
 
 def as_tokenizer(given: str | PathLike[str] | Tokenizer, source: Path) -> Tokenizer:
