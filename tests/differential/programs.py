@@ -82,7 +82,7 @@ def save_verdict(folder: Path, name: str, example: Example, verdict: Verdict) ->
         Step(model.methods[call.method].name, as_arrays([call_inputs(model, call)])[0], outputs)
         for call, outputs in zip(model.calls, verdict.expected, strict=True)
     ]
-    outcome = "right" if verdict.kind == "follows stock" else verdict.kind
+    outcome = "right" if verdict.kind.startswith("follows") else verdict.kind
     save_steps(path, steps, verdict.rules, outcome, verdict.detail, described(example))
     return path
 
@@ -96,7 +96,7 @@ def examine_all(worker: Worker, report: Report, examples: Iterable[tuple[str, Ex
             _report_death(report, death, name, example)
             continue
         report.count(verdict)
-        if verdict.kind in ("wrong", "follows stock"):
+        if verdict.kind in ("wrong", "follows stock", "follows file"):
             _save_smaller(worker, report, name, example, verdict)
         elif report.pack and verdict.exported is not None:
             save_verdict(report.pack, name, example, verdict)

@@ -128,7 +128,8 @@ def _traced(module: nn.Module, method: Source) -> ExportedProgram:
     shapes: list[Any] = []
     size = Dim("size", min=DYNAMIC_MIN, max=DYNAMIC_MAX)
     for described in method.inputs:
-        shapes.append(dict.fromkeys(described.dynamic, size) or None)
+        symbol = Dim.DYNAMIC if described.filled is None else dict.fromkeys(described.dynamic, size)
+        shapes.append(symbol if described.dynamic else None)
     inputs = method_inputs(method, 0)
     forward = type(module).forward
     try:

@@ -76,7 +76,7 @@ def _values(rng: np.random.Generator, filled: Filled) -> np.ndarray:
         case "normal" | "special":
             values = rng.standard_normal(shape)
             if filled.values == "special":
-                odd = rng.choice([np.nan, np.inf, -np.inf, -0.0, 0.0, 1e30], shape)
+                odd = rng.choice([np.nan, np.inf, -np.inf, -0.0, 0.0, 1e4], shape)
                 values = np.where(rng.random(shape) < 0.4, odd, values)
             return np.asarray(values)
         case "odd":  # never near zero
@@ -98,7 +98,10 @@ class Stored:
 
 @dataclass(frozen=True)
 class Input:
-    """An argument of a method: a tensor, or a plain number that every call repeats."""
+    """An argument of a method: a tensor, or a plain number.
+
+    A number that is not dynamic is the same in every call, since the exporter computes with it.
+    """
 
     name: str
     filled: Filled | None
@@ -187,7 +190,7 @@ def method_inputs(method: Source, seed: int, size: int = DYNAMIC_EXAMPLE) -> tup
     values: list[Any] = []
     for position, described in enumerate(method.inputs):
         if described.filled is None:
-            values.append(described.plain)
+            values.append(size if described.dynamic else described.plain)
             continue
         shape = tuple(size if d in described.dynamic else n for d, n in enumerate(described.filled.shape))
         recipe = Filled(described.filled.dtype, shape, described.filled.values, described.filled.layout)

@@ -7,6 +7,7 @@ are more diverse than those that hypothesis makes of each other.
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from .programs_model import (
     Call,
     Filled,
     Input,
+    Line,
     Model,
     Source,
     Stored,
@@ -104,7 +106,7 @@ def _method(
 ) -> tuple[Source, Scope]:
     inputs = _inputs(d, shapes, special)
     module = build(Model(stored, (Source(name, inputs, (), ("None",)),), ()))
-    dynamic = any(i.dynamic for i in inputs)
+    dynamic = any(i.dynamic and i.filled for i in inputs)
     scope = Scope(d.integer, module, dynamic, special)
     scope.stored = [f"self.{s.name}" for s in stored]
     scope.host_only = any(s.filled.values == "extreme" for s in stored)
@@ -115,7 +117,7 @@ def _method(
             scope.inputs.append(described.name)
             scope.host_only |= described.filled.values == "extreme"
     _lines(d, scope, d.one_of((COMPUTE + MOVES,) * 3 + (MOVES, COMPUTE)))
-    return Source(name, inputs, tuple(scope.lines), _returns(d, scope)), scope
+    return Source(name, inputs, _exportable(scope.lines), _returns(d, scope)), scope
 
 
 def _inputs(d: Drawing, shapes: tuple[tuple[int, ...], ...], special: bool) -> tuple[Input, ...]:
@@ -131,8 +133,10 @@ def _inputs(d: Drawing, shapes: tuple[tuple[int, ...], ...], special: bool) -> t
             inputs.append(Input(f"x{position}", filled, None, (0,)))
         else:
             inputs.append(Input(f"x{position}", filled))
-    if d.chance(12):
-        inputs.append(Input(f"n{len(inputs)}", None, d.one_of((3, 2.5, True, False, -1, 0.1))))
+    if d.chance(14):
+        symbolic = d.chance(35)
+        number = DYNAMIC_EXAMPLE if symbolic else d.one_of((3, 2.5, True, False, -1, 0.1))
+        inputs.append(Input(f"n{len(inputs)}", None, number, (0,) if symbolic else ()))
     return tuple(inputs)
 
 
@@ -148,6 +152,16 @@ def _lines(d: Drawing, scope: Scope, families: tuple[tuple[int, Family], ...]) -
             if at < 0:
                 family(scope)
                 break
+
+
+def _exportable(lines: list[Line]) -> tuple[Line, ...]:
+    """Lines without dropout if anything is written: its result is the argument in torch, and a copy in the exporter."""
+    if all(line.targets for line in lines):
+        return tuple(lines)
+    return tuple(
+        replace(line, text=re.sub(r"torch.nn.functional.dropout\((\S+), .*\)", r"\1.detach()", line.text))
+        for line in lines
+    )
 
 
 def _returns(d: Drawing, scope: Scope) -> tuple[str, ...]:
@@ -236,6 +250,8 @@ def draw_example(integer: Integer) -> Example:
     else:
         flavour = draw_flavour(integer)
         flavour = replace(flavour, force_fp16=flavour.force_fp16 and not model.discontinuous)
+    if any(i.name in method.returns for method in model.methods for i in method.inputs):
+        flavour = replace(flavour, plan_inputs=True)  # the stock runtime answers with memory that it freed
     if not flavour.keep_state:  # then the exporter drops what a written buffer holds at first
         zeroed = [replace(s, filled=replace(s.filled, values="zeros")) if s.written else s for s in model.stored]
         model = replace(model, stored=tuple(zeroed))

@@ -243,7 +243,13 @@ def plain(s: Scope) -> object:
     n = s.one_of(numbers)
     if isinstance(s.env[n], bool):
         return s.assign(f"{x} + 1 if {n} else {x} * 2")
-    return s.assign(s.one_of(("{} * {}", "{} + {}", "{} - {}")).format(x, n))
+    forms = ["{} * {}", "{} + {}", "{} - {}", "torch.div({}, {}, rounding_mode='floor')"]
+    if isinstance(s.env[n], int) and s.env[n] > 0:
+        forms.append("torch.full_like({}, {})")
+        if s.chance(30):  # of more elements than the number becomes: one that fits by its size is a guard
+            return s.assign(s.one_of((f"torch.arange(8)[:{n}] * 0.5", f"torch.ones(8, 2)[{n} - 1 :] + 1")))
+    form = s.one_of(forms)
+    return s.assign(form.format(x, n), step="div" in form)
 
 
 def branch(s: Scope) -> object:
@@ -281,6 +287,6 @@ COMPUTE: tuple[tuple[int, Family], ...] = (
     (4, product),
     (1, embedding),
     (4, creation),
-    (4, plain),
+    (8, plain),
     (3, branch),
 )
