@@ -122,8 +122,8 @@ class HostMemory:
         if tensor.allocation_info is None:
             return None
         elements = self._elements(tensor)
-        if tensor.has_initial_state:
-            elements[...] = np.frombuffer(self._file.mutable_initial(tensor), dtype)
+        if (first := self._file.first_value(tensor)) is not None:
+            elements[...] = np.frombuffer(first, dtype)
         return in_dim_order(elements, tensor.sizes, tensor.dim_order)
 
     def _elements(self, tensor: schema.Tensor) -> np.ndarray:

@@ -73,15 +73,15 @@ def initial_buffers(file: ProgramFile) -> dict[str, np.ndarray]:
                     f"the methods of the program see the buffer {name!r} with {buffer.nbytes} and {tensor.nbytes} "
                     "bytes: export them together, with share_mutable_buffers=True"
                 )
-            if tensor.has_initial_state and name not in stated:
+            if name not in stated and (first := file.first_value(tensor)) is not None:
                 stated.add(name)
-                buffer[...] = np.frombuffer(file.mutable_initial(tensor), np.uint8)
+                buffer[...] = np.frombuffer(first, np.uint8)
     return found
 
 
 def _named(value: schema.ProgramValue) -> schema.Tensor | None:
     """The tensor, if it is a mutable buffer with a name."""
-    if not isinstance(value, schema.Tensor) or value.allocation_info is None or value.is_external:
+    if not isinstance(value, schema.Tensor) or value.allocation_info is None:
         return None
     extra = value.extra_tensor_info
     return value if extra is not None and extra.fully_qualified_name else None
