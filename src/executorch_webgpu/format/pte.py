@@ -99,10 +99,13 @@ class ProgramFile:
     def first_value(self, tensor: Tensor) -> memoryview | None:
         """The ``tensor.nbytes`` bytes that planned memory begins with; None where the program states none.
 
-        UnsupportedProgramError if they are in a separate file that is not there.
+        A buffer that a method only reads counts as a constant for the exporter, which may keep it elsewhere, or not at
+        all, if another method writes it. UnsupportedProgramError if there is no separate file.
         """
         if tensor.allocation_info is not None and tensor.is_external:
-            return self.constant(tensor)
+            extra = tensor.extra_tensor_info
+            absent = self.external and extra is not None and extra.fully_qualified_name not in self.data
+            return None if absent else self.constant(tensor)
         return self.mutable_initial(tensor) if tensor.has_initial_state else None
 
     def mutable_initial(self, tensor: Tensor) -> memoryview:

@@ -14,7 +14,8 @@ import numpy as np
 from ..errors import UnsupportedProgramError
 from ..format import program_schema as schema
 from ..format.pte import ProgramFile
-from .memory import Place
+from .dtypes import numpy_dtype
+from .memory import Place, in_dim_order
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ def initial_buffers(file: ProgramFile) -> dict[str, np.ndarray]:
                 )
             if name not in stated and (first := file.first_value(tensor)) is not None:
                 stated.add(name)
-                buffer[...] = np.frombuffer(first, np.uint8)
+                elements = np.frombuffer(first, numpy_dtype(tensor, plan.name))
+                laid_out = in_dim_order(elements, tensor.sizes, tensor.dim_order)
+                buffer[...] = np.frombuffer(laid_out.tobytes(), np.uint8)
     return found
 
 
