@@ -8,6 +8,7 @@ smaller and saved for replay.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 from collections import Counter
@@ -143,6 +144,7 @@ def main() -> int:
     parser.add_argument("--save", type=Path, help="where wrong programs go")
     parser.add_argument("--pack", type=Path, help="where all other programs go, for replay elsewhere")
     options = parser.parse_args()
+    logging.disable(logging.ERROR)  # torch tells of every line that it refuses, which is then not drawn
     report = Report(options.save, options.pack)
     numbers = range(options.start, options.start + options.count)
     try:

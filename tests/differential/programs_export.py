@@ -168,8 +168,7 @@ def lower(traced: dict[str, ExportedProgram], flavour: Flavour) -> Exported:
     try:
         with _quiet():
             manager = to_edge_transform_and_lower(traced, partitioner=partitioner, compile_config=edge)
-            for name in traced:
-                _check_buffers(manager.exported_program(name))
+            _check_buffers([manager.exported_program(name) for name in traced])
             program = manager.to_executorch(config)
             data = {name: bytes(cord) for name, cord in (program._tensor_data or {}).items()}
             return Exported(program.buffer, data)
@@ -183,15 +182,18 @@ def _buffers(traced: dict[str, ExportedProgram]) -> list[str]:
     return sorted(set(chain(*(program.graph_signature.buffers for program in traced.values()))))
 
 
-def _check_buffers(lowered: ExportedProgram) -> None:
+def _check_buffers(methods: list[ExportedProgram]) -> None:
     """Raise ExportError if a buffer that is written lies in several places, of which only one is written.
 
-    The partitioner copies a buffer into a delegate that reads it, even if the host or another delegate writes it.
+    The partitioner copies a buffer into a delegate that reads it, even if the host, another delegate or another method
+    writes it.
     """
-    parts = [lowered, *(module.original_module for _, module, _ in get_lowered_submodules(lowered.graph_module))]
-    places = Counter(chain(*(set(part.graph_signature.inputs_to_buffers.values()) for part in parts)))
-    written = set(chain(*(part.graph_signature.buffers_to_mutate.values() for part in parts)))
-    if copied := sorted(name for name in written if places[name] > 1):
+    delegates = [module.original_module for m in methods for _, module, _ in get_lowered_submodules(m.graph_module)]
+    held = [set(part.graph_signature.inputs_to_buffers.values()) for part in [*methods, *delegates]]
+    written = set(chain(*(part.graph_signature.buffers_to_mutate.values() for part in [*methods, *delegates])))
+    places = Counter(chain(*held))
+    delegated = set(chain(*held[len(methods) :]))
+    if copied := sorted(name for name in written & delegated if places[name] > 1):
         raise ExportError(f"a buffer that is written has a copy in a delegate: {', '.join(copied)}")
 
 

@@ -76,6 +76,8 @@ def examine(model: Model, flavour: Flavour, stage: Callable[[str], None] = lambd
     if ours is not None and stock is not None and difference_of_steps(ours, stock, RULES[rules]) is None:
         return Verdict("follows stock", problem, exported, stock, rules, stock_problem)
     detail = f"{problem} (stock: {stock_problem})" if stock_problem else problem
+    if ours is not None and stock is not None and stock_problem:
+        detail += f" (ours against stock: {difference_of_steps(ours, stock, RULES[rules])})"
     return Verdict("wrong", detail, exported, right, rules, stock_problem)
 
 
@@ -119,7 +121,8 @@ def run_stock(exported: Exported, model: Model) -> Steps:
         for call in model.calls:
             method = program.load_method(model.methods[call.method].name)
             assert method is not None
-            steps.append(list(method.execute(_cloned(call_inputs(model, call)))))
+            inputs = [_dense(value) for value in _cloned(call_inputs(model, call))]
+            steps.append(_cloned(method.execute(inputs)))  # an output may lie where an input does
         return as_arrays(steps)
 
 
@@ -155,6 +158,13 @@ def write_data(exported: Exported, folder: Path, prefix: str = "") -> list[Path]
 
 def _cloned(values: Sequence[Any]) -> list[Any]:
     return [value.clone() if isinstance(value, torch.Tensor) else value for value in values]
+
+
+def _dense(value: Any) -> Any:
+    """An input as the stock runtime takes it: contiguous or channels-last."""
+    if not isinstance(value, torch.Tensor) or value.is_contiguous():
+        return value
+    return value if value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last) else value.contiguous()
 
 
 def as_arrays(steps: Sequence[Sequence[Any]]) -> Steps:
