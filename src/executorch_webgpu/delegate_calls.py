@@ -16,7 +16,7 @@ from .format import program_schema as schema
 from .format.pte import ProgramFile
 from .format.vkgraph import read_vkgraph
 from .graph.build import Graph, GraphValue, build_graph
-from .graph.halves import with_halves_widened
+from .graph.casts import with_casts
 from .graph.write_back import written_back
 from .ops.values import SymInt, Tensor
 
@@ -58,7 +58,7 @@ def delegate_graphs(file: ProgramFile, plan: schema.ExecutionPlan) -> tuple[list
     """
     graphs = [build_graph(read_vkgraph(file.delegate_data(delegate), file.data)) for delegate in plan.delegates]
     matching, arguments = matched(plan, graphs)
-    return [with_halves_widened(graph) for graph in matching], arguments
+    return [with_casts(graph) for graph in matching], arguments
 
 
 def matched(plan: schema.ExecutionPlan, graphs: Sequence[Graph]) -> tuple[list[Graph], list[DelegateArguments]]:
@@ -246,11 +246,18 @@ def _unmatched(
     theirs = ", ".join(_described(arg) for arg in args) or "nothing"
     ours = ", ".join(str(value) for value in values) or "nothing"
     if ambiguous:
+        unsaid, advice = (
+            ("nothing reads", "leave out inputs that the model does not need")
+            if role == "inputs"
+            else (
+                "repeat",
+                "return every tensor once (a clone of another one counts as that one), or export with the compile "
+                "option alias_buffer_mutations=True if the model writes its buffers",
+            )
+        )
         return UnsupportedProgramError(
             f"a delegate of method {plan.name!r} has {len(values)} {role} ({ours}) for {len(args)} of the program "
-            f"({theirs}), and the program does not say which of them repeat: return every tensor once (a clone of "
-            "another one counts as that one), or export with the compile option alias_buffer_mutations=True if the "
-            "model writes its buffers"
+            f"({theirs}), and the program does not say which of them {unsaid}: {advice}"
         )
     return InvalidProgramError(
         f"a delegate of method {plan.name!r} has the {role} {ours}, which cannot be the program's {theirs}: export it "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -111,3 +112,12 @@ def test_kernels_compile(engine: str) -> None:
     compile_check(engine, "norm/norm", {"center": False, "weight": True, "bias": False})
     for weight in (False, True):
         compile_check(engine, "norm/norm", {"center": True, "weight": weight, "bias": weight})
+
+
+def test_squares_that_overflow_give_nan_and_not_zeros(device: Device) -> None:
+    x = np.float32([[1, 2, 3, 4], [1e30, 0, 0, 0], [1, np.inf, 0, 0], [0, -1e30, 1, np.nan]])
+    args = [In((4, 4)), [4], None, None, 1e-5]
+    with OpProgram(device, "aten.native_layer_norm.default", args, [Out((4, 4)), Out((4, 1)), Out((4, 1))]) as program:
+        got = program.run([x])[0]
+    wanted = torch.nn.functional.layer_norm(torch.from_numpy(x), (4,)).numpy()
+    np.testing.assert_allclose(got, wanted, rtol=1e-5)

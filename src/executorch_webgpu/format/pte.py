@@ -96,6 +96,18 @@ class ProgramFile:
             return extent(storage, 0, tensor.nbytes, "a constant tensor")
         return self._subsegment(self.program.constant_segment, tensor, "constant")
 
+    def first_value(self, tensor: Tensor) -> memoryview | None:
+        """The ``tensor.nbytes`` bytes that planned memory begins with; None where the program states none.
+
+        A buffer that a method only reads counts as a constant for the exporter, which may keep it elsewhere, or not at
+        all, if another method writes it. UnsupportedProgramError if there is no separate file.
+        """
+        if tensor.allocation_info is not None and tensor.is_external:
+            extra = tensor.extra_tensor_info
+            absent = self.external and extra is not None and extra.fully_qualified_name not in self.data
+            return None if absent else self.constant(tensor)
+        return self.mutable_initial(tensor) if tensor.has_initial_state else None
+
     def mutable_initial(self, tensor: Tensor) -> memoryview:
         """The ``tensor.nbytes`` bytes that a tensor for which ``has_initial_state`` is true begins with."""
         index = tensor.extra_tensor_info.mutable_data_segments_idx if tensor.extra_tensor_info else 0

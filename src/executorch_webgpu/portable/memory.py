@@ -1,8 +1,9 @@
 """A method's values on the host, in the memory that the program planned for them.
 
 The exporter drops views whose result has the same place as their input, and lets buffers last from call to call, so
-where a tensor lies is part of a program's meaning: tensors are views of arenas, as in ExecuTorch's own runtime. A
-tensor's ``dim_order`` says how its elements lie in its place.
+where a tensor lies is part of a program's meaning: tensors are views of arenas, as in ExecuTorch's own runtime. Their
+elements lie there in the order of their dimensions, outermost first. ``dim_order`` counts for the bytes of the file
+only: a view that was dropped is one of the tensor, not of how its memory was to be laid out.
 """
 
 from __future__ import annotations
@@ -95,11 +96,7 @@ class HostMemory:
             planned = self._elements(described)
             if array.size > planned.size:
                 raise InvalidProgramError(f"value {index} has {array.size} elements, but {planned.size} are planned")
-            if array.ndim != len(described.dim_order):
-                raise InvalidProgramError(
-                    f"value {index} has {array.ndim} dimensions, but {len(described.dim_order)} are planned"
-                )
-            place = in_dim_order(planned[: array.size], array.shape, described.dim_order)
+            place: np.ndarray = planned[: array.size].reshape(array.shape)
             place[...] = array
             array = place
         self.values[index] = array
@@ -121,13 +118,13 @@ class HostMemory:
             return in_dim_order(np.frombuffer(self._file.constant(tensor), dtype), tensor.sizes, tensor.dim_order)
         if tensor.allocation_info is None:
             return None
-        elements = self._elements(tensor)
-        if tensor.has_initial_state:
-            elements[...] = np.frombuffer(self._file.mutable_initial(tensor), dtype)
-        return in_dim_order(elements, tensor.sizes, tensor.dim_order)
+        place = self._elements(tensor).reshape(tensor.sizes)
+        if (first := self._file.first_value(tensor)) is not None:
+            place[...] = in_dim_order(np.frombuffer(first, dtype), tensor.sizes, tensor.dim_order)
+        return place
 
     def _elements(self, tensor: schema.Tensor) -> np.ndarray:
-        """The elements [n] of a tensor's place at its largest size, in the order in which they lie there."""
+        """The elements [n] of a tensor's place at its largest size."""
         where = tensor.allocation_info
         assert where is not None
         if where.memory_id >= len(self._arenas) or where.offset + tensor.nbytes > self._arenas[where.memory_id].size:

@@ -14,7 +14,8 @@ import numpy as np
 from ..errors import UnsupportedProgramError
 from ..format import program_schema as schema
 from ..format.pte import ProgramFile
-from .memory import Place
+from .dtypes import numpy_dtype
+from .memory import Place, in_dim_order
 
 
 @dataclass(frozen=True)
@@ -73,15 +74,17 @@ def initial_buffers(file: ProgramFile) -> dict[str, np.ndarray]:
                     f"the methods of the program see the buffer {name!r} with {buffer.nbytes} and {tensor.nbytes} "
                     "bytes: export them together, with share_mutable_buffers=True"
                 )
-            if tensor.has_initial_state and name not in stated:
+            if name not in stated and (first := file.first_value(tensor)) is not None:
                 stated.add(name)
-                buffer[...] = np.frombuffer(file.mutable_initial(tensor), np.uint8)
+                elements = np.frombuffer(first, numpy_dtype(tensor, plan.name))
+                laid_out = in_dim_order(elements, tensor.sizes, tensor.dim_order)
+                buffer[...] = np.frombuffer(laid_out.tobytes(), np.uint8)
     return found
 
 
 def _named(value: schema.ProgramValue) -> schema.Tensor | None:
     """The tensor, if it is a mutable buffer with a name."""
-    if not isinstance(value, schema.Tensor) or value.allocation_info is None or value.is_external:
+    if not isinstance(value, schema.Tensor) or value.allocation_info is None:
         return None
     extra = value.extra_tensor_info
     return value if extra is not None and extra.fully_qualified_name else None

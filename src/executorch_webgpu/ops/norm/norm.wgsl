@@ -51,7 +51,14 @@ fn main(
     let value = x[start + i] - center;
     squares += value * value;
   }
-  let factor = 1.0 / sqrt(workgroup_sum(squares, lane) / width + params.eps);
+  let total = workgroup_sum(squares, lane);
+  {% if center %}
+  // Squares that float32 cannot hold would make everything 0 without a word: NaN, as in torch.
+  let overflow = bitcast<u32>(total) == 0x7f800000u;
+  let factor = select(1.0 / sqrt(total / width + params.eps), bitcast<f32>(bitcast<u32>(total) | 0x7fc00000u), overflow);
+  {% else %}
+  let factor = 1.0 / sqrt(total / width + params.eps);
+  {% endif %}
 
   for (var i = lane; i < params.width; i += wg_size) {
     out[start + i] = (x[start + i] - center) * factor

@@ -51,8 +51,9 @@ def sample_token_reference(
     chosen_from = reference.penalized(chosen_from, occurred, repetition_penalty)
     token = reference.choose(chosen_from, position, seed, temperature, top_k, top_p, min_p)
     if token != reference.BROKEN:
-        occurred[token] = True
-    seen[:] = reference.bits_of(occurred)
+        words = np.array(seen, np.int32).view(np.uint32)
+        words[token // 32] |= np.uint32(1 << token % 32)
+        seen[:] = words.view(np.int32)
     return np.array([token], np.int32)
 
 

@@ -1,8 +1,9 @@
-"""float16 tensors around operators whose kernels take float32 only.
+"""Casts that a program leaves to its operators, and kernels leave to the graph.
 
 A delegate that was exported with ``force_fp16`` holds float16 everywhere. Operators that read it themselves are left
 alone; around the others, results are widened and rounded again, so that every tensor of the program still holds what
-float16 can hold. Constants are widened while they are uploaded.
+float16 can hold. Constants are widened while they are uploaded. ``cat`` takes tensors of several dtypes in torch, and
+brings them to that of its output first.
 """
 
 from __future__ import annotations
@@ -19,9 +20,29 @@ from .build import PREPACK, Constant, Graph, OpCall, make_call
 from .fusion.dataflow import Dataflow, new_ids, substituted, with_calls
 
 _CAST = "dim_order_ops._to_dim_order_copy.default"
+_CAT = "aten.cat.default"
 
 
-def with_halves_widened(graph: Graph) -> Graph:
+def with_casts(graph: Graph) -> Graph:
+    """``graph`` with the casts that its calls need."""
+    return _with_halves_widened(_with_cat_promoted(graph))
+
+
+def _with_cat_promoted(graph: Graph) -> Graph:
+    """``graph`` whose ``cat`` calls join tensors of one dtype."""
+    ids = new_ids(graph)
+    calls: list[OpCall] = []
+    for call in graph.calls:
+        (out, *_) = call.outputs or (None,)
+        if call.name == _CAT and out is not None:
+            cast = {t.id: Tensor(next(ids), out.dtype, t.max_dims) for t in call.inputs if t.dtype != out.dtype}
+            calls += [_cast(t, cast[t.id]) for t in {t.id: t for t in call.inputs}.values() if t.id in cast]
+            call = make_call(call.name, tuple(substituted(arg, cast) for arg in call.args)) if cast else call
+        calls.append(call)
+    return with_calls(graph, calls)
+
+
+def _with_halves_widened(graph: Graph) -> Graph:
     """``graph`` whose calls take and give float32 where they cannot do so with float16."""
     if not any(t.dtype == "float16" for call in graph.calls for t in (*call.inputs, *call.outputs)):
         return graph

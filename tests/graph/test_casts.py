@@ -1,7 +1,8 @@
-"""Delegates in float16: the whole of a small model, and what is widened in it."""
+"""Casts that the graph adds: in delegates in float16, and where tensors of several dtypes are joined."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
@@ -11,6 +12,10 @@ from torch import nn
 from executorch_webgpu import Runtime
 from executorch_webgpu.delegate_calls import delegate_graphs
 from executorch_webgpu.format.pte import read_program
+from executorch_webgpu.graph.build import Graph, make_call
+from executorch_webgpu.graph.casts import with_casts
+from executorch_webgpu.graph.reference import ReferenceExecutor
+from executorch_webgpu.ops.values import Tensor
 
 
 class Block(nn.Module):
@@ -60,3 +65,14 @@ def test_weights_are_widened_once_and_results_stay_float16(exported: tuple[Block
         for call in graph.calls:
             wide = [t for t in call.outputs if t.dtype == "float32" and call not in casts]
             assert all(t.id in read for t in wide)
+
+
+def test_tensors_of_several_dtypes_are_joined_in_that_of_the_output() -> None:
+    """Exporters check the dtypes of ``cat`` only where they are asked to."""
+    floats, integers = Tensor(0, "float32", (2,)), Tensor(1, "int32", (3,))
+    out = Tensor(2, "float32", (8,))
+    call = make_call("aten.cat.default", ([integers, floats, integers], 0, out))
+    graph = with_casts(Graph((call,), (floats, integers), (out,), (), {}))
+    assert [c.name for c in graph.calls] == ["dim_order_ops._to_dim_order_copy.default", "aten.cat.default"]
+    got = ReferenceExecutor(graph).execute([np.float32([0.5, 1.5]), np.int32([7, -8, 9])])[0]
+    assert got.tolist() == [7, -8, 9, 0.5, 1.5, 7, -8, 9]
