@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .programs_scope import Scope, is_float, is_integer
+from .programs_scope import Scope, dtype_of, is_float, is_integer
 from .programs_vocabulary import SCALARS, Family, _near
 
 
@@ -160,6 +160,7 @@ def in_place(s: Scope) -> object:
     y = s.one_of(SCALARS) if s.chance(40) else _source(s, x)
     if y is None:
         return None
+    y = _as_stored(s, x, y)
     options = [
         f"{x}.add_({y})",
         f"{x}.mul_({y})",
@@ -200,6 +201,7 @@ def assigned(s: Scope) -> object:
     y = s.one_of(SCALARS) if s.chance(40) else s.pick(lambda t: _broadcasts(t, target))
     if y is None:
         return None
+    y = _as_stored(s, x, y)
     form = s.one_of((f"{index} = {y}", f"{index} = {y}", f"{index} += {y}", f"{index} *= {y}", f"{index}.add_({y})"))
     return s.write(form, x)
 
@@ -210,6 +212,13 @@ def masked(s: Scope) -> object:
         return None
     mask = s.pick(lambda t: t.dtype == torch.bool and _broadcasts(t, s[x]))
     return mask and s.write(f"{x}.masked_fill_({mask}, {s.one_of(SCALARS)})", x)
+
+
+def _as_stored(s: Scope, x: str, y: str) -> str:
+    """A value as ``x`` stores it: of another dtype, the exporter mostly forgets that a buffer has its own."""
+    if y not in s.tensors() or s[y].dtype == s[x].dtype or s.chance(15):
+        return y
+    return f"{y}.to(torch.{dtype_of(s[x])})"
 
 
 def _destination(s: Scope) -> str | None:
