@@ -29,7 +29,17 @@ from tests.ops.test_sampling import normal, sampler
 
 VOCABULARIES = (49152, 128256)
 SPREADS = (1.0, 4.0)  # deviations of logits: nearly even, and as peaked as a model's
-DRAWS = ((0.0, 0, 1.0), (0.7, 0, 1.0), (0.7, 0, 0.9), (0.7, 40, 1.0), (0.7, 40, 0.9))
+# Temperature, top-k, top-p, min-p, repetition penalty.
+DRAWS = (
+    (0.0, 0, 1.0, 0.0, 1.0),
+    (0.7, 0, 1.0, 0.0, 1.0),
+    (0.7, 0, 0.9, 0.0, 1.0),
+    (0.7, 40, 1.0, 0.0, 1.0),
+    (0.7, 40, 0.9, 0.0, 1.0),
+    (0.7, 0, 1.0, 0.05, 1.0),
+    (0.0, 0, 1.0, 0.0, 1.1),
+    (0.7, 40, 0.9, 0.05, 1.1),
+)
 IN_FLIGHT = (1, 2, 4, 8, 16)
 
 
@@ -70,16 +80,19 @@ def program_file(args: argparse.Namespace) -> Iterator[Path]:
 
 
 def show_draws(device: Device) -> None:
-    print(f"{'vocabulary':>10}{'spread':>8}{'temperature':>13}{'top-k':>7}{'top-p':>7}{'us a token':>12}")
+    names = f"{'temperature':>13}{'top-k':>7}{'top-p':>7}{'min-p':>7}{'penalty':>9}"
+    print(f"{'vocabulary':>10}{'spread':>8}{names}{'us a token':>12}")
     for vocab in VOCABULARIES:
         for spread in SPREADS:
             logits = normal(0, 1, vocab, scale=spread)
-            for temperature, top_k, top_p in DRAWS:
-                with sampler(device, vocab, temperature, top_k, top_p) as program:
+            for temperature, top_k, top_p, min_p, penalty in DRAWS:
+                seen = None if penalty == 1 else np.random.default_rng(0).random(vocab) < 0.02
+                with sampler(device, vocab, temperature, top_k, top_p, min_p, penalty=penalty, seen=seen) as program:
                     program.run([logits, 0, 0])
                     (commands,) = [c for c in program.executor.commands if c]
                     taken = seconds(device, commands)
-                print(f"{vocab:>10}{spread:>8}{temperature:>13}{top_k:>7}{top_p:>7}{taken * 1e6:>12.1f}")
+                values = f"{temperature:>13}{top_k:>7}{top_p:>7}{min_p:>7}{penalty:>9}"
+                print(f"{vocab:>10}{spread:>8}{values}{taken * 1e6:>12.1f}")
 
 
 def show_loops(model: LanguageModel, params: SamplingParams, context: int) -> None:

@@ -20,9 +20,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_main(capsys: pytest.CaptureFixture[str]) -> None:
     bench_decode.main(["--shape", "tiny", "--context", "9", "--steps", "7", "--temperature", "1"])
     lines = capsys.readouterr().out.splitlines()
-    draws = [line for line in lines if re.fullmatch(r" +1031( +[\d.]+){5}", line)]
+    draws = [line for line in lines if re.fullmatch(r" +1031( +[\d.]+){7}", line)]
     loops = [line for line in lines if re.fullmatch(r" *(plain|\d in flight)( +[\d.]+){3}", line)]
-    assert (len(draws), len(loops)) == (10, 3)
+    assert (len(draws), len(loops)) == (16, 3)
     assert all(float(line.split()[-1]) > 0 for line in draws)
     assert "decode at context 9, 7 steps" in lines
 

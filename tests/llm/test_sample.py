@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -131,7 +132,7 @@ def test_defaults_are_those_of_the_model(
 )
 def test_a_model_is_sampled_where_transformers_samples_it(stated: dict[str, Any]) -> None:
     """With its stated values; what it does not state is temperature 1 and all tokens."""
-    config = pytest.importorskip("transformers").GenerationConfig(**stated)
+    config = transformers.GenerationConfig(**stated)
     ours = sampling_params(SamplingDefaults(**stated), {})
     assert (ours.temperature > 0) == bool(config.do_sample)
     assert ours.repetition_penalty == stated.get("repetition_penalty", 1.0)

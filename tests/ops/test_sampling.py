@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from transformers.generation import logits_process
 
 from executorch_webgpu.errors import InvalidInputError
 from executorch_webgpu.gpu.device import Device
@@ -132,8 +134,6 @@ def test_min_p_keeps_shares_of_the_likeliest(temperature: float, min_p: float) -
 
 def test_filters_keep_what_those_of_transformers_keep() -> None:
     """In transformers' order; also the penalty before them, and with probabilities rescaled in between."""
-    torch = pytest.importorskip("torch")
-    logits_process = pytest.importorskip("transformers.generation.logits_process")
     random = np.random.default_rng(5)
     for _ in range(60):
         vocab = int(random.integers(2, 60))
