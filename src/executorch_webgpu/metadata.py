@@ -31,7 +31,8 @@ _HASH = re.compile("[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class TensorMetadata:
-    """An input or output. ``dtype`` is a NumPy dtype name, or "int", "float", "bool", "none"… for plain values.
+    """An input or output. ``dtype`` is a NumPy dtype name, or "int", "float", "bool"… for plain values, and
+    "number" for one that the program does not fix.
 
     ``max_dims`` are upper bounds; ``dynamic_dims`` are the positions of those that may be smaller.
     """
@@ -260,7 +261,7 @@ def _describe(plan: schema.ExecutionPlan, index: int, dynamic: tuple[int, ...]) 
     value = plan.values[index].value
     if isinstance(value, schema.Tensor):
         return TensorMetadata(dtype_name(value), tuple(value.sizes), dynamic)
-    kind = {"Double": "float", "Null": "none"}.get(type(value).__name__, type(value).__name__.lower())
+    kind = {"Double": "float", "Null": "number"}.get(type(value).__name__, type(value).__name__.lower())
     return TensorMetadata(kind, is_tensor=False)
 
 
