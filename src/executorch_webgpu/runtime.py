@@ -98,7 +98,7 @@ class Runtime:
         """Read a ``.pte`` program from a path (mapped, not copied), from bytes, or from an open binary file.
 
         ``data_files``: the ``.ptd`` files with what the program keeps outside of itself. Without them, those in the
-        folder of the program are looked into if it needs any.
+        folder of the program that no other program claims by its name are looked into, if it needs any.
         Raises InvalidProgramError when it is not a readable program, or one of the data files cannot be read.
         """
         if isinstance(data, str | Path):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from executorch_webgpu import Runtime
 from executorch_webgpu.errors import InvalidProgramError, UnsupportedProgramError
-from executorch_webgpu.format.ptd import DataFiles, read_data
+from executorch_webgpu.format.ptd import DataFiles, data_files_beside, read_data
 
 MODULE = torch.nn.Sequential(torch.nn.Linear(8, 5), torch.nn.ReLU(), torch.nn.Linear(5, 3))
 EXAMPLE = (torch.randn(2, 8),)
@@ -69,6 +69,18 @@ def test_programs_with_their_data_elsewhere(kind: str, request: pytest.FixtureRe
         pytest.raises((UnsupportedProgramError, InvalidProgramError), match=r"\.ptd file, which was not found"),
     ):
         program.load_method("forward")
+
+
+def test_data_of_another_program_is_not_taken(host: Path, tmp_path: Path) -> None:
+    for name in ("one.pte", "one_more.pte"):
+        shutil.copy(host, tmp_path / name)
+    shutil.copy(data_file(host), tmp_path / "one_more__default.ptd")
+    assert data_files_beside(tmp_path / "one_more.pte") == [tmp_path / "one_more__default.ptd"]
+    assert data_files_beside(tmp_path / "one.pte") == []
+    shutil.copy(data_file(host), tmp_path / "_default_external_constant.ptd")
+    assert data_files_beside(tmp_path / "one.pte") == [tmp_path / "_default_external_constant.ptd"]
+    (tmp_path / "text.ptd").write_text("no data")
+    assert data_files_beside(tmp_path / "one.pte") == [tmp_path / "_default_external_constant.ptd"]
 
 
 def test_files_that_differ_are_refused_where_it_matters(host: Path, tmp_path: Path) -> None:

@@ -130,8 +130,15 @@ class DataFiles(Mapping[str, memoryview]):
 
 
 def data_files_beside(program: Path) -> list[Path]:
-    """The data files in a program's folder."""
-    return [path for path in sorted(program.parent.glob("*.ptd")) if path.is_file() and _is_data_file(path)]
+    """The data files in a program's folder that are its own, as far as names tell.
+
+    Parameters have the same names in many programs, so another program's data must not be taken: those files count
+    whose names begin with this program's, or else those that begin with no program's.
+    """
+    files = [path for path in sorted(program.parent.glob("*.ptd")) if path.is_file() and _is_data_file(path)]
+    stems = [path.stem for path in program.parent.glob("*.pte")]
+    owners = {path: max((s for s in stems if path.stem.startswith(s)), key=len, default=None) for path in files}
+    return [path for path in files if owners[path] == program.stem] or [path for path in files if owners[path] is None]
 
 
 def _is_data_file(path: Path) -> bool:
