@@ -242,14 +242,24 @@ def _resolve_call(index: int, call: vk.OperatorCall, values: list[Any]) -> OpCal
             f"call {index} ({call.name}) has {len(call.args)} arguments; the operator takes {len(op.parameters)}: "
             + ", ".join(op.parameters)
         )
-    args = tuple(values[i] for i in call.args)
-    outputs = _tensors(args[-1:])
+    args = [values[i] for i in call.args]
+    outputs = _tensors(tuple(args[-1:]))
     if not outputs and not isinstance(args[-1], SymInt):
         raise InvalidProgramError(f"call {index} ({call.name}) has no tensor or SymInt to write its result to")
-    for name, kind, arg in zip(op.parameters, op.kinds, args, strict=True):
+    for place, (name, kind, arg) in enumerate(zip(op.parameters, op.kinds, args, strict=True)):
         if not is_a(kind, arg):
-            raise InvalidProgramError(f"call {index} ({call.name}): its argument {name} cannot be {arg!r}")
-    return make_call(call.name, args, index)
+            # The exporter keeps equal numbers once: where 1.0 came first, a dim 1 is that 1.0, too.
+            args[place] = _whole(arg)
+            if not is_a(kind, args[place]):
+                raise InvalidProgramError(f"call {index} ({call.name}): its argument {name} cannot be {arg!r}")
+    return make_call(call.name, tuple(args), index)
+
+
+def _whole(value: Any) -> Any:
+    """The value with whole floats as integers, those in lists too."""
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def make_call(name: str, args: tuple[Any, ...], index: int = 0) -> OpCall:

@@ -67,6 +67,8 @@ def _prepared(op: Op, args: Sequence[Any], dtype: np.dtype | None) -> list[Any]:
 
 
 def _widened(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_widened(item) for item in value]
     if isinstance(value, np.ndarray) and is_float(value.dtype):
         return value.astype(np.float64)
     return value
