@@ -76,3 +76,17 @@ def test_tensors_of_several_dtypes_are_joined_in_that_of_the_output() -> None:
     assert [c.name for c in graph.calls] == ["dim_order_ops._to_dim_order_copy.default", "aten.cat.default"]
     got = ReferenceExecutor(graph).execute([np.float32([0.5, 1.5]), np.int32([7, -8, 9])])[0]
     assert got.tolist() == [7, -8, 9, 0.5, 1.5, 7, -8, 9]
+
+
+class SharedNumber(nn.Module):
+    """One number as a float and as a dim: the exporter keeps it once, as the first of the two."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.leaky_relu(x, 1.0).amax(1) + torch.softmax(x, 1).sum(1)
+
+
+def test_a_dim_that_the_exporter_keeps_as_a_float() -> None:
+    x = torch.randn(3, 4)
+    lowered = to_edge_transform_and_lower(torch.export.export(SharedNumber(), (x,)), partitioner=[VulkanPartitioner()])
+    with Runtime.get().load_program(lowered.to_executorch().buffer) as program:
+        torch.testing.assert_close(program.load_method("forward").execute([x])[0], SharedNumber()(x))
