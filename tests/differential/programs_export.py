@@ -179,6 +179,17 @@ def lower(traced: dict[str, ExportedProgram], flavour: Flavour) -> Exported:
         raise ExportError(f"executorch: {first_line(error)}") from error
 
 
+def as_graphs(traced: dict[str, ExportedProgram], flavour: Flavour) -> dict[str, nn.Module]:
+    """What the exporter makes of every method before it delegates or plans anything, as modules that torch runs."""
+    edge = EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=flavour.skip_dim_order)
+    try:
+        with _quiet():
+            manager = to_edge_transform_and_lower(traced, compile_config=edge)
+            return {name: manager.exported_program(name).module() for name in traced}
+    except Exception as error:  # the exporter's own errors are of every kind
+        raise ExportError(f"executorch: {first_line(error)}") from error
+
+
 def _buffers(traced: dict[str, ExportedProgram]) -> list[str]:
     return sorted(set(chain(*(program.graph_signature.buffers for program in traced.values()))))
 

@@ -7,7 +7,7 @@ made again from seeds.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -210,16 +210,23 @@ def eager(model: Model, shared: bool = True) -> list[list[Any]]:
     """
     module = build(model)
     modules = [module if shared else build(model) for _ in model.methods]
+    return run_calls(model, [getattr(m, method.name) for m, method in zip(modules, model.methods, strict=True)])
+
+
+def run_calls(
+    model: Model, methods: Sequence[Callable[..., Any]], between: Callable[[int], None] = lambda m: None
+) -> list[list[Any]]:
+    """The answers of every call; see ``eager``. ``between`` is called after each, with the number of its method."""
     results = []
     with torch.no_grad():
         for call in model.calls:
-            run: Callable[..., Any] = getattr(modules[call.method], model.methods[call.method].name)
             inputs = call_inputs(model, call)
-            before = [value._version for value in inputs if isinstance(value, torch.Tensor)]
-            outputs = [_kept(value) for value in run(*inputs)]
-            tensors = (value for value in inputs if isinstance(value, torch.Tensor))
+            tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
+            before = [value._version for value in tensors]
+            outputs = [_kept(value) for value in methods[call.method](*inputs)]
             written = [_kept(x) for x, version in zip(tensors, before, strict=True) if x._version != version]
             results.append([*written, *outputs])
+            between(call.method)
     return results
 
 

@@ -19,8 +19,8 @@ import executorch_webgpu
 from executorch_webgpu import Error
 
 from .programs_compare import BFLOAT16, RULES, Tolerances, difference, dtype_name
-from .programs_export import Exported, ExportError, Flavour, first_line, lower, trace
-from .programs_model import Model, call_inputs, eager
+from .programs_export import Exported, ExportError, Flavour, as_graphs, first_line, lower, trace
+from .programs_model import Model, call_inputs, eager, run_calls
 
 Steps = list[list[Any]]
 
@@ -30,7 +30,7 @@ class Verdict:
     """What became of one program file.
 
     ``kind``: right (as torch has it); refused (by one of our errors); follows stock (as the stock runtime has it, which
-    is not as torch has it); follows file (as torch has it, but for dtypes that the file states otherwise); wrong; not
+    is not as torch has it); follows file (as torch has what the exporter made of the model, or its dtypes); wrong; not
     exported.
     """
 
@@ -76,12 +76,32 @@ def examine(model: Model, flavour: Flavour, stage: Callable[[str], None] = lambd
         return Verdict("refused", refusal, exported, right, rules, stock_problem)
     if ours is not None and stock is not None and difference_of_steps(ours, stock, RULES[rules]) is None:
         return Verdict("follows stock", problem, exported, stock, rules, stock_problem)
-    if ours is not None and difference_of_steps(ours, _as_stated(exported, model, right), RULES[rules]) is None:
-        return Verdict("follows file", problem, exported, _as_stated(exported, model, right), rules, stock_problem)
+    stage("exporter's graphs")
+    for expected in (_as_stated(exported, model, right), _of_graphs(traced, model, flavour)):
+        if None not in (ours, expected) and difference_of_steps(ours, expected, RULES[rules]) is None:
+            return Verdict("follows file", problem, exported, expected, rules, stock_problem)
     detail = f"{problem} (stock: {stock_problem})" if stock_problem else problem
     if ours is not None and stock is not None and stock_problem:
         detail += f" (ours against stock: {difference_of_steps(ours, stock, RULES[rules])})"
     return Verdict("wrong", detail, exported, right, rules, stock_problem)
+
+
+def _of_graphs(traced: dict[str, Any], model: Model, flavour: Flavour) -> Steps | None:
+    """What torch answers for the exporter's own graphs; None where it does not run them."""
+    try:
+        graphs = list(as_graphs(traced, flavour).values())
+
+        def share(written: int) -> None:
+            """Methods share buffers by name, whatever dtype each graph has come to."""
+            buffers = dict(graphs[written].named_buffers())
+            for graph in graphs if flavour.vulkan or flavour.share_buffers else ():
+                for name, buffer in graph.named_buffers():
+                    if name in buffers:
+                        buffer.data = buffers[name].data
+
+        return as_arrays(run_calls(model, graphs, share))
+    except Exception:
+        return None
 
 
 def _as_stated(exported: Exported, model: Model, right: Steps) -> Steps:

@@ -215,10 +215,12 @@ def masked(s: Scope) -> object:
 
 
 def _as_stored(s: Scope, x: str, y: str) -> str:
-    """A value as ``x`` stores it: of another dtype, the exporter mostly forgets that a buffer has its own."""
-    if y not in s.tensors() or s[y].dtype == s[x].dtype or s.chance(15):
+    """A value as ``x`` stores it: the exporter forgets a buffer's dtype, and that one buffer is copied to another."""
+    if y not in s.tensors():
         return y
-    return f"{y}.to(torch.{dtype_of(s[x])})"
+    if s[y].dtype != s[x].dtype:
+        return f"{y}.to(torch.{dtype_of(s[x])})"
+    return f"{y}.clone()" if y in s.stored else y
 
 
 def _destination(s: Scope) -> str | None:

@@ -131,6 +131,19 @@ def test_arguments_that_do_not_fit_are_refused_at_load(op: str, args: Callable[[
         plan_graph(build_graph(build.build()), PLANNING)
 
 
+def test_whole_floats_are_integers_where_the_operator_takes_those() -> None:
+    """The exporter keeps equal numbers once, so a dim may be the 1.0 of an earlier call; 1.5 is none."""
+    for dim, fits in ((1.0, True), (1.5, False)):
+        build = GraphBuilder()
+        x = build.input((4, 3))
+        build.output(build.call("aten.slice_copy.Tensor", x, dim, 0.0, 2.0, 1, build.tensor((4, 2))))
+        if fits:
+            assert plan_graph(build_graph(build.build()), PLANNING).graph.outputs[0].dims == (4, 2)
+        else:
+            with pytest.raises(InvalidProgramError, match="dim cannot be 1.5"):
+                build_graph(build.build())
+
+
 def test_values_are_written_once_and_before_they_are_read() -> None:
     def twice(b: GraphBuilder) -> None:
         x, out = b.input((4,)), b.tensor((4,))
