@@ -143,8 +143,8 @@ def damaged_calls(draw: st.DrawFn) -> tuple[str, list[Any], Any]:
     ("op", "args", "out"),
     [
         ("update_cache.default", [In((1, 2, 1, 4)), Mutable(np.zeros((1, 8, 1, 4), np.float32)), math.nan], Out((1,))),
-        ("et_vk.select_as_symint.default", [In((2,), "int32"), 0, 0.0], Out(dtype="symint")),
-        ("aten.view_copy.default", [In((8, 6)), [4.0, 12.0]], Out((4, 12))),
+        ("et_vk.select_as_symint.default", [In((2,), "int32"), 0, 0.5], Out(dtype="symint")),
+        ("aten.view_copy.default", [In((8, 6)), [4.5, 12.0]], Out((4, 12))),
         ("et_vk.rms_norm.default", [In((8, 6)), Const(np.ones(6, np.float32)), None], Out((8, 6))),
         ("floordiv", [Sym(), Sym()], Out((3,))),
     ],
