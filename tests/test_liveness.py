@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from executorch_webgpu.format import program_schema as schema
 from executorch_webgpu.format.values import Bool
-from executorch_webgpu.liveness import lasting_places
+from executorch_webgpu.liveness import branch_results, lasting_places
 from executorch_webgpu.portable.memory import Place
 
 ARENA, SPLIT = 10, 2  # bytes; inputs of a delegate
@@ -99,3 +99,20 @@ def test_a_buffer_that_one_branch_only_writes_lasts() -> None:
     chain = schema.Chain(instructions=tuple(map(schema.Instruction, calls)))
     plan = schema.ExecutionPlan("forward", values=values, inputs=(0,), outputs=(2,), chains=(chain,))
     assert lasting_places(plan, []) == (Place(1, 4, 8),)
+
+
+def test_results_of_branches_are_what_moves_write_first() -> None:
+    """A value that a loop carries has one before; an input has one from the start; a number has no memory."""
+    values = (*(tensor(1, 4 * i, 4) for i in range(5)), schema.EValue(Bool(True)), schema.EValue(Bool(True)))
+    calls = (
+        schema.DelegateCall(0, (0, 0, 2)),
+        schema.JumpFalseCall(5, 3),
+        schema.MoveCall(0, 1),
+        schema.MoveCall(3, 2),
+        schema.MoveCall(5, 6),
+        schema.DelegateCall(0, (1, 2, 3)),
+        schema.MoveCall(1, 0),
+    )
+    chain = schema.Chain(instructions=tuple(map(schema.Instruction, calls)))
+    plan = schema.ExecutionPlan("forward", values=values, inputs=(0, 4), outputs=(1,), chains=(chain,))
+    assert branch_results(plan) == {1}

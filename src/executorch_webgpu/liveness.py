@@ -30,6 +30,34 @@ def lasting_places(
     return pieces.places(live & ~pieces.of(plan.inputs) & ~pieces.within(elsewhere))
 
 
+def branch_results(plan: schema.ExecutionPlan) -> frozenset[int]:
+    """The planned tensors that get their first value from a move: results of ``torch.cond``, at the end of each branch.
+
+    Branches of all conditions share one range of memory, so a result that merely named a branch's tensor would change
+    with the next condition, and views of the result, which the exporter drops, lie where the result is planned.
+    """
+    moved: set[int] = set()
+    known = set(plan.inputs)  # before any move
+    for chain in plan.chains:
+        for instruction in chain.instructions:
+            match instruction.call:
+                case schema.MoveCall(target=target):
+                    moved.add(target)
+                case schema.KernelCall(args=args) | schema.DelegateCall(args=args):
+                    known |= _with_items(plan, args) - moved
+    return frozenset(index for index in moved - known if _place(plan.values[index].value) is not None)
+
+
+def _with_items(plan: schema.ExecutionPlan, values: Iterable[int]) -> set[int]:
+    """Values, and those in lists."""
+    found = {index for index in values if index >= 0}
+    for index in tuple(found):
+        value = plan.values[index].value
+        if isinstance(value, schema.TensorList | schema.OptionalTensorList):
+            found |= _with_items(plan, value.items)
+    return found
+
+
 @dataclass(frozen=True)
 class _Effect:
     """What an instruction reads and writes, as bits of pieces."""

@@ -28,7 +28,7 @@ from .graph.kv_cache import KV_CACHE_DTYPES, has_kv_cache, store_kv_caches
 from .graph.state import GraphState
 from .graph.timing import CallTime
 from .interchange import checked_input, owned, to_caller, to_device_array, to_host
-from .liveness import lasting_places
+from .liveness import branch_results, lasting_places
 from .metadata import MethodMetadata, kernel_values, method_metadata, operator_name
 from .ops.plan import Planning
 from .ops.values import SymInt, Tensor
@@ -112,6 +112,7 @@ class Method:
             shared = shared_places(plan)
             lasting = lasting_places(plan, [its.given for its in self._arguments], shared.values())
             self._memory = HostMemory(file, plan, lasting, shared)
+            self._branch_results = branch_results(plan)
             self._source = StateSource(
                 plan.name,
                 self._executors,
@@ -259,7 +260,10 @@ class Method:
                 case schema.KernelCall():
                     self._run_kernel(call)
                 case schema.MoveCall():
-                    values[call.target] = values[call.source]
+                    if call.target in self._branch_results and values[call.source] is not None:
+                        self._memory.store(call.target, values[call.source])
+                    else:
+                        values[call.target] = values[call.source]
                 case schema.JumpFalseCall():
                     if not values[call.condition]:
                         position = call.destination

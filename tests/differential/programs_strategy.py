@@ -250,8 +250,6 @@ def draw_example(integer: Integer) -> Example:
     else:
         flavour = draw_flavour(integer)
         flavour = replace(flavour, force_fp16=flavour.force_fp16 and not model.discontinuous)
-    if any("torch.cond" in line.text and "* 1" not in line.text for m in model.methods for line in m.lines):
-        flavour = replace(flavour, remove_views=False)
     if any(i.name in method.returns for method in model.methods for i in method.inputs):
         flavour = replace(flavour, plan_inputs=True)  # the stock runtime answers with memory that it freed
     if not flavour.keep_state:  # then the exporter drops what a written buffer holds at first

@@ -160,7 +160,7 @@ def in_place(s: Scope) -> object:
     y = s.one_of(SCALARS) if s.chance(40) else _source(s, x)
     if y is None:
         return None
-    y = _as_stored(s, x, y)
+    y = _as_stored(s, x, y, s[x])
     options = [
         f"{x}.add_({y})",
         f"{x}.mul_({y})",
@@ -201,7 +201,7 @@ def assigned(s: Scope) -> object:
     y = s.one_of(SCALARS) if s.chance(40) else s.pick(lambda t: _broadcasts(t, target))
     if y is None:
         return None
-    y = _as_stored(s, x, y)
+    y = _as_stored(s, x, y, target)
     form = s.one_of((f"{index} = {y}", f"{index} = {y}", f"{index} += {y}", f"{index} *= {y}", f"{index}.add_({y})"))
     return s.write(form, x)
 
@@ -214,13 +214,19 @@ def masked(s: Scope) -> object:
     return mask and s.write(f"{x}.masked_fill_({mask}, {s.one_of(SCALARS)})", x)
 
 
-def _as_stored(s: Scope, x: str, y: str) -> str:
-    """A value as ``x`` stores it: the exporter forgets a buffer's dtype, and that one buffer is copied to another."""
+def _as_stored(s: Scope, x: str, y: str, target: torch.Tensor) -> str:
+    """A value as ``x`` stores it.
+
+    The exporter forgets the dims and dtype of a buffer that is copied to, and drops copies of one buffer to another.
+    """
     if y not in s.tensors():
         return y
+    text = y
+    if s[y].shape != target.shape and target.dim():
+        text += f".expand({s.sizes(target.shape)})"
     if s[y].dtype != s[x].dtype:
-        return f"{y}.to(torch.{dtype_of(s[x])})"
-    return f"{y}.clone()" if y in s.stored else y
+        return f"{text}.to(torch.{dtype_of(s[x])})"
+    return f"{text}.clone()" if y in s.stored or text != y else y
 
 
 def _destination(s: Scope) -> str | None:

@@ -265,9 +265,7 @@ def branch(s: Scope) -> object:
         (("a + 1", "a * 2"), ("a.relu()", "a.neg()"), ("a * a - 1", "a.clone()"), ("a - 0.5", "a + 0.5"))
     )
     condition = s.assign(test, step=True)
-    result = f"torch.cond({condition[0]}, lambda a: {yes}, lambda a: {no}, ({x},))" if condition else ""
-    # A view of the result itself is lost in the exporter, where it drops views.
-    return condition and s.assign(result if s.chance(20) else f"{result} * 1")
+    return condition and s.assign(f"torch.cond({condition[0]}, lambda a: {yes}, lambda a: {no}, ({x},))")
 
 
 def mapped(s: Scope) -> object:

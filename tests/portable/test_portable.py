@@ -197,3 +197,27 @@ def test_ordinary_modules_through_the_partitioner(module: nn.Module, dims: tuple
         x = torch.randn(dims)
         with torch.no_grad():
             torch.testing.assert_close(method.execute([x])[0], module(x), rtol=1e-4, atol=1e-5)
+
+
+class TwoBranches(nn.Module):
+    """Two conditions in a row, and a view of a result, which is written: the exporter drops the view."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        first = torch.cond(x[0] > 0, lambda v: v + 1, lambda v: v * 2, (x,))
+        second = torch.cond(y.sum() > 0, lambda v: v - 0.5, lambda v: v.neg(), (x + y,))
+        rows = second.view(2, 2)
+        return first, second, rows + 1, first * second
+
+
+@pytest.mark.parametrize("delegated", [False, True])
+def test_results_of_conditions_stay_what_they_are(delegated: bool) -> None:
+    """As torch has them: the stock runtime gives back memory that the second condition has written."""
+    module, example = TwoBranches(), (torch.ones(4), torch.ones(4))
+    lowered = to_edge_transform_and_lower(
+        torch.export.export(module, example), partitioner=[VulkanPartitioner()] if delegated else None
+    )
+    with Runtime.get().load_program(lowered.to_executorch().buffer) as program:
+        method = program.load_method("forward")
+        for _ in range(4):
+            inputs = (torch.randn(4), torch.randn(4))
+            torch.testing.assert_close(method.execute(inputs), list(module(*inputs)))
