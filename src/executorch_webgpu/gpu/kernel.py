@@ -100,7 +100,7 @@ def kernel_names(roots: Sequence[Path] = DEFAULT_ROOTS) -> list[str]:
 
 
 @cache
-def head_of(name: str, roots: tuple[Path, ...] = DEFAULT_ROOTS) -> Head | None:
+def head_of(name: str, roots: tuple[Path, ...] = DEFAULT_ROOTS) -> Head:
     """The head of a kernel's file.  Raises KernelError when there is no such file, or its head cannot be read."""
     for root in roots:
         for file in _files(name):
@@ -123,7 +123,7 @@ def render(
     there.
     """
     head = head_of(name, tuple(roots))
-    if head is not None:
+    if head.purpose:
         head.check(name, template)
     try:
         body = _environment(tuple(roots)).select_template(_files(name)).render({**template, "dialect": dialect})
