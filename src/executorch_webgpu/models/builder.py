@@ -168,21 +168,21 @@ class GraphBuilder:
         return self._call("et_vk.prepack.default", table, out=table.dims)
 
     def apply_rotary_emb(self, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotates neighbours (2i, 2i+1) of q, k [1, S, heads, D]; token s takes row s of cos, sin [S, D/2]."""
-        turned = self._tensor(q.dims), self._tensor(k.dims)
-        self._append("et_vk.apply_rotary_emb.default", q, k, cos, sin, turned)
-        return turned
+        """Rotate neighbours (2i, 2i+1) of q, k [1, S, heads, D]; token s takes row s of cos, sin [S, D/2]."""
+        rotated = self._tensor(q.dims), self._tensor(k.dims)
+        self._append("et_vk.apply_rotary_emb.default", q, k, cos, sin, rotated)
+        return rotated
 
     def apply_rotary_emb_hf(self, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, start: Size) -> tuple[Tensor, Tensor]:
-        """Rotates i with i + D/2 of q, k [1, S, heads, D]; token s takes row start + s of cos, sin [rows, D]."""
-        turned = self._tensor(q.dims), self._tensor(k.dims)
-        self._append("et_vk.apply_rotary_emb_hf.default", q, k, cos, sin, start, turned)
-        return turned
+        """Rotate i with i + D/2 of q, k [1, S, heads, D]; token s takes row start + s of cos, sin [rows, D]."""
+        rotated = self._tensor(q.dims), self._tensor(k.dims)
+        self._append("et_vk.apply_rotary_emb_hf.default", q, k, cos, sin, start, rotated)
+        return rotated
 
     def sdpa_with_kv_cache(
         self, q: Tensor, k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, input_pos: Size
     ) -> Tensor:
-        """Writes k, v into the caches [1, C, Hkv, D] from row ``input_pos``, then causal attention of q to them."""
+        """Write k, v into the caches [1, C, Hkv, D] from row ``input_pos``, then causal attention of q to them."""
         sequence, mask, dropout, causal, scale = 1, None, 0, True, None  # the exporter says 1 for every length
         arguments = (q, k, v, k_cache, v_cache, input_pos, sequence, mask, dropout, causal, scale)
         return self._call("sdpa_with_kv_cache.default", *arguments, out=q.dims)
