@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from .values import IntLike, Repacked, Scratch, SymInt, Tensor
 SCRATCH_BYTES = 64 * 2**20  # enough for a few hundred rows of scores at long contexts
 MATMUL_PRECISIONS = ("highest", "high")  # names as in torch.set_float32_matmul_precision
 
+T = TypeVar("T")
 Number = int | float | bool
 Grid = tuple[int, int, int]
 
@@ -77,7 +78,8 @@ class Planning:
     """What all calls of one graph share.
 
     ``routes`` forces a route by operator family; ``scratch_bytes`` bounds the scratch memory that a blocked route may
-    ask for; ``matmul_precision`` is one of ``MATMUL_PRECISIONS``. The graph fills in the rest: ``no_alias``, ids of
+    ask for; ``matmul_precision`` is one of ``MATMUL_PRECISIONS``; ``tunings`` replaces tunings of kernels by name, for
+    tests and benchmarks. The graph fills in the rest: ``no_alias``, ids of
     outputs that must be copies, since someone writes their memory, ``host_inputs``, ids of the integer inputs, which
     the host can read, ``read_only``, ids of the constants that nobody writes, and ``families``, what has routes.
     """
@@ -87,6 +89,7 @@ class Planning:
     routes: Mapping[str, str] = field(default_factory=dict)
     scratch_bytes: int = SCRATCH_BYTES
     matmul_precision: str = "highest"
+    tunings: Mapping[str, object] = field(default_factory=dict)
     no_alias: frozenset[int] = frozenset()
     host_inputs: frozenset[int] = frozenset()
     read_only: frozenset[int] = frozenset()
@@ -263,6 +266,13 @@ class Planner:
             return (groups, 1, 1)
         rows = math.ceil(groups / self.limits.max_workgroups)
         return (math.ceil(groups / rows), rows, 1)
+
+    def tuning(self, kernel: str, default: T) -> T:
+        """How a kernel is tuned: ``default``, or what a test or a benchmark put in its place."""
+        tuning = self._shared.tunings.get(kernel, default)
+        if not isinstance(tuning, type(default)):
+            raise KernelError(f"a tuning of {kernel} is a {type(default).__name__}, not {tuning!r}")
+        return tuning
 
     def choose(self, family: str, routes: Mapping[str, bool]) -> str:
         """The first route whose predicate holds, or the one that the user forced; the name shows in reports."""
