@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.models import SHAPES
-from executorch_webgpu.cli.lines import MIB, Line, rounded
+from executorch_webgpu.llm.measure.lines import MIB, Line, rounded
 from executorch_webgpu.models.llama import LlamaConfig
 
 VARIANTS = {"compiled": "torch.compile, CUDA graph", "graph": "torch, CUDA graph", "eager": "torch, eager"}

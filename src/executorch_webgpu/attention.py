@@ -24,11 +24,11 @@ from .graph.device_array import DeviceArray
 from .graph.execute import GraphExecutor
 from .graph.kv_cache import KV_CACHE_DTYPES, check_dtype
 from .graph.timing import CallTime
-from .interchange import to_caller, to_host
-from .method import ProfileRow, profile_rows
 from .ops.plan import Planning
 from .ops.values import SymInt, Tensor
 from .runtime import Runtime
+from .runtime.arrays import to_caller, to_host
+from .runtime.method import ProfileRow, profile_rows
 
 __all__ = ["DeviceArray", "KVCache", "sdpa_with_kv_cache", "to_device"]
 

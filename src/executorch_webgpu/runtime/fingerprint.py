@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Callable
 
-from .format.program_schema import Tensor
-from .format.pte import ProgramFile
-from .format.vkgraph import read_vkgraph
+from ..format.program_schema import Tensor
+from ..format.pte import ProgramFile
+from ..format.vkgraph import read_vkgraph
 from .metadata import our_delegates
 
 _HASHED_AT_ONCE = 16 << 20
