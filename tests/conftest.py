@@ -21,7 +21,7 @@ import pytest
 import export_smollm2
 from executorch_webgpu.gpu.device import Device, open_device
 from executorch_webgpu.text.tokenizer import Tokenizer
-from tests import conformance_pack
+from tests.conformance import pack
 from tests.fast_slice import fast_slice, needs_exporter
 from tests.models.tiny_llama import TINY_LLAMAS, TinyLlama
 from tests.text.tiny_vocabulary import write_bpe, write_spm
@@ -87,15 +87,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> str:
-    folder = conformance_pack.pack_folder()
+    folder = pack.pack_folder()
     if folder is None:
-        return f"conformance: {conformance_pack.VARIABLE} is not set, so its cases are left out"
-    return f"conformance: {len(conformance_pack.manifest())} cases in {folder}"
+        return f"conformance: {pack.VARIABLE} is not set, so its cases are left out"
+    return f"conformance: {len(pack.manifest())} cases in {folder}"
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if conformance_pack.pack_folder() is None:
+    if pack.pack_folder() is None:
         _keep(config, items, [item for item in items if "conformance_dir" not in _fixtures(item)])
     if config.getoption("fast"):
         _keep(config, items, fast_slice(items))
@@ -130,7 +130,7 @@ def device() -> Iterator[Device]:
 @pytest.fixture(scope="session")
 def conformance_dir() -> Path:
     """The folder of the conformance pack; tests that use this are left out when there is none."""
-    folder = conformance_pack.pack_folder()
+    folder = pack.pack_folder()
     assert folder is not None
     return folder
 

@@ -114,3 +114,16 @@ def test_importing_the_package_loads_no_engine_and_no_exporter() -> None:
     tops = {name.split(".")[0] for name in loaded}
     assert "executorch_webgpu" in tops
     assert not tops & (ENGINES | EXPORTERS)
+
+
+# Folders of tests that are about several packages.
+OTHER_FOLDERS = {"conformance", "differential", "threads"}
+
+
+def test_folders_of_tests_mirror_the_source() -> None:
+    tests = Path(__file__).parent
+    folders = [path for path in tests.rglob("*") if path.is_dir() and next(path.glob("test_*.py"), None)]
+    assert len(folders) > 8
+    for folder in (path.relative_to(tests) for path in folders):
+        known = folder.parts[0] in OTHER_FOLDERS or (PACKAGE / folder).is_dir() or (tests.parent / folder).is_dir()
+        assert known, f"tests/{folder} mirrors no package: rename it, or name it in OTHER_FOLDERS"

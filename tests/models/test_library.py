@@ -20,7 +20,7 @@ from executorch_webgpu.errors import InvalidInputError
 from executorch_webgpu.models.cache import cache_folder, digest
 from executorch_webgpu.models.library import REGISTRY, Package, find_model, find_program
 from executorch_webgpu.models.llama import LlamaOptions
-from tests.converter.tiny_gguf import TinyGguf
+from tests.models.tiny_gguf import TinyGguf
 
 OPTIONS = LlamaOptions(weights="native", max_seq_len=9, max_context_len=32)
 

@@ -16,8 +16,8 @@ from executorch_webgpu.models.gguf_blocks import GROUP, code_bits, split_blocks
 from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.models.matrix import EMBEDDING_FORMATS, WEIGHT_FORMATS, QuantizedMatrix, WeightFormat, matrix
 from executorch_webgpu.models.weights import Blocks, Constant, Floats, Weight, float_constant
-from tests.converter.tiny_gguf import K_QUANTS, QuantType, TinyGguf, random_matrix
-from tests.converter.tiny_huggingface import TinyHuggingFace, stored
+from tests.models.tiny_gguf import K_QUANTS, QuantType, TinyGguf, random_matrix
+from tests.models.tiny_huggingface import TinyHuggingFace, stored
 
 STORED = (QuantType.Q8_0, QuantType.Q4_0, QuantType.Q4_1, QuantType.Q4_K)
 BROKEN = (np.inf, -np.inf, np.nan)

@@ -20,8 +20,8 @@ from executorch_webgpu.errors import ClosedError, Error, InvalidInputError
 from executorch_webgpu.models.convert import convert
 from executorch_webgpu.models.huggingface import open_huggingface
 from executorch_webgpu.models.llama import LlamaConfig, LlamaOptions
-from tests.converter.tiny_huggingface import SIZES, Stored, TinyHuggingFace, stored, with_header
 from tests.format.test_mapped_file import STATUS, resident_bytes
+from tests.models.tiny_huggingface import SIZES, Stored, TinyHuggingFace, stored, with_header
 from tests.ops.harness import assert_close
 
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}

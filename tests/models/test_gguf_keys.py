@@ -21,7 +21,7 @@ from executorch_webgpu.graph.reference import ReferenceExecutor
 from executorch_webgpu.models.convert import convert
 from executorch_webgpu.models.gguf import open_gguf
 from executorch_webgpu.models.llama import LlamaConfig, LlamaOptions
-from tests.converter.tiny_gguf import TinyGguf
+from tests.models.tiny_gguf import TinyGguf
 from tests.ops.harness import assert_close
 
 Kind = GGUFValueType

@@ -12,7 +12,7 @@ import pytest
 
 from tests.differential.programs_saved import read_saved, replay
 
-FOLDER = Path(__file__).parent / "data" / "programs"
+FOLDER = Path(__file__).parents[1] / "data" / "programs"
 
 # Operators that are not here: the refusal names each of them.
 MISSING = {

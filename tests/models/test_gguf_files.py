@@ -19,7 +19,7 @@ from executorch_webgpu.models.gguf import open_gguf
 from executorch_webgpu.models.gguf_bytes import bytes_are_turned, turned
 from executorch_webgpu.models.library import find_program
 from executorch_webgpu.models.llama import LlamaOptions
-from tests.converter.tiny_gguf import TYPES, QuantType, TinyGguf, random_matrix
+from tests.models.tiny_gguf import TYPES, QuantType, TinyGguf, random_matrix
 from tests.text.tiny_vocabulary import write_bpe
 
 TINY = TinyGguf(dim=32, head_dim=8, ffn=32, layers=2, vocab=40)

@@ -12,8 +12,8 @@ from executorch_webgpu.cli import main
 from executorch_webgpu.errors import InvalidInputError
 from executorch_webgpu.models.convert import check_target, convert
 from executorch_webgpu.models.llama import LlamaOptions
-from tests.converter.tiny_gguf import TinyGguf
-from tests.converter.tiny_huggingface import TinyHuggingFace
+from tests.models.tiny_gguf import TinyGguf
+from tests.models.tiny_huggingface import TinyHuggingFace
 
 OPTIONS = LlamaOptions("f32", max_seq_len=9, max_context_len=32)
 TINY = TinyGguf(dim=32, head_dim=8, ffn=32, layers=1)

@@ -21,8 +21,8 @@ from executorch_webgpu.models.huggingface import open_huggingface
 from executorch_webgpu.models.huggingface_config import DEFAULTS, Fields, read_config, read_fields, rope_divisors
 from executorch_webgpu.models.llama import LlamaConfig, LlamaOptions
 from executorch_webgpu.models.weights import Weight
-from tests.converter.test_gguf_keys import forward_of
-from tests.converter.tiny_huggingface import SIZES, TinyHuggingFace, stored
+from tests.models.test_gguf_keys import forward_of
+from tests.models.tiny_huggingface import SIZES, TinyHuggingFace, stored
 from tests.ops.harness import assert_close
 
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}

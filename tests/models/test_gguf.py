@@ -15,7 +15,7 @@ from executorch_webgpu.models.convert import convert
 from executorch_webgpu.models.gguf import TYPES as READ_TYPES
 from executorch_webgpu.models.gguf import open_gguf
 from executorch_webgpu.models.llama import LlamaOptions
-from tests.converter.tiny_gguf import TYPES, TinyGguf
+from tests.models.tiny_gguf import TYPES, TinyGguf
 from tests.ops.harness import assert_close
 
 OPTIONS = LlamaOptions("f32", max_seq_len=17, max_context_len=48)

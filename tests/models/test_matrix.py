@@ -15,7 +15,7 @@ from executorch_webgpu.models.gguf_blocks import GROUP, code_bits, split_blocks
 from executorch_webgpu.models.matrix import QuantizedMatrix, matrix
 from executorch_webgpu.models.weights import Blocks, Constant, Floats, Weight
 from executorch_webgpu.ops import registry
-from tests.converter.tiny_gguf import TYPES, QuantType, random_matrix
+from tests.models.tiny_gguf import TYPES, QuantType, random_matrix
 
 LINEAR = {
     "q4gsw": "et_vk.linear_q4gsw.default",

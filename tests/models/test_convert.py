@@ -27,8 +27,8 @@ from executorch_webgpu.models.convert import convert
 from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.models.matrix import EmbeddingFormat, WeightFormat
 from executorch_webgpu.text.tokenizer import Tokenizer
-from tests.converter.tiny_gguf import TinyGguf
 from tests.format.test_against_executorch import plain
+from tests.models.tiny_gguf import TinyGguf
 from tests.text.tiny_vocabulary import BPE_TOKENS
 
 OPTIONS = LlamaOptions(max_seq_len=17, max_context_len=48)

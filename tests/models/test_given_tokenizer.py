@@ -15,8 +15,8 @@ from executorch_webgpu.cli import main
 from executorch_webgpu.models.library import find_program
 from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.text.tokenizer import Tokenizer
-from tests.converter.tiny_gguf import TinyGguf
-from tests.converter.tiny_huggingface import TinyHuggingFace
+from tests.models.tiny_gguf import TinyGguf
+from tests.models.tiny_huggingface import TinyHuggingFace
 from tests.text.tiny_vocabulary import BPE_TOKENS, MERGES
 
 OPTIONS = LlamaOptions("f32", max_seq_len=9, max_context_len=32)

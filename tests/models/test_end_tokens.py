@@ -11,7 +11,7 @@ from executorch_webgpu import Runtime
 from executorch_webgpu.models.convert import convert
 from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.text.tokenizer import Tokenizer
-from tests.converter.tiny_huggingface import TinyHuggingFace
+from tests.models.tiny_huggingface import TinyHuggingFace
 from tests.text.tiny_vocabulary import BPE_TOKENS
 
 OPTIONS = LlamaOptions(weights="f32", max_seq_len=9, max_context_len=16)
