@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from bench.models import SHAPES
-from executorch_webgpu.cli.lines import MIB, Line, rounded
+from executorch_webgpu.llm.measure.lines import MIB, Line, rounded
 from executorch_webgpu.models.llama import LlamaConfig
 
 VARIANTS = {"compiled": "torch.compile, CUDA graph", "graph": "torch, CUDA graph", "eager": "torch, eager"}

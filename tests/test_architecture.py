@@ -19,6 +19,7 @@ BELOW = {
     "__main__": {"cli"},
     "cli": {"llm", "__init__", "exit_codes"},
     "llm": {"runtime", "models", "text"},
+    "attention": {"runtime"},
     "models": {"format", "text"},
     "text": {"format"},
     "runtime": {"graph", "portable", "format"},
@@ -31,13 +32,6 @@ BELOW = {
     "exit_codes": set(),
     "__init__": {"runtime"},
 }
-LAYER_OF_MODULE = dict.fromkeys(
-    (
-        *("attention", "check", "delegate_calls", "device_steps", "fingerprint", "interchange", "liveness", "metadata"),
-        *("method", "state"),
-    ),
-    "runtime",
-)
 ENGINES = {"wgpu", "wgpudawn", "rendercanvas"}
 EXPORTERS = {"torch", "executorch", "torchao"}
 
@@ -47,8 +41,7 @@ def relative(path: Path) -> str:
 
 
 def layer(path: Path) -> str:
-    first = path.relative_to(PACKAGE).with_suffix("").parts[0]
-    return LAYER_OF_MODULE.get(first, first)
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
 def allowed(name: str) -> set[str]:
@@ -77,7 +70,7 @@ def imported_layers(path: Path) -> set[str]:
         if parts[0] == "executorch_webgpu":
             stem = parts[1] if len(parts) > 1 else "__init__"
             known = (PACKAGE / stem).is_dir() or (PACKAGE / f"{stem}.py").is_file()
-            found.add(LAYER_OF_MODULE.get(stem, stem) if known else "__init__")  # `from .. import __version__`
+            found.add(stem if known else "__init__")  # `from .. import __version__`
     return found
 
 

@@ -17,7 +17,7 @@ from bench.bench_model import main
 from bench.models import SHAPES, write_llama
 from bench.torch_model import Decoder, Llama
 from bench.torch_runs import VARIANTS, run, step_bytes, torch_lines
-from executorch_webgpu.cli.lines import Line
+from executorch_webgpu.llm.measure.lines import Line
 from executorch_webgpu.models.llama import LlamaConfig
 
 TINY = SHAPES["tiny"]

@@ -11,11 +11,10 @@ import pytest
 
 from bench.models import SHAPES, write_llama
 from executorch_webgpu import Runtime
-from executorch_webgpu.cli import plot
-from executorch_webgpu.cli.lines import MIB, Line
-from executorch_webgpu.llm import measure as measuring
 from executorch_webgpu.llm.generate import GenerationStats, generate
-from executorch_webgpu.llm.measure import Speed, measure
+from executorch_webgpu.llm.measure import Speed, measure, plot
+from executorch_webgpu.llm.measure import speed as measuring
+from executorch_webgpu.llm.measure.lines import MIB, Line
 from executorch_webgpu.llm.model import LanguageModel
 from executorch_webgpu.text.tokenizer import Tokenizer
 from tests.cli.conftest import Cli

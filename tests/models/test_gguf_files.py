@@ -16,7 +16,7 @@ from executorch_webgpu.errors import InvalidProgramError, UnsupportedProgramErro
 from executorch_webgpu.format.gguf_parts import gguf_parts, part_names
 from executorch_webgpu.models.convert import convert, own_tokenizer
 from executorch_webgpu.models.gguf import open_gguf
-from executorch_webgpu.models.gguf_bytes import bytes_are_turned, turned
+from executorch_webgpu.models.gguf_bytes import are_byteswapped, byteswapped
 from executorch_webgpu.models.library import find_program
 from executorch_webgpu.models.llama import LlamaOptions
 from tests.models.tiny_gguf import TYPES, QuantType, TinyGguf, random_matrix
@@ -142,7 +142,7 @@ def test_numbers_are_turned_around(kind: QuantType) -> None:
     data = random_matrix(np.random.default_rng(1), (7, 512), kind)
     raw = np.ascontiguousarray(data).view(np.uint8).reshape(7, -1)
     other = raw.view(np.dtype(RECORDS[kind])).byteswap().view(np.uint8).reshape(raw.shape)
-    np.testing.assert_array_equal(turned(other, kind.value), raw)
+    np.testing.assert_array_equal(byteswapped(other, kind.value), raw)
     assert not np.array_equal(other, raw)
 
 
@@ -152,9 +152,9 @@ def test_numbers_are_turned_around(kind: QuantType) -> None:
 @pytest.mark.parametrize("rows", [2, 300])
 def test_the_order_of_blocks_is_told_by_their_factors(kind: QuantType, rows: int) -> None:
     raw = np.ascontiguousarray(random_matrix(np.random.default_rng(2), (rows, 512), kind)).view(np.uint8)
-    assert not bytes_are_turned([(kind.value, raw.reshape(rows, -1))])
-    assert bytes_are_turned([(kind.value, turned(raw.reshape(rows, -1), kind.value))])
-    assert bytes_are_turned([])
+    assert not are_byteswapped([(kind.value, raw.reshape(rows, -1))])
+    assert are_byteswapped([(kind.value, byteswapped(raw.reshape(rows, -1), kind.value))])
+    assert are_byteswapped([])
 
 
 def test_a_big_endian_file_is_the_same_model(whole: bytes, tmp_path: Path) -> None:

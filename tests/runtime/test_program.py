@@ -302,7 +302,7 @@ def test_sources_that_are_none(source: object) -> None:
 
 
 def test_losing_a_dawn_device_does_not_crash_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("executorch_webgpu.runtime.open_device", lambda *_: open_null_device())
+    monkeypatch.setattr("executorch_webgpu.runtime.program.open_device", lambda *_: open_null_device())
     runtime = Runtime()
     with runtime.load_program(affine()) as program:
         method = program.load_method("forward")

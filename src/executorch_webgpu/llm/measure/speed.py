@@ -15,14 +15,14 @@ import numpy as np
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
-from ..errors import InvalidInputError
-from ..gpu.ceilings import read_rate
-from ..gpu.device import Device
-from ..runtime import ProfileRow, Program, Runtime
-from ..text.tokenizer import TOKENIZER, Tokenizer, TokenizerSettings
-from .generate import cached_prefix, generate
-from .model import LanguageModel
-from .sample import SamplingParams
+from ...errors import InvalidInputError
+from ...gpu.ceilings import read_rate
+from ...gpu.device import Device
+from ...runtime import ProfileRow, Program, Runtime
+from ...text.tokenizer import TOKENIZER, Tokenizer, TokenizerSettings
+from ..generate import cached_prefix, generate
+from ..model import LanguageModel
+from ..sample import SamplingParams
 
 WARM_UP = 0.5  # seconds of work that does not count: a GPU that had nothing to do runs at a fraction of its clock
 _COUNTED = 16  # steps whose dispatches and GPU time are counted

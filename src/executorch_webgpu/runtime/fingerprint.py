@@ -6,16 +6,16 @@ import hashlib
 import json
 from collections.abc import Callable
 
-from .format.program_schema import Tensor
-from .format.pte import ProgramFile
-from .format.vkgraph import read_vkgraph
+from ..format.program_schema import Tensor
+from ..format.pte import ProgramFile
+from ..format.vkgraph import read_vkgraph
 from .metadata import our_delegates
 
 _HASHED_AT_ONCE = 16 << 20
 
 
 def fingerprint(file: ProgramFile, release: Callable[[memoryview], None]) -> str:
-    """Tells programs apart by everything that they compute with: the delegates, constants and named data.
+    """Tell programs apart by everything that they compute with: the delegates, constants and named data.
 
     ``release`` is told about every range that has been read, so that its pages need not stay in memory.
     """

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from executorch_webgpu.format import program_schema as schema
 from executorch_webgpu.format.values import Bool
-from executorch_webgpu.liveness import branch_results, lasting_places
 from executorch_webgpu.portable.memory import Place
+from executorch_webgpu.runtime.host_state import branch_results, lasting_places
 
 ARENA, SPLIT = 10, 2  # bytes; inputs of a delegate
 

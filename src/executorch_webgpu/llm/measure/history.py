@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidInputError
+from ...errors import InvalidInputError
 
 
 def append(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -7,23 +7,23 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .delegate_calls import delegate_graphs
-from .errors import Error, UnsupportedProgramError
-from .format import program_schema as schema
-from .format.pte import ProgramFile
-from .format.vkgraph import read_vkgraph
-from .gpu.capabilities import Features, Limits
-from .graph.build import Graph, unsupported_message
-from .graph.dynamic import dynamic_dims
-from .graph.execute import plan_graph
-from .graph.fusion import FusionReport, fuse_graph
-from .graph.kv_cache import KV_CACHE_DTYPES, store_kv_caches
-from .graph.memory import Kind, plan_memory
-from .graph.traffic import StepBytes, step_bytes
-from .ops.plan import Planning
-from .ops.registry import find
-from .portable import host_kernel
-from .portable.dtypes import dtype_name, is_supported
+from ..errors import Error, UnsupportedProgramError
+from ..format import program_schema as schema
+from ..format.pte import ProgramFile
+from ..format.vkgraph import read_vkgraph
+from ..gpu.capabilities import Features, Limits
+from ..graph.build import Graph, unsupported_message
+from ..graph.dynamic import dynamic_dims
+from ..graph.execute import plan_graph
+from ..graph.fusion import FusionReport, fuse_graph
+from ..graph.kv_cache import KV_CACHE_DTYPES, store_kv_caches
+from ..graph.memory import Kind, plan_memory
+from ..graph.traffic import StepBytes, step_bytes
+from ..ops.plan import Planning
+from ..ops.registry import find
+from ..portable import host_kernel
+from ..portable.dtypes import dtype_name, is_supported
+from .delegates import delegate_graphs
 
 DELEGATE_ID = "VulkanBackend"
 _HASH = re.compile("[0-9a-f]{64}")

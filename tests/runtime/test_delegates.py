@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from executorch_webgpu import Runtime, UnsupportedProgramError
-from executorch_webgpu.delegate_calls import DelegateArguments, matched
 from executorch_webgpu.errors import InvalidProgramError
 from executorch_webgpu.format import program_schema as schema
 from executorch_webgpu.format.values import Bool
 from executorch_webgpu.graph.build import Graph, make_call
 from executorch_webgpu.ops.values import Tensor
+from executorch_webgpu.runtime.delegates import DelegateArguments, matched
 
 SIZES = ((2,), (3,), (2, 2))
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from .format import program_schema as schema
-from .graph.token_loop import Drawing, TokenLoop
+from ..format import program_schema as schema
+from ..graph.token_loop import Drawing, TokenLoop
+from ..ops.sampling import PIPELINES
+from ..ops.values import Tensor
 from .method import Method
-from .ops.sampling import PIPELINES
-from .ops.values import Tensor
 from .state import State
 
 _AHEAD, _AHEAD_ON_CPU = 8, 2

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..errors import InvalidInputError
+from ...errors import InvalidInputError
 from .lines import Line, name_of
 
 # By phase: the field of a line that goes across, and its name.

@@ -21,12 +21,12 @@ from zipfile import ZipFile
 
 import numpy as np
 
-from .errors import ClosedError, InvalidInputError, UnsupportedProgramError
-from .gpu.locked import locked
-from .graph.execute import GraphExecutor
-from .graph.state import GraphState
-from .portable.memory import HostMemory
-from .portable.shared_buffers import SharedBuffers
+from ..errors import ClosedError, InvalidInputError, UnsupportedProgramError
+from ..gpu.locked import locked
+from ..graph.execute import GraphExecutor
+from ..graph.state import GraphState
+from ..portable.memory import HostMemory
+from ..portable.shared_buffers import SharedBuffers
 
 FORMAT = 1
 

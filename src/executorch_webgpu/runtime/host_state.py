@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from .format import program_schema as schema
+from ..format import program_schema as schema
+from ..portable.memory import Place
 from .metadata import kernel_values
-from .portable.memory import Place
 
 
 def lasting_places(

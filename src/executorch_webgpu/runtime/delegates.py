@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from .errors import InvalidProgramError, UnsupportedProgramError
-from .format import program_schema as schema
-from .format.pte import ProgramFile
-from .format.vkgraph import read_vkgraph
-from .graph.build import Graph, GraphValue, build_graph
-from .graph.casts import with_casts
-from .graph.write_back import written_back
-from .ops.values import SymInt, Tensor
+from ..errors import InvalidProgramError, UnsupportedProgramError
+from ..format import program_schema as schema
+from ..format.pte import ProgramFile
+from ..format.vkgraph import read_vkgraph
+from ..graph.build import Graph, GraphValue, build_graph
+from ..graph.casts import with_casts
+from ..graph.write_back import written_back
+from ..ops.values import SymInt, Tensor
 
 _KINDS = {
     schema.ScalarType.BOOL: "bool",

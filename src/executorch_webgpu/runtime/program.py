@@ -1,9 +1,4 @@
-"""The public runtime, in the shape of ``executorch.runtime``: Runtime, Program, Method.
-
-program = Runtime.get().load_program("model.pte")
-forward = program.load_method("forward")
-(logits,) = forward.execute([tokens, input_pos])
-"""
+"""Programs on an adapter: opened, described, and their methods loaded."""
 
 from __future__ import annotations
 
@@ -18,19 +13,21 @@ from typing import Any, BinaryIO, ClassVar, Self
 
 import numpy as np
 
+from ..errors import ClosedError, InvalidInputError
+from ..format import program_schema as schema
+from ..format.mapped_file import MappedFile
+from ..format.ptd import DataFiles, data_files_beside
+from ..format.pte import ProgramFile, open_program, read_program
+from ..gpu.device import Device, open_device
+from ..gpu.locked import locked
+from ..graph.constants import ConstantPool
+from ..graph.fusion import chosen_fusions
+from ..graph.kv_cache import check_dtype
+from ..graph.traffic import StepBytes
+from ..ops.plan import MATMUL_PRECISIONS, SCRATCH_BYTES
+from ..portable.shared_buffers import SharedBuffers, initial_buffers
 from .check import CheckReport, check_method
-from .errors import ClosedError, InvalidInputError
 from .fingerprint import fingerprint
-from .format import program_schema as schema
-from .format.mapped_file import MappedFile
-from .format.ptd import DataFiles, data_files_beside
-from .format.pte import ProgramFile, open_program, read_program
-from .gpu.device import Device, open_device
-from .gpu.locked import locked
-from .graph.constants import ConstantPool
-from .graph.fusion import chosen_fusions
-from .graph.kv_cache import check_dtype
-from .graph.traffic import StepBytes
 from .metadata import (
     MethodMetadata,
     ProgramReport,
@@ -40,12 +37,7 @@ from .metadata import (
     method_step_bytes,
     refuse_unsupported,
 )
-from .method import Method, MethodOptions, ProfileRow
-from .ops.plan import MATMUL_PRECISIONS, SCRATCH_BYTES
-from .portable.shared_buffers import SharedBuffers, initial_buffers
-from .state import State
-
-__all__ = ["Method", "ProfileRow", "Program", "Runtime", "State", "inspect_program"]
+from .method import Method, MethodOptions
 
 
 class Runtime:

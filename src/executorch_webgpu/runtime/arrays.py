@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InvalidInputError
-from .format import program_schema as schema
-from .format import values as plain
-from .portable.dtypes import BFLOAT16, dtype_name, numpy_dtype
-from .portable.memory import HostValue
+from ..errors import InvalidInputError
+from ..format import program_schema as schema
+from ..format import values as plain
+from ..portable.dtypes import BFLOAT16, dtype_name, numpy_dtype
+from ..portable.memory import HostValue
 
 
 def is_torch(value: object) -> bool:

@@ -14,28 +14,28 @@ from weakref import WeakSet
 
 import numpy as np
 
-from .delegate_calls import delegate_graphs
-from .errors import ClosedError, InvalidInputError, InvalidProgramError, UnsupportedProgramError
-from .format import program_schema as schema
-from .format import values as plain
-from .format.pte import ProgramFile
-from .gpu.locked import locked
-from .graph.build import Graph
-from .graph.constants import ConstantPool
-from .graph.execute import GraphExecutor
-from .graph.fusion import fuse_graph
-from .graph.kv_cache import KV_CACHE_DTYPES, has_kv_cache, store_kv_caches
-from .graph.state import GraphState
-from .graph.timing import CallTime
-from .interchange import checked_input, owned, to_caller, to_device_array, to_host
-from .liveness import branch_results, lasting_places
+from ..errors import ClosedError, InvalidInputError, InvalidProgramError, UnsupportedProgramError
+from ..format import program_schema as schema
+from ..format import values as plain
+from ..format.pte import ProgramFile
+from ..gpu.locked import locked
+from ..graph.build import Graph
+from ..graph.constants import ConstantPool
+from ..graph.execute import GraphExecutor
+from ..graph.fusion import fuse_graph
+from ..graph.kv_cache import KV_CACHE_DTYPES, has_kv_cache, store_kv_caches
+from ..graph.state import GraphState
+from ..graph.timing import CallTime
+from ..ops.plan import Planning
+from ..ops.values import SymInt, Tensor
+from ..portable import host_kernel
+from ..portable.dtypes import numpy_dtype
+from ..portable.memory import HostMemory, HostValue
+from ..portable.shared_buffers import SharedBuffers, shared_places
+from .arrays import checked_input, owned, to_caller, to_device_array, to_host
+from .delegates import delegate_graphs
+from .host_state import branch_results, lasting_places
 from .metadata import MethodMetadata, kernel_values, method_metadata, operator_name
-from .ops.plan import Planning
-from .ops.values import SymInt, Tensor
-from .portable import host_kernel
-from .portable.dtypes import numpy_dtype
-from .portable.memory import HostMemory, HostValue
-from .portable.shared_buffers import SharedBuffers, shared_places
 from .state import State, StateSource
 
 Watch = Callable[[int, Sequence[np.ndarray | int], Sequence[np.ndarray | int]], None]  # delegate, inputs, outputs

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from .delegate_calls import delegate_graphs
-from .format import program_schema as schema
-from .format.pte import ProgramFile
-from .graph.build import OpCall
-from .graph.reference import ReferenceExecutor
+from ..format import program_schema as schema
+from ..format.pte import ProgramFile
+from ..graph.build import OpCall
+from ..graph.reference import ReferenceExecutor
+from .delegates import delegate_graphs
 from .method import Method
 
 

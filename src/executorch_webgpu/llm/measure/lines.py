@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ..gpu.device import Device
-    from ..llm.measure import Report
+from ...gpu.device import Device
+from .speed import Report
 
 OURS = "executorch-webgpu"
 MIB = 1 << 20
@@ -95,33 +92,3 @@ def name_of(line: Line) -> str:
 def rounded(value: float) -> float:
     """Four significant digits."""
     return float(f"{value:.4g}")
-
-
-def show(lines: Sequence[Line]) -> None:
-    """Lines of one model as a table, with what they have in common above it."""
-    from .tables import console, table
-
-    first = next(line for line in lines if line.implementation == OURS)
-    out = console()
-    note = f", {first.note}" if first.note else ""
-    out.print(f"{first.model} on {first.adapter} ({first.engine}), KV cache {first.kv_cache}{note}", style="bold")
-    out.print(
-        f"loaded in {first.load_s} s; memory grew by {first.resident_mib} MiB on the host and by {first.device_mib} "
-        f"MiB on the device, for a file of {first.file_mib} MiB; the device reads {first.read_gbs} GB/s"
-    )
-    several = len({name_of(line) for line in lines}) > 1
-    columns = ("Phase", "Context>", "Tokens>", "Tokens/s>", "±>", "MiB a step>", "Roofline>", "Share>")
-    made = table((*columns, "GPU ms>", "Dispatches>", *(("By", "") if several else ())))
-    for line in lines:
-        spread = "" if line.spread is None else f"{line.spread / 2:.1%}"
-        share = "" if line.share is None else f"{line.share:.1%}"
-        numbers = (line.rate, spread, line.step_mib, line.roofline, share, line.gpu_ms, line.dispatches)
-        by = (name_of(line), line.note) if several else ()
-        made.add_row(line.phase, str(line.context), str(line.tokens), *map(shown, numbers), *by)
-    out.print(made)
-
-
-def shown(value: float | str | None) -> str:
-    if value is None or isinstance(value, str):
-        return value or ""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
