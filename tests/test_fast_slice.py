@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.fast_slice import EXPORTER, needs_exporter
 
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_it_collects_without_torch_and_covers_every_folder() -> None:
     code = f"import sys, pytest; sys.modules |= dict.fromkeys({sorted(EXPORTER)}); "
     code += "sys.exit(pytest.main(['--fast', '--collect-only', '-q', '-p', 'no:cacheprovider']))"

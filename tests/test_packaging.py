@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import executorch_webgpu
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "executorch_webgpu"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -42,6 +44,7 @@ def test_wheel_needs_no_torch_and_carries_its_license(wheel: zipfile.ZipFile) ->
     required = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert required
     assert not [line for line in required if line.startswith(("torch", "executorch"))]
+    assert metadata["Version"] == executorch_webgpu.__version__
     assert metadata["License-Expression"] == "BSD-3-Clause"
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
 
