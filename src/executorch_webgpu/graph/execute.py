@@ -24,7 +24,7 @@ from ..gpu.kernel import Pipeline, Range
 from ..gpu.locked import locked
 from ..gpu.replay import Replay
 from ..ops.plan import Binding, Dispatch, Planning
-from ..ops.values import Repacked, Scratch, SymInt, Tensor
+from ..ops.values import Repacked, Scratch, SymInt, Tensor, packed_uniform
 from .build import PREPACK, Graph
 from .constants import ConstantPool, HeldConstants
 from .device_array import DeviceArray
@@ -106,6 +106,7 @@ class GraphExecutor:
     def _prepare(self) -> None:
         if self._profile:
             self._times = StepTimes(self.device, len(self.graph.calls))
+        self._symints = [self.plans.symint(s) for s in self.graph.symints]
         self._live = {s.id: self._arena.allocate(LIVE_UNIFORM_BYTES) for s in self.graph.symints}
         self._bound |= {self.memory.storage_of[v.id] for v in self.graph.outputs if isinstance(v, Tensor)}
         self.state = self.new_state()
@@ -149,19 +150,21 @@ class GraphExecutor:
 
     def reads_on_host(self, tensor: Tensor) -> bool:
         """Whether elements of an integer input, not only whether they are in range, decide what a step does."""
-        return any(tensor in plan.read_on_host for plan in self.plans.plans)
+        live = self.plans.tensor(tensor)
+        return any(live in plan.read_on_host for plan in self.plans.plans)
 
     @property
     def cache_ends(self) -> set[int]:
         """Rows of its KV caches up to where the last step wrote: one number, if it wrote them all alike."""
-        return {write.end for write in self._writes}
+        plans = self.plans
+        return {plans.value(write.position) + plans.tensor(write.rows).dims[1] for write in self._writes}
 
     @locked
     def mutable(self, tensor: Tensor) -> np.ndarray:
         """The current contents of a mutable tensor, such as a KV cache, in the default state."""
         self._check_open()
         index = self.memory.storage_of[tensor.id]
-        return self.state.read_buffer(index, rows=tensor.max_nbytes).reshape(tensor.dims)  # no cache has more rows
+        return self.state.read_buffer(index, rows=tensor.max_nbytes).reshape(tensor.max_dims)  # no cache has more rows
 
     @locked
     def reset(self) -> None:
@@ -182,13 +185,15 @@ class GraphExecutor:
         """
         state = self._set(inputs, state)
         encoder, timed = self._encode_step(inputs, state)
-        tensors = [v for v in self.graph.outputs if isinstance(v, Tensor)]
+        tensors = [self.plans.tensor(v) for v in self.graph.outputs if isinstance(v, Tensor)]
         self._readback.copy(encoder, [(self._buffer_of(t, state), 0, t.nbytes) for t in tensors])
         self._submit(encoder)
         arrays = iter(self._readback.read())
         self._finish(timed, state)
         return [
-            v.value if isinstance(v, SymInt) else next(arrays).view(v.element.numpy).reshape(v.dims)
+            self.plans.value(v)
+            if isinstance(v, SymInt)
+            else next(arrays).view(v.element.numpy).reshape(self.plans.tensor(v).dims)
             for v in self.graph.outputs
         ]
 
@@ -200,7 +205,7 @@ class GraphExecutor:
         results = []
         for tensor in self.graph.outputs:
             assert isinstance(tensor, Tensor) and tensor.dtype == "float32"
-            results.append(DeviceArray(self.device, tensor.dims))
+            results.append(DeviceArray(self.device, self.plans.tensor(tensor).dims))
             results[-1].copy_from(encoder, self._buffer_of(tensor, state))
         self._submit(encoder)
         self._finish(timed, state)
@@ -214,9 +219,9 @@ class GraphExecutor:
             self._take(value, given)
         self.plans.update()
         self._record(state)
-        for symint in self.graph.symints:
+        for symint in self._symints:
             if symint.dirty:
-                self._arena.write(self._live[symint.id], symint.pack())
+                self._arena.write(self._live[symint.id], packed_uniform(symint.value))
                 symint.dirty = False
         self._arena.flush()
         return state
@@ -366,7 +371,7 @@ class GraphExecutor:
         slot = self._fixed.get(value)
         if slot is None:
             slot = self._fixed[value] = self._arena.allocate(LIVE_UNIFORM_BYTES)
-            self._arena.write(slot, SymInt(-1, value).pack())
+            self._arena.write(slot, packed_uniform(value))
         return slot
 
     @locked
