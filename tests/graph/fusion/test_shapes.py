@@ -51,7 +51,7 @@ def check_against_plans(graph: Graph, inputs: list[np.ndarray]) -> None:
     plans.update()
     seen: dict = {}
     for tensor in tensors(graph).values():
-        for known, live in zip(shapes.of(tensor), tensor.dims, strict=True):
+        for known, live in zip(shapes.of(tensor), plans.tensor(tensor).dims, strict=True):
             assert seen.setdefault(known, live) == live
             assert not isinstance(known, int) or known == live
 

@@ -12,7 +12,7 @@ from ...gpu.capabilities import Features, Limits
 from ..plan import Planner, Planning
 from ..registry import find, is_a, op
 from ..shapes import ceil_div
-from ..values import Tensor
+from ..values import LiveTensor, Tensor
 from .binary import BINARY, WITH_ALPHA
 from .element import WORKGROUP
 from .unary import FLOAT, PLAIN, WITH_SCALAR, WITH_TWO_SCALARS
@@ -50,7 +50,7 @@ def link(name: str, scalars: Sequence[Any]) -> Link:
     kinds = found.kinds[tensors:-1]
     fits = len(kinds) == len(scalars) and all(map(is_a, kinds, scalars))
     g.check(fits, f"{NAME}: {name} does not take {list(scalars)}")
-    *operands, out = (Tensor(-1 - i, "float32", (4,)) for i in range(tensors + 1))
+    *operands, out = (LiveTensor(Tensor(-1 - i, "float32", (4,))) for i in range(tensors + 1))
     found.plan(g, *operands, *scalars, out)
     (dispatch,) = g.result.dispatches
     operand_names, scalar_names = _NAMES[dispatch.kernel]
