@@ -16,8 +16,9 @@ import numpy as np
 
 from executorch_webgpu.format import vkgraph as vk
 from executorch_webgpu.ops.elementwise.binary import BINARY, BITWISE, DIVISIONS, WITH_ALPHA
-from executorch_webgpu.ops.elementwise.chain import LINKS
+from executorch_webgpu.ops.elementwise.chain import link
 from executorch_webgpu.ops.elementwise.unary import FLOAT, GELU, PLAIN, WITH_SCALAR, WITH_TWO_SCALARS
+from executorch_webgpu.ops.registry import find, names
 from executorch_webgpu.ops.symint import BINARY as SYMINT_BINARY
 from executorch_webgpu.ops.values import ELEMENT_TYPES
 
@@ -197,9 +198,11 @@ def elementwise_chains() -> Iterator[Sample]:
     many = [_rows(7, 3, 13, low=0.1) for _ in range(7)]
     sums = [["aten.add.Tensor", [0, 1], [1]], *(["aten.div.Tensor", [5 + i, i], []] for i in range(2, 7))]
     yield Sample(name, [many, sums], Out((7, 13)))
-    for op in sorted(LINKS - {*BINARY, *WITH_ALPHA, *WITH_SCALAR, *WITH_TWO_SCALARS}):
-        scalars = {"clamp": [0.5, 1.5], "hardtanh": [-1.0, 1.0], "gelu": ["tanh"], "Scalar": [3], "mode": ["trunc"]}
+    scalars = {"clamp": [0.5, 1.5], "hardtanh": [-1.0, 1.0], "gelu": ["tanh"], "Scalar": [3], "mode": ["trunc"]}
+    for op in sorted(set(names()) - {*BINARY, *WITH_ALPHA, *WITH_SCALAR, *WITH_TWO_SCALARS}):
         more = next((found for part, found in scalars.items() if part in op), [])
+        if link(find(op), more) is None:
+            continue
         places = [0, 1] if "Tensor" in op and "Scalar" not in op else [0]
         twice = [[op, places, more], ["aten.mul.Tensor", [0, 2], []]]
         yield Sample(name, [[_rows(7, 3, 13, low=0.1), _rows(7, 3, 13, low=0.5)], twice], Out((7, 13)))

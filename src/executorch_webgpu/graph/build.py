@@ -58,6 +58,11 @@ class OpCall:
     mutated: tuple[Tensor, ...]
 
     @property
+    def named(self) -> dict[str, Any]:
+        """The arguments by the operator's names for them."""
+        return dict(zip(self.op.parameters, self.args, strict=True))
+
+    @property
     def reads(self) -> tuple[GraphValue, ...]:
         return _graph_values(self.args[:-1])
 

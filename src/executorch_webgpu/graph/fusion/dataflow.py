@@ -1,13 +1,14 @@
-"""Who writes and who reads each value of a graph, and new graphs made of old ones."""
+"""Who writes and who reads each value of a graph, what its sizes are, and new graphs made of old ones."""
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ...ops.sizes import Sizes
 from ...ops.values import Tensor
 from ..build import PREPACK, Graph, GraphValue, OpCall
 
@@ -23,7 +24,7 @@ class Dataflow:
             for id in {value.id for value in (*call.reads, *call.inputs)}:
                 self._readers[id].append(call)
         self._reads = Counter(value.id for call in graph.calls for value in call.reads)
-        self._answered = {value.id for value in graph.outputs}
+        self._outputs = {value.id for value in graph.outputs}
         self._state = _state(graph)
 
     def producer(self, value: GraphValue) -> OpCall | None:
@@ -34,9 +35,9 @@ class Dataflow:
         """The calls that read a value, each once, in program order."""
         return self._readers[value.id]
 
-    def is_answered(self, value: GraphValue) -> bool:
-        """Whether the host asked for a value."""
-        return value.id in self._answered
+    def is_graph_output(self, value: GraphValue) -> bool:
+        """Whether a value is an output of the graph."""
+        return value.id in self._outputs
 
     def is_state(self, tensor: Tensor) -> bool:
         """Whether a tensor is memory that the graph writes: what it holds depends on when it is read."""
@@ -44,10 +45,10 @@ class Dataflow:
 
     def is_private(self, tensor: Tensor) -> bool:
         """Whether a tensor is a call's result that only calls will ever see, whenever they do."""
-        return tensor.id in self._producer and not self.is_answered(tensor) and not self.is_state(tensor)
+        return tensor.id in self._producer and not self.is_graph_output(tensor) and not self.is_state(tensor)
 
     def is_inner(self, tensor: Tensor, reads: int = 1) -> bool:
-        """Whether a tensor is a call's result that calls read exactly so often, and nobody else will ever see.
+        """Whether a tensor is a call's result that calls read exactly so often, and that nothing else will ever see.
 
         A call that reads it as two of its arguments reads it twice.
         """
@@ -91,14 +92,26 @@ def with_calls(graph: Graph, calls: Iterable[OpCall]) -> Graph:
     return replace(graph, calls=tuple(replace(call, index=i) for i, call in enumerate(calls)))
 
 
-def without_unread(graph: Graph, before: Graph, names: Container[str]) -> Graph:
-    """``graph`` but for calls of these operators whose results were read ``before``, and are not any more."""
+def sizes_of(graph: Graph, before: Sizes | None = None) -> Sizes:
+    """The sizes of every tensor of a graph, as far as they follow from its calls.
+
+    ``before``: those of a graph that this one was made of, whose calls may have said more about them.
+    """
+    sizes = Sizes(before)
+    for call in graph.calls:
+        if call.op.sizes is not None:
+            sizes.follow(call.op.sizes, call.args)
+    return sizes
+
+
+def without_unread(graph: Graph, before: Graph, goes: Callable[[OpCall], bool]) -> Graph:
+    """``graph`` but for calls that may go whose results were read ``before``, and are not any more."""
     were_read = {value.id for call in before.calls for value in call.reads}
     read = {value.id for value in graph.outputs}
     kept: list[OpCall] = []
     for call in reversed(graph.calls):
         unread = all(value.id in were_read and value.id not in read for value in call.writes)
-        if call.name in names and unread and not call.mutated:
+        if unread and not call.mutated and goes(call):
             continue
         read.update(value.id for value in call.reads)
         kept.append(call)
