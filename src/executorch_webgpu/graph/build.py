@@ -81,6 +81,11 @@ class Graph:
     symints: tuple[SymInt, ...]
     constants: Mapping[int, Constant]  # by tensor id
 
+    @property
+    def prepacked(self) -> dict[int, Tensor]:
+        """The constants that are prepacked, by the id of what they are called then."""
+        return {call.outputs[0].id: call.args[0] for call in self.calls if call.name == PREPACK}
+
 
 @dataclass(frozen=True)
 class Constant:

@@ -35,7 +35,7 @@ def step_bytes(graphs: Sequence[Graph]) -> StepBytes:
     rows: dict[ConstantKey, int] = {}
     cache_row = 0
     for graph in graphs:
-        packed = {c.outputs[0].id: c.inputs[0] for c in graph.calls if c.name == PREPACK}  # the constant itself
+        packed = graph.prepacked
         written = {packed.get(t.id, t).id for call in graph.calls for t in call.mutated}
         for call in graph.calls:
             tables = [call.named[name] for name in call.op.reads_rows_of]

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...ops.sizes import Sizes
 from ...ops.values import Tensor
-from ..build import PREPACK, Graph, GraphValue, OpCall
+from ..build import Graph, GraphValue, OpCall
 
 
 class Dataflow:
@@ -25,6 +25,7 @@ class Dataflow:
                 self._readers[id].append(call)
         self._reads = Counter(value.id for call in graph.calls for value in call.reads)
         self._outputs = {value.id for value in graph.outputs}
+        self._prepacked = graph.prepacked
         self._state = _state(graph)
 
     def producer(self, value: GraphValue) -> OpCall | None:
@@ -56,10 +57,12 @@ class Dataflow:
 
     def is_constant(self, tensor: Tensor) -> bool:
         """Whether a tensor holds the same whenever it is read: a constant, or what a prepack makes of one."""
-        producer = self.producer(tensor)
-        if producer is not None and producer.name == PREPACK:
-            tensor = producer.args[0]
-        return tensor.constant is not None and not self.is_state(tensor)
+        root = self.root(tensor)
+        return root.constant is not None and not self.is_state(root)
+
+    def root(self, tensor: Tensor) -> Tensor:
+        """The constant that a tensor is if it is a prepacked one, else the tensor itself."""
+        return self._prepacked.get(tensor.id, tensor)
 
     def is_stateless(self, call: OpCall) -> bool:
         """Whether a call neither reads nor writes memory that the graph writes, so that it may run at another time."""
@@ -74,9 +77,8 @@ class Dataflow:
 def _state(graph: Graph) -> frozenset[int]:
     """Ids of tensors that calls mutate, under whatever name: a prepacked constant is the constant itself."""
     mutated = {tensor.id for call in graph.calls for tensor in call.mutated}
-    prepacked = [(call.args[0].id, call.outputs[0].id) for call in graph.calls if call.name == PREPACK]
-    mutated |= {constant for constant, out in prepacked if out in mutated}
-    return frozenset(mutated | {out for constant, out in prepacked if constant in mutated})
+    mutated |= {constant.id for out, constant in graph.prepacked.items() if out in mutated}
+    return frozenset(mutated | {out for out, constant in graph.prepacked.items() if constant.id in mutated})
 
 
 def rewritten(graph: Graph, calls_at: Mapping[int, Sequence[OpCall]]) -> Graph:

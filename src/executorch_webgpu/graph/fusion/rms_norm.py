@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...ops.shapes import normalize_dim
 from ...ops.sizes import Sizes
 from ...ops.values import Tensor
-from ..build import PREPACK, Graph, OpCall, make_call
+from ..build import Graph, OpCall, make_call
 from .dataflow import Dataflow, rewritten, sizes_of
 
 _MUL, _ADD, _ADD_SCALAR, _DIV = "aten.mul.Tensor", "aten.add.Tensor", "aten.add.Scalar", "aten.div.Tensor"
@@ -67,8 +67,7 @@ def _shift(call: OpCall, flow: Dataflow) -> tuple[OpCall | None, float]:
 
 def _number(tensor: Tensor, flow: Dataflow) -> float:
     """The only element of a constant."""
-    producer = flow.producer(tensor)
-    root = producer.args[0] if producer is not None and producer.name == PREPACK else tensor
+    root = flow.root(tensor)
     return float(flow.graph.constants[root.id].array(root).reshape(()))
 
 
