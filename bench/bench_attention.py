@@ -26,11 +26,11 @@ from bench.bench_model import commit
 from bench.onnx_attention import available as onnx_available
 from bench.onnx_attention import onnx_seconds
 from bench.torch_attention import cuda_available, torch_times
-from executorch_webgpu.cli.history import append
 from executorch_webgpu.errors import Error
 from executorch_webgpu.gpu.ceilings import Ceilings
 from executorch_webgpu.gpu.device import Device, open_device
 from executorch_webgpu.gpu.timing import passes
+from executorch_webgpu.llm.measure.history import append
 
 MAX_COPIES = 512
 REPEATS = 5

@@ -24,11 +24,11 @@ from bench.bench_attention import cold_bytes, rounded, shown
 from bench.bench_model import commit
 from bench.linear_call import Case, LinearCalls
 from bench.linear_tunings import Tuned, applied, of_few_rows, of_many_rows
-from executorch_webgpu.cli.history import append
 from executorch_webgpu.errors import Error
 from executorch_webgpu.gpu.ceilings import Ceilings
 from executorch_webgpu.gpu.device import Device, open_device
 from executorch_webgpu.gpu.timing import passes
+from executorch_webgpu.llm.measure.history import append
 from executorch_webgpu.ops.fused_linear import FORMS
 
 MAX_COPIES = 512
@@ -137,7 +137,7 @@ def cases(options: argparse.Namespace, device: Device) -> list[Case]:
     else:
         found = list(SETS[options.set])
         many = [MANY_ROWS] if options.set == "must" else found
-        many_rows = (512, 2048)
+        many_rows: tuple[int, ...] = (512, 2048)
         if device.features.cpu:
             many, many_rows = [SOFTWARE], (SOFTWARE.rows,)
         found += [replace(case, rows=rows) for rows in many_rows for case in many]

@@ -1,7 +1,7 @@
 """Speed of a whole model: python -m bench.bench_model [--shape NAME] [--torch compiled graph eager] [--csv FILE]
 
 A program with the sizes of ``--shape`` (see bench/models.py) and random 4-bit weights, measured as ``et-webgpu bench``
-measures real ones; the columns are explained in ``executorch_webgpu.cli.lines``. Where torch has CUDA, the same shape
+measures real ones; ``executorch_webgpu.llm.measure.lines`` explains the columns. Where torch has CUDA, the same shape
 is measured in it, in float16: compiled and under a CUDA graph, under a CUDA graph only, or eager, each in a process of
 its own that may take ``--torch-seconds``.
 """
@@ -21,10 +21,10 @@ from bench.models import SHAPES, fitting_options, write_llama
 from bench.torch_runs import VARIANTS, torch_available, torch_lines
 from executorch_webgpu import Runtime
 from executorch_webgpu.cli.bench import run
-from executorch_webgpu.cli.history import append
-from executorch_webgpu.cli.lines import Line, lines_of, show
-from executorch_webgpu.cli.plot import draw, require_matplotlib
-from executorch_webgpu.cli.tables import print_profile
+from executorch_webgpu.cli.tables import print_lines, print_profile
+from executorch_webgpu.llm.measure.history import append
+from executorch_webgpu.llm.measure.lines import Line, lines_of
+from executorch_webgpu.llm.measure.plot import draw, require_matplotlib
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             loading = {"kv_cache_dtype": options.kv_cache, "matmul_precision": options.matmul_precision}
             report = run(runtime, path, sizes(options), **loading)
             found = lines_of(report, runtime.device, f"{options.shape} (random)", version=commit(), **loading)
-            show(found)
+            print_lines(found)
             if options.profile:
                 print_profile(report.profile)
             finish(options, found)
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         finish(options, found)
         lines += found
     if options.torch:
-        show(lines)
+        print_lines(lines)
     if options.plot:
         draw(options.plot, lines)
 

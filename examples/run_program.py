@@ -10,7 +10,7 @@ import sys
 import numpy as np
 
 from executorch_webgpu import Runtime
-from executorch_webgpu.metadata import TensorMetadata
+from executorch_webgpu.runtime.metadata import TensorMetadata
 
 
 def random_input(random: np.random.Generator, x: TensorMetadata, shrink: int) -> np.ndarray:

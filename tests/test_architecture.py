@@ -22,6 +22,7 @@ BELOW = {
     "__main__": {"cli"},
     "cli": {"llm", "__init__", "exit_codes"},
     "llm": {"runtime", "models", "text"},
+    "attention": {"runtime"},
     "models": {"format", "text"},
     "text": {"format"},
     "runtime": {"graph", "portable", "format"},
@@ -34,13 +35,6 @@ BELOW = {
     "exit_codes": set(),
     "__init__": {"runtime"},
 }
-LAYER_OF_MODULE = dict.fromkeys(
-    (
-        *("attention", "check", "delegate_calls", "device_steps", "fingerprint", "interchange", "liveness", "metadata"),
-        *("method", "state"),
-    ),
-    "runtime",
-)
 ENGINES = {"wgpu", "wgpudawn", "rendercanvas"}
 EXPORTERS = {"torch", "executorch", "torchao"}
 
@@ -50,8 +44,7 @@ def relative(path: Path) -> str:
 
 
 def layer(path: Path) -> str:
-    first = path.relative_to(PACKAGE).with_suffix("").parts[0]
-    return LAYER_OF_MODULE.get(first, first)
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
 def allowed(name: str) -> set[str]:
@@ -80,7 +73,7 @@ def imported_layers(path: Path) -> set[str]:
         if parts[0] == "executorch_webgpu":
             stem = parts[1] if len(parts) > 1 else "__init__"
             known = (PACKAGE / stem).is_dir() or (PACKAGE / f"{stem}.py").is_file()
-            found.add(LAYER_OF_MODULE.get(stem, stem) if known else "__init__")  # `from .. import __version__`
+            found.add(stem if known else "__init__")  # `from .. import __version__`
     return found
 
 
@@ -110,6 +103,7 @@ def test_files_are_small_and_named_for_what_they_hold(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 400, "split it by meaning"
 
 
+@pytest.mark.slow
 def test_importing_the_package_loads_no_engine_and_no_exporter() -> None:
     code = "from executorch_webgpu import Runtime; import json, sys; print(json.dumps(sorted(sys.modules)))"
     loaded = json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
@@ -159,3 +153,16 @@ def test_passes_know_operators_by_their_traits(path: Path) -> None:
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             on_name = isinstance(node.func.value, ast.Attribute) and node.func.value.attr == "name"
             assert not on_name, f"{ast.unparse(node)} tests a part of a name"
+
+
+# Folders of tests that are about several packages.
+OTHER_FOLDERS = {"conformance", "differential", "threads"}
+
+
+def test_folders_of_tests_mirror_the_source() -> None:
+    tests = Path(__file__).parent
+    folders = [path for path in tests.rglob("*") if path.is_dir() and next(path.glob("test_*.py"), None)]
+    assert len(folders) > 8
+    for folder in (path.relative_to(tests) for path in folders):
+        known = folder.parts[0] in OTHER_FOLDERS or (PACKAGE / folder).is_dir() or (tests.parent / folder).is_dir()
+        assert known, f"tests/{folder} mirrors no package: rename it, or name it in OTHER_FOLDERS"

@@ -10,7 +10,7 @@ import pytest
 from executorch_webgpu import Runtime
 from executorch_webgpu.cli.run import fit_input, read_input
 from executorch_webgpu.errors import InvalidInputError
-from executorch_webgpu.metadata import TensorMetadata
+from executorch_webgpu.runtime.metadata import TensorMetadata
 from tests.cli.conftest import Cli
 from tests.models.tiny_llama import TinyLlama
 

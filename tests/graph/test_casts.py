@@ -10,12 +10,12 @@ from executorch.exir import to_edge_transform_and_lower
 from torch import nn
 
 from executorch_webgpu import Runtime
-from executorch_webgpu.delegate_calls import delegate_graphs
 from executorch_webgpu.format.pte import read_program
 from executorch_webgpu.graph.build import Graph, make_call
 from executorch_webgpu.graph.casts import with_casts
 from executorch_webgpu.graph.reference import ReferenceExecutor
 from executorch_webgpu.ops.values import Tensor
+from executorch_webgpu.runtime.delegates import delegate_graphs
 
 
 class Block(nn.Module):

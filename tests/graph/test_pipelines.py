@@ -11,17 +11,17 @@ import pytest
 
 from bench.models import SHAPES, write_llama
 from executorch_webgpu import Runtime
-from executorch_webgpu.delegate_calls import delegate_graphs
 from executorch_webgpu.format.pte import open_program
 from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.gpu.kernel import Kernels
 from executorch_webgpu.graph.execute import plan_graph
 from executorch_webgpu.graph.fusion import chosen_fusions, fuse_graph
 from executorch_webgpu.graph.resize import LivePlans
-from executorch_webgpu.method import _with_kv_caches
 from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.ops.plan import MATMUL_PRECISIONS, Planning
 from executorch_webgpu.ops.values import Tensor
+from executorch_webgpu.runtime.delegates import delegate_graphs
+from executorch_webgpu.runtime.method import _with_kv_caches
 from tests.test_wgsl import DEVICES, recorded
 
 ROWS, CONTEXT = 36, 600  # tokens of a step, and of the KV cache
@@ -46,6 +46,7 @@ def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", CACHES)
 def test_no_step_of_a_model_compiles(
     device: Device, program: Path, cache: str, monkeypatch: pytest.MonkeyPatch

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from bench.models import SHAPES, write_llama
 from executorch_webgpu import Program, Runtime
-from executorch_webgpu.device_steps import obstacle
 from executorch_webgpu.errors import (
     ClosedError,
     DeviceError,
@@ -34,6 +33,7 @@ from executorch_webgpu.llm.model import LanguageModel
 from executorch_webgpu.llm.plain_loop import PlainLoop
 from executorch_webgpu.llm.sample import SamplingParams
 from executorch_webgpu.models.llama import LlamaOptions
+from executorch_webgpu.runtime.decode import obstacle
 from executorch_webgpu.text.tokenizer import Tokenizer
 from tests.conftest import SmolLM2
 from tests.llm.chain_program import ROW, cached_row, chain, chain_program, chain_table
@@ -400,7 +400,7 @@ def test_tokens_that_the_table_of_the_program_does_not_have() -> None:
 
 def use_null_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dawn without a GPU, on which every token is 7 instead of whatever lay in memory."""
-    monkeypatch.setattr("executorch_webgpu.runtime.open_device", lambda *_: open_null_device())
+    monkeypatch.setattr("executorch_webgpu.runtime.program.open_device", lambda *_: open_null_device())
     read = TokenLoop.read
     monkeypatch.setattr(TokenLoop, "read", lambda loop: read(loop) * 0 + 7)
 

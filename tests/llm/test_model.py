@@ -11,7 +11,7 @@ import pytest
 
 from executorch_webgpu.errors import DeviceError, InvalidInputError, UnsupportedProgramError
 from executorch_webgpu.llm.model import LanguageModel
-from executorch_webgpu.metadata import TensorMetadata
+from executorch_webgpu.runtime.metadata import TensorMetadata
 from tests.llm.tiny_program import next_token, tiny_program
 
 VOCAB = 97

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from executorch_webgpu.metadata import MethodMetadata, TensorMetadata
+from executorch_webgpu.runtime.metadata import MethodMetadata, TensorMetadata
 
 
 def next_token(text: Sequence[int], vocab_size: int) -> int:

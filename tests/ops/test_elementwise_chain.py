@@ -44,6 +44,7 @@ def chains(draw: st.DrawFn, inputs: int) -> list[list]:
     return steps
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), inputs=st.integers(1, 7), seed=st.integers(0, 2**32 - 1))
 def test_any_chain(device: Device, data: st.DataObject, inputs: int, seed: int) -> None:
@@ -57,6 +58,7 @@ def test_any_chain(device: Device, data: st.DataObject, inputs: int, seed: int) 
             program.check([random.normal(size=(1,) if one else (rows, 13)).astype(np.float32) for one in single])
 
 
+@pytest.mark.slow
 def test_many_elements(device: Device) -> None:
     """More workgroups than one dimension of a grid may have."""
     n = 4 * 64 * device.limits.max_workgroups + 5

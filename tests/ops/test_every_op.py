@@ -169,6 +169,7 @@ def test_dtypes_that_a_kernel_does_not_take_are_refused(op: str) -> None:
             plan_at_two_sizes(call_graph(op, args, results if isinstance(sample.out, list) else results[0]))
 
 
+@pytest.mark.slow
 @settings(max_examples=600, deadline=None)
 @given(damaged_calls())
 def test_garbage_is_refused_with_our_errors(call: tuple[str, list[Any], Any]) -> None:

@@ -43,6 +43,7 @@ def program(device: Device, sample: Sample, route: str = "matrix") -> OpProgram:
     return OpProgram(device, sample.op, sample.args, sample.out, routes={"fused_linear": route})
 
 
+@pytest.mark.slow
 @every_form
 @pytest.mark.parametrize("tile", TILES, ids=str)
 def test_it_agrees_with_the_reference(
@@ -76,6 +77,7 @@ CHOSEN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("route", "tile"), CHOSEN, ids=str)
 def test_the_tiles_that_are_chosen(
     matrix_device: Device, route: str, tile: Tile, monkeypatch: pytest.MonkeyPatch

@@ -136,6 +136,7 @@ def check_all(device: Device, form: str, route: str) -> None:
                 loaded.check(sample.inputs(live))
 
 
+@pytest.mark.slow
 @every_form
 def test_every_tuning_of_gemv_is_right(device: Device, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for tuning in gemv_tunings():

@@ -80,14 +80,14 @@ def command(
     which the device was seen to read memory in the same run.
     """
     from .. import __version__
+    from ..llm.measure.history import append
+    from ..llm.measure.lines import lines_of
     from ..runtime import Runtime
     from ..text.tokenizer import Tokenizer
-    from .history import append
-    from .lines import lines_of, show
-    from .tables import print_profile
+    from .tables import print_lines, print_profile
 
     if plot is not None:
-        from .plot import require_matplotlib
+        from ..llm.measure.plot import require_matplotlib
 
         require_matplotlib()
     tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file is not None else None
@@ -96,13 +96,13 @@ def command(
     loading = {"kv_cache_dtype": kv_cache_dtype, "matmul_precision": matmul_precision}
     report = run(runtime, path, sizes, tokenizer=tokenizer, **loading)
     lines = lines_of(report, runtime.device, Path(source).name, version=__version__, **loading)
-    show(lines)
+    print_lines(lines)
     if profile:
         print_profile(report.profile)
     if csv_file is not None:
         append(csv_file, [asdict(line) for line in lines])
     if plot is not None:
-        from .plot import draw
+        from ..llm.measure.plot import draw
 
         draw(plot, lines)
 

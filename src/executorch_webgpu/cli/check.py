@@ -12,7 +12,7 @@ from .options import FILE, device_options
 from .run import fit_input, read_input
 
 if TYPE_CHECKING:
-    from ..metadata import TensorMetadata
+    from ..runtime.metadata import TensorMetadata
 
 
 @click.command("check")

@@ -13,7 +13,7 @@ from .source import chosen_options, conversion_options, program_path
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..metadata import MethodReport
+    from ..runtime.metadata import MethodReport
 
 
 @click.command("inspect")

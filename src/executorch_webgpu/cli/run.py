@@ -12,7 +12,7 @@ from ..errors import InvalidInputError
 from .options import FILE, device_options, fuse_option, profile_option
 
 if TYPE_CHECKING:
-    from ..metadata import TensorMetadata
+    from ..runtime.metadata import TensorMetadata
 
 LITERALS = {"true": True, "false": False}
 

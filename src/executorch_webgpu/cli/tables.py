@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from ..llm.measure.lines import Line
     from ..runtime import ProfileRow
 
 # What a table may use when it is written to a file or a pipe, where nothing says how wide lines are.
@@ -45,6 +46,36 @@ def print_profile(rows: Sequence[ProfileRow]) -> None:
             "" if row.share is None else f"{row.share:.1%}",
         )
     console(stderr=True).print(made)
+
+
+def print_lines(lines: Sequence[Line]) -> None:
+    """Lines of one model as a table, with what they have in common above it."""
+    from ..llm.measure.lines import OURS, name_of
+
+    first = next(line for line in lines if line.implementation == OURS)
+    out = console()
+    note = f", {first.note}" if first.note else ""
+    out.print(f"{first.model} on {first.adapter} ({first.engine}), KV cache {first.kv_cache}{note}", style="bold")
+    out.print(
+        f"loaded in {first.load_s} s; memory grew by {first.resident_mib} MiB on the host and by {first.device_mib} "
+        f"MiB on the device, for a file of {first.file_mib} MiB; the device reads {first.read_gbs} GB/s"
+    )
+    several = len({name_of(line) for line in lines}) > 1
+    columns = ("Phase", "Context>", "Tokens>", "Tokens/s>", "±>", "MiB a step>", "Roofline>", "Share>")
+    made = table((*columns, "GPU ms>", "Dispatches>", *(("By", "") if several else ())))
+    for line in lines:
+        spread = "" if line.spread is None else f"{line.spread / 2:.1%}"
+        share = "" if line.share is None else f"{line.share:.1%}"
+        numbers = (line.rate, spread, line.step_mib, line.roofline, share, line.gpu_ms, line.dispatches)
+        by = (name_of(line), line.note) if several else ()
+        made.add_row(line.phase, str(line.context), str(line.tokens), *map(_shown, numbers), *by)
+    out.print(made)
+
+
+def _shown(value: float | str | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def binary_size(size: int) -> str:

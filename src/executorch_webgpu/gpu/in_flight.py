@@ -22,10 +22,10 @@ class _Flight:
 
 
 class InFlight:
-    """Reads a few bytes of each of several submissions, in their order, without waiting for those behind.
+    """Reads a few bytes of each of several submissions, in their order, without waiting for later ones.
 
     ``copy(encoder, source)``, ``submit(encoder)``, and some time later ``read()``. Nothing is mapped until it is read,
-    so what nobody wants to read any more is simply forgotten by ``discard``.
+    so results that are no longer wanted are simply forgotten by ``discard``.
     """
 
     def __init__(self, device: Device, nbytes: int, most: int, label: str = "results in flight") -> None:

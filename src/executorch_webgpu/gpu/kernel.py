@@ -1,7 +1,8 @@
 """From a kernel's WGSL template to a pipeline, through one cache.
 
-A kernel is ``ops/<family>/<name>.wgsl``, named ``"family/name"``.  Jinja2 fills in what WGSL cannot express
-(element types, unrolling); the engine's prologue (``enable`` lines) is put in front here.
+A kernel is a file below ``ops/`` with an entry point: ``family/name.wgsl``, or ``family/name/kernel.wgsl`` where it has
+a folder of its own, is ``"family/name"``.  Jinja2 fills in what WGSL cannot express (element types, unrolling), from
+the inputs that the file's head names; the engine's prologue (``enable`` lines) is put in front here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from ..errors import Error, KernelError, LimitError
+from .head import Head, read_head
 from .locked import locked
 from .wgsl import Binding, KernelSource, Number, Override, ParamField, parse, strip_comments
 
@@ -36,6 +38,8 @@ __all__ = [
     "Pipeline",
     "Range",
     "check_limits",
+    "head_of",
+    "kernel_names",
     "render",
 ]
 
@@ -43,7 +47,8 @@ __all__ = [
 DEFAULT_ROOTS: tuple[Path, ...] = (Path(__file__).resolve().parent.parent / "ops",)
 
 Range = tuple["Buffer", int, int]  # (buffer, byte offset, bytes)
-Wanted = tuple[str, Mapping[str, object], Mapping[str, Number]]  # a pipeline: kernel, template values, overrides
+# What makes a pipeline: kernel, template values, overrides.
+Variant = tuple[str, Mapping[str, object], Mapping[str, Number]]
 
 _LAYOUT_TYPE = {"read": "read-only-storage", "read_write": "storage", "uniform": "uniform"}
 _COMPUTE_STAGE = 4  # GPUShaderStage.COMPUTE, the same number in every engine
@@ -79,6 +84,32 @@ def _environment(roots: tuple[Path, ...]) -> jinja2.Environment:
     )
 
 
+def _files(name: str) -> list[str]:
+    """Where a kernel of that name may be."""
+    return [f"{name}/kernel.wgsl", f"{name}.wgsl"]
+
+
+def kernel_names(roots: Sequence[Path] = DEFAULT_ROOTS) -> list[str]:
+    """All kernels, sorted; a file without an entry point is a library."""
+    found = []
+    for root in roots:
+        for path in root.rglob("*.wgsl"):
+            if "@compute" in path.read_text():
+                at = path.relative_to(root).with_suffix("")
+                found.append((at.parent if at.name == "kernel" else at).as_posix())
+    return sorted(found)
+
+
+@cache
+def head_of(name: str, roots: tuple[Path, ...] = DEFAULT_ROOTS) -> Head:
+    """The head of a kernel's file.  Raises KernelError when there is no such file, or its head cannot be read."""
+    for root in roots:
+        for file in _files(name):
+            if (root / file).is_file():
+                return read_head(name, (root / file).read_text())
+    raise KernelError(f"there is no kernel {name!r}; see `et-webgpu kernel` for those that there are")
+
+
 def render(
     name: str,
     template: Mapping[str, object],
@@ -86,13 +117,17 @@ def render(
     features: Features,
     roots: Sequence[Path] = DEFAULT_ROOTS,
 ) -> KernelSource:
-    """Renders kernel ``name`` for an engine (``dialect`` is ``"wgpu"`` or ``"dawn"``) and parses it.
+    """Render kernel ``name`` for an engine (``dialect`` is ``"wgpu"`` or ``"dawn"``) and parse it.
 
     The template sees ``template``'s values and ``dialect``.  Raises KernelError when the file is missing,
-    a variable is undefined, the text declares what a kernel may not, or needs a feature that is not there.
+    a template input is missing or unknown, the text declares what a kernel may not, or it needs a feature that is not
+    there.
     """
+    head = head_of(name, tuple(roots))
+    if head.purpose:
+        head.check(name, template)
     try:
-        body = _environment(tuple(roots)).get_template(f"{name}.wgsl").render({**template, "dialect": dialect})
+        body = _environment(tuple(roots)).select_template(_files(name)).render({**template, "dialect": dialect})
     except jinja2.TemplateNotFound as exc:
         raise KernelError(f"kernel {name!r}: there is no template {exc.name!r}") from exc
     except jinja2.TemplateError as exc:
@@ -199,15 +234,15 @@ class Kernels:
         return pipeline
 
     @contextmanager
-    def compiling(self, wanted: Iterable[Wanted]) -> Iterator[None]:
-        """Compiles pipelines while the body runs, several at a time; when it ends, all of them are there.
+    def compiling(self, variants: Iterable[Variant]) -> Iterator[None]:
+        """Compile pipelines while the body runs, several at a time; when it ends, all of them are there.
 
         Raises as ``pipeline`` does, for the first one that fails, unless the body raises.
         """
         begun: dict[object, Callable[[], Pipeline]] = {}
         failed: list[Error] = []
         try:
-            for name, template, overrides in wanted:
+            for name, template, overrides in variants:
                 key = _key(name, template, overrides)
                 if key not in self._pipelines and key not in begun:
                     with self._lock:
@@ -244,7 +279,7 @@ class Kernels:
             return self._device.raw.create_bind_group(label=source.name, layout=pipeline.layout, entries=entries)
 
     def _begin(self, source: KernelSource, overrides: Mapping[str, Number]) -> Callable[[], Pipeline]:
-        """Starts to compile a kernel; the answer waits for its pipeline."""
+        """Start to compile a kernel; the function that it returns waits for its pipeline."""
         constants = source.resolve_overrides(overrides)
         check_limits(source, overrides, self._device.limits)
         layout, pipeline_layout = self._layout(source)

@@ -9,10 +9,10 @@ from typing import Self
 
 import numpy as np
 
-from ..device_steps import DeviceSteps
 from ..errors import ClosedError, DeviceError, InvalidInputError, UnsupportedProgramError
 from ..graph.token_loop import Drawing
 from ..ops.sampling.reference import BROKEN
+from ..runtime.decode import DeviceSteps
 from .model import LanguageModel, uninterrupted
 from .plain_loop import FinishReason
 from .sample import SamplingParams, checked

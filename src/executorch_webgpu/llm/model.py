@@ -13,9 +13,9 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..device_steps import obstacle, prepare
 from ..errors import ClosedError, Error, InvalidInputError, UnsupportedProgramError
-from ..state import State
+from ..runtime.decode import obstacle, prepare
+from ..runtime.state import State
 from .exclusive import Exclusive, ExclusiveGenerator
 
 

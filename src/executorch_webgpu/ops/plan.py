@@ -1,7 +1,7 @@
 """The planner: what a plan function talks to while it turns one operator call into dispatches.
 
 Everything that a plan function learns from a live value goes through here, so the graph knows exactly when the
-answer may change:
+plan may change:
 
 * dims of its input tensors: always watched;
 * ``g.value(x)``: the value of an int or SymInt; the call is planned again when it changes;
@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from .values import IntLike, Repacked, Scratch, SymInt, Tensor
 SCRATCH_BYTES = 64 * 2**20  # enough for a few hundred rows of scores at long contexts
 MATMUL_PRECISIONS = ("highest", "high")  # names as in torch.set_float32_matmul_precision
 
+T = TypeVar("T")
 Number = int | float | bool
 Grid = tuple[int, int, int]
 
@@ -77,9 +78,10 @@ class Planning:
     """What all calls of one graph share.
 
     ``routes`` forces a route by operator family; ``scratch_bytes`` bounds the scratch memory that a blocked route may
-    ask for; ``matmul_precision`` is one of ``MATMUL_PRECISIONS``. The graph fills in the rest: ``no_alias``, ids of
+    ask for; ``matmul_precision`` is one of ``MATMUL_PRECISIONS``; ``tunings`` replaces tunings of kernels by name, for
+    tests and benchmarks. The graph fills in the rest: ``no_alias``, ids of
     outputs that must be copies, since someone writes their memory, ``host_inputs``, ids of the integer inputs, which
-    the host can read, ``read_only``, ids of the constants that nobody writes, and ``families``, what has routes.
+    the host can read, ``read_only``, ids of the constants that are never written, and ``families``, what has routes.
     """
 
     features: Features
@@ -87,6 +89,7 @@ class Planning:
     routes: Mapping[str, str] = field(default_factory=dict)
     scratch_bytes: int = SCRATCH_BYTES
     matmul_precision: str = "highest"
+    tunings: Mapping[str, object] = field(default_factory=dict)
     no_alias: frozenset[int] = frozenset()
     host_inputs: frozenset[int] = frozenset()
     read_only: frozenset[int] = frozenset()
@@ -186,7 +189,7 @@ class Planner:
             self.result.resized.append(out)
 
     def alias(self, out: Tensor, x: Tensor) -> bool:
-        """Let ``out`` share the memory of ``x``, if nobody writes either; False means: dispatch a copy."""
+        """Let ``out`` share the memory of ``x``, if neither is written; False means: dispatch a copy."""
         if not self._may_alias or out.id in self._shared.no_alias or out.dtype != x.dtype:
             return False
         self.check(out.max_nbytes <= x.max_nbytes, f"{out} is planned larger than {x}, whose memory it shares")
@@ -263,6 +266,13 @@ class Planner:
             return (groups, 1, 1)
         rows = math.ceil(groups / self.limits.max_workgroups)
         return (math.ceil(groups / rows), rows, 1)
+
+    def tuning(self, kernel: str, default: T) -> T:
+        """How a kernel is tuned: ``default``, or what a test or a benchmark put in its place."""
+        tuning = self._shared.tunings.get(kernel, default)
+        if not isinstance(tuning, type(default)):
+            raise KernelError(f"a tuning of {kernel} is a {type(default).__name__}, not {tuning!r}")
+        return tuning
 
     def choose(self, family: str, routes: Mapping[str, bool]) -> str:
         """The first route whose predicate holds, or the one that the user forced; the name shows in reports."""

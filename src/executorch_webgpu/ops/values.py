@@ -109,7 +109,7 @@ class SymInt:
         self.dirty = True  # the uniform does not hold ``value`` yet
 
     def set(self, value: int) -> bool:
-        """Take a new value; answers whether it differs. Out of int32's range: error, and the old value stays."""
+        """Take a new value; returns whether it differs. Out of int32's range: error, and the old value stays."""
         if not INT32_MIN <= value <= INT32_MAX:
             raise InvalidInputError(
                 f"live integer %{self.id} cannot be {value}: it must fit in a signed 32-bit integer"

@@ -57,6 +57,7 @@ def check_against_plans(graph: Graph, inputs: list[np.ndarray]) -> None:
             assert not isinstance(size, int) or size == live
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 11))
 def test_random_graphs(seed: int, rows: int) -> None:

@@ -23,7 +23,7 @@ struct Params {
 
 override wg_size: u32 = 64;
 alias V = vec4<{{ compute }}>;
-{% include "common/linear_index.wgsl" %}
+{% include "wgsl/linear_index.wgsl" %}
 {% include "elementwise/functions.wgsl" %}
 {% if broadcast %}
 

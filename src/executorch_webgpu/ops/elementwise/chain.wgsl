@@ -12,7 +12,7 @@ struct Params {
 
 override wg_size: u32 = 64;
 alias V = vec4<f32>;
-{% include "common/linear_index.wgsl" %}
+{% include "wgsl/linear_index.wgsl" %}
 {% include "elementwise/functions.wgsl" %}
 
 @compute @workgroup_size(wg_size)

@@ -17,7 +17,7 @@ struct Params {
 
 override wg_size: u32 = 64;
 alias V = vec4<{{ compute }}>;
-{% include "common/linear_index.wgsl" %}
+{% include "wgsl/linear_index.wgsl" %}
 {% include "elementwise/functions.wgsl" %}
 
 // Which elements of condition, a and b meet in element i of out; past the end, those of the last one.

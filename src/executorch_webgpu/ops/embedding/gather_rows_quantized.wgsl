@@ -19,7 +19,7 @@ struct Params {
 }
 
 override wg_size: u32 = 64;
-{% include "common/linear_index.wgsl" %}
+{% include "wgsl/linear_index.wgsl" %}
 {% include codes ~ ".wgsl" %}
 {% include scales ~ ".wgsl" %}
 

@@ -23,7 +23,7 @@ struct Params {
 
 override wg_size: u32 = 256;
 
-{% include "norm/workgroup_reduce.wgsl" %}
+{% include "wgsl/workgroup_reduce.wgsl" %}
 {% include "linear_quantized/load_x.wgsl" %}
 {% if norm %}
 {% include "matmul/load_norm_weight.wgsl" %}

@@ -22,7 +22,7 @@ struct Params {
 }
 
 override wg_size: u32 = 64;
-{% include "common/linear_index.wgsl" %}
+{% include "wgsl/linear_index.wgsl" %}
 
 // Where element i of the index space lies in x and in out.
 fn offsets(i: u32) -> vec2<i32> {

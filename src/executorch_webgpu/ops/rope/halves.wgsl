@@ -21,7 +21,7 @@ struct Params {
 
 override wg_size: u32 = 64;
 
-{% include "common/linear_index.wgsl" %}
+{% include "wgsl/linear_index.wgsl" %}
 
 fn rotate(first: f32, second: f32, token: u32, i: u32) -> vec2<f32> {
   let at = (u32(start_pos) + token) * 2u * params.half + i;

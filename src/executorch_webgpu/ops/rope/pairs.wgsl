@@ -18,7 +18,7 @@ struct Params {
 
 override wg_size: u32 = 64;
 
-{% include "common/linear_index.wgsl" %}
+{% include "wgsl/linear_index.wgsl" %}
 
 fn rotate(x: vec2<f32>, head: u32, heads: u32, pair: u32) -> vec2<f32> {
   let at = head / heads % params.tokens * params.half + pair;

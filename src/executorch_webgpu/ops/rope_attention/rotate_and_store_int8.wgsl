@@ -8,7 +8,7 @@
 
 override wg_size: u32 = 32;
 
-{% include "norm/workgroup_reduce.wgsl" %}
+{% include "wgsl/workgroup_reduce.wgsl" %}
 {% include "sdpa/int8_codes.wgsl" %}
 
 @compute @workgroup_size(wg_size)

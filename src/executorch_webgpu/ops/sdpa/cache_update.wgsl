@@ -16,7 +16,7 @@ struct Params {
 
 override wg_size: u32 = 64;
 
-{% include "common/linear_index.wgsl" %}
+{% include "wgsl/linear_index.wgsl" %}
 {% include "sdpa/cache_store.wgsl" %}
 
 @compute @workgroup_size(wg_size)

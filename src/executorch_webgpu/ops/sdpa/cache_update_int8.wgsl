@@ -15,7 +15,7 @@ struct Params {
 
 override wg_size: u32 = 64;
 
-{% include "norm/workgroup_reduce.wgsl" %}
+{% include "wgsl/workgroup_reduce.wgsl" %}
 {% include "sdpa/int8_codes.wgsl" %}
 
 @compute @workgroup_size(wg_size)

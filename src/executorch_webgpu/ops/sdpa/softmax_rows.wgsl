@@ -13,7 +13,7 @@ struct Params {
 
 override wg_size: u32 = 64;
 
-{% include "norm/workgroup_reduce.wgsl" %}
+{% include "wgsl/workgroup_reduce.wgsl" %}
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {

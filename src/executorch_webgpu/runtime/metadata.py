@@ -1,0 +1,292 @@
+"""What a method takes and gives, and what a program contains, found without a GPU."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..errors import Error, UnsupportedProgramError
+from ..format import program_schema as schema
+from ..format.pte import ProgramFile
+from ..format.vkgraph import read_vkgraph
+from ..gpu.capabilities import Features, Limits
+from ..graph.build import Graph, unsupported_message
+from ..graph.dynamic import dynamic_dims
+from ..graph.execute import plan_graph
+from ..graph.fusion import FusionReport, fuse_graph
+from ..graph.kv_cache import KV_CACHE_DTYPES, store_kv_caches
+from ..graph.memory import Kind, plan_memory
+from ..graph.traffic import StepBytes, step_bytes
+from ..ops.plan import Planning
+from ..ops.registry import find
+from ..portable import host_kernel
+from ..portable.dtypes import dtype_name, is_supported
+from .delegates import delegate_graphs
+
+DELEGATE_ID = "VulkanBackend"
+_HASH = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class TensorMetadata:
+    """An input or output. ``dtype`` is a NumPy dtype name, or "int", "float", "bool"… for plain values, and
+    "number" for one that the program does not fix.
+
+    ``max_dims`` are upper bounds; ``dynamic_dims`` are the positions of those that may be smaller.
+    """
+
+    dtype: str
+    max_dims: tuple[int, ...] = ()
+    dynamic_dims: tuple[int, ...] = ()
+    is_tensor: bool = True
+
+    def __str__(self) -> str:
+        if not self.is_tensor:
+            return self.dtype
+        dims = ", ".join(f"≤{d}" if i in self.dynamic_dims else str(d) for i, d in enumerate(self.max_dims))
+        return f"{self.dtype}[{dims}]"
+
+
+@dataclass(frozen=True)
+class MethodMetadata:
+    """Inputs and outputs of one method, in order."""
+
+    name: str
+    inputs: tuple[TensorMetadata, ...]
+    outputs: tuple[TensorMetadata, ...]
+
+
+@dataclass(frozen=True)
+class OperatorCount:
+    """How often a method calls an operator. ``where`` is "delegate" or "host"."""
+
+    name: str
+    count: int
+    supported: bool
+    where: str
+
+
+@dataclass(frozen=True)
+class MethodReport:
+    """One method: what it calls and what memory it needs, in bytes.
+
+    ``planned_bytes`` (intermediates, sharing memory by lifetime), ``peak_bytes`` (of them, the most that is alive at
+    once) and ``unshared_bytes`` (if they did not share) are None when the method cannot be planned: for want of an
+    operator, or for the reason that ``problem`` gives. ``fusions``: what each pass over its graphs did, in order.
+    ``backends``: those that it is delegated to and that are not here, by name.
+    """
+
+    name: str
+    inputs: tuple[TensorMetadata, ...]
+    outputs: tuple[TensorMetadata, ...]
+    operators: tuple[OperatorCount, ...]
+    constant_count: int
+    constants_bytes: int
+    mutable_bytes: int
+    planned_bytes: int | None
+    peak_bytes: int | None
+    unshared_bytes: int | None
+    problem: str | None = None
+    fusions: tuple[FusionReport, ...] = ()
+    backends: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ProgramReport:
+    """All methods of a program, the size of its file, and names of files inside it, such as a tokenizer."""
+
+    methods: tuple[MethodReport, ...]
+    file_bytes: int
+    files: tuple[str, ...] = ()
+
+
+def files_inside(file: ProgramFile) -> tuple[str, ...]:
+    """Names of the named data that no graph uses. Constants of other backends have hashes for names."""
+    used = {
+        constant.named_key
+        for plan in file.methods
+        for delegate in plan.delegates
+        if delegate.id == DELEGATE_ID
+        for constant in read_vkgraph(file.delegate_data(delegate), file.data).constants
+    }
+    return tuple(name for name in file.named_data if name not in used and not _HASH.fullmatch(name))
+
+
+def method_metadata(file: ProgramFile, plan: schema.ExecutionPlan) -> MethodMetadata:
+    """Inputs and outputs of a method, with the dims that may change."""
+    dynamic = _dynamic_inputs(file, plan)
+    return MethodMetadata(
+        plan.name,
+        tuple(_describe(plan, i, dynamic.get(position, ())) for position, i in enumerate(plan.inputs)),
+        tuple(_describe(plan, i, _bounded_dims(plan, i)) for i in plan.outputs),
+    )
+
+
+def method_report(file: ProgramFile, plan: schema.ExecutionPlan, fusions: Sequence[str]) -> MethodReport:
+    """What ``inspect`` shows of a method that is loaded with these fusions."""
+    metadata = method_metadata(file, plan)
+    keys: dict[str, int] = {}
+    problem: str | None = None
+    mutable = planned = peak = unshared = 0
+    fused: dict[str, FusionReport] = {}
+    backends = unsupported_delegates(plan)
+    plannable = not backends and not missing_operators(file, plan)
+    if dtypes := unsupported_dtypes(plan):
+        plannable, problem = False, f"it has tensors of {', '.join(dtypes)}"
+    for delegate in our_delegates(plan):
+        for constant in read_vkgraph(file.delegate_data(delegate), file.data).constants:
+            keys[constant.named_key or f"{delegate.processed.index}+{constant.offset}"] = constant.length
+    graphs: list[Graph] = []
+    if plannable:
+        try:
+            graphs, _ = delegate_graphs(file, plan)
+        except Error as error:
+            plannable, problem = False, str(error)
+    for unfused in graphs:
+        try:
+            graph, reports = fuse_graph(unfused, fusions)
+            memory = plan_memory(graph, plan_graph(graph, Planning(Features.none(), Limits.floor())).plans)
+        except Error as error:
+            plannable, problem = False, str(error)
+            continue
+        mutable += memory.bytes_of(Kind.MUTABLE)
+        planned += memory.planned_bytes
+        peak += memory.peak_bytes
+        unshared += memory.unshared_bytes
+        fused |= {report.name: fused[report.name] + report if report.name in fused else report for report in reports}
+    return MethodReport(
+        plan.name,
+        metadata.inputs,
+        metadata.outputs,
+        tuple(_operator_counts(file, plan)),
+        len(keys),
+        sum(keys.values()),
+        mutable,
+        planned if plannable else None,
+        peak if plannable else None,
+        unshared if plannable else None,
+        problem,
+        tuple(fused.values()),
+        tuple(backends),
+    )
+
+
+def method_step_bytes(file: ProgramFile, plan: schema.ExecutionPlan, kv_cache_dtype: str) -> StepBytes:
+    """What a decode step of a method must read, with KV caches stored as ``load_method`` is asked to."""
+    graphs, _ = delegate_graphs(file, plan)
+    if kv_cache_dtype != "f32":
+        graphs = [store_kv_caches(graph, KV_CACHE_DTYPES[kv_cache_dtype]) for graph in graphs]
+    return step_bytes(graphs)
+
+
+def missing_operators(file: ProgramFile, plan: schema.ExecutionPlan) -> dict[str, int]:
+    """Every operator of a method that nothing here runs, with its number of calls."""
+    return {o.name: o.count for o in _operator_counts(file, plan) if not o.supported}
+
+
+def refuse_unsupported(file: ProgramFile, plan: schema.ExecutionPlan) -> None:
+    """Raises UnsupportedProgramError with everything that keeps a method from running here: one sentence."""
+    problems = []
+    if foreign := unsupported_delegates(plan):
+        problems.append(
+            f"method {plan.name!r} is delegated to {', '.join(foreign)}; export it with the VulkanPartitioner "
+            f"(delegate {DELEGATE_ID})"
+        )
+    missing = missing_operators(file, plan)
+    if missing:
+        problems.append(unsupported_message(missing))
+    if dtypes := unsupported_dtypes(plan):
+        problems.append(f"method {plan.name!r} has tensors of {', '.join(dtypes)}, which are not supported")
+    if problems:
+        raise UnsupportedProgramError(", and ".join(problems), missing)
+
+
+def unsupported_dtypes(plan: schema.ExecutionPlan) -> list[str]:
+    """Names of the dtypes of a method's tensors that the host cannot hold."""
+    tensors = [boxed.value for boxed in plan.values if isinstance(boxed.value, schema.Tensor)]
+    return sorted({dtype_name(tensor) for tensor in tensors if not is_supported(tensor)})
+
+
+def unsupported_delegates(plan: schema.ExecutionPlan) -> list[str]:
+    """Backends that the method needs and that are not ours."""
+    return sorted({d.id for d in plan.delegates} - {DELEGATE_ID})
+
+
+def kernel_values(plan: schema.ExecutionPlan, call: schema.KernelCall) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Ids of the inputs and of the outputs of a host instruction.
+
+    An ``out`` overload names its output and then once more as its result, several outputs, or a list of them, once more
+    as a list. What collects the results of a loop names the output first.
+    """
+    args = call.args
+    if plan.operators[call.op_index].name == "executorch_prim::et_copy_index":
+        return args, args[:1]
+    last = plan.values[args[-1]].value if args else None
+    if isinstance(last, schema.TensorList):
+        listed = plan.values[args[-2]].value == last
+        return args[: -2 if listed else -1 - len(last.items)], last.items
+    return (args[:-2] if args[-2:-1] == args[-1:] else args[:-1]), args[-1:]
+
+
+def operator_name(operator: schema.Operator) -> str:
+    return f"{operator.name}.{operator.overload}" if operator.overload else operator.name
+
+
+def _operator_counts(file: ProgramFile, plan: schema.ExecutionPlan) -> list[OperatorCount]:
+    delegated: Counter[str] = Counter()
+    for delegate in our_delegates(plan):
+        source = read_vkgraph(file.delegate_data(delegate), file.data)
+        delegated.update(call.name for call in source.chain)
+    on_host: Counter[tuple[str, bool]] = Counter()
+    for chain in plan.chains:
+        for instruction in chain.instructions:
+            if isinstance(call := instruction.call, schema.KernelCall):
+                operator = plan.operators[call.op_index]
+                inputs, _ = kernel_values(plan, call)
+                kernel = host_kernel(operator.name, operator.overload or "", len(inputs))
+                on_host[operator_name(operator), kernel is not None] += 1
+    return [OperatorCount(n, c, find(n) is not None, "delegate") for n, c in delegated.most_common()] + [
+        OperatorCount(n, c, supported, "host") for (n, supported), c in on_host.most_common()
+    ]
+
+
+def our_delegates(plan: schema.ExecutionPlan) -> list[schema.BackendDelegate]:
+    """The delegates of a method that run here."""
+    return [d for d in plan.delegates if d.id == DELEGATE_ID]
+
+
+def _describe(plan: schema.ExecutionPlan, index: int, dynamic: tuple[int, ...]) -> TensorMetadata:
+    value = plan.values[index].value
+    if isinstance(value, schema.Tensor):
+        return TensorMetadata(dtype_name(value), tuple(value.sizes), dynamic)
+    kind = {"Double": "float", "Null": "number"}.get(type(value).__name__, type(value).__name__.lower())
+    return TensorMetadata(kind, is_tensor=False)
+
+
+def _bounded_dims(plan: schema.ExecutionPlan, index: int) -> tuple[int, ...]:
+    """Dims of a tensor that the file declares to have an upper bound: any that can be smaller at all."""
+    value = plan.values[index].value
+    if not isinstance(value, schema.Tensor) or value.shape_dynamism is schema.ShapeDynamism.STATIC:
+        return ()
+    return tuple(i for i, size in enumerate(value.sizes) if size > 1)
+
+
+def _dynamic_inputs(file: ProgramFile, plan: schema.ExecutionPlan) -> Mapping[int, tuple[int, ...]]:
+    """Dynamic dims by position of the input; what the file bounds, narrowed by planning where one delegate does all."""
+    bounded = {p: dims for p, i in enumerate(plan.inputs) if (dims := _bounded_dims(plan, i))}
+    instructions = [i.call for chain in plan.chains for i in chain.instructions]
+    if not bounded or len(instructions) != 1 or not isinstance(call := instructions[0], schema.DelegateCall):
+        return bounded
+    delegate = plan.delegates[call.delegate_index]
+    if delegate.id != DELEGATE_ID:
+        return bounded
+    try:
+        (graph,), (arguments,) = delegate_graphs(file, plan)
+        given = arguments.of_inputs(call)
+        position_in_graph = {p: given.index(plan.inputs[p]) for p in bounded}
+        found = dynamic_dims(graph, list(position_in_graph.values()))
+    except (Error, ValueError):  # not plannable here: what the file says has to do
+        return bounded
+    return {p: found[q] for p, q in position_in_graph.items()}

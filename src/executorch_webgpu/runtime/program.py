@@ -1,0 +1,273 @@
+"""Programs on an adapter: opened, described, and their methods loaded."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from threading import RLock
+from types import TracebackType
+from typing import Any, BinaryIO, ClassVar, Self
+
+import numpy as np
+
+from ..errors import ClosedError, InvalidInputError
+from ..format import program_schema as schema
+from ..format.mapped_file import MappedFile
+from ..format.ptd import DataFiles, data_files_beside
+from ..format.pte import ProgramFile, open_program, read_program
+from ..gpu.device import Device, open_device
+from ..gpu.locked import locked
+from ..graph.constants import ConstantPool
+from ..graph.fusion import chosen_fusions
+from ..graph.kv_cache import check_dtype
+from ..graph.traffic import StepBytes
+from ..ops.plan import MATMUL_PRECISIONS, SCRATCH_BYTES
+from ..portable.shared_buffers import SharedBuffers, initial_buffers
+from .check import CheckReport, check_method
+from .fingerprint import fingerprint
+from .metadata import (
+    MethodMetadata,
+    ProgramReport,
+    files_inside,
+    method_metadata,
+    method_report,
+    method_step_bytes,
+    refuse_unsupported,
+)
+from .method import Method, MethodOptions
+
+
+class Runtime:
+    """Programs on one adapter. The device opens when the first method that needs it is loaded.
+
+    Threads may share everything here; docs/architecture.md says what waits for what.
+    """
+
+    _runtimes: ClassVar[dict[tuple[str, int | str | None], Runtime]] = {}
+    _runtimes_lock: ClassVar[RLock] = RLock()
+
+    def __init__(self, engine: str | None = None, adapter: int | str | None = None) -> None:
+        self._lock = RLock()
+        self._choice = (engine, adapter)
+        self._device: Device | None = None
+
+    @classmethod
+    def get(cls, engine: str | None = None, adapter: int | str | None = None) -> Runtime:
+        """The runtime of an engine and adapter; the same one for the same choice.
+
+        ``engine``: "auto", "wgpu" or "dawn"; None reads ET_WEBGPU_ENGINE. ``adapter``: index, or part of the name;
+        None reads ET_WEBGPU_ADAPTER, else takes the most capable one.
+        """
+        engine = engine or os.environ.get("ET_WEBGPU_ENGINE") or "auto"
+        if adapter is None:
+            adapter = os.environ.get("ET_WEBGPU_ADAPTER") or None
+        key = (engine, adapter)
+        with cls._runtimes_lock:
+            if key not in cls._runtimes:
+                cls._runtimes[key] = cls(engine, adapter)
+            return cls._runtimes[key]
+
+    @property
+    @locked
+    def device(self) -> Device:
+        """The open device. Raises NoAdapterError when there is none."""
+        if self._device is not None and not self._device.usable:
+            self._device.close()  # lost
+            self._device = None
+        if self._device is None:
+            self._device = open_device(*self._choice)
+        return self._device
+
+    def load_program(
+        self,
+        data: str | Path | bytes | bytearray | memoryview | BinaryIO,
+        *,
+        data_files: Iterable[str | Path] | None = None,
+    ) -> Program:
+        """Read a ``.pte`` program from a path (mapped, not copied), from bytes, or from an open binary file.
+
+        ``data_files``: the ``.ptd`` files with what the program keeps outside of itself. Without them, those in the
+        folder of the program that no other program claims by its name are looked into, if it needs any.
+        Raises InvalidProgramError when it is not a readable program, or one of the data files cannot be read.
+        """
+        if isinstance(data, str | Path):
+            mapped, file = open_program(data)
+        else:
+            content = (
+                data if isinstance(data, bytes | bytearray | memoryview) else getattr(data, "read", lambda: data)()
+            )
+            if not isinstance(content, bytes | bytearray | memoryview):
+                raise InvalidInputError(
+                    f"a program is loaded from a path, bytes or a binary file, not from {type(content).__name__}"
+                )
+            mapped, file = None, read_program(bytes(content))
+        if data_files is not None:
+            named = [Path(path) for path in ([data_files] if isinstance(data_files, str | Path) else data_files)]
+            external = DataFiles(lambda: named)
+            external.open()
+        else:
+            external = DataFiles(lambda: data_files_beside(Path(data)) if isinstance(data, str | Path) else [])
+        return Program(self, replace(file, external=external), mapped, external)
+
+
+class Program:
+    """A loaded program; a context manager that closes its methods and the file."""
+
+    def __init__(self, runtime: Runtime, file: ProgramFile, mapped: MappedFile | None, external: DataFiles) -> None:
+        self._lock = RLock()  # taken before a device's, if both are
+        self._runtime = runtime
+        self._file: ProgramFile | None = file
+        self._mapped = mapped
+        self._external = external
+        self._constants: ConstantPool | None = None
+        self._fingerprint: str | None = None
+        # What methods share: bytes by name at first, and the buffers of the states that are the methods' own.
+        self._initial_buffers: Mapping[str, np.ndarray] | None = None
+        self._buffers = SharedBuffers({})
+        self._methods: weakref.WeakSet[Method] = weakref.WeakSet()
+
+    @property
+    def method_names(self) -> set[str]:
+        """Names of all methods."""
+        return {plan.name for plan in self._open_file.methods}
+
+    @locked
+    def load_method(
+        self,
+        name: str,
+        *,
+        profile: bool = False,
+        routes: Mapping[str, str] | None = None,
+        scratch_bytes: int = SCRATCH_BYTES,
+        kv_cache_dtype: str = "f32",
+        matmul_precision: str = "highest",
+        fuse: bool | Iterable[str] = True,
+    ) -> Method:
+        """Plan and upload a method. Each call gives a method with plans and state of its own; see ``Method.new_state``.
+        Buffers that several methods of the program share are one for all states that are methods' own.
+
+        ``profile`` measures GPU time by operator; ``routes`` forces kernels by operator family, for tests and
+        benchmarks; ``scratch_bytes`` bounds the scratch memory of blocked operators. ``kv_cache_dtype``: "f32" keeps
+        KV caches as the file states them; "f16" and "int8" (with a float32 scale for each row and head) store them in
+        a half and about a quarter of the memory of float32, whatever the file states. ``matmul_precision``: "highest"
+        multiplies x by weights nearly as exactly as float32; "high" rounds both to float16 (11 significant bits, as in
+        TF32) where tensor cores multiply more than 8 rows by quantized weights, with errors up to about 1e-3 of the
+        largest output, and queries of attention over float16 or int8 caches, where scores near 1,000 are then off by
+        up to 0.5, for speed. Sums are float32 in either. ``fuse``: whether several operator calls become one where
+        that computes the same, or names of the passes that do so, as ``inspect`` lists them.
+        Raises InvalidInputError for a name that is none of the choices, UnsupportedProgramError that lists every
+        operator that cannot run, or says why the KV caches must stay as they are, LimitError, NoAdapterError.
+        """
+        check_dtype(kv_cache_dtype)
+        if matmul_precision not in MATMUL_PRECISIONS:
+            raise InvalidInputError(
+                f"there is no matmul precision {matmul_precision!r}; choose {', '.join(MATMUL_PRECISIONS)}"
+            )
+        fusions = chosen_fusions(fuse)
+        file, plan = self._open_file, self._plan(name)
+        refuse_unsupported(file, plan)
+        options = MethodOptions(profile, dict(routes or {}), scratch_bytes, kv_cache_dtype, matmul_precision, fusions)
+        if self._initial_buffers is None:
+            self._initial_buffers = initial_buffers(file)
+            self._buffers = SharedBuffers.beginning(self._initial_buffers)
+        method = Method(file, plan, self._constant_pool, options, self._identify, self._initial_buffers, self._buffers)
+        self._methods.add(method)
+        return method
+
+    @property
+    def named_data(self) -> Mapping[str, memoryview]:
+        """Data that the file carries by name: constants of its graphs, and files such as ``tokenizer.json``.
+
+        The views end with ``close()``.
+        """
+        return self._open_file.named_data
+
+    @locked
+    def metadata(self, name: str) -> MethodMetadata:
+        """Inputs and outputs of a method, found without loading it; needs no GPU."""
+        return method_metadata(self._open_file, self._plan(name))
+
+    @locked
+    def step_bytes(self, name: str, *, kv_cache_dtype: str = "f32") -> StepBytes:
+        """Bytes that a method must read from memory for one token, the limit of its speed; needs no GPU."""
+        check_dtype(kv_cache_dtype)
+        return method_step_bytes(self._open_file, self._plan(name), kv_cache_dtype)
+
+    @locked
+    def inspect(self, fuse: bool | Iterable[str] = True) -> ProgramReport:
+        """Methods, operators, constants, and what ``load_method`` fuses and plans in memory; needs no GPU."""
+        file, fusions = self._open_file, chosen_fusions(fuse)
+        nbytes = len(self._mapped.data) if self._mapped else 0
+        methods = tuple(method_report(file, plan, fusions) for plan in file.methods)
+        return ProgramReport(methods, nbytes, files_inside(file))
+
+    def check(self, name: str, steps: Iterable[Sequence[Any]]) -> CheckReport:
+        """Run a method on the inputs of several calls in turn, and hold its delegates against their references.
+
+        The report names operators whose results need more than the device's 32 bits, and says how far each output is
+        from float64. Raises like ``load_method`` and ``Method.execute``.
+        """
+        with self.load_method(name) as method:
+            return check_method(self._open_file, self._plan(name), method, steps)
+
+    @locked
+    def close(self) -> None:
+        """Close all methods of this program, and the file. Closing twice is allowed."""
+        for method in list(self._methods):
+            method.close()
+        self._file = self._constants = None
+        if self._mapped is not None:
+            self._mapped.close()
+        self._external.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def _open_file(self) -> ProgramFile:
+        file = self._file
+        if file is None:
+            raise ClosedError("this program is closed; load it again")
+        return file
+
+    def _plan(self, name: str) -> schema.ExecutionPlan:
+        for plan in self._open_file.methods:
+            if plan.name == name:
+                return plan
+        raise InvalidInputError(f"the program has no method {name!r}; it has {', '.join(sorted(self.method_names))}")
+
+    def _constant_pool(self) -> ConstantPool:
+        device = self._runtime.device
+        if self._constants is None or self._constants.device is not device:
+            self._constants = ConstantPool(device, self._forget)
+        return self._constants
+
+    @locked
+    def _identify(self) -> str:
+        """The program's fingerprint; reads the whole file once."""
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(self._open_file, self._forget)
+        return self._fingerprint
+
+    def _forget(self, view: memoryview) -> None:
+        """The bytes of a part of the file need not stay in memory."""
+        for mapped in (self._mapped, *self._external.files):
+            if mapped is not None and mapped.holds(view):
+                mapped.release(view)
+
+
+def inspect_program(path: str | Path, fuse: bool | Iterable[str] = True) -> ProgramReport:
+    """What is in a ``.pte`` file: methods, operators (unsupported ones marked), constants, fusions, memory.
+
+    Needs no GPU. ``fuse``: see ``Program.load_method``.
+    """
+    with Runtime().load_program(path) as program:
+        return program.inspect(fuse)

@@ -1,0 +1,329 @@
+"""States of a method: what it remembers from call to call, such as KV caches; kept apart, rewound, saved and loaded.
+
+A saved state is an uncompressed ``.npz`` file. It holds contents only, so that it does not matter on which engine and
+adapter it was made: ``about`` (a string of JSON: format, method, fingerprint of the program, dtype of the KV caches,
+tokens), the GPU's
+buffers as ``delegate0.tensor7`` (of KV caches and their scales the rows that were written), memory of the host as
+``host0``, and buffers that methods share as ``buffer.NAME``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from threading import RLock, get_ident
+from types import TracebackType
+from typing import Any, Self
+from zipfile import ZipFile
+
+import numpy as np
+
+from ..errors import ClosedError, InvalidInputError, UnsupportedProgramError
+from ..gpu.locked import locked
+from ..graph.execute import GraphExecutor
+from ..graph.state import GraphState
+from ..portable.memory import HostMemory
+from ..portable.shared_buffers import SharedBuffers
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class StateSource:
+    """What all states of one loaded method have in common; not for users."""
+
+    method: str
+    executors: Sequence[GraphExecutor]
+    memory: HostMemory
+    kv_cache_dtype: str  # as ``Program.load_method`` was asked for it
+    fingerprint: Callable[[], str]  # of the program
+    shared: frozenset[str]  # names of the buffers that it has in common with other methods
+    initial_shared: Mapping[str, np.ndarray]  # the bytes with which the buffers of all methods begin
+    lock: RLock  # the method's
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a state has come, in tokens (rows of the KV caches).
+
+    ``length``: the end of the last write. ``extent``: the rows that may have been written, which are more than
+    ``length`` when a step wrote before the end. ``even``: every step wrote all caches up to the same row.
+    """
+
+    length: int = 0
+    extent: int = 0
+    even: bool = True
+
+    def after(self, ends: set[int]) -> Progress:
+        """After a step that wrote caches up to these rows."""
+        if not ends:
+            return self
+        return Progress(max(ends), max(self.extent, *ends), self.even and len(ends) == 1)
+
+
+@dataclass(frozen=True)
+class _About:
+    format: int
+    method: str
+    fingerprint: str
+    kv_cache_dtype: str
+    progress: Progress
+
+
+class State:
+    """Everything that one sequence of calls of a method leaves behind: KV caches, and any other mutable memory.
+
+    ``Method.new_state`` makes one; it costs the bytes of the mutable memory only, since weights, pipelines and plans
+    are the method's. A context manager that frees them.
+    Threads may share it, though not to good purpose: calls run one after another, in the order in which they come.
+
+    Buffers that several methods of the program know are one in all states that share them: in the methods' own states,
+    and in those that ``new_state`` was asked to make with the buffers of another.
+    """
+
+    def __init__(self, source: StateSource, graphs: Sequence[GraphState], buffers: SharedBuffers) -> None:
+        self._source = source
+        self._lock = source.lock
+        self._graphs = graphs  # new ones, one for each executor
+        self._host = list(source.memory.initial)
+        self._buffers = buffers  # which other states may hold too
+        self._progress = Progress()
+        self._written: set[int] = set()  # the ends of the writes of the step that runs
+        self._closed = False
+
+    @property
+    def length(self) -> int:
+        """Tokens that it holds: the row of the KV caches after the last one that the last step wrote; 0 when new.
+
+        Always 0 when the program has no KV caches, however much other state it has.
+        """
+        self._check_open()
+        return self._progress.length
+
+    @locked
+    def rewind(self, length: int) -> None:
+        """Keep the first ``length`` tokens and forget the rest: its rows are as if they had never been written.
+
+        Raises InvalidInputError when there are fewer tokens, UnsupportedProgramError when the program keeps anything
+        but KV caches, or does not write them all at the same rows, since that cannot be taken back.
+        """
+        self._check_open()
+        if isinstance(length, bool) or not isinstance(length, int | np.integer) or length < 0:
+            raise InvalidInputError(f"a state is rewound to a number of tokens, not to {length!r}")
+        if not self._can_rewind:
+            raise UnsupportedProgramError(
+                f"method {self._source.method!r} keeps more than KV caches with one length, so its state cannot be "
+                "rewound; reset it, or load a saved state"
+            )
+        if length > self._progress.length:
+            raise InvalidInputError(f"the state holds {self._progress.length} tokens, so it cannot keep {length}")
+        self._clear_rows(int(length))
+        self._progress = Progress(int(length), int(length))
+
+    @locked
+    def reset(self) -> None:
+        """Put everything back to what the program states, the buffers that it shares with other states included."""
+        self._check_open()
+        for graph in self._graphs:
+            graph.reset()
+        self._host = list(self._source.memory.initial)
+        self._buffers.take(self._source.initial_shared, self._source.shared)
+        self._progress = Progress()
+
+    def save(self, path: str | Path) -> None:
+        """Write the state to a file, which appears, or replaces an older one, when it is complete.
+
+        Raises OSError when the file cannot be written.
+        """
+        self._check_open()
+        path = Path(path)
+        source = self._source
+        fingerprint = source.fingerprint()  # may read the whole file, so not with the lock
+        progress, arrays = self._contents()
+        about = _About(FORMAT, source.method, fingerprint, source.kv_cache_dtype, progress)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}.partial")
+        try:
+            with partial.open("wb") as file:
+                np.savez(file, about=np.array(json.dumps(asdict(about))), **arrays)  # type: ignore[arg-type]
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+    def load(self, path: str | Path) -> None:
+        """Take the contents of a file that ``save`` wrote, for the same method of the same program.
+
+        Raises InvalidInputError, and changes nothing, when the file cannot be read, is damaged, or was saved for
+        another method, program or dtype of the KV caches.
+        """
+        self._check_open()
+        arrays = _read(Path(path))
+        about = _about(arrays.pop("about", None), path)
+        if about.method != self._source.method:
+            raise InvalidInputError(
+                f"{path} is a state of method {about.method!r}, not of {self._source.method!r}: load it there"
+            )
+        if about.fingerprint != self._source.fingerprint():
+            raise InvalidInputError(
+                f"{path} is a state of another program: load it with the one that it was saved with"
+            )
+        if about.kv_cache_dtype != self._source.kv_cache_dtype:
+            raise InvalidInputError(
+                f"{path} is a state with KV caches of {about.kv_cache_dtype}, not of {self._source.kv_cache_dtype}: "
+                f"load the method with kv_cache_dtype={about.kv_cache_dtype!r}"
+            )
+        self._take(arrays, about.progress, path)
+
+    @locked
+    def _contents(self) -> tuple[Progress, dict[str, np.ndarray]]:
+        """What ``save`` writes."""
+        self._check_open()
+        arrays = {
+            f"delegate{i}.tensor{id}": array
+            for i, graph in enumerate(self._graphs)
+            for id, array in graph.read(self._progress.extent).items()
+        }
+        arrays |= {f"host{i}": array for i, array in enumerate(self._host)}
+        arrays |= {f"buffer.{name}": self._buffers.contents[name] for name in self._source.shared}
+        return self._progress, arrays
+
+    @locked
+    def _take(self, arrays: Mapping[str, np.ndarray], progress: Progress, path: str | Path) -> None:
+        """Hold what ``_contents`` gave, as it was read from ``path``."""
+        self._check_open()
+        self._check_contents(arrays, progress.extent, path)
+        for i, graph in enumerate(self._graphs):
+            graph.write({id: arrays[f"delegate{i}.tensor{id}"] for id in graph.layout(0)})
+        self._host = [arrays[f"host{i}"] for i in range(len(self._host))]
+        self._buffers.take({name: arrays[f"buffer.{name}"] for name in self._source.shared}, self._source.shared)
+        self._progress = progress
+
+    @locked
+    def close(self) -> None:
+        """Free the memory. Closing twice is allowed."""
+        self._closed = True
+        for graph in self._graphs:
+            graph.close()
+        self._host = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- one step, for Method -----------------------------------------------------------------------------------------
+
+    def _begin(self, source: StateSource) -> None:
+        """Check that a method may run on this state, and put what it keeps on the host in place."""
+        self._check_open()
+        if self._source is not source:
+            raise InvalidInputError("the state belongs to another loaded method; make one with this method's new_state")
+        self._written = set()
+        source.memory.begin(self._host, self._buffers.contents)
+
+    def _execute(self, delegate: int, inputs: Sequence[np.ndarray | int]) -> list[np.ndarray | int]:
+        executor = self._source.executors[delegate]
+        results = executor.execute(inputs, self._graphs[delegate])
+        self._written |= executor.cache_ends
+        return results
+
+    def _commit(self) -> None:
+        """The step has succeeded."""
+        self._host, shared = self._source.memory.end()
+        self._buffers.take(shared, shared)
+        self._progress = self._progress.after(self._written)
+
+    def _take_back(self) -> None:
+        """The step was refused after some delegate had run: forget the rows that it has appended."""
+        before, after = self._progress, self._progress.after(self._written)
+        if after.extent > before.extent:
+            self._clear_rows(before.extent)
+
+    # -- steps that run ahead, for DeviceSteps ------------------------------------------------------------------------
+
+    def _ran_ahead(self, ends: set[int]) -> None:
+        """A step was submitted that writes caches up to these rows, which do not count yet."""
+        self._progress = replace(self._progress.after(ends), length=self._progress.length)
+
+    def _keep(self, length: int) -> None:
+        """The first ``length`` rows count, if there are rows."""
+        self._progress = replace(self._progress, length=min(length, self._progress.extent))
+
+    def _drop_ahead(self) -> None:
+        """Rows that do not count are as if they had never been written."""
+        length = self._progress.length
+        self._clear_rows(length)
+        self._progress = replace(self._progress, extent=length)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _can_rewind(self) -> bool:
+        only_caches = all(executor.keeps_only_caches for executor in self._source.executors)
+        return only_caches and not self._host and not self._source.shared and self._progress.even
+
+    def _clear_rows(self, first: int) -> None:
+        for graph in self._graphs:
+            graph.clear_rows(first)
+
+    def _check_contents(self, arrays: Mapping[str, np.ndarray], rows: int, path: str | Path) -> None:
+        wanted = {
+            f"delegate{i}.tensor{id}": described
+            for i, graph in enumerate(self._graphs)
+            for id, described in graph.layout(rows).items()
+        }
+        kept = [(f"host{i}", array) for i, array in enumerate(self._host)]
+        kept += [(f"buffer.{name}", self._buffers.contents[name]) for name in self._source.shared]
+        wanted |= {name: (array.shape, array.dtype) for name, array in kept}
+        if {name: (array.shape, array.dtype) for name, array in arrays.items()} != wanted:
+            raise _damaged(path)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("this state is closed; make a new one with the method's new_state")
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an ``.npz`` file whose checksums are right."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise InvalidInputError(
+            f"cannot read the state {path} ({error.strerror}): name a file that save wrote"
+        ) from error
+    with file:
+        try:
+            with ZipFile(file) as archive:  # before NumPy believes in a size that it finds there
+                if archive.testzip() is not None:
+                    raise _damaged(path)
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                return {name: np.asarray(array) for name, array in arrays.items()}
+        except Exception as error:  # whatever these libraries raise for bytes that make no sense
+            raise _damaged(path) from error
+
+
+def _about(array: np.ndarray | None, path: str | Path) -> _About:
+    try:
+        fields: dict[str, Any] = json.loads(str(array))
+        if fields["format"] != FORMAT:
+            raise InvalidInputError(
+                f"{path} has format {fields['format']} of saved states, but this version reads {FORMAT}: save it again"
+            )
+        progress = Progress(**fields["progress"])
+        if not 0 <= progress.length <= progress.extent:
+            raise _damaged(path)
+        dtype = fields.get("kv_cache_dtype", "f32")  # files of before there was a choice do not say
+        return _About(FORMAT, fields["method"], fields["fingerprint"], dtype, progress)
+    except (json.JSONDecodeError, TypeError, KeyError) as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: str | Path) -> InvalidInputError:
+    return InvalidInputError(f"{path} is damaged, or no saved state: save the state again")
