@@ -17,9 +17,10 @@ from executorch_webgpu.gpu.capabilities import Features, Limits
 from executorch_webgpu.graph.build import Graph, build_graph
 from executorch_webgpu.graph.execute import plan_graph
 from executorch_webgpu.graph.fusion import FUSIONS, fuse_graph
-from executorch_webgpu.graph.fusion.shapes import Shapes, Sizes
+from executorch_webgpu.graph.fusion.dataflow import sizes_of
 from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.ops.plan import Planning
+from executorch_webgpu.ops.sizes import Shape
 from executorch_webgpu.ops.values import Tensor
 from tests.graph.test_reference import RandomGraph
 from tests.graph_builder import GraphBuilder, Ref
@@ -33,15 +34,15 @@ def tensors(graph: Graph) -> dict[int, Tensor]:
     return {t.id: t for call in graph.calls for t in (*call.inputs, *call.outputs)}
 
 
-def sizes(build: GraphBuilder, *refs: Ref) -> list[Sizes]:
+def sizes(build: GraphBuilder, *refs: Ref) -> list[Shape]:
     graph = build_graph(build.build())
-    shapes = Shapes(graph)
-    return [shapes.of(tensors(graph)[ref.id]) for ref in refs]
+    known = sizes_of(graph)
+    return [known.of(tensors(graph)[ref.id]) for ref in refs]
 
 
 def check_against_plans(graph: Graph, inputs: list[np.ndarray]) -> None:
     """In a step, known sizes are those of the plans, and equal symbols stand for equal ones."""
-    shapes = Shapes(graph)
+    known = sizes_of(graph)
     plans = plan_graph(graph, PLANNING)
     for value, array in zip(graph.inputs, inputs, strict=True):
         assert isinstance(value, Tensor)
@@ -51,9 +52,9 @@ def check_against_plans(graph: Graph, inputs: list[np.ndarray]) -> None:
     plans.update()
     seen: dict = {}
     for tensor in tensors(graph).values():
-        for known, live in zip(shapes.of(tensor), plans.tensor(tensor).dims, strict=True):
-            assert seen.setdefault(known, live) == live
-            assert not isinstance(known, int) or known == live
+        for size, live in zip(known.of(tensor), plans.tensor(tensor).dims, strict=True):
+            assert seen.setdefault(size, live) == live
+            assert not isinstance(size, int) or size == live
 
 
 @pytest.mark.slow
@@ -69,15 +70,15 @@ def test_random_graphs(seed: int, rows: int) -> None:
 @pytest.mark.parametrize("passes", [(), tuple(FUSIONS)], ids=["plain", "fused"])
 @pytest.mark.parametrize("embedding", ["f32", "q4gsw"])
 def test_a_llama(tmp_path: Path, embedding: str, passes: tuple[str, ...]) -> None:
-    """Every size of a language model follows from the number of its tokens, but for the sliced rope tables'."""
+    """Every size of a language model follows from the number of its tokens, but for that of the rope tables' slices."""
     options = LlamaOptions(embedding=embedding, max_seq_len=9, max_context_len=16)  # type: ignore[arg-type]
     write_llama(tmp_path / "m.pte", SHAPES["tiny"], options)
     file = read_program((tmp_path / "m.pte").read_bytes())
     source = read_vkgraph(file.delegate_data(file.methods[0].delegates[0]), file.named_data)
     graph, _ = fuse_graph(build_graph(source), passes)
-    tokens, shapes = graph.inputs[0], Shapes(graph)
-    symbols = {size for t in tensors(graph).values() for size in shapes.of(t) if not isinstance(size, int)}
-    assert len(symbols - {(tokens.id, 1)}) == (0 if passes else 4)
+    tokens, known = graph.inputs[0], sizes_of(graph)
+    symbols = {size for t in tensors(graph).values() for size in known.of(t) if not isinstance(size, int)}
+    assert len(symbols - {(tokens.id, 1)}) == (0 if passes else 2)
     check_against_plans(graph, [np.zeros((1, 5), np.int32), np.array([3], np.int32)])
 
 
@@ -136,6 +137,6 @@ def test_sizes_of_one_come_and_go() -> None:
 def test_views_that_cannot_be_are_left_to_planning(size: list[int]) -> None:
     build = GraphBuilder()
     build.output(build.call("aten.view_copy.default", normal(1, 7, 16), size, build.tensor((1, 7, 16))))
-    Shapes(build_graph(build.build()))
+    sizes_of(build_graph(build.build()))
     with pytest.raises(Error):
         plan_graph(build_graph(build.build()), PLANNING)
