@@ -21,8 +21,6 @@ struct Params {
 }
 @group(0) @binding(3) var<uniform> params: Params;
 
-override wg_size: u32 = 256;
-
 {% include "wgsl/workgroup_reduce.wgsl" %}
 {% include "linear_quantized/load_x.wgsl" %}
 {% if norm %}
