@@ -83,7 +83,41 @@ struct Params {
 @group(0) @binding(9) var<storage, {{ access }}> v_scales: array<f32>;
 {% endif %}
 {% if rotation %}
-{% include "sdpa/rotation.wgsl" %}
+{% set halves = rotation == "halves" %}
+// Rotary embedding of four elements of a head. A pair is {{ "half of what is rotated apart" if halves else "two neighbours" }}.
+@group(0) @binding(10) var<storage, read> k: array<vec4<f32>>;  // [S, Hkv, D], not rotated, like q
+@group(0) @binding(11) var<storage, read> v: array<vec4<f32>>;
+{% if halves %}
+@group(0) @binding(12) var<storage, read> cos_table: array<vec4<f32>>;  // [rows, 8 * half_vectors]
+@group(0) @binding(13) var<storage, read> sin_table: array<vec4<f32>>;
+{% else %}
+@group(0) @binding(12) var<storage, read> cos_table: array<vec2<f32>>;  // [rows, D / 2]
+@group(0) @binding(13) var<storage, read> sin_table: array<vec2<f32>>;
+{% endif %}
+@group(0) @binding(14) var<storage, read_write> turned: array<vec4<f32>>;  // [S, Hq, D], the rotated q
+@group(0) @binding(15) var<uniform> start_pos: i32;  // the row of the tables that the first token takes
+
+{% for x in ("q", "k") %}
+// Vector i of the head of {{ x }} that begins at vector `at`.
+fn rotated_{{ x }}(at: u32, i: u32, token: u32) -> vec4<f32> {
+  let own = {{ x }}[at + i];
+  let row = u32(start_pos) + token;
+  {% if halves %}
+  let half = params.half_vectors;
+  if (i >= 2u * half) {
+    return own;
+  }
+  let angle = row * 2u * half + i;
+  let other = {{ x }}[at + select(i - half, i + half, i < half)] * select(1.0, -1.0, i < half);
+  return own * cos_table[angle] + other * sin_table[angle];
+  {% else %}
+  let angle = row * {{ units * quads }}u + i;
+  let other = vec4<f32>(-own.y, own.x, -own.w, own.z);
+  return own * cos_table[angle].xxyy + other * sin_table[angle].xxyy;
+  {% endif %}
+}
+
+{% endfor %}
 {% if cache == "int8" %}
 {% include "sdpa/int8_codes.wgsl" %}
 {% else %}
@@ -119,7 +153,46 @@ fn main(
   }
   let count = min(params.chunk, context - first);
   {% if rotation %}
-  {% include "sdpa/rotation_store.wgsl" %}
+  {% macro new_parts(x) %}{% for e in range(quads) %}{{ ", " if e }}new_{{ x }}{{ e }}{% endfor %}{% endmacro %}
+  // The chunk's new rows of the caches, a subgroup each: nobody else reads them in this dispatch.
+  if (first + count > position) {
+    let end = first + count;
+    for (var begin = max(position, first); begin < end; begin += {{ subgroups }}u) {
+      let column = min(begin + subgroup, end - 1u);
+      let token = column - position;
+      let given = (token * params.kv_heads + kv_head) * {{ units * quads }}u;
+      let place = (column * params.kv_heads + kv_head) * {{ units }}u;
+      {% if cache == "int8" %}
+      {% for x, element in (("k", "rotated_k(given, i, token)"), ("v", "v[given + i]")) %}
+      var {{ x }}_largest = 0.0;
+      for (var i = lane; i < {{ units * quads }}u; i += {{ subgroup }}u) {
+        {{ x }}_largest = max({{ x }}_largest, largest_of({{ element }}));
+      }
+      let {{ x }}_scale = int8_scale(subgroupMax({{ x }}_largest));
+      let {{ x }}_divisor = int8_divisor({{ x }}_scale);
+      if (lane == 0u) {
+        {{ x }}_scales[column * params.kv_heads + kv_head] = {{ x }}_scale;
+      }
+      {% endfor %}
+      {% endif %}
+      for (var u = lane; u < {{ units }}u; u += {{ subgroup }}u) {
+        {% for e in range(quads) %}
+        let i{{ e }} = u * {{ quads }}u + {{ e }}u;
+        {% if cache == "int8" %}
+        let new_k{{ e }} = int8_codes(rotated_k(given, i{{ e }}, token) / k_divisor);
+        let new_v{{ e }} = int8_codes(v[given + i{{ e }}] / v_divisor);
+        {% else %}
+        let new_k{{ e }} = store(rotated_k(given, i{{ e }}, token));
+        let new_v{{ e }} = store(v[given + i{{ e }}]);
+        {% endif %}
+        {% endfor %}
+        {% for x in "kv" %}
+        {{ x }}_cache[place + u] = {{ "new_%s0" % x if quads == 1 else "CacheLoad(%s)" % new_parts(x) }};
+        {% endfor %}
+      }
+    }
+    storageBarrier();
+  }
   {% endif %}
 
   let unit = lane % {{ lanes }}u;
@@ -149,7 +222,44 @@ fn main(
     {{ fetch("v", "0u") | indent(4) }}
   }
 
-  {% include "sdpa/flash_decode_subgroups_queries.wgsl" %}
+  // The queries of this lane's rows, {{ "rotated and " if rotation }}times the scale of the scores; against int8 codes as integers of three bytes.
+  {% for r in range(rows) %}
+  let row{{ r }} = min(first_row + (my_row ^ {{ r }}u), last_row);
+  let q{{ r }} = ((row{{ r }} / params.group_size * params.kv_heads + kv_head) * params.group_size
+    + row{{ r }} % params.group_size) * {{ units * quads }}u;
+  {% for e in range(vectors) %}
+  {% set l = e // quads %}
+  {% set i = "place%d * %du + %du" % (l, quads, e % quads) %}
+  {% if rotation %}
+  let turned{{ r }}_{{ e }} = rotated_q(q{{ r }}, {{ i }}, row{{ r }} / params.group_size);
+  if (group.y == 0u && subgroup == 0u && lane < {{ lanes }}u) {
+    turned[q{{ r }} + {{ i }}] = turned{{ r }}_{{ e }};
+  }
+  {% endif %}
+  let q{{ r }}_{{ e }} = select(
+    vec4<f32>(), params.scale * {{ "turned%d_%d" % (r, e) if rotation else "q[q%d + %s]" % (r, i) }}, unit + {{ l * lanes }}u < {{ units }}u);
+  var o{{ r }}_{{ e }} = vec4<f32>();
+  {% endfor %}
+  {% endfor %}
+  {% if cache == "int8" %}
+  {% for r in range(rows) %}
+  {{ query_bytes.extremes(r, vectors, "largest0_%d" % r, "infinite0_%d" % r) | indent(2) }}
+  {% endfor %}
+  {# Over all lanes of a row, which another lane may count as another one. #}
+  {% set last = namespace(n=0) %}
+  {% for i in range(6) if 2 ** i < lanes %}
+  {% set distance = 2 ** i // spread * mine // unroll %}
+  {% for r in range(rows) %}
+  {% set theirs = "%d_%d" % (i, r + distance if distance and r // distance % 2 == 0 else r - distance) %}
+  let largest{{ i + 1 }}_{{ r }} = max(largest{{ i }}_{{ r }}, subgroupShuffleXor(largest{{ theirs }}, {{ 2 ** i }}u));
+  let infinite{{ i + 1 }}_{{ r }} = max(infinite{{ i }}_{{ r }}, subgroupShuffleXor(infinite{{ theirs }}, {{ 2 ** i }}u));
+  {% endfor %}
+  {% set last.n = i + 1 %}
+  {% endfor %}
+  {% for r in range(rows) %}
+  {{ query_bytes.bytes(r, vectors, "largest%d_%d" % (last.n, r), "infinite%d_%d" % (last.n, r)) | indent(2) }}
+  {% endfor %}
+  {% endif %}
 
   {% for a in range(my_rows) %}
   let visible{{ a }} = min(count, max(position + row{{ a }} / params.group_size + 1u, first) - first);
@@ -158,8 +268,150 @@ fn main(
   {% endfor %}
 
   for (var tile = 0u; tile < count; tile += {{ subgroups * keys }}u) {
-    {% include "sdpa/flash_decode_subgroups_step.wgsl" %}
+{% macro key_words(u) %}{% for e in range(vectors) %}{{ "," if e }}k{{ u }}_{{ e // quads }}{{ "[%d]" % (e % quads) if quads > 1 }}{% endfor %}{% endmacro %}
+    // Parts of the dot products, one after the other in the order of the sums.
+    {% for u in range(unroll) %}
+    {% if cache == "int8" %}
+    {% for r in range(rows) %}
+    var s{{ r * unroll + u }} = {{ query_bytes.dot(r, key_words(u).split(",")) }};
+    {% endfor %}
+    {% else %}
+    {% for e in range(vectors) %}
+    let key{{ u }}_{{ e }} = cache_quad{{ e % quads }}(k{{ u }}_{{ e // quads }});
+    {% endfor %}
+    {% for r in range(rows) %}
+    var s{{ r * unroll + u }} = {% for e in range(vectors) %}{{ " + " if e }}dot(q{{ r }}_{{ e }}, key{{ u }}_{{ e }}){% endfor %};
+    {% endfor %}
+    {% endif %}
+    {% endfor %}
+    {% if cache == "int8" %}
+    {% for j in range(my_keys) %}
+    let score_scale{{ j }} = k_scale{{ j }};
+    let weight_scale{{ j }} = v_scale{{ j }};
+    {% endfor %}
+    {% endif %}
+    {{ places("tile + %du" % (subgroups * keys)) | indent(4) }}
+    {{ fetch("k", "tile + %du" % (subgroups * keys)) | indent(4) }}
+
+    // Each exchange adds up pairs of lanes and halves what a lane has to keep.
+    {% set left = namespace(n=sums) %}
+    {% for i in range(6) if 2 ** i < lanes %}
+    {% set offset = lanes // 2 ** (i + 1) %}
+    {% if left.n > 1 %}
+    {% set left.n = left.n // 2 %}
+    {% for j in range(left.n) %}
+    s{{ j }} += subgroupShuffleXor(s{{ j + left.n }}, {{ offset }}u);
+    {% endfor %}
+    {% else %}
+    s0 += subgroupShuffleXor(s0, {{ offset }}u);
+    {% endif %}
+    {% endfor %}
+
+    {% for a in range(my_rows) %}
+    {% for j in range(my_keys) %}
+    {% set s = "s%d" % (a * my_keys + j) %}
+    let seen{{ a }}_{{ j }} = ((tile + first_key) ^ {{ j * groups }}u) < visible{{ a }};
+    {{ s }} = select(LOWEST, {{ s }}{{ " * (score_scale%d * step%d)" % (j, a) if cache == "int8" }}, seen{{ a }}_{{ j }});
+    {% endfor %}
+    var top{{ a }} = s{{ a * my_keys }};
+    {% for j in range(1, my_keys) %}
+    top{{ a }} = max(top{{ a }}, s{{ a * my_keys + j }});
+    {% endfor %}
+    {{ over_row("top%d" % a, "max(#, @)") | indent(4) }}
+    let before{{ a }} = largest{{ a }};
+    largest{{ a }} = select(before{{ a }}, top{{ a }}, top{{ a }} > before{{ a }} + RESCALE);
+    let factor{{ a }} = exp(max(before{{ a }} - largest{{ a }}, -100.0));
+    total{{ a }} *= factor{{ a }};
+    {% for j in range(my_keys) %}
+    {% set p = "p%d" % (a * my_keys + j) %}
+    var {{ p }} = select(0.0, exp(s{{ a * my_keys + j }} - largest{{ a }}), seen{{ a }}_{{ j }});
+    total{{ a }} += {{ p }};
+    {% if cache == "int8" %}
+    {{ p }} *= weight_scale{{ j }};
+    {% endif %}
+    {% endfor %}
+    {% endfor %}
+    {% for r in range(rows) %}
+    let factor_of{{ r }} = {{ of_row("factor", r) }};
+    if (factor_of{{ r }} != 1.0) {
+      {% for e in range(vectors) %}
+      o{{ r }}_{{ e }} *= factor_of{{ r }};
+      {% endfor %}
+    }
+    {% endfor %}
+
+    {% for u in range(unroll) %}
+    {% for e in range(vectors) %}
+    let value{{ u }}_{{ e }} = cache_quad{{ e % quads }}(v{{ u }}_{{ e // quads }});
+    {% endfor %}
+    {% for r in range(rows) %}
+    {% set sum = r * unroll + u %}
+    let weight{{ u }}_{{ r }} = subgroupShuffleXor(p{{ sum % mine }}, {{ sum // mine * spread }}u);
+    {% for e in range(vectors) %}
+    o{{ r }}_{{ e }} += weight{{ u }}_{{ r }} * value{{ u }}_{{ e }};
+    {% endfor %}
+    {% endfor %}
+    {% endfor %}
+    {{ fetch("v", "tile + %du" % (subgroups * keys)) | indent(4) }}
   }
 
-  {% include "sdpa/flash_decode_subgroups_output.wgsl" %}
+  // The groups of a subgroup are put together in its lanes, the subgroups in workgroup memory.
+  {% for a in range(my_rows) %}
+  {{ over_row("total%d" % a, "# + @") | indent(2) }}
+  {% endfor %}
+  {% for r in range(rows) %}
+  {
+    let of_group = {{ of_row("largest", r) }};
+    var most = of_group;
+    {{ over_groups("most", "max(#, @)") | indent(4) }}
+    let factor = exp(max(of_group - most, -100.0));
+    var all = factor * {{ of_row("total", r) }};
+    {{ over_groups("all", "# + @") | indent(4) }}
+    {% for e in range(vectors) %}
+    o{{ r }}_{{ e }} *= factor;
+    {{ over_groups("o%d_%d" % (r, e), "# + @") | indent(4) }}
+    {% endfor %}
+    if (lane < {{ lanes }}u) {
+      {% for e in range(vectors) %}
+      {% set l = e // quads %}
+      if (unit + {{ l * lanes }}u < {{ units }}u) {
+        parts[(subgroup * {{ rows }}u + (my_row ^ {{ r }}u)) * {{ units * quads }}u + place{{ l }} * {{ quads }}u + {{ e % quads }}u] = o{{ r }}_{{ e }};
+      }
+      {% endfor %}
+    }
+    if (lane == 0u) {
+      part_stats[subgroup * {{ rows }}u + {{ r }}u] = vec2<f32>(most, all);
+    }
+  }
+  {% endfor %}
+  workgroupBarrier();
+  for (var i = index; i < {{ rows * units * quads }}u; i += {{ subgroup * subgroups }}u) {
+    let row = i / {{ units * quads }}u;
+    let quad = i % {{ units * quads }}u;
+    var most = LOWEST;
+    for (var s = 0u; s < {{ subgroups }}u; s++) {
+      most = max(most, part_stats[s * {{ rows }}u + row].x);
+    }
+    var all = 0.0;
+    var sum = vec4<f32>();
+    for (var s = 0u; s < {{ subgroups }}u; s++) {
+      let stat = part_stats[s * {{ rows }}u + row];
+      let factor = exp(max(stat.x - most, -100.0));
+      all += factor * stat.y;
+      sum += factor * parts[s * {{ rows * units * quads }}u + i];
+    }
+    let packed_row = first_row + row;
+    if (packed_row <= last_row) {
+      if (params.splits == 1u) {
+        let head = (packed_row / params.group_size * params.kv_heads + kv_head) * params.group_size + packed_row % params.group_size;
+        out[head * {{ units * quads }}u + quad] = sum / all;
+      } else {
+        let chunk = (kv_head * params.rows + packed_row) * params.splits + group.y;
+        sums[chunk * {{ units * quads }}u + quad] = sum;
+        if (quad == 0u) {
+          stats[chunk] = vec2<f32>(most, all);
+        }
+      }
+    }
+  }
 }
