@@ -137,7 +137,7 @@ def cases(options: argparse.Namespace, device: Device) -> list[Case]:
     else:
         found = list(SETS[options.set])
         many = [MANY_ROWS] if options.set == "must" else found
-        many_rows = (512, 2048)
+        many_rows: tuple[int, ...] = (512, 2048)
         if device.features.cpu:
             many, many_rows = [SOFTWARE], (SOFTWARE.rows,)
         found += [replace(case, rows=rows) for rows in many_rows for case in many]

@@ -47,9 +47,9 @@ def of_many_rows() -> Iterator[Tuned]:
         yield Tuned("gemm", gemm.Tuning((gemm.Tile(*shape),), 1), "{}x{} d{}".format(*shape))
     for route in ("matrix", "matrix_f16"):
         yield Tuned(route)
-        for shape in _MATRIX_TILES:
-            tile = gemm_matrix.Tile(*shape)
-            yield Tuned(route, gemm_matrix.Tuning((tile,), workgroups=1), "{}x{} of {}x{} d{}".format(*shape))
+        for sizes in _MATRIX_TILES:
+            tile = gemm_matrix.Tile(*sizes)
+            yield Tuned(route, gemm_matrix.Tuning((tile,), workgroups=1), "{}x{} of {}x{} d{}".format(*sizes))
 
 
 # Subgroups down and across, matrices of each down and across, depth.

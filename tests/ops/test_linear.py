@@ -38,6 +38,7 @@ def linear(
     return OpProgram(device, "aten.linear.default", args, Out((max_rows, n)), routes=routes)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     m=st.integers(1, 9),

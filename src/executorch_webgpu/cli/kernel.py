@@ -16,7 +16,8 @@ from ..errors import InvalidInputError
     help="Template inputs, where they are not to be the first samples of the kernel's head.",
 )
 @click.option("--engine", type=click.Choice(["wgpu", "dawn"]), default="wgpu", show_default=True)
-def command(name: str | None, variant: str, engine: str) -> None:
+@click.option("--compile", "compiles", is_flag=True, help="Compile it, too, so that the engine's errors show.")
+def command(name: str | None, variant: str, engine: str, compiles: bool) -> None:
     """List the kernels, or print one as the engine's compiler gets it. Needs no GPU.
 
     `et-webgpu inspect --kernels SOURCE` lists those of a program, with their variants.
@@ -24,7 +25,7 @@ def command(name: str | None, variant: str, engine: str) -> None:
     if name is None:
         _print_all()
     else:
-        _print_one(name, variant, engine)
+        _print_one(name, variant, engine, compiles)
 
 
 def _print_all() -> None:
@@ -38,8 +39,9 @@ def _print_all() -> None:
     console().print(made)
 
 
-def _print_one(name: str, variant: str, engine: str) -> None:
+def _print_one(name: str, variant: str, engine: str, compiles: bool) -> None:
     from ..gpu.capabilities import Features
+    from ..gpu.compile_check import compile_check
     from ..gpu.head import read_variant, write_variant
     from ..gpu.kernel import head_of, render
 
@@ -55,6 +57,8 @@ def _print_one(name: str, variant: str, engine: str) -> None:
     for module in _dispatching(name):
         click.echo(f"// dispatched by {module}")
     click.echo(f"// {engine} compiles:\n{source.code}")
+    if compiles:
+        compile_check(engine, name, template)
 
 
 def _dispatching(kernel: str) -> list[str]:

@@ -43,6 +43,7 @@ def program(device: Device, sample: Sample, route: str = "matrix", tile: Tile = 
     return OpProgram(device, sample.op, sample.args, sample.out, routes={"fused_linear": route}, tunings=tunings)
 
 
+@pytest.mark.slow
 @every_format
 @pytest.mark.parametrize("tile", TILES, ids=str)
 def test_it_agrees_with_the_reference(matrix_device: Device, weight_format: str, tile: Tile) -> None:
@@ -73,6 +74,7 @@ CHOSEN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("route", "tile"), CHOSEN, ids=str)
 def test_the_tiles_that_are_chosen(matrix_device: Device, route: str, tile: Tile) -> None:
     """More than one of them both ways, and more than one step."""

@@ -137,6 +137,7 @@ def check_all(device: Device, weight_format: str, route: str, tuning: gemv.Tunin
                 loaded.check(sample.inputs(live))
 
 
+@pytest.mark.slow
 @every_format
 def test_every_tuning_of_gemv_is_right(device: Device, weight_format: str) -> None:
     for tuning in gemv_tunings():

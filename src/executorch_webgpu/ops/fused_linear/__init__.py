@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,8 @@ from ..matmul.packed import Matrix, rows_of
 from ..norm import rms_norm_reference
 from ..plan import Planner
 from ..registry import op
+from ..rows import Cut
+from ..sizes import Shape, Sizes, packed_linear
 from ..values import Tensor
 
 NAME = "fused_linear"
@@ -68,7 +71,29 @@ def fused_linear_reference(
     return products if residual is None else [products[0] + residual]
 
 
-@op("et_webgpu.fused_linear.default", reference=fused_linear_reference)
+def fused_linear_sizes(
+    s: Sizes, x: Tensor, norm_weight: Tensor | None, norm_eps: float, form: str, weights: list[Tensor], *rest: Any
+) -> list[Shape]:
+    """Rows of the matrix that the result belongs to; a norm and unpacked matrices say how wide the input is."""
+    unpacked = weights[:1] if form in ("f32", "q8csw") else []
+    for as_wide in [norm_weight] if norm_weight is not None else unpacked:
+        s.equate(s.of(x)[-1:], s.of(as_wide)[-1:])
+    return [packed_linear(s, x, weight) for weight in weights]
+
+
+def fused_linear_rows(cut: Cut, x: Tensor, *rest: Any) -> int | None:
+    """Every row for itself, with that of the residual."""
+    residual: Tensor | None = rest[-2]
+    axis = cut.only(x) if residual is None else cut.together([x, residual])
+    return axis if axis != x.rank - 1 else None
+
+
+@op(
+    "et_webgpu.fused_linear.default",
+    reference=fused_linear_reference,
+    sizes=fused_linear_sizes,
+    rows=fused_linear_rows,
+)
 def fused_linear(
     g: Planner,
     x: Tensor,

@@ -19,7 +19,9 @@ from ..matmul.formats import (
     grouped_matrix,
 )
 from ..plan import Planner
-from ..registry import op
+from ..registry import Linear, op
+from ..rows import each_row
+from ..sizes import linear, packed_linear
 from ..values import Tensor
 
 
@@ -41,7 +43,13 @@ def linear_q4gsw_reference(
     return _product(x, Q4GSW, weights, scales, group_size, bias)
 
 
-@op("et_vk.linear_q4gsw.default", reference=linear_q4gsw_reference)
+@op(
+    "et_vk.linear_q4gsw.default",
+    reference=linear_q4gsw_reference,
+    sizes=packed_linear,
+    rows=each_row,
+    linear=Linear("q4gsw", "weights", "scales", "group_size", "bias"),
+)
 def linear_q4gsw(
     g: Planner, x: Tensor, weights: Tensor, scales: Tensor, group_size: int, bias: Tensor | None, out: Tensor
 ) -> None:
@@ -61,7 +69,13 @@ def linear_q4gaw_reference(
     return _product(x, Q4GAW, weights, scales_and_mins, group_size, bias)
 
 
-@op("et_webgpu.linear_q4gaw.default", reference=linear_q4gaw_reference)
+@op(
+    "et_webgpu.linear_q4gaw.default",
+    reference=linear_q4gaw_reference,
+    sizes=packed_linear,
+    rows=each_row,
+    linear=Linear("q4gaw", "weights", "scales_and_mins", "group_size", "bias"),
+)
 def linear_q4gaw(
     g: Planner, x: Tensor, weights: Tensor, scales_and_mins: Tensor, group_size: int, bias: Tensor | None, out: Tensor
 ) -> None:
@@ -79,7 +93,13 @@ def linear_q8gsw_reference(
     return _product(x, Q8GSW, weights, scales, group_size, bias)
 
 
-@op("et_webgpu.linear_q8gsw.default", reference=linear_q8gsw_reference)
+@op(
+    "et_webgpu.linear_q8gsw.default",
+    reference=linear_q8gsw_reference,
+    sizes=packed_linear,
+    rows=each_row,
+    linear=Linear("q8gsw", "weights", "scales", "group_size", "bias"),
+)
 def linear_q8gsw(
     g: Planner, x: Tensor, weights: Tensor, scales: Tensor, group_size: int, bias: Tensor | None, out: Tensor
 ) -> None:
@@ -95,7 +115,13 @@ def weight_int8pack_mm_reference(x: np.ndarray, weights: np.ndarray, scales: np.
     return _product(x, Q8CSW, weights, scales[None], weights.shape[1])
 
 
-@op("aten._weight_int8pack_mm.default", reference=weight_int8pack_mm_reference)
+@op(
+    "aten._weight_int8pack_mm.default",
+    reference=weight_int8pack_mm_reference,
+    sizes=linear,
+    rows=each_row,
+    linear=Linear("q8csw", "weights", "scales"),
+)
 def weight_int8pack_mm(g: Planner, x: Tensor, weights: Tensor, scales: Tensor, out: Tensor) -> None:
     """``out`` [..., N] = ``x`` [..., K] times the transpose of ``weights`` [N, K] int8, times ``scales`` [N].
 

@@ -74,7 +74,12 @@ class _Row:
         return {"logits": self.logits, "row": self.row}
 
 
-@op("et_webgpu.sample_token.default", reference=sample_token_reference, mutates=("seen",))
+@op(
+    "et_webgpu.sample_token.default",
+    reference=sample_token_reference,
+    mutates=("seen",),
+    sizes=lambda s, *args: (1,),
+)
 def sample_token(
     g: Planner,
     logits: Tensor,
