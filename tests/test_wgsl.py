@@ -181,7 +181,7 @@ def test_variants_for_the_smallest_device_use_nothing_optional() -> None:
 
 def head(file: str) -> Head:
     found = read_head(name_of(file), TEXTS[file])
-    assert found is not None, f"{file} does not begin with a head"
+    assert found.purpose, f"{file} does not begin with a head"
     return found
 
 
