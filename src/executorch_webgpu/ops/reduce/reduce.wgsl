@@ -8,16 +8,16 @@ Inputs:
 {% set index = kind in ("argmax", "argmin") %}
 {% if kind == "sum" %}
 alias Element = f32;
-alias Value = f32;
 alias Result = f32;
+var<workgroup> partials: array<f32, wg_size>;
 {% elif index %}
 alias Element = u32;  // the bits of a float
-alias Value = vec2<u32>;  // its rank, and the index
 alias Result = i32;
+var<workgroup> partials: array<vec2<u32>, wg_size>;  // ranks and indices
 {% else %}
 alias Element = u32;
-alias Value = u32;
 alias Result = u32;
+var<workgroup> partials: array<u32, wg_size>;  // ranks
 {% endif %}
 @group(0) @binding(0) var<storage, read> x: array<Element>;
 @group(0) @binding(1) var<storage, read_write> out: array<Result>;
@@ -38,7 +38,6 @@ struct Params {
 override wg_size: u32 = 256;
 override lanes: u32 = 32;  // a power of two that divides wg_size
 
-var<workgroup> partials: array<Value, wg_size>;
 {% for space in ("row", "element") %}
 
 // Where it begins, in elements of x.
@@ -111,8 +110,10 @@ fn main(
   let lane = local % lanes;
   {% if index %}
   var result = vec2<u32>(0u, 0xffffffffu);
+  {% elif kind == "sum" %}
+  var result = 0.0;
   {% else %}
-  var result = Value();
+  var result = 0u;
   {% endif %}
   if (row < params.rows) {
     let start = row_offset(row);

@@ -31,6 +31,11 @@ fn pack_{{ dtype }}(numbers: {{ quad }}) -> {{ quad }} {
   return numbers;
 }
 
+{% elif per_word == 4 %}
+fn element_{{ dtype }}(word: u32, i: u32) -> i32 {
+  return unpack_{{ dtype }}(word)[i % 4u];
+}
+
 {% endif %}
 {% endfor %}
 fn unpack_float16(quad: vec2<u32>) -> vec4<f32> {
@@ -49,20 +54,12 @@ fn unpack_uint8(quad: u32) -> vec4<i32> {
   return vec4<i32>(unpack4xU8(quad));
 }
 
-fn element_uint8(word: u32, i: u32) -> i32 {
-  return i32(unpack4xU8(word)[i % 4u]);
-}
-
 fn pack_uint8(numbers: vec4<i32>) -> u32 {  // integers wrap
   return pack4xU8(vec4<u32>(numbers));
 }
 
 fn unpack_int8(quad: u32) -> vec4<i32> {
   return unpack4xI8(quad);
-}
-
-fn element_int8(word: u32, i: u32) -> i32 {
-  return unpack4xI8(word)[i % 4u];
 }
 
 fn pack_int8(numbers: vec4<i32>) -> u32 {
