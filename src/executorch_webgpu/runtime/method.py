@@ -37,21 +37,10 @@ from .decode import DecodeTarget, decode_target
 from .delegates import delegate_graphs
 from .host_state import branch_results, lasting_places
 from .metadata import MethodMetadata, kernel_values, method_metadata, operator_name
+from .options import LoadOptions
 from .state import State, StateSource
 
 Watch = Callable[[int, Sequence[np.ndarray | int], Sequence[np.ndarray | int]], None]  # delegate, inputs, outputs
-
-
-@dataclass(frozen=True)
-class MethodOptions:
-    """How a method is loaded; see ``Program.load_method``."""
-
-    profile: bool
-    routes: Mapping[str, str]
-    scratch_bytes: int
-    kv_cache_dtype: str
-    matmul_precision: str
-    fusions: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -78,7 +67,7 @@ class Method:
         file: ProgramFile,
         plan: schema.ExecutionPlan,
         constants: Callable[[], ConstantPool],
-        options: MethodOptions,
+        options: LoadOptions,
         fingerprint: Callable[[], str],
         initial_buffers: Mapping[str, np.ndarray],
         buffers: SharedBuffers,
@@ -105,7 +94,7 @@ class Method:
                 planning = Planning(
                     pool.device.features,
                     pool.device.limits,
-                    options.routes,
+                    options.routes or {},
                     options.scratch_bytes,
                     options.matmul_precision,
                 )

@@ -22,9 +22,7 @@ from ..gpu.device import Device, open_device
 from ..gpu.locked import locked
 from ..graph.constants import ConstantPool
 from ..graph.fusion import chosen_fusions
-from ..graph.kv_cache import check_dtype
 from ..graph.traffic import StepBytes
-from ..ops.plan import MATMUL_PRECISIONS, SCRATCH_BYTES
 from ..portable.shared_buffers import SharedBuffers, initial_buffers
 from .check import CheckReport, check_method
 from .fingerprint import fingerprint
@@ -37,7 +35,8 @@ from .metadata import (
     method_step_bytes,
     refuse_unsupported,
 )
-from .method import Method, MethodOptions
+from .method import Method
+from .options import LoadOptions
 
 
 class Runtime:
@@ -135,41 +134,17 @@ class Program:
         return {plan.name for plan in self._open_file.methods}
 
     @locked
-    def load_method(
-        self,
-        name: str,
-        *,
-        profile: bool = False,
-        routes: Mapping[str, str] | None = None,
-        scratch_bytes: int = SCRATCH_BYTES,
-        kv_cache_dtype: str = "f32",
-        matmul_precision: str = "highest",
-        fuse: bool | Iterable[str] = True,
-    ) -> Method:
+    def load_method(self, /, name: str, options: LoadOptions | None = None, **changes: Any) -> Method:
         """Plan and upload a method. Each call gives a method with plans and state of its own; see ``Method.new_state``.
         Buffers that several methods of the program share are one for all states that are methods' own.
 
-        ``profile`` measures GPU time by operator; ``routes`` forces kernels by operator family, for tests and
-        benchmarks; ``scratch_bytes`` bounds the scratch memory of blocked operators. ``kv_cache_dtype``: "f32" keeps
-        KV caches as the file states them; "f16" and "int8" (with a float32 scale for each row and head) store them in
-        a half and about a quarter of the memory of float32, whatever the file states. ``matmul_precision``: "highest"
-        multiplies x by weights nearly as exactly as float32; "high" rounds both to float16 (11 significant bits, as in
-        TF32) where tensor cores multiply more than 8 rows by quantized weights, with errors up to about 1e-3 of the
-        largest output, and queries of attention over float16 or int8 caches, where scores near 1,000 are then off by
-        up to 0.5, for speed. Sums are float32 in either. ``fuse``: whether several operator calls become one where
-        that computes the same, or names of the passes that do so, as ``inspect`` lists them.
+        ``options``, and ``changes`` of its fields by name: see ``LoadOptions``.
         Raises InvalidInputError for a name that is none of the choices, UnsupportedProgramError that lists every
         operator that cannot run, or says why the KV caches must stay as they are, LimitError, NoAdapterError.
         """
-        check_dtype(kv_cache_dtype)
-        if matmul_precision not in MATMUL_PRECISIONS:
-            raise InvalidInputError(
-                f"there is no matmul precision {matmul_precision!r}; choose {', '.join(MATMUL_PRECISIONS)}"
-            )
-        fusions = chosen_fusions(fuse)
+        options = LoadOptions.of(options, changes)
         file, plan = self._open_file, self._plan(name)
         refuse_unsupported(file, plan)
-        options = MethodOptions(profile, dict(routes or {}), scratch_bytes, kv_cache_dtype, matmul_precision, fusions)
         if self._initial_buffers is None:
             self._initial_buffers = initial_buffers(file)
             self._buffers = SharedBuffers.beginning(self._initial_buffers)
@@ -191,10 +166,13 @@ class Program:
         return method_metadata(self._open_file, self._plan(name))
 
     @locked
-    def step_bytes(self, name: str, *, kv_cache_dtype: str = "f32") -> StepBytes:
-        """Bytes that a method must read from memory for one token, the limit of its speed; needs no GPU."""
-        check_dtype(kv_cache_dtype)
-        return method_step_bytes(self._open_file, self._plan(name), kv_cache_dtype)
+    def step_bytes(self, /, name: str, options: LoadOptions | None = None, **changes: Any) -> StepBytes:
+        """Bytes that a method must read from memory for one token, the limit of its speed; needs no GPU.
+
+        ``options``, ``changes``: as ``load_method`` takes them.
+        """
+        options = LoadOptions.of(options, changes)
+        return method_step_bytes(self._open_file, self._plan(name), options.kv_cache_dtype)
 
     @locked
     def inspect(self, fuse: bool | Iterable[str] = True) -> ProgramReport:
