@@ -17,7 +17,6 @@ import numpy as np
 from ..errors import ClosedError, InvalidInputError, InvalidProgramError, UnsupportedProgramError
 from ..format import program_schema as schema
 from ..format import values as plain
-from ..format.pte import ProgramFile
 from ..gpu.locked import locked
 from ..graph.build import Graph
 from ..graph.constants import ConstantPool
@@ -34,9 +33,9 @@ from ..portable.memory import HostMemory, HostValue
 from ..portable.shared_buffers import SharedBuffers, shared_places
 from .arrays import checked_input, owned, to_caller, to_device_array, to_host
 from .decode import DecodeTarget, decode_target
-from .delegates import delegate_graphs
 from .host_state import branch_results, lasting_places
 from .metadata import MethodMetadata, kernel_values, method_metadata, operator_name
+from .method_file import MethodFile
 from .options import LoadOptions
 from .state import State, StateSource
 
@@ -64,8 +63,7 @@ class Method:
 
     def __init__(
         self,
-        file: ProgramFile,
-        plan: schema.ExecutionPlan,
+        file: MethodFile,
         constants: Callable[[], ConstantPool],
         options: LoadOptions,
         fingerprint: Callable[[], str],
@@ -77,7 +75,7 @@ class Method:
         ``initial_buffers``: the bytes with which they begin, by name.
         """
         self._file = file
-        self._plan = plan
+        self._described = plan = file.plan
         self._metadata: MethodMetadata | None = None
         self._computed_with = _arguments(plan)
         self._watch: Watch | None = None  # told of each call of a delegate
@@ -86,8 +84,8 @@ class Method:
         self._closed = False
         self._lock = RLock()  # of the device, if the method needs one
         try:
-            graphs, self._arguments = delegate_graphs(file, plan)
-            for stored in _with_kv_caches(plan, graphs, options.kv_cache_dtype):
+            self._arguments = file.arguments
+            for stored in _with_kv_caches(plan, file.graphs, options.kv_cache_dtype):
                 graph, _ = fuse_graph(stored, options.fusions)
                 pool = constants()  # opens the device, which a constant method does not need
                 self._lock = pool.device.lock
@@ -101,7 +99,7 @@ class Method:
                 self._executors.append(GraphExecutor(graph, pool, planning, profile=options.profile))
             shared = shared_places(plan)
             lasting = lasting_places(plan, [its.given for its in self._arguments], shared.values())
-            self._memory = HostMemory(file, plan, lasting, shared)
+            self._memory = HostMemory(file.file, plan, lasting, shared)
             self._branch_results = branch_results(plan)
             self._source = StateSource(
                 plan.name,
@@ -127,13 +125,13 @@ class Method:
     def decode_target(self) -> DecodeTarget | str:
         """What a ``DecodeLoop`` runs, or why there can be none."""
         self._check_open()
-        return decode_target(self._plan, self._executors, self._arguments)
+        return decode_target(self._described, self._executors, self._arguments)
 
     @property
     def metadata(self) -> MethodMetadata:
         """Inputs and outputs."""
         if self._metadata is None:
-            self._metadata = method_metadata(self._file, self._plan)
+            self._metadata = method_metadata(self._file)
         return self._metadata
 
     @property
@@ -185,14 +183,14 @@ class Method:
         # Another method may be at work on the same buffers, with another device's lock or none.
         with state._buffers.lock if self._source.shared else nullcontext():
             self._step(given, state)
-        return to_caller([owned(self._memory.values[i]) for i in self._plan.outputs], inputs)
+        return to_caller([owned(self._memory.values[i]) for i in self._described.outputs], inputs)
 
     def _step(self, given: Sequence[HostValue], state: State) -> None:
         state._begin(self._source)
-        for index, value in zip(self._plan.inputs, given, strict=True):
+        for index, value in zip(self._described.inputs, given, strict=True):
             self._memory.store(index, value)
         try:
-            for chain in self._plan.chains:
+            for chain in self._described.chains:
                 self._run(chain, state)
         except InvalidInputError:
             state._take_back()
@@ -232,17 +230,17 @@ class Method:
     def _checked(self, inputs: Sequence[Any]) -> list[HostValue]:
         if not isinstance(inputs, list | tuple):
             raise InvalidInputError(f"execute takes a list of inputs, not a {type(inputs).__name__}")
-        if len(inputs) != len(self._plan.inputs):
+        if len(inputs) != len(self._described.inputs):
             raise InvalidInputError(
-                f"method {self._plan.name!r} takes {len(self._plan.inputs)} inputs, not {len(inputs)}"
+                f"method {self._described.name!r} takes {len(self._described.inputs)} inputs, not {len(inputs)}"
             )
         return [
             self._checked_one(index, to_host(value, f"input {position}"), f"input {position}")
-            for position, (index, value) in enumerate(zip(self._plan.inputs, inputs, strict=True))
+            for position, (index, value) in enumerate(zip(self._described.inputs, inputs, strict=True))
         ]
 
     def _checked_one(self, index: int, value: HostValue, what: str) -> HostValue:
-        checked = checked_input(self._plan.values[index].value, value, what, self._plan.name)
+        checked = checked_input(self._described.values[index].value, value, what, self._described.name)
         if checked is None and index in self._computed_with:
             raise InvalidInputError(f"{what} is None, but the program computes with it: pass a number")
         return checked
@@ -285,8 +283,8 @@ class Method:
             self._memory.store(index, results[output])
 
     def _run_kernel(self, call: schema.KernelCall) -> None:
-        operator = self._plan.operators[call.op_index]
-        inputs, outputs = kernel_values(self._plan, call)
+        operator = self._described.operators[call.op_index]
+        inputs, outputs = kernel_values(self._described, call)
         kernel = host_kernel(operator.name, operator.overload or "", len(inputs))
         assert kernel is not None  # load_method refused the program otherwise
         try:
@@ -298,12 +296,12 @@ class Method:
 
     def _dtype(self, index: int) -> np.dtype | None:
         """The dtype of a value, if it is a tensor."""
-        described = self._plan.values[index].value
-        return numpy_dtype(described, self._plan.name) if isinstance(described, schema.Tensor) else None
+        described = self._described.values[index].value
+        return numpy_dtype(described, self._described.name) if isinstance(described, schema.Tensor) else None
 
     def _host_argument(self, index: int) -> Any:
         values = self._memory.values
-        match self._plan.values[index].value:
+        match self._described.values[index].value:
             case plain.IntList(items) | schema.TensorList(items) | schema.OptionalTensorList(items):
                 return [values[i] if i >= 0 else None for i in items]
             case _:

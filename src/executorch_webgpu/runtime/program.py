@@ -14,7 +14,6 @@ from typing import Any, BinaryIO, ClassVar, Self
 import numpy as np
 
 from ..errors import ClosedError, InvalidInputError
-from ..format import program_schema as schema
 from ..format.mapped_file import MappedFile
 from ..format.ptd import DataFiles, data_files_beside
 from ..format.pte import ProgramFile, open_program, read_program
@@ -36,6 +35,7 @@ from .metadata import (
     refuse_unsupported,
 )
 from .method import Method
+from .method_file import MethodFile
 from .options import LoadOptions
 
 
@@ -119,6 +119,7 @@ class Program:
         self._lock = RLock()  # taken before a device's, if both are
         self._runtime = runtime
         self._file: ProgramFile | None = file
+        self._method_files = tuple(MethodFile(file, plan) for plan in file.methods)
         self._mapped = mapped
         self._external = external
         self._constants: ConstantPool | None = None
@@ -143,12 +144,12 @@ class Program:
         operator that cannot run, or says why the KV caches must stay as they are, LimitError, NoAdapterError.
         """
         options = LoadOptions.of(options, changes)
-        file, plan = self._open_file, self._plan(name)
-        refuse_unsupported(file, plan)
+        file, described = self._open_file, self._method(name)
+        refuse_unsupported(described)
         if self._initial_buffers is None:
             self._initial_buffers = initial_buffers(file)
             self._buffers = SharedBuffers.beginning(self._initial_buffers)
-        method = Method(file, plan, self._constant_pool, options, self._identify, self._initial_buffers, self._buffers)
+        method = Method(described, self._constant_pool, options, self._identify, self._initial_buffers, self._buffers)
         self._methods.add(method)
         return method
 
@@ -163,7 +164,7 @@ class Program:
     @locked
     def metadata(self, name: str) -> MethodMetadata:
         """Inputs and outputs of a method, found without loading it; needs no GPU."""
-        return method_metadata(self._open_file, self._plan(name))
+        return method_metadata(self._method(name))
 
     @locked
     def step_bytes(self, /, name: str, options: LoadOptions | None = None, **changes: Any) -> StepBytes:
@@ -172,15 +173,15 @@ class Program:
         ``options``, ``changes``: as ``load_method`` takes them.
         """
         options = LoadOptions.of(options, changes)
-        return method_step_bytes(self._open_file, self._plan(name), options.kv_cache_dtype)
+        return method_step_bytes(self._method(name), options.kv_cache_dtype)
 
     @locked
     def inspect(self, fuse: bool | Iterable[str] = True) -> ProgramReport:
         """Methods, operators, constants, and what ``load_method`` fuses and plans in memory; needs no GPU."""
         file, fusions = self._open_file, chosen_fusions(fuse)
         nbytes = len(self._mapped.data) if self._mapped else 0
-        methods = tuple(method_report(file, plan, fusions) for plan in file.methods)
-        return ProgramReport(methods, nbytes, files_inside(file))
+        reports = tuple(method_report(method, fusions) for method in self._method_files)
+        return ProgramReport(reports, nbytes, files_inside(file, self._method_files))
 
     def check(self, name: str, steps: Iterable[Sequence[Any]]) -> CheckReport:
         """Run a method on the inputs of several calls in turn, and hold its delegates against their references.
@@ -189,7 +190,7 @@ class Program:
         from float64. Raises like ``load_method`` and ``Method.execute``.
         """
         with self.load_method(name) as method:
-            return check_method(self._open_file, self._plan(name), method, steps)
+            return check_method(self._method(name), method, steps)
 
     @locked
     def close(self) -> None:
@@ -197,6 +198,7 @@ class Program:
         for method in list(self._methods):
             method.close()
         self._file = self._constants = None
+        self._method_files = ()
         if self._mapped is not None:
             self._mapped.close()
         self._external.close()
@@ -216,11 +218,11 @@ class Program:
             raise ClosedError("this program is closed; load it again")
         return file
 
-    def _plan(self, name: str) -> schema.ExecutionPlan:
-        for plan in self._open_file.methods:
-            if plan.name == name:
-                return plan
-        raise InvalidInputError(f"the program has no method {name!r}; it has {', '.join(sorted(self.method_names))}")
+    def _method(self, name: str) -> MethodFile:
+        names = self.method_names
+        if name not in names:
+            raise InvalidInputError(f"the program has no method {name!r}; it has {', '.join(sorted(names))}")
+        return next(method for method in self._method_files if method.plan.name == name)
 
     def _constant_pool(self) -> ConstantPool:
         device = self._runtime.device
@@ -232,7 +234,7 @@ class Program:
     def _identify(self) -> str:
         """The program's fingerprint; reads the whole file once."""
         if self._fingerprint is None:
-            self._fingerprint = fingerprint(self._open_file, self._forget)
+            self._fingerprint = fingerprint(self._open_file, self._method_files, self._forget)
         return self._fingerprint
 
     def _forget(self, view: memoryview) -> None:
