@@ -1,6 +1,6 @@
 """ExecuTorch programs (``.pte``) on any GPU through WebGPU, from Python.
 
-Names are imported when they are first asked for, so that a command answers at once, and can be interrupted at once.
+Names are imported when they are first asked for, so that a command starts at once, and can be interrupted at once.
 """
 
 from importlib import import_module

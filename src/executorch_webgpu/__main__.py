@@ -24,13 +24,13 @@ def run() -> None:
 def _leave() -> None:
     """End at once: a second Ctrl-C would be a traceback out of Python's own end.
 
-    Python also remembers an interrupt that it saw in generated code, such as a dataclass's, as one that nobody handled,
-    and then ends by the signal, whatever the exit code is.
+    Python also remembers an interrupt that it saw in generated code, such as a dataclass's, as one that was not
+    handled, and then ends by the signal, whatever the exit code is.
     """
     from contextlib import suppress
 
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, OSError, ValueError):  # no stream, or nobody who reads it any more
+        with suppress(AttributeError, OSError, ValueError):  # no stream, or no reader any more
             stream.flush()
     os._exit(INTERRUPTED)
 

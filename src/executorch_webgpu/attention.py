@@ -90,7 +90,7 @@ class KVCache:
 
     @property
     def length(self) -> int:
-        """Rows that are filled; the next ones go behind them."""
+        """Rows that are filled; the next ones follow them."""
         return self._length
 
     @property
@@ -105,7 +105,7 @@ class KVCache:
 
     @locked
     def append(self, k: Any, v: Any) -> None:
-        """Write k and v [1, S, kv_heads, head_dim] behind the rows that are there.
+        """Write k and v [1, S, kv_heads, head_dim] after the rows that are there.
 
         Raises InvalidInputError when they do not fit.
         """
@@ -170,7 +170,7 @@ class KVCache:
     def _run(
         self, variant: _Variant, rows: Sequence[np.ndarray | DeviceArray], start: int, on_device: bool
     ) -> tuple[GraphExecutor, list[Any]]:
-        """Run with ``rows`` and a position; the cache then ends behind them."""
+        """Run with ``rows`` and a position; the cache then ends after them."""
         if self._closed:
             raise ClosedError("this KV cache is closed; make another one")
         length = rows[-1].shape[1]
@@ -276,9 +276,9 @@ def sdpa_with_kv_cache(
 
     ``q``: float32 [1, S, heads, head_dim], heads a multiple of the cache's. ``k``, ``v``: float32 [1, S, kv_heads,
     head_dim]. Each is a NumPy array, a torch tensor, anything with ``__dlpack__``, or a DeviceArray. ``input_pos``:
-    where the new rows go, by default behind those that are there; the cache then ends behind them. ``scale``: of the
+    where the new rows go, by default after those that are there; the cache then ends after them. ``scale``: of the
     scores, by default 1/sqrt(head_dim). ``route`` forces kernels by name, for tests and benchmarks.
-    Answers with float32 [1, S, heads, head_dim]: a DeviceArray if an input is one, else a torch tensor if an input is
+    Returns float32 [1, S, heads, head_dim]: a DeviceArray if an input is one, else a torch tensor if an input is
     one, else a NumPy array.
     Raises InvalidInputError, and changes nothing, when shapes, dtypes or the position do not fit, KernelError when
     there is no such route or it cannot run this call.

@@ -14,7 +14,7 @@ from executorch_webgpu.gpu.buffers import Buffer, Readback, create, upload
 from executorch_webgpu.gpu.capabilities import Features, Limits
 from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.device import Device, open_device, open_null_device
-from executorch_webgpu.gpu.kernel import Kernels, KernelStats, Wanted, check_limits, render
+from executorch_webgpu.gpu.kernel import Kernels, KernelStats, Variant, check_limits, render
 from executorch_webgpu.gpu.wgsl import parse
 
 WriteKernel = Callable[[str, str], Kernels]
@@ -79,7 +79,7 @@ def scales(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kernels]:
         yield Kernels(device, [tmp_path])
 
 
-def scale(wg: int, type_: str = "f32") -> Wanted:
+def scale(wg: int, type_: str = "f32") -> Variant:
     return "scale", {"T": type_}, {"wg": wg}
 
 
@@ -99,7 +99,7 @@ def test_several_pipelines_at_once(scales: Kernels) -> None:
     [scale(0), scale(1 << 20), ("none", {}, {})],
     ids=["by the engine, later", "by us, at once", "does not exist"],
 )
-def test_one_of_several_pipelines_fails(scales: Kernels, refused: Wanted) -> None:
+def test_one_of_several_pipelines_fails(scales: Kernels, refused: Variant) -> None:
     failure = pytest.raises((KernelError, LimitError), match=f"kernel '{refused[0]}'")
     with failure, scales.compiling([scale(16), refused, scale(32)]):
         pass

@@ -203,6 +203,7 @@ def test_geometries(device: Device, gpu_tuning: Tuning, heads: tuple[int, int], 
             decode.step(length, input_pos)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kv_heads=st.integers(1, 3),
@@ -392,6 +393,7 @@ def test_variants_fit_and_cover_a_head(name: str) -> None:
                 assert v.score_columns % 4 == v.exchange_size % 4 == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["wgpu", "dawn"])
 @pytest.mark.parametrize("name", TUNINGS)
 def test_kernels_compile(engine: str, name: str) -> None:

@@ -62,7 +62,7 @@ F64 = Annotated[float, Scalar("d")]
 
 
 def read_root(cls: type[T], data: memoryview | bytes, file_identifier: bytes) -> T:
-    """Reads the root table ``cls`` and everything below it.
+    """Read the root table ``cls`` and everything below it.
 
     Raises InvalidProgramError, and nothing else, for other bytes; the message names the field.
     """

@@ -122,7 +122,7 @@ class _Reader:
         return GgufHeader(metadata, tensors, self.byte_order)
 
     def version(self) -> None:
-        """Reads the version, which also tells the byte order: as a number it is small."""
+        """Read the version, which also tells the byte order: as a number it is small."""
         raw = bytes(self.take(4))
         little, big = int.from_bytes(raw, "little"), int.from_bytes(raw, "big")
         self.byte_order = "little" if little <= big else "big"

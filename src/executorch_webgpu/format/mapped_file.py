@@ -45,7 +45,7 @@ class MappedFile:
         return 0 <= start <= start + view.nbytes <= len(self._data)
 
     def release(self, view: memoryview) -> None:
-        """Tells the OS that the bytes of ``view``, a part of ``data``, need not stay in memory.
+        """Tell the OS that the bytes of ``view``, a part of ``data``, need not stay in memory.
 
         They can still be read, from the disk. Only whole pages inside the view go, because others may use the
         rest of a page. Where the OS has no such call, nothing happens. InvalidInputError if ``view`` is not a
@@ -61,7 +61,7 @@ class MappedFile:
             self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
 
     def close(self) -> None:
-        """Gives up the mapping; again is harmless. Views still held keep it, until the last one goes."""
+        """Give up the mapping; again is harmless. Views still held keep it, until the last one goes."""
         if self._map is None:
             return
         self._data.release()

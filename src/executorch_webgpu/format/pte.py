@@ -1,4 +1,4 @@
-"""``.pte`` files: an ``ET12`` FlatBuffer, an extended header inside it, and the data segments behind it.
+"""``.pte`` files: an ``ET12`` FlatBuffer, an extended header inside it, and the data segments after it.
 
 The extended header follows the root offset and the identifier: ``eh00``, u32 length of the header (24, or 32
 with the last field), u64 size of the FlatBuffer, u64 offset of the first segment, u64 size of all segments. A
@@ -129,7 +129,7 @@ def is_program(path: Path) -> bool:
 
 
 def open_program(path: str | PathLike[str]) -> tuple[MappedFile, ProgramFile]:
-    """Maps and reads a ``.pte`` file; InvalidProgramError if there is no such file, or it is not a program.
+    """Map and read a ``.pte`` file; InvalidProgramError if there is no such file, or it is not a program.
 
     The caller closes the file, when the program's views are no longer in use.
     """
@@ -142,7 +142,7 @@ def open_program(path: str | PathLike[str]) -> tuple[MappedFile, ProgramFile]:
 
 
 def read_program(data: memoryview | bytes) -> ProgramFile:
-    """Reads and checks a program, without copies of ``data``; InvalidProgramError if it is not one."""
+    """Read and check a program, without copies of ``data``; InvalidProgramError if it is not one."""
     data = memoryview(data).cast("B")
     flatbuffer, segment_data = _split(data)
     program = read_root(Program, flatbuffer, _IDENTIFIER)
@@ -183,7 +183,7 @@ def save_program(
     segments: Sequence[bytes | memoryview | LazySegment],
     on_written: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Writes the file that ``write_program`` gives, with no more than a piece of a segment in memory.
+    """Write the file that ``write_program`` gives, with no more than a piece of a segment in memory.
 
     The file appears under its name, or replaces what was there, when it is complete; whatever goes wrong before
     leaves the old state. ``on_written`` gets the number of bytes after each piece. InvalidProgramError if a

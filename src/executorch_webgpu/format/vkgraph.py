@@ -177,7 +177,7 @@ class VkGraph:
 
 
 def read_vkgraph(blob: memoryview | bytes, named_data: Mapping[str, memoryview] = MappingProxyType({})) -> VkGraph:
-    """Reads and checks a delegate blob; InvalidProgramError if it is not one, or if its data is not there."""
+    """Read and check a delegate blob; InvalidProgramError if it is not one, or if its data is not there."""
     blob = memoryview(blob).cast("B")
     flatbuffer, data = _split(blob)
     table = read_root(GraphTable, flatbuffer, _GRAPH_IDENTIFIER)

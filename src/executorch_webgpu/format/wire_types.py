@@ -128,7 +128,7 @@ class Source:
 
 
 def write_table(builder: Any, layout: Layout, table: Any) -> int:
-    """Adds ``table`` to a ``flatbuffers.Builder``; returns its offset."""
+    """Add ``table`` to a ``flatbuffers.Builder``; returns its offset."""
     if not isinstance(table, layout.cls):
         raise TypeError(f"{type(table).__name__} is not a {layout.cls.__name__}")
     staged = [field.kind.stage(builder, getattr(table, field.attribute)) for field in layout.fields]

@@ -31,7 +31,7 @@ _UNIFORM_CHUNK = 64 << 10
 
 
 class Buffer:
-    """A GPU buffer that counts its bytes in ``device.memory`` until it is destroyed, or nobody holds it any more."""
+    """A GPU buffer that counts its bytes in ``device.memory`` until it is destroyed or collected."""
 
     __slots__ = ("__weakref__", "_free", "_lock", "label", "nbytes", "raw", "size")
 
@@ -64,7 +64,7 @@ class Buffer:
 
     @locked
     def destroy(self) -> None:
-        """Frees the memory once submitted work is done and waited for.  A second call does nothing."""
+        """Free the memory once submitted work is done and waited for.  A second call does nothing."""
         self._free()
 
 
@@ -83,7 +83,7 @@ def create(device: Device, nbytes: int, label: str) -> Buffer:
 
 
 def upload(device: Device, buffer: Buffer, data: Any, offset: int = 0) -> None:
-    """Writes ``data`` (any C-contiguous buffer: array, bytes, memory map) to ``buffer`` at ``offset``.
+    """Write ``data`` (any C-contiguous buffer: array, bytes, memory map) to ``buffer`` at ``offset``.
 
     ``offset`` is a multiple of 4.  A size that is not one is padded with zeros up to the next multiple.
     Raises DeviceError when the bytes do not fit.
@@ -114,7 +114,7 @@ def _bytes_of(data: Any) -> memoryview:
 class Readback:
     """Brings buffer ranges back to the host through one reusable staging buffer.
 
-    ``copy(encoder, ranges)``, then submit the encoder, then ``read()``: who does so holds the device's lock.
+    ``copy(encoder, ranges)``, then submit the encoder, then ``read()``; the caller holds the device's lock throughout.
     """
 
     def __init__(self, device: Device, label: str = "readback") -> None:
@@ -124,7 +124,7 @@ class Readback:
         self._pending: list[tuple[int, int]] = []  # (offset in staging, bytes)
 
     def copy(self, encoder: Any, ranges: Sequence[tuple[Buffer, int, int]]) -> None:
-        """Records copies of (buffer, offset, nbytes), offsets multiples of 4, in place of earlier ones."""
+        """Record copies of (buffer, offset, nbytes), offsets multiples of 4, in place of earlier ones."""
         self._pending = []
         end = 0
         for _, _, nbytes in ranges:
@@ -157,7 +157,7 @@ class Readback:
         return result
 
     def close(self) -> None:
-        """Frees the staging buffer."""
+        """Free the staging buffer."""
         if self._buffer is not None:
             self._buffer.destroy()
             self._buffer = None
@@ -213,7 +213,7 @@ class UniformArena:
         return slot
 
     def write(self, slot: Slot, data: bytes) -> None:
-        """Sets the first bytes of a slot on the host; bytes that stay the same cost nothing at ``flush``."""
+        """Set the first bytes of a slot on the host; bytes that stay the same cost nothing at ``flush``."""
         if len(data) > slot.size:
             raise DeviceError(f"{len(data)} bytes do not fit a uniform slot of {slot.size}")
         chunk = self._chunk_of[id(slot.buffer)]
@@ -223,7 +223,7 @@ class UniformArena:
             chunk.dirty.add((slot.offset, slot.offset + slot.size))
 
     def flush(self) -> int:
-        """Sends what changed to the GPU, before the next submission.  Returns the number of writes."""
+        """Send what changed to the GPU, before the next submission.  Returns the number of writes."""
         writes = 0
         for chunk in self._chunks:
             if not chunk.dirty:
@@ -237,7 +237,7 @@ class UniformArena:
         return writes
 
     def close(self) -> None:
-        """Frees all slots."""
+        """Free all slots."""
         for chunk in self._chunks:
             chunk.buffer.destroy()
         self._chunks.clear()
@@ -278,13 +278,13 @@ class ScratchPool:
         return self._buffers[k]
 
     def release_retired(self) -> None:
-        """Frees outgrown buffers; call it after a submission."""
+        """Free outgrown buffers; call it after a submission."""
         for buffer in self._retired:
             buffer.destroy()
         self._retired.clear()
 
     def close(self) -> None:
-        """Frees everything."""
+        """Free everything."""
         self.release_retired()
         for buffer, _ in self._buffers.values():
             buffer.destroy()

@@ -31,6 +31,11 @@ class Features:
         """What every WebGPU device has: nothing optional."""
         return cls(False, False, 4, 128, False, False)
 
+    @classmethod
+    def every(cls) -> Features:
+        """Everything optional, so that any kernel can be rendered."""
+        return cls(True, True, 32, 32, True, True, (("f16", "f32", 16, 16, 16),))
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -1,4 +1,4 @@
-"""Compiles kernels on an engine without running them, so that tests can hold all WGSL to both engines."""
+"""Compile kernels on an engine without running them, so that tests can hold all WGSL to both engines."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def compile_check(
     overrides: Mapping[str, Number] | None = None,
     roots: Sequence[Path] = DEFAULT_ROOTS,
 ) -> None:
-    """Renders and compiles kernel ``name`` on ``"wgpu"`` (its best adapter) or ``"dawn"`` (no adapter).
+    """Render and compile kernel ``name`` on ``"wgpu"`` (its best adapter) or ``"dawn"`` (no adapter).
 
     Raises KernelError with the engine's message.  Only the module is compiled, not the pipeline with its
     overrides, for a kernel that is larger than the device allows and for subgroup matrices on Dawn, whose

@@ -53,9 +53,9 @@ class Memory:
         self.live_buffers -= 1
 
     def free(self, nbytes: int, raw: Any) -> None:
-        """Destroys a buffer now, or, if another thread is at work on the device, in the next call that makes one.
+        """Destroy a buffer now, or, if another thread is at work on the device, in the next call that makes one.
 
-        The garbage collector calls this in any thread and at any moment, so it must not wait for anybody.
+        The garbage collector calls this in any thread and at any moment, so it must never wait.
         """
         self._unused.append((nbytes, raw))
         if self.lock.acquire(blocking=False):
@@ -65,7 +65,7 @@ class Memory:
                 self.lock.release()
 
     def free_unused(self) -> None:
-        """Destroys what could not be destroyed before."""
+        """Destroy what could not be destroyed before."""
         while self._unused:
             try:
                 nbytes, raw = self._unused.popleft()
@@ -79,7 +79,7 @@ class Device:
     """An open GPU device.  Close it, or use it as a context manager, to free all of its memory.
 
     For threads: each call holds ``lock``, which is re-entrant, because Dawn's devices may not be used by two threads at
-    once. Who makes several calls that belong together, such as those of a step, holds it for all of them.
+    once. A caller whose calls belong together, such as those of a step, holds it for all of them.
     """
 
     def __init__(self, engine: Engine, info: AdapterInfo, features: Features, raw: Any) -> None:
@@ -123,7 +123,7 @@ class Device:
 
     @contextmanager
     def errors(self, doing: str, error: type[Error] = DeviceError) -> Iterator[None]:
-        """Turns whatever the engine raises into our exceptions; ``doing`` begins the message."""
+        """Turn whatever the engine raises into our exceptions; ``doing`` begins the message."""
         try:
             with self._engine.errors(doing, error):
                 yield
@@ -133,7 +133,7 @@ class Device:
 
     @locked
     def begin_compute_pipeline(self, descriptor: Mapping[str, Any]) -> Callable[[], Any]:
-        """Has the engine compile a pipeline beside what we do next; the answer waits for it."""
+        """Have the engine compile a pipeline in the background; the function that it returns waits for it."""
         self.require_usable()
         return self._engine.begin_compute_pipeline(self.raw, descriptor)
 
@@ -144,7 +144,7 @@ class Device:
             return self.raw.create_command_encoder()
 
     def submit(self, command_buffers: Sequence[Any]) -> int:
-        """Hands finished command buffers to the queue.  Returns the number of the submission, for ``read``.
+        """Hand finished command buffers to the queue.  Returns the number of the submission, for ``read``.
 
         Raises ClosedError, DeviceLostError or DeviceError.
         """
@@ -170,7 +170,7 @@ class Device:
 
     @locked
     def flush(self) -> None:
-        """Sends pending writes and waits; only then are their staging copies and destroyed buffers freed."""
+        """Send pending writes and wait; only then are their staging copies and destroyed buffers freed."""
         for _ in range(2 if self.engine == "dawn" else 1):  # Dawn frees in one round what ended in the last
             self.submit([])
             self.wait()
@@ -195,7 +195,7 @@ class Device:
 
     @locked
     def close(self) -> None:
-        """Destroys the device with all of its buffers.  Closing twice is allowed."""
+        """Destroy the device with all of its buffers.  Closing twice is allowed."""
         if self._closed:
             return
         # wgpu-native keeps the buffers of a destroyed device until their last handle goes, so they go first.
@@ -228,7 +228,7 @@ def list_adapters() -> list[AdapterInfo]:
 
 
 def open_device(engine: str | None = None, adapter: int | str | None = None, *, trusted: bool | None = None) -> Device:
-    """Opens a device with every feature and limit that its adapter has.
+    """Open a device with every feature and limit that its adapter has.
 
     ``engine`` is ``"auto"``, ``"wgpu"`` or ``"dawn"`` (default: ``ET_WEBGPU_ENGINE``, else ``"auto"``: Dawn
     when it is installed and sees a GPU, because it encodes faster and has tensor cores, else wgpu).

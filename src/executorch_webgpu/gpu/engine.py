@@ -1,4 +1,4 @@
-"""The WebGPU implementations that we run on, behind one small surface.
+"""The WebGPU implementations that we run on, under one small interface.
 
 ``wgpu`` (wgpu-native) and ``wgpudawn`` (Dawn) have the same Python API.  What differs is kept here: how an
 instance is set up, how adapters are listed, and how errors arrive.
@@ -132,7 +132,7 @@ class Engine:
         return adapter.request_device_sync(**options)
 
     def begin_compute_pipeline(self, device: Any, descriptor: Mapping[str, Any]) -> Callable[[], Any]:
-        """Has another thread compile a pipeline; the answer waits for it, and raises what went wrong."""
+        """Have another thread compile a pipeline; the returned function waits for it, and raises what went wrong."""
         if self.name == "dawn":  # it has threads of its own, and reports an error of one call in another's thread
             return device.create_compute_pipeline_async(**descriptor).sync_wait
         return _compilers().submit(device.create_compute_pipeline, **descriptor).result
@@ -146,7 +146,7 @@ class Engine:
             device.queue.on_submitted_work_done_async().sync_wait()
 
     def submit(self, queue: Any, command_buffers: Sequence[Any]) -> int:
-        """Hands them to a raw queue.  Returns the number by which wgpu-native knows the submission; 0 for Dawn."""
+        """Hand them to a raw queue.  Returns the number by which wgpu-native knows the submission; 0 for Dawn."""
         if self.name != "wgpu":
             queue.submit(command_buffers)
             return 0
@@ -155,7 +155,7 @@ class Engine:
         return int(native.libf.wgpuQueueSubmitForIndex(queue._internal, len(command_buffers), handles))
 
     def read(self, device: Any, buffer: Any, nbytes: int, submission: int) -> bytes:
-        """The first bytes of a raw staging buffer that a submission filled; waits for that one and none behind it."""
+        """The first bytes of a raw staging buffer that a submission filled; waits for that one and no later one."""
         if self.name != "wgpu":
             buffer.map_async("READ", 0, nbytes).sync_wait()
             try:
@@ -181,7 +181,7 @@ class Engine:
             native.libf.wgpuBufferUnmap(buffer._internal)
 
     def subgroup_sizes(self, adapter: Any) -> tuple[int, int]:
-        """(minimum, maximum) subgroup size; the WebGPU range (4, 128) when nobody knows."""
+        """(minimum, maximum) subgroup size; the WebGPU range (4, 128) when the adapter does not say."""
         # The public adapter info holds constants here, so ask the C API.
         native = self.native
         try:
@@ -205,7 +205,7 @@ class Engine:
 
     @contextmanager
     def errors(self, doing: str, error: type[Error] = DeviceError) -> Iterator[None]:
-        """Turns the engine's exceptions into ``error`` (or DeviceLostError), with what we were doing."""
+        """Turn the engine's exceptions into ``error`` (or DeviceLostError), with what we were doing."""
         try:
             yield
         except Error:
@@ -263,7 +263,7 @@ def _load_engine(name: str) -> Engine | None:
 
 
 def _set_up_instance(engine: Engine) -> None:
-    """Sets instance options; an instance that the application already made is used as it is."""
+    """Set instance options; an instance that the application already made is used as it is."""
     try:
         if engine.name == "wgpu":
             # Without this, OpenGL is initialized too: slow, noisy, and nothing that we would choose.
@@ -276,7 +276,7 @@ def _set_up_instance(engine: Engine) -> None:
 
 @contextmanager
 def _no_device_select() -> Iterator[None]:
-    """Switches Mesa's device-select layer off while adapters are listed.
+    """Switch Mesa's device-select layer off while adapters are listed.
 
     We choose the adapter ourselves, and the layer asks for a Wayland display, which prints errors on a
     machine without one.

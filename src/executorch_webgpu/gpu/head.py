@@ -60,11 +60,14 @@ class Head:
             raise KernelError(f"kernel {kernel!r} has no template inputs {', '.join(extra)}")
 
 
-def read_head(name: str, text: str) -> Head | None:
-    """The head that a file begins with, or None.  Raises KernelError for an input that cannot be read."""
+def read_head(name: str, text: str) -> Head:
+    """The head that a file begins with; without one, it takes no inputs.
+
+    Raises KernelError for an input that cannot be read.
+    """
     found = _HEAD.match(text)
     if found is None:
-        return None
+        return Head("", ())
     purpose, _, inputs = found[1].partition("\nInputs:\n")
     read = tuple(_input(name, *match.groups()) for match in _INPUT.finditer(inputs))
     if rest := _INPUT.sub("", inputs).strip():

@@ -22,10 +22,10 @@ class _Flight:
 
 
 class InFlight:
-    """Reads a few bytes of each of several submissions, in their order, without waiting for those behind.
+    """Reads a few bytes of each of several submissions, in their order, without waiting for later ones.
 
     ``copy(encoder, source)``, ``submitted(number)``, and some time later ``read()``. Nothing is mapped until it is
-    read, so ``discard`` simply forgets what nobody wants to read any more.
+    read, so ``discard`` simply forgets results that are no longer wanted.
     """
 
     def __init__(self, device: Device, nbytes: int, most: int, label: str = "results in flight") -> None:

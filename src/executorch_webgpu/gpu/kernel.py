@@ -47,7 +47,8 @@ __all__ = [
 DEFAULT_ROOTS: tuple[Path, ...] = (Path(__file__).resolve().parent.parent / "ops",)
 
 Range = tuple["Buffer", int, int]  # (buffer, byte offset, bytes)
-Wanted = tuple[str, Mapping[str, object], Mapping[str, Number]]  # a pipeline: kernel, template values, overrides
+# What makes a pipeline: kernel, template values, overrides.
+Variant = tuple[str, Mapping[str, object], Mapping[str, Number]]
 
 _LAYOUT_TYPE = {"read": "read-only-storage", "read_write": "storage", "uniform": "uniform"}
 _COMPUTE_STAGE = 4  # GPUShaderStage.COMPUTE, the same number in every engine
@@ -100,7 +101,7 @@ def kernel_names(roots: Sequence[Path] = DEFAULT_ROOTS) -> list[str]:
 
 
 @cache
-def head_of(name: str, roots: tuple[Path, ...] = DEFAULT_ROOTS) -> Head | None:
+def head_of(name: str, roots: tuple[Path, ...] = DEFAULT_ROOTS) -> Head:
     """The head of a kernel's file.  Raises KernelError when there is no such file, or its head cannot be read."""
     for root in roots:
         for file in _files(name):
@@ -116,14 +117,14 @@ def render(
     features: Features,
     roots: Sequence[Path] = DEFAULT_ROOTS,
 ) -> KernelSource:
-    """Renders kernel ``name`` for an engine (``dialect`` is ``"wgpu"`` or ``"dawn"``) and parses it.
+    """Render kernel ``name`` for an engine (``dialect`` is ``"wgpu"`` or ``"dawn"``) and parse it.
 
     The template sees ``template``'s values and ``dialect``.  Raises KernelError when the file is missing,
     a template input is missing or unknown, the text declares what a kernel may not, or it needs a feature that is not
     there.
     """
     head = head_of(name, tuple(roots))
-    if head is not None:
+    if head.purpose:
         head.check(name, template)
     try:
         body = _environment(tuple(roots)).select_template(_files(name)).render({**template, "dialect": dialect})
@@ -233,15 +234,15 @@ class Kernels:
         return pipeline
 
     @contextmanager
-    def compiling(self, wanted: Iterable[Wanted]) -> Iterator[None]:
-        """Compiles pipelines while the body runs, several at a time; when it ends, all of them are there.
+    def compiling(self, variants: Iterable[Variant]) -> Iterator[None]:
+        """Compile pipelines while the body runs, several at a time; when it ends, all of them are there.
 
         Raises as ``pipeline`` does, for the first one that fails, unless the body raises.
         """
         begun: dict[object, Callable[[], Pipeline]] = {}
         failed: list[Error] = []
         try:
-            for name, template, overrides in wanted:
+            for name, template, overrides in variants:
                 key = _key(name, template, overrides)
                 if key not in self._pipelines and key not in begun:
                     with self._lock:
@@ -278,7 +279,7 @@ class Kernels:
             return self._device.raw.create_bind_group(label=source.name, layout=pipeline.layout, entries=entries)
 
     def _begin(self, source: KernelSource, overrides: Mapping[str, Number]) -> Callable[[], Pipeline]:
-        """Starts to compile a kernel; the answer waits for its pipeline."""
+        """Start to compile a kernel; the function that it returns waits for its pipeline."""
         constants = source.resolve_overrides(overrides)
         check_limits(source, overrides, self._device.limits)
         layout, pipeline_layout = self._layout(source)

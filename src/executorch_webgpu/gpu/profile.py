@@ -70,7 +70,7 @@ class Timestamps:
 
     @locked
     def close(self) -> None:
-        """Frees the queries and their buffers."""
+        """Free the queries and their buffers."""
         for queries in self._sets:
             if not self._device.closed:
                 queries.destroy()

@@ -1,7 +1,7 @@
 """Recorded dispatches, encoded again and again at the least cost for each.
 
 The methods of wgpu-py check and convert arguments that never change here, and look for an error after every call. So
-the C functions behind them are called directly; what goes wrong in a pass is reported when its encoder is finished,
+the C functions below them are called directly; what goes wrong in a pass is reported when its encoder is finished,
 which goes through wgpu-py. A step of 546 dispatches, microseconds of one core for each: wgpu-native 3.6 by the methods,
 0.9 like this; Dawn 1.5 and 1.05.
 """

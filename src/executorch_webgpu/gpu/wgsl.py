@@ -1,4 +1,4 @@
-"""Reads a kernel's declaration out of its WGSL: bindings, ``struct Params``, overrides, workgroup size.
+"""Read a kernel's declaration out of its WGSL: bindings, ``struct Params``, overrides, workgroup size.
 
 The WGSL is the only place where these are written.  This is not a WGSL parser: it reads the few global
 declarations that we allow in a kernel, and refuses the ones that it would have to guess at.

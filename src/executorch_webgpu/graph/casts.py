@@ -83,11 +83,10 @@ class _Widening:
         return Tensor(next(self._ids), "float32", tensor.max_dims)
 
     def _constant(self, tensor: Tensor) -> Tensor | None:
-        """The float32 constant with the contents of a float16 one that nobody writes."""
+        """The float32 constant with the contents of a float16 one that nothing writes."""
         if not self._flow.is_constant(tensor):
             return None
-        producer = self._flow.producer(tensor)
-        root = tensor if producer is None else producer.args[0]
+        root = self._flow.root(tensor)
         if root.id not in self._wide:
             assert root.constant is not None
             wide = Tensor(next(self._ids), "float32", tensor.max_dims, root.constant)

@@ -1,6 +1,6 @@
 """KV caches of fewer bits than the file states: float16, or int8 with a scale for each row and head.
 
-Nobody but the attention operators may then see a cache, since they alone know how it is stored.
+Only operators that write caches by rows may then see one, since they alone know how it is stored.
 """
 
 from __future__ import annotations
@@ -60,8 +60,7 @@ def store_kv_caches(graph: Graph, dtype: str) -> Graph:
 
 def _families(graph: Graph) -> dict[int, Tensor]:
     """By id of every tensor that is a KV cache: the constant whose memory it is."""
-    prepacked = {call.outputs[0].id: call.args[0] for call in graph.calls if call.name == PREPACK}
-    families: dict[int, Tensor] = {}
+    prepacked, families = graph.prepacked, dict[int, Tensor]()
     for write in cache_writes(graph):
         root = prepacked.get(write.cache.id, write.cache)
         if root.constant is None or root.rank != 4:

@@ -53,11 +53,6 @@ class MemoryPlan:
         """What intermediates take: all slots."""
         return self.bytes_of(Kind.SHARED)
 
-    @property
-    def shared_bytes(self) -> int:
-        """What sharing saves."""
-        return self.unshared_bytes - self.planned_bytes
-
     def bytes_of(self, kind: Kind) -> int:
         return sum(s.nbytes for s in self.storages if s.kind is kind)
 

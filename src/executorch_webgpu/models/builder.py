@@ -38,8 +38,8 @@ from .weights import Constant, zeros
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """A tensor of the graph, and the upper bounds of its dims."""
+class TensorRef:
+    """A tensor of the graph that is being built, and the upper bounds of its dims."""
 
     id: int
     dims: tuple[int, ...]
@@ -54,27 +54,27 @@ class Scalar:
 
 
 Size: TypeAlias = int | Scalar
-Argument: TypeAlias = Tensor | Scalar | Constant | int | float | bool | Sequence["Argument"] | None
+Argument: TypeAlias = TensorRef | Scalar | Constant | int | float | bool | Sequence["Argument"] | None
 
 
 class GraphBuilder:
     """Collects the values and calls of a graph; ``graph`` gives them, ``constants`` what the file must hold."""
 
     def __init__(self) -> None:
-        self.inputs: list[Tensor] = []
+        self.inputs: list[TensorRef] = []
         self.dynamic: set[int] = set()  # inputs whose sizes are upper bounds
-        self.outputs: list[Tensor] = []
+        self.outputs: list[TensorRef] = []
         self.constants: dict[str, Constant] = {}
         self._values: list[Value] = []
         self._calls: list[OperatorCall] = []
         self._bytes: list[VkBytes] = []
         self._interned: dict[tuple[type, Argument], int] = {}
-        self._placed: dict[str, Tensor] = {}
+        self._placed: dict[str, TensorRef] = {}
         self._state: set[int] = set()
 
     # -- what goes in and out ---------------------------------------------------------------------------------------
 
-    def input(self, dims: Sequence[int], dtype: DataType = DataType.FLOAT32, *, dynamic: bool = False) -> Tensor:
+    def input(self, dims: Sequence[int], dtype: DataType = DataType.FLOAT32, *, dynamic: bool = False) -> TensorRef:
         """The next input. ``dynamic``: its dims are upper bounds."""
         tensor = self._tensor(dims, dtype)
         self.inputs.append(tensor)
@@ -82,17 +82,17 @@ class GraphBuilder:
             self.dynamic.add(tensor.id)
         return tensor
 
-    def output(self, *tensors: Tensor) -> None:
+    def output(self, *tensors: TensorRef) -> None:
         """The next outputs."""
         self.outputs.extend(tensors)
 
-    def constant(self, constant: Constant) -> Tensor:
+    def constant(self, constant: Constant) -> TensorRef:
         """A tensor that is only read: always the same one for the same name."""
         if constant.name not in self._placed:
             self._placed[constant.name] = self._stored(constant)
         return self._placed[constant.name]
 
-    def state(self, dims: tuple[int, ...]) -> Tensor:
+    def state(self, dims: tuple[int, ...]) -> TensorRef:
         """A new tensor that begins with zeros and that operators write; equal ones share bytes in the file only."""
         tensor = self._stored(zeros("zeros." + "x".join(map(str, dims)), dims))
         self._state.add(tensor.id)
@@ -100,11 +100,11 @@ class GraphBuilder:
 
     # -- live integers ----------------------------------------------------------------------------------------------
 
-    def size(self, x: Tensor, dim: int) -> Scalar:
+    def size(self, x: TensorRef, dim: int) -> Scalar:
         """How large a dimension is in this run."""
         return self._scalar("sym_size.int", x, dim, bound=x.dims[dim])
 
-    def scalar(self, x: Tensor, bound: int) -> Scalar:
+    def scalar(self, x: TensorRef, bound: int) -> Scalar:
         """The first element of an integer input."""
         return self._scalar("et_vk.select_as_symint.default", x, 0, 0, bound=bound)
 
@@ -114,7 +114,7 @@ class GraphBuilder:
 
     # -- operators --------------------------------------------------------------------------------------------------
 
-    def embedding(self, indices: Tensor, table: Matrix) -> Tensor:
+    def embedding(self, indices: TensorRef, table: Matrix) -> TensorRef:
         """Rows of ``table`` [V, D]."""
         out = (*indices.dims, table.dims[1])
         if isinstance(table, Constant):
@@ -126,7 +126,7 @@ class GraphBuilder:
         op = {"q8gsw": "et_webgpu.embedding_q8gsw.default", "q4gaw": "et_webgpu.embedding_q4gaw.default"}[table.format]
         return self._call(op, table.packed, table.scales, table.group, indices, out=out)
 
-    def linear(self, x: Tensor, w: Matrix, bias: Constant | None = None) -> Tensor:
+    def linear(self, x: TensorRef, w: Matrix, bias: Constant | None = None) -> TensorRef:
         """x times the transpose of ``w`` [N, K], plus ``bias`` [N]."""
         out = (*x.dims[:-1], w.dims[0])
         if isinstance(w, Constant):
@@ -137,52 +137,56 @@ class GraphBuilder:
         namespace = "et_vk" if w.format == "q4gsw" else "et_webgpu"
         return self._call(f"{namespace}.linear_{w.format}.default", x, w.packed, w.scales, w.group, bias, out=out)
 
-    def rms_norm(self, x: Tensor, weight: Constant, eps: float) -> Tensor:
+    def rms_norm(self, x: TensorRef, weight: Constant, eps: float) -> TensorRef:
         """x / sqrt(mean(x²) + eps) * weight, over the last dimension."""
         return self._call("et_vk.rms_norm.default", x, weight, eps, out=x.dims)
 
-    def add(self, a: Tensor, b: Tensor) -> Tensor:
+    def add(self, a: TensorRef, b: TensorRef) -> TensorRef:
         return self._call("aten.add.Tensor", a, b, 1, out=a.dims)
 
-    def mul(self, a: Tensor, b: Tensor) -> Tensor:
+    def mul(self, a: TensorRef, b: TensorRef) -> TensorRef:
         return self._call("aten.mul.Tensor", a, b, out=a.dims)
 
-    def silu(self, x: Tensor) -> Tensor:
+    def silu(self, x: TensorRef) -> TensorRef:
         """x * sigmoid(x)."""
         return self.mul(x, self._call("aten.sigmoid.default", x, out=x.dims))
 
-    def view(self, x: Tensor, sizes: Sequence[Size]) -> Tensor:
+    def view(self, x: TensorRef, sizes: Sequence[Size]) -> TensorRef:
         """The same elements in another shape."""
         return self._call("aten.view_copy.default", x, list(sizes), out=[_bound(size) for size in sizes])
 
-    def rows(self, x: Tensor, start: Size, end: Size, most: int) -> Tensor:
+    def rows(self, x: TensorRef, start: Size, end: Size, most: int) -> TensorRef:
         """x[start:end], which is at most ``most`` rows."""
         return self._call("aten.slice_copy.Tensor", x, 0, start, end, 1, out=(most, *x.dims[1:]))
 
-    def select(self, x: Tensor, dim: int, index: int) -> Tensor:
+    def select(self, x: TensorRef, dim: int, index: int) -> TensorRef:
         """One index of a dimension, which goes away."""
         return self._call("aten.select_copy.int", x, dim, index, out=x.dims[:dim] + x.dims[dim + 1 :])
 
-    def prepack(self, table: Constant) -> Tensor:
+    def prepack(self, table: Constant) -> TensorRef:
         """A constant for operators that take no constants."""
         return self._call("et_vk.prepack.default", table, out=table.dims)
 
-    def apply_rotary_emb(self, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotates neighbours (2i, 2i+1) of q, k [1, S, heads, D]; token s takes row s of cos, sin [S, D/2]."""
-        turned = self._tensor(q.dims), self._tensor(k.dims)
-        self._append("et_vk.apply_rotary_emb.default", q, k, cos, sin, turned)
-        return turned
+    def apply_rotary_emb(
+        self, q: TensorRef, k: TensorRef, cos: TensorRef, sin: TensorRef
+    ) -> tuple[TensorRef, TensorRef]:
+        """Rotate neighbours (2i, 2i+1) of q, k [1, S, heads, D]; token s takes row s of cos, sin [S, D/2]."""
+        rotated = self._tensor(q.dims), self._tensor(k.dims)
+        self._append("et_vk.apply_rotary_emb.default", q, k, cos, sin, rotated)
+        return rotated
 
-    def apply_rotary_emb_hf(self, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, start: Size) -> tuple[Tensor, Tensor]:
-        """Rotates i with i + D/2 of q, k [1, S, heads, D]; token s takes row start + s of cos, sin [rows, D]."""
-        turned = self._tensor(q.dims), self._tensor(k.dims)
-        self._append("et_vk.apply_rotary_emb_hf.default", q, k, cos, sin, start, turned)
-        return turned
+    def apply_rotary_emb_hf(
+        self, q: TensorRef, k: TensorRef, cos: TensorRef, sin: TensorRef, start: Size
+    ) -> tuple[TensorRef, TensorRef]:
+        """Rotate i with i + D/2 of q, k [1, S, heads, D]; token s takes row start + s of cos, sin [rows, D]."""
+        rotated = self._tensor(q.dims), self._tensor(k.dims)
+        self._append("et_vk.apply_rotary_emb_hf.default", q, k, cos, sin, start, rotated)
+        return rotated
 
     def sdpa_with_kv_cache(
-        self, q: Tensor, k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, input_pos: Size
-    ) -> Tensor:
-        """Writes k, v into the caches [1, C, Hkv, D] from row ``input_pos``, then causal attention of q to them."""
+        self, q: TensorRef, k: TensorRef, v: TensorRef, k_cache: TensorRef, v_cache: TensorRef, input_pos: Size
+    ) -> TensorRef:
+        """Write k, v into the caches [1, C, Hkv, D] from row ``input_pos``, then causal attention of q to them."""
         sequence, mask, dropout, causal, scale = 1, None, 0, True, None  # the exporter says 1 for every length
         arguments = (q, k, v, k_cache, v_cache, input_pos, sequence, mask, dropout, causal, scale)
         return self._call("sdpa_with_kv_cache.default", *arguments, out=q.dims)
@@ -195,13 +199,13 @@ class GraphBuilder:
         values = share_memory(self._values, self._calls, inputs, outputs, self._state)
         return VkGraph(tuple(self._calls), values, tuple(inputs), tuple(outputs), tuple(self._bytes))
 
-    def dtype(self, tensor: Tensor) -> DataType:
+    def dtype(self, tensor: TensorRef) -> DataType:
         """The tensor's element type on the device."""
         value = self._values[tensor.id]
         assert isinstance(value, VkTensor)
         return value.datatype
 
-    def _call(self, op: str, *arguments: Argument, out: Sequence[int]) -> Tensor:
+    def _call(self, op: str, *arguments: Argument, out: Sequence[int]) -> TensorRef:
         result = self._tensor(out)
         self._append(op, *arguments, result)
         return result
@@ -215,22 +219,22 @@ class GraphBuilder:
         args = tuple(self._id(argument) for argument in arguments)
         self._calls.append(OperatorCall(len(self._calls), op, args))
 
-    def _tensor(self, dims: Sequence[int], dtype: DataType = DataType.FLOAT32) -> Tensor:
+    def _tensor(self, dims: Sequence[int], dtype: DataType = DataType.FLOAT32) -> TensorRef:
         layout = StorageType.BUFFER, MemoryLayout.WIDTH_PACKED
-        return Tensor(self._add(VkTensor(dtype, tuple(dims), -1, -1, *layout, dtype)), tuple(dims))
+        return TensorRef(self._add(VkTensor(dtype, tuple(dims), -1, -1, *layout, dtype)), tuple(dims))
 
-    def _stored(self, constant: Constant) -> Tensor:
+    def _stored(self, constant: Constant) -> TensorRef:
         known = self.constants.setdefault(constant.name, constant)
         if (known.dtype, known.dims) != (constant.dtype, constant.dims):
             raise InvalidInputError(f"two constants are called '{constant.name}': give each a name of its own")
         value = VkTensor(constant.dtype, constant.dims, len(self._bytes), staging_datatype=constant.dtype)
         self._bytes.append(VkBytes(NAMED, constant.nbytes, constant.name))
-        return Tensor(self._add(value), constant.dims)
+        return TensorRef(self._add(value), constant.dims)
 
     def _id(self, argument: Argument) -> int:
         """The id of the value that an argument is, which is added to the graph if it is not there yet."""
         match argument:
-            case Tensor() | Scalar():
+            case TensorRef() | Scalar():
                 return argument.id
             case Constant():
                 return self.constant(argument).id

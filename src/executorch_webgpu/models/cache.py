@@ -25,7 +25,7 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def exclusive(entry: Path) -> Iterator[None]:
-    """Makes an entry's parent folder, and keeps other processes from making the entry meanwhile."""
+    """Make an entry's parent folder, and keep other processes from making the entry meanwhile."""
     entry.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(entry.with_name(entry.name + ".lock")):
         yield

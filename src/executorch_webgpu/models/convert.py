@@ -29,7 +29,7 @@ def convert(
     tokenizer: str | PathLike[str] | Tokenizer | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Writes the program of ``source`` to ``target``, which appears when it is complete.
+    """Write the program of ``source`` to ``target``, which appears when it is complete.
 
     ``source``: a GGUF file (any part, if it was split), or a folder with ``config.json`` and safetensors. The program
     carries the tokenizer and the chat template of ``tokenizer`` (a Tokenizer, a GGUF file, a ``tokenizer.json`` or a

@@ -24,7 +24,7 @@ from ..format.gguf import GgufHeader, GgufTensor, read_gguf_header
 from ..format.gguf_parts import check_parts, gguf_parts
 from ..format.mapped_file import MappedFile
 from .gguf_blocks import GROUP, Codes, code_bits, split_blocks
-from .gguf_bytes import ALWAYS_TURNED, bytes_are_turned, turned
+from .gguf_bytes import ALWAYS_SWAPPED, are_byteswapped, byteswapped
 from .gguf_config import ROPE_DIVISORS, read_config, rope_divisors
 from .llama import SourceModel, check_weights
 from .weights import Blocks, Floats, Weight
@@ -65,7 +65,7 @@ class _Stored:
 
 @contextmanager
 def open_gguf(path: str | PathLike[str]) -> Iterator[SourceModel]:
-    """Opens a model, and closes it at the end of the ``with`` block.
+    """Open a model, and close it at the end of the ``with`` block.
 
     ``path``: a GGUF file, or any part of a split one. InvalidProgramError if the file is no GGUF or contradicts itself,
     or a part is missing; UnsupportedProgramError, which names it, for an architecture, a key, a feature or a tensor
@@ -111,13 +111,13 @@ def _weights(stored: Mapping[str, _Stored], headers: Mapping[Path, GgufHeader]) 
     _check_overlaps(stored)
     big = {path for path, header in headers.items() if header.byte_order == "big"}
     # Asked once for all: only many factors together tell.
-    others_too = not big or bytes_are_turned(
+    others_too = not big or are_byteswapped(
         (one.tensor.type, one.rows(0, min(_SAMPLED_ROWS, math.prod(one.tensor.dims[:-1])), np.copy))
         for one in stored.values()
         if one.path in big
     )
     return {
-        name: _weight(one, turn=one.path in big and (others_too or one.tensor.type in ALWAYS_TURNED))
+        name: _weight(one, big_endian=one.path in big and (others_too or one.tensor.type in ALWAYS_SWAPPED))
         for name, one in stored.items()
     }
 
@@ -133,16 +133,16 @@ def _check_overlaps(stored: Mapping[str, _Stored]) -> None:
         ends[one.path] = one.tensor.start + math.prod(one.tensor.dims[:-1]) * one.row_bytes, name
 
 
-def _weight(stored: _Stored, *, turn: bool) -> Weight:
+def _weight(stored: _Stored, *, big_endian: bool) -> Weight:
     """The tensor as a Weight, which dequantizes the rows that are asked for and then lets their pages go.
 
-    ``turn``: its numbers are big-endian.
+    ``big_endian``: its numbers are big-endian.
     """
     tensor = stored.tensor
     kind = TYPES[tensor.type]
 
     def little(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return turned(rows, tensor.type) if turn else rows
+        return byteswapped(rows, tensor.type) if big_endian else rows
 
     def read(first: int, last: int) -> Floats:
         return stored.rows(first, last, lambda rows: gguf.dequantize(little(rows), kind).astype(np.float32, copy=True))

@@ -1,7 +1,8 @@
 """The stored bytes of a GGUF file's tensors in little-endian order, whatever order the file has.
 
-In a big-endian file every number of several bytes is turned around: whole elements of F32, F16 and BF16; of a quantized
-block its float16 factors and the 32 high bits of Q5_0 and Q5_1, which that machine's memory holds as one number.
+In a big-endian file every number of several bytes is stored the other way round: whole elements of F32, F16 and BF16;
+of a quantized block its float16 factors and the 32 high bits of Q5_0 and Q5_1, which that machine's memory holds as
+one number.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ _FIELDS: dict[int, tuple[tuple[int, int], ...]] = {
     _Type.Q5_K.value: ((0, 2), (2, 2)),
     _Type.Q6_K.value: ((208, 2),),
 }
-ALWAYS_TURNED = (_Type.F32.value, _Type.F16.value)
+ALWAYS_SWAPPED = (_Type.F32.value, _Type.F16.value)
 _ENOUGH = 256  # numbers of a tensor that tell the order of a file
 
 
-def turned(rows: Bytes, type: int) -> Bytes:
-    """The bytes [rows, row bytes] of a tensor, with each of their numbers turned around."""
+def byteswapped(rows: Bytes, type: int) -> Bytes:
+    """The bytes [rows, row bytes] of a tensor, with the bytes of each of their numbers reversed."""
     _, size = gguf.GGML_QUANT_SIZES[_Type(type)]
     blocks = rows.reshape(len(rows), -1, size).copy()
     for first, count in _FIELDS[type]:
@@ -41,14 +42,14 @@ def turned(rows: Bytes, type: int) -> Bytes:
     return blocks.reshape(rows.shape)
 
 
-def bytes_are_turned(tensors: Iterable[tuple[int, Bytes]]) -> bool:
+def are_byteswapped(tensors: Iterable[tuple[int, Bytes]]) -> bool:
     """Whether BF16 and the quantized blocks of a big-endian file are big-endian, too.
 
     They are by the format, and writers that pass them through as bytes leave them as they were: ``gguf.GGUFWriter``
     does. Weights and their factors differ by little, so their exponents do in the right order, and are noise in the
     wrong one. ``tensors``: (type, some bytes [rows, row bytes]) of each.
     """
-    samples = [(type, _sample(rows, type)) for type, rows in tensors if type not in ALWAYS_TURNED]
+    samples = [(type, _sample(rows, type)) for type, rows in tensors if type not in ALWAYS_SWAPPED]
     if not samples:
         return True
     return _spread(samples, "<u2") >= _spread(samples, ">u2")

@@ -48,7 +48,7 @@ _IGNORED = ".rotary_emb.inv_freq"  # what the configuration says already, kept b
 
 @contextmanager
 def open_huggingface(folder: str | PathLike[str]) -> Iterator[SourceModel]:
-    """Opens a model, and closes its files at the end of the ``with`` block.
+    """Open a model, and close its files at the end of the ``with`` block.
 
     InvalidProgramError if a file is missing or contradicts itself or another; UnsupportedProgramError, which names it,
     for a model type, a feature or a tensor that is not here.

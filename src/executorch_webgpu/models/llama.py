@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import InvalidInputError, InvalidProgramError, UnsupportedProgramError
 from ..format.vkgraph import DataType
-from .builder import GraphBuilder, Scalar, Tensor
+from .builder import GraphBuilder, Scalar, TensorRef
 from .matrix import EmbeddingFormat, Matrix, WeightFormat, matrix
 from .numbers import check_frequencies
 from .weights import Constant, Floats, Weight, array_constant, float_constant
@@ -168,8 +168,8 @@ class _Step:
 
     length: Scalar
     input_pos: Scalar
-    cos: Tensor
-    sin: Tensor
+    cos: TensorRef
+    sin: TensorRef
 
 
 def build_llama(config: LlamaConfig, weights: Mapping[str, Weight], options: LlamaOptions) -> GraphBuilder:
@@ -207,7 +207,7 @@ class _Llama:
         b.output(self.head(self.norm(last, "output_norm")))
         return b
 
-    def attention(self, x: Tensor, block: str, step: _Step) -> Tensor:
+    def attention(self, x: TensorRef, block: str, step: _Step) -> TensorRef:
         b, c = self.b, self.config
         q = self.split(self.linear(x, f"{block}.attn_q"), c.heads, step)
         k = self.split(self.linear(x, f"{block}.attn_k"), c.kv_heads, step)
@@ -219,11 +219,11 @@ class _Llama:
         out = b.sdpa_with_kv_cache(q, k, v, b.state(cache), b.state(cache), step.input_pos)
         return self.linear(b.view(out, [1, step.length, c.heads * c.head_dim]), f"{block}.attn_output")
 
-    def feed_forward(self, x: Tensor, block: str) -> Tensor:
+    def feed_forward(self, x: TensorRef, block: str) -> TensorRef:
         gate, up = self.b.silu(self.linear(x, f"{block}.ffn_gate")), self.linear(x, f"{block}.ffn_up")
         return self.linear(self.b.mul(gate, up), f"{block}.ffn_down")
 
-    def head(self, x: Tensor) -> Tensor:
+    def head(self, x: TensorRef) -> TensorRef:
         name = "token_embd.weight" if self.config.tied_head else "output.weight"
         return self.b.linear(x, self.matrix(name, self.head_format))
 
@@ -239,18 +239,18 @@ class _Llama:
             cos, sin = b.rows(cos, input_pos, end, most), b.rows(sin, input_pos, end, most)
         return _Step(length, input_pos, cos, sin)
 
-    def rotate(self, q: Tensor, k: Tensor, step: _Step) -> tuple[Tensor, Tensor]:
+    def rotate(self, q: TensorRef, k: TensorRef, step: _Step) -> tuple[TensorRef, TensorRef]:
         if self.config.rope_interleaved:
             return self.b.apply_rotary_emb(q, k, step.cos, step.sin)
         return self.b.apply_rotary_emb_hf(q, k, step.cos, step.sin, step.input_pos)
 
-    def split(self, x: Tensor, heads: int, step: _Step) -> Tensor:
+    def split(self, x: TensorRef, heads: int, step: _Step) -> TensorRef:
         return self.b.view(x, [1, step.length, heads, self.config.head_dim])
 
-    def norm(self, x: Tensor, name: str) -> Tensor:
+    def norm(self, x: TensorRef, name: str) -> TensorRef:
         return self.b.rms_norm(x, self.tensor(f"{name}.weight"), self.config.norm_eps)
 
-    def linear(self, x: Tensor, name: str) -> Tensor:
+    def linear(self, x: TensorRef, name: str) -> TensorRef:
         bias = self.tensor(f"{name}.bias") if f"{name}.bias" in self.weights else None
         return self.b.linear(x, self.matrix(f"{name}.weight", self.options.weights), bias)
 

@@ -10,7 +10,7 @@ from ..format import program_schema as schema
 from ..format.pte import LazySegment
 from ..format.values import Bool, Int
 from ..format.vkgraph import DataType, write_vkgraph
-from .builder import GraphBuilder, Tensor
+from .builder import GraphBuilder, TensorRef
 from .weights import Constant
 
 Constants = int | bool | list[int]
@@ -85,7 +85,7 @@ def _forward(graph: GraphBuilder, keywords: Sequence[str]) -> schema.ExecutionPl
 
 
 def _tensor(
-    graph: GraphBuilder, tensor: Tensor, *, dynamic: bool, allocation: schema.AllocationDetails | None
+    graph: GraphBuilder, tensor: TensorRef, *, dynamic: bool, allocation: schema.AllocationDetails | None
 ) -> schema.Tensor:
     return schema.Tensor(
         _SCALAR_TYPES[graph.dtype(tensor)],

@@ -24,7 +24,7 @@ PIECE = 1 << 19  # elements: 2 MiB of float32, which stays in a core's cache whi
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
-    """The codes of a tensor that its file has in quantized form, in groups of a row.
+    """The codes of a tensor that its file holds quantized, in groups of a row.
 
     ``read(start, stop)`` gives those rows as (codes [rows, K]: uint8 0 … 15 in 4 bits, int8 in 8; scales and
     minimums, float32 [rows, K / group]): w = code * scale + minimum. In 8 bits minimums are 0.

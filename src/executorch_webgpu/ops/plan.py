@@ -1,7 +1,7 @@
 """The planner: what a plan function talks to while it turns one operator call into dispatches.
 
 Everything that a plan function learns from a live value goes through here, so the graph knows exactly when the
-answer may change:
+plan may change:
 
 * dims of its input tensors: always watched;
 * ``g.value(x)``: the value of an int or SymInt; the call is planned again when it changes;
@@ -81,7 +81,7 @@ class Planning:
     ask for; ``matmul_precision`` is one of ``MATMUL_PRECISIONS``; ``tunings`` replaces tunings of kernels by name, for
     tests and benchmarks. The graph fills in the rest: ``no_alias``, ids of
     outputs that must be copies, since someone writes their memory, ``host_inputs``, ids of the integer inputs, which
-    the host can read, ``read_only``, ids of the constants that nobody writes, and ``families``, what has routes.
+    the host can read, ``read_only``, ids of the constants that are never written, and ``families``, what has routes.
     """
 
     features: Features
@@ -192,7 +192,7 @@ class Planner:
             self.result.resized.append(out)
 
     def alias(self, out: Tensor, x: Tensor) -> bool:
-        """Let ``out`` share the memory of ``x``, if nobody writes either; False means: dispatch a copy."""
+        """Let ``out`` share the memory of ``x``, if neither is written; False means: dispatch a copy."""
         if not self._may_alias or out.id in self._shared.no_alias or out.dtype != x.dtype:
             return False
         self.check(out.max_nbytes <= x.max_nbytes, f"{out} is planned larger than {x}, whose memory it shares")

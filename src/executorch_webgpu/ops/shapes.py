@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import zip_longest
 
 from .values import Dims
@@ -41,11 +40,3 @@ def normalize_dim(dim: int, rank: int) -> int:
 
 def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
-
-
-def pad4(dims: Sequence[int], fill: int = 1) -> tuple[int, int, int, int]:
-    """Dims or strides as four numbers, filled in front."""
-    if len(dims) > 4:
-        raise ValueError(f"more than four dimensions: {list(dims)}")
-    a, b, c, d = (fill,) * (4 - len(dims)) + tuple(dims)
-    return a, b, c, d

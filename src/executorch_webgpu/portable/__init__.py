@@ -26,7 +26,7 @@ def host_kernel(name: str, overload: str, arity: int) -> Kernel | None:
     """The kernel for an ExecuTorch operator such as ``aten::add`` / ``out``, or None.
 
     ``arity``: its number of inputs, without outputs. The kernel takes them as arrays, numbers and lists, with the dtype
-    of its first output if that is a tensor, and answers with the result, or a tuple of them.
+    of its first output if that is a tensor, and returns the result, or a tuple of them.
     """
     namespace, _, stem = name.partition("::")
     if namespace == "executorch_prim" and (scalar := SCALAR_OPERATORS.get(stem)):
@@ -44,7 +44,7 @@ def host_kernel(name: str, overload: str, arity: int) -> Kernel | None:
 
 
 def _operator_name(namespace: str, stem: str, overload: str, arity: int) -> str | None:
-    """Our name for the functional form of an ``out`` overload; the number of inputs decides where the name does not."""
+    """Our name for the functional variant of an ``out`` overload; the number of inputs decides if the name does not."""
     functional = overload.removesuffix("out").removesuffix("_").replace("out_", "Tensor_")
     prefix = f"{namespace}.{stem}."
     wanted = [prefix + functional] if functional else [prefix + "Tensor", prefix + "default"]

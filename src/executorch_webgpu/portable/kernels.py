@@ -1,6 +1,6 @@
 """Host kernels of operators that have none on the device, or take other arguments there.
 
-They take a program's arguments as arrays, numbers and lists, and answer with a result or a tuple of them, which the
+They take a program's arguments as arrays, numbers and lists, and return a result or a tuple of them, which the
 caller casts to the dtypes of the outputs. Where torch refuses a value, they raise IndexError, ValueError or
 ArithmeticError.
 """

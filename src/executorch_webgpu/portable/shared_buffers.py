@@ -31,7 +31,7 @@ class SharedBuffers:
         return cls(dict(initial))
 
     def take(self, contents: Mapping[str, np.ndarray], names: Iterable[str]) -> None:
-        """Let buffers hold other bytes; arrays are never written in place, so nobody sees half of a change."""
+        """Let buffers hold other bytes; arrays are never written in place, so no reader sees half of a change."""
         with self.lock:
             self.contents.update({name: contents[name] for name in names})
 

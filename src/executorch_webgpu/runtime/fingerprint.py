@@ -14,7 +14,7 @@ _HASHED_AT_ONCE = 16 << 20
 
 
 def fingerprint(file: ProgramFile, methods: Iterable[MethodFile], release: Callable[[memoryview], None]) -> str:
-    """Tells programs apart by everything that they compute with: the delegates, constants and named data.
+    """Tell programs apart by everything that they compute with: the delegates, constants and named data.
 
     ``release`` is told about every range that has been read, so that its pages need not stay in memory.
     """

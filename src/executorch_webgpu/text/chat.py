@@ -89,7 +89,7 @@ def render_chat(
                 "add_generation_prompt": add_generation_prompt,
             }
         )
-    except Exception as error:  # a template is a program of somebody else's: it may raise anything
+    except Exception as error:  # a template is a program of another author: it may raise anything
         raise InvalidInputError(f"the chat template does not take these messages: {error}") from error
 
 

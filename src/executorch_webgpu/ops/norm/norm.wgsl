@@ -19,9 +19,7 @@ struct Params {
 }
 @group(0) @binding(6) var<uniform> params: Params;
 
-override wg_size: u32 = 64;
-
-{% include "norm/workgroup_reduce.wgsl" %}
+{% include "wgsl/workgroup_reduce.wgsl" %}
 
 @compute @workgroup_size(wg_size)
 fn main(

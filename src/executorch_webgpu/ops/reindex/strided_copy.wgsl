@@ -22,7 +22,7 @@ struct Params {
 }
 
 override wg_size: u32 = 64;
-{% include "common/linear_index.wgsl" %}
+{% include "wgsl/linear_index.wgsl" %}
 
 // Where element i of the index space lies in x and in out.
 fn offsets(i: u32) -> vec2<i32> {
@@ -44,7 +44,7 @@ fn offsets(i: u32) -> vec2<i32> {
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-  let i = linear_index(gid, groups);
+  let i = linear_index(gid, groups, wg_size);
 {% if lanes == 1 %}
   if (i >= params.n) {
     return;

@@ -21,7 +21,7 @@ struct Params {
 
 override wg_size: u32 = 64;
 
-{% include "common/linear_index.wgsl" %}
+{% include "wgsl/linear_index.wgsl" %}
 
 fn rotate(first: f32, second: f32, token: u32, i: u32) -> vec2<f32> {
   let at = (u32(start_pos) + token) * 2u * params.half + i;
@@ -33,7 +33,7 @@ fn rotate(first: f32, second: f32, token: u32, i: u32) -> vec2<f32> {
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-  let index = linear_index(gid, groups);
+  let index = linear_index(gid, groups, wg_size);
   if (index >= params.n) {
     return;
   }

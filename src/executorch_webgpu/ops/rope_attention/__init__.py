@@ -57,7 +57,10 @@ def rope_sdpa_with_kv_cache_reference(
 @op(
     "et_webgpu.rope_sdpa_with_kv_cache.default",
     reference=rope_sdpa_with_kv_cache_reference,
-    mutates=("k_cache", "v_cache"),
+    sizes=lambda s, q, *rest: [s.of(q), s.of(q)],
+    reads_rows_of=("cos", "sin"),
+    caches={"k_cache": "k", "v_cache": "v"},
+    position="input_pos",
 )
 def rope_sdpa_with_kv_cache(
     g: Planner,

@@ -8,12 +8,12 @@
 
 override wg_size: u32 = 64;
 
-{% include "common/linear_index.wgsl" %}
+{% include "wgsl/linear_index.wgsl" %}
 {% include "sdpa/cache_store.wgsl" %}
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-  let i = linear_index(gid, groups);
+  let i = linear_index(gid, groups, wg_size);
   if (i >= params.rows * params.vectors) {
     return;
   }

@@ -17,6 +17,7 @@ from functools import partial
 from ...errors import InvalidInputError
 from ..plan import Planner
 from ..registry import op
+from ..sizes import like_first
 from ..values import IntLike, Tensor
 from . import (
     decode,
@@ -92,7 +93,9 @@ _CPU_FIRST = ("decode", "flash_decode")
     "llama.sdpa_with_kv_cache.default",
     "sdpa_with_kv_cache.default",
     reference=reference.sdpa_with_kv_cache,
-    mutates=("k_cache", "v_cache"),
+    sizes=like_first,
+    caches={"k_cache": "k", "v_cache": "v"},
+    position="input_pos",
 )
 def sdpa_with_kv_cache(
     g: Planner,
@@ -184,7 +187,14 @@ def attend(g: Planner, call: AttentionCall, rotate: Rotate | None = None) -> Non
     route.run(g, call)
 
 
-@op("llama.update_cache.default", "update_cache.default", reference=reference.update_cache, mutates=("cache",))
+@op(
+    "llama.update_cache.default",
+    "update_cache.default",
+    reference=reference.update_cache,
+    sizes=lambda s, *args: (1,),
+    caches={"cache": "value"},
+    position="start_pos",
+)
 def update_cache(g: Planner, value: Tensor, cache: Tensor, start_pos: IntLike, out: Tensor) -> None:
     """Write ``value`` [1, S, H, D], float32, into ``cache`` [1, Cmax, H, D] from row ``start_pos``.
 

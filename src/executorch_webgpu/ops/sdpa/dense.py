@@ -6,12 +6,26 @@ import math
 
 from ..plan import Planner
 from ..registry import op
+from ..rows import Cut, broadcast
+from ..sizes import like_first
 from ..values import Tensor
 from . import flash, reference
 from .mask import check_mask, mask_strides
 
 
-@op("et_vk.sdpa.default", reference=reference.sdpa)
+def dense_rows(
+    cut: Cut, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, scale: float | None, out: Tensor
+) -> int | None:
+    """Batches and heads of all tensors, and the rows of queries, each with those that a mask has of them."""
+    queries = [q] if attn_mask is None else [q, attn_mask]
+    if (tokens := broadcast(cut, *queries, out)) == q.rank - 2:
+        return tokens
+    axis, cut_keys = broadcast(cut, *queries, k, v, out), [t.id in cut.axes for t in (k, v)]
+    alike = all(cut_keys) or (not any(cut_keys) and axis == q.rank - 3)  # one head of keys serves all of queries
+    return axis if axis is not None and axis < q.rank - 2 and alike else None
+
+
+@op("et_vk.sdpa.default", reference=reference.sdpa, sizes=like_first, rows=dense_rows)
 def sdpa(
     g: Planner, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, scale: float | None, out: Tensor
 ) -> None:
