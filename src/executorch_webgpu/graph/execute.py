@@ -161,19 +161,6 @@ class GraphExecutor:
         plans = self.plans
         return {plans.value(write.position) + plans.tensor(write.rows).dims[1] for write in self._writes}
 
-    @locked
-    def mutable(self, tensor: Tensor) -> np.ndarray:
-        """The current contents of a mutable tensor, such as a KV cache, in the default state."""
-        self._check_open()
-        index = self.memory.storage_of[tensor.id]
-        return self.state.read_buffer(index, rows=tensor.max_nbytes).reshape(tensor.max_dims)  # no cache has more rows
-
-    @locked
-    def reset(self) -> None:
-        """Put the default state back to its initial contents."""
-        self._check_open()
-        self.state.reset()
-
     # -- one step ---------------------------------------------------------------------------------------------------
 
     @locked
