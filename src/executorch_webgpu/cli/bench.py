@@ -19,7 +19,7 @@ LISTS = ("--prompts", "--contexts")
 
 
 class Command(click.Command):
-    """Takes all numbers behind an option of ``LISTS``: ``--prompts 128 512`` is ``--prompts 128,512``."""
+    """Takes all numbers after an option of ``LISTS``: ``--prompts 128 512`` is ``--prompts 128,512``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         joined: list[str] = []

@@ -59,7 +59,7 @@ class GraphExecutor:
 
     What all states share (plans, live uniforms, buffers between calls) belongs to the step that runs, so a step holds
     the device's lock from the first thing that it sets to the last that it reads.
-    ``borrowed``: buffers, by tensor id, in place of our own, which somebody else fills and frees: of memory that the
+    ``borrowed``: buffers, by tensor id, in place of our own, which the caller fills and frees: of memory that the
     graph writes and keeps, for all states, and of inputs and outputs.
     """
 

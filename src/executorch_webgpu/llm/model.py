@@ -72,7 +72,7 @@ class LanguageModel:
 
     @property
     def cached_tokens(self) -> tuple[int, ...]:
-        """The text in the KV cache, by position: what ran since the last reset. Rows behind it are stale."""
+        """The text in the KV cache, by position: what ran since the last reset. Rows past it are stale."""
         return tuple(self._cached)
 
     def prefill(self, tokens: Sequence[int], start: int = 0) -> NDArray[np.float32]:
@@ -132,11 +132,11 @@ class LanguageModel:
         return self._forward, self._forward.state if self._state is None else self._state
 
     def holds(self, tokens: Sequence[int], position: int) -> None:
-        """The KV cache holds ``tokens`` from ``position`` on, and nothing behind."""
+        """The KV cache holds ``tokens`` from ``position`` on, and nothing after them."""
         self._cached[position:] = tokens
 
     def enter_session(self, leave: Callable[[], None]) -> None:
-        """From now on somebody computes ahead; any other use of the model calls ``leave`` first."""
+        """A session computes ahead from now on; any other use of the model calls ``leave`` first."""
         self._leave = leave
 
     def leave_session(self) -> None:

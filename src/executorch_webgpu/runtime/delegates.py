@@ -32,7 +32,7 @@ class DelegateArguments:
     """What the arguments of the calls of one delegate are.
 
     ``given``: how many of them are inputs. ``inputs``: for each input of the graph, which argument it is.
-    ``outputs``: for each argument behind the inputs, which output of the graph it is.
+    ``outputs``: for each argument after the inputs, which output of the graph it is.
     """
 
     given: int
@@ -188,7 +188,7 @@ def _possible_buffers(graph: Graph) -> int:
 def _with_repeats(
     values: Sequence[GraphValue], buffers: int, wanted: Sequence[schema.ProgramValue]
 ) -> Iterator[tuple[int, ...]]:
-    """Ways to give each wanted value an output, so that those behind the buffers appear for the first time in order."""
+    """Ways to give each wanted value an output, so that those after the buffers appear for the first time in order."""
 
     def search(position: int, seen: int) -> Iterator[tuple[int, ...]]:
         if len(values) - seen > len(wanted) - position:

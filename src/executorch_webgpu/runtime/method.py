@@ -170,7 +170,7 @@ class Method:
         ``inputs``: one value for each input: NumPy arrays, torch tensors or anything with ``__dlpack__`` or
         ``__array__``, of exactly the program's dtype, with dims up to its bounds; numbers for plain values. ``state``:
         one that ``new_state`` or ``load_state`` of this method gave; without it, the method's own.
-        Answers with a list of NumPy arrays (torch tensors if an input was one) and plain values.
+        Returns a list of NumPy arrays (torch tensors if an input was one) and plain values.
         Raises InvalidInputError when an input does not fit: before anything ran, so that the state is unchanged. Where
         a method has several delegates and a later one refuses, rows that earlier ones appended to KV caches are taken
         back, but not what they overwrote.

@@ -80,7 +80,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Load:
-    """What loading took: seconds, and by how much memory grew, in bytes (``resident``: 0 where nobody says)."""
+    """What loading took: seconds, and by how much memory grew, in bytes (``resident``: 0 where the system does not say)."""
 
     seconds: float
     file_bytes: int
@@ -187,7 +187,7 @@ def prefill_seconds(model: LanguageModel, tokenizer: Tokenizer, prompt: Sequence
 def decode_seconds(model: LanguageModel, tokenizer: Tokenizer, text: Sequence[int], context: int, steps: int) -> float:
     """Seconds of ``steps`` new tokens, text out, that follow ``text[: context + 1]``.
 
-    The first ``context`` tokens are in the KV cache before the clock starts; the one behind them is the first step's.
+    The first ``context`` tokens are in the KV cache before the clock starts; the one after them is the first step's.
     """
     have = cached_prefix(model, text[: context + 1])
     if have < context:
