@@ -80,7 +80,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Load:
-    """What loading took: seconds, and by how much memory grew, in bytes (``resident``: 0 where the system does not say)."""
+    """What loading took: seconds, and by how many bytes memory grew (``resident``: 0 where the system does not say)."""
 
     seconds: float
     file_bytes: int
