@@ -13,11 +13,13 @@ import pytest
 from bench import bench_linear, linear_tunings
 from bench.bench_linear import Bench, Line, main
 from bench.linear_call import Case, LinearCalls
-from bench.linear_tunings import Tuned, applied
+from bench.linear_tunings import KERNELS, Tuned
+from executorch_webgpu.gpu.capabilities import Features, Limits
 from executorch_webgpu.gpu.ceilings import Ceilings
 from executorch_webgpu.gpu.device import Device
-from executorch_webgpu.ops.fused_linear import FORMS
-from executorch_webgpu.ops.matmul import gemv
+from executorch_webgpu.ops.fused_linear import WEIGHT_FORMATS
+from executorch_webgpu.ops.matmul import gemm, gemm_matrix, gemv
+from executorch_webgpu.ops.plan import Planner, Planning
 
 CEILINGS = Ceilings(read=1e9, fma=1e12, matrix=None)
 FEW, MANY = Case("q4gsw", 1, (52,), 64), Case("q4gsw", 67, (20, 13), 40, norm=True)
@@ -51,9 +53,9 @@ def test_main(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert "1 row(s), N52 K64, q8gsw" in printed and printed.count("gemv") == len(rows) / 2
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WEIGHT_FORMATS)
 @pytest.mark.parametrize("route", ["columns", "gemv", "gemm"])
-def test_every_form_and_fusion_is_right(device: Device, form: str, route: str) -> None:
+def test_every_format_and_fusion_is_right(device: Device, form: str, route: str) -> None:
     for rows in (1, 11):
         for fused in ({"norm": True, "gated": True, "residual": True}, {}):
             (line,) = lines(device, Case(form, rows, (12, 12), 64, **fused), route)
@@ -91,13 +93,19 @@ def test_a_sweep_times_every_different_kernel_once(device: Device, monkeypatch: 
 
 
 @pytest.mark.parametrize("tunings", [linear_tunings.of_few_rows, linear_tunings.of_many_rows])
-def test_tunings_are_applied_and_taken_back(tunings: Callable[[], Iterator[Tuned]]) -> None:
+def test_plans_are_made_with_the_tunings(tunings: Callable[[], Iterator[Tuned]]) -> None:
+    defaults = {
+        "gemv": gemv.TUNING,
+        "gemm": gemm.TUNING,
+        "matrix": gemm_matrix.TUNING,
+        "matrix_f16": gemm_matrix.TUNING,
+    }
     for tuned in tunings():
-        module = linear_tunings.MODULES[tuned.route]
-        before = module.TUNING
-        with applied(tuned):
-            assert module.TUNING is (tuned.tuning or before)
-        assert module.TUNING is before
+        assert tuned.route is not None
+        planning = Planning(Features.none(), Limits.floor(), tunings=tuned.tunings)
+        g = Planner(planning, building=True, may_alias=False)
+        default = defaults[tuned.route]
+        assert g.tuning(KERNELS[tuned.route], default) is (tuned.tuning or default)
 
 
 def test_a_route_that_cannot_run_is_named(device: Device) -> None:

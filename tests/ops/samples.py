@@ -347,8 +347,8 @@ def linear_quantized() -> Iterator[Sample]:
         yield from _routed("weight_int8pack_mm", LINEAR_ROUTES, "aten._weight_int8pack_mm.default", args, Out((7, n)))
 
 
-# By form of weights: bits of a weight, and what a group of them has: the dtype of scales, and how many there are.
-FORMS = {
+# By format of weights: bits of a weight, and what a group of them has: the dtype of scales, and how many there are.
+WEIGHT_FORMATS = {
     "q4gsw": (4, "float32", 1),
     "q4gaw": (4, "float16", 2),
     "q8gsw": (8, "float16", 1),
@@ -359,25 +359,25 @@ FORMS = {
 FLOATS = ("f32", "f16")  # ``fused_linear`` calls both "f32"
 
 
-def matrix_of_form(form: str, n: int, k: int, group: int) -> list[Const]:
+def matrix_of(weight_format: str, n: int, k: int, group: int) -> list[Const]:
     """Constants of a matrix [n, k] as ``fused_linear`` takes them, weights and, but for "f32", scales.
 
     Weights are below one, so that a product of two outputs is no large number either.
     """
-    bits, dtype, count = FORMS[form]
-    if form in FLOATS:
+    bits, dtype, count = WEIGHT_FORMATS[weight_format]
+    if weight_format in FLOATS:
         return [_const(n, k, dtype=dtype, low=-0.5, high=0.5)]
-    codes = _quantized(bits, n, k if form == "q8csw" else -(-k // 8) * bits, ())[0]
-    dims = (n,) if form == "q8csw" else (-(-k // group), -(-n // 4) * 4, count)[: 1 + count]
+    codes = _quantized(bits, n, k if weight_format == "q8csw" else -(-k // 8) * bits, ())[0]
+    dims = (n,) if weight_format == "q8csw" else (-(-k // group), -(-n // 4) * 4, count)[: 1 + count]
     high = 2.0**-bits
     scales = _const(*dims, dtype=dtype, low=high / 8, high=high)
-    if form != "q8csw":
+    if weight_format != "q8csw":
         scales.array[:, n:] = np.nan  # nobody may use them
     return [codes, scales]
 
 
 def fused_linear_sample(
-    form: str,
+    weight_format: str,
     k: int,
     widths: Sequence[int],
     norm: bool = False,
@@ -389,23 +389,34 @@ def fused_linear_sample(
 ) -> Sample:
     """A call with matrices [n, k] for the n in ``widths``, and with ``rows``: at most, and in the second step."""
     x = Input((1, rows[0], k), live=(1, rows[1], k))
-    matrices = [matrix_of_form(form, n, k, group) for n in widths]
+    matrices = [matrix_of(weight_format, n, k, group) for n in widths]
     weights, scales = [m[0] for m in matrices], [s for m in matrices for s in m[1:]]
     biases = [_const(n) if bias else None for n in widths]
     outs = [Out((1, rows[0], n)) for n in (widths[:1] if gated else widths)]
     other = Input((1, rows[0], widths[0]), live=(1, rows[1], widths[0])) if residual else None
     norm_weight = _const(k) if norm else None
-    args = [x, norm_weight, 1e-5, "f32" if form in FLOATS else form, weights, scales, group, biases, gated, other]
+    args = [
+        x,
+        norm_weight,
+        1e-5,
+        "f32" if weight_format in FLOATS else weight_format,
+        weights,
+        scales,
+        group,
+        biases,
+        gated,
+        other,
+    ]
     return Sample("et_webgpu.fused_linear.default", args, outs)
 
 
 def fused_linear() -> Iterator[Sample]:
-    for form, k in itertools.product(FORMS, (64, 33)):
-        yield fused_linear_sample(form, k, [21], norm=True, residual=True, rows=(19, 1))
-        yield fused_linear_sample(form, k, [21, 6, 5], norm=True, bias=True)
-        yield fused_linear_sample(form, k, [21, 21], gated=True, residual=True)
+    for weight_format, k in itertools.product(WEIGHT_FORMATS, (64, 33)):
+        yield fused_linear_sample(weight_format, k, [21], norm=True, residual=True, rows=(19, 1))
+        yield fused_linear_sample(weight_format, k, [21, 6, 5], norm=True, bias=True)
+        yield fused_linear_sample(weight_format, k, [21, 21], gated=True, residual=True)
         for route in LINEAR_ROUTES:
-            sample = fused_linear_sample(form, k, [21, 21], norm=True, bias=True, gated=True)
+            sample = fused_linear_sample(weight_format, k, [21, 21], norm=True, bias=True, gated=True)
             yield replace(sample, options={"routes": {"fused_linear": route}})
 
 

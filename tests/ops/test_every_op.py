@@ -27,7 +27,7 @@ from executorch_webgpu.graph.fusion.dataflow import sizes_of
 from executorch_webgpu.graph.memory import plan_memory
 from executorch_webgpu.ops.plan import Dispatch, Planning
 from executorch_webgpu.ops.registry import names
-from executorch_webgpu.ops.values import ELEMENT_TYPES, Repacked, Scratch, SymInt, Tensor
+from executorch_webgpu.ops.values import ELEMENT_TYPES, LiveSymInt, Repacked, Scratch, SymInt, Tensor
 
 from .harness import Const, In, Mutable, OpProgram, Out, Sym, assert_close, call_graph
 from .samples import SAMPLES, Sample
@@ -228,4 +228,4 @@ def check_recordable(dispatch: Dispatch, storage_of: Any) -> None:
             sources = [np.zeros(t.max_dims, t.element.numpy) for t in value.sources]
             assert value.pack(*sources).nbytes == value.nbytes, dispatch
         elif isinstance(value, int):
-            SymInt(-1).set(value)
+            LiveSymInt(SymInt(-1)).set(value)

@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import Error
 from ..gpu.capabilities import Features, Limits
 from ..ops.plan import Planner, Planning
-from ..ops.values import SymInt, Tensor
+from ..ops.values import LiveSymInt, LiveTensor, SymInt, Tensor
 from .build import PREPACK, Constant, Graph, OpCall, make_call
 from .fusion.dataflow import Dataflow, new_ids, substituted, with_calls
 
@@ -113,7 +113,7 @@ def _takes(call: OpCall) -> bool:
 def _stand_in(arg: Any) -> Any:
     """An argument that planning may resize and set."""
     if isinstance(arg, Tensor):
-        return Tensor(arg.id, arg.dtype, arg.max_dims, arg.constant)
+        return LiveTensor(arg)
     if isinstance(arg, SymInt):
-        return SymInt(arg.id, arg.value)
+        return LiveSymInt(arg)
     return [_stand_in(item) for item in arg] if isinstance(arg, list) else arg

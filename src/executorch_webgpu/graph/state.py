@@ -15,7 +15,7 @@ from ..gpu.buffers import Buffer, Readback, create, upload
 from ..gpu.device import Device
 from ..gpu.kernel import Range
 from ..gpu.replay import Replay
-from ..ops.values import IntLike, SymInt, Tensor
+from ..ops.values import IntLike, Tensor
 from .build import Graph
 from .memory import Kind, MemoryPlan
 
@@ -37,12 +37,6 @@ class CacheWrite:
     cache: Tensor
     rows: Tensor
     position: IntLike
-
-    @property
-    def end(self) -> int:
-        """The row after the last one that the current step writes."""
-        start = self.position.value if isinstance(self.position, SymInt) else self.position
-        return start + self.rows.dims[1]
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def check_against_plans(graph: Graph, inputs: list[np.ndarray]) -> None:
     plans.update()
     seen: dict = {}
     for tensor in tensors(graph).values():
-        for size, live in zip(known.of(tensor), tensor.dims, strict=True):
+        for size, live in zip(known.of(tensor), plans.tensor(tensor).dims, strict=True):
             assert seen.setdefault(size, live) == live
             assert not isinstance(size, int) or size == live
 

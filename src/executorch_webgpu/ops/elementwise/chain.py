@@ -15,7 +15,7 @@ from ..registry import Op, find, is_a, op
 from ..rows import Cut
 from ..shapes import ceil_div
 from ..sizes import Shape, Sizes
-from ..values import Tensor
+from ..values import LiveTensor, Tensor
 from .element import WORKGROUP
 
 NAME = "elementwise_chain"
@@ -45,7 +45,7 @@ def link(operator: Op | None, scalars: Sequence[Any]) -> Link | None:
     if len(kinds) != len(scalars) or not all(map(is_a, kinds, scalars)):
         return None
     g = Planner(Planning(Features.none(), Limits.floor()), building=True, may_alias=False)
-    *operands, out = (Tensor(-1 - i, "float32", (4,)) for i in range(tensors + 1))
+    *operands, out = (LiveTensor(Tensor(-1 - i, "float32", (4,))) for i in range(tensors + 1))
     try:
         operator.plan(g, *operands, *scalars, out)
     except UnsupportedProgramError:

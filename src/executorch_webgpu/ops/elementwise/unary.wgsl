@@ -17,7 +17,7 @@ alias V = vec4<{{ compute }}>;
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-  let i = linear_index(gid, groups);
+  let i = linear_index(gid, groups, wg_size);
   if (i >= params.quads) {
     return;
   }

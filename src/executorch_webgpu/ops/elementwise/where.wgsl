@@ -36,7 +36,7 @@ fn operands(i: u32) -> vec3<u32> {
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-  let i = linear_index(gid, groups);
+  let i = linear_index(gid, groups, wg_size);
   if (i * 4u >= params.n) {
     return;
   }

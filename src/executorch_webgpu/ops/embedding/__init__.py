@@ -184,7 +184,7 @@ def embedding_q4gaw(
 def _gather_quantized(
     g: Planner,
     name: str,
-    form: WeightFormat,
+    layout: WeightFormat,
     weights: Tensor,
     scales: Tensor,
     group_size: int,
@@ -196,7 +196,7 @@ def _gather_quantized(
         f"{name}: {out} must be float32 with one dimension more than {indices}",
     )
     width = out.max_dims[-1]
-    matrix = grouped_matrix(g, name, form, weights, scales, group_size, width)
+    matrix = grouped_matrix(g, name, layout, weights, scales, group_size, width)
     _check_indices(g, indices, matrix.rows)
     g.resize(out, (*indices.dims, width))
     row_quads = ceil_div(width, 4)
@@ -215,7 +215,7 @@ def _gather_quantized(
             "last": matrix.rows - 1,
         },
         overrides={"wg_size": WORKGROUP},
-        template={**form.template, "quads": width % 4 == 0},
+        template={**layout.template, "vec4_out": width % 4 == 0},
     )
 
 

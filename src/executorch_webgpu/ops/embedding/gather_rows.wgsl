@@ -1,4 +1,9 @@
-// out[r] = table[indices[r]], one unit (a word, or four) of a row per invocation.
+{#
+out[r] = table[indices[r]], one unit of a row per invocation.
+
+Inputs:
+  unit = "u32" | "vec4<u32>": the WGSL type that rows consist of
+#}
 @group(0) @binding(0) var<storage, read> table: array<{{ unit }}>;
 @group(0) @binding(1) var<storage, read> indices: array<i32>;
 @group(0) @binding(2) var<storage, read_write> out: array<{{ unit }}>;
@@ -15,7 +20,7 @@ override wg_size: u32 = 64;
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-  let i = linear_index(gid, groups);
+  let i = linear_index(gid, groups, wg_size);
   if (i >= params.n) {
     return;
   }

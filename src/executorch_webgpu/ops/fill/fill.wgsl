@@ -12,7 +12,7 @@ override wg_size: u32 = 64;
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-  let i = linear_index(gid, groups);
+  let i = linear_index(gid, groups, wg_size);
   if (i < params.quads) {
     out[i] = vec4<u32>(params.word);
   }

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..matmul import Product, multiply
-from ..matmul.gemm import Tile
+from ..matmul.gemm import Tile, Tuning
 from ..plan import Planner
 from ..registry import Linear, op
 from ..rows import Cut, each_row
@@ -18,9 +18,7 @@ from ..sizes import Shape, Sizes
 from ..sizes import linear as linear_sizes
 from ..values import Dims, Tensor
 
-# Of the gemm kernel, the larger one first: it serves where it gives enough workgroups.
-_TILES = (Tile(2, 2, 16), Tile(1, 1, 32))
-_WORKGROUPS = 128
+TUNING = Tuning((Tile(2, 2, 16), Tile(1, 1, 32)))
 
 
 def linear_reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
@@ -161,9 +159,10 @@ def _gemm(
     """``sizes``: batches, M, N, K."""
     batches, m, n, k = sizes
     quads = ceil_div(n, 4)
-    enough = (tile for tile in _TILES if tile.workgroups(m, quads) * batches >= _WORKGROUPS)
-    tile = next(enough, _TILES[-1])
-    for other in _TILES:
+    tuning = g.tuning("linear/gemm", TUNING)
+    enough = (tile for tile in tuning.tiles if tile.workgroups(m, quads) * batches >= tuning.workgroups)
+    tile = next(enough, tuning.tiles[-1])
+    for other in tuning.tiles:
         g.prepare("linear/gemm", template=_gemm_template(other, bias))
     x, y, _ = g.grid_1d(tile.workgroups(m, quads), 1)
     bindings = {"a": a, "b": b, "out": out}

@@ -27,13 +27,13 @@ from ..values import Tensor
 
 def _product(
     x: np.ndarray,
-    form: WeightFormat,
+    layout: WeightFormat,
     weights: np.ndarray,
     scales: np.ndarray,
     group_size: int,
     bias: np.ndarray | None = None,
 ) -> np.ndarray:
-    out = x @ dequantize(form, weights, scales, group_size)[:, : x.shape[-1]].T
+    out = x @ dequantize(layout, weights, scales, group_size)[:, : x.shape[-1]].T
     return out if bias is None else out + bias[: len(weights)]
 
 
@@ -135,7 +135,7 @@ def weight_int8pack_mm(g: Planner, x: Tensor, weights: Tensor, scales: Tensor, o
 def _grouped(
     g: Planner,
     name: str,
-    form: WeightFormat,
+    layout: WeightFormat,
     x: Tensor,
     weights: Tensor,
     scales: Tensor,
@@ -144,7 +144,7 @@ def _grouped(
     out: Tensor,
 ) -> None:
     g.check(x.rank >= 1, f"{name}: {x} must have a dimension of features")
-    matrix = grouped_matrix(g, name, form, weights, scales, group_size, x.dims[-1])
+    matrix = grouped_matrix(g, name, layout, weights, scales, group_size, x.dims[-1])
     _linear(g, name, x, matrix, bias, out)
 
 

@@ -19,8 +19,6 @@ struct Params {
 }
 @group(0) @binding(6) var<uniform> params: Params;
 
-override wg_size: u32 = 64;
-
 {% include "wgsl/workgroup_reduce.wgsl" %}
 
 @compute @workgroup_size(wg_size)

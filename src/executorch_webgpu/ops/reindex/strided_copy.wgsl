@@ -44,7 +44,7 @@ fn offsets(i: u32) -> vec2<i32> {
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-  let i = linear_index(gid, groups);
+  let i = linear_index(gid, groups, wg_size);
 {% if lanes == 1 %}
   if (i >= params.n) {
     return;

@@ -33,7 +33,7 @@ fn rotate(first: f32, second: f32, token: u32, i: u32) -> vec2<f32> {
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-  let index = linear_index(gid, groups);
+  let index = linear_index(gid, groups, wg_size);
   if (index >= params.n) {
     return;
   }

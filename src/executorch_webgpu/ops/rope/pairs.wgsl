@@ -29,7 +29,7 @@ fn rotate(x: vec2<f32>, head: u32, heads: u32, pair: u32) -> vec2<f32> {
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-  let i = linear_index(gid, groups);
+  let i = linear_index(gid, groups, wg_size);
   if (i >= params.n) {
     return;
   }

@@ -6,8 +6,6 @@
 @group(0) @binding({{ 10 + 2 * loop.index0 }}) var<storage, read_write> {{ x }}_scales: array<f32>;  // [Cmax, Hkv]
 {% endfor %}
 
-override wg_size: u32 = 32;
-
 {% include "wgsl/workgroup_reduce.wgsl" %}
 {% include "sdpa/int8_codes.wgsl" %}
 

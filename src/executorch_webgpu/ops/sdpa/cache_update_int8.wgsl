@@ -13,8 +13,6 @@ struct Params {
 @group(0) @binding({{ 3 * count }}) var<uniform> params: Params;
 @group(0) @binding({{ 3 * count + 1 }}) var<uniform> input_pos: i32;
 
-override wg_size: u32 = 64;
-
 {% include "wgsl/workgroup_reduce.wgsl" %}
 {% include "sdpa/int8_codes.wgsl" %}
 

@@ -11,8 +11,6 @@ struct Params {
 @group(0) @binding(1) var<uniform> params: Params;
 @group(0) @binding(2) var<uniform> input_pos: i32;
 
-override wg_size: u32 = 64;
-
 {% include "wgsl/workgroup_reduce.wgsl" %}
 
 @compute @workgroup_size(wg_size)

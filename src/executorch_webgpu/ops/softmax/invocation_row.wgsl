@@ -16,7 +16,7 @@ override wg_size: u32 = 64;
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-  let row = linear_index(gid, groups);
+  let row = linear_index(gid, groups, wg_size);
   if (row >= params.rows) {
     return;
   }

@@ -1,25 +1,46 @@
-// Reductions over one workgroup of wg_size (a multiple of 8) invocations; every invocation gets the result.
-// Call them in uniform control flow only. Two levels instead of a tree cost two barriers, and a next call
-// needs no third: nobody writes `partials` or `eighths` again before all have read them.
+{#
+Reductions over one workgroup of wg_size (a multiple of 8) invocations; every invocation gets the result.
+
+Call them in uniform control flow only. Two levels instead of a tree cost two barriers, and a next call needs no third:
+nobody writes `partials` or `eighths` again before all have read them.
+#}
+override wg_size: u32 = 64;
+
 var<workgroup> partials: array<f32, wg_size>;
 var<workgroup> eighths: array<f32, 8>;
 
-{% for name, combine in (("sum", "result + %s"), ("max", "max(result, %s)")) %}
-fn workgroup_{{ name }}(value: f32, lane: u32) -> f32 {
+fn workgroup_sum(value: f32, lane: u32) -> f32 {
   partials[lane] = value;
   workgroupBarrier();
   if (lane < 8u) {
     var result = value;
     for (var i = lane + 8u; i < wg_size; i += 8u) {
-      result = {{ combine % "partials[i]" }};
+      result = result + partials[i];
     }
     eighths[lane] = result;
   }
   workgroupBarrier();
   var result = eighths[0];
   for (var i = 1u; i < 8u; i++) {
-    result = {{ combine % "eighths[i]" }};
+    result = result + eighths[i];
   }
   return result;
 }
-{% endfor %}
+
+fn workgroup_max(value: f32, lane: u32) -> f32 {
+  partials[lane] = value;
+  workgroupBarrier();
+  if (lane < 8u) {
+    var result = value;
+    for (var i = lane + 8u; i < wg_size; i += 8u) {
+      result = max(result, partials[i]);
+    }
+    eighths[lane] = result;
+  }
+  workgroupBarrier();
+  var result = eighths[0];
+  for (var i = 1u; i < 8u; i++) {
+    result = max(result, eighths[i]);
+  }
+  return result;
+}

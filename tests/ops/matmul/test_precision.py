@@ -25,19 +25,19 @@ from executorch_webgpu.ops.values import Tensor
 from tests.test_wgsl import LARGE
 from tests.text.tiny_vocabulary import write_bpe
 
-from .harness import In, Mutable, Out, Sym, call_graph
-from .matrix_emulation import TENSOR_CORES
-from .samples import FLOATS, FORMS, fused_linear_sample
+from ..harness import In, Mutable, Out, Sym, call_graph
+from ..matrix_emulation import TENSOR_CORES
+from ..samples import FLOATS, WEIGHT_FORMATS, fused_linear_sample
 
 NO_TENSOR_CORES = replace(TENSOR_CORES, subgroup_matrix=False, subgroup_matrix_shapes=())
 every_precision = pytest.mark.parametrize("precision", MATMUL_PRECISIONS)
 
 
 def plan(
-    rows: int, *, form: str = "q4gsw", width: int = 21, features: Features = TENSOR_CORES, **options: Any
+    rows: int, *, weight_format: str = "q4gsw", width: int = 21, features: Features = TENSOR_CORES, **options: Any
 ) -> LivePlans:
     """One linear layer of up to ``rows`` rows, planned as load does; ``options`` go to ``Planning``."""
-    sample = fused_linear_sample(form, 64, [width], rows=(rows, 1))
+    sample = fused_linear_sample(weight_format, 64, [width], rows=(rows, 1))
     return plan_graph(build_graph(sample.graph()), Planning(features, LARGE, **options))
 
 
@@ -48,12 +48,14 @@ def route(rows: int, **options: Any) -> str | None:
 # -- routes -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", [form for form in FORMS if form not in FLOATS])
+@pytest.mark.parametrize(
+    "weight_format", [weight_format for weight_format in WEIGHT_FORMATS if weight_format not in FLOATS]
+)
 @pytest.mark.parametrize("rows", [9, 300])
-def test_many_rows_of_quantized_weights(form: str, rows: int) -> None:
-    assert route(rows, form=form) == "matrix"
-    assert route(rows, form=form, matmul_precision="highest") == "matrix"
-    assert route(rows, form=form, matmul_precision="high") == "matrix_f16"
+def test_many_rows_of_quantized_weights(weight_format: str, rows: int) -> None:
+    assert route(rows, weight_format=weight_format) == "matrix"
+    assert route(rows, weight_format=weight_format, matmul_precision="highest") == "matrix"
+    assert route(rows, weight_format=weight_format, matmul_precision="high") == "matrix_f16"
 
 
 def plan_attention(rows: int, dtype: str = "float16", features: Features = TENSOR_CORES, **options: Any) -> LivePlans:
@@ -91,7 +93,7 @@ def test_what_it_does_not_change_in_attention(precision: str) -> None:
 def test_what_it_does_not_change(precision: str) -> None:
     for rows in (1, 8):
         assert route(rows, matmul_precision=precision) == "gemv"
-    assert route(300, form="f32", matmul_precision=precision) == "gemm"
+    assert route(300, weight_format="f32", matmul_precision=precision) == "gemm"
     assert route(300, features=NO_TENSOR_CORES, matmul_precision=precision) == "gemm"
     assert route(300, features=replace(Features.none(), cpu=True), matmul_precision=precision) == "columns"
 

@@ -21,49 +21,46 @@ from executorch_webgpu.ops.plan import MATMUL_PRECISIONS, Planning
 from tests.graph_builder import GraphBuilder
 from tests.programs import write_delegated
 
-from .harness import OpProgram, call_graph
-from .matrix_emulation import TENSOR_CORES, emulate
-from .samples import FLOATS, FORMS, Const, Sample, fused_linear_sample
+from ..harness import OpProgram, call_graph
+from ..matrix_emulation import TENSOR_CORES, emulate
+from ..samples import FLOATS, WEIGHT_FORMATS, Const, Sample, fused_linear_sample
 
-QUANTIZED = [form for form in FORMS if form not in FLOATS]
+QUANTIZED = [weight_format for weight_format in WEIGHT_FORMATS if weight_format not in FLOATS]
 # Small enough for 32 KiB of workgroup memory: one subgroup; several both ways; more depth.
 TILES = (Tile(1, 1, 1, 2, 16), Tile(2, 2, 1, 2, 32), Tile(1, 2, 2, 1, 32))
-every_form = pytest.mark.parametrize("form", QUANTIZED)
+every_format = pytest.mark.parametrize("weight_format", QUANTIZED)
 
 
 @pytest.fixture
 def matrix_device(device: Device, monkeypatch: pytest.MonkeyPatch) -> Device:
     if not device.features.subgroup_matrix:
         emulate(monkeypatch, device)
-        monkeypatch.setattr(gemm_matrix, "TUNING", Tuning(TILES[:1]))
     return device
 
 
-def program(device: Device, sample: Sample, route: str = "matrix") -> OpProgram:
-    return OpProgram(device, sample.op, sample.args, sample.out, routes={"fused_linear": route})
+def program(device: Device, sample: Sample, route: str = "matrix", tile: Tile = TILES[0]) -> OpProgram:
+    tunings = {"matmul/gemm_matrix": Tuning((tile,))}
+    return OpProgram(device, sample.op, sample.args, sample.out, routes={"fused_linear": route}, tunings=tunings)
 
 
 @pytest.mark.slow
-@every_form
+@every_format
 @pytest.mark.parametrize("tile", TILES, ids=str)
-def test_it_agrees_with_the_reference(
-    matrix_device: Device, form: str, tile: Tile, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_agrees_with_the_reference(matrix_device: Device, weight_format: str, tile: Tile) -> None:
     """Within the tolerance of float32, with edges everywhere, at most rows and at fewer."""
-    monkeypatch.setattr(gemm_matrix, "TUNING", Tuning((tile,)))
     for sample in (
-        fused_linear_sample(form, 104, [37, 5, 13], norm=True, bias=True, rows=(19, 1), group=40),
-        fused_linear_sample(form, 37, [21, 21], norm=True, gated=True, residual=True, rows=(35, 16)),
-        fused_linear_sample(form, 64, [67], residual=True, rows=(33, 9)),
+        fused_linear_sample(weight_format, 104, [37, 5, 13], norm=True, bias=True, rows=(19, 1), group=40),
+        fused_linear_sample(weight_format, 37, [21, 21], norm=True, gated=True, residual=True, rows=(35, 16)),
+        fused_linear_sample(weight_format, 64, [67], residual=True, rows=(33, 9)),
     ):
-        with program(matrix_device, sample) as loaded:
+        with program(matrix_device, sample, tile=tile) as loaded:
             for live in (False, True):
                 loaded.check(sample.inputs(live))
 
 
-@every_form
-def test_the_rounded_route_is_as_exact_as_float16(matrix_device: Device, form: str) -> None:
-    sample = fused_linear_sample(form, 104, [37, 5], bias=True, rows=(19, 9))
+@every_format
+def test_the_rounded_route_is_as_exact_as_float16(matrix_device: Device, weight_format: str) -> None:
+    sample = fused_linear_sample(weight_format, 104, [37, 5], bias=True, rows=(19, 9))
     with program(matrix_device, sample, "matrix_f16") as loaded:
         inputs = sample.inputs(live=False)
         for got, expected in zip(loaded.run(inputs), loaded.reference(inputs), strict=True):
@@ -79,14 +76,11 @@ CHOSEN = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("route", "tile"), CHOSEN, ids=str)
-def test_the_tiles_that_are_chosen(
-    matrix_device: Device, route: str, tile: Tile, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_tiles_that_are_chosen(matrix_device: Device, route: str, tile: Tile) -> None:
     """More than one of them both ways, and more than one step."""
-    monkeypatch.setattr(gemm_matrix, "TUNING", Tuning((tile,)))
     sample = fused_linear_sample("q4gsw", 72, [133], rows=(130, 9))
     allowed = 2e-5 if route == "matrix" else 2e-3
-    with program(matrix_device, sample, route) as loaded:
+    with program(matrix_device, sample, route, tile) as loaded:
         for live in (False, True):
             inputs = sample.inputs(live)
             (got,), (expected,) = loaded.run(inputs), loaded.reference(inputs)
@@ -164,13 +158,13 @@ def test_a_method_that_is_loaded_with_a_precision(matrix_device: Device) -> None
     np.testing.assert_array_equal(decoded, decoded_too)
 
 
-@every_form
+@every_format
 @pytest.mark.parametrize("route", ["matrix", "matrix_f16"])
-def test_every_variant_compiles(form: str, route: str) -> None:
+def test_every_variant_compiles(weight_format: str, route: str) -> None:
     limits = replace(Limits.floor(), max_workgroup_bytes=48 << 10)
     for sample in (
-        fused_linear_sample(form, 72, [21, 6, 5], norm=True, bias=True, rows=(300, 9)),
-        fused_linear_sample(form, 37, [21, 21], gated=True, residual=True),
+        fused_linear_sample(weight_format, 72, [21, 6, 5], norm=True, bias=True, rows=(300, 9)),
+        fused_linear_sample(weight_format, 37, [21, 21], gated=True, residual=True),
     ):
         graph = build_graph(call_graph(sample.op, sample.args, sample.out))
         plans = plan_graph(graph, Planning(TENSOR_CORES, limits, {"fused_linear": route}))

@@ -23,28 +23,28 @@ from executorch_webgpu.ops.plan import Planning
 from executorch_webgpu.ops.values import Repacked, Tensor
 from tests.graph_builder import GraphBuilder
 
-from .harness import OpProgram, call_graph
-from .samples import FLOATS, FORMS, Input, Sample, fused_linear_sample, matrix_of_form
+from ..harness import OpProgram, call_graph
+from ..samples import FLOATS, WEIGHT_FORMATS, Input, Sample, fused_linear_sample, matrix_of
 
 LAYOUTS = {"q4gsw": Q4GSW, "q4gaw": Q4GAW, "q8gsw": Q8GSW, "q8csw": Q8CSW}
-every_form = pytest.mark.parametrize("form", FORMS)
+every_format = pytest.mark.parametrize("weight_format", WEIGHT_FORMATS)
 
 
 # -- layouts --------------------------------------------------------------------------------------------------------
 
 
-def matrices(form: str, rows: list[int], k: int, group: int) -> tuple[list[Any], list[list[np.ndarray]]]:
+def matrices(weight_format: str, rows: list[int], k: int, group: int) -> tuple[list[Any], list[list[np.ndarray]]]:
     """Matrices as plan functions know them, and the arrays of their tensors."""
     found, arrays = [], []
     for n in rows:
-        constants = [c.array for c in matrix_of_form(form, n, k, group)]
+        constants = [c.array for c in matrix_of(weight_format, n, k, group)]
         tensors = [Tensor(i, str(c.dtype), c.shape, i) for i, c in enumerate(constants)]
         arrays.append(constants)
-        if form in FLOATS:
+        if weight_format in FLOATS:
             found.append(tensors[0])
             continue
-        group_size = k if form == "q8csw" else min(group, k)
-        found.append(QuantizedMatrix(LAYOUTS[form], *tensors, group_size, k, -(-n // 4)))
+        group_size = k if weight_format == "q8csw" else min(group, k)
+        found.append(QuantizedMatrix(LAYOUTS[weight_format], *tensors, group_size, k, -(-n // 4)))
     return found, arrays
 
 
@@ -52,36 +52,36 @@ def contents(value: Any, arrays: list[np.ndarray]) -> np.ndarray:
     return value.pack(*arrays) if isinstance(value, Repacked) else arrays[0]
 
 
-def unpacked(form: WeightFormat, words: np.ndarray, scales: np.ndarray, group: int, k: int) -> np.ndarray:
+def unpacked(weight_format: WeightFormat, words: np.ndarray, scales: np.ndarray, group: int, k: int) -> np.ndarray:
     """The weights [4 * quads, k] that packed words and scales stand for, computed word by word."""
-    words, per_word = words.reshape(-1, words.shape[-2], 4), form.per_word
-    scales = scales.reshape(len(words), -1, 4, 2 if form.mins else 1).astype(np.float64)
-    shifts = (np.arange(per_word) * form.bits).astype(np.uint32)
-    codes = (words[..., None] >> shifts) & (2**form.bits - 1)  # [quads, units, 4, per_word]
+    words, per_word = words.reshape(-1, words.shape[-2], 4), weight_format.per_word
+    scales = scales.reshape(len(words), -1, 4, 2 if weight_format.mins else 1).astype(np.float64)
+    shifts = (np.arange(per_word) * weight_format.bits).astype(np.uint32)
+    codes = (words[..., None] >> shifts) & (2**weight_format.bits - 1)  # [quads, units, 4, per_word]
     codes = codes.astype(np.int64)
-    values = np.where(codes > 127, codes - 256, codes) if form.bits == 8 else codes - form.zero_point
+    values = np.where(codes > 127, codes - 256, codes) if weight_format.bits == 8 else codes - weight_format.zero_point
     values = values.swapaxes(1, 2).reshape(len(words) * 4, -1)[:, :k]
     by_k = scales[:, np.arange(k) // group].swapaxes(1, 2).reshape(len(words) * 4, k, -1)
-    return values * by_k[..., 0] + (by_k[..., 1] if form.mins else 0)
+    return values * by_k[..., 0] + (by_k[..., 1] if weight_format.mins else 0)
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    form=st.sampled_from(list(LAYOUTS)),
+    weight_format=st.sampled_from(list(LAYOUTS)),
     rows=st.lists(st.integers(1, 13), min_size=1, max_size=3),
     k=st.integers(1, 70),
     group=st.sampled_from([8, 16, 24, 128]),
     gated=st.booleans(),
 )
-def test_packed_weights_are_the_weights(form: str, rows: list[int], k: int, group: int, gated: bool) -> None:
+def test_packed_weights_are_the_weights(weight_format: str, rows: list[int], k: int, group: int, gated: bool) -> None:
     rows = [rows[0]] * 2 if gated else rows
-    given_, arrays = matrices(form, rows, k, group)
+    given_, arrays = matrices(weight_format, rows, k, group)
     packed = pack(given_, gated)
     words = contents(packed.weights, [a[0] for a in arrays])
     scales = contents(packed.scales, [a[1] for a in arrays])
     assert isinstance(packed.weights, Repacked) and isinstance(packed.scales, Repacked)
     assert (words.nbytes, scales.nbytes) == (packed.weights.nbytes, packed.scales.nbytes)
-    layout, group = LAYOUTS[form], packed.group_size
+    layout, group = LAYOUTS[weight_format], packed.group_size
     got = unpacked(layout, words, scales, group, k).reshape(packed.quads, 4, k)
     of_matrix = [got[i::2] for i in range(2)] if gated else np.split(got, packed.ends[:-1])
     for part, n, (codes, scale) in zip(of_matrix, rows, arrays, strict=True):
@@ -89,11 +89,11 @@ def test_packed_weights_are_the_weights(form: str, rows: list[int], k: int, grou
         np.testing.assert_array_equal(part.reshape(-1, k)[:n], expected)
 
 
-@pytest.mark.parametrize("form", FLOATS)
+@pytest.mark.parametrize("weight_format", FLOATS)
 @pytest.mark.parametrize("gated", [False, True])
-def test_packed_floats_and_biases_are_what_they_were(form: str, gated: bool) -> None:
+def test_packed_floats_and_biases_are_what_they_were(weight_format: str, gated: bool) -> None:
     rows, k = ([5, 5] if gated else [5, 2, 9]), 7
-    given_, arrays = matrices(form, rows, k, 0)
+    given_, arrays = matrices(weight_format, rows, k, 0)
     packed = pack(given_, gated)
     values = contents(packed.weights, [a[0] for a in arrays]).reshape(packed.quads, 4, 8)
     biases = [Tensor(i, "float32", (n,), i) if i != 1 else None for i, n in enumerate(rows)]
@@ -122,38 +122,37 @@ def gemv_tunings() -> Iterator[gemv.Tuning]:
     yield gemv.Tuning(invocations=1 << 20)
 
 
-def calls(form: str) -> Iterator[Sample]:
+def calls(weight_format: str) -> Iterator[Sample]:
     """One row and two; three and one; eight; more than a tile of gemv, and rows that are no whole words."""
-    yield fused_linear_sample(form, 200, [67, 5, 13], norm=True, bias=True, rows=(2, 1))
-    yield fused_linear_sample(form, 200, [37, 37], norm=True, gated=True, residual=True, rows=(3, 1), group=40)
-    yield fused_linear_sample(form, 37, [21], norm=True, bias=True, residual=True, rows=(19, 8))
+    yield fused_linear_sample(weight_format, 200, [67, 5, 13], norm=True, bias=True, rows=(2, 1))
+    yield fused_linear_sample(weight_format, 200, [37, 37], norm=True, gated=True, residual=True, rows=(3, 1), group=40)
+    yield fused_linear_sample(weight_format, 37, [21], norm=True, bias=True, residual=True, rows=(19, 8))
 
 
-def check_all(device: Device, form: str, route: str) -> None:
-    for sample in calls(form):
-        with OpProgram(device, sample.op, sample.args, sample.out, routes={"fused_linear": route}) as loaded:
+def check_all(device: Device, weight_format: str, route: str, tuning: gemv.Tuning | gemm.Tuning) -> None:
+    options = {"routes": {"fused_linear": route}, "tunings": {f"matmul/{route}": tuning}}
+    for sample in calls(weight_format):
+        with OpProgram(device, sample.op, sample.args, sample.out, **options) as loaded:
             for live in (False, True):
                 loaded.check(sample.inputs(live))
 
 
 @pytest.mark.slow
-@every_form
-def test_every_tuning_of_gemv_is_right(device: Device, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@every_format
+def test_every_tuning_of_gemv_is_right(device: Device, weight_format: str) -> None:
     for tuning in gemv_tunings():
-        monkeypatch.setattr(gemv, "TUNING", tuning)
-        check_all(device, form, "gemv")
+        check_all(device, weight_format, "gemv", tuning)
 
 
-@every_form
-def test_sums_by_subgroups_are_right(device: Device, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@every_format
+def test_sums_by_subgroups_are_right(device: Device, weight_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their size is what the adapter really uses; one that has no subgroups of one size adds without."""
     size = subgroup_size(device)
     if size:
         features = replace(device.features, subgroup_min_size=size, subgroup_max_size=size)
         monkeypatch.setattr(device, "features", features)
     for tuning in gemv_tunings():
-        monkeypatch.setattr(gemv, "TUNING", tuning)
-        check_all(device, form, "gemv")
+        check_all(device, weight_format, "gemv", tuning)
 
 
 def subgroup_size(device: Device) -> int | None:
@@ -163,12 +162,11 @@ def subgroup_size(device: Device) -> int | None:
     return features.subgroup_min_size if features.subgroups else None
 
 
-@every_form
-def test_every_tile_of_gemm_is_right(device: Device, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@every_format
+def test_every_tile_of_gemm_is_right(device: Device, weight_format: str) -> None:
     for tile in gemm.Tuning().tiles:
         tiles = (tile,) if tile.column_quads == 2 else (tile, gemm.Tile(1, 2, 16))
-        monkeypatch.setattr(gemm, "TUNING", gemm.Tuning(tiles, workgroups=1))
-        check_all(device, form, "gemm")
+        check_all(device, weight_format, "gemm", gemm.Tuning(tiles, workgroups=1))
 
 
 @pytest.mark.parametrize("subgroup_size", [1, 8, 32, 64])

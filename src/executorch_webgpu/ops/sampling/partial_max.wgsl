@@ -1,6 +1,8 @@
-// The largest logit of each workgroup's share of the vocabulary, by rank. Empties the list of candidates.
+{#
+The largest logit of each workgroup's share of the vocabulary, by rank. Empties the list of candidates.
+#}
 @group(0) @binding(0) var<storage, read> logits: array<u32>;  // bits of f32 [rows, vocab]
-@group(0) @binding(1) var<storage, read_write> peaks: array<u32>;  // [workgroups]
+@group(0) @binding(1) var<storage, read_write> maxima: array<u32>;  // [workgroups]
 @group(0) @binding(2) var<storage, read_write> candidates: array<u32>;  // [1 + vocab]: how many, and their ids
 @group(0) @binding(3) var<uniform> params: Params;
 @group(0) @binding(4) var<uniform> row: i32;
@@ -13,7 +15,7 @@ override wg_size: u32 = 256;
 
 var<workgroup> top: atomic<u32>;
 
-{% include "sampling/rank.wgsl" %}
+{% include "wgsl/float_order.wgsl" %}
 
 @compute @workgroup_size(wg_size)
 fn main(
@@ -34,7 +36,7 @@ fn main(
   atomicMax(&top, most);
   workgroupBarrier();
   if (lane == 0u) {
-    peaks[group.x] = atomicLoad(&top);
+    maxima[group.x] = atomicLoad(&top);
     if (group.x == 0u) {
       candidates[0] = 0u;
     }

@@ -1,4 +1,11 @@
-// The best token of each workgroup's share of the vocabulary: (rank of its score, id); of equal scores, the lowest id.
+{#
+The best token of each workgroup's share of the vocabulary, or a draw by Gumbel noise: (rank of its score, id).
+
+Of equal scores, the lowest id.
+
+Inputs:
+  noise = True | False: a token's score is its logit and temperature * noise, which draws by the softmax; or the logit
+#}
 @group(0) @binding(0) var<storage, read> logits: array<u32>;  // bits of f32 [rows, vocab]
 @group(0) @binding(1) var<storage, read_write> bests: array<vec2<u32>>;  // [workgroups]
 @group(0) @binding(2) var<uniform> params: Params;
@@ -20,10 +27,9 @@ override wg_size: u32 = 64;
 var<workgroup> top: atomic<u32>;
 var<workgroup> lowest: atomic<u32>;
 
-{% include "sampling/rank.wgsl" %}
+{% include "wgsl/float_order.wgsl" %}
 {% if noise %}
-{% include "sampling/wide.wgsl" %}
-{% include "sampling/noise.wgsl" %}
+{% include "sampling/gumbel.wgsl" %}
 {% endif %}
 
 @compute @workgroup_size(wg_size)

@@ -1,3 +1,8 @@
+{#
+Gumbel noise, by a counter-based generator of random numbers. Includes u64.wgsl.
+#}
+{% include "sampling/u64.wgsl" %}
+
 // Philox4x32-10: four random words of a counter and a key (Salmon et al., Parallel random numbers: as easy as 1, 2, 3).
 fn philox(counter: vec4<u32>, key: vec2<u32>) -> vec4<u32> {
   var c = counter;

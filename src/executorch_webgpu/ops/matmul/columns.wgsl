@@ -1,9 +1,22 @@
-// out = x times the transpose of weights, plus bias. One invocation computes {{ rows }} row(s) x {{ columns }} neighbouring columns, alone:
-// what a CPU driver runs best, because a loaded vector serves several rows or columns and nobody waits.
-{% set element = "vec4<f32>" if quads else "f32" %}
+{#
+out = x times the transpose of weights of floats, plus bias. One invocation computes a few rows of neighbouring columns.
+
+It does so alone: what a CPU's driver runs best, because a loaded vector serves several rows or columns and nobody waits.
+
+Inputs:
+  rows = 1 | 4: of an invocation
+  columns = 8: of an invocation
+  vec4_x = True | False: K is a multiple of 4, and x and weights are read as vec4s
+  bits = 32 | 16: of a weight
+  bias = False | True: whether it is added
+#}
+{% set element = "vec4<f32>" if vec4_x else "f32" %}
 @group(0) @binding(0) var<storage, read> x: array<{{ element }}>;  // [m, k]
-// [n, k]
-@group(0) @binding(1) var<storage, read> weights: array<{{ element if not half else "vec2<u32>" if quads else "u32" }}>;
+{% if bits == 32 %}
+@group(0) @binding(1) var<storage, read> weights: array<{{ element }}>;  // [n, k]
+{% else %}
+@group(0) @binding(1) var<storage, read> weights: array<{{ "vec2<u32>" if vec4_x else "u32" }}>;  // [n, k]
+{% endif %}
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;  // [m, n]
 {% if bias %}
 @group(0) @binding(3) var<storage, read> bias: array<f32>;  // [n]
@@ -12,25 +25,40 @@
 struct Params {
   m: u32,
   n: u32,
-  units: u32,         // {{ element }}s in a row of x and weights
+  units: u32,         // elements of the arrays in a row of x and weights
   column_tiles: u32,  // workgroups side by side; the grid is the flat list of all tiles, row by row
 }
 @group(0) @binding(4) var<uniform> params: Params;
 
 override wg_size: u32 = 8;
 
+const ROWS = {{ rows }}u;
+const COLUMNS = {{ columns }}u;
+
 fn product(x: {{ element }}, y: {{ element }}) -> f32 {
-  return {{ "dot(x, y)" if quads else "x * y" }};
+  {% if vec4_x %}
+  return dot(x, y);
+  {% else %}
+  return x * y;
+  {% endif %}
 }
 
 fn load_weights(at: u32) -> {{ element }} {
-  {% if not half %}
+  {% if bits == 32 %}
   return weights[at];
-  {% elif quads %}
+  {% elif vec4_x %}
   let packed = weights[at];
   return vec4<f32>(unpack2x16float(packed.x), unpack2x16float(packed.y));
   {% else %}
   return unpack2x16float(weights[at / 2u])[at % 2u];
+  {% endif %}
+}
+
+fn with_bias(sum: f32, column: u32) -> f32 {
+  {% if bias %}
+  return sum + bias[column];
+  {% else %}
+  return sum;
   {% endif %}
 }
 
@@ -41,8 +69,8 @@ fn main(
   @builtin(local_invocation_index) lane: u32,
 ) {
   let tile = group.x + group.y * groups.x;
-  let row = tile / params.column_tiles * {{ rows }}u;
-  let column = (tile % params.column_tiles * wg_size + lane) * {{ columns }}u;
+  let row = tile / params.column_tiles * ROWS;
+  let column = (tile % params.column_tiles * wg_size + lane) * COLUMNS;
   if (row >= params.m || column >= params.n) {
     return;
   }
@@ -72,7 +100,7 @@ fn main(
     let end = (row + {{ r }}u) * params.n + column;
     {% for c in range(columns) %}
     if (column + {{ c }}u < params.n) {
-      out[end + {{ c }}u] = sum{{ r }}_{{ c }}{{ " + bias[column + %du]" % c if bias }};
+      out[end + {{ c }}u] = with_bias(sum{{ r }}_{{ c }}, column + {{ c }}u);
     }
     {% endfor %}
   }

@@ -1,6 +1,10 @@
-// The k-th largest peak, which is no larger than the k-th largest logit; 0 when there are fewer peaks. One workgroup.
-@group(0) @binding(0) var<storage, read> peaks: array<u32>;  // [groups], at most one for each invocation
-@group(0) @binding(1) var<storage, read_write> least: array<u32>;  // [1]
+{#
+A bound below the top_k-th largest logit: the top_k-th largest of the workgroups' maxima. One workgroup.
+
+It is 0, which is below all ranks, when there are fewer of them.
+#}
+@group(0) @binding(0) var<storage, read> maxima: array<u32>;  // [groups], at most one for each invocation
+@group(0) @binding(1) var<storage, read_write> bound: array<u32>;  // [1]
 @group(0) @binding(2) var<uniform> params: Params;
 
 struct Params {
@@ -15,10 +19,10 @@ var<workgroup> ranks: array<u32, wg_size>;
 @compute @workgroup_size(wg_size)
 fn main(@builtin(local_invocation_index) lane: u32) {
   if (lane < params.groups) {
-    ranks[lane] = peaks[lane];
+    ranks[lane] = maxima[lane];
   }
   if (lane == 0u && params.top_k > params.groups) {
-    least[0] = 0u;
+    bound[0] = 0u;
   }
   workgroupBarrier();
   if (lane >= params.groups) {
@@ -29,6 +33,6 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     before += u32(ranks[i] > ranks[lane] || (ranks[i] == ranks[lane] && i < lane));
   }
   if (before + 1u == params.top_k) {
-    least[0] = ranks[lane];
+    bound[0] = ranks[lane];
   }
 }

@@ -1,4 +1,6 @@
-// A row of logits after the repetition penalty, which makes tokens that the text has less likely.
+{#
+A row of logits after the repetition penalty, which makes tokens that the text has less likely.
+#}
 @group(0) @binding(0) var<storage, read> logits: array<u32>;  // bits of f32 [rows, vocab]
 @group(0) @binding(1) var<storage, read> seen: array<u32>;  // [vocab / 32]: a bit for each token
 @group(0) @binding(2) var<storage, read_write> penalized: array<u32>;  // bits of f32 [vocab]
@@ -15,7 +17,7 @@ override wg_size: u32 = 256;
 
 const LARGEST = 0x1.fffffep127;
 
-{% include "sampling/rank.wgsl" %}
+{% include "wgsl/float_order.wgsl" %}
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

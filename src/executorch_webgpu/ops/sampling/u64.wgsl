@@ -1,4 +1,6 @@
-// 64-bit integers as (low, high) words.
+{#
+64-bit integers as (low, high) words.
+#}
 fn wide_multiply(a: u32, b: u32) -> vec2<u32> {
   let low = (a & 0xffffu) * (b & 0xffffu);
   let cross = (a >> 16u) * (b & 0xffffu);

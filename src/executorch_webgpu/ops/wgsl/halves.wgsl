@@ -1,0 +1,13 @@
+{#
+Numbers as float16, two in a word, for tensor cores.
+#}
+fn halves(low: vec4<f32>, high: vec4<f32>) -> vec4<u32> {
+  return vec4<u32>(
+    pack2x16float(low.xy), pack2x16float(low.zw), pack2x16float(high.xy), pack2x16float(high.zw)
+  );
+}
+
+// The upper 11 bits of each number, which float16 can hold. (Converting there and back is undone by a compiler.)
+fn upper(x: vec4<f32>) -> vec4<f32> {
+  return bitcast<vec4<f32>>(bitcast<vec4<u32>>(x) & vec4<u32>(0xffffe000u));
+}
