@@ -116,7 +116,7 @@ def test_importing_the_package_loads_no_engine_and_no_exporter() -> None:
 KNOWN_BY_NAME = {
     "build.py": ("et_vk.prepack.default", "aten.clone.default"),  # constants by another name; the copies that it makes
     "casts.py": ("dim_order_ops._to_dim_order_copy.default", "aten.cat.default"),  # makes casts; torch promotes for cat
-    "token_loop.py": ("et_webgpu.sample_token.default",),  # makes it
+    "sampler.py": ("et_webgpu.sample_token.default",),  # makes it
     "fusion/elementwise.py": ("et_webgpu.elementwise_chain.default",),  # makes it
     "fusion/projection.py": ("et_webgpu.fused_linear.default",),  # makes it
     "fusion/views.py": ("aten.view_copy.default",),  # makes views of squeezes, and other ones of views
@@ -136,6 +136,10 @@ KNOWN_BY_NAME = {
         "sdpa_with_kv_cache.default",
     ),
 }
+
+
+def test_modules_that_know_operators_are_there() -> None:
+    assert all((PACKAGE / "graph" / module).is_file() for module in KNOWN_BY_NAME)
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if layer(p) == "graph"], ids=relative)

@@ -155,7 +155,7 @@ class Rows:
                         plans.set_host(tensor, np.atleast_1d(np.asarray(value, np.int32)))
                 plans.update()
                 outputs = graph.calls[-1].outputs
-                if outputs and [t.dims for t in outputs] != [r.shape for r in expected]:
+                if outputs and [plans.tensor(t).dims for t in outputs] != [r.shape for r in expected]:
                     return False
         except Error:
             return False

@@ -71,8 +71,8 @@ def check_sizes(graph: Graph, plans: LivePlans) -> None:
     known = sizes_of(graph)
     seen: dict[Size, int] = {}
     call = graph.calls[-1]
-    live = [(known.of(t), t.dims) for t in (*call.inputs, *call.outputs)]
-    live += [((known.value(n),), (n.value,)) for n in (*call.reads, *call.writes) if isinstance(n, SymInt)]
+    live = [(known.of(t), plans.tensor(t).dims) for t in (*call.inputs, *call.outputs)]
+    live += [((known.value(n),), (plans.value(n),)) for n in (*call.reads, *call.writes) if isinstance(n, SymInt)]
     for found, now in live:
         for size, n in zip(found, now, strict=True):
             assert seen.setdefault(size, n) == n, f"{call.name}: {found} is {now}, but {size} was {seen[size]}"
