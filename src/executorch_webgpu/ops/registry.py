@@ -29,10 +29,10 @@ Reference = Callable[..., Any]
 class Linear:
     """What a linear layer [..., K] -> [..., N] calls its arguments; the first one is its input.
 
-    ``form`` is the name that ``fused_linear`` has for the format of its weights.
+    ``weight_format`` is what ``fused_linear`` calls the format of its weights.
     """
 
-    form: str
+    weight_format: str
     weight: str
     scales: str | None = None
     group_size: str | None = None

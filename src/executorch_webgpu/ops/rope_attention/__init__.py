@@ -59,6 +59,7 @@ def rope_sdpa_with_kv_cache_reference(
     reference=rope_sdpa_with_kv_cache_reference,
     sizes=lambda s, q, *rest: [s.of(q), s.of(q)],
     reads_rows_of=("cos", "sin"),
+    # No rows: a token sees those before it in the caches, and where it is written depends on how many there are.
     caches={"k_cache": "k", "v_cache": "v"},
     position="input_pos",
 )

@@ -94,6 +94,7 @@ _CPU_FIRST = ("decode", "flash_decode")
     "sdpa_with_kv_cache.default",
     reference=reference.sdpa_with_kv_cache,
     sizes=like_first,
+    # No rows: a token sees those before it in the caches, and where it is written depends on how many there are.
     caches={"k_cache": "k", "v_cache": "v"},
     position="input_pos",
 )
@@ -192,6 +193,7 @@ def attend(g: Planner, call: AttentionCall, rotate: Rotate | None = None) -> Non
     "update_cache.default",
     reference=reference.update_cache,
     sizes=lambda s, *args: (1,),
+    # No rows: where a token is written depends on how many there are before it.
     caches={"cache": "value"},
     position="start_pos",
 )
