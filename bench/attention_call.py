@@ -141,7 +141,7 @@ class AttentionCall:
         for state in self._states:
             for plan, recorded in zip(self._executor.plans.plans, state.commands, strict=True):
                 for dispatch, command in zip(plan.dispatches, recorded, strict=True):
-                    if not dispatch.kernel.startswith("sdpa/cache_update"):
+                    if not dispatch.kernel.startswith("attention/cache_update"):
                         found.append(command)
         return found
 

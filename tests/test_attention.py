@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from executorch_webgpu import ClosedError, InvalidInputError, KernelError, Runtime
 from executorch_webgpu.attention import DeviceArray, KVCache, sdpa_with_kv_cache, to_device
-from executorch_webgpu.ops.sdpa import reference
+from executorch_webgpu.ops.attention import reference
 from tests.ops.harness import assert_close
 
 DTYPES = {"f32": "float32", "f16": "float16", "int8": "int8"}
@@ -173,17 +173,17 @@ def test_torch_tensors() -> None:
 def test_the_route_is_known_and_can_be_forced() -> None:
     with KVCache(40, 2, 8, profile=True) as cache:
         assert cache.route is None and cache.profile() == []
-        sdpa_with_kv_cache(*rows(17, 4, 2, 8), cache, route="materialized")
-        assert cache.route == "materialized"
+        sdpa_with_kv_cache(*rows(17, 4, 2, 8), cache, route="large_heads")
+        assert cache.route == "large_heads"
         sdpa_with_kv_cache(*rows(1, 4, 2, 8), cache)
         chosen = cache.route
         cache.append(*rows(1, 4, 2, 8)[1:])
         assert cache.route == chosen
         calls = {(row.op, row.route): row.calls for row in cache.profile()}
         assert calls.pop(("update_cache.default", None)) == 2
-        routes = ["materialized", chosen]
+        routes = ["large_heads", chosen]
         assert calls == {("sdpa_with_kv_cache.default", r): routes.count(r) for r in routes}
-        with pytest.raises(KernelError, match="no route 'fast'; it has .*materialized"):
+        with pytest.raises(KernelError, match="no route 'fast'; it has .*large_heads"):
             sdpa_with_kv_cache(*rows(1, 4, 2, 8), cache, route="fast")
         assert cache.length == 19
         check_again = sdpa_with_kv_cache(*rows(1, 4, 2, 8), cache)

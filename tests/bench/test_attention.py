@@ -35,17 +35,17 @@ def test_main(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "attention.csv"
     sizes = ["--heads", "4/2", "--head-dims", "16", "--contexts", "64", "300", "--lengths", "16"]
     dtypes = ["f32", "f16", "int8"]
-    main([*sizes, "--dtypes", *dtypes, "--routes", "materialized", "--no-torch", "--no-onnx", "--csv", str(path)])
+    main([*sizes, "--dtypes", *dtypes, "--routes", "large_heads", "--no-torch", "--no-onnx", "--csv", str(path)])
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     shapes = [("decode", "64"), ("decode", "300"), ("prefill", "16")]
     assert [(r["phase"], r["context"], r["dtype"]) for r in rows] == [(*s, dtype) for s in shapes for dtype in dtypes]
     for row in rows:
-        assert row["route"] == "materialized" and float(row["error"]) < 1e-3
+        assert row["route"] == "large_heads" and float(row["error"]) < 1e-3
         assert min(float(row[name]) for name in ("microseconds", "rate", "ceiling_rate", "share")) > 0
         assert row["note"] == ("cached" if row["phase"] == "decode" else "")
     printed = capsys.readouterr().out
-    assert "decode, 4/2 heads" in printed and printed.count("materialized") == len(rows)
+    assert "decode, 4/2 heads" in printed and printed.count("large_heads") == len(rows)
 
 
 @pytest.mark.parametrize("case", [DECODE, PREFILL])
@@ -84,8 +84,8 @@ def test_copies_have_the_same_caches(device: Device) -> None:
 
 
 def test_a_route_that_cannot_run_is_named(device: Device) -> None:
-    (line,) = lines(device, PREFILL, route="decode")
-    assert line.note.startswith("cannot run: ") and line.route == "decode" and line.microseconds is None
+    (line,) = lines(device, PREFILL, route="decode_cpu")
+    assert line.note.startswith("cannot run: ") and line.route == "decode_cpu" and line.microseconds is None
 
 
 @pytest.mark.parametrize(("seconds", "failure"), [(1e-3, ""), (None, "no such provider")])

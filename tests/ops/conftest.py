@@ -52,7 +52,7 @@ def subgroup_sizes(device: Device, folder: Path) -> list[int]:
         out.destroy()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fixed(features: Features) -> Features:
     """Features with subgroups of one size."""
     if not features.subgroups or features.subgroup_min_size != features.subgroup_max_size:

@@ -502,7 +502,7 @@ def attention() -> Iterator[Sample]:
         caches = [Mutable(_const(1, 23, kv_heads, head_dim).array) for _ in "kv"]
         args = [query, key, key, *caches, position, 1, None, 0.0, True, None]
         yield Sample(op, args, Out(query.max_dims))
-        yield Sample(op, args, Out(query.max_dims), {"routes": {"sdpa_with_kv_cache": "materialized"}})
+        yield Sample(op, args, Out(query.max_dims), {"routes": {"sdpa_with_kv_cache": "large_heads"}})
         # The scores of three tokens at a time.
         yield Sample(op, args, Out(query.max_dims), {"scratch_bytes": 4 * heads * 24 * 3})
         mask = Input((11, 23), live=(1, 23))

@@ -1,6 +1,7 @@
 """The operators: importing this package registers all of them. One folder a family."""
 
 from . import (
+    attention,
     elementwise,
     embedding,
     fill,
@@ -11,14 +12,13 @@ from . import (
     reduce,
     reindex,
     rope,
-    rope_attention,
     sampling,
-    sdpa,
     softmax,
     symint,
 )
 
 __all__ = [
+    "attention",
     "elementwise",
     "embedding",
     "fill",
@@ -29,9 +29,7 @@ __all__ = [
     "reduce",
     "reindex",
     "rope",
-    "rope_attention",
     "sampling",
-    "sdpa",
     "softmax",
     "symint",
 ]

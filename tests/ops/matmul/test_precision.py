@@ -73,7 +73,7 @@ def test_many_tokens_of_attention(dtype: str) -> None:
     for precision, name, exact in (("highest", "flash_matrix", True), ("high", "flash_matrix_f16", False)):
         plans = plan_attention(600, dtype, matmul_precision=precision)
         assert plans.plans[-1].route == name
-        kernels = [template for kernel, template, _ in plans.pipelines() if kernel == "sdpa/flash_matrix"]
+        kernels = [template for kernel, template, _ in plans.pipelines() if kernel == "attention/flash_matrix"]
         assert kernels and all(template["exact"] == exact for template in kernels)
         assert plan_attention(9, dtype, matmul_precision=precision).plans[-1].route == name
 

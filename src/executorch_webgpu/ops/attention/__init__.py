@@ -1,0 +1,201 @@
+"""Attention: over KV caches that live in the graph, and over whole tensors.
+
+``sdpa_with_kv_cache`` writes the step's keys and values into the caches and attends over all rows written so far.
+``rope_sdpa_with_kv_cache``, what fusion makes of three operators, rotates queries and keys first. Both have the routes
+of routes.py, a kernel in a folder of its own for each.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from ..plan import Planner
+from ..registry import op
+from ..rope import check_halves, check_pairs
+from ..rows import Cut, broadcast
+from ..shapes import ceil_div
+from ..sizes import like_first
+from ..values import IntLike, Tensor
+from . import reference
+from .cache_update.plan import update_caches
+from .call import Rotation
+from .checks import are_float32, check_cache, checked_call, watch_context
+from .flash import plan as flash
+from .mask import check_mask, mask_strides
+from .rotate_and_store import plan as rotate_and_store
+from .routes import attend
+
+
+# Operators over caches state no rows: a token sees those before it, and lies where their number says.
+@op(
+    "llama.sdpa_with_kv_cache.default",
+    "sdpa_with_kv_cache.default",
+    reference=reference.sdpa_with_kv_cache,
+    sizes=like_first,
+    caches={"k_cache": "k", "v_cache": "v"},
+    position="input_pos",
+)
+def sdpa_with_kv_cache(
+    g: Planner,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    input_pos: IntLike,
+    seq_len: IntLike,
+    attn_mask: Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+    out: Tensor,
+) -> None:
+    """Write k, v [1, S, Hkv, D] into the caches [1, Cmax, Hkv, D] at row ``input_pos``, then attend with q.
+
+    q and out are [1, S, Hq, D]; query row s sees the cache rows 0 … input_pos + s. float32, but caches may be
+    float16, or int8 with scales (see ``Tensor``). ``scale`` is 1/sqrt(D) by default; ``seq_len`` is ignored:
+    exports write 1 whatever S is. InvalidInputError when the new rows would lie outside the caches.
+
+    Without ``is_causal`` every row sees the whole context. ``attn_mask``, float32, is added to the scaled scores in
+    either case; it is broadcast from the right to [1, Hq, S, context], and may have columns behind the context. A
+    row whose every column has -inf becomes NaN, as it does in PyTorch. Both are for D up to 256.
+    """
+    g.check(not dropout_p, f"sdpa_with_kv_cache has dropout {dropout_p}; export the model in eval mode")
+    call = checked_call(g, q, k, v, k_cache, v_cache, input_pos, attn_mask, is_causal, scale, out)
+    update_caches(g, [(k, k_cache), (v, v_cache)], input_pos)
+    attend(g, call)
+
+
+@op(
+    "et_webgpu.rope_sdpa_with_kv_cache.default",
+    reference=reference.rope_sdpa_with_kv_cache,
+    sizes=lambda s, q, *rest: [s.of(q), s.of(q)],
+    reads_rows_of=("cos", "sin"),
+    caches={"k_cache": "k", "v_cache": "v"},
+    position="input_pos",
+)
+def rope_sdpa_with_kv_cache(
+    g: Planner,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    halves: bool,
+    start_pos: IntLike,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    input_pos: IntLike,
+    attn_mask: Tensor | None,
+    is_causal: bool,
+    scale: float | None,
+    outs: list[Tensor],
+) -> None:
+    """``apply_rotary_emb`` of q and k, or ``_hf`` with ``halves``, then ``sdpa_with_kv_cache``.
+
+    Token s takes row ``start_pos`` + s of cos and sin: [rows, D/2], or [rows, R] with ``halves``. ``outs`` are the
+    rotated q and the result of attention, both [1, S, Hq, D]. All else is as in those operators.
+    """
+    name = "rope_sdpa_with_kv_cache"
+    g.check(len(outs) == 2, f"{name} has two results, not {len(outs)}")
+    rotated_q, out = outs
+    call = checked_call(g, q, k, v, k_cache, v_cache, input_pos, attn_mask, is_causal, scale, out)
+    check = check_halves if halves else check_pairs
+    half = check(g, name, q, k, cos, sin, start_pos, [rotated_q, out])
+    g.resize(rotated_q, q.dims)
+    call = replace(call, rotation=Rotation(cos, sin, start_pos, bool(halves), half, rotated_q))
+    rotate_and_store.prepare(g, call)
+    attend(g, call)
+
+
+@op(
+    "llama.update_cache.default",
+    "update_cache.default",
+    reference=reference.update_cache,
+    sizes=lambda s, *args: (1,),
+    caches={"cache": "value"},
+    position="start_pos",
+)
+def update_cache(g: Planner, value: Tensor, cache: Tensor, start_pos: IntLike, out: Tensor) -> None:
+    """Write ``value`` [1, S, H, D], float32, into ``cache`` [1, Cmax, H, D] from row ``start_pos``.
+
+    The cache is float32, float16, or int8 with scales; the latter two need a D that is a multiple of 4.
+    ``out`` is a one-element stand-in that exports need to order the write; it becomes 0.
+    """
+    g.check(are_float32(value, out), f"update_cache takes float32, not {value} into {cache} and {out}")
+    fits = value.rank == 4 and cache.rank == 4 and value.dims[2:] == cache.dims[2:]
+    g.check(fits, f"update_cache cannot write {value} into {cache}: heads and head size must be the same")
+    g.check(value.dims[0] == cache.dims[0] == 1, f"update_cache needs batch 1, not {value} into {cache}")
+    check_cache(g, "update_cache", cache)
+    watch_context(g, "update_cache", value, cache, start_pos)
+    update_caches(g, [(value, cache)], start_pos)
+    g.resize(out, out.max_dims)
+    quads = ceil_div(out.nbytes, 16)
+    g.dispatch("fill/fill", g.grid_1d(quads, 64), {"out": out}, {"quads": quads, "word": 0})
+
+
+def dense_rows(
+    cut: Cut, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, scale: float | None, out: Tensor
+) -> int | None:
+    """Batches and heads of all tensors, and the rows of queries, each with those that a mask has of them."""
+    queries = [q] if attn_mask is None else [q, attn_mask]
+    if (tokens := broadcast(cut, *queries, out)) == q.rank - 2:
+        return tokens
+    axis, cut_keys = broadcast(cut, *queries, k, v, out), [t.id in cut.axes for t in (k, v)]
+    alike = all(cut_keys) or (not any(cut_keys) and axis == q.rank - 3)  # one head of keys serves all of queries
+    return axis if axis is not None and axis < q.rank - 2 and alike else None
+
+
+@op("et_vk.sdpa.default", reference=reference.sdpa, sizes=like_first, rows=dense_rows)
+def sdpa(
+    g: Planner, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, scale: float | None, out: Tensor
+) -> None:
+    """softmax(scale * q kᵀ + attn_mask) v for q, out [B, H, S, D] and k, v [B, H or 1, Skv, D]; all float32.
+
+    D is a multiple of 4 up to 256; the leading dims B and H may also be missing. ``attn_mask`` is broadcast from the
+    right to [B, H, S, Skv]. ``scale`` is 1/sqrt(D) by default. A row whose every column has a mask of -inf is NaN,
+    as it is in PyTorch.
+    """
+    tensors = [q, k, v, out, *([attn_mask] if attn_mask else [])]
+    g.check(all(t.dtype == "float32" for t in tensors), f"et_vk.sdpa takes float32 tensors, not {tensors}")
+    g.check(2 <= q.rank <= 4 and k.rank == q.rank, f"et_vk.sdpa takes [B, H, S, D] tensors, not {q} and {k}")
+    g.check(k.dims == v.dims, f"et_vk.sdpa needs keys and values of the same dims, not {k} and {v}")
+    batch, heads, tokens, head_dim = (1,) * (4 - q.rank) + q.dims
+    kv_batch, kv_heads, columns, kv_head_dim = (1,) * (4 - k.rank) + k.dims
+    g.check(
+        kv_batch == batch and kv_heads in (1, heads) and kv_head_dim == head_dim,
+        f"et_vk.sdpa: keys {k} must have the batch, head size and heads (or one head) of q {q}",
+    )
+    g.check(
+        head_dim % 4 == 0 and head_dim // 4 <= flash.MAX_VECTORS,
+        f"et_vk.sdpa: head size {head_dim} is not a multiple of 4 up to {4 * flash.MAX_VECTORS}",
+    )
+    if attn_mask is not None:
+        check_mask(g, "et_vk.sdpa", attn_mask, (batch, heads, tokens, columns))
+    g.resize(out, q.dims)
+    vectors = head_dim // 4
+    flash.stream(
+        g,
+        flash.Streams(
+            q,
+            k,
+            v,
+            out,
+            input_pos=0,
+            new_columns=columns,
+            tokens=tokens,
+            group=heads // kv_heads,
+            kv_heads=batch * kv_heads,
+            vectors=vectors,
+            scale=1 / math.sqrt(head_dim) if scale is None else scale,
+            token_stride=vectors,
+            head_stride=tokens * vectors,
+            column_stride=vectors,
+            kv_head_stride=columns * vectors,
+            causal=False,
+            mask=attn_mask,
+            heads=heads,
+            mask_strides=mask_strides(attn_mask),
+        ),
+    )

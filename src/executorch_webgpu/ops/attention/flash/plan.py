@@ -1,0 +1,203 @@
+"""The flash route: attention streamed over the columns with an online softmax, for any number of new tokens.
+
+No scores reach storage, so memory is that of the inputs and the output. See flash.wgsl; here are the sizes of its
+tiles, and what it is told of where queries, keys and values lie.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ....errors import KernelError
+from ....gpu.capabilities import Features, Limits
+from ...plan import Planner
+from ...shapes import ceil_div
+from ...values import IntLike, Tensor
+from ..call import AttentionCall
+from ..mask import Strides, mask_strides
+
+MAX_VECTORS = 64  # vec4s in a head: a row of the result stays in registers
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How a workgroup of ``lanes`` * ``teams`` invocations divides its part of the scores and of the result.
+
+    An invocation holds ``rows`` (a multiple of 4) x 4 * ``quads`` scores: of BR = teams * rows packed rows
+    and BC = lanes * 4 * quads columns. With ``depth`` > 0, Q and K come through workgroup memory in chunks of that
+    many vec4s of D (it divides the invocations, and these divide BR * depth and BC * depth), and V in chunks of
+    columns unless ``stage_values`` is off; with 0 all are read from storage.
+    """
+
+    rows: int
+    quads: int
+    lanes: int
+    teams: int
+    depth: int
+    stage_values: bool = True
+
+    def __post_init__(self) -> None:
+        rests = [self.rows % 4]
+        if self.depth:
+            invocations = self.lanes * self.teams
+            rests += [
+                invocations % self.depth,
+                self.rows * self.depth % self.lanes,
+                4 * self.quads * self.depth % self.teams,
+            ]
+        if any(rests):
+            raise KernelError(f"{self} does not divide its rows and chunks evenly among its invocations")
+
+    def variant(self, vectors: int) -> dict[str, Any]:
+        """Template values for heads of ``vectors`` vec4s."""
+        dims = ceil_div(vectors, self.lanes)
+        stage = self.depth * (self.teams * self.rows + 1 + self.lanes * 4 * self.quads + 1)
+        quads = self.lanes * self.quads  # columns of a tile / 4
+        whole = (n for n in range(quads, 1, -1) if quads % n == 0 and 4 * n * self.lanes * dims <= stage)
+        value_quads = next(whole, 1)
+        stage_values = self.depth > 0 and self.stage_values
+        return {
+            **asdict(self),
+            "dims": dims,
+            "ragged": vectors % self.lanes > 0,
+            "staged": self.depth > 0,
+            "stage_values": stage_values,
+            "stage_size": max(stage, 4 * value_quads * self.lanes * dims) if stage_values else stage,
+            "value_quads": value_quads,
+        }
+
+    def nbytes(self, vectors: int) -> int:
+        """Bytes of workgroup memory."""
+        weights = self.teams * self.rows * (self.lanes * self.quads + 1)
+        maxima = self.teams * self.rows // 4 * (self.lanes + 1)
+        stage = self.variant(vectors)["stage_size"] if self.depth else 0
+        return 16 * (weights + maxima + stage)
+
+
+# The first that fits the device; the last one fits all.
+TILES = (
+    Tile(rows=8, quads=1, lanes=16, teams=8, depth=8),
+    Tile(rows=8, quads=1, lanes=16, teams=8, depth=4),
+    Tile(rows=4, quads=1, lanes=8, teams=8, depth=8),
+)
+# A software adapter runs the invocations of a workgroup as SIMD lanes, one load each at a time: few of them, with all
+# that fits in an invocation's hands. Narrow heads come first, so that no result takes more than 4 vec4s a row.
+CPU_TILES = (
+    Tile(rows=12, quads=2, lanes=4, teams=2, depth=0),
+    Tile(rows=12, quads=2, lanes=8, teams=1, depth=0),
+    Tile(rows=12, quads=2, lanes=16, teams=1, depth=0),
+)
+
+
+def choose_tile(features: Features, limits: Limits, vectors: int) -> Tile:
+    """The tile for a device and heads of ``vectors`` vec4s."""
+    if features.cpu:
+        return next(t for t in CPU_TILES if t.lanes * 4 >= vectors)
+    return next(t for t in TILES if t.nbytes(vectors) <= limits.max_workgroup_bytes)
+
+
+@dataclass(frozen=True)
+class Streams:
+    """What one dispatch reads and writes. Strides are in vec4s, those of the mask in elements.
+
+    Packed row r of KV head h is token r // group of query head h * group + r % group. The context has ``input_pos`` +
+    ``new_columns`` columns; row r sees all, or with ``causal`` those up to ``input_pos`` + its token.
+    """
+
+    q: Tensor
+    keys: Tensor  # float32, float16, or int8 with scales
+    values: Tensor
+    out: Tensor  # like q
+    input_pos: IntLike
+    new_columns: int
+    tokens: int
+    group: int
+    kv_heads: int  # of all batches
+    vectors: int
+    scale: float
+    token_stride: int  # of q and out
+    head_stride: int
+    column_stride: int  # of keys and values
+    kv_head_stride: int
+    causal: bool = True
+    mask: Tensor | None = None
+    heads: int = 1  # query heads of one batch, for the mask
+    mask_strides: Strides = (0, 0, 0, 0)  # batch, head, token, column
+
+
+def fits(g: Planner, call: AttentionCall) -> bool:
+    return call.vectors <= MAX_VECTORS and call.k_cache.dtype in ("float32", "float16", "int8")
+
+
+def prepare(g: Planner, call: AttentionCall) -> None:
+    if fits(g, call):
+        _, template = _variant(g, _streams(call))
+        g.prepare("attention/flash", template=template)
+
+
+def run(g: Planner, call: AttentionCall) -> None:
+    stream(g, _streams(call))
+
+
+def stream(g: Planner, streams: Streams) -> None:
+    """Compute ``streams.out``."""
+    tile, template = _variant(g, streams)
+    rows = streams.tokens * streams.group
+    bindings: dict[str, Tensor | IntLike] = {
+        "q": streams.q,
+        "k_cache": streams.keys,
+        "v_cache": streams.values,
+        "out": streams.out,
+        "input_pos": streams.input_pos,
+    }
+    params: dict[str, Any] = {
+        "rows": rows,
+        "group_size": streams.group,
+        "kv_heads": streams.kv_heads,
+        "vectors": streams.vectors,
+        "token_stride": streams.token_stride,
+        "head_stride": streams.head_stride,
+        "column_stride": streams.column_stride,
+        "kv_head_stride": streams.kv_head_stride,
+        "new_columns": streams.new_columns,
+        "scale": streams.scale,
+    }
+    if streams.keys.scales is not None and streams.values.scales is not None:
+        bindings |= {"k_scales": streams.keys.scales, "v_scales": streams.values.scales}
+    if streams.mask is not None:
+        bindings["mask"] = streams.mask
+        params |= {"heads": streams.heads, "mask_strides": streams.mask_strides}
+    grid = (ceil_div(rows, tile.teams * tile.rows), streams.kv_heads)
+    g.dispatch("attention/flash", grid, bindings, params, template=template)
+
+
+def _variant(g: Planner, streams: Streams) -> tuple[Tile, dict[str, Any]]:
+    tile = g.tuning("attention/flash", choose_tile(g.features, g.limits, streams.vectors))
+    flags = {"causal": streams.causal, "mask": streams.mask is not None}
+    return tile, {**tile.variant(streams.vectors), "cache": streams.keys.dtype, **flags}
+
+
+def _streams(call: AttentionCall) -> Streams:
+    vectors = call.vectors
+    return Streams(
+        call.q,
+        call.k_cache,
+        call.v_cache,
+        call.out,
+        call.input_pos,
+        new_columns=call.length,
+        tokens=call.length,
+        group=call.group,
+        kv_heads=call.kv_heads,
+        vectors=vectors,
+        scale=call.scale,
+        token_stride=call.q.dims[2] * vectors,
+        head_stride=vectors,
+        column_stride=call.kv_heads * vectors,
+        kv_head_stride=vectors,
+        causal=call.causal,
+        mask=call.mask,
+        heads=call.q.dims[2],
+        mask_strides=mask_strides(call.mask),
+    )

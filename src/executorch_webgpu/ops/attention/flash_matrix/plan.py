@@ -1,0 +1,117 @@
+"""The tensor-core routes: many new tokens over float16 or int8 caches, by subgroup matrices of 16 x 16.
+
+By ``flash_matrix`` Q goes in as the sum of two float16 matrices, which keeps large scores exact; ``flash_matrix_f16``
+rounds it to one, as ``matmul_precision="high"`` allows. Probabilities, and the values of an int8 cache, are rounded to
+float16 by both. What moved the speed is in bench/NOTES.md.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from ...plan import Planner
+from ...shapes import ceil_div
+from ..call import AttentionCall
+
+SHAPE = ("f16", "f32", 16, 16, 16)  # component type, result type, m, n, k
+SUBGROUP = 32
+LOG2_E = math.log2(math.e)
+MIN_LENGTH = 9  # fewer tokens are decoding
+MAX_HEAD_DIM = 256
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A workgroup of ``subgroups``: ``split`` of them, each with its part of D, have 16 packed rows.
+
+    ``keys`` columns are computed at a time.
+    """
+
+    subgroups: int = 8
+    keys: int = 32
+    split: int = 1
+    workgroup_bytes: int = 48 << 10  # that a device must have
+
+    @property
+    def rows(self) -> int:
+        return 16 * self.subgroups // self.split
+
+    @property
+    def template(self) -> dict[str, Any]:
+        return {"subgroups": self.subgroups, "keys": self.keys, "split": self.split}
+
+
+def choose_tile(head_dim: int) -> Tile:
+    """The best of those that were measured. Above 128 one subgroup's registers cannot hold all sums."""
+    return Tile(subgroups=4) if head_dim <= 64 else Tile() if head_dim <= 128 else Tile(keys=16, split=2)
+
+
+def fits(g: Planner, call: AttentionCall) -> bool:
+    return _possible(g, call) and call.length >= MIN_LENGTH
+
+
+def prepare(g: Planner, call: AttentionCall, exact: bool) -> None:
+    if _possible(g, call) and call.q.max_dims[1] >= MIN_LENGTH and exact == (g.matmul_precision == "highest"):
+        g.prepare("attention/flash_matrix", template=_template(g, call, exact))
+
+
+def run(g: Planner, call: AttentionCall, exact: bool) -> None:
+    """``exact``: as the sum of two matrices."""
+    rows = call.length * call.group
+    g.dispatch(
+        "attention/flash_matrix",
+        (ceil_div(rows, _tile(g, call).rows), call.kv_heads),
+        {
+            "q": call.q,
+            "out": call.out,
+            "input_pos": call.input_pos,
+            **call.caches,
+        },
+        {
+            "row_count": rows,
+            "group_size": call.group,
+            "kv_heads": call.kv_heads,
+            "tokens": call.length,
+            "scale": call.scale * LOG2_E,
+        },
+        template=_template(g, call, exact),
+    )
+
+
+def _possible(g: Planner, call: AttentionCall) -> bool:
+    return (
+        _has_matrices(g)
+        and call.k_cache.dtype in ("float16", "int8")
+        and call.head_dim <= MAX_HEAD_DIM
+        and g.limits.max_workgroup_bytes >= _tile(g, call).workgroup_bytes
+    )
+
+
+def _tile(g: Planner, call: AttentionCall) -> Tile:
+    return g.tuning("attention/flash_matrix", choose_tile(call.head_dim))
+
+
+def _template(g: Planner, call: AttentionCall, exact: bool) -> dict[str, Any]:
+    cache = {"cache": call.k_cache.dtype, "head_dim": call.head_dim, "width": _load_width(call)}
+    return {"exact": exact, **_tile(g, call).template, **cache}
+
+
+def _has_matrices(g: Planner) -> bool:
+    """Whether a device has subgroup matrices of ``SHAPE`` and subgroups of a size that is known at load."""
+    features = g.features
+    fixed = features.subgroup_min_size == features.subgroup_max_size == SUBGROUP
+    return (
+        features.subgroup_matrix
+        and SHAPE in features.subgroup_matrix_shapes
+        and fixed
+        and features.f16
+        and features.subgroups
+    )
+
+
+def _load_width(call: AttentionCall) -> int:
+    """Elements of a head that one load of the cache brings: 16 bytes, or fewer where no head is a multiple of it."""
+    widest = 16 // call.k_cache.element.itemsize
+    return next(width for width in (16, 8, 4) if width <= widest and call.head_dim % width == 0)

@@ -1,0 +1,116 @@
+"""What the operators over KV caches compute, in NumPy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..rope import reference as rope
+
+Array = np.ndarray
+
+HALF_MAX = float(np.finfo(np.float16).max)
+
+
+def as_stored(rows: Array, dtype: str) -> Array:
+    """What a cache of ``dtype`` makes of ``rows`` [..., D]: float16 rounded, int8 in steps of max|row| / 127."""
+    if dtype == "float16":
+        return rows.clip(-HALF_MAX, HALF_MAX).astype(np.float16).astype(rows.dtype)
+    if dtype == "int8":
+        scales = int8_scales(rows)
+        return np.rint(np.divide(rows, scales, out=np.zeros_like(rows), where=scales > 0)) * scales
+    return rows
+
+
+def int8_scales(rows: Array) -> Array:
+    """One step for each of ``rows`` [..., D]: [..., 1]."""
+    largest: Array = np.abs(rows).max(axis=-1, keepdims=True)
+    return largest / 127
+
+
+def update_cache(value: Array, cache: Array, start_pos: int, *, stored_as: str = "float32") -> Array:
+    """Write ``value`` [1, S, H, D] into ``cache`` [1, Cmax, H, D] from row ``start_pos``; answer 0.
+
+    ``stored_as``: the dtype of the cache on the device, which rounds like that.
+    """
+    cache[:, start_pos : start_pos + value.shape[1]] = as_stored(value, stored_as)
+    return np.zeros(1, value.dtype)
+
+
+def sdpa_with_kv_cache(
+    q: Array,
+    k: Array,
+    v: Array,
+    k_cache: Array,
+    v_cache: Array,
+    input_pos: int,
+    seq_len: int = 1,
+    attn_mask: Array | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = True,
+    scale: float | None = None,
+    *,
+    stored_as: str = "float32",
+) -> Array:
+    """Attention of ``q`` [1, S, Hq, D] over the caches, after ``k`` and ``v`` joined them.
+
+    ``attn_mask`` is broadcast to [1, Hq, S, context]; columns behind the context are not used.
+    """
+    update_cache(k, k_cache, input_pos, stored_as=stored_as)
+    update_cache(v, v_cache, input_pos, stored_as=stored_as)
+    _, length, heads, head_dim = q.shape
+    group = heads // k.shape[2]
+    scale = 1 / math.sqrt(head_dim) if scale is None else scale
+    columns = input_pos + length
+    mask = np.zeros(1) if attn_mask is None else attn_mask[..., :columns]
+    mask = np.broadcast_to(mask, (1, heads, length, columns))
+    out = np.empty_like(q)
+    for h in range(heads):
+        for s in range(length):
+            context = slice(0, input_pos + s + 1 if is_causal else columns)
+            scores = k_cache[0, context, h // group] @ q[0, s, h] * scale + mask[0, h, s, context]
+            out[0, s, h] = _softmax(scores) @ v_cache[0, context, h // group]
+    return out
+
+
+def rope_sdpa_with_kv_cache(
+    q: Array,
+    k: Array,
+    v: Array,
+    cos: Array,
+    sin: Array,
+    halves: bool,
+    start_pos: int,
+    k_cache: Array,
+    v_cache: Array,
+    input_pos: int,
+    attn_mask: Array | None,
+    is_causal: bool,
+    scale: float | None,
+    *,
+    stored_as: str = "float32",
+) -> tuple[Array, Array]:
+    """The rotated q, and attention over the caches once the rotated k and v have joined them."""
+    if halves:
+        q, k = rope.apply_rotary_emb_hf(q, k, cos, sin, start_pos)
+    else:
+        q, k = rope.apply_rotary_emb(q, k, cos[start_pos:], sin[start_pos:])
+    out = sdpa_with_kv_cache(
+        q, k, v, k_cache, v_cache, input_pos, 1, attn_mask, 0.0, is_causal, scale, stored_as=stored_as
+    )
+    return q, out
+
+
+def sdpa(q: Array, k: Array, v: Array, attn_mask: Array | None = None, scale: float | None = None) -> Array:
+    """softmax(scale * q kᵀ + attn_mask) v over the last two dimensions; the others are broadcast."""
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    scores = q @ np.swapaxes(k, -1, -2) * scale
+    return np.asarray(_softmax(scores if attn_mask is None else scores + attn_mask) @ v)
+
+
+def _softmax(scores: Array) -> Array:
+    """Over the last dimension; NaN where all are -inf."""
+    with np.errstate(invalid="ignore"):
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
