@@ -53,7 +53,7 @@ class Op:
     ``reference(*inputs)`` takes and returns NumPy arrays and numbers, writes ``mutates`` in place, and returns the
     output, or a tuple of them.
 
-    The traits, of which names are those of arguments:
+    The traits follow, each with its sentence. Names in them are names of arguments.
     """
 
     name: str
