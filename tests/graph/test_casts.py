@@ -74,7 +74,7 @@ def test_tensors_of_several_dtypes_are_joined_in_that_of_the_output() -> None:
     call = make_call("aten.cat.default", ([integers, floats, integers], 0, out))
     graph = with_casts(Graph((call,), (floats, integers), (out,), (), {}))
     assert [c.name for c in graph.calls] == ["dim_order_ops._to_dim_order_copy.default", "aten.cat.default"]
-    got = ReferenceExecutor(graph).execute([np.float32([0.5, 1.5]), np.int32([7, -8, 9])])[0]
+    got = ReferenceExecutor(graph).execute([np.array([0.5, 1.5], np.float32), np.array([7, -8, 9], np.int32)])[0]
     assert got.tolist() == [7, -8, 9, 0.5, 1.5, 7, -8, 9]
 
 

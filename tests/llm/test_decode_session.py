@@ -192,7 +192,7 @@ def test_prompts_continue_a_cache(llama: LanguageModel) -> None:
         llama.reset()
         said = []
         for prompt, start in ((PROMPT, 0), ([7, 7], 19), ([8] * 7, 4)):
-            with closing(kind(llama, params)) as loop:  # type: ignore[arg-type]
+            with closing(kind(llama, params)) as loop:
                 loop.prefill(prompt, start)
                 said += list(loop)
         texts.append((said, llama.cached_tokens, llama.runs_on()[1].length))
