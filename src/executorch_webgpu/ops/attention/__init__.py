@@ -27,6 +27,7 @@ from .rotate_and_store import plan as rotate_and_store
 from .routes import attend
 
 
+# Operators over caches state no rows: a token sees those before it, and lies where their number says.
 @op(
     "llama.sdpa_with_kv_cache.default",
     "sdpa_with_kv_cache.default",
