@@ -28,7 +28,7 @@ TENSOR_CORES = Features(
     subgroup_matrix=True,
     subgroup_matrix_shapes=(("f16", "f32", 16, 16, 16),),
 )
-_MEMORY = re.compile(r"^var<workgroup> (\w+): array<array<vec4<([uf]32)>, \d+>, (\d+)>;", re.MULTILINE)
+_MEMORY = re.compile(r"^var<workgroup> (\w+): array<array<vec4<([uf]32)>, [^<>]+>, [^<>]+>;", re.MULTILINE)
 _ACROSS = 16  # added to an operand's memory: its columns, not its rows, lie one behind the other
 _FUNCTIONS = """
 // Which memory, which of its inner arrays, where the operand begins there, how far its rows or columns are apart.
@@ -121,7 +121,7 @@ def emulated(code: str) -> str:
     """A rendered kernel whose matrices lie in workgroup variables that are arrays of arrays of vec4s."""
     for name, kind in re.findall(r"^alias (\w+) = (vec4<u32>);.*\n", code, flags=re.MULTILINE):
         code = re.sub(rf"(?<!alias )\b{name}\b", kind, code)
-    memories = {name: (i, element) for i, (name, element, _) in enumerate(_MEMORY.findall(code))}
+    memories = {name: (i, element) for i, (name, element) in enumerate(_MEMORY.findall(code))}
     code = re.sub(r"^(enable|diagnostic).*\n", "", code, flags=re.MULTILINE)
     code = re.sub(r"^alias (Left|Right|Sum) = .*\n", "", code, flags=re.MULTILINE)
     code = re.sub(r"^\s*@builtin\(subgroup_(id|invocation_id)\).*\n", "", code, flags=re.MULTILINE)
@@ -149,7 +149,8 @@ def emulated(code: str) -> str:
     if "workgroupUniformLoad" in code:  # naga has none of atomics
         code = re.sub(r"workgroupUniformLoad\(&(\w+)\[0\]\)", "uniform_load()", code) + _UNIFORM_LOAD
     code, kept = _keep_variables(code, len(memories))
-    lanes = int(re.findall(r"@workgroup_size\((\d+)\)", code)[0])
+    (size,) = re.findall(r"@workgroup_size\((\w+)\)", code)
+    lanes = int(size if size.isdigit() else re.findall(rf"const {size} = (\d+)u;", code)[0])
     code = re.sub(
         r"(fn main\([^{]*\{\n)", r"\1  let subgroup = index / 32u;\n  let lane = index % 32u;\n", code, flags=re.DOTALL
     )

@@ -9,7 +9,7 @@ Inputs:
   residual = True | False: whether it is added to the one output
 #}
 {% for i in range(outputs) %}
-@group(0) @binding({{ 3 + i }}) var<storage, read_write> out{{ i }}: array<f32>;  // [m, widths[{{ i }}]]
+@group(0) @binding({{ 3 + i }}) var<storage, read_write> out{{ i }}: array<f32>;  // [m, its width]
 {% endfor %}
 {% if bias %}
 @group(0) @binding(7) var<storage, read> bias: array<f32>;  // [4 * quads]
