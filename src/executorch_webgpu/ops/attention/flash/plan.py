@@ -61,7 +61,6 @@ class Tile:
             **asdict(self),
             "dims": dims,
             "ragged": vectors % self.lanes > 0,
-            "staged": self.depth > 0,
             "stage_values": stage_values,
             "stage_size": max(stage, 4 * value_quads * self.lanes * dims) if stage_values else stage,
             "value_quads": value_quads,

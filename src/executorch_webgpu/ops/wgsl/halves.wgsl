@@ -1,0 +1,20 @@
+{#
+Float16 halves of words, made from float32.
+#}
+// Eight numbers in one word a pair.
+fn halves(low: vec4<f32>, high: vec4<f32>) -> vec4<u32> {
+  return vec4<u32>(
+    pack2x16float(low.xy), pack2x16float(low.zw), pack2x16float(high.xy), pack2x16float(high.zw)
+  );
+}
+
+// The upper 11 bits of each number, which float16 can hold. (Converting there and back is undone by a compiler.)
+fn upper(x: vec4<f32>) -> vec4<f32> {
+  return bitcast<vec4<f32>>(bitcast<vec4<u32>>(x) & vec4<u32>(0xffffe000u));
+}
+
+// What float16 can hold: larger numbers become the largest. NaN and infinity stay, and give NaN.
+fn bounded(x: vec4<f32>) -> vec4<f32> {
+  let special = (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+  return select(clamp(x, vec4<f32>(-65504.0), vec4<f32>(65504.0)), x, special);
+}
