@@ -20,13 +20,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install -qq --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test test-fast check docs bench clean
 .NOTPARALLEL:
 .SECONDARY:
 .DELETE_ON_ERROR:
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.ready-base ## Fetch a 135M-parameter language model (once), and let it answer on WebGPU
 	@scripts/ensure_adapter.sh $(BIN)/python
@@ -36,17 +36,24 @@ test: check $(VENV)/.ready-dev ## Check style and types, then run all tests
 	@scripts/ensure_adapter.sh $(BIN)/python
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+test-fast: $(VENV)/.ready-test ## Run one case of each test that is quick and needs no torch: under a minute
+	@scripts/ensure_adapter.sh $(BIN)/python
+	@$(BIN)/python -m pytest --fast $(PYTEST_ARGS)
+
 check: $(VENV)/.ready-lint ## Check style, formatting and types
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+
+docs: $(VENV)/.ready-docs ## Build the documentation into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
 
 bench: $(VENV)/.ready-bench ## Run the benchmarks
 	@scripts/ensure_adapter.sh $(BIN)/python
 	@$(BIN)/python -m bench
 
 clean: ## Remove .venv and what tools left behind (models stay in the user's cache folder)
-	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each extra of pyproject.toml, so that a target installs only what it uses, once.

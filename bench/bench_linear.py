@@ -23,13 +23,13 @@ from rich.table import Table
 from bench.bench_attention import cold_bytes, rounded, shown
 from bench.bench_model import commit
 from bench.linear_call import Case, LinearCalls
-from bench.linear_tunings import Tuned, applied, of_few_rows, of_many_rows
+from bench.linear_tunings import Tuned, of_few_rows, of_many_rows
 from executorch_webgpu.errors import Error
 from executorch_webgpu.gpu.ceilings import Ceilings
 from executorch_webgpu.gpu.device import Device, open_device
 from executorch_webgpu.gpu.timing import passes
 from executorch_webgpu.llm.measure.history import append
-from executorch_webgpu.ops.fused_linear import FORMS
+from executorch_webgpu.ops.fused_linear import WEIGHT_FORMATS
 
 MAX_COPIES = 512
 SWEEP_COPIES = 64  # each tuning makes a program of them: small layers may then lie in the device's cache
@@ -123,7 +123,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--engines", nargs="+", default=[None], help="wgpu, dawn, or both")
     parser.add_argument("--adapter", help="index or a part of the name")
     parser.add_argument("--set", choices=SETS, default="must")
-    parser.add_argument("--form", choices=FORMS, default="q4gsw", help="of the weights")
+    parser.add_argument("--form", choices=WEIGHT_FORMATS, default="q4gsw", help="of the weights")
     parser.add_argument("--rows", type=int, nargs="+", help="rows of x: 1 is decode; by default 1, 512 and 2048")
     parser.add_argument("--routes", nargs="+", default=[None], help="force these routes, one after the other")
     parser.add_argument("--sweep", action="store_true", help="time many tunings of every kernel")
@@ -137,7 +137,7 @@ def cases(options: argparse.Namespace, device: Device) -> list[Case]:
     else:
         found = list(SETS[options.set])
         many = [MANY_ROWS] if options.set == "must" else found
-        many_rows = (512, 2048)
+        many_rows: tuple[int, ...] = (512, 2048)
         if device.features.cpu:
             many, many_rows = [SOFTWARE], (SOFTWARE.rows,)
         found += [replace(case, rows=rows) for rows in many_rows for case in many]
@@ -164,7 +164,7 @@ def measure_one(bench: Bench, calls: LinearCalls, tuned: Tuned, seen: set[object
     """Check, then time; what fails is the line's note. None: the tuning is no other kernel than one before."""
     device, case = bench.device, calls.case
     try:
-        with applied(tuned), calls.executor(tuned.route) as executor:
+        with calls.executor(tuned.route, tuned.tunings) as executor:
             kernels = repr([(d.kernel, d.grid, d.overrides, d.template) for d in executor.plans.plans[0].dispatches])
             if kernels in seen:
                 return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from executorch_webgpu.graph.constants import ConstantPool
 from executorch_webgpu.graph.execute import GraphExecutor
 from executorch_webgpu.graph.memory import Kind
 from executorch_webgpu.graph.state import Command
-from executorch_webgpu.ops.fused_linear import FORMS, fused_linear_reference
+from executorch_webgpu.ops.fused_linear import WEIGHT_FORMATS, fused_linear_reference
 from executorch_webgpu.ops.plan import Planning
 from tests.graph_builder import GraphBuilder
 
@@ -54,7 +54,7 @@ class Case:
     @property
     def weight_bytes(self) -> int:
         """Of codes and scales, which a call must read."""
-        layout = FORMS[self.form]
+        layout = WEIGHT_FORMATS[self.form]
         if layout is None:
             return 4 * self.k * sum(self.widths)
         groups = -(-self.k // GROUP) if layout.grouped else 1
@@ -92,9 +92,10 @@ class LinearCalls:
             keeper.close()
 
     @contextmanager
-    def executor(self, route: str | None) -> Iterator[GraphExecutor]:
-        """The program by a route, with the tuning of the moment. The first one of a route keeps its weights there."""
-        planning = Planning(self.device.features, self.device.limits, {"fused_linear": route} if route else {})
+    def executor(self, route: str | None, tunings: Mapping[str, object] | None = None) -> Iterator[GraphExecutor]:
+        """The program by a route, with tunings of its kernels. The first one of a route keeps its weights there."""
+        routes = {"fused_linear": route} if route else {}
+        planning = Planning(self.device.features, self.device.limits, routes, tunings=tunings or {})
         made = GraphExecutor(self._graph, self._constants, planning)
         if not self._keepers:
             self._keepers.append(made)
@@ -159,7 +160,7 @@ class LinearCalls:
 
 def _matrix(rng: np.random.Generator, form: str, n: int, k: int) -> list[Array]:
     """Random weights that keep the sums near one: codes and scales, or floats."""
-    layout = FORMS[form]
+    layout = WEIGHT_FORMATS[form]
     if layout is None:
         return [rng.standard_normal((n, k), np.float32) * np.float32(k**-0.5)]
     nbytes = -(-k * layout.bits // 32) * 4 if layout.grouped else k

@@ -1,16 +1,20 @@
-"""What ``bench_linear --sweep`` tries: tunings of the kernels over packed weights, each set while a program is made."""
+"""What ``bench_linear --sweep`` tries: tunings of the kernels over packed weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from executorch_webgpu.ops.matmul import gemm, gemm_matrix, gemv
 
-MODULES: dict[str, Any] = {"gemv": gemv, "gemm": gemm, "matrix": gemm_matrix, "matrix_f16": gemm_matrix}
+KERNELS = {
+    "gemv": "matmul/gemv",
+    "gemm": "matmul/gemm",
+    "matrix": "matmul/gemm_matrix",
+    "matrix_f16": "matmul/gemm_matrix",
+}
 
 
 @dataclass(frozen=True)
@@ -21,18 +25,10 @@ class Tuned:
     tuning: Any = None
     name: str = ""
 
-
-@contextmanager
-def applied(tuned: Tuned) -> Iterator[None]:
-    module = MODULES.get(tuned.route or "")
-    if module is None or tuned.tuning is None:
-        yield
-        return
-    before, module.TUNING = module.TUNING, tuned.tuning
-    try:
-        yield
-    finally:
-        module.TUNING = before
+    @property
+    def tunings(self) -> Mapping[str, object]:
+        """As ``Planning`` takes it."""
+        return {} if self.route is None or self.tuning is None else {KERNELS[self.route]: self.tuning}
 
 
 def of_few_rows() -> Iterator[Tuned]:
@@ -51,9 +47,9 @@ def of_many_rows() -> Iterator[Tuned]:
         yield Tuned("gemm", gemm.Tuning((gemm.Tile(*shape),), 1), "{}x{} d{}".format(*shape))
     for route in ("matrix", "matrix_f16"):
         yield Tuned(route)
-        for shape in _MATRIX_TILES:
-            tile = gemm_matrix.Tile(*shape)
-            yield Tuned(route, gemm_matrix.Tuning((tile,), workgroups=1), "{}x{} of {}x{} d{}".format(*shape))
+        for sizes in _MATRIX_TILES:
+            tile = gemm_matrix.Tile(*sizes)
+            yield Tuned(route, gemm_matrix.Tuning((tile,), workgroups=1), "{}x{} of {}x{} d{}".format(*sizes))
 
 
 # Subgroups down and across, matrices of each down and across, depth.

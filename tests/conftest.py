@@ -21,7 +21,8 @@ import pytest
 import export_smollm2
 from executorch_webgpu.gpu.device import Device, open_device
 from executorch_webgpu.text.tokenizer import Tokenizer
-from tests import conformance_pack
+from tests.conformance import pack
+from tests.fast_slice import fast_slice, needs_exporter
 from tests.models.tiny_llama import TINY_LLAMAS, TinyLlama
 from tests.text.tiny_vocabulary import write_bpe, write_spm
 
@@ -65,6 +66,15 @@ class Export:
 EXPORTS = pytest.StashKey[dict[str, Export]]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="only what takes a minute and needs no torch (make test-fast)")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    is_test = collection_path.suffix == ".py" and config.getoption("fast")
+    return True if is_test and needs_exporter(collection_path) else None
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[EXPORTS] = {}
     # A shell starts what it runs in the background with Ctrl-C ignored, and so would be the programs that we test.
@@ -77,18 +87,18 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> str:
-    folder = conformance_pack.pack_folder()
+    folder = pack.pack_folder()
     if folder is None:
-        return f"conformance: {conformance_pack.VARIABLE} is not set, so its cases are left out"
-    return f"conformance: {len(conformance_pack.manifest())} cases in {folder}"
+        return f"conformance: {pack.VARIABLE} is not set, so its cases are left out"
+    return f"conformance: {len(pack.manifest())} cases in {folder}"
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if conformance_pack.pack_folder() is None:
-        without_pack = [item for item in items if "conformance_dir" in _fixtures(item)]
-        config.hook.pytest_deselected(items=without_pack)
-        items[:] = [item for item in items if "conformance_dir" not in _fixtures(item)]
+    if pack.pack_folder() is None:
+        _keep(config, items, [item for item in items if "conformance_dir" not in _fixtures(item)])
+    if config.getoption("fast"):
+        _keep(config, items, fast_slice(items))
     order = list(EXPORTERS)
     items.sort(key=lambda item: max((order.index(name) + 1 for name in order if name in _fixtures(item)), default=0))
 
@@ -99,6 +109,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     for name, command in EXPORTERS.items():
         if any(name in _fixtures(item) for item in session.items):
             session.config.stash[EXPORTS][name] = Export(command)
+
+
+def _keep(config: pytest.Config, items: list[pytest.Item], kept: list[pytest.Item]) -> None:
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
 
 
 def _fixtures(item: pytest.Item) -> list[str]:
@@ -115,7 +130,7 @@ def device() -> Iterator[Device]:
 @pytest.fixture(scope="session")
 def conformance_dir() -> Path:
     """The folder of the conformance pack; tests that use this are left out when there is none."""
-    folder = conformance_pack.pack_folder()
+    folder = pack.pack_folder()
     assert folder is not None
     return folder
 

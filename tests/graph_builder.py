@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from executorch_webgpu.format import values
 from executorch_webgpu.format import vkgraph as vk
 from executorch_webgpu.ops.values import ELEMENT_TYPES
 
@@ -93,26 +94,26 @@ class GraphBuilder:
             case np.ndarray():
                 return self.constant(arg)
             case None:
-                return self._add(vk.Null())
+                return self._add(values.Null())
             case bool():
-                return self._add(vk.Bool(arg))
+                return self._add(values.Bool(arg))
             case int():
-                return self._add(vk.Int(arg))
+                return self._add(values.Int(arg))
             case float():
-                return self._add(vk.Double(arg))
+                return self._add(values.Double(arg))
             case str():
-                return self._add(vk.String(arg))
+                return self._add(values.String(arg))
             case list():
                 return self._add(self._list(arg))
         raise TypeError(f"no graph value for {arg!r}")
 
     def _list(self, items: list[Any]) -> Any:
         if all(isinstance(i, bool) for i in items):
-            return vk.BoolList(tuple(items))
+            return values.BoolList(tuple(items))
         if all(isinstance(i, int) for i in items):
-            return vk.IntList(tuple(items))
+            return values.IntList(tuple(items))
         if all(isinstance(i, float) for i in items):
-            return vk.DoubleList(tuple(items))
+            return values.DoubleList(tuple(items))
         return vk.ValueList(tuple(self.value(i).id for i in items))
 
     def _add(self, value: Any) -> Ref:

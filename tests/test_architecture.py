@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+import executorch_webgpu.ops  # noqa: F401, registers the operators
+from executorch_webgpu.ops.registry import names
+
 PACKAGE = Path(__file__).parents[1] / "src" / "executorch_webgpu"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -100,9 +103,66 @@ def test_files_are_small_and_named_for_what_they_hold(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 400, "split it by meaning"
 
 
+@pytest.mark.slow
 def test_importing_the_package_loads_no_engine_and_no_exporter() -> None:
     code = "from executorch_webgpu import Runtime; import json, sys; print(json.dumps(sorted(sys.modules)))"
     loaded = json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
     tops = {name.split(".")[0] for name in loaded}
     assert "executorch_webgpu" in tops
     assert not tops & (ENGINES | EXPORTERS)
+
+
+# Passes ask operators for their traits. The operators that a module of ``graph/`` knows by name, and why.
+KNOWN_BY_NAME = {
+    "build.py": ("et_vk.prepack.default", "aten.clone.default"),  # constants by another name; the copies that it makes
+    "casts.py": ("dim_order_ops._to_dim_order_copy.default", "aten.cat.default"),  # makes casts; torch promotes for cat
+    "sampler.py": ("et_webgpu.sample_token.default",),  # makes it
+    "fusion/elementwise.py": ("et_webgpu.elementwise_chain.default",),  # makes it
+    "fusion/projection.py": ("et_webgpu.fused_linear.default",),  # makes it
+    "fusion/views.py": ("aten.view_copy.default",),  # makes views of squeezes, and other ones of views
+    # What ``fused_linear`` computes beside products: it takes these operators in.
+    "fusion/epilogue.py": ("aten.add.Tensor",),
+    "fusion/gate.py": ("aten.mul.Tensor", "aten.sigmoid.default"),
+    "fusion/norm_linear.py": ("et_vk.rms_norm.default",),
+    # The one formula that ``rms_norm`` stands for.
+    "fusion/rms_norm.py": (
+        *("aten.add.Scalar", "aten.add.Tensor", "aten.div.Tensor", "aten.mean.dim", "aten.mul.Tensor"),
+        *("aten.pow.Tensor_Scalar", "aten.rsqrt.default", "aten.sqrt.default", "et_vk.rms_norm.default"),
+    ),
+    # The operators that ``rope_sdpa_with_kv_cache`` stands for, and the rows of tables that it finds for itself.
+    "fusion/rope_cache.py": (
+        *("add", "aten.slice_copy.Tensor", "et_vk.apply_rotary_emb.default", "et_vk.apply_rotary_emb_hf.default"),
+        *("et_webgpu.rope_sdpa_with_kv_cache.default", "llama.sdpa_with_kv_cache.default"),
+        "sdpa_with_kv_cache.default",
+    ),
+}
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if layer(p) == "graph"], ids=relative)
+def test_passes_know_operators_by_their_traits(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    known = KNOWN_BY_NAME.get(path.relative_to(PACKAGE / "graph").as_posix(), ())
+    assert texts & set(names()) == set(known), "ask for a trait, or say in this test why the name must be known"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            operands = [node.left, *node.comparators]
+            of_name = [o for o in operands if isinstance(o, ast.Attribute) and o.attr == "name"]
+            others = [o for o in ast.walk(node) if isinstance(o, ast.Constant) and isinstance(o.value, str)]
+            assert not of_name or not others, f"{ast.unparse(node)} tests a part of a name"
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            on_name = isinstance(node.func.value, ast.Attribute) and node.func.value.attr == "name"
+            assert not on_name, f"{ast.unparse(node)} tests a part of a name"
+
+
+# Folders of tests that are about several packages.
+OTHER_FOLDERS = {"conformance", "differential", "threads"}
+
+
+def test_folders_of_tests_mirror_the_source() -> None:
+    tests = Path(__file__).parent
+    folders = [path for path in tests.rglob("*") if path.is_dir() and next(path.glob("test_*.py"), None)]
+    assert len(folders) > 8
+    for folder in (path.relative_to(tests) for path in folders):
+        known = folder.parts[0] in OTHER_FOLDERS or (PACKAGE / folder).is_dir() or (tests.parent / folder).is_dir()
+        assert known, f"tests/{folder} mirrors no package: rename it, or name it in OTHER_FOLDERS"

@@ -1,21 +1,139 @@
-"""The examples run, and the operator list says what is there."""
+"""What README and docs say is so: snippets run, commands exist, the operator list is complete, the site builds."""
 
 from __future__ import annotations
 
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
 
 import executorch_webgpu.ops  # noqa: F401, registers the operators
+from executorch_webgpu import Runtime
+from executorch_webgpu.cli import main
+from executorch_webgpu.models.convert import convert
+from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.ops.registry import names
 from tests.conftest import SmolLM2
+from tests.models.tiny_gguf import TinyGguf
 from tests.models.tiny_llama import TINY_LLAMAS, TinyLlama
+from tests.text.tiny_vocabulary import BPE_TOKENS, bpe_keys
 
 ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def load_example(name: str) -> dict:
-    scope: dict = {"__name__": name}
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.M | re.S)
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """Lines of code blocks that are indented or marked as ``console``, without comments and prompts."""
+    text = page.read_text()
+    lines = [line for line in text.splitlines() if line.startswith("    ")]
+    lines += [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+    yield from (found for found in (shlex.split(line, comments=True) for line in _joined(lines)) if found)
+
+
+def _joined(lines: list[str]) -> Iterator[str]:
+    yield from "\n".join(line.strip() for line in lines).replace("\\\n", "").splitlines()
+
+
+PYTHON = [page for page in PAGES if blocks(page, "python") and page.name != "architecture.md"]
+COMMANDS = [pytest.param(c, id=" ".join(c)) for page in PAGES for c in commands(page) if c[0] == "et-webgpu"]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that snippets name: a small model with random weights, as GGUF file and as program."""
+    folder = tmp_path_factory.mktemp("snippets")
+    TinyGguf(layers=1, vocab=len(BPE_TOKENS), context_len=4096, edits=bpe_keys()).write(folder / "model.gguf")
+    convert(folder / "model.gguf", folder / "model.pte", LlamaOptions("f32", max_seq_len=65, max_context_len=128))
+    (folder / "text.txt").write_text("hello world " * 20)
+    np.save(folder / "x.npy", np.array([[1, 2, 3]]))
+    np.save(folder / "pos.npy", np.array([0]))
+    return folder
+
+
+@pytest.fixture
+def folder(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of those files, as the current folder: snippets write over them."""
+    copy = Path(shutil.copytree(written, tmp_path / "snippets"))
+    monkeypatch.chdir(copy)
+    return copy
+
+
+def given(folder: Path) -> dict[str, Any]:
+    """The names that snippets use and do not define."""
+    random = np.random.default_rng(0)
+    q, k, v = (random.standard_normal((1, 3, heads, 128)).astype(np.float32) for heads in (32, 8, 8))
+    return {
+        "tokens": np.array([[1, 2, 3]]),
+        "input_pos": np.array([0]),
+        "prompt_tokens": [1, 2, 3],
+        "q": q,
+        "k": k,
+        "v": v,
+        "program": Runtime.get().load_program(folder / "model.pte"),
+        "model": torch.nn.Linear(8, 8),
+        "example_inputs": (torch.zeros(2, 8),),
+        "dynamic_shapes": ({0: torch.export.Dim("rows", min=1, max=4)},),
+    }
+
+
+@pytest.mark.parametrize("page", PYTHON, ids=lambda page: page.name)
+def test_python_snippets_run(page: Path, folder: Path) -> None:
+    scope = given(folder)
+    with scope["program"]:
+        for block in blocks(page, "python"):
+            exec(compile(block, page.name, "exec"), scope)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.usefixtures("folder")
+def test_commands_run(command: list[str]) -> None:
+    arguments = ["model.gguf" if word == "smollm2-135m" else word for word in command[1:]]
+    result = CliRunner().invoke(main, arguments, input="")
+    assert result.exit_code == 0, result.output
+
+
+def test_other_commands_exist() -> None:
+    targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.M)
+    found = [(page, command) for page in PAGES for command in commands(page)]
+    found += [(page, line.split()) for page in PAGES for line in re.findall(r"`(make [^`]+)`", page.read_text())]
+    for page, command in found:
+        match command:
+            case ["make", target, *_]:
+                assert target in targets, (page, command)
+            case ["python", "-m", module, *_]:
+                assert find_spec(module), (page, command)
+            case ["python", script, *_]:
+                assert (ROOT / script).exists(), (page, command)
+    assert {command[0] for _, command in found} >= {"make", "python", "et-webgpu"}
+
+
+def test_the_site_builds(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "-q", "--strict", "--site-dir", tmp_path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    assert done.returncode == 0, done.stderr
+    reference = (tmp_path / "api" / "runtime.html").read_text()
+    assert "load_method" in reference and "kv_cache_dtype" in reference
+    # A page that is opened fetches nothing from elsewhere.
+    pages = "".join(path.read_text() for path in tmp_path.rglob("*.html"))
+    assert not re.findall(r"<(?:script|img)[^>]*src=.?https?:|<link[^>]*stylesheet[^>]*https?:", pages)
+
+
+def load_example(name: str) -> dict[str, Any]:
+    scope: dict[str, Any] = {"__name__": name}
     exec(compile((ROOT / "examples" / f"{name}.py").read_text(), name, "exec"), scope)
     return scope
 

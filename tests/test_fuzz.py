@@ -107,6 +107,7 @@ def test_the_layer_is_fused() -> None:
         assert {"norm_linear", "gate", "residual", "rope_cache"} <= {r.name for r in method.fusions if r.fused}
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @example([(337, 0)])  # an argument of the delegate call that nothing gives a value
 @given(st.lists(st.tuples(st.integers(0, len(PROGRAM) - 4), st.integers(0, 2**32 - 1)), min_size=1, max_size=3))
@@ -117,6 +118,7 @@ def test_overwritten_words(words: list[tuple[int, int]]) -> None:
     load_and_run(bytes(data))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @example([(663, 3)])  # an output of integers that NumPy does not have
 @example([(2432, 1)])  # an integer input of hundreds of gigabytes
@@ -128,6 +130,7 @@ def test_flipped_bits(bits: list[tuple[int, int]]) -> None:
     load_and_run(bytes(data))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @example([(424, 1)])  # the method's first input is an argument of its delegate's call, but none that the delegate takes
 @given(st.lists(st.tuples(st.integers(0, len(LAYER) - 1), st.integers(0, 7)), min_size=1, max_size=2))

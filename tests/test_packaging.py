@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import executorch_webgpu
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "executorch_webgpu"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -26,6 +28,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
+@pytest.mark.slow
 def test_wheel_holds_every_source_file(wheel: zipfile.ZipFile) -> None:
     packaged = {name for name in wheel.namelist() if name.startswith("executorch_webgpu/")}
     sources = (path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
@@ -34,12 +37,14 @@ def test_wheel_holds_every_source_file(wheel: zipfile.ZipFile) -> None:
     assert "executorch_webgpu/py.typed" in packaged
 
 
+@pytest.mark.slow
 def test_wheel_needs_no_torch_and_carries_its_license(wheel: zipfile.ZipFile) -> None:
     (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     metadata = BytesParser().parsebytes(wheel.read(name))
     required = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert required
     assert not [line for line in required if line.startswith(("torch", "executorch"))]
+    assert metadata["Version"] == executorch_webgpu.__version__
     assert metadata["License-Expression"] == "BSD-3-Clause"
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
 
@@ -49,6 +54,7 @@ def test_console_script_is_the_cli() -> None:
     assert callable(script.load())
 
 
+@pytest.mark.slow
 def test_every_module_imports_without_torch() -> None:
     names = [module_name(path) for path in MODULES if path.name != "__main__.py"]
     blocked = "import sys, importlib; sys.modules |= dict.fromkeys(('torch', 'executorch'));"

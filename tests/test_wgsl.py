@@ -120,12 +120,14 @@ def kernels_of(device: str) -> frozenset[str]:
     return frozenset(kernel for kernel, _, _ in variants(device))
 
 
+@pytest.mark.slow
 def test_every_kernel_is_reached() -> None:
     reached = frozenset().union(*(kernels_of(device) for device in DEVICES))
     kernels = {kernel_name(path) for path in FILES} - included()
     assert sorted(kernels - reached) == [], "no sample of tests/ops/samples.py dispatches or prepares these"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("device", "engine"), [(device, engine) for device in DEVICES for engine in ENGINES[device]])
 def test_every_variant_compiles(device: str, engine: str) -> None:
     for kernel, template, overrides in variants(device):
@@ -149,6 +151,7 @@ def floor_sources() -> Iterator[tuple[KernelSource, Prepared]]:
                 yield render(kernel, template, dialect, Features.none()), variant
 
 
+@pytest.mark.slow
 def test_variants_for_the_smallest_device_fit_it() -> None:
     limits = Limits.floor()
     for source, (kernel, template, overrides) in floor_sources():
@@ -162,6 +165,7 @@ def test_variants_for_the_smallest_device_fit_it() -> None:
         assert buffers <= limits.max_storage_buffers == 8, (kernel, template)
 
 
+@pytest.mark.slow
 def test_variants_for_the_smallest_device_use_nothing_optional() -> None:
     for source, (kernel, template, _) in floor_sources():
         code = strip_comments(source.code)

@@ -203,10 +203,8 @@ class KVCache:
     def _tensor(self, id: int) -> Tensor:
         """A cache, with its scales if it has any."""
         dims = (1, self.capacity, self.kv_heads, self.head_dim)
-        tensor = Tensor(id, KV_CACHE_DTYPES[self.dtype], dims, constant=id)
-        if self.dtype == "int8":
-            tensor.scales = Tensor(id + 2, "float32", dims[:3], constant=id + 2)
-        return tensor
+        scales = Tensor(id + 2, "float32", dims[:3], constant=id + 2) if self.dtype == "int8" else None
+        return Tensor(id, KV_CACHE_DTYPES[self.dtype], dims, id, scales)
 
     def _new_tensors(self, rows: int, *heads: int) -> list[Tensor]:
         """Tensors [1, rows, heads, head_dim] of a graph."""

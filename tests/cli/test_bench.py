@@ -51,6 +51,7 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_lines(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     history = tmp_path / "history.csv"
     result = cli("bench", tiny, *SIZES, "--kv-cache", "f16", "--csv", history, "--profile")
@@ -80,6 +81,7 @@ def test_lines(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     assert len(read(history)) == 2 * len(lines)
 
 
+@pytest.mark.slow
 def test_a_precision_that_is_not_the_default_is_a_note(
     cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +113,7 @@ def dispatches_of_a_step(path: Path) -> int:
         return sum(row.dispatches for row in model.profile())
 
 
+@pytest.mark.slow
 def test_default_sizes_fit_the_context(cli: Cli, tiny: Path) -> None:
     result = cli("bench", tiny, "--repeats", 1)
     assert result.exit_code == 0, result.output
@@ -118,6 +121,7 @@ def test_default_sizes_fit_the_context(cli: Cli, tiny: Path) -> None:
     assert sum(line.split()[:2] == ["decode", "0"] for line in result.stdout.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", [("--prompts", "9", "40"), ("--prompts", "9,40"), ("--prompts=9,40",)])
 def test_lists_of_numbers(cli: Cli, tiny: Path, tmp_path: Path, written: tuple[str, ...]) -> None:
     rest = ("--contexts", 0, "--steps", 1, "--repeats", 1, tiny, "--csv", tmp_path / "x.csv")
@@ -126,6 +130,7 @@ def test_lists_of_numbers(cli: Cli, tiny: Path, tmp_path: Path, written: tuple[s
     assert [line["tokens"] for line in read(tmp_path / "x.csv")] == ["9", "40", "1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -154,6 +159,7 @@ def test_a_program_that_is_no_language_model(cli: Cli, tmp_path: Path) -> None:
     assert result.exit_code == 2 and result.stderr.startswith("error: a language model's forward takes")
 
 
+@pytest.mark.slow
 def test_a_history_of_something_else(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.csv"
     other.write_text("a,b\n1,2\n")
@@ -169,6 +175,7 @@ def test_no_matplotlib(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.stderr == "error: --plot needs matplotlib: pip install 'executorch-webgpu[bench]'\n"
 
 
+@pytest.mark.slow
 def test_plot(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     drawing = tmp_path / "speed.svg"
     result = cli("bench", tiny, *SIZES, "--plot", drawing)
@@ -178,6 +185,7 @@ def test_plot(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     assert result.exit_code == 2 and "speed.nothing cannot be drawn" in result.stderr
 
 
+@pytest.mark.slow
 def test_what_is_measured_goes_through_generate_and_never_ends(
     bpe: Tokenizer, stats: list[GenerationStats], tmp_path: Path
 ) -> None:
@@ -198,6 +206,7 @@ def test_what_is_measured_goes_through_generate_and_never_ends(
     assert ran[:12] == [(9, 0, 1)] * 3 + [(40, 0, 1)] * 3 + [(1, 0, 5)] * 3 + [(21, 20, 5)] * 3
 
 
+@pytest.mark.slow
 def test_tokens_without_a_tokenizer_are_numbers(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts: list[str] = []
 

@@ -246,6 +246,7 @@ def test_sampled_unless_told_otherwise(cli: Cli, chat_model: ChatModel) -> None:
     assert answer("--seed", 1) == answer("--seed", 1) != answer("--temperature", 0)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_what_reads_a_pipe(chat_model: ChatModel) -> None:
     arguments = ("--tokenizer", chat_model.tokenizer, "--temperature", 0, "--max-new-tokens", CONTEXT)
     with subprocess.Popen(
@@ -337,6 +338,7 @@ def terminal(chat_model: ChatModel) -> Iterator[Terminal]:
     opened.close()
 
 
+@pytest.mark.slow
 def test_ctrl_c_on_a_terminal(terminal: Terminal) -> None:
     terminal.wait_for("/help lists the commands(.|\n)*> ")
     answers = []
@@ -358,6 +360,7 @@ def test_ctrl_c_on_a_terminal(terminal: Terminal) -> None:
     assert terminal.process.wait(30) == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_leaves(terminal: Terminal) -> None:
     terminal.wait_for("\n> ")
     terminal.interrupt("once more leaves.\r\n> ")

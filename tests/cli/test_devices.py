@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from executorch_webgpu.gpu.device import list_adapters
 from tests.cli.conftest import Cli
 
@@ -22,6 +24,7 @@ def test_lists_every_adapter(cli: Cli) -> None:
         assert ("timestamps" in line) == adapter.timestamps
 
 
+@pytest.mark.slow
 def test_no_adapter_says_what_to_install() -> None:
     """Vulkan finds its drivers through these variables; OpenGL needs none, so it is ruled out by name."""
     nowhere = {"VK_DRIVER_FILES": "/nowhere", "VK_ICD_FILENAMES": "/nowhere", "WGPU_BACKEND_TYPE": "Vulkan"}

@@ -59,6 +59,7 @@ def test_ctrl_c_while_converting(chat_model: ChatModel, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["generate", "chat", "inspect"])
 def test_a_reader_who_leaves(chat_model: ChatModel, command: str) -> None:
     model = (str(chat_model.program), "--tokenizer", str(chat_model.tokenizer), "--max-new-tokens", "1000")

@@ -82,6 +82,7 @@ def test_interrupt() -> None:
     assert "Traceback" not in result.output
 
 
+@pytest.mark.slow
 def test_an_interrupt_that_python_would_lose_ends_the_command() -> None:
     """In a destructor it is only told about, as an "Exception ignored in"."""
     code = """

@@ -28,6 +28,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory, bpe: Tokenizer) -> tuple[
     return folder / "silent.pte", folder / "stated.pte"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["generate", "chat"])
 def test_defaults_of_the_model(cli: Cli, programs: tuple[Path, Path], command: str) -> None:
     silent, stated = programs

@@ -14,7 +14,7 @@ import pytest
 from executorch_webgpu.cli import main
 from executorch_webgpu.models.convert import convert
 from executorch_webgpu.models.llama import LlamaOptions
-from tests.converter.tiny_gguf import TinyGguf
+from tests.models.tiny_gguf import TinyGguf
 from tests.text.tiny_vocabulary import BPE_TOKENS, write_bpe
 
 ENCODINGS = ("ascii", "cp1252", "latin-1", "gbk", "utf-8")
@@ -53,6 +53,7 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> Streams:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_text_of_a_model(streams: Streams, folder: Path, encoding: str) -> None:
     options = ("--temperature", 5, "--seed", 3, "--max-new-tokens", 40)
@@ -97,6 +98,7 @@ def test_a_text_file_that_is_not_utf8(streams: Streams, folder: Path, tmp_path: 
     assert told == f"error: {tmp_path / 'text.txt'} is not UTF-8 text; save it as such\n"
 
 
+@pytest.mark.slow
 def test_a_whole_process(folder: Path) -> None:
     """Of which the encoding is said by the environment, as a redirected stream on Windows has it."""
     arguments = ("generate", folder / f"{NAME}.pte", "--temperature", 5, "--seed", 3, "--max-new-tokens", 40, "hello")

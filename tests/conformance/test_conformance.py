@@ -14,7 +14,7 @@ import pytest
 
 from executorch_webgpu import Runtime, UnsupportedProgramError
 from executorch_webgpu.runtime import inspect_program
-from tests.conformance_pack import manifest
+from tests.conformance.pack import manifest
 
 # Suites that must run, not be refused; the issue that adds an operator adds its suite.
 REQUIRED = {

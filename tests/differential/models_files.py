@@ -20,9 +20,9 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.models.matrix import WeightFormat
-from tests.converter.tiny_gguf import K_QUANTS, QuantType, random_matrix
-from tests.converter.tiny_huggingface import Stored, stored, write_safetensors
 from tests.differential.models_configs import TinyConfig, draw_config
+from tests.models.tiny_gguf import K_QUANTS, QuantType, random_matrix
+from tests.models.tiny_huggingface import Stored, stored, write_safetensors
 
 # GGUF's quantized blocks as records, to turn their numbers around.
 _RECORDS: dict[QuantType, list[tuple[Any, ...]]] = {

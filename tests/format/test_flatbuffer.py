@@ -61,12 +61,14 @@ def _marked(python_type: type, marker: Scalar | Blob) -> st.SearchStrategy[Any]:
     return st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(tables(GraphTable))
 def test_graphs_round_trip(table: GraphTable) -> None:
     assert read_root(GraphTable, write_root(table, b"VK00"), b"VK00") == table
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(tables(Program))
 def test_programs_round_trip(table: Program) -> None:

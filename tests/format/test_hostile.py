@@ -73,6 +73,7 @@ def test_a_truncated_graph_is_refused() -> None:
             read_vkgraph(BLOB[:cut], NAMED_DATA)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("data", "walk"), [(FILE, walk_program), (BLOB, walk_graph)])
 def test_each_word_at_its_extremes(data: bytes, walk: Callable[[bytes], object]) -> None:
     results = [

@@ -23,10 +23,10 @@ from executorch_webgpu.format.pte import LazySegment, ProgramFile, read_program,
 from executorch_webgpu.format.vkgraph import VkGraph, read_vkgraph, write_vkgraph
 from executorch_webgpu.models.convert import convert
 from executorch_webgpu.models.llama import LlamaOptions
-from tests.conformance_pack import manifest
+from tests.conformance.pack import manifest
 from tests.conftest import SmolLM2
-from tests.converter.tiny_gguf import TinyGguf
 from tests.format.test_against_executorch import plain
+from tests.models.tiny_gguf import TinyGguf
 from tests.models.tiny_llama import TinyLlama
 from tests.test_llama import TURNS, turns
 

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from executorch_webgpu.errors import InvalidProgramError
 from executorch_webgpu.format.mapped_file import MappedFile
 from executorch_webgpu.format.safetensors import BITS, SafetensorsTensor, read_safetensors_header
-from tests.converter.tiny_huggingface import with_header
+from tests.models.tiny_huggingface import with_header
 
 TORCH_DTYPES = {
     **{"BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "F8_E5M2": torch.float8_e5m2},

@@ -170,6 +170,7 @@ def test_planning_and_listing_import_no_engine() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": ":".join(sys.path)})
 
 
+@pytest.mark.slow
 def test_opening_prints_nothing(device: Device) -> None:
     code = f"from executorch_webgpu.gpu.device import open_device; open_device({device.engine!r}).close()"
     done = subprocess.run(

@@ -51,7 +51,7 @@ def run(device: Device, replay: Replay, results: InFlight, x: Buffer) -> None:
     replay.encode(compute_pass)
     compute_pass.end()
     results.copy(encoder, x)
-    results.submit(encoder)
+    results.submitted(device.submit([encoder.finish()]))
 
 
 def test_dispatches_run_in_order_and_each_result_is_that_of_its_submission(
@@ -129,7 +129,7 @@ def test_dawn_checks_a_replay_too(write_kernel: Callable[[str, str], Kernels]) -
             if dispatches is right:
                 results = InFlight(null, 4, 1)
                 results.copy(encoder, x)
-                results.submit(encoder)
+                results.submitted(null.submit([encoder.finish()]))
                 assert len(results.read()) == 4
                 continue
             with pytest.raises(DeviceError, match="recording"), null.errors("recording"):
@@ -141,7 +141,7 @@ def test_a_closed_device_gives_no_results() -> None:
         x, results = create(null, 16, "x"), InFlight(null, 4, 1)
         encoder = null.encoder()
         results.copy(encoder, x)
-        results.submit(encoder)
+        results.submitted(null.submit([encoder.finish()]))
     with pytest.raises(ClosedError):
         results.read()
     results.close()

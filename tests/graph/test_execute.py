@@ -336,7 +336,7 @@ def test_inputs_that_only_the_host_reads_are_not_uploaded(device: Device, monkey
 
     build, start = counter()
     with loaded(device, build) as executor:
-        monkeypatch.setattr("executorch_webgpu.graph.execute.upload", record)
+        monkeypatch.setattr("executorch_webgpu.graph.step.upload", record)
         for position in (2, 5):
             row = normal(1, 1, 1, 4)
             (got,) = executor.execute([np.array([position], np.int32), row])

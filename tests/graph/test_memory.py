@@ -178,12 +178,14 @@ def check_bindings(plans: Sequence[OpPlan], memory: MemoryPlan) -> None:
             assert list(bound.values()).count(bound[written]) == 1, dispatch
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(graphs_of_many_sizes())
 def test_tensors_of_many_sizes(build: GraphBuilder) -> None:
     check_plan(build_graph(build.build()))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_random_graphs(seed: int) -> None:

@@ -46,6 +46,7 @@ def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", CACHES)
 def test_no_step_of_a_model_compiles(
     device: Device, program: Path, cache: str, monkeypatch: pytest.MonkeyPatch

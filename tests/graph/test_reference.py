@@ -114,6 +114,7 @@ class RandomGraph:
         return self._call("aten.slice_copy.Tensor", both, 0, self.size, end, 1)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1), rows=st.lists(st.integers(1, MOST), min_size=2, max_size=4))
 def test_random_graphs_agree_with_the_device(device: Device, seed: int, rows: list[int]) -> None:

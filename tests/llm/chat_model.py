@@ -14,7 +14,7 @@ import gguf
 
 from executorch_webgpu.models.convert import convert
 from executorch_webgpu.models.llama import LlamaOptions
-from tests.converter.tiny_gguf import TinyGguf
+from tests.models.tiny_gguf import TinyGguf
 from tests.text.tiny_vocabulary import BPE_TOKENS, write_bpe
 
 

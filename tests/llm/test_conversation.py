@@ -145,6 +145,7 @@ def test_ctrl_c_at_any_moment(model: LanguageModel, fresh: LanguageModel, bpe: T
     check_last_turn(conversation, model, fresh, bpe)
 
 
+@pytest.mark.slow
 def test_a_full_context_drops_the_oldest_turns(model: LanguageModel, fresh: LanguageModel, bpe: Tokenizer) -> None:
     conversation = Conversation(model, bpe, SamplingParams(max_new_tokens=30), system="Brief.")
     turns = 0
@@ -168,6 +169,7 @@ def test_a_full_context_drops_the_oldest_turns(model: LanguageModel, fresh: Lang
     assert conversation.dropped_turns == 0
 
 
+@pytest.mark.slow
 def test_messages_about_as_long_as_the_context(model: LanguageModel, bpe: Tokenizer) -> None:
     conversation = Conversation(model, bpe, SamplingParams(max_new_tokens=1000))
     around = len(encode_chat(bpe, [{"role": "user", "content": ""}]))

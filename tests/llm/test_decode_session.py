@@ -25,19 +25,17 @@ from executorch_webgpu.errors import (
     UnsupportedProgramError,
 )
 from executorch_webgpu.format import program_schema as schema
-from executorch_webgpu.gpu.device import open_null_device
-from executorch_webgpu.graph.token_loop import TokenLoop
+from executorch_webgpu.gpu.device import Device, open_null_device
 from executorch_webgpu.llm.decode_session import DecodeSession
 from executorch_webgpu.llm.generate import Piece, cached_prefix, generate
 from executorch_webgpu.llm.model import LanguageModel
 from executorch_webgpu.llm.plain_loop import PlainLoop
 from executorch_webgpu.llm.sample import SamplingParams
 from executorch_webgpu.models.llama import LlamaOptions
-from executorch_webgpu.runtime.decode import obstacle
+from executorch_webgpu.runtime.decode import DecodeLoop, decode_target, host_reason
 from executorch_webgpu.text.tokenizer import Tokenizer
 from tests.conftest import SmolLM2
 from tests.llm.chain_program import ROW, cached_row, chain, chain_program, chain_table
-from tests.llm.tiny_program import tiny_program
 from tests.models.eager import EagerLlama
 from tests.models.tiny_llama import TinyLlama
 from tests.text.tiny_vocabulary import BPE_TOKENS
@@ -99,10 +97,17 @@ def plain_tokens(
     return list(loop), loop.finish_reason
 
 
+def device_of(model: LanguageModel) -> Device:
+    target = model.runs_on()[0].decode_target
+    assert not isinstance(target, str)
+    return target.executor.device
+
+
 def cache_rows(model: LanguageModel) -> np.ndarray:
     """The chain program's whole cache [context, ROW]."""
-    _, state = model.runs_on()
-    (rows,) = state._graphs[0].read(10**9).values()
+    method, state = model.runs_on()
+    assert not isinstance(method.decode_target, str)
+    (rows,) = state.graph_of(method.decode_target.executor).read(10**9).values()
     return np.asarray(rows).reshape(-1, ROW)
 
 
@@ -277,11 +282,11 @@ def test_steps_run_ahead_of_the_reader(model: LanguageModel) -> None:
         session.prefill([40])
         in_flight = []
         for _ in session:
-            in_flight.append(session._steps.pending)
+            in_flight.append(session._loop.pending)
         assert max(in_flight) == 3 and in_flight[-4:] == [3, 2, 1, 0]
     with DecodeSession(model, SamplingParams(9), steps_in_flight=1) as session:
         session.prefill([40])
-        assert [session._steps.pending for _ in session] == [0] * 9
+        assert [session._loop.pending for _ in session] == [0] * 9
 
 
 def test_a_text_that_ended_stays_ended_until_the_next_prompt(model: LanguageModel) -> None:
@@ -401,8 +406,8 @@ def test_tokens_that_the_table_of_the_program_does_not_have() -> None:
 def use_null_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dawn without a GPU, on which every token is 7 instead of whatever lay in memory."""
     monkeypatch.setattr("executorch_webgpu.runtime.program.open_device", lambda *_: open_null_device())
-    read = TokenLoop.read
-    monkeypatch.setattr(TokenLoop, "read", lambda loop: read(loop) * 0 + 7)
+    read = DecodeLoop.read
+    monkeypatch.setattr(DecodeLoop, "read", lambda loop: read(loop) * 0 + 7)
 
 
 @pytest.mark.parametrize("engine", ["default", "dawn"])
@@ -463,13 +468,6 @@ def test_a_profiled_model_uses_the_plain_loop_and_says_so(chain_file: Program, b
         assert last.stats.host_reason == "a profile waits for every step"
 
 
-def test_a_model_of_another_kind_uses_the_plain_loop() -> None:
-    model = LanguageModel(tiny_program(vocab_size=VOCAB))
-    assert model.decode_obstacle == "the model does not run in this runtime"
-    with pytest.raises(UnsupportedProgramError, match="does not run in this runtime"):
-        DecodeSession(model, SamplingParams())
-
-
 @pytest.mark.parametrize(
     ("special", "why"),
     [({"peeks": True}, "needs to know tokens on the host"), ({"counts": True}, "keeps more than KV caches")],
@@ -486,23 +484,20 @@ def test_a_program_that_cannot_run_ahead_uses_the_plain_loop_and_says_so(
         assert last.stats is not None and why in str(last.stats.host_reason)
 
 
-def test_work_of_the_host_around_the_delegate(chain_file: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_of_the_host_around_the_delegate(chain_file: Program) -> None:
     with chain_file.load_method("forward") as method:
         plan, executors = method._plan, method._executors
         (chain_of_calls,) = plan.chains
         more = (*chain_of_calls.instructions, schema.Instruction(schema.MoveCall(0, 1)))
         changes = {
-            "the host computes before or after": {"_plan": replace(plan, chains=(schema.Chain(instructions=more),))},
-            "output is not the delegate's": {"_plan": replace(plan, outputs=plan.inputs[:1])},
-            "does not take the tokens and their position": {"_plan": replace(plan, inputs=plan.inputs[:1] * 3)},
-            "2 delegates": {"_executors": executors * 2},
+            "the host computes before or after": (replace(plan, chains=(schema.Chain(instructions=more),)), executors),
+            "output is not the delegate's": (replace(plan, outputs=plan.inputs[:1]), executors),
+            "does not take the tokens and their position": (replace(plan, inputs=plan.inputs[:1] * 3), executors),
+            "2 delegates": (plan, executors * 2),
         }
-        assert obstacle(method) is None
-        for why, attributes in changes.items():
-            with monkeypatch.context() as patch:
-                for name, value in attributes.items():
-                    patch.setattr(method, name, value)
-                assert why in str(obstacle(method))
+        assert host_reason(method, method.state) is None
+        for why, (other_plan, other_executors) in changes.items():
+            assert why in str(decode_target(other_plan, other_executors, method._arguments))
 
 
 @pytest.mark.parametrize("ahead", [0, -1])
@@ -592,7 +587,7 @@ def test_memory_is_flat_over_thousands_of_steps() -> None:
         LanguageModel(program) as model,
         DecodeSession(model, SamplingParams(4000, temperature=1.0, top_p=0.9, seed=1), steps_in_flight=6) as session,
     ):
-        device = model.runs_on()[0]._executors[0].device
+        device = device_of(model)
         session.prefill([40])
         counts = []
         for taken, _ in enumerate(session):
@@ -605,7 +600,7 @@ def test_memory_is_flat_over_thousands_of_steps() -> None:
 
 
 def test_sessions_free_their_memory(model: LanguageModel) -> None:
-    device = model.runs_on()[0]._executors[0].device
+    device = device_of(model)
     list_of = [session_tokens(model, [40], SamplingParams(3))[0]]
     before = (device.memory.live_bytes, device.memory.live_buffers)
     for penalty in (1.0, 1.0001) * 10:

@@ -1,23 +1,30 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
+from executorch_webgpu import Program
 from executorch_webgpu.errors import InvalidInputError
 from executorch_webgpu.llm.generate import GenerationStats, Piece, cached_prefix, generate
 from executorch_webgpu.llm.model import LanguageModel
 from executorch_webgpu.llm.sample import SamplingParams
 from executorch_webgpu.text.tokenizer import Tokenizer
-from tests.llm.tiny_program import continuation, tiny_program
+from tests.llm.calls import recorded
+from tests.llm.tiny_program import continuation
 from tests.text.tiny_vocabulary import BPE_TOKENS
 
 VOCAB = len(BPE_TOKENS)
 PROMPT = [40, 41, 42, 43, 44, 45, 46]
 
 
+Open = Callable[..., Program]
+
+
 def run(
-    tokenizer: Tokenizer, prompt: list[int], params: SamplingParams, **program: int
+    program: Program, tokenizer: Tokenizer, prompt: list[int], params: SamplingParams
 ) -> tuple[list[Piece], GenerationStats]:
-    model = LanguageModel(tiny_program(vocab_size=VOCAB, **program))
+    model = LanguageModel(program)
     *pieces, last = generate(model, tokenizer, prompt, params)
     assert last.token is None and last.stats is not None
     assert all(piece.token is not None and piece.stats is None for piece in pieces)
@@ -47,9 +54,9 @@ def prompt_with_end(tokenizer: Tokenizer, after: int) -> list[int]:
     raise AssertionError("no prompt ends there")
 
 
-def test_greedy_continuation_and_stats(bpe: Tokenizer) -> None:
+def test_greedy_continuation_and_stats(open_tiny: Open, bpe: Tokenizer) -> None:
     prompt = prompt_without_end(bpe, 20)
-    pieces, stats = run(bpe, prompt, SamplingParams(max_new_tokens=20))
+    pieces, stats = run(open_tiny(vocab_size=VOCAB), bpe, prompt, SamplingParams(max_new_tokens=20))
     assert tokens(pieces) == continuation(prompt, 20, VOCAB)
     assert "".join(piece.text for piece in pieces) == bpe.decode(tokens(pieces))
     assert (stats.prompt_tokens, stats.new_tokens, stats.decode_steps) == (len(prompt), 20, 19)
@@ -59,34 +66,34 @@ def test_greedy_continuation_and_stats(bpe: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("after", [0, 1, 4])
-def test_stops_at_an_end_token_and_leaves_it_out(bpe: Tokenizer, after: int) -> None:
+def test_stops_at_an_end_token_and_leaves_it_out(open_tiny: Open, bpe: Tokenizer, after: int) -> None:
     prompt = prompt_with_end(bpe, after)
-    pieces, stats = run(bpe, prompt, SamplingParams(max_new_tokens=50))
+    pieces, stats = run(open_tiny(vocab_size=VOCAB), bpe, prompt, SamplingParams(max_new_tokens=50))
     assert tokens(pieces) == continuation(prompt, after, VOCAB)
     assert (stats.finish_reason, stats.new_tokens, stats.decode_steps) == ("eos", after, after)
 
 
-def test_end_token_of_the_program(bpe: Tokenizer) -> None:
+def test_end_token_of_the_program(open_tiny: Open, bpe: Tokenizer) -> None:
     prompt = prompt_without_end(bpe, 5)
     third = continuation(prompt, 3, VOCAB)[2]
     constants = {"get_max_context_len": [64], "get_eos_ids": [third]}
-    model = LanguageModel(tiny_program(vocab_size=VOCAB, constants=constants))
+    model = LanguageModel(open_tiny(vocab_size=VOCAB, constants=constants))
     *pieces, last = generate(model, bpe, prompt, SamplingParams())
     assert last.stats is not None and last.stats.finish_reason == "eos"
     assert third not in tokens(pieces)
 
 
 @pytest.mark.parametrize("room", [0, 1, 3])
-def test_stops_at_the_end_of_the_context(bpe: Tokenizer, room: int) -> None:
+def test_stops_at_the_end_of_the_context(open_tiny: Open, bpe: Tokenizer, room: int) -> None:
     """A full cache still gives one token: the one that would stand behind it."""
     prompt = prompt_without_end(bpe, room + 1)
-    pieces, stats = run(bpe, prompt, SamplingParams(max_new_tokens=50), context_len=len(prompt) + room)
+    pieces, stats = run(open_tiny(vocab_size=VOCAB, context_len=len(prompt) + room), bpe, prompt, SamplingParams(50))
     assert tokens(pieces) == continuation(prompt, room + 1, VOCAB)
     assert (stats.finish_reason, stats.decode_steps) == ("context", room)
 
 
-def test_each_text_starts_from_an_empty_cache(bpe: Tokenizer) -> None:
-    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+def test_each_text_starts_from_an_empty_cache(open_tiny: Open, bpe: Tokenizer) -> None:
+    model = LanguageModel(open_tiny(vocab_size=VOCAB))
     prompt = prompt_without_end(bpe, 8)
     params = SamplingParams(max_new_tokens=8)
     first = list(generate(model, bpe, [*prompt, 50], params))
@@ -95,53 +102,55 @@ def test_each_text_starts_from_an_empty_cache(bpe: Tokenizer) -> None:
     assert tokens(second) == continuation(prompt, 8, VOCAB)
 
 
-def test_pieces_come_as_they_are_made(bpe: Tokenizer) -> None:
-    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+def test_pieces_come_as_they_are_made(open_tiny: Open, monkeypatch: pytest.MonkeyPatch, bpe: Tokenizer) -> None:
+    model = LanguageModel(open_tiny(vocab_size=VOCAB))
     prompt = prompt_without_end(bpe, 8)
-    pieces = generate(model, bpe, prompt, SamplingParams(max_new_tokens=8))
+    pieces = generate(model, bpe, prompt, SamplingParams(max_new_tokens=8), steps_in_flight=0)
+    calls = recorded(model, monkeypatch)
     next(pieces)
-    steps_before = len(model._forward.calls)  # type: ignore[attr-defined]
+    steps_before = len(calls)
     next(pieces)
-    assert len(model._forward.calls) == steps_before + 1  # type: ignore[attr-defined]
+    assert len(calls) == steps_before + 1
 
 
-def test_a_seed_repeats_a_sampled_text(bpe: Tokenizer) -> None:
+def test_a_seed_repeats_a_sampled_text(open_tiny: Open, bpe: Tokenizer) -> None:
     def sampled(seed: int) -> list[int]:
         params = SamplingParams(max_new_tokens=30, temperature=5.0, seed=seed)
-        return tokens(run(bpe, PROMPT, params)[0])
+        return tokens(run(open_tiny(vocab_size=VOCAB), bpe, PROMPT, params)[0])
 
     assert sampled(1) == sampled(1)
     assert sampled(1) != sampled(2)
 
 
-def test_prompt_longer_than_the_context(bpe: Tokenizer) -> None:
-    model = LanguageModel(tiny_program(vocab_size=VOCAB, context_len=6))
+def test_prompt_longer_than_the_context(open_tiny: Open, bpe: Tokenizer) -> None:
+    model = LanguageModel(open_tiny(vocab_size=VOCAB, context_len=6))
     with pytest.raises(InvalidInputError, match="7 tokens long, the model's context holds 6"):
         generate(model, bpe, PROMPT, SamplingParams())
 
 
-def test_empty_prompt(bpe: Tokenizer) -> None:
-    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+def test_empty_prompt(open_tiny: Open, bpe: Tokenizer) -> None:
+    model = LanguageModel(open_tiny(vocab_size=VOCAB))
     with pytest.raises(InvalidInputError, match="prompt is empty"):
         generate(model, bpe, [], SamplingParams())
 
 
-def test_negative_steps_in_flight(bpe: Tokenizer) -> None:
-    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+def test_negative_steps_in_flight(open_tiny: Open, bpe: Tokenizer) -> None:
+    model = LanguageModel(open_tiny(vocab_size=VOCAB))
     with pytest.raises(InvalidInputError, match="steps_in_flight is -1"):
         generate(model, bpe, PROMPT, SamplingParams(), steps_in_flight=-1)
 
 
 @pytest.mark.parametrize("start", [0, 1, 4, 7])
-def test_part_of_the_prompt_in_the_cache(bpe: Tokenizer, start: int) -> None:
-    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+def test_part_of_the_prompt_in_the_cache(
+    open_tiny: Open, monkeypatch: pytest.MonkeyPatch, bpe: Tokenizer, start: int
+) -> None:
+    model = LanguageModel(open_tiny(vocab_size=VOCAB))
     prompt = prompt_without_end(bpe, 6)
     model.prefill([*prompt[:start], 99, 98, 97])
-    before = len(model._forward.calls)  # type: ignore[attr-defined]
-    pieces = list(generate(model, bpe, prompt, SamplingParams(max_new_tokens=6), start))
+    calls = recorded(model, monkeypatch)
+    pieces = list(generate(model, bpe, prompt, SamplingParams(max_new_tokens=6), start, steps_in_flight=0))
     assert tokens(pieces) == continuation(prompt, 6, VOCAB)
     assert model.cached_tokens == (*prompt, *tokens(pieces)[:-1])
-    calls = model._forward.calls[before:]  # type: ignore[attr-defined]
     assert sum(count for count, _ in calls) == len(prompt) - start + 5
     assert calls[0][1] == start
     stats = pieces[-1].stats
@@ -153,8 +162,8 @@ def test_part_of_the_prompt_in_the_cache(bpe: Tokenizer, start: int) -> None:
 @pytest.mark.parametrize(
     ("cached", "prefix"), [([], 0), ([9], 0), (PROMPT[:3], 3), ([*PROMPT[:3], 9, 9], 3), (PROMPT, 6), ([*PROMPT, 9], 6)]
 )
-def test_what_can_be_reused(bpe: Tokenizer, cached: list[int], prefix: int) -> None:
-    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+def test_what_can_be_reused(open_tiny: Open, bpe: Tokenizer, cached: list[int], prefix: int) -> None:
+    model = LanguageModel(open_tiny(vocab_size=VOCAB))
     if cached:
         model.prefill(cached)
     assert cached_prefix(model, PROMPT) == prefix
@@ -164,8 +173,8 @@ def test_what_can_be_reused(bpe: Tokenizer, cached: list[int], prefix: int) -> N
 
 
 @pytest.mark.parametrize("pieces", [0, 1, 4])
-def test_closing_leaves_the_model_usable(bpe: Tokenizer, pieces: int) -> None:
-    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+def test_closing_leaves_the_model_usable(open_tiny: Open, bpe: Tokenizer, pieces: int) -> None:
+    model = LanguageModel(open_tiny(vocab_size=VOCAB))
     prompt = prompt_without_end(bpe, 9)
     text = generate(model, bpe, prompt, SamplingParams(max_new_tokens=9))
     said = tokens([next(text) for _ in range(pieces)])

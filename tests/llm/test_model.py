@@ -1,46 +1,50 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from executorch_webgpu import Program, State
 from executorch_webgpu.errors import DeviceError, InvalidInputError, UnsupportedProgramError
 from executorch_webgpu.llm.model import LanguageModel
 from executorch_webgpu.runtime.metadata import TensorMetadata
-from tests.llm.tiny_program import next_token, tiny_program
+from tests.llm.calls import recorded
+from tests.llm.tiny_program import next_token
 
 VOCAB = 97
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8]
 
 
-def calls(model: LanguageModel) -> list[tuple[int, int]]:
-    return model._forward.calls  # type: ignore[attr-defined,no-any-return]
+Open = Callable[..., Program]
 
 
 @pytest.mark.parametrize("all_logits", [False, True])
 @pytest.mark.parametrize("dtype", ["int64", "int32"])
 @pytest.mark.parametrize("length", [1, 4, 5, 6, 12])
-def test_prefill_in_chunks(length: int, dtype: str, all_logits: bool) -> None:
-    model = LanguageModel(tiny_program(vocab_size=VOCAB, dtype=dtype, all_logits=all_logits))
+def test_prefill_in_chunks(
+    open_tiny: Open, monkeypatch: pytest.MonkeyPatch, length: int, dtype: str, all_logits: bool
+) -> None:
+    model = LanguageModel(open_tiny(vocab_size=VOCAB, dtype=dtype, all_logits=all_logits))
+    calls = recorded(model, monkeypatch)
     logits = model.prefill(PROMPT[:length])
     assert logits.shape == (VOCAB,) and logits.dtype == np.float32
     assert logits.argmax() == next_token(PROMPT[:length], VOCAB)
-    assert calls(model) == [(min(5, length - start), start) for start in range(0, length, 5)]
+    assert calls == [(min(5, length - start), start) for start in range(0, length, 5)]
 
 
-def test_one_token_at_a_time_without_dynamic_shapes() -> None:
-    model = LanguageModel(tiny_program(vocab_size=VOCAB, max_tokens=1, dynamic=False))
+def test_one_token_at_a_time_without_dynamic_shapes(open_tiny: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = LanguageModel(open_tiny(vocab_size=VOCAB, max_tokens=1, dynamic=False))
+    calls = recorded(model, monkeypatch)
     assert model.prefill(PROMPT).argmax() == next_token(PROMPT, VOCAB)
-    assert calls(model) == [(1, position) for position in range(len(PROMPT))]
+    assert calls == [(1, position) for position in range(len(PROMPT))]
 
 
-def test_steps_and_later_turns_continue_the_cache() -> None:
-    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+def test_steps_and_later_turns_continue_the_cache(open_tiny: Open) -> None:
+    model = LanguageModel(open_tiny(vocab_size=VOCAB))
     model.prefill(PROMPT[:3])
     assert model.step(PROMPT[3], 3).argmax() == next_token(PROMPT[:4], VOCAB)
     assert model.prefill(PROMPT[4:], 4).argmax() == next_token(PROMPT, VOCAB)
@@ -55,33 +59,33 @@ def test_steps_and_later_turns_continue_the_cache() -> None:
         ({}, 5),
     ],
 )
-def test_context_length(constants: dict[str, list[Any]], context_len: int) -> None:
-    model = LanguageModel(tiny_program(vocab_size=VOCAB, constants=constants))
+def test_context_length(open_tiny: Open, constants: dict[str, list[Any]], context_len: int) -> None:
+    model = LanguageModel(open_tiny(vocab_size=VOCAB, constants=constants))
     assert (model.context_len, model.max_tokens, model.vocab_size) == (context_len, 5, VOCAB)
 
 
-def test_unknown_context_length() -> None:
-    program = tiny_program(vocab_size=VOCAB, max_tokens=1, dynamic=False, constants={})
+def test_unknown_context_length(open_tiny: Open) -> None:
+    program = open_tiny(vocab_size=VOCAB, max_tokens=1, dynamic=False, constants={})
     with pytest.raises(UnsupportedProgramError, match="length of its context is unknown"):
         LanguageModel(program)
 
 
-def test_end_tokens_of_the_program() -> None:
+def test_end_tokens_of_the_program(open_tiny: Open) -> None:
     constants = {"get_max_context_len": [64], "get_eos_ids": [2, 7]}
-    assert LanguageModel(tiny_program(vocab_size=VOCAB, constants=constants)).eos_ids == {2, 7}
-    assert LanguageModel(tiny_program(vocab_size=VOCAB)).eos_ids == frozenset()
+    assert LanguageModel(open_tiny(vocab_size=VOCAB, constants=constants)).eos_ids == {2, 7}
+    assert LanguageModel(open_tiny(vocab_size=VOCAB)).eos_ids == frozenset()
 
 
-def test_constant_that_is_no_integer() -> None:
-    program = tiny_program(vocab_size=VOCAB, constants={"get_max_context_len": ["many"]})
+def test_constant_that_is_no_integer(open_tiny: Open) -> None:
+    program = open_tiny(vocab_size=VOCAB, constants={"get_max_context_len": ["many"]})
     with pytest.raises(UnsupportedProgramError, match="get_max_context_len does not return integers"):
         LanguageModel(program)
 
 
-def test_no_kv_cache() -> None:
+def test_no_kv_cache(open_tiny: Open) -> None:
     constants = {"get_max_context_len": [64], "use_kv_cache": [False]}
     with pytest.raises(UnsupportedProgramError, match="no KV cache"):
-        LanguageModel(tiny_program(vocab_size=VOCAB, constants=constants))
+        LanguageModel(open_tiny(vocab_size=VOCAB, constants=constants))
 
 
 @pytest.mark.parametrize(
@@ -110,21 +114,16 @@ def test_no_kv_cache() -> None:
     ],
 )
 def test_forward_that_is_no_language_model(
-    inputs: list[TensorMetadata] | None, outputs: list[TensorMetadata] | None
+    open_tiny: Open, inputs: list[TensorMetadata] | None, outputs: list[TensorMetadata] | None
 ) -> None:
-    program = tiny_program(vocab_size=VOCAB)
-    changed = replace(
-        program,
-        inputs=program.inputs if inputs is None else tuple(inputs),
-        outputs=program.outputs if outputs is None else tuple(outputs),
-    )
+    program = open_tiny(vocab_size=VOCAB, inputs=inputs, outputs=outputs)
     with pytest.raises(UnsupportedProgramError, match=r"forward takes integer tokens \[1, S\]"):
-        LanguageModel(changed)
+        LanguageModel(program)
 
 
-def test_fixed_sequence_length() -> None:
+def test_fixed_sequence_length(open_tiny: Open) -> None:
     with pytest.raises(UnsupportedProgramError, match="exactly 5 tokens"):
-        LanguageModel(tiny_program(vocab_size=VOCAB, dynamic=False))
+        LanguageModel(open_tiny(vocab_size=VOCAB, dynamic=False))
 
 
 @pytest.mark.parametrize(
@@ -138,15 +137,18 @@ def test_fixed_sequence_length() -> None:
         ([-1], 0, "token -1"),
     ],
 )
-def test_tokens_out_of_range_run_nothing(tokens: list[int], start: int, why: str) -> None:
-    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+def test_tokens_out_of_range_run_nothing(
+    open_tiny: Open, monkeypatch: pytest.MonkeyPatch, tokens: list[int], start: int, why: str
+) -> None:
+    model = LanguageModel(open_tiny(vocab_size=VOCAB))
+    calls = recorded(model, monkeypatch)
     with pytest.raises(InvalidInputError, match=why):
         model.prefill(tokens, start)
-    assert calls(model) == []
+    assert calls == []
 
 
-def test_what_the_cache_holds() -> None:
-    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+def test_what_the_cache_holds(open_tiny: Open) -> None:
+    model = LanguageModel(open_tiny(vocab_size=VOCAB))
     assert model.cached_tokens == ()
     model.prefill(PROMPT)
     model.step(50, 12)
@@ -159,40 +161,42 @@ def test_what_the_cache_holds() -> None:
     assert model.cached_tokens == ()
 
 
-@dataclass
-class Disturbed:
-    """A method whose second call does something else first and then its work, or fails in it."""
+def disturb(model: LanguageModel, monkeypatch: pytest.MonkeyPatch, disturbance: Callable[[], object]) -> None:
+    """Let the second call of the method do something else first and then its work, or fail in it."""
+    calls = 0
+    execute = model._forward.execute
 
-    forward: Any
-    disturb: Any
-    calls: int = 0
+    def disturbed(inputs: Sequence[Any], state: State | None = None) -> list[Any]:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            disturbance()
+        return execute(inputs, state)
 
-    def execute(self, inputs: Sequence[Any]) -> list[Any]:
-        self.calls += 1
-        if self.calls == 2:
-            self.disturb()
-        return self.forward.execute(inputs)  # type: ignore[no-any-return]
+    monkeypatch.setattr(model._forward, "execute", disturbed)
 
 
-def test_a_step_that_fails_gives_up_the_rows_that_it_may_have_written() -> None:
+def test_a_step_that_fails_gives_up_the_rows_that_it_may_have_written(
+    open_tiny: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail() -> None:
         raise DeviceError("lost")
 
-    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+    model = LanguageModel(open_tiny(vocab_size=VOCAB))
     model.prefill(PROMPT)
-    model._forward = Disturbed(model._forward, fail)  # type: ignore[assignment]
+    disturb(model, monkeypatch, fail)
     with pytest.raises(DeviceError):
         model.prefill(PROMPT[2:], 2)
     assert model.cached_tokens == tuple(PROMPT[:7])  # the first chunk ran
 
 
-def test_ctrl_c_waits_for_the_end_of_a_step() -> None:
+def test_ctrl_c_waits_for_the_end_of_a_step(open_tiny: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt() -> None:
         signal.raise_signal(signal.SIGINT)
 
     handler = signal.getsignal(signal.SIGINT)
-    model = LanguageModel(tiny_program(vocab_size=VOCAB))
-    model._forward = Disturbed(model._forward, interrupt)  # type: ignore[assignment]
+    model = LanguageModel(open_tiny(vocab_size=VOCAB))
+    disturb(model, monkeypatch, interrupt)
     with pytest.raises(KeyboardInterrupt):
         model.prefill(PROMPT)
     assert model.cached_tokens == tuple(PROMPT[:10])  # two of three chunks, whole
@@ -201,21 +205,22 @@ def test_ctrl_c_waits_for_the_end_of_a_step() -> None:
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL])
-def test_a_handler_that_is_not_of_python_stays(handler: signal.Handlers) -> None:
+def test_a_handler_that_is_not_of_python_stays(
+    open_tiny: Open, monkeypatch: pytest.MonkeyPatch, handler: signal.Handlers
+) -> None:
     before = signal.signal(signal.SIGINT, handler)
     try:
         seen = []
-        model = LanguageModel(tiny_program(vocab_size=VOCAB))
-        disturbed = Disturbed(model._forward, lambda: seen.append(signal.getsignal(signal.SIGINT)))
-        model._forward = disturbed  # type: ignore[assignment]
+        model = LanguageModel(open_tiny(vocab_size=VOCAB))
+        disturb(model, monkeypatch, lambda: seen.append(signal.getsignal(signal.SIGINT)))
         model.prefill(PROMPT)
     finally:
         signal.signal(signal.SIGINT, before)
     assert seen == [handler]
 
 
-def test_steps_in_another_thread() -> None:
+def test_steps_in_another_thread(open_tiny: Open) -> None:
     """Signal handlers belong to the main thread."""
-    model = LanguageModel(tiny_program(vocab_size=VOCAB))
+    model = LanguageModel(open_tiny(vocab_size=VOCAB))
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(model.prefill, PROMPT).result().argmax() == next_token(PROMPT, VOCAB)

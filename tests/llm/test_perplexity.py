@@ -15,7 +15,7 @@ from executorch_webgpu.llm.perplexity import perplexity, surprise
 from executorch_webgpu.models.convert import convert
 from executorch_webgpu.models.llama import LlamaOptions
 from tests.cli.conftest import Cli, cli  # noqa: F401 (a fixture)
-from tests.converter.tiny_gguf import TinyGguf
+from tests.models.tiny_gguf import TinyGguf
 from tests.text.tiny_vocabulary import BPE_TOKENS
 
 MODEL = TinyGguf(layers=1, vocab=len(BPE_TOKENS))

@@ -99,11 +99,11 @@ class OpProgram:
         def resolve(arg: Any) -> Any:
             match arg:
                 case In():
-                    return _as_float64(next(given))
+                    return as_float64(next(given))
                 case Sym():
                     return int(next(given))
                 case Const():
-                    return _as_float64(arg.array)
+                    return as_float64(arg.array)
                 case Mutable():
                     return next(state)
                 case list():
@@ -163,7 +163,7 @@ def _value(build: GraphBuilder, arg: Any) -> Any:
             return arg
 
 
-def _as_float64(array: Any) -> np.ndarray:
+def as_float64(array: Any) -> np.ndarray:
     array = np.asarray(array)
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 

@@ -16,8 +16,9 @@ import numpy as np
 
 from executorch_webgpu.format import vkgraph as vk
 from executorch_webgpu.ops.elementwise.binary import BINARY, BITWISE, DIVISIONS, WITH_ALPHA
-from executorch_webgpu.ops.elementwise.chain import LINKS
+from executorch_webgpu.ops.elementwise.chain import link
 from executorch_webgpu.ops.elementwise.unary import FLOAT, GELU, PLAIN, WITH_SCALAR, WITH_TWO_SCALARS
+from executorch_webgpu.ops.registry import find, names
 from executorch_webgpu.ops.symint import BINARY as SYMINT_BINARY
 from executorch_webgpu.ops.values import ELEMENT_TYPES
 
@@ -197,9 +198,11 @@ def elementwise_chains() -> Iterator[Sample]:
     many = [_rows(7, 3, 13, low=0.1) for _ in range(7)]
     sums = [["aten.add.Tensor", [0, 1], [1]], *(["aten.div.Tensor", [5 + i, i], []] for i in range(2, 7))]
     yield Sample(name, [many, sums], Out((7, 13)))
-    for op in sorted(LINKS - {*BINARY, *WITH_ALPHA, *WITH_SCALAR, *WITH_TWO_SCALARS}):
-        scalars = {"clamp": [0.5, 1.5], "hardtanh": [-1.0, 1.0], "gelu": ["tanh"], "Scalar": [3], "mode": ["trunc"]}
+    scalars = {"clamp": [0.5, 1.5], "hardtanh": [-1.0, 1.0], "gelu": ["tanh"], "Scalar": [3], "mode": ["trunc"]}
+    for op in sorted(set(names()) - {*BINARY, *WITH_ALPHA, *WITH_SCALAR, *WITH_TWO_SCALARS}):
         more = next((found for part, found in scalars.items() if part in op), [])
+        if link(find(op), more) is None:
+            continue
         places = [0, 1] if "Tensor" in op and "Scalar" not in op else [0]
         twice = [[op, places, more], ["aten.mul.Tensor", [0, 2], []]]
         yield Sample(name, [[_rows(7, 3, 13, low=0.1), _rows(7, 3, 13, low=0.5)], twice], Out((7, 13)))
@@ -223,6 +226,7 @@ def same_order() -> Iterator[Sample]:
         yield _moves(x, op, *args, out=(8, 6))
     yield _moves(x, "aten.view_copy.default", [-1, 2, 3], out=(8, 2, 3))
     yield _moves(x, "aten.view_copy.default", [Position(full=8, live=4), 6], out=(8, 6))
+    yield _moves(_rows(8, 4, 3, 2), "aten.view_copy.default", [1, Position(full=8, live=4), -1], out=(1, 8, 6))
     yield _moves(x, "aten.unsqueeze_copy.default", -2, out=(8, 1, 6))
     thin = _rows(8, 4, 1, 3)
     yield _moves(thin, "aten.squeeze_copy.default", out=(8, 3))
@@ -240,6 +244,7 @@ def reindex() -> Iterator[Sample]:
         yield _moves(x, "aten.select_copy.int", 0, -1, out=(inner,))
         yield _moves(x, "aten.select_copy.int", 0, Position(full=9, live=3), out=(inner,))
     x = _rows(5, 2, 6)
+    yield _moves(x, "aten.slice_copy.Tensor", 1, None, 2**63 - 1, 1, out=(5, 6))
     yield _moves(x, "aten.split_with_sizes_copy.default", [1, 5], 1, out=[(5, 1), (5, 5)])
     yield _moves(x, "aten.unfold_copy.default", 1, 3, 2, out=(5, 2, 3))
     for op in ("aten.permute_copy.default", "aten.permute.default"):
@@ -249,8 +254,11 @@ def reindex() -> Iterator[Sample]:
     yield _moves(x, "aten.flip.default", [0, 1], out=(5, 6))
     yield _moves(_rows(3, 1, 8, 2, 5), "aten.pixel_shuffle.default", 2, out=(3, 2, 4, 10))
     yield _moves(_rows(5, 2, 1), "aten.expand_copy.default", [3, -1, 4], False, out=(3, 5, 4))
+    yield _moves(_rows(5, 2, 1), "aten.expand_copy.default", [Position(full=3, live=2), -1, 4], False, out=(3, 5, 4))
     yield _moves(x, "aten.repeat.default", [2, 1, 3], out=(2, 5, 18))
     yield Sample("aten.cat.default", [[x, _const(3, 6)], 0], Out((8, 6)))
+    yield Sample("aten.cat.default", [[x, Input((5, 6), live=(2, 6))], -1], Out((5, 12)))
+    yield Sample("aten.cat.default", [[x], 0], Out((5, 6)))
 
 
 # -- live integers --------------------------------------------------------------------------------------------------
@@ -308,12 +316,16 @@ def linear() -> Iterator[Sample]:
     for dtype, k, bias in itertools.product(("float32", "float16"), (36, 13), (None, _const(21))):
         args = [_rows(7, 1, k), _const(21, k, dtype=dtype), bias]
         yield from _routed("linear", LINEAR_ROUTES, "aten.linear.default", args, Out((7, 21)))
-    yield Sample("aten.mm.default", [_rows(7, 3, 36), _const(36, 21)], Out((7, 21)))
+    for columns in (_const(36, 21), Input((36, 21))):
+        yield Sample("aten.mm.default", [_rows(7, 3, 36), columns], Out((7, 21)))
     batched = Input((2, 7, 13), live=(2, 3, 13)), Input((2, 13, 5))
     yield Sample("aten.bmm.default", [*batched], Out((2, 7, 5)))
     for bias, beta in ((_const(21), 0.5), (_const(7, 1), 2.0), (_const(21), 0.0)):
         rows = 7 if len(bias.array.shape) == 2 else 3
         args = [bias, _rows(7, rows, 13), _const(13, 21), beta, 1.5]
+        yield Sample("aten.addmm.default", args, Out((7, 21)))
+    for dims in ((7, 21), (1, 21), (7, 1), (21,), ()):
+        args = [Input(dims), _rows(7, 7, 13), Input((13, 21)), 0.5, 1.5]
         yield Sample("aten.addmm.default", args, Out((7, 21)))
 
 
@@ -335,8 +347,8 @@ def linear_quantized() -> Iterator[Sample]:
         yield from _routed("weight_int8pack_mm", LINEAR_ROUTES, "aten._weight_int8pack_mm.default", args, Out((7, n)))
 
 
-# By form of weights: bits of a weight, and what a group of them has: the dtype of scales, and how many there are.
-FORMS = {
+# By format of weights: bits of a weight, and what a group of them has: the dtype of scales, and how many there are.
+WEIGHT_FORMATS = {
     "q4gsw": (4, "float32", 1),
     "q4gaw": (4, "float16", 2),
     "q8gsw": (8, "float16", 1),
@@ -347,25 +359,25 @@ FORMS = {
 FLOATS = ("f32", "f16")  # ``fused_linear`` calls both "f32"
 
 
-def matrix_of_form(form: str, n: int, k: int, group: int) -> list[Const]:
+def matrix_of(weight_format: str, n: int, k: int, group: int) -> list[Const]:
     """Constants of a matrix [n, k] as ``fused_linear`` takes them, weights and, but for "f32", scales.
 
     Weights are below one, so that a product of two outputs is no large number either.
     """
-    bits, dtype, count = FORMS[form]
-    if form in FLOATS:
+    bits, dtype, count = WEIGHT_FORMATS[weight_format]
+    if weight_format in FLOATS:
         return [_const(n, k, dtype=dtype, low=-0.5, high=0.5)]
-    codes = _quantized(bits, n, k if form == "q8csw" else -(-k // 8) * bits, ())[0]
-    dims = (n,) if form == "q8csw" else (-(-k // group), -(-n // 4) * 4, count)[: 1 + count]
+    codes = _quantized(bits, n, k if weight_format == "q8csw" else -(-k // 8) * bits, ())[0]
+    dims = (n,) if weight_format == "q8csw" else (-(-k // group), -(-n // 4) * 4, count)[: 1 + count]
     high = 2.0**-bits
     scales = _const(*dims, dtype=dtype, low=high / 8, high=high)
-    if form != "q8csw":
+    if weight_format != "q8csw":
         scales.array[:, n:] = np.nan  # nobody may use them
     return [codes, scales]
 
 
 def fused_linear_sample(
-    form: str,
+    weight_format: str,
     k: int,
     widths: Sequence[int],
     norm: bool = False,
@@ -377,23 +389,34 @@ def fused_linear_sample(
 ) -> Sample:
     """A call with matrices [n, k] for the n in ``widths``, and with ``rows``: at most, and in the second step."""
     x = Input((1, rows[0], k), live=(1, rows[1], k))
-    matrices = [matrix_of_form(form, n, k, group) for n in widths]
+    matrices = [matrix_of(weight_format, n, k, group) for n in widths]
     weights, scales = [m[0] for m in matrices], [s for m in matrices for s in m[1:]]
     biases = [_const(n) if bias else None for n in widths]
     outs = [Out((1, rows[0], n)) for n in (widths[:1] if gated else widths)]
     other = Input((1, rows[0], widths[0]), live=(1, rows[1], widths[0])) if residual else None
     norm_weight = _const(k) if norm else None
-    args = [x, norm_weight, 1e-5, "f32" if form in FLOATS else form, weights, scales, group, biases, gated, other]
+    args = [
+        x,
+        norm_weight,
+        1e-5,
+        "f32" if weight_format in FLOATS else weight_format,
+        weights,
+        scales,
+        group,
+        biases,
+        gated,
+        other,
+    ]
     return Sample("et_webgpu.fused_linear.default", args, outs)
 
 
 def fused_linear() -> Iterator[Sample]:
-    for form, k in itertools.product(FORMS, (64, 33)):
-        yield fused_linear_sample(form, k, [21], norm=True, residual=True, rows=(19, 1))
-        yield fused_linear_sample(form, k, [21, 6, 5], norm=True, bias=True)
-        yield fused_linear_sample(form, k, [21, 21], gated=True, residual=True)
+    for weight_format, k in itertools.product(WEIGHT_FORMATS, (64, 33)):
+        yield fused_linear_sample(weight_format, k, [21], norm=True, residual=True, rows=(19, 1))
+        yield fused_linear_sample(weight_format, k, [21, 6, 5], norm=True, bias=True)
+        yield fused_linear_sample(weight_format, k, [21, 21], gated=True, residual=True)
         for route in LINEAR_ROUTES:
-            sample = fused_linear_sample(form, k, [21, 21], norm=True, bias=True, gated=True)
+            sample = fused_linear_sample(weight_format, k, [21, 21], norm=True, bias=True, gated=True)
             yield replace(sample, options={"routes": {"fused_linear": route}})
 
 
@@ -462,6 +485,12 @@ def rope() -> Iterator[Sample]:
         yield Sample("et_vk.apply_rotary_emb_hf.default", args, outs)
     x = Input((3, 5, 6), live=(1, 5, 6))
     yield Sample("et_vk.apply_rotary_emb_interleaved.default", [x, _const(5, 6)], Out((3, 5, 6)))
+    # The angles of each token beside it.
+    for name, width, more in (("apply_rotary_emb", 4, []), ("apply_rotary_emb_hf", 8, [0])):
+        yield Sample(f"et_vk.{name}.default", [*heads, _rows(11, 1, width), _rows(11, 1, width), *more], outs)
+    angles = _rows(5, 2, 3, 2)
+    args = [Input((3, 5, 6), live=(1, 2, 6)), angles]
+    yield Sample("et_vk.apply_rotary_emb_interleaved.default", args, Out((3, 5, 6)))
 
 
 def attention() -> Iterator[Sample]:
@@ -516,6 +545,10 @@ def dense_attention() -> Iterator[Sample]:
         mask = Input((2, 1, 9, 7), live=(2, 1, 4, 5))
         for given in (mask, None):
             yield Sample("et_vk.sdpa.default", [query, key, key, given, None], Out(query.max_dims))
+    one_head = [Input((2, 3, 9, 8), live=(1, 3, 9, 8)), *[Input((2, 1, 7, 8), live=(1, 1, 7, 8))] * 2]
+    yield Sample("et_vk.sdpa.default", [*one_head, Input((3, 1, 7)), 0.5], Out((2, 3, 9, 8)))
+    flat = [Input((9, 8), live=(4, 8)), *[Input((7, 8), live=(5, 8))] * 2]
+    yield Sample("et_vk.sdpa.default", [*flat, None, None], Out((9, 8)))
 
 
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from executorch_webgpu.errors import UnsupportedProgramError
 from executorch_webgpu.gpu.device import Device
-from executorch_webgpu.ops.elementwise.chain import LINKS, link
+from executorch_webgpu.ops.elementwise.chain import Link, link
+from executorch_webgpu.ops.registry import find
 
 from .harness import Const, In, OpProgram, Out
 
@@ -43,6 +44,7 @@ def chains(draw: st.DrawFn, inputs: int) -> list[list]:
     return steps
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), inputs=st.integers(1, 7), seed=st.integers(0, 2**32 - 1))
 def test_any_chain(device: Device, data: st.DataObject, inputs: int, seed: int) -> None:
@@ -56,6 +58,7 @@ def test_any_chain(device: Device, data: st.DataObject, inputs: int, seed: int) 
             program.check([random.normal(size=(1,) if one else (rows, 13)).astype(np.float32) for one in single])
 
 
+@pytest.mark.slow
 def test_many_elements(device: Device) -> None:
     """More workgroups than one dimension of a grid may have."""
     n = 4 * 64 * device.limits.max_workgroups + 5
@@ -108,7 +111,27 @@ def test_inputs_that_do_not_go_together(device: Device, inputs: list, out: Out) 
 
 
 def test_every_link_is_described_by_the_operator_itself() -> None:
-    assert link("aten.sigmoid.default", []).expression == "sigmoid(x)"
-    assert link("aten.add.Tensor", [2]).scalars == (("alpha", 2.0),)
-    assert link("aten.clamp.default", [None, 3]).scalars == (("p", -np.inf), ("q", 3.0))
-    assert {"aten.mul.Tensor", "aten.relu.default"} <= LINKS
+    def described(name: str, *scalars: object) -> Link:
+        found = link(find(name), scalars)
+        assert found is not None
+        return found
+
+    assert described("aten.sigmoid.default").expression == "sigmoid(x)"
+    assert described("aten.add.Tensor", 2).scalars == (("alpha", 2.0),)
+    assert described("aten.clamp.default", None, 3).scalars == (("p", -np.inf), ("q", 3.0))
+    assert described("aten.mul.Tensor").operands == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("name", "scalars"),
+    [
+        ("aten.where.self", []),  # a kernel of its own
+        ("aten.bitwise_not.default", []),  # no floats
+        ("aten.clone.default", [None]),  # no expression
+        ("aten.linear.default", []),
+        ("aten.gelu.default", ["sometimes"]),
+        ("no.such.operator", []),
+    ],
+)
+def test_what_can_be_no_link(name: str, scalars: list) -> None:
+    assert link(find(name), scalars) is None

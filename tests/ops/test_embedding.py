@@ -51,10 +51,10 @@ class LayerTable:
 
     @classmethod
     def random(cls, name: str, rows: int, width: int, group: int, spare_words: int = 0) -> LayerTable:
-        form = LAYER_FORMATS[name]
-        row_bytes = (-(-width // form.per_word) + spare_words) * 4
-        weights = RNG.integers(0, 256, (rows, row_bytes), dtype=np.uint8).view(form.dtype)
-        tail = (2,) if form.mins else ()
+        weight_format = LAYER_FORMATS[name]
+        row_bytes = (-(-width // weight_format.per_word) + spare_words) * 4
+        weights = RNG.integers(0, 256, (rows, row_bytes), dtype=np.uint8).view(weight_format.dtype)
+        tail = (2,) if weight_format.mins else ()
         scales = RNG.uniform(-1, 1, (-(-width // group), -(-rows // 4) * 4, *tail)).astype(np.float16)
         scales[:, rows:] = np.nan
         return cls(name, weights, scales, group, width)
@@ -204,6 +204,6 @@ def test_every_variant_compiles_on_dawn() -> None:
         compile_check("dawn", "embedding/gather_rows", {"unit": unit})
     for low_first in (False, True):
         compile_check("dawn", "embedding/gather_rows_q4", {"low_first": low_first})
-    for form in LAYER_FORMATS.values():
+    for weight_format in LAYER_FORMATS.values():
         for quads in (False, True):
-            compile_check("dawn", "embedding/gather_rows_quantized", {**form.template, "quads": quads})
+            compile_check("dawn", "embedding/gather_rows_quantized", {**weight_format.template, "vec4_out": quads})

@@ -1,4 +1,4 @@
-"""Linear layers fused with their surroundings: norm, several matrices, gate, residual; in every form of weights."""
+"""Linear layers fused with their surroundings: norm, several matrices, gate, residual; in every format of weights."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.ops.matmul import gemv
 
 from .harness import Const, In, OpProgram, Out
-from .samples import FORMS, LINEAR_ROUTES, Sample, fused_linear_sample
+from .samples import LINEAR_ROUTES, WEIGHT_FORMATS, Sample, fused_linear_sample
 
 ROUTES = (None, *LINEAR_ROUTES)
-every_form = pytest.mark.parametrize("form", FORMS)
+every_format = pytest.mark.parametrize("weight_format", WEIGHT_FORMATS)
 every_route = pytest.mark.parametrize("route", ROUTES)
 
 
-def program(device: Device, sample: Sample, route: str | None = None) -> OpProgram:
+def program(device: Device, sample: Sample, route: str | None = None, **options: Any) -> OpProgram:
     routes = {"fused_linear": route} if route else {}
-    return OpProgram(device, sample.op, sample.args, sample.out, routes=routes)
+    return OpProgram(device, sample.op, sample.args, sample.out, routes=routes, **options)
 
 
-def check(device: Device, sample: Sample, route: str | None = None) -> None:
+def check(device: Device, sample: Sample, route: str | None = None, **options: Any) -> None:
     """At most rows, at fewer, and at most again."""
-    with program(device, sample, route) as loaded:
+    with program(device, sample, route, **options) as loaded:
         for seed, live in enumerate((False, True, False)):
             loaded.check(sample.inputs(live, seed))
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    form=st.sampled_from(list(FORMS)),
+    weight_format=st.sampled_from(list(WEIGHT_FORMATS)),
     rows=st.tuples(st.sampled_from([1, 2, 5, 9, 65]), st.sampled_from([1, 3, 8])),
     k=st.sampled_from([1, 4, 8, 13, 31, 32, 37, 64, 96, 100, 160]),
     widths=st.lists(st.sampled_from([1, 3, 4, 13, 64, 67]), min_size=1, max_size=4),
@@ -49,7 +49,7 @@ def check(device: Device, sample: Sample, route: str | None = None) -> None:
 )
 def test_any_call(
     device: Device,
-    form: str,
+    weight_format: str,
     rows: tuple[int, int],
     k: int,
     widths: list[int],
@@ -62,34 +62,37 @@ def test_any_call(
     gated, residual = "gated" in kind, "residual" in kind
     widths = [widths[0]] * (1 + gated) if kind != "several" else widths
     rows = (max(rows), min(rows))
-    check(device, fused_linear_sample(form, k, widths, norm, bias, gated, residual, rows, group), route)
+    check(device, fused_linear_sample(weight_format, k, widths, norm, bias, gated, residual, rows, group), route)
 
 
-@every_form
+@every_format
 @every_route
-def test_more_than_one_tile_both_ways(device: Device, form: str, route: str | None) -> None:
+def test_more_than_one_tile_both_ways(device: Device, weight_format: str, route: str | None) -> None:
     for widths, gated in (([131, 67, 5], False), ([131, 131], True)):
-        check(device, fused_linear_sample(form, 72, widths, True, True, gated, gated, (67, 9), 24), route)
+        check(device, fused_linear_sample(weight_format, 72, widths, True, True, gated, gated, (67, 9), 24), route)
 
 
-@every_form
+@every_format
 @pytest.mark.parametrize("rows", [1, 4, 8, 13])
-def test_more_outputs_than_a_workgroup_has_invocations(
-    device: Device, form: str, rows: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_outputs_than_a_workgroup_has_invocations(device: Device, weight_format: str, rows: int) -> None:
     """Then an invocation finishes several: of the first one it has what is added at hand, of the others it has not."""
-    monkeypatch.setattr(gemv, "TUNING", gemv.Tuning(64, lanes=8, quads=2, invocations=1, workgroups=1))
+    tunings = {"matmul/gemv": gemv.Tuning(64, lanes=8, quads=2, invocations=1, workgroups=1)}
     for widths, gated in (([131], False), ([131, 131], True)):
-        check(device, fused_linear_sample(form, 72, widths, True, True, gated, True, (rows, 1), 24), "gemv")
+        check(
+            device,
+            fused_linear_sample(weight_format, 72, widths, True, True, gated, True, (rows, 1), 24),
+            "gemv",
+            tunings=tunings,
+        )
 
 
-@every_form
-def test_what_one_layer_of_a_llama_needs(device: Device, form: str) -> None:
+@every_format
+def test_what_one_layer_of_a_llama_needs(device: Device, weight_format: str) -> None:
     """The q, k, v projections behind a norm; the gate; and a projection back to the residual stream."""
     for sample in (
-        fused_linear_sample(form, 288, [288, 96, 96], norm=True),
-        fused_linear_sample(form, 288, [768, 768], norm=True, gated=True),
-        fused_linear_sample(form, 768, [288], residual=True),
+        fused_linear_sample(weight_format, 288, [288, 96, 96], norm=True),
+        fused_linear_sample(weight_format, 288, [768, 768], norm=True, gated=True),
+        fused_linear_sample(weight_format, 768, [288], residual=True),
     ):
         check(device, sample)
 
@@ -111,11 +114,11 @@ def test_it_is_what_torch_means(device: Device, route: str | None) -> None:
         np.testing.assert_allclose(got, expected.numpy(), rtol=1e-4, atol=1e-4)
 
 
-@every_form
+@every_format
 @every_route
-def test_a_gate_of_large_values_saturates(device: Device, form: str, route: str | None) -> None:
+def test_a_gate_of_large_values_saturates(device: Device, weight_format: str, route: str | None) -> None:
     """silu of ±1e4 is a zero or the number itself, and no NaN."""
-    sample = fused_linear_sample(form, 64, [13, 13], gated=True)
+    sample = fused_linear_sample(weight_format, 64, [13, 13], gated=True)
     with program(device, sample, route) as loaded:
         x = 1e4 * np.sign(sample.inputs(live=False)[0])
         (expected,) = loaded.reference([x])
@@ -123,10 +126,10 @@ def test_a_gate_of_large_values_saturates(device: Device, form: str, route: str 
         assert np.isfinite(out).all()
 
 
-@every_form
+@every_format
 @every_route
-def test_nothing_leaks_between_rows(device: Device, form: str, route: str | None) -> None:
-    sample = fused_linear_sample(form, 37, [13, 5], norm=True, rows=(5, 5))
+def test_nothing_leaks_between_rows(device: Device, weight_format: str, route: str | None) -> None:
+    sample = fused_linear_sample(weight_format, 37, [13, 5], norm=True, rows=(5, 5))
     with program(device, sample, route) as loaded:
         (x,) = sample.inputs(live=False)
         assert isinstance(x, np.ndarray)
@@ -146,7 +149,18 @@ def test_an_empty_input_gives_empty_outputs(device: Device, rows: tuple[int, int
 
 
 def with_args(sample: Sample, **changes: Any) -> Sample:
-    names = ("x", "norm_weight", "norm_eps", "form", "weights", "scales", "group_size", "biases", "gated", "residual")
+    names = (
+        "x",
+        "norm_weight",
+        "norm_eps",
+        "weight_format",
+        "weights",
+        "scales",
+        "group_size",
+        "biases",
+        "gated",
+        "residual",
+    )
     args = dict(zip(names, sample.args, strict=True)) | changes
     return replace(sample, args=list(args.values()))
 
@@ -156,7 +170,7 @@ def test_bad_calls_are_refused_at_load(device: Device) -> None:
     gated = fused_linear_sample("q4gsw", 32, [13, 13], gated=True)
     plain = fused_linear_sample("f32", 32, [13])
     cases = [
-        ("no form of weights 'q5'", with_args(good, form="q5")),
+        ("no format of weights 'q5'", with_args(good, weight_format="q5")),
         ("as many scales", with_args(good, scales=good.args[5][:1])),
         ("as many biases", with_args(good, biases=[None])),
         ("must hold 13 elements", with_args(good, biases=[Const(np.zeros(12, np.float32)), None])),

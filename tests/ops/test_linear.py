@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from executorch_webgpu.errors import UnsupportedProgramError
 from executorch_webgpu.gpu.device import Device
-from executorch_webgpu.ops import linear as linear_ops
-from executorch_webgpu.ops.matmul.gemm import Tile
+from executorch_webgpu.ops.linear import TUNING
+from executorch_webgpu.ops.matmul.gemm import Tile, Tuning
 
 from .harness import Const, In, OpProgram, Out
 
@@ -38,6 +38,7 @@ def linear(
     return OpProgram(device, "aten.linear.default", args, Out((max_rows, n)), routes=routes)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     m=st.integers(1, 9),
@@ -95,10 +96,10 @@ def test_mm_with_live_sizes_in_all_three_places(device: Device) -> None:
             assert program.check([floats(m, k), floats(k, n)]).shape == (m, n)
 
 
-@pytest.mark.parametrize("tile", linear_ops._TILES, ids=str)
-def test_every_tile_of_gemm_is_right(device: Device, tile: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear_ops, "_TILES", (tile,))
-    with OpProgram(device, "aten.bmm.default", [In((2, 135, 37)), In((2, 37, 131))], Out((2, 135, 131))) as program:
+@pytest.mark.parametrize("tile", TUNING.tiles, ids=str)
+def test_every_tile_of_gemm_is_right(device: Device, tile: Tile) -> None:
+    args, options = [In((2, 135, 37)), In((2, 37, 131))], {"tunings": {"linear/gemm": Tuning((tile,))}}
+    with OpProgram(device, "aten.bmm.default", args, Out((2, 135, 131)), **options) as program:
         for m, k, n in ((135, 37, 131), (5, 16, 3), (129, 33, 64)):
             program.check([floats(2, m, k), floats(2, k, n)])
 

@@ -55,12 +55,12 @@ class Layer:
         bias_array = RNG.standard_normal(padded, np.float32) if bias else None
         if op == INT8:
             return cls(op, codes(Q8CSW, n, k), RNG.uniform(0.01, 0.2, n).astype(np.float32), k, None, k)
-        form = GROUPED[op]
-        tail = (2,) if form.mins else ()
-        scales = RNG.uniform(-0.2, 0.2, (-(-k // group_size), padded, *tail)).astype(form.scales_dtype)
+        weight_format = GROUPED[op]
+        tail = (2,) if weight_format.mins else ()
+        scales = RNG.uniform(-0.2, 0.2, (-(-k // group_size), padded, *tail)).astype(weight_format.scales_dtype)
         scales[:, n:] = np.nan
-        words = -(-k // form.per_word) + spare_words
-        return cls(op, codes(form, n, words * 4), scales, group_size, bias_array, k)
+        words = -(-k // weight_format.per_word) + spare_words
+        return cls(op, codes(weight_format, n, words * 4), scales, group_size, bias_array, k)
 
     def program(self, device: Device, max_rows: int, route: str | None = None) -> OpProgram:
         bias = None if self.bias is None else Const(self.bias)
@@ -70,9 +70,9 @@ class Layer:
         return OpProgram(device, self.op, args, Out((max_rows, len(self.weights))), routes=routes)
 
 
-def codes(form: WeightFormat, n: int, row_bytes: int) -> np.ndarray:
-    kind = np.iinfo(form.dtype)
-    return RNG.integers(kind.min, kind.max, (n, row_bytes), dtype=form.dtype, endpoint=True)
+def codes(weight_format: WeightFormat, n: int, row_bytes: int) -> np.ndarray:
+    kind = np.iinfo(weight_format.dtype)
+    return RNG.integers(kind.min, kind.max, (n, row_bytes), dtype=weight_format.dtype, endpoint=True)
 
 
 def rows(m: int, k: int) -> np.ndarray:
@@ -190,7 +190,7 @@ def test_extreme_codes(device: Device, op: str, route: str) -> None:
 
 
 @every_route
-@pytest.mark.parametrize("op", [op for op, form in GROUPED.items() if form.scales_dtype == "float16"])
+@pytest.mark.parametrize("op", [op for op, weight_format in GROUPED.items() if weight_format.scales_dtype == "float16"])
 def test_extreme_scales(device: Device, op: str, route: str) -> None:
     """Subnormal float16 scales are not zero, and the largest not infinite."""
     layer = Layer.random(op, 13, 64)

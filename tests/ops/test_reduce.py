@@ -158,6 +158,7 @@ def test_scalars_and_empty_tensors(device: Device) -> None:
             loaded.check([normal(2, 5)])
 
 
+@pytest.mark.slow
 def test_more_rows_than_workgroups_in_one_dimension(device: Device) -> None:
     rows = device.limits.max_workgroups * 8 + 3
     with program(device, "aten.argmax.default", (rows, 2), [1]) as loaded:

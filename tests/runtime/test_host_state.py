@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -84,6 +85,7 @@ def read_before_written(plan: schema.ExecutionPlan) -> Bytes:
     return frozenset(lasting)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(plan=plans())
 def test_what_lasts_is_what_some_way_reads_before_it_writes(plan: schema.ExecutionPlan) -> None:

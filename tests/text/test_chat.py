@@ -80,6 +80,7 @@ def test_a_typed_special_token_stays_text(bpe: Tokenizer) -> None:
 PARTS = (END_OF_TURN, BOS, "<|im_", "end|>", "<", "s>", " ", "\n", "hello", "é", "\ue000", "\\ue001")
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     contents=st.lists(st.lists(st.sampled_from(PARTS), max_size=8).map("".join), min_size=1, max_size=3),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from gguf import GGUFWriter
+from gguf import GGUFValueType, GGUFWriter
 from tokenizers import pre_tokenizers
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
@@ -30,16 +31,24 @@ SPM_SCORES = [0.0] * 259 + [-float(rank) for rank in range(len(PIECES))]
 def write_bpe(path: Path, *, pre: str | None = "smollm", extra: Callable[[GGUFWriter], None] | None = None) -> Path:
     """A byte-level BPE vocabulary with a chat template; ``extra`` may add more keys."""
     writer = GGUFWriter(path, "llama")
-    writer.add_tokenizer_model("gpt2")
-    if pre is not None:
-        writer.add_tokenizer_pre(pre)
-    writer.add_token_list(BPE_TOKENS)
-    writer.add_token_types(BPE_TYPES)
-    writer.add_token_merges(MERGES)
-    writer.add_bos_token_id(BPE_TOKENS.index(BOS))
-    writer.add_eos_token_id(BPE_TOKENS.index(EOS))
-    writer.add_chat_template(CHATML)
+    for key, value, kind in bpe_keys(pre):
+        writer.add_key_value(key, value, kind)
     return _finish(writer, path, extra)
+
+
+def bpe_keys(pre: str | None = "smollm") -> tuple[tuple[str, Any, GGUFValueType], ...]:
+    """(key, value, type) of that vocabulary, for a file that holds more."""
+    keys = (
+        ("tokenizer.ggml.model", "gpt2", GGUFValueType.STRING),
+        ("tokenizer.ggml.pre", pre, GGUFValueType.STRING),
+        ("tokenizer.ggml.tokens", BPE_TOKENS, GGUFValueType.ARRAY),
+        ("tokenizer.ggml.token_type", BPE_TYPES, GGUFValueType.ARRAY),
+        ("tokenizer.ggml.merges", MERGES, GGUFValueType.ARRAY),
+        ("tokenizer.ggml.bos_token_id", BPE_TOKENS.index(BOS), GGUFValueType.UINT32),
+        ("tokenizer.ggml.eos_token_id", BPE_TOKENS.index(EOS), GGUFValueType.UINT32),
+        ("tokenizer.chat_template", CHATML, GGUFValueType.STRING),
+    )
+    return tuple(key for key in keys if key[1] is not None)
 
 
 def write_spm(path: Path, *, extra: Callable[[GGUFWriter], None] | None = None) -> Path:

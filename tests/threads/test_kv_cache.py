@@ -6,6 +6,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import pytest
 
 from executorch_webgpu import ClosedError, InvalidInputError
 from executorch_webgpu.attention import KVCache, sdpa_with_kv_cache, to_device
@@ -42,6 +43,7 @@ def attend(calls: list[Rows], dtype: str, on_device: bool, rewinds: bool) -> lis
     return results
 
 
+@pytest.mark.slow
 @seeds(6)
 def test_a_cache_each(random: Random) -> None:
     jobs = []

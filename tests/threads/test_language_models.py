@@ -86,6 +86,7 @@ def with_own_sequence(model: LanguageModel, tokenizer: Tokenizer, texts: list[Te
 # -- a sequence each --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @seeds(6)
 def test_sequences_of_one_model(random: Random, model: LanguageModel, bpe: Tokenizer) -> None:
     threads = random.choice([2, 2, 3, 4])
@@ -95,6 +96,7 @@ def test_sequences_of_one_model(random: Random, model: LanguageModel, bpe: Token
     assert together(random, jobs) == expected
 
 
+@pytest.mark.slow
 @seeds(1)
 def test_models_of_one_program(random: Random, program: Program, bpe: Tokenizer) -> None:
     texts = [[random_text(random) for _ in range(2)] for _ in range(3)]
@@ -107,6 +109,7 @@ def test_models_of_one_program(random: Random, program: Program, bpe: Tokenizer)
     assert together(random, [lambda index=index: job(index) for index in range(3)]) == expected
 
 
+@pytest.mark.slow
 @settings(max_examples=6 * ROUNDS, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_texts_that_take_turns_in_one_thread(model: LanguageModel, bpe: Tokenizer, data: st.DataObject) -> None:
@@ -319,6 +322,7 @@ def test_closing_what_another_thread_uses(random: Random, program: Program, bpe:
     model.close()
 
 
+@pytest.mark.slow
 @seeds(2)
 def test_texts_that_nobody_ends(random: Random, model: LanguageModel, bpe: Tokenizer) -> None:
     """Generators in cycles end in whatever thread collects them, also one in the middle of a step."""
@@ -398,6 +402,7 @@ def test_a_thread_whose_answer_another_has_ended(model: LanguageModel, bpe: Toke
         assert [message["content"] for message in conversation.messages[:3]] == ["hello", shown, "12"]
 
 
+@pytest.mark.slow
 @seeds(6)
 def test_one_tokenizer_in_several_threads(random: Random, bpe: Tokenizer, spm: Tokenizer) -> None:
     texts = [words(random) + random.choice(["", "<|im_end|>", "<s>x", "é"]) for _ in range(60)]

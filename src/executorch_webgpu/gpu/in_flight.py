@@ -24,8 +24,8 @@ class _Flight:
 class InFlight:
     """Reads a few bytes of each of several submissions, in their order, without waiting for later ones.
 
-    ``copy(encoder, source)``, ``submit(encoder)``, and some time later ``read()``. Nothing is mapped until it is read,
-    so results that are no longer wanted are simply forgotten by ``discard``.
+    ``copy(encoder, source)``, ``submitted(number)``, and some time later ``read()``. Nothing is mapped until it is
+    read, so ``discard`` simply forgets results that are no longer wanted.
     """
 
     def __init__(self, device: Device, nbytes: int, most: int, label: str = "results in flight") -> None:
@@ -46,10 +46,9 @@ class InFlight:
         self._next = self._next or self._free.pop()
         encoder.copy_buffer_to_buffer(source.raw, 0, self._next.raw, 0, self._next.size)
 
-    def submit(self, encoder: Any) -> None:
-        """Finish and submit the encoder that ``copy`` was last given."""
+    def submitted(self, submission: int) -> None:
+        """The encoder that ``copy`` was last given is on its way, with this number."""
         assert self._next is not None
-        submission = self._device.submit([encoder.finish()])
         self._pending.append(_Flight(self._next, submission))
         self._next = None
 

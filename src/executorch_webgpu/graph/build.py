@@ -58,6 +58,11 @@ class OpCall:
     mutated: tuple[Tensor, ...]
 
     @property
+    def named(self) -> dict[str, Any]:
+        """The arguments by the operator's names for them."""
+        return dict(zip(self.op.parameters, self.args, strict=True))
+
+    @property
     def reads(self) -> tuple[GraphValue, ...]:
         return _graph_values(self.args[:-1])
 
@@ -75,6 +80,11 @@ class Graph:
     outputs: tuple[GraphValue, ...]
     symints: tuple[SymInt, ...]
     constants: Mapping[int, Constant]  # by tensor id
+
+    @property
+    def prepacked(self) -> dict[int, Tensor]:
+        """The constants that are prepacked, by the id of what they are called then."""
+        return {call.outputs[0].id: call.args[0] for call in self.calls if call.name == PREPACK}
 
 
 @dataclass(frozen=True)

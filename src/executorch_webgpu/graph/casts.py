@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import Error
 from ..gpu.capabilities import Features, Limits
 from ..ops.plan import Planner, Planning
-from ..ops.values import SymInt, Tensor
+from ..ops.values import LiveSymInt, LiveTensor, SymInt, Tensor
 from .build import PREPACK, Constant, Graph, OpCall, make_call
 from .fusion.dataflow import Dataflow, new_ids, substituted, with_calls
 
@@ -83,11 +83,10 @@ class _Widening:
         return Tensor(next(self._ids), "float32", tensor.max_dims)
 
     def _constant(self, tensor: Tensor) -> Tensor | None:
-        """The float32 constant with the contents of a float16 one that nobody writes."""
+        """The float32 constant with the contents of a float16 one that nothing writes."""
         if not self._flow.is_constant(tensor):
             return None
-        producer = self._flow.producer(tensor)
-        root = tensor if producer is None else producer.args[0]
+        root = self._flow.root(tensor)
         if root.id not in self._wide:
             assert root.constant is not None
             wide = Tensor(next(self._ids), "float32", tensor.max_dims, root.constant)
@@ -114,7 +113,7 @@ def _takes(call: OpCall) -> bool:
 def _stand_in(arg: Any) -> Any:
     """An argument that planning may resize and set."""
     if isinstance(arg, Tensor):
-        return Tensor(arg.id, arg.dtype, arg.max_dims, arg.constant)
+        return LiveTensor(arg)
     if isinstance(arg, SymInt):
-        return SymInt(arg.id, arg.value)
+        return LiveSymInt(arg)
     return [_stand_in(item) for item in arg] if isinstance(arg, list) else arg

@@ -24,10 +24,7 @@ Dim = tuple[int, int]  # (position of the input, dimension)
 
 
 def dynamic_dims(graph: Graph, bounded: Sequence[int]) -> dict[int, tuple[int, ...]]:
-    """For each input position in ``bounded``, the dims that may be smaller than their maximum.
-
-    Uses up ``graph``: its values are left at whatever the last trial set.
-    """
+    """For each input position in ``bounded``, the dims that may be smaller than their maximum."""
     plans = plan_graph(graph, Planning(Features.none(), Limits.floor()))
     for value in graph.inputs:
         if isinstance(value, Tensor) and value.dtype == "int32" and value.numel <= HOST_ELEMENTS:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 from weakref import WeakSet
@@ -18,19 +19,20 @@ from weakref import WeakSet
 import numpy as np
 
 from ..errors import ClosedError, DeviceError, InvalidInputError
-from ..gpu.buffers import Buffer, Readback, ScratchPool, Slot, UniformArena, create, upload
+from ..gpu.buffers import Buffer, Readback, ScratchPool, Slot, UniformArena, create
 from ..gpu.device import Device
 from ..gpu.kernel import Pipeline, Range
 from ..gpu.locked import locked
 from ..gpu.replay import Replay
 from ..ops.plan import Binding, Dispatch, Planning
-from ..ops.values import Repacked, Scratch, SymInt, Tensor
+from ..ops.values import Repacked, Scratch, SymInt, Tensor, packed_uniform
 from .build import PREPACK, Graph
 from .constants import ConstantPool, HeldConstants
 from .device_array import DeviceArray
 from .memory import Kind, MemoryPlan, plan_memory, unsafe_aliases
 from .resize import LivePlans
 from .state import Command, GraphState, cache_writes, mutable_storages
+from .step import Part, Step
 from .timing import CallTime, StepTimes
 
 LIVE_UNIFORM_BYTES = 16
@@ -105,7 +107,8 @@ class GraphExecutor:
 
     def _prepare(self) -> None:
         if self._profile:
-            self._times = StepTimes(self.device, len(self.graph.calls))
+            self._times = StepTimes(self.device, self.plans)
+        self._symints = [self.plans.symint(s) for s in self.graph.symints]
         self._live = {s.id: self._arena.allocate(LIVE_UNIFORM_BYTES) for s in self.graph.symints}
         self._bound |= {self.memory.storage_of[v.id] for v in self.graph.outputs if isinstance(v, Tensor)}
         self.state = self.new_state()
@@ -149,19 +152,21 @@ class GraphExecutor:
 
     def reads_on_host(self, tensor: Tensor) -> bool:
         """Whether elements of an integer input, not only whether they are in range, decide what a step does."""
-        return any(tensor in plan.read_on_host for plan in self.plans.plans)
+        live = self.plans.tensor(tensor)
+        return any(live in plan.read_on_host for plan in self.plans.plans)
 
     @property
     def cache_ends(self) -> set[int]:
         """Rows of its KV caches up to where the last step wrote: one number, if it wrote them all alike."""
-        return {write.end for write in self._writes}
+        plans = self.plans
+        return {plans.value(write.position) + plans.tensor(write.rows).dims[1] for write in self._writes}
 
     @locked
     def mutable(self, tensor: Tensor) -> np.ndarray:
         """The current contents of a mutable tensor, such as a KV cache, in the default state."""
         self._check_open()
         index = self.memory.storage_of[tensor.id]
-        return self.state.read_buffer(index, rows=tensor.max_nbytes).reshape(tensor.dims)  # no cache has more rows
+        return self.state.read_buffer(index, rows=tensor.max_nbytes).reshape(tensor.max_dims)  # no cache has more rows
 
     @locked
     def reset(self) -> None:
@@ -177,49 +182,52 @@ class GraphExecutor:
 
         ``inputs``: an array of the tensor's element type and live dims, or an int, for each graph input; arrays of
         float32 may lie on the device. ``state`` is one that ``new_state`` gave.
-        Answers with new arrays (device element types, live dims) and ints, one for each graph output.
+        Returns new arrays (device element types, live dims) and ints, one for each graph output.
         Raises InvalidInputError, before anything runs, when dims or live values are out of range.
         """
-        state = self._set(inputs, state)
-        encoder, timed = self._encode_step(inputs, state)
-        tensors = [v for v in self.graph.outputs if isinstance(v, Tensor)]
-        self._readback.copy(encoder, [(self._buffer_of(t, state), 0, t.nbytes) for t in tensors])
-        self._submit(encoder)
+        step = self.begin_step(inputs, state)
+        tensors = [self.plans.tensor(v) for v in self.graph.outputs if isinstance(v, Tensor)]
+        ranges = [(self.buffer_of(t, state), 0, t.nbytes) for t in tensors]
+        step.submit(lambda encoder: self._readback.copy(encoder, ranges))
         arrays = iter(self._readback.read())
-        self._finish(timed, state)
         return [
-            v.value if isinstance(v, SymInt) else next(arrays).view(v.element.numpy).reshape(v.dims)
+            self.plans.value(v)
+            if isinstance(v, SymInt)
+            else next(arrays).view(v.element.numpy).reshape(self.plans.tensor(v).dims)
             for v in self.graph.outputs
         ]
 
     @locked
     def execute_on_device(self, inputs: Sequence[Given], state: GraphState | None = None) -> list[DeviceArray]:
         """``execute`` with outputs, all of them float32 tensors, that stay on the device; does not wait for it."""
-        state = self._set(inputs, state)
-        encoder, timed = self._encode_step(inputs, state)
-        results = []
+        step = self.begin_step(inputs, state)
+        results, copies = [], []
         for tensor in self.graph.outputs:
             assert isinstance(tensor, Tensor) and tensor.dtype == "float32"
-            results.append(DeviceArray(self.device, tensor.dims))
-            results[-1].copy_from(encoder, self._buffer_of(tensor, state))
-        self._submit(encoder)
-        self._finish(timed, state)
+            results.append(DeviceArray(self.device, self.plans.tensor(tensor).dims))
+            copies.append(partial(results[-1].copy_from, buffer=self.buffer_of(tensor, state)))
+        step.submit(*copies)
         return results
 
-    def _set(self, inputs: Sequence[Given], state: GraphState | None) -> GraphState:
-        """Bring plans, commands and uniforms up to date with the inputs; answers with the state that runs."""
+    def begin_step(self, inputs: Sequence[Given], state: GraphState | None = None) -> Step:
+        """Bring plans, commands and uniforms up to date with the inputs of a step, which ``Step.submit`` then runs.
+
+        The caller holds the device's lock from here until it has submitted the step and read its results.
+        Raises InvalidInputError like ``execute``.
+        """
         self._check_open()
         state = state or self.state
         for value, given in zip(self.graph.inputs, inputs, strict=True):
             self._take(value, given)
         self.plans.update()
         self._record(state)
-        for symint in self.graph.symints:
+        for symint in self._symints:
             if symint.dirty:
-                self._arena.write(self._live[symint.id], symint.pack())
+                self._arena.write(self._live[symint.id], packed_uniform(symint.value))
                 symint.dirty = False
         self._arena.flush()
-        return state
+        replay = self._replay(state)
+        return Step(self.device, Part(self._to_write(inputs), state.commands, replay, self._scratch, self._times))
 
     def _take(self, value: Tensor | SymInt, given: Given) -> None:
         if isinstance(value, SymInt):
@@ -239,41 +247,13 @@ class GraphExecutor:
             assert host is not None
             self.plans.set_host(value, host)
 
-    def _encode_step(self, inputs: Sequence[Given], state: GraphState) -> tuple[Any, list[int]]:
-        """An encoder with the step's input and dispatches, and the calls that are timed."""
-        encoder = self.device.encoder()
-        self._write_inputs(encoder, inputs)
-        with self.device.errors("recording a step"):
-            if self._times is not None and self._times.by_gpu:
-                return encoder, self._times.encode(encoder, state.commands)
-            compute_pass = encoder.begin_compute_pass()
-            self._replay(state).encode(compute_pass)
-            compute_pass.end()
-        return encoder, []
-
-    def _write_inputs(self, encoder: Any, inputs: Sequence[Given]) -> None:
-        """Bring the inputs into their buffers, but for those that only the host reads."""
-        for value, given in zip(self.graph.inputs, inputs, strict=True):
-            if isinstance(value, SymInt) or (index := self.memory.storage_of[value.id]) not in self._bound:
-                continue
-            if isinstance(given, DeviceArray):
-                given.copy_to(encoder, self._buffer(index))
-            else:
-                upload(self.device, self._buffer(index), given)
-
-    def _submit(self, encoder: Any) -> None:
-        with self.device.errors("recording a step"):  # what is wrong in a pass is only said now
-            commands = encoder.finish()
-        self.device.submit([commands])
-
-    def _finish(self, timed: list[int], state: GraphState) -> None:
-        self._scratch.release_retired()
-        if self._times is not None:
-            self._times.count(timed, state.commands, self._call_names())
-
-    def _call_names(self) -> list[tuple[str, str | None]]:
-        """Operator and route of each call."""
-        return [(c.name, plan.route) for c, plan in zip(self.graph.calls, self.plans.plans, strict=True)]
+    def _to_write(self, inputs: Sequence[Given]) -> list[tuple[Buffer, np.ndarray | DeviceArray]]:
+        """The inputs that are not only for the host, with their buffers."""
+        return [
+            (self._buffer(self.memory.storage_of[value.id]), given)
+            for value, given in zip(self.graph.inputs, inputs, strict=True)
+            if not isinstance(given, int | np.integer) and self.memory.storage_of[value.id] in self._bound
+        ]
 
     def _replay(self, state: GraphState) -> Replay:
         """The state's commands, all of them for one pass: WebGPU runs them in order."""
@@ -327,7 +307,7 @@ class GraphExecutor:
         match value:
             case Tensor():
                 self._bound.add(self.memory.storage_of[value.id])
-                return self._buffer_of(value, state), 0, padded(value.max_nbytes)
+                return self.buffer_of(value, state), 0, padded(value.max_nbytes)
             case Scratch():
                 buffer, generation = self._scratch.get(value.index, value.nbytes)
                 self._scratch_generations.setdefault(value.index, generation)
@@ -345,9 +325,10 @@ class GraphExecutor:
     def _is_mutable(self, value: Binding) -> bool:
         return isinstance(value, Tensor) and self.memory.storage_of[value.id] in self._mutable
 
-    def _buffer_of(self, tensor: Tensor, state: GraphState) -> Buffer:
+    def buffer_of(self, tensor: Tensor, state: GraphState | None = None) -> Buffer:
+        """Where a tensor lies; ``state`` counts for memory that the graph writes and keeps."""
         index = self.memory.storage_of[tensor.id]
-        return state.buffers[index] if index in self._mutable else self._buffer(index)
+        return (state or self.state).buffers[index] if index in self._mutable else self._buffer(index)
 
     def _buffer(self, index: int) -> Buffer:
         """The buffer of a storage that all states share, made when it is first asked for."""
@@ -366,7 +347,7 @@ class GraphExecutor:
         slot = self._fixed.get(value)
         if slot is None:
             slot = self._fixed[value] = self._arena.allocate(LIVE_UNIFORM_BYTES)
-            self._arena.write(slot, SymInt(-1, value).pack())
+            self._arena.write(slot, packed_uniform(value))
         return slot
 
     @locked

@@ -1,6 +1,6 @@
 """KV caches of fewer bits than the file states: float16, or int8 with a scale for each row and head.
 
-Nobody but the attention operators may then see a cache, since they alone know how it is stored.
+Only operators that write caches by rows may then see one, since they alone know how it is stored.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from ..errors import InvalidInputError, UnsupportedProgramError
 from ..ops.values import Tensor
-from .build import PREPACK, Constant, Graph
+from .build import PREPACK, Constant, Graph, make_call
+from .fusion.dataflow import substituted
 from .state import cache_writes
 
 KV_CACHE_DTYPES = {"f32": "float32", "f16": "float16", "int8": "int8"}
@@ -29,7 +30,7 @@ def check_dtype(name: str) -> None:
 
 
 def store_kv_caches(graph: Graph, dtype: str) -> Graph:
-    """``graph`` with its KV caches stored as ``dtype``, "float16" or "int8"; changes the tensors of ``graph``.
+    """``graph`` with its KV caches stored as ``dtype``, "float16" or "int8".
 
     Raises UnsupportedProgramError when a cache does not begin with zeros or anything but attention uses it.
     """
@@ -37,25 +38,29 @@ def store_kv_caches(graph: Graph, dtype: str) -> Graph:
     _check_users(graph, families)
     constants = dict(graph.constants)
     tensors = {t.id: t for call in graph.calls for t in (*call.inputs, *call.outputs)}
+    stored: dict[int, Tensor] = {}
     unused = min(tensors, default=0) - 1
     for number, root in enumerate({root.id: root for root in families.values()}.values()):
         _check_contents(graph, root)
-        members = [t for t in tensors.values() if families.get(t.id) is root]
-        for tensor in members:
-            tensor.dtype = dtype
-        constants[root.id] = Constant.zeros(root)
+        scales = None
         if dtype == "int8":
             scales = Tensor(min(unused, -1) - number, "float32", root.max_dims[:3], root.constant)
             constants[scales.id] = Constant.zeros(scales)
-            for tensor in members:
-                tensor.scales = scales
-    return _with_scales(replace(graph, constants=constants))
+        members = [t for t in (root, *tensors.values()) if families.get(t.id) is root]
+        stored |= {t.id: replace(t, dtype=dtype, scales=scales) for t in members}
+        constants[root.id] = Constant.zeros(stored[root.id])
+    calls = tuple(
+        make_call(call.name, tuple(substituted(arg, stored) for arg in call.args), call.index)
+        if any(t.id in stored for t in (*call.inputs, *call.outputs))
+        else call
+        for call in graph.calls
+    )
+    return replace(graph, calls=calls, constants=constants)
 
 
 def _families(graph: Graph) -> dict[int, Tensor]:
     """By id of every tensor that is a KV cache: the constant whose memory it is."""
-    prepacked = {call.outputs[0].id: call.args[0] for call in graph.calls if call.name == PREPACK}
-    families: dict[int, Tensor] = {}
+    prepacked, families = graph.prepacked, dict[int, Tensor]()
     for write in cache_writes(graph):
         root = prepacked.get(write.cache.id, write.cache)
         if root.constant is None or root.rank != 4:
@@ -94,12 +99,3 @@ def _check_contents(graph: Graph, root: Tensor) -> None:
             f"the KV cache {root} does not begin with zeros, so it must stay as it is: load the method without "
             "kv_cache_dtype"
         )
-
-
-def _with_scales(graph: Graph) -> Graph:
-    """Calls that write a cache write its scales too."""
-    calls = []
-    for call in graph.calls:
-        scales = tuple(t.scales for t in call.mutated if t.scales is not None)
-        calls.append(replace(call, inputs=(*call.inputs, *scales), mutated=(*call.mutated, *scales)))
-    return replace(graph, calls=tuple(calls))

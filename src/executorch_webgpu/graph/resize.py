@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from ..errors import Error, InvalidInputError, InvalidProgramError, KernelError
 from ..ops.plan import Binding, Derived, OpPlan, Planner, Planning, Prepared
-from ..ops.values import SymInt, Tensor
+from ..ops.values import IntLike, LiveSymInt, LiveTensor, SymInt, Tensor
 from .build import Graph, OpCall
 
 _CLEAN, _CHECK, _PLAN = 0, 1, 2
@@ -24,7 +25,7 @@ _ARGUMENT_ERRORS = (TypeError, AttributeError, ValueError, IndexError, KeyError,
 
 
 class LivePlans:
-    """The current ``OpPlan`` of every call of one loaded graph.
+    """The current ``OpPlan`` of every call of one loaded graph, and the live values that plan functions get.
 
     ``changed`` holds the calls whose plans are newer than what was recorded from them; who records them removes them.
     A step that raises leaves what it touched marked, and what it planned in ``changed``, so the next one goes on there.
@@ -34,6 +35,9 @@ class LivePlans:
         self.graph = graph
         self.prepared: list[Prepared] = []
         self._planning = planning
+        self._tensors: dict[int, LiveTensor] = {}
+        self._symints: dict[int, LiveSymInt] = {}
+        self._args = [tuple(map(self._live, call.args)) for call in graph.calls]
         self._marks = bytearray(len(graph.calls))
         self._by_tensor: defaultdict[int, set[int]] = defaultdict(set)  # dims of a tensor -> calls
         self._by_source: defaultdict[int, set[int]] = defaultdict(set)  # SymInt or host value -> calls
@@ -54,21 +58,48 @@ class LivePlans:
         """What the current plans bind."""
         return (value for plan in self.plans for d in plan.dispatches for value in d.bindings.values())
 
-    def set_dims(self, tensor: Tensor, dims: Sequence[int]) -> None:
+    def tensor(self, tensor: Tensor) -> LiveTensor:
+        """A tensor of the graph with its current dims."""
+        if tensor.id not in self._tensors:
+            self._tensors[tensor.id] = LiveTensor(tensor)
+        return self._tensors[tensor.id]
+
+    def symint(self, symint: SymInt) -> LiveSymInt:
+        """A SymInt of the graph with its current value."""
+        if symint.id not in self._symints:
+            self._symints[symint.id] = LiveSymInt(symint)
+        return self._symints[symint.id]
+
+    def value(self, value: IntLike) -> int:
+        """The current value of an int or SymInt."""
+        return self.symint(value).value if isinstance(value, SymInt) else value
+
+    def _live(self, arg: Any) -> Any:
+        """An argument with live values in the place of the graph's."""
+        match arg:
+            case Tensor():
+                return self.tensor(arg)
+            case SymInt():
+                return self.symint(arg)
+            case list():
+                return [self._live(item) for item in arg]
+        return arg
+
+    def set_dims(self, value: Tensor, dims: Sequence[int]) -> None:
         """Live dims of a graph input."""
-        dims = tuple(dims)
+        tensor, dims = self.tensor(value), tuple(dims)
         if dims != tensor.dims:
             tensor.dims = dims
             self._mark(self._by_tensor[tensor.id], _PLAN)
 
     def set_host(self, tensor: Tensor, array: np.ndarray) -> None:
         """This step's value of an integer graph input."""
-        tensor.host = array
+        self.tensor(tensor).host = array
         self._mark(self._by_source[tensor.id], _CHECK)
 
     def set_symint(self, symint: SymInt, value: int) -> None:
         """This step's value of a SymInt that is a graph input."""
-        if symint.set(value):
+        if self.symint(symint).set(value):
             self._mark(self._by_source[symint.id], _CHECK)
 
     def update(self) -> None:
@@ -98,7 +129,7 @@ class LivePlans:
         may_alias = building or self.plans[call.index].alias_of is not None
         planner = Planner(self._planning, building, may_alias)
         try:
-            call.op.plan(planner, *call.args)
+            call.op.plan(planner, *self._args[call.index])
         except InvalidInputError as error:
             if not building:
                 raise

@@ -15,13 +15,9 @@ from ..gpu.buffers import Buffer, Readback, create, upload
 from ..gpu.device import Device
 from ..gpu.kernel import Range
 from ..gpu.replay import Replay
-from ..ops.values import IntLike, SymInt, Tensor
+from ..ops.values import IntLike, Tensor
 from .build import Graph
 from .memory import Kind, MemoryPlan
-
-# By the name that an operator gives to a KV cache: the name of the argument whose rows it writes there.
-_ROWS_OF = {"k_cache": "k", "v_cache": "v", "cache": "value"}
-_POSITION = ("input_pos", "start_pos")
 
 
 @dataclass(frozen=True)
@@ -41,12 +37,6 @@ class CacheWrite:
     cache: Tensor
     rows: Tensor
     position: IntLike
-
-    @property
-    def end(self) -> int:
-        """The row after the last one that the current step writes."""
-        start = self.position.value if isinstance(self.position, SymInt) else self.position
-        return start + self.rows.dims[1]
 
 
 @dataclass(frozen=True)
@@ -68,15 +58,13 @@ class Mutable:
 
 
 def cache_writes(graph: Graph) -> tuple[CacheWrite, ...]:
-    """Every write to a KV cache, found by how operators name their arguments."""
-    found = []
-    for call in graph.calls:
-        arguments = dict(zip(call.op.parameters, call.args, strict=True))
-        position = next((arguments[name] for name in _POSITION if name in arguments), None)
-        for cache, rows in _ROWS_OF.items():
-            if cache in call.op.mutates and rows in arguments and position is not None:
-                found.append(CacheWrite(call.index, arguments[cache], arguments[rows], position))
-    return tuple(found)
+    """Every write to a KV cache."""
+    return tuple(
+        CacheWrite(call.index, call.named[cache], call.named[rows], call.named[call.op.position])
+        for call in graph.calls
+        if call.op.position is not None
+        for cache, rows in call.op.caches.items()
+    )
 
 
 def mutable_storages(graph: Graph, memory: MemoryPlan, writes: Sequence[CacheWrite]) -> dict[int, Mutable]:

@@ -9,9 +9,6 @@ from ..ops.values import Tensor
 from .build import PREPACK, ConstantKey, Graph, OpCall
 from .state import cache_writes
 
-# Operators that take a row of a table for each token: of embeddings, or of the rope's cosines.
-_BY_ROWS = ("embedding", "apply_rotary_emb_hf", "slice_copy", "select_copy", "index_select")
-
 
 @dataclass(frozen=True)
 class StepBytes:
@@ -38,14 +35,14 @@ def step_bytes(graphs: Sequence[Graph]) -> StepBytes:
     rows: dict[ConstantKey, int] = {}
     cache_row = 0
     for graph in graphs:
-        packed = {c.outputs[0].id: c.inputs[0] for c in graph.calls if c.name == PREPACK}  # the constant itself
+        packed = graph.prepacked
         written = {packed.get(t.id, t).id for call in graph.calls for t in call.mutated}
         for call in graph.calls:
-            constants = [] if call.name == PREPACK else list(_constants(call, packed, written))
-            table_rows = max(1, constants[0].max_dims[0]) if constants and constants[0].max_dims else 1
-            for tensor in constants:
+            tables = [call.named[name] for name in call.op.reads_rows_of]
+            table_rows = max(1, *tables[0].max_dims[:1]) if tables else 1
+            for used, tensor in [] if call.name == PREPACK else _constants(call, packed, written):
                 key = graph.constants[tensor.id].key
-                if any(name in call.op.name for name in _BY_ROWS):
+                if used in tables:
                     rows[key] = tensor.max_nbytes // table_rows
                 else:
                     whole[key] = tensor.max_nbytes
@@ -55,9 +52,9 @@ def step_bytes(graphs: Sequence[Graph]) -> StepBytes:
     return StepBytes(weights, cache_row)
 
 
-def _constants(call: OpCall, packed: dict[int, Tensor], written: set[int]) -> Iterator[Tensor]:
-    """What a call reads that the file holds and nobody writes."""
+def _constants(call: OpCall, packed: dict[int, Tensor], written: set[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """What a call reads that the file holds and nothing writes: the tensor that it takes, and the constant that is."""
     for tensor in call.inputs:
-        tensor = packed.get(tensor.id, tensor)
-        if tensor.constant is not None and tensor.id not in written:
-            yield tensor
+        constant = packed.get(tensor.id, tensor)
+        if constant.constant is not None and constant.id not in written:
+            yield tensor, constant

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..ops.values import Tensor
-from .build import COPY, PREPACK, Graph, OpCall, make_call
+from .build import COPY, Graph, OpCall, make_call
 from .fusion.dataflow import Dataflow, new_ids, with_calls
 
 
@@ -23,9 +23,7 @@ def written_back(graph: Graph, results: Sequence[Tensor]) -> Graph | None:
     buffers = _buffers(graph, results)
     if buffers is None:
         return None
-    state = {root.id for root in buffers} | {
-        call.outputs[0].id for call in graph.calls if call.name == PREPACK and call.args[0] in buffers
-    }
+    state = {root.id for root in buffers} | {id for id, root in graph.prepacked.items() if root in buffers}
     ids = new_ids(graph)
     last: list[OpCall] = []
     outputs = []

@@ -8,8 +8,8 @@ from ..errors import InvalidInputError
 from ..text.chat import encode_chat, user_message
 from ..text.tokenizer import Tokenizer
 from .exclusive import Exclusive, ExclusiveGenerator
-from .generate import Piece, cached_prefix, generate, use_of
-from .plain_loop import Model
+from .generate import Piece, cached_prefix, generate
+from .model import LanguageModel
 from .sample import SamplingParams
 
 Message = dict[str, str]
@@ -24,7 +24,9 @@ class Conversation:
     For one thread at a time: while one is in a call, or takes a piece of an answer, another one gets an InUseError.
     """
 
-    def __init__(self, model: Model, tokenizer: Tokenizer, params: SamplingParams, system: str | None = None) -> None:
+    def __init__(
+        self, model: LanguageModel, tokenizer: Tokenizer, params: SamplingParams, system: str | None = None
+    ) -> None:
         self.params = params
         self.dropped_turns = 0
         self._model = model
@@ -70,7 +72,7 @@ class Conversation:
         dropped. Raises InvalidInputError, with the history unchanged, for a message that does not fit the context
         alone, and when the chat template refuses the messages.
         """
-        with self._use, use_of(self._model):
+        with self._use, self._model.use:
             self._end_answer()
             prompt, dropped = self._fitting_prompt(text)
             start = cached_prefix(self._model, prompt)

@@ -10,9 +10,9 @@ from typing import Self
 import numpy as np
 
 from ..errors import ClosedError, DeviceError, InvalidInputError, UnsupportedProgramError
-from ..graph.token_loop import Drawing
+from ..graph.sampler import SamplerConfig
 from ..ops.sampling.reference import BROKEN
-from ..runtime.decode import DeviceSteps
+from ..runtime.decode import DecodeLoop
 from .model import LanguageModel, uninterrupted
 from .plain_loop import FinishReason
 from .sample import SamplingParams, checked
@@ -37,7 +37,7 @@ class DecodeSession:
     whose token has not been read, by default 8, or 2 where a CPU computes them; 1 computes nothing ahead.
     Any other use of the model closes the session. For one thread at a time: another one gets an InUseError meanwhile,
     but may close the session. Sessions of several sequences, in one thread or in many, do not disturb each other.
-    Raises UnsupportedProgramError when the program cannot do this, and says why; see ``LanguageModel.decode_obstacle``.
+    Raises UnsupportedProgramError when the program cannot do this, and says why; see ``LanguageModel.host_reason``.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class DecodeSession:
         self._params = params
         self._end_tokens = frozenset(model.eos_ids if end_tokens is None else end_tokens)
         filters = params.top_k, params.top_p, params.min_p
-        drawing = Drawing(params.some_seed, params.temperature, *filters, params.repetition_penalty)
-        if why := model.decode_obstacle:
+        config = SamplerConfig(params.some_seed, params.temperature, *filters, params.repetition_penalty)
+        if why := model.host_reason:
             raise UnsupportedProgramError(f"tokens cannot be drawn on the GPU: {why}")
         self._prompt_end = 0  # the position of the first token that is drawn
         self._most = 0  # tokens that may be drawn,
@@ -66,8 +66,8 @@ class DecodeSession:
         self._closed = False
         with model.use:
             model.leave_session()
-            self._steps = DeviceSteps(*model.runs_on(), drawing, steps_in_flight)
-            with self._steps.lock:
+            self._loop = DecodeLoop(*model.runs_on(), config, steps_in_flight)
+            with self._loop.lock:
                 model.enter_session(self.close)
 
     def prefill(self, tokens: Sequence[int], start: int = 0) -> None:
@@ -80,13 +80,13 @@ class DecodeSession:
         with model.use:
             self._check_open()
             model.check_range(tokens, start)
-            with uninterrupted(), self._steps.lock:
+            with uninterrupted(), self._loop.lock:
                 self._check_open()
                 self._drop()
                 self._most = self._drawn = self._given = 0
                 self.finish_reason = None
                 model.holds([], start)
-                self._steps.begin([*model.cached_tokens, *tokens])
+                self._loop.begin([*model.cached_tokens, *tokens])
             for first in range(0, len(tokens), model.max_tokens):
                 chunk = tokens[first : first + model.max_tokens]
                 self._run_chunk(chunk, start + first, first + len(chunk) == len(tokens))
@@ -96,10 +96,10 @@ class DecodeSession:
 
     def _run_chunk(self, tokens: Sequence[int], position: int, last: bool) -> None:
         row = len(tokens) - 1 if self._model.full_logits else 0
-        with uninterrupted(), self._steps.lock:
+        with uninterrupted(), self._loop.lock:
             self._check_open()  # between chunks, another thread may have closed it
-            self._steps.run(np.array([tokens], np.int32), position, row if last else None)
-            self._steps.keep(position + len(tokens))
+            self._loop.run(np.array([tokens], np.int32), position, row if last else None)
+            self._loop.keep(position + len(tokens))
             self._model.holds(tokens, position)
 
     def __iter__(self) -> Iterator[int]:
@@ -123,14 +123,14 @@ class DecodeSession:
         if self._given == self._most:
             self.finish_reason = "length" if self._given == self._params.max_new_tokens else "context"
             raise StopIteration
-        with uninterrupted(), self._steps.lock:
+        with uninterrupted(), self._loop.lock:
             self._check_open()
             self._submit_ahead()
-            token = self._steps.read()
+            token = self._loop.read()
             if self._given:  # the step of the last one has run
                 length = self._prompt_end + self._given
                 self._model.holds([self._last], length - 1)
-                self._steps.keep(length)
+                self._loop.keep(length)
             if token in self._end_tokens:
                 self.finish_reason = "eos"
                 self._drop()
@@ -142,23 +142,23 @@ class DecodeSession:
             return token
 
     def _submit_ahead(self) -> None:
-        for _ in range(_RAMP if self._steps.pending else 1):
-            if self._steps.pending < self._steps.most and self._drawn < self._most:
-                self._steps.run(None, self._prompt_end + self._drawn - 1)
+        for _ in range(_RAMP if self._loop.pending else 1):
+            if self._loop.pending < self._loop.most and self._drawn < self._most:
+                self._loop.run(None, self._prompt_end + self._drawn - 1)
                 self._drawn += 1
 
     def _drop(self) -> None:
         """Forget what was computed beyond the tokens that were given away."""
         with suppress(DeviceError, ClosedError):  # nothing lasts on a lost device, or in a closed program
-            self._steps.drop()
+            self._loop.drop()
 
     def close(self) -> None:
         """Take back what ran ahead, and free the session's memory. Closing twice is allowed."""
-        with uninterrupted(), self._steps.lock:
+        with uninterrupted(), self._loop.lock:
             if not self._closed:
                 self._closed = True
                 self._drop()
-                self._steps.close()
+                self._loop.close()
                 self._model.left_session(self.close)
 
     def __enter__(self) -> Self:

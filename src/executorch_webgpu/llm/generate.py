@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import takewhile
 from time import perf_counter
@@ -14,7 +13,7 @@ from ..text.tokenizer import Tokenizer
 from .decode_session import DecodeSession
 from .exclusive import Exclusive, ExclusiveGenerator
 from .model import LanguageModel
-from .plain_loop import FinishReason, Model, PlainLoop
+from .plain_loop import FinishReason, PlainLoop
 from .sample import SamplingParams
 from .stop_strings import StopStrings
 
@@ -73,7 +72,7 @@ class Piece:
     stats: GenerationStats | None = None
 
 
-def cached_prefix(model: Model, prompt_tokens: Sequence[int]) -> int:
+def cached_prefix(model: LanguageModel, prompt_tokens: Sequence[int]) -> int:
     """How many of the prompt's first tokens the KV cache holds: the ``start`` of ``generate`` that reuses the most.
 
     The last token never counts, because what comes next is chosen from its logits.
@@ -83,7 +82,7 @@ def cached_prefix(model: Model, prompt_tokens: Sequence[int]) -> int:
 
 
 def generate(
-    model: Model,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     prompt_tokens: Sequence[int],
     params: SamplingParams,
@@ -121,7 +120,7 @@ def generate(
 
 
 def _generate(
-    model: Model,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     prompt: list[int],
     params: SamplingParams,
@@ -132,7 +131,7 @@ def _generate(
     stop_tokens = _unspoken(tokenizer, params.stop)
     new_tokens = 0
     reading = 0.0  # seconds
-    with use_of(model):
+    with model.use:
         start = min(start, cached_prefix(model, prompt))  # less, if something else has run since we were asked
         if start == 0:
             model.reset()
@@ -166,18 +165,13 @@ def _generate(
 
 
 def _loop(
-    model: Model, params: SamplingParams, end_tokens: Collection[int], steps_in_flight: int | None
+    model: LanguageModel, params: SamplingParams, end_tokens: Collection[int], steps_in_flight: int | None
 ) -> tuple[DecodeSession | PlainLoop, str | None]:
     """What makes the tokens, and why it is the plain loop if it is that."""
-    reason = "steps_in_flight is 0" if steps_in_flight == 0 else model.decode_obstacle
-    if reason is None and isinstance(model, LanguageModel):
+    reason = "steps_in_flight is 0" if steps_in_flight == 0 else model.host_reason
+    if reason is None:
         return DecodeSession(model, params, end_tokens=end_tokens, steps_in_flight=steps_in_flight), None
-    return PlainLoop(model, params, end_tokens, use_of(model)), reason
-
-
-def use_of(model: Model) -> AbstractContextManager[None]:
-    """Keeps other threads from a model, if it is one that they could share."""
-    return model.use if isinstance(model, LanguageModel) else nullcontext()
+    return PlainLoop(model, params, end_tokens), reason
 
 
 def _unspoken(tokenizer: Tokenizer, strings: Sequence[str]) -> set[int]:

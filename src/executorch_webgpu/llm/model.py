@@ -8,64 +8,16 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from types import FrameType, TracebackType
-from typing import Any, Protocol, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ClosedError, Error, InvalidInputError, UnsupportedProgramError
-from ..runtime.decode import obstacle, prepare
-from ..runtime.state import State
+from ..runtime import Method, ProfileRow, Program, State
+from ..runtime.decode import host_reason, prepare
+from ..runtime.metadata import MethodMetadata, TensorMetadata
 from .exclusive import Exclusive, ExclusiveGenerator
-
-
-class Tensor(Protocol):
-    """What is read of a tensor's metadata."""
-
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def max_dims(self) -> tuple[int, ...]: ...
-    @property
-    def dynamic_dims(self) -> tuple[int, ...]: ...
-
-
-class Signature(Protocol):
-    """What is read of a method's metadata."""
-
-    @property
-    def inputs(self) -> Sequence[Tensor]: ...
-    @property
-    def outputs(self) -> Sequence[Tensor]: ...
-
-
-class Method(Protocol):
-    """The part of ``runtime.Method`` that a language model needs; states only for sessions and several sequences."""
-
-    @property
-    def state(self) -> State: ...
-    def new_state(self) -> State: ...
-    def execute(self, inputs: Sequence[Any], state: State | None = None) -> list[Any]: ...
-    def reset(self) -> None: ...
-    def close(self) -> None: ...
-    def profile(self) -> list[Any]: ...
-
-
-class Program(Protocol):
-    """The part of ``runtime.Program`` that a language model needs."""
-
-    @property
-    def method_names(self) -> set[str]: ...
-    def load_method(
-        self,
-        name: str,
-        *,
-        profile: bool = False,
-        kv_cache_dtype: str = "f32",
-        matmul_precision: str = "highest",
-        fuse: bool = True,
-    ) -> Any: ...
-    def metadata(self, name: str) -> Any: ...
 
 
 class LanguageModel:
@@ -93,7 +45,7 @@ class LanguageModel:
             raise UnsupportedProgramError(
                 "the program has no method named forward, so it is no language model; see et-webgpu inspect"
             )
-        signature: Signature = program.metadata("forward")
+        signature: MethodMetadata = program.metadata("forward")
         _check_signature(signature)
         if _constant(program, "use_kv_cache") == 0:
             raise UnsupportedProgramError("the program has no KV cache; export it again with -kv")
@@ -116,8 +68,7 @@ class LanguageModel:
         self._cached: list[int] = []
         self._leave: Callable[[], None] = _nothing  # ends the session that computes ahead
         self.use = _use()
-        if self.decode_obstacle is None:
-            prepare(self._forward)
+        prepare(*self.runs_on())
 
     def new_sequence(self) -> LanguageModel:
         """Another text over the same weights, with a KV cache of its own; closing it frees the cache only."""
@@ -129,9 +80,9 @@ class LanguageModel:
         return other
 
     @property
-    def decode_obstacle(self) -> str | None:
+    def host_reason(self) -> str | None:
         """Why no ``DecodeSession`` can be made of this model; None when it can."""
-        return obstacle(self._forward, self._state)
+        return host_reason(*self.runs_on())
 
     @property
     def cached_tokens(self) -> tuple[int, ...]:
@@ -186,11 +137,11 @@ class LanguageModel:
             self.leave_session()
             with uninterrupted():
                 self._cached.clear()
-                (self._forward if self._state is None else self._state).reset()
+                self.runs_on()[1].reset()
 
     # -- for sessions -------------------------------------------------------------------------------------------------
 
-    def runs_on(self) -> tuple[Any, Any]:
+    def runs_on(self) -> tuple[Method, State]:
         """The runtime's method, and the state of this text."""
         return self._forward, self._forward.state if self._state is None else self._state
 
@@ -211,7 +162,7 @@ class LanguageModel:
         if self._leave == leave:
             self._leave = _nothing
 
-    def profile(self) -> list[Any]:
+    def profile(self) -> list[ProfileRow]:
         """Time per op of all calls so far, when loaded with ``profile=True``."""
         return self._forward.profile()
 
@@ -233,7 +184,7 @@ class LanguageModel:
         self.leave_session()
         with uninterrupted():
             self.holds([], position)  # a step that fails may have overwritten these rows
-            (logits,) = self._forward.execute(inputs, *(() if self._state is None else (self._state,)))
+            (logits,) = self._forward.execute(inputs, self._state)
             self.holds(tokens, position)
         # [1, vocab] holds the last position only, [1, S, vocab] all of them.
         rows: NDArray[np.float32] = np.asarray(logits, np.float32).reshape(-1, self.vocab_size)
@@ -290,7 +241,7 @@ def uninterrupted() -> Iterator[None]:
             handler(*held[0])
 
 
-def _check_signature(signature: Signature) -> None:
+def _check_signature(signature: MethodMetadata) -> None:
     inputs, outputs = signature.inputs, signature.outputs
     fits = (
         len(inputs) == 2
@@ -316,11 +267,11 @@ def _check_signature(signature: Signature) -> None:
         )
 
 
-def _shapes(tensors: Sequence[Tensor]) -> str:
+def _shapes(tensors: Sequence[TensorMetadata]) -> str:
     return ", ".join(map(str, tensors)) or "nothing"
 
 
-def _context_len(program: Program, tokens: Tensor) -> int:
+def _context_len(program: Program, tokens: TensorMetadata) -> int:
     """The KV cache's rows: as stated by the program, else the longest input (which the cache must hold)."""
     for name in ("get_max_context_len", "get_max_seq_len"):
         stated = _constant(program, name)

@@ -3,62 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import ClosedError
+from .model import LanguageModel
 from .sample import SamplingParams, sample
 
 FinishReason = Literal["eos", "stop", "length", "context"]
 
 
-class Model(Protocol):
-    """What generation needs of a model; ``llm.model.LanguageModel`` is the real one."""
-
-    @property
-    def context_len(self) -> int: ...
-    @property
-    def eos_ids(self) -> frozenset[int]: ...
-    @property
-    def cached_tokens(self) -> tuple[int, ...]: ...
-    @property
-    def decode_obstacle(self) -> str | None: ...
-    def reset(self) -> None: ...
-    def prefill(self, tokens: Sequence[int], start: int = 0) -> NDArray[np.float32]: ...
-    def step(self, token: int, position: int) -> NDArray[np.float32]: ...
-
-
 class PlainLoop:
     """The tokens of one text, as a ``DecodeSession`` gives them: the host draws each from the logits of a step.
 
-    Like that, it ends with a ClosedError when the model has been used for something else. ``use`` keeps other threads
-    from the model.
+    Like that, it ends with a ClosedError when the model has been used for something else.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        params: SamplingParams,
-        end_tokens: Collection[int],
-        use: AbstractContextManager[None] | None = None,
-    ) -> None:
+    def __init__(self, model: LanguageModel, params: SamplingParams, end_tokens: Collection[int]) -> None:
         self.finish_reason: FinishReason | None = None
         self._model = model
         self._params = params
         self._end_tokens = frozenset(end_tokens)
         self._seed = params.some_seed
         self._logits = np.empty(0, np.float32)
-        self._use = nullcontext() if use is None else use
         self._text: tuple[int, ...] = ()  # what the KV cache holds when the model is used for nothing else
         self._seen: set[int] = set()  # tokens that the text has
         self._prompt_end = self._given = self._last = 0
 
     def prefill(self, tokens: Sequence[int], start: int = 0) -> None:
         """Run ``tokens`` at positions ``start`` and on."""
-        with self._use:
+        with self._model.use:
             self._logits = self._model.prefill(tokens, start)
             self._text = self._model.cached_tokens
         self._seen = set(self._text)
@@ -87,7 +62,7 @@ class PlainLoop:
         return token
 
     def _step(self, position: int) -> None:
-        with self._use:
+        with self._model.use:
             if self._model.cached_tokens != self._text:
                 raise ClosedError(
                     "the model has been used for something else, so this text cannot go on; make a new_sequence() for "

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..errors import InvalidInputError, KernelError, LimitError, UnsupportedProgramError
 from ..gpu.capabilities import Features, Limits
-from .values import IntLike, Repacked, Scratch, SymInt, Tensor
+from .values import IntLike, LiveSymInt, LiveTensor, Repacked, Scratch, SymInt, Tensor
 
 SCRATCH_BYTES = 64 * 2**20  # enough for a few hundred rows of scores at long contexts
 MATMUL_PRECISIONS = ("highest", "high")  # names as in torch.set_float32_matmul_precision
@@ -64,8 +64,8 @@ class OpPlan:
 
     dispatches: list[Dispatch] = field(default_factory=list)
     derived: list[Derived] = field(default_factory=list)
-    symints_set: list[SymInt] = field(default_factory=list)  # those whose value changed in this plan
-    resized: list[Tensor] = field(default_factory=list)  # those whose dims changed in this plan
+    symints_set: list[LiveSymInt] = field(default_factory=list)  # those whose value changed in this plan
+    resized: list[LiveTensor] = field(default_factory=list)  # those whose dims changed in this plan
     sized: list[Tensor] = field(default_factory=list)
     read_on_host: list[Tensor] = field(default_factory=list)  # integer inputs whose elements it has asked for
     alias_of: Tensor | None = None
@@ -152,6 +152,7 @@ class Planner:
         """
         if x.id not in self._shared.host_inputs:
             return fn(None)
+        assert isinstance(x, LiveTensor)
         result = fn(x.host)
         self.result.derived.append(Derived((x,), lambda: fn(x.host), result))
         return result
@@ -166,6 +167,7 @@ class Planner:
 
     def set(self, out: SymInt, value: int) -> None:
         """Give an output SymInt its value for this step."""
+        assert isinstance(out, LiveSymInt)
         if out.set(value):
             self.result.symints_set.append(out)
 
@@ -183,6 +185,7 @@ class Planner:
             raise InvalidInputError(
                 f"result {out} would have dims {list(dims)}, but the program planned at most {list(out.max_dims)}"
             )
+        assert isinstance(out, LiveTensor)
         self.result.sized.append(out)
         if dims != out.dims:
             out.dims = dims

@@ -1,35 +1,59 @@
-"""The table of operators: name in a program -> plan function and reference.
+"""The table of operators: name in a program -> plan function, reference and traits.
 
 An operator is one pure plan function. It is called with the planner and the call's arguments, outputs last, checks
 them, sizes its outputs and names the kernels to run. The same function serves at load (maximum dims) and at every
-change of live dims. Its NumPy float64 ``reference`` states the meaning and is the oracle of the tests.
+change of live dims. Its NumPy float64 ``reference`` states the meaning and is the oracle of the tests. Its traits are
+what passes over a graph need to know of it, so that none of them knows operators by name.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
-from types import NoneType, UnionType
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ..errors import KernelError
+from . import rows as rules_of_rows
+from . import sizes as rules_of_sizes
+from .rows import Cut, RowAxes, RowRule
+from .sizes import SizeRule
+from .values import SymInt, Tensor
 
 PlanFunction = Callable[..., None]
 Reference = Callable[..., Any]
 
 
 @dataclass(frozen=True)
+class Linear:
+    """What a linear layer [..., K] -> [..., N] calls its arguments; the first one is its input.
+
+    ``form`` is the name that ``fused_linear`` has for the format of its weights.
+    """
+
+    form: str
+    weight: str
+    scales: str | None = None
+    group_size: str | None = None
+    bias: str | None = None
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        return tuple(name for name in (self.weight, self.scales, self.group_size, self.bias) if name is not None)
+
+
+@dataclass(frozen=True)
 class Op:
-    """One operator.
+    """One operator: its name, what computes it, what it takes, and its traits.
 
     ``kinds`` are the annotations of the plan function's arguments: what a program may give for each.
     ``parameters`` are the argument names of the plan function, without the planner; the last one is the output
-    (a tensor, a SymInt, or a list of tensors). ``mutates`` names the arguments that it writes besides.
-    ``reference(*inputs)`` takes and returns NumPy arrays and numbers, writes ``mutates`` in place, and answers with
-    the output, or a tuple of them. ``promoted`` names the arguments that torch brings to one dtype before it computes
-    element by element. ``steps``: the result jumps where an operand hardly changes, as that of a comparison, so it must
-    be computed in the operands' own precision.
+    (a tensor, a SymInt, or a list of tensors).
+    ``reference(*inputs)`` takes and returns NumPy arrays and numbers, writes ``mutates`` in place, and returns the
+    output, or a tuple of them.
+
+    The traits, of which names are those of arguments:
     """
 
     name: str
@@ -37,9 +61,45 @@ class Op:
     reference: Reference
     parameters: tuple[str, ...]
     kinds: tuple[Any, ...]
+    # What it writes besides its output.
     mutates: tuple[str, ...] = ()
+    # What torch brings to one dtype before it computes element by element.
     promoted: tuple[str, ...] = ()
+    # The result jumps where an operand hardly changes, as that of a comparison, so it must be computed in the
+    # operands' own precision.
     steps: bool = False
+    # How the sizes of its outputs follow from its arguments (ops/sizes.py); None: they do not.
+    sizes: SizeRule | None = None
+    # Along which axes rows are independent of each other (ops/rows.py); None: along none.
+    rows: RowRule | None = None
+    # Every element of the output is computed of the elements in its place, of tensors that broadcast.
+    elementwise: bool = False
+    # The output holds the elements of the first argument in their order, wherever it has their dtype.
+    view: bool = False
+    # The dimension along which the output is a part of the first argument.
+    selects: str | None = None
+    # Tensors of which a token reads one row only; the first one says how many rows all of them have.
+    reads_rows_of: tuple[str, ...] = ()
+    # It is a linear layer, which takes these arguments.
+    linear: Linear | None = None
+    # KV caches that it writes: by name of a cache [1, C, ...], that of the rows [1, S, ...] that it stores there.
+    caches: Mapping[str, str] = field(default_factory=dict)
+    # The row of the caches from which it writes.
+    position: str | None = None
+
+    def row_axes(self, args: Sequence[Any], axes: Mapping[int, int], counts: Iterable[int] = ()) -> RowAxes | None:
+        """The axis along which every output of a call is cut into rows, where tensors are cut along ``axes``.
+
+        None of one output: it stays whole. None of all: rows are not independent of each other. ``axes`` are by tensor
+        id; ``counts`` are the ids of SymInts that hold the number of rows.
+        """
+        ids = set(_ids(args[:-1]))
+        cut = Cut({id: axis for id, axis in axes.items() if id in ids}, ids.intersection(counts))
+        outputs = len(args[-1]) if isinstance(args[-1], list) else 1
+        if not cut.axes and not cut.counts:
+            return (None,) * outputs
+        found = None if self.rows is None else self.rows(cut, *args)
+        return (found,) * outputs if isinstance(found, int) else found
 
 
 _OPS: dict[str, Op] = {}
@@ -51,22 +111,77 @@ def op(
     mutates: tuple[str, ...] = (),
     promoted: tuple[str, ...] = (),
     steps: bool = False,
+    sizes: SizeRule | None = None,
+    rows: RowRule | None = None,
+    elementwise: bool = False,
+    view: bool = False,
+    selects: str | None = None,
+    reads_rows_of: tuple[str, ...] = (),
+    linear: Linear | None = None,
+    caches: Mapping[str, str] = MappingProxyType({}),
+    position: str | None = None,
 ) -> Callable[[PlanFunction], PlanFunction]:
-    """Register a plan function under every name that programs use for it."""
+    """Register a plan function under every name that programs use for it, with its traits (see ``Op``).
+
+    What is ``elementwise`` has the sizes and rows of that, and ``caches`` are among what it ``mutates``.
+    """
 
     def register(plan: PlanFunction) -> PlanFunction:
         parameters = tuple(inspect.signature(plan).parameters)[1:]
         hints = get_type_hints(plan)
-        kinds = tuple(hints[name] for name in parameters)
-        if unknown := {*mutates, *promoted} - set(parameters):
-            raise KernelError(f"operator {names[0]} states traits of {sorted(unknown)}, which it does not take")
+        made = Op(
+            names[0],
+            plan,
+            reference,
+            parameters,
+            tuple(hints[name] for name in parameters),
+            mutates=(*caches, *mutates),
+            promoted=promoted,
+            steps=steps,
+            sizes=sizes or (rules_of_sizes.broadcast if elementwise else None),
+            rows=rows or (rules_of_rows.broadcast if elementwise else None),
+            elementwise=elementwise,
+            view=view,
+            selects=selects,
+            reads_rows_of=reads_rows_of,
+            linear=linear,
+            caches=caches,
+            position=position,
+        )
+        _check_traits(made)
         for name in names:
             if name in _OPS:
                 raise KernelError(f"operator {name} is registered twice")
-            _OPS[name] = Op(name, plan, reference, parameters, kinds, mutates, promoted, steps)
+            _OPS[name] = replace(made, name=name)
         return plan
 
     return register
+
+
+def _check_traits(made: Op) -> None:
+    """Refuses traits that say nothing about the operator, since it does not take what they name."""
+    layer = made.linear.arguments if made.linear is not None else ()
+    single = [name for name in (made.selects, made.position) if name is not None]
+    named = {*made.mutates, *made.promoted, *made.caches.values(), *made.reads_rows_of, *layer, *single}
+    if unknown := named - set(made.parameters):
+        raise KernelError(f"operator {made.name} states traits of {sorted(unknown)}, which it does not take")
+    if made.caches and made.position is None:
+        raise KernelError(f"operator {made.name} writes the caches {sorted(made.caches)}, but states no position")
+    for trait, rule in (("sizes", made.sizes), ("rows", made.rows)):
+        try:
+            if rule is not None:
+                inspect.signature(rule).bind(None, *made.parameters)
+        except TypeError as error:
+            raise KernelError(f"operator {made.name} has a rule of {trait} for other arguments: {error}") from error
+
+
+def _ids(args: Iterable[Any]) -> Iterable[int]:
+    """Ids of the tensors and SymInts among arguments, those in lists too."""
+    for arg in args:
+        if isinstance(arg, list):
+            yield from _ids(arg)
+        elif isinstance(arg, Tensor | SymInt):
+            yield arg.id
 
 
 def is_a(kind: Any, value: Any) -> bool:

@@ -1,13 +1,14 @@
 """What operators are called with: tensors, live integers and the element types they hold.
 
 A plan function sees its arguments as ``Tensor``, ``SymInt``, ``int``, ``float``, ``bool``, ``str``, ``None`` or a
-list of these. None of them owns GPU memory; the graph executor binds buffers to them later.
+list of these. None of them owns GPU memory; the graph executor binds buffers to them later. A graph holds frozen
+values; each load of it has live ones of its own (``graph/resize.py``), and plan functions get those.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,24 +47,24 @@ ELEMENT_TYPES = {
 }
 
 
+@dataclass(frozen=True, eq=False)
 class Tensor:
-    """A contiguous row-major tensor with a capacity (``max_dims``) and live ``dims``.
+    """A contiguous row-major tensor of a graph, of at most ``max_dims``.
 
-    While a program is built, ``dims == max_dims``; later ``dims`` follows the inputs of each call.
-    ``dtype`` is the name of an ``ElementType``. ``host`` holds the current value of an integer graph input.
+    ``dtype`` is the name of an ``ElementType``; ``constant`` an index into the graph's constants.
     ``scales`` belongs to an int8 KV cache [1, C, H, D]: float32 [1, C, H], and value = code * scale.
     """
 
-    __slots__ = ("constant", "dims", "dtype", "host", "id", "max_dims", "scales")
+    id: int
+    dtype: str
+    max_dims: Dims
+    constant: int | None = None
+    scales: Tensor | None = None
 
-    def __init__(self, id: int, dtype: str, max_dims: Sequence[int], constant: int | None = None) -> None:
-        self.id = id
-        self.dtype = dtype
-        self.max_dims: Dims = tuple(max_dims)
-        self.dims: Dims = self.max_dims
-        self.constant = constant  # index into the graph's constants
-        self.host: np.ndarray | None = None
-        self.scales: Tensor | None = None
+    @property
+    def dims(self) -> Dims:
+        """The maximum, but for a ``LiveTensor``, which is what plan functions get."""
+        return self.max_dims
 
     @property
     def element(self) -> ElementType:
@@ -94,22 +95,48 @@ class Tensor:
         return f"%{self.id}:{self.dtype}{list(self.dims)}"
 
 
+class LiveTensor(Tensor):
+    """A tensor of a loaded graph: ``dims`` follow the inputs of each step, and are the maximum at load.
+
+    ``host`` holds this step's value of an integer graph input.
+    """
+
+    dims: Dims = ()
+    host: np.ndarray | None = None
+    __setattr__ = object.__setattr__
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__(tensor.id, tensor.dtype, tensor.max_dims, tensor.constant, tensor.scales)
+        self.dims = tensor.max_dims
+
+
+@dataclass(frozen=True, eq=False)
 class SymInt:
-    """An integer that changes between calls, such as ``input_pos`` or the live sequence length.
+    """An integer that changes between calls, such as ``input_pos`` or the live sequence length; ``value`` at load.
 
     Kernels read it from a 16-byte live uniform (int32, first word); plan functions read it through the planner, which
     notes the dependency.
     """
 
-    __slots__ = ("dirty", "id", "value")
+    id: int
+    value: int = 0
 
-    def __init__(self, id: int, value: int = 0) -> None:
-        self.id = id
-        self.value = value
-        self.dirty = True  # the uniform does not hold ``value`` yet
+    def __repr__(self) -> str:
+        return f"%{self.id}:SymInt({self.value})"
+
+
+class LiveSymInt(SymInt):
+    """A SymInt of a loaded graph, with the value of the current step. ``dirty``: its uniform does not hold it yet."""
+
+    value: int
+    dirty = True
+    __setattr__ = object.__setattr__
+
+    def __init__(self, symint: SymInt) -> None:
+        super().__init__(symint.id, symint.value)
 
     def set(self, value: int) -> bool:
-        """Take a new value; returns whether it differs. Out of int32's range: error, and the old value stays."""
+        """Take a new value. Returns whether it differs. Out of int32's range: error, and the old value stays."""
         if not INT32_MIN <= value <= INT32_MAX:
             raise InvalidInputError(
                 f"live integer %{self.id} cannot be {value}: it must fit in a signed 32-bit integer"
@@ -119,15 +146,10 @@ class SymInt:
         self.value, self.dirty = value, True
         return True
 
-    def read(self) -> int:
-        return self.value
 
-    def pack(self) -> bytes:
-        """The 16 bytes of the live uniform."""
-        return np.array([self.value, 0, 0, 0], np.int32).tobytes()
-
-    def __repr__(self) -> str:
-        return f"%{self.id}:SymInt({self.value})"
+def packed_uniform(value: int) -> bytes:
+    """The 16 bytes of a live uniform."""
+    return np.array([value, 0, 0, 0], np.int32).tobytes()
 
 
 IntLike = int | SymInt

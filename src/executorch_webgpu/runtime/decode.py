@@ -1,129 +1,162 @@
-"""Steps of a language model's method that follow one another on the device, without waiting for the host."""
+"""The decode loop: steps of a language model's method that follow one another on the device, not waiting for the host.
+
+Each step draws the token of the next, which a copy brings to the host as well; the host reads it whenever it likes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..format import program_schema as schema
-from ..graph.token_loop import Drawing, TokenLoop
-from ..ops.sampling import PIPELINES
+from ..gpu.in_flight import InFlight
+from ..graph.execute import GraphExecutor
+from ..graph.sampler import Sampler, SamplerConfig
 from ..ops.values import Tensor
-from .method import Method
+from .delegates import DelegateArguments
 from .state import State
+
+if TYPE_CHECKING:
+    from .method import Method
 
 _AHEAD, _AHEAD_ON_CPU = 8, 2
 
 
-def obstacle(method: object, state: State | None = None) -> str | None:
-    """Why steps of ``forward(tokens, input_pos)`` cannot follow one another on the device, or None."""
-    if not isinstance(method, Method):
-        return "the model does not run in this runtime"
-    if len(method._executors) != 1:
-        return f"the program has {len(method._executors)} delegates, between which the host computes"
-    (executor,) = method._executors
+@dataclass(frozen=True)
+class DecodeTarget:
+    """The one delegate of ``forward(tokens, input_pos) -> logits``, and what these are in its graph."""
+
+    executor: GraphExecutor
+    tokens: Tensor
+    input_pos: Tensor
+    logits: Tensor
+
+
+def decode_target(
+    plan: schema.ExecutionPlan, executors: Sequence[GraphExecutor], arguments: Sequence[DelegateArguments]
+) -> DecodeTarget | str:
+    """What a decode loop runs of a method, or why there can be none."""
+    if len(executors) != 1:
+        return f"the program has {len(executors)} delegates, between which the host computes"
+    (executor,), (its,) = executors, arguments
     if executor.profiling:
         return "a profile waits for every step"
-    call = _only_call(method)
-    if call is None:
+    calls = [instruction.call for chain in plan.chains for instruction in chain.instructions]
+    work = [call for call in calls if not isinstance(call, schema.FreeCall)]
+    if len(work) != 1 or not isinstance(call := work[0], schema.DelegateCall):
         return "the host computes before or after the program's delegate"
-    its = method._arguments[call.delegate_index]
-    if tuple(its.outputs) != tuple(range(len(its.outputs))) or its.of_outputs(call) != tuple(method._plan.outputs):
+    outputs = executor.graph.outputs
+    if tuple(its.outputs) != tuple(range(len(its.outputs))) or its.of_outputs(call) != tuple(plan.outputs):
         return "the program's output is not the delegate's"
-    inputs = _inputs(method, call)
+    by_index = dict(zip(its.of_inputs(call), executor.graph.inputs, strict=True))
+    inputs = [v for v in map(by_index.get, plan.inputs) if isinstance(v, Tensor) and v.dtype == "int32"]
     if len(inputs) != 2:
         return "the delegate does not take the tokens and their position as they are"
-    if any(not isinstance(value, Tensor) or value.dtype != "float32" for value in executor.graph.outputs):
+    if len(outputs) != 1 or not isinstance(logits := outputs[0], Tensor) or logits.dtype != "float32":
         return "the delegate's logits are not float32"
     if executor.reads_on_host(inputs[0]):
         return "the program needs to know tokens on the host"
-    if not (state or method.state)._can_rewind:
+    tokens, input_pos = inputs
+    return DecodeTarget(executor, tokens, input_pos, logits)
+
+
+def host_reason(method: Method, state: State) -> str | None:
+    """Why tokens of a method on a state must be drawn on the host, one call at a time; None if they need not be."""
+    target = method.decode_target
+    if isinstance(target, str):
+        return target
+    if not state.can_rewind:
         return "the program keeps more than KV caches, so steps that ran ahead could not be taken back"
     return None
 
 
-def prepare(method: Method) -> None:
-    """Make the pipelines that draw tokens, so that no step has to."""
-    for executor in method._executors:
-        for kernel, template, overrides in PIPELINES:
-            executor.device.kernels.pipeline(kernel, template, overrides)
+def prepare(method: Method, state: State) -> None:
+    """Make the pipelines that a decode loop needs, if there can be one, so that no step has to."""
+    if host_reason(method, state) is None:
+        assert isinstance(method.decode_target, DecodeTarget)
+        Sampler.prepare(method.decode_target.executor.device)
 
 
-def _only_call(method: Method) -> schema.DelegateCall | None:
-    """The delegate's call, if there is nothing else to do."""
-    calls = [instruction.call for chain in method._plan.chains for instruction in chain.instructions]
-    work = [call for call in calls if not isinstance(call, schema.FreeCall)]
-    return work[0] if len(work) == 1 and isinstance(work[0], schema.DelegateCall) else None
-
-
-def _inputs(method: Method, call: schema.DelegateCall) -> list[Tensor]:
-    """What the method's inputs, tokens and their position, are in the delegate, as far as it takes integers there."""
-    graph = method._executors[call.delegate_index].graph
-    by_index = dict(zip(method._arguments[call.delegate_index].of_inputs(call), graph.inputs, strict=True))
-    found = [by_index.get(index) for index in method._plan.inputs]
-    return [value for value in found if isinstance(value, Tensor) and value.dtype == "int32"]
-
-
-class DeviceSteps:
+class DecodeLoop:
     """Steps of ``forward(tokens, input_pos) -> logits`` on one state, each with the token that the one before drew.
 
     ``most``: how many tokens may be drawn and not read, by default 8, or 2 where a CPU computes them: it gains little
     by more, and each step that is not wanted takes long there. What a step writes to the state's KV caches counts, for
-    its ``length``, only when ``keep`` says so; ``drop`` takes the rest back. ``obstacle`` must be None.
+    its ``length``, only when ``keep`` says so; ``drop`` takes the rest back. ``host_reason`` must be None.
     Whoever shares the method with other threads holds ``lock``, the method's, in each call; between calls, steps of
     other states may run.
     """
 
-    def __init__(self, method: Method, state: State, drawing: Drawing, most: int | None = None) -> None:
-        call = _only_call(method)
-        assert call is not None
-        (self._executor,) = method._executors
-        tokens, input_pos = _inputs(method, call)
-        self.most = most or (_AHEAD_ON_CPU if self._executor.device.features.cpu else _AHEAD)
-        self.lock = method._lock
+    def __init__(self, method: Method, state: State, config: SamplerConfig, most: int | None = None) -> None:
+        target = method.decode_target
+        assert isinstance(target, DecodeTarget)
+        device = target.executor.device
+        self.most = most or (_AHEAD_ON_CPU if device.features.cpu else _AHEAD)
+        self.lock = method.lock
+        self._target = target
         self._state = state
-        self._source = method._source
         self._end = 0  # the row after the last one that was written
         with self.lock:
-            method._check_open()
-            state._check_open()
-            graph = state._graphs[call.delegate_index]
-            self._loop = TokenLoop(self._executor, graph, tokens, input_pos, drawing, self.most)
+            logits = target.executor.buffer_of(target.logits, state.graph_of(target.executor))
+            self._sampler = Sampler(device, target.logits, logits, config)
+            try:
+                self._tokens = InFlight(device, self._sampler.token.nbytes, self.most, "tokens in flight")
+            except BaseException:
+                self._sampler.close()
+                raise
 
     @property
     def pending(self) -> int:
         """Tokens that are drawn, or will be, and not read."""
-        return self._loop.pending
+        return len(self._tokens)
 
     def begin(self, text: Iterable[int]) -> None:
-        """A text begins with these tokens; see ``TokenLoop.begin``."""
-        self._loop.begin(text)
+        """A text begins with these tokens; see ``Sampler.begin``."""
+        self._sampler.begin(text)
 
     def run(self, tokens: NDArray[np.int32] | None, input_pos: int, row: int | None = 0) -> None:
-        """Submit a step; see ``TokenLoop.run``."""
-        self._state._begin(self._source)
-        self._loop.run(tokens, input_pos, row)
-        ends = self._executor.cache_ends
+        """Submit a step with ``tokens`` [1, S], or with the one that was drawn last.
+
+        Then draw the token that follows row ``row`` of the logits, unless that is None. Does not wait.
+        Raises InvalidInputError before anything runs when the graph refuses the step.
+        """
+        target, token = self._target, self._sampler.token
+        given = {
+            target.tokens.id: token if tokens is None else tokens,
+            target.input_pos.id: np.array([input_pos], np.int32),
+        }
+        inputs = [given[value.id] for value in target.executor.graph.inputs]
+        step = target.executor.begin_step(inputs, self._state.graph_of(target.executor))
+        if row is None:
+            step.submit()
+        else:
+            step.append(self._sampler.begin_step(row, input_pos + (1 if tokens is None else tokens.shape[1])))
+            self._tokens.submitted(step.submit(partial(self._tokens.copy, source=token.buffer)))
+        ends = target.executor.cache_ends
         self._end = max(self._end, *ends, 0)
-        self._state._ran_ahead(ends)
+        self._state.ran_ahead(ends)
 
     def read(self) -> int:
-        """The oldest token that has not been read, or BROKEN."""
-        return self._loop.read()
+        """The oldest token that has not been read, or BROKEN; waits for its step, but for no later one."""
+        return int(self._tokens.read().view(np.int32)[0])
 
     def keep(self, length: int) -> None:
         """The first ``length`` rows count."""
-        self._state._keep(length)
+        self._state.keep(length)
 
     def drop(self) -> None:
         """Forget the tokens that have not been read, and the rows that do not count."""
-        self._loop.discard()
+        self._tokens.discard()
         if self._end > self._state.length:
-            self._state._drop_ahead()
+            self._state.drop_ahead()
         self._end = 0
 
     def close(self) -> None:
         """Free the memory between the steps; the state stays as it is. Closing twice is allowed."""
-        self._loop.close()
+        self._tokens.close()
+        self._sampler.close()

@@ -33,6 +33,7 @@ from ..portable.dtypes import numpy_dtype
 from ..portable.memory import HostMemory, HostValue
 from ..portable.shared_buffers import SharedBuffers, shared_places
 from .arrays import checked_input, owned, to_caller, to_device_array, to_host
+from .decode import DecodeTarget, decode_target
 from .delegates import delegate_graphs
 from .host_state import branch_results, lasting_places
 from .metadata import MethodMetadata, kernel_values, method_metadata, operator_name
@@ -127,6 +128,17 @@ class Method:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def lock(self) -> RLock:
+        """What each call holds: the device's, if the method needs one."""
+        return self._lock
+
+    @property
+    def decode_target(self) -> DecodeTarget | str:
+        """What a ``DecodeLoop`` runs, or why there can be none."""
+        self._check_open()
+        return decode_target(self._plan, self._executors, self._arguments)
 
     @property
     def metadata(self) -> MethodMetadata:

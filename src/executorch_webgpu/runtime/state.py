@@ -103,6 +103,12 @@ class State:
         self._check_open()
         return self._progress.length
 
+    @property
+    def can_rewind(self) -> bool:
+        """Whether it keeps KV caches only, all with as many rows."""
+        only_caches = all(executor.keeps_only_caches for executor in self._source.executors)
+        return only_caches and not self._host and not self._source.shared and self._progress.even
+
     @locked
     def rewind(self, length: int) -> None:
         """Keep the first ``length`` tokens and forget the rest: its rows are as if they had never been written.
@@ -113,7 +119,7 @@ class State:
         self._check_open()
         if isinstance(length, bool) or not isinstance(length, int | np.integer) or length < 0:
             raise InvalidInputError(f"a state is rewound to a number of tokens, not to {length!r}")
-        if not self._can_rewind:
+        if not self.can_rewind:
             raise UnsupportedProgramError(
                 f"method {self._source.method!r} keeps more than KV caches with one length, so its state cannot be "
                 "rewound; reset it, or load a saved state"
@@ -217,13 +223,20 @@ class State:
     ) -> None:
         self.close()
 
+    def graph_of(self, executor: GraphExecutor) -> GraphState:
+        """What one graph of the method keeps here. Raises ClosedError, and InvalidInputError if it is another's."""
+        self._check_open()
+        if executor not in self._source.executors:
+            raise _of_another_method()
+        return self._graphs[self._source.executors.index(executor)]
+
     # -- one step, for Method -----------------------------------------------------------------------------------------
 
     def _begin(self, source: StateSource) -> None:
         """Check that a method may run on this state, and put what it keeps on the host in place."""
         self._check_open()
         if self._source is not source:
-            raise InvalidInputError("the state belongs to another loaded method; make one with this method's new_state")
+            raise _of_another_method()
         self._written = set()
         source.memory.begin(self._host, self._buffers.contents)
 
@@ -245,28 +258,23 @@ class State:
         if after.extent > before.extent:
             self._clear_rows(before.extent)
 
-    # -- steps that run ahead, for DeviceSteps ------------------------------------------------------------------------
+    # -- steps that run ahead, for DecodeLoop -------------------------------------------------------------------------
 
-    def _ran_ahead(self, ends: set[int]) -> None:
+    def ran_ahead(self, ends: set[int]) -> None:
         """A step was submitted that writes caches up to these rows, which do not count yet."""
         self._progress = replace(self._progress.after(ends), length=self._progress.length)
 
-    def _keep(self, length: int) -> None:
+    def keep(self, length: int) -> None:
         """The first ``length`` rows count, if there are rows."""
         self._progress = replace(self._progress, length=min(length, self._progress.extent))
 
-    def _drop_ahead(self) -> None:
+    def drop_ahead(self) -> None:
         """Rows that do not count are as if they had never been written."""
         length = self._progress.length
         self._clear_rows(length)
         self._progress = replace(self._progress, extent=length)
 
     # -- inside -------------------------------------------------------------------------------------------------------
-
-    @property
-    def _can_rewind(self) -> bool:
-        only_caches = all(executor.keeps_only_caches for executor in self._source.executors)
-        return only_caches and not self._host and not self._source.shared and self._progress.even
 
     def _clear_rows(self, first: int) -> None:
         for graph in self._graphs:
@@ -323,6 +331,10 @@ def _about(array: np.ndarray | None, path: str | Path) -> _About:
         return _About(FORMAT, fields["method"], fields["fingerprint"], dtype, progress)
     except (json.JSONDecodeError, TypeError, KeyError) as error:
         raise _damaged(path) from error
+
+
+def _of_another_method() -> InvalidInputError:
+    return InvalidInputError("the state belongs to another loaded method; make one with this method's new_state")
 
 
 def _damaged(path: str | Path) -> InvalidInputError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -122,6 +123,7 @@ UNARY = ("aten.sigmoid.default", "aten.neg.default", "aten.tanh.default")
 BINARY = {"aten.mul.Tensor": [], "aten.add.Tensor": [0.5], "aten.maximum.default": []}
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_any_graph_of_elementwise_operators(device: Device, data: st.DataObject) -> None:

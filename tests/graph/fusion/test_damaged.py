@@ -88,6 +88,7 @@ def answers(graph: Graph) -> list[Any]:
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_passes_keep_what_a_program_means(llama: vk.VkGraph, data: st.DataObject) -> None:

@@ -55,7 +55,9 @@ def test_query_key_and_value_behind_a_norm(device: Device, form: str, bias: bool
     build.output(*(layer(build, x, form, n, bias) for n in (16, 8, 8)))
     graph = check(device, build, ["norm_linear"], build.steps(7, 1, 3))
     (arguments,) = used(graph)
-    assert arguments["form"] == form and len(arguments["weights"]) == 3 and arguments["norm_weight"] is not None
+    assert (
+        arguments["weight_format"] == form and len(arguments["weights"]) == 3 and arguments["norm_weight"] is not None
+    )
     assert len(graph.calls) == 2
 
 

@@ -196,4 +196,4 @@ def test_writes_are_found_and_rows_counted() -> None:
     before = cache_writes(build_graph(build.build()))
     after = cache_writes(fuse_graph(build_graph(build.build()), ["rope_cache"])[0])
     assert [w.cache.id for w in before] == [w.cache.id for w in after] == [ref.id for ref in build.caches]
-    assert {w.end for w in after} == {MOST}
+    assert {w.rows.max_dims[1] for w in after} == {MOST}

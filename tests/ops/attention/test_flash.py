@@ -207,6 +207,7 @@ def test_tiles_that_cannot_be_divided(sizes: tuple[int, int, int, int, int]) -> 
         Tile(*sizes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["wgpu", "dawn"])
 @pytest.mark.parametrize("cache", ["float32", "float16", "int8"])
 def test_tiles_compile(engine: str, cache: str) -> None:

@@ -194,6 +194,7 @@ def test_geometries(device: Device, heads: tuple[int, int], head_dim: int, dtype
             decode.step(length, input_pos)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(
     kv_heads=st.integers(1, 3),
@@ -382,6 +383,7 @@ def test_variants_fit_and_cover_a_head(name: str) -> None:
                 assert v.score_columns % 4 == v.exchange_size % 4 == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["wgpu", "dawn"])
 @pytest.mark.parametrize("name", TUNINGS)
 def test_kernels_compile(engine: str, name: str) -> None:

@@ -68,6 +68,7 @@ def test_geometries(
         np.testing.assert_array_equal(program.run(rows, 190), program.run(rows, 190))
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(
     kv_heads=st.integers(1, 3),
@@ -142,6 +143,7 @@ def test_no_pipeline_is_made_after_load(device: Device, fixed: Features) -> None
         assert device.kernels.stats().pipelines == made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TUNINGS)
 def test_variants_cover_a_head_and_fit_in_registers(name: str) -> None:
     tuning = TUNINGS[name]
@@ -156,6 +158,7 @@ def test_variants_cover_a_head_and_fit_in_registers(name: str) -> None:
                     assert v.rows * v.width * v.loads <= tuning.registers or (v.rows, v.width) == (1, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["wgpu", "dawn"])
 @pytest.mark.parametrize("name", TUNINGS)
 def test_kernels_compile(engine: str, name: str) -> None:

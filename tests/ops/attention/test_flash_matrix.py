@@ -94,6 +94,7 @@ SMALL_TILES = {  # two subgroups, and two for each row of blocks, which software
 
 
 # Rounded queries are for scores near one.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("route", "magnitude"), [("flash_matrix", 1.0), ("flash_matrix", 40.0), ("flash_matrix_f16", 1.0)]
 )

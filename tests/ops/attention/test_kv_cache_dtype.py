@@ -219,6 +219,7 @@ def test_replay(device: Device, heads: tuple[int, int], head_dim: int, dtype: st
             assert np.isclose(got, attention.rounded._constants[cache.id], rtol=1e-5, atol=1e-6).mean() > 0.999
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(
     dtype=st.sampled_from(REDUCED),

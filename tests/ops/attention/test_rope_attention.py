@@ -111,6 +111,7 @@ def test_reference_turns_before_it_attends() -> None:
     np.testing.assert_array_equal(caches[0].reshape(2, 4), [[-2, 1, -4, 3], [0] * 4])
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     heads=st.sampled_from([(1, 1), (4, 4), (6, 2), (9, 3), (7, 1)]),
@@ -158,6 +159,7 @@ def test_more_int8_caches_than_an_adapter_binds_at_once(device: Device, halves: 
             turning.step(tokens, position)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     heads=st.sampled_from([(1, 1), (4, 4), (6, 2), (9, 3), (8, 1)]),

@@ -3,7 +3,7 @@
 Each pass is a pure function from a graph to a graph that computes the same. It matches by structure: who produces a
 value and who reads it, never by names of tensors or sizes of a model. What blocks all of them: a value that something
 else reads too, an output that the host asked for, memory that the graph writes, a dtype that the kernels do not take,
-and sizes that are not known to be equal whatever the inputs are (see ``shapes``).
+and sizes that are not known to be equal whatever the inputs are (see ``ops/sizes.py``).
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
-"""Who writes and who reads each value of a graph, and new graphs made of old ones."""
+"""Who writes and who reads each value of a graph, what its sizes are, and new graphs made of old ones."""
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ...ops.sizes import Sizes
 from ...ops.values import Tensor
-from ..build import PREPACK, Graph, GraphValue, OpCall
+from ..build import Graph, GraphValue, OpCall
 
 
 class Dataflow:
@@ -23,7 +24,8 @@ class Dataflow:
             for id in {value.id for value in (*call.reads, *call.inputs)}:
                 self._readers[id].append(call)
         self._reads = Counter(value.id for call in graph.calls for value in call.reads)
-        self._answered = {value.id for value in graph.outputs}
+        self._outputs = {value.id for value in graph.outputs}
+        self._prepacked = graph.prepacked
         self._state = _state(graph)
 
     def producer(self, value: GraphValue) -> OpCall | None:
@@ -34,9 +36,9 @@ class Dataflow:
         """The calls that read a value, each once, in program order."""
         return self._readers[value.id]
 
-    def is_answered(self, value: GraphValue) -> bool:
-        """Whether the host asked for a value."""
-        return value.id in self._answered
+    def is_graph_output(self, value: GraphValue) -> bool:
+        """Whether a value is an output of the graph."""
+        return value.id in self._outputs
 
     def is_state(self, tensor: Tensor) -> bool:
         """Whether a tensor is memory that the graph writes: what it holds depends on when it is read."""
@@ -44,10 +46,10 @@ class Dataflow:
 
     def is_private(self, tensor: Tensor) -> bool:
         """Whether a tensor is a call's result that only calls will ever see, whenever they do."""
-        return tensor.id in self._producer and not self.is_answered(tensor) and not self.is_state(tensor)
+        return tensor.id in self._producer and not self.is_graph_output(tensor) and not self.is_state(tensor)
 
     def is_inner(self, tensor: Tensor, reads: int = 1) -> bool:
-        """Whether a tensor is a call's result that calls read exactly so often, and nobody else will ever see.
+        """Whether a tensor is a call's result that calls read exactly so often, and that nothing else will ever see.
 
         A call that reads it as two of its arguments reads it twice.
         """
@@ -55,10 +57,12 @@ class Dataflow:
 
     def is_constant(self, tensor: Tensor) -> bool:
         """Whether a tensor holds the same whenever it is read: a constant, or what a prepack makes of one."""
-        producer = self.producer(tensor)
-        if producer is not None and producer.name == PREPACK:
-            tensor = producer.args[0]
-        return tensor.constant is not None and not self.is_state(tensor)
+        root = self.root(tensor)
+        return root.constant is not None and not self.is_state(root)
+
+    def root(self, tensor: Tensor) -> Tensor:
+        """The constant that a tensor is if it is a prepacked one, else the tensor itself."""
+        return self._prepacked.get(tensor.id, tensor)
 
     def is_stateless(self, call: OpCall) -> bool:
         """Whether a call neither reads nor writes memory that the graph writes, so that it may run at another time."""
@@ -73,9 +77,8 @@ class Dataflow:
 def _state(graph: Graph) -> frozenset[int]:
     """Ids of tensors that calls mutate, under whatever name: a prepacked constant is the constant itself."""
     mutated = {tensor.id for call in graph.calls for tensor in call.mutated}
-    prepacked = [(call.args[0].id, call.outputs[0].id) for call in graph.calls if call.name == PREPACK]
-    mutated |= {constant for constant, out in prepacked if out in mutated}
-    return frozenset(mutated | {out for constant, out in prepacked if constant in mutated})
+    mutated |= {constant.id for out, constant in graph.prepacked.items() if out in mutated}
+    return frozenset(mutated | {out for out, constant in graph.prepacked.items() if constant.id in mutated})
 
 
 def rewritten(graph: Graph, calls_at: Mapping[int, Sequence[OpCall]]) -> Graph:
@@ -91,14 +94,26 @@ def with_calls(graph: Graph, calls: Iterable[OpCall]) -> Graph:
     return replace(graph, calls=tuple(replace(call, index=i) for i, call in enumerate(calls)))
 
 
-def without_unread(graph: Graph, before: Graph, names: Container[str]) -> Graph:
-    """``graph`` but for calls of these operators whose results were read ``before``, and are not any more."""
+def sizes_of(graph: Graph, before: Sizes | None = None) -> Sizes:
+    """The sizes of every tensor of a graph, as far as they follow from its calls.
+
+    ``before``: those of a graph that this one was made of, whose calls may have said more about them.
+    """
+    sizes = Sizes(before)
+    for call in graph.calls:
+        if call.op.sizes is not None:
+            sizes.follow(call.op.sizes, call.args)
+    return sizes
+
+
+def without_unread(graph: Graph, before: Graph, goes: Callable[[OpCall], bool]) -> Graph:
+    """``graph`` but for calls that may go whose results were read ``before``, and are not any more."""
     were_read = {value.id for call in before.calls for value in call.reads}
     read = {value.id for value in graph.outputs}
     kept: list[OpCall] = []
     for call in reversed(graph.calls):
         unread = all(value.id in were_read and value.id not in read for value in call.writes)
-        if call.name in names and unread and not call.mutated:
+        if unread and not call.mutated and goes(call):
             continue
         read.update(value.id for value in call.reads)
         kept.append(call)

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 from ...ops.values import Tensor
 from ..build import Graph, OpCall
-from .dataflow import Dataflow, rewritten
+from .dataflow import Dataflow, rewritten, sizes_of
 from .projection import Projection, projection
-from .shapes import Shapes
 
 _ADD = "aten.add.Tensor"
 
@@ -28,11 +27,11 @@ def fuse_biases(graph: Graph) -> Graph:
 
 def fuse_residuals(graph: Graph) -> Graph:
     """The graph with sums of a layer's result and a tensor of the same sizes computed by the layer."""
-    flow, shapes = Dataflow(graph), Shapes(graph)
+    flow, sizes = Dataflow(graph), sizes_of(graph)
     calls_at: dict[int, list[OpCall]] = {}
     for call in graph.calls:
         for layer, found, residual in _sums(call, flow):
-            if found.residual is None and layer.index not in calls_at and shapes.same(found.outs[0], residual):
+            if found.residual is None and layer.index not in calls_at and sizes.same(found.outs[0], residual):
                 fused = replace(found, residual=residual, outs=call.outputs)
                 calls_at |= {layer.index: [], call.index: [fused.call]}
                 break
@@ -40,7 +39,7 @@ def fuse_residuals(graph: Graph) -> Graph:
 
 
 def _sums(call: OpCall, flow: Dataflow) -> list[tuple[OpCall, Projection, Tensor]]:
-    """Layers with one result, which nobody but this sum of two float32 tensors reads, and what is added to it."""
+    """Layers with one result, which nothing but this sum of two float32 tensors reads, and what is added to it."""
     if call.name != _ADD or call.args[2] != 1 or not flow.is_stateless(call):
         return []
     a, b, _, out = call.args

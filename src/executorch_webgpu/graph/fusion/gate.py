@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ...ops.sizes import Sizes
 from ...ops.values import Tensor
 from ..build import Graph, OpCall
-from .dataflow import Dataflow, rewritten
+from .dataflow import Dataflow, rewritten, sizes_of
 from .projection import Projection, merged, projection
-from .shapes import Shapes
 
 _MUL, _SIGMOID = "aten.mul.Tensor", "aten.sigmoid.default"
 
 
 def fuse_gates(graph: Graph) -> Graph:
     """The graph with gated ``fused_linear`` in the place of two products, sigmoid and two multiplications."""
-    flow, shapes = Dataflow(graph), Shapes(graph)
+    flow, sizes = Dataflow(graph), sizes_of(graph)
     calls_at: dict[int, list[OpCall]] = {}
     for call in graph.calls:
         for inner in _products_in(call, flow):
-            found = _gate(call, inner, flow, shapes)
+            found = _gate(call, inner, flow, sizes)
             if found is not None:
                 calls_at |= found
                 break
@@ -34,7 +34,7 @@ def _products_in(call: OpCall, flow: Dataflow) -> list[OpCall]:
     return [p for p in producers if p is not None and p.name == _MUL and p.args[0] is not p.args[1]]
 
 
-def _gate(call: OpCall, inner: OpCall, flow: Dataflow, shapes: Shapes) -> dict[int, list[OpCall]] | None:
+def _gate(call: OpCall, inner: OpCall, flow: Dataflow, sizes: Sizes) -> dict[int, list[OpCall]] | None:
     """What comes in the place of ``call`` and ``inner``, which multiply gate, sigmoid(gate) and up in any order."""
     other = call.args[1] if call.args[0] is inner.args[2] else call.args[0]
     factors: list[Tensor] = [other, *inner.args[:2]]
@@ -48,7 +48,7 @@ def _gate(call: OpCall, inner: OpCall, flow: Dataflow, shapes: Shapes) -> dict[i
         layers = {p.index: p for p in (flow.producer(gate), flow.producer(rest[0])) if p is not None}
         joined = _both([projection(p, flow) for p in layers.values()], gate, rest[0])
         results = (sigmoid.args[1], inner.args[2], call.args[2])
-        fits = shapes.same(gate, rest[0]) and flow.is_stateless(call) and all(t.dtype == "float32" for t in results)
+        fits = sizes.same(gate, rest[0]) and flow.is_stateless(call) and all(t.dtype == "float32" for t in results)
         if joined is not None and fits:
             gated = replace(joined, gated=True, outs=(call.args[2],))
             gone: dict[int, list[OpCall]] = {index: [] for index in (*layers, sigmoid.index, inner.index)}

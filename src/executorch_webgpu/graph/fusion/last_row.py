@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+from ...ops.rows import each_row
 from ...ops.shapes import normalize_dim
 from ...ops.values import Tensor
 from ..build import Graph, OpCall, make_call
 from .dataflow import Dataflow, new_ids, rewritten
-from .shapes import LINEAR
-
-_SELECTIONS = ("aten.select_copy.int", "aten.slice_copy.Tensor")
-_ROW_WISE = LINEAR | {"et_vk.rms_norm.default"}
 
 
 def select_early(graph: Graph) -> Graph:
@@ -26,17 +23,17 @@ def select_early(graph: Graph) -> Graph:
         # The layer keeps all sizes but the last one, so these are those of its result, and the width of its input.
         rows = Tensor(next(ids), source.dtype, (*out.max_dims[:-1], source.max_dims[-1]))
         selection = make_call(call.name, (source, *call.args[1:-1], rows))
-        behind = make_call(layer.name, (rows, *layer.args[1:-1], out))
-        graph = rewritten(graph, {layer.index: [], call.index: [selection, behind]})
+        after = make_call(layer.name, (rows, *layer.args[1:-1], out))
+        graph = rewritten(graph, {layer.index: [], call.index: [selection, after]})
 
 
 def _layer_before(call: OpCall, flow: Dataflow) -> OpCall | None:
-    """The layer from whose result a call selects rows, if nobody else reads that."""
-    if call.name not in _SELECTIONS:
+    """The layer from whose result a call selects rows, if nothing else reads that."""
+    if call.op.selects is None:
         return None
-    x, dim = call.args[:2]
+    x, dim = call.args[0], call.named[call.op.selects]
     layer = flow.producer(x)
-    if layer is None or layer.name not in _ROW_WISE or not flow.is_inner(x):
+    if layer is None or layer.op.rows is not each_row or not flow.is_inner(x):
         return None
     in_rows = 0 <= normalize_dim(dim, x.rank) < x.rank - 1
     # A negative dimension would count from the end of the same rank: the layer keeps that.

@@ -15,7 +15,7 @@ _MOST_MATRICES = 3  # of one call: more would keep results alive that are needed
 
 
 def fuse_norm_and_projections(graph: Graph) -> Graph:
-    """The graph with ``fused_linear`` for query, key and value, for gate and up, and for any layer behind a norm."""
+    """The graph with ``fused_linear`` for query, key and value, for gate and up, and for any layer after a norm."""
     flow = Dataflow(graph)
     by_kind: defaultdict[object, list[tuple[OpCall, Projection]]] = defaultdict(list)
     for call in graph.calls:

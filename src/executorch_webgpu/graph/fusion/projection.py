@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...ops.values import Tensor
 from ..build import OpCall, make_call
 from .dataflow import Dataflow
-from .shapes import FUSED_LINEAR
 
-_GROUPED = {
-    "et_vk.linear_q4gsw.default": "q4gsw",
-    "et_webgpu.linear_q4gaw.default": "q4gaw",
-    "et_webgpu.linear_q8gsw.default": "q8gsw",
-}
+FUSED_LINEAR = "et_webgpu.fused_linear.default"
+_LISTS = ("weights", "scales", "biases", "outs")
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Projection:
 
     @property
     def call(self) -> OpCall:
-        lists = {name: list(getattr(self, name)) for name in ("weights", "scales", "biases", "outs")}
+        lists = {name: list(getattr(self, name)) for name in _LISTS}
         return make_call(FUSED_LINEAR, tuple((vars(self) | lists).values()))
 
 
@@ -62,28 +58,21 @@ def projection(call: OpCall | None, flow: Dataflow) -> Projection | None:
 
 
 def _arguments(call: OpCall) -> Projection | None:
-    args = call.args
     if call.name == FUSED_LINEAR:
-        fields: Any = [tuple(arg) if isinstance(arg, list) else arg for arg in args]
-        return Projection(*fields)
-    if call.name == "aten.linear.default":
-        x, weight, bias, out = args
-        return Projection(x, None, 0.0, "f32", (weight,), (), 0, (bias,), False, None, (out,))
-    if call.name == "aten._weight_int8pack_mm.default":
-        x, weight, scale, out = args
-        return Projection(x, None, 0.0, "q8csw", (weight,), (scale,), 0, (None,), False, None, (out,))
-    if call.name in _GROUPED:
-        x, weight, scale, group, bias, out = args
-        form = _GROUPED[call.name]
-        return Projection(x, None, 0.0, form, (weight,), (scale,), group, (bias,), False, None, (out,))
-    return None
+        given: Any = [tuple(arg) if isinstance(arg, list) else arg for arg in call.args]
+        return Projection(*given)
+    layer = call.op.linear
+    if layer is None:
+        return None
+    x, *_, out = call.args
+    scales = () if layer.scales is None else (call.named[layer.scales],)
+    group = 0 if layer.group_size is None else call.named[layer.group_size]
+    bias = None if layer.bias is None else call.named[layer.bias]
+    weights = (call.named[layer.weight],)
+    return Projection(x, None, 0.0, layer.form, weights, scales, group, (bias,), False, None, (out,))
 
 
 def merged(projections: list[Projection]) -> Projection:
     """Several of one kind as one, with all their matrices and results."""
-    first = projections[0]
-    lists = {
-        name: tuple(item for p in projections for item in getattr(p, name))
-        for name in ("weights", "scales", "biases", "outs")
-    }
-    return Projection(**{**vars(first), **lists})
+    lists: dict[str, Any] = {name: tuple(item for p in projections for item in getattr(p, name)) for name in _LISTS}
+    return replace(projections[0], **lists)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ...ops.shapes import normalize_dim
+from ...ops.sizes import Sizes
 from ...ops.values import Tensor
-from ..build import PREPACK, Graph, OpCall, make_call
-from .dataflow import Dataflow, rewritten
-from .shapes import Shapes
+from ..build import Graph, OpCall, make_call
+from .dataflow import Dataflow, rewritten, sizes_of
 
 _MUL, _ADD, _ADD_SCALAR, _DIV = "aten.mul.Tensor", "aten.add.Tensor", "aten.add.Scalar", "aten.div.Tensor"
 _POW, _MEAN, _SQRT, _RSQRT = "aten.pow.Tensor_Scalar", "aten.mean.dim", "aten.sqrt.default", "aten.rsqrt.default"
@@ -14,12 +14,12 @@ _POW, _MEAN, _SQRT, _RSQRT = "aten.pow.Tensor_Scalar", "aten.mean.dim", "aten.sq
 
 def compose_norms(graph: Graph) -> Graph:
     """The graph with ``rms_norm`` for x * rsqrt(mean(x²) + eps) * weight, and for x / sqrt(mean(x²) + eps) * weight."""
-    flow, shapes = Dataflow(graph), Shapes(graph)
+    flow, sizes = Dataflow(graph), sizes_of(graph)
     calls_at: dict[int, list[OpCall]] = {}
     for call in graph.calls:
         if call.name == _MUL and flow.is_stateless(call) and _floats(call):
             for normed, weight in (call.args[:2], call.args[1::-1]):
-                calls_at |= _norm(call, normed, weight, flow, shapes)
+                calls_at |= _norm(call, normed, weight, flow, sizes)
     return rewritten(graph, calls_at)
 
 
@@ -27,7 +27,7 @@ def _floats(call: OpCall) -> bool:
     return all(t.dtype == "float32" for t in (*call.inputs, *call.outputs))
 
 
-def _norm(call: OpCall, normed: Tensor, weight: Tensor, flow: Dataflow, shapes: Shapes) -> dict[int, list[OpCall]]:
+def _norm(call: OpCall, normed: Tensor, weight: Tensor, flow: Dataflow, sizes: Sizes) -> dict[int, list[OpCall]]:
     """What comes in the place of ``call`` and of all before it, if it scales a normalized tensor by a constant."""
     last = _inner(normed, flow, _MUL, _DIV)
     if last is None or not flow.is_constant(weight) or weight.rank != 1:
@@ -40,7 +40,7 @@ def _norm(call: OpCall, normed: Tensor, weight: Tensor, flow: Dataflow, shapes: 
         square = _inner(mean.args[0], flow, _POW, _MUL) if mean else None
         if root is None or shifted is None or mean is None or square is None:
             continue
-        if _is_square(square, x) and _is_over_rows(mean, x) and shapes.of(x)[-1:] == weight.max_dims:
+        if _is_square(square, x) and _is_over_rows(mean, x) and sizes.of(x)[-1:] == weight.max_dims:
             gone: dict[int, list[OpCall]] = {c.index: [] for c in (last, root, shifted, mean, square)}
             return gone | {call.index: [make_call("et_vk.rms_norm.default", (x, weight, eps, call.outputs[0]))]}
     return {}
@@ -67,8 +67,7 @@ def _shift(call: OpCall, flow: Dataflow) -> tuple[OpCall | None, float]:
 
 def _number(tensor: Tensor, flow: Dataflow) -> float:
     """The only element of a constant."""
-    producer = flow.producer(tensor)
-    root = producer.args[0] if producer is not None and producer.name == PREPACK else tensor
+    root = flow.root(tensor)
     return float(flow.graph.constants[root.id].array(root).reshape(()))
 
 

@@ -1,7 +1,7 @@
 """Views that change nothing go away, and a view of a view is a view of the tensor itself.
 
-Exporters that know matrices only write view, linear, view. So a view before a layer that works on rows moves behind it,
-where it often meets its inverse; and one behind a layer moves before it, if it meets another view there.
+Exporters that know matrices only write view, linear, view. So a view before a layer that works on rows moves after it,
+where it often meets its inverse; and one after a layer moves before it, if it meets another view there.
 """
 
 from __future__ import annotations
@@ -9,57 +9,49 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ...ops.rows import each_row
+from ...ops.sizes import Sizes
 from ...ops.values import Tensor
 from ..build import Graph, OpCall, make_call
-from .dataflow import Dataflow, new_ids, rewritten, substituted, with_calls, without_unread
-from .shapes import COPIES, LINEAR, VIEW, Shapes
+from .dataflow import Dataflow, new_ids, rewritten, sizes_of, substituted, with_calls, without_unread
 
-_VIEWS = COPIES | {VIEW}
-_SQUEEZES = frozenset(
-    {
-        "aten.squeeze_copy.default",
-        "aten.squeeze_copy.dim",
-        "aten.squeeze_copy.dims",
-        "aten.unsqueeze_copy.default",
-    }
-)
-_ROW_WISE = LINEAR | {"et_vk.rms_norm.default"}
+VIEW = "aten.view_copy.default"
 
 
 def drop_views(graph: Graph) -> Graph:
     """The graph without copies and views whose results are their inputs, in value and sizes."""
-    shapes = Shapes(graph)
-    fused = _squeezes_as_views(graph, shapes)
+    sizes = sizes_of(graph)
+    fused = _squeezes_as_views(graph, sizes)
     for move in (_below_rows, _above_rows):
-        moved = move(fused, Shapes(fused, shapes))
-        fused = without_unread(_without_same(moved, Shapes(moved, shapes)), graph, _VIEWS)
+        moved = move(fused, sizes_of(fused, sizes))
+        fused = without_unread(_without_same(moved, sizes_of(moved, sizes)), graph, lambda call: call.op.view)
     return fused
 
 
-def _squeezes_as_views(graph: Graph, shapes: Shapes) -> Graph:
+def _squeezes_as_views(graph: Graph, sizes: Sizes) -> Graph:
     """The graph with squeezes and unsqueezes that leave at most one size open written as views."""
     flow = Dataflow(graph)
     calls_at: dict[int, list[OpCall]] = {}
     for call in graph.calls:
-        if call.name in _SQUEEZES and flow.is_stateless(call):
-            out = call.outputs[0]
-            sizes = [n if isinstance(n, int) else -1 for n in shapes.of(out)]
+        if call.op.view and call.args[0].rank != call.args[-1].rank and call.name != VIEW and flow.is_stateless(call):
+            x, *_, out = call.args
+            listed = [n if isinstance(n, int) else -1 for n in sizes.of(out)]
             # Sizes of results that do not follow from the input's are no more than a guess.
-            if sizes.count(-1) <= 1 and set(shapes.of(out)) <= {1, *shapes.of(call.args[0])}:
-                calls_at[call.index] = [make_call(VIEW, (call.args[0], sizes, out))]
+            if listed.count(-1) <= 1 and set(sizes.of(out)) <= {1, *sizes.of(x)}:
+                calls_at[call.index] = [make_call(VIEW, (x, listed, out))]
     return rewritten(graph, calls_at)
 
 
-def _without_same(graph: Graph, shapes: Shapes) -> Graph:
+def _without_same(graph: Graph, sizes: Sizes) -> Graph:
     flow = Dataflow(graph)
     same: dict[int, Tensor] = {}  # by the id of a result that went away: what it was a view of
     calls = []
     for call in graph.calls:
         new = _with_inputs(call, same)
-        if new.name in _VIEWS and flow.is_stateless(new):
+        if new.op.view and flow.is_stateless(new):
             new = _of_its_source(new, flow, same)
             x, out = new.args[0], new.outputs[0]
-            if x.dtype == out.dtype and shapes.same(x, out) and not flow.is_answered(out):
+            if x.dtype == out.dtype and sizes.same(x, out) and not flow.is_graph_output(out):
                 same[out.id] = x
                 continue
         calls.append(new)
@@ -79,7 +71,7 @@ def _of_its_source(call: OpCall, flow: Dataflow, same: Mapping[int, Tensor]) -> 
     producer = flow.producer(call.args[0])
     while call.name == VIEW and producer is not None:
         source = producer.args[0]
-        if producer.name not in _VIEWS or not flow.is_stateless(producer) or source.dtype != call.args[0].dtype:
+        if not producer.op.view or not flow.is_stateless(producer) or source.dtype != call.args[0].dtype:
             break
         source = same.get(source.id, source)
         call = make_call(VIEW, (source, *call.args[1:]))
@@ -87,28 +79,28 @@ def _of_its_source(call: OpCall, flow: Dataflow, same: Mapping[int, Tensor]) -> 
     return call
 
 
-def _below_rows(graph: Graph, shapes: Shapes) -> Graph:
+def _below_rows(graph: Graph, sizes: Sizes) -> Graph:
     """The graph with layers on rows before the views that they read."""
     flow, ids = Dataflow(graph), new_ids(graph)
-    moved: dict[int, OpCall] = {}  # by the id of the result: views behind a layer
+    moved: dict[int, OpCall] = {}  # by the id of the result: views after a layer
     calls = []
     for call in graph.calls:
-        view = _view_of_rows(call, flow, shapes, moved)
+        view = _view_of_rows(call, flow, sizes, moved)
         if view is None:
             calls.append(call)
             continue
-        source, sizes, _ = view.args
+        source, listed, _ = view.args
         out: Tensor = call.args[-1]
-        (width,) = shapes.of(out)[-1:]
+        (width,) = sizes.of(out)[-1:]
         rows = Tensor(next(ids), out.dtype, (*source.max_dims[:-1], out.max_dims[-1]))
-        moved[out.id] = make_call(VIEW, (rows, [*sizes[:-1], width], out))
+        moved[out.id] = make_call(VIEW, (rows, [*listed[:-1], width], out))
         calls += [make_call(call.name, (source, *call.args[1:-1], rows)), moved[out.id]]
     return with_calls(graph, calls)
 
 
-def _view_of_rows(call: OpCall, flow: Dataflow, shapes: Shapes, moved: Mapping[int, OpCall]) -> OpCall | None:
+def _view_of_rows(call: OpCall, flow: Dataflow, sizes: Sizes, moved: Mapping[int, OpCall]) -> OpCall | None:
     """The view, if any, that a layer on rows reads, and whose rows are those of its input."""
-    width = _width(call, flow, shapes)
+    width = _width(call, flow, sizes)
     x = call.args[0]
     if width is None:
         return None
@@ -117,37 +109,37 @@ def _view_of_rows(call: OpCall, flow: Dataflow, shapes: Shapes, moved: Mapping[i
     view = flow.producer(x)
     if view is None or view.name != VIEW or not flow.is_stateless(view):
         return None
-    return view if shapes.of(view.args[0])[-1:] == (width,) else None
+    return view if sizes.of(view.args[0])[-1:] == (width,) else None
 
 
-def _above_rows(graph: Graph, shapes: Shapes) -> Graph:
+def _above_rows(graph: Graph, sizes: Sizes) -> Graph:
     """The graph with views of layers' results before those layers, where they are views of views then."""
     flow, ids = Dataflow(graph), new_ids(graph)
     calls_at: dict[int, list[OpCall]] = {}
     for call in graph.calls:
-        width = _width(call, flow, shapes)
+        width = _width(call, flow, sizes)
         x, out = call.args[0], call.args[-1]
         before = flow.producer(x) if width is not None else None
         if width is None or before is None or before.name != VIEW or not flow.is_inner(out):
             continue
         (view,) = flow.readers(out)
-        if view.name != VIEW or not flow.is_stateless(view) or shapes.of(view.args[2])[-1:] != shapes.of(out)[-1:]:
+        if view.name != VIEW or not flow.is_stateless(view) or sizes.of(view.args[2])[-1:] != sizes.of(out)[-1:]:
             continue
-        _, sizes, result = view.args
+        _, listed, result = view.args
         rows = Tensor(next(ids), x.dtype, (*result.max_dims[:-1], x.max_dims[-1]))
         moved = [
-            make_call(VIEW, (x, [*sizes[:-1], width], rows)),
+            make_call(VIEW, (x, [*listed[:-1], width], rows)),
             make_call(call.name, (rows, *call.args[1:-1], result)),
         ]
         calls_at |= {call.index: [], view.index: moved}
     return rewritten(graph, calls_at)
 
 
-def _width(call: OpCall, flow: Dataflow, shapes: Shapes) -> int | None:
+def _width(call: OpCall, flow: Dataflow, sizes: Sizes) -> int | None:
     """The width of the rows that a layer reads, if that and the width of its results are fixed."""
-    if call.name not in _ROW_WISE or not flow.is_stateless(call):
+    if call.op.rows is not each_row or not flow.is_stateless(call):
         return None
-    match (*shapes.of(call.args[0])[-1:], *shapes.of(call.args[-1])[-1:]):
+    match (*sizes.of(call.args[0])[-1:], *sizes.of(call.args[-1])[-1:]):
         case (int() as width, int()):
             return width
     return None

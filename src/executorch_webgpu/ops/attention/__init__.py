@@ -13,7 +13,9 @@ from dataclasses import replace
 from ..plan import Planner
 from ..registry import op
 from ..rope import check_halves, check_pairs
+from ..rows import Cut, broadcast
 from ..shapes import ceil_div
+from ..sizes import like_first
 from ..values import IntLike, Tensor
 from . import reference
 from .cache_update.plan import update_caches
@@ -29,7 +31,9 @@ from .routes import attend
     "llama.sdpa_with_kv_cache.default",
     "sdpa_with_kv_cache.default",
     reference=reference.sdpa_with_kv_cache,
-    mutates=("k_cache", "v_cache"),
+    sizes=like_first,
+    caches={"k_cache": "k", "v_cache": "v"},
+    position="input_pos",
 )
 def sdpa_with_kv_cache(
     g: Planner,
@@ -65,7 +69,10 @@ def sdpa_with_kv_cache(
 @op(
     "et_webgpu.rope_sdpa_with_kv_cache.default",
     reference=reference.rope_sdpa_with_kv_cache,
-    mutates=("k_cache", "v_cache"),
+    sizes=lambda s, q, *rest: [s.of(q), s.of(q)],
+    reads_rows_of=("cos", "sin"),
+    caches={"k_cache": "k", "v_cache": "v"},
+    position="input_pos",
 )
 def rope_sdpa_with_kv_cache(
     g: Planner,
@@ -101,7 +108,14 @@ def rope_sdpa_with_kv_cache(
     attend(g, call)
 
 
-@op("llama.update_cache.default", "update_cache.default", reference=reference.update_cache, mutates=("cache",))
+@op(
+    "llama.update_cache.default",
+    "update_cache.default",
+    reference=reference.update_cache,
+    sizes=lambda s, *args: (1,),
+    caches={"cache": "value"},
+    position="start_pos",
+)
 def update_cache(g: Planner, value: Tensor, cache: Tensor, start_pos: IntLike, out: Tensor) -> None:
     """Write ``value`` [1, S, H, D], float32, into ``cache`` [1, Cmax, H, D] from row ``start_pos``.
 
@@ -120,7 +134,19 @@ def update_cache(g: Planner, value: Tensor, cache: Tensor, start_pos: IntLike, o
     g.dispatch("fill/fill", g.grid_1d(quads, 64), {"out": out}, {"quads": quads, "word": 0})
 
 
-@op("et_vk.sdpa.default", reference=reference.sdpa)
+def dense_rows(
+    cut: Cut, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, scale: float | None, out: Tensor
+) -> int | None:
+    """Batches and heads of all tensors, and the rows of queries, each with those that a mask has of them."""
+    queries = [q] if attn_mask is None else [q, attn_mask]
+    if (tokens := broadcast(cut, *queries, out)) == q.rank - 2:
+        return tokens
+    axis, cut_keys = broadcast(cut, *queries, k, v, out), [t.id in cut.axes for t in (k, v)]
+    alike = all(cut_keys) or (not any(cut_keys) and axis == q.rank - 3)  # one head of keys serves all of queries
+    return axis if axis is not None and axis < q.rank - 2 and alike else None
+
+
+@op("et_vk.sdpa.default", reference=reference.sdpa, sizes=like_first, rows=dense_rows)
 def sdpa(
     g: Planner, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, scale: float | None, out: Tensor
 ) -> None:

@@ -125,21 +125,21 @@ def apply_binary(
 
 
 def _register(name: str, row: Binary) -> None:
-    @op(name, reference=quiet(row.reference), promoted=("a", "b"), steps=name in _STEPS)
+    @op(name, reference=quiet(row.reference), promoted=("a", "b"), steps=name in _STEPS, elementwise=True)
     def plan(g: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
         # A float result of integers, as of div.Tensor, is computed in floats.
         apply_binary(g, a, b, out, row.wgsl, compute=compute_type([a, b, out], []))
 
 
 def _register_bitwise(name: str, row: Binary) -> None:
-    @op(name, reference=row.reference, promoted=("a", "b"))
+    @op(name, reference=row.reference, promoted=("a", "b"), elementwise=True)
     def plan(g: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
         g.check(not is_float(a) and not is_float(b), f"{name}: {a} and {b} must hold integers or bools")
         apply_binary(g, a, b, out, row.wgsl)
 
 
 def _register_with_alpha(name: str, row: Binary) -> None:
-    @op(name, reference=quiet(row.reference), promoted=("a", "b", "alpha"))
+    @op(name, reference=quiet(row.reference), promoted=("a", "b", "alpha"), elementwise=True)
     def plan(g: Planner, a: Tensor, b: Tensor, alpha: int | float, out: Tensor) -> None:
         apply_binary(g, a, b, out, row.wgsl, alpha)
 
@@ -157,6 +157,7 @@ for _name, _row in WITH_ALPHA.items():
     reference=quiet(lambda a, b, mode: DIVISIONS[mode][2](a, b)),
     promoted=("a", "b"),
     steps=True,
+    elementwise=True,
 )
 def div_mode(g: Planner, a: Tensor, b: Tensor, mode: str | None, out: Tensor) -> None:
     """``a / b``, rounded as ``mode`` says: None, "floor" or "trunc"."""
@@ -166,7 +167,7 @@ def div_mode(g: Planner, a: Tensor, b: Tensor, mode: str | None, out: Tensor) ->
     apply_binary(g, a, b, out, of_floats if compute == "f32" else of_integers, compute=compute)
 
 
-@op("aten.pow.Tensor_Tensor", reference=quiet(np.power), promoted=("a", "b"))
+@op("aten.pow.Tensor_Tensor", reference=quiet(np.power), promoted=("a", "b"), elementwise=True)
 def pow_tensor(g: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
     """``a`` to the power of ``b``, of floats: NaN for a negative base and a fractional exponent."""
     g.check(is_float(out), f"pow: {out} must have a float dtype")

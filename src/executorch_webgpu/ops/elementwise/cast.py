@@ -15,6 +15,8 @@ from .unary import apply_unary
     "dim_order_ops._to_dim_order_copy.default",
     "aten._to_copy.default",
     reference=lambda x, *how: x,  # the output's dtype, which is not an argument, says the rest
+    elementwise=True,
+    view=True,
 )
 def to_copy(
     g: Planner,

@@ -8,24 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import UnsupportedProgramError
 from ...gpu.capabilities import Features, Limits
 from ..plan import Planner, Planning
-from ..registry import find, is_a, op
+from ..registry import Op, find, is_a, op
+from ..rows import Cut
 from ..shapes import ceil_div
-from ..values import Tensor
-from .binary import BINARY, WITH_ALPHA
+from ..sizes import Shape, Sizes
+from ..values import LiveTensor, Tensor
 from .element import WORKGROUP
-from .unary import FLOAT, PLAIN, WITH_SCALAR, WITH_TWO_SCALARS
 
 NAME = "elementwise_chain"
 MOST_INPUTS = 7  # beside the output: storage buffers of the smallest device
-LINKS = frozenset(
-    {
-        *(*FLOAT, *PLAIN, *WITH_SCALAR, *WITH_TWO_SCALARS, *BINARY, *WITH_ALPHA),
-        *("aten.relu.default", "aten.clamp.default", "aten.hardtanh.default", "aten.gelu.default"),
-        *("aten.pow.Tensor_Scalar", "aten.pow.Tensor_Tensor", "aten.div.Tensor_mode"),
-    }
-)
+# What kernels of one expression call its operands and its scalars.
 _NAMES = {"elementwise/unary": (("x",), ("p", "q")), "elementwise/binary": (("a", "b"), ("alpha",))}
 
 
@@ -38,21 +33,26 @@ class Link:
     scalars: tuple[tuple[str, float], ...]
 
 
-def link(name: str, scalars: Sequence[Any]) -> Link:
-    """What an operator of ``LINKS`` computes; ``scalars`` are its arguments behind the tensors.
+def link(operator: Op | None, scalars: Sequence[Any]) -> Link | None:
+    """What an operator computes, whose arguments after the tensors are ``scalars``; None if it cannot be in a chain.
 
-    Raises UnsupportedProgramError when the operator does not take them.
+    It can if it is elementwise and its plan on float32 is one kernel of one expression.
     """
-    found = find(name)
-    assert found is not None
-    tensors = found.kinds[:-1].count(Tensor)
+    if operator is None or not operator.elementwise:
+        return None
+    tensors = operator.kinds[:-1].count(Tensor)
+    kinds = operator.kinds[tensors:-1]
+    if len(kinds) != len(scalars) or not all(map(is_a, kinds, scalars)):
+        return None
     g = Planner(Planning(Features.none(), Limits.floor()), building=True, may_alias=False)
-    kinds = found.kinds[tensors:-1]
-    fits = len(kinds) == len(scalars) and all(map(is_a, kinds, scalars))
-    g.check(fits, f"{NAME}: {name} does not take {list(scalars)}")
-    *operands, out = (Tensor(-1 - i, "float32", (4,)) for i in range(tensors + 1))
-    found.plan(g, *operands, *scalars, out)
-    (dispatch,) = g.result.dispatches
+    *operands, out = (LiveTensor(Tensor(-1 - i, "float32", (4,))) for i in range(tensors + 1))
+    try:
+        operator.plan(g, *operands, *scalars, out)
+    except UnsupportedProgramError:
+        return None
+    (dispatch, *others) = g.result.dispatches
+    if others or dispatch.kernel not in _NAMES:
+        return None
     operand_names, scalar_names = _NAMES[dispatch.kernel]
     expression = dispatch.template["expression"]
     return Link(expression, operand_names, tuple((n, float(dispatch.params[n])) for n in scalar_names))
@@ -67,11 +67,25 @@ def elementwise_chain_reference(inputs: list[np.ndarray], steps: list[Any]) -> A
     return values[-1]
 
 
-@op("et_webgpu.elementwise_chain.default", reference=elementwise_chain_reference)
+def chain_sizes(s: Sizes, inputs: list[Tensor], steps: list[Any], out: Tensor) -> Shape | None:
+    return next((s.of(x) for x in inputs if not _is_single(x)), None)
+
+
+def chain_rows(cut: Cut, inputs: list[Tensor], steps: list[Any], out: Tensor) -> int | None:
+    """Of all inputs but single elements, which go with every row."""
+    return cut.together([x for x in inputs if not _is_single(x)])
+
+
+@op(
+    "et_webgpu.elementwise_chain.default",
+    reference=elementwise_chain_reference,
+    sizes=chain_sizes,
+    rows=chain_rows,
+)
 def elementwise_chain(g: Planner, inputs: list[Tensor], steps: list[Any], out: Tensor) -> None:
     """``out`` = the last of ``steps``, which are elementwise operators of float32.
 
-    A step is a name of ``LINKS``, the places of its tensors among the inputs and the results before it, and its other
+    A step is an operator's name, the places of its tensors among the inputs and the results before it, and its other
     arguments. ``inputs`` have the dims of ``out``, or one element, which then goes with all of them.
     """
     tensors = [*inputs, out]
@@ -113,9 +127,11 @@ def _links(g: Planner, steps: list[Any], inputs: int) -> list[tuple[Link, list[i
     found: list[tuple[Link, list[int]]] = []
     g.check(len(steps) > 0, f"{NAME} needs a step")
     for step in steps:
-        g.check(isinstance(step, list) and len(step) == 3 and step[0] in LINKS, f"{NAME} has no step {step}")
+        g.check(isinstance(step, list) and len(step) == 3 and isinstance(step[2], list), f"{NAME} has no step {step}")
         name, places, scalars = step
-        described = link(name, scalars)
+        described = link(find(name) if isinstance(name, str) else None, scalars)
+        if described is None:
+            raise UnsupportedProgramError(f"{NAME}: {name} with {list(scalars)} can be no step of it")
         before = range(inputs + len(found))
         known = is_a(list[int], places) and all(place in before for place in places)
         g.check(known and len(places) == len(described.operands), f"{NAME}: {name} cannot work on the values {places}")

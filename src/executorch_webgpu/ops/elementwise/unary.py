@@ -115,20 +115,20 @@ def apply_unary(
 
 
 def _register_float(name: str, row: Unary) -> None:
-    @op(name, reference=quiet(row.reference), promoted=("x",), steps=name in _STEPS)
+    @op(name, reference=quiet(row.reference), promoted=("x",), steps=name in _STEPS, elementwise=True)
     def plan(g: Planner, x: Tensor, out: Tensor) -> None:
         g.check(is_float(out), f"{name}: {out} must have a float dtype")
         apply_unary(g, x, out, row.wgsl)
 
 
 def _register_plain(name: str, row: Unary) -> None:
-    @op(name, reference=row.reference, promoted=("x",))
+    @op(name, reference=row.reference, promoted=("x",), elementwise=True)
     def plan(g: Planner, x: Tensor, out: Tensor) -> None:
         apply_unary(g, x, out, row.wgsl)
 
 
 def _register_with_scalar(name: str, row: Unary) -> None:
-    @op(name, reference=quiet(row.reference), promoted=("x", "scalar"), steps=name in _STEPS)
+    @op(name, reference=quiet(row.reference), promoted=("x", "scalar"), steps=name in _STEPS, elementwise=True)
     def plan(g: Planner, x: Tensor, scalar: Scalar, out: Tensor) -> None:
         if name in _ORDERS and compute_type([x, out], [scalar]) == "i32" and not INT32_MIN <= scalar <= INT32_MAX:
             holds = _ORDERS[name][scalar > 0]  # no element is as large
@@ -138,7 +138,7 @@ def _register_with_scalar(name: str, row: Unary) -> None:
 
 
 def _register_with_two_scalars(name: str, row: Unary) -> None:
-    @op(name, reference=quiet(row.reference), promoted=("x", "scalar", "alpha"))
+    @op(name, reference=quiet(row.reference), promoted=("x", "scalar", "alpha"), elementwise=True)
     def plan(g: Planner, x: Tensor, scalar: Scalar, alpha: Scalar, out: Tensor) -> None:
         apply_unary(g, x, out, row.wgsl, scalar, alpha)
 
@@ -161,7 +161,7 @@ def _bounded(g: Planner, x: Tensor, out: Tensor, expression: str, bounds: list[S
     apply_unary(g, x, out, f"keep_nan(x, {expression})" if compute == "f32" else expression, p, q, compute)
 
 
-@op("aten.relu.default", reference=lambda x: np.maximum(x, 0), promoted=("x",))
+@op("aten.relu.default", reference=lambda x: np.maximum(x, 0), promoted=("x",), elementwise=True)
 def relu(g: Planner, x: Tensor, out: Tensor) -> None:
     """``x``, or 0 where it is negative."""
     _bounded(g, x, out, "max(x, V(0))", [], 0, 0)
@@ -172,7 +172,13 @@ def clamp_reference(x: np.ndarray, low: Scalar | None, high: Scalar | None) -> A
     return raised if high is None else np.minimum(raised, high)
 
 
-@op("aten.clamp.default", "aten.hardtanh.default", reference=clamp_reference, promoted=("x", "low", "high"))
+@op(
+    "aten.clamp.default",
+    "aten.hardtanh.default",
+    reference=clamp_reference,
+    promoted=("x", "low", "high"),
+    elementwise=True,
+)
 def clamp(g: Planner, x: Tensor, low: Scalar | None, high: Scalar | None, out: Tensor) -> None:
     """``x`` held between ``low`` and ``high``, either of which may be None; ``high`` wins a crossing."""
     bounds = [b for b in (low, high) if b is not None and math.isfinite(b)]
@@ -180,7 +186,12 @@ def clamp(g: Planner, x: Tensor, low: Scalar | None, high: Scalar | None, out: T
     _bounded(g, x, out, "min(max(x, p), q)", bounds, low, high)
 
 
-@op("aten.gelu.default", reference=lambda x, approximate: GELU[approximate][1](x), promoted=("x",))
+@op(
+    "aten.gelu.default",
+    reference=lambda x, approximate: GELU[approximate][1](x),
+    promoted=("x",),
+    elementwise=True,
+)
 def gelu(g: Planner, x: Tensor, approximate: str, out: Tensor) -> None:
     """GELU; ``approximate`` is "none" (by the error function) or "tanh"."""
     g.check(approximate in GELU, f"gelu: there is no approximation {approximate!r}")
@@ -188,14 +199,19 @@ def gelu(g: Planner, x: Tensor, approximate: str, out: Tensor) -> None:
     apply_unary(g, x, out, GELU[approximate][0])
 
 
-@op("aten.pow.Tensor_Scalar", reference=quiet(np.power), promoted=("x", "exponent"))
+@op("aten.pow.Tensor_Scalar", reference=quiet(np.power), promoted=("x", "exponent"), elementwise=True)
 def pow_scalar(g: Planner, x: Tensor, exponent: Scalar, out: Tensor) -> None:
     """``x`` to the power of ``exponent``, of floats."""
     g.check(is_float(out), f"pow: {out} must have a float dtype")
     apply_unary(g, x, out, "x * x" if exponent == 2 else "power(x, p)", exponent)
 
 
-@op("aten.bitwise_not.default", reference=lambda x: np.logical_not(x) if x.dtype == bool else ~x, promoted=("x",))
+@op(
+    "aten.bitwise_not.default",
+    reference=lambda x: np.logical_not(x) if x.dtype == bool else ~x,
+    promoted=("x",),
+    elementwise=True,
+)
 def bitwise_not(g: Planner, x: Tensor, out: Tensor) -> None:
     """Every bit of an integer turned over; of a bool, its only one."""
     g.check(not is_float(x), f"bitwise_not: {x} must hold integers or bools")

@@ -12,7 +12,12 @@ from ..values import Tensor
 from .element import WORKGROUP, compute_type
 
 
-@op("aten.where.self", reference=lambda condition, a, b: np.where(condition != 0, a, b), promoted=("a", "b"))
+@op(
+    "aten.where.self",
+    reference=lambda condition, a, b: np.where(condition != 0, a, b),
+    promoted=("a", "b"),
+    elementwise=True,
+)
 def where(g: Planner, condition: Tensor, a: Tensor, b: Tensor, out: Tensor) -> None:
     """``a`` where the bool ``condition`` holds, else ``b``; the three broadcast."""
     g.check(condition.dtype == "bool", f"where: the condition {condition} must hold bools")

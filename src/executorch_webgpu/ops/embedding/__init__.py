@@ -12,7 +12,9 @@ from ..matmul.formats import Q4GAW, Q8GSW, QuantizedMatrix, WeightFormat, dequan
 from ..matmul.packed import can_pack, pack
 from ..plan import Binding, Planner
 from ..registry import op
+from ..rows import Cut
 from ..shapes import ceil_div
+from ..sizes import Shape, Sizes
 from ..values import Tensor
 
 WORKGROUP = 64
@@ -38,7 +40,18 @@ def embedding_reference(
     return weight[indices]
 
 
-@op("aten.embedding.default", reference=embedding_reference)
+def gathered_rows(cut: Cut, *args: Any) -> int | None:
+    """Every index, which is the last tensor before the output, gets its row."""
+    return cut.only([t for t in args[:-1] if isinstance(t, Tensor)][-1])
+
+
+@op(
+    "aten.embedding.default",
+    reference=embedding_reference,
+    sizes=lambda s, weight, indices, *rest: (*s.of(indices), *s.of(weight)[1:]),
+    rows=gathered_rows,
+    reads_rows_of=("weight",),
+)
 def embedding(
     g: Planner, weight: Tensor, indices: Tensor, padding_idx: int, scale_grad: bool, sparse: bool, out: Tensor
 ) -> None:
@@ -74,7 +87,13 @@ def embedding_q4gsw_reference(
     return (values * np.repeat(scales.reshape(len(weight), -1), group_size, axis=1))[indices]
 
 
-@op("et_vk.embedding_q4gsw.default", reference=embedding_q4gsw_reference)
+@op(
+    "et_vk.embedding_q4gsw.default",
+    reference=embedding_q4gsw_reference,
+    sizes=lambda s, weight, scales, group_size, indices, *rest: (*s.of(indices), *(2 * n for n in weight.max_dims[1:])),
+    rows=gathered_rows,
+    reads_rows_of=("weight", "scales"),
+)
 def embedding_q4gsw(
     g: Planner,
     weight: Tensor,
@@ -118,7 +137,17 @@ def embedding_q8gsw_reference(weights: np.ndarray, scales: np.ndarray, group_siz
     return dequantize(Q8GSW, weights, scales, group_size)[indices]
 
 
-@op("et_webgpu.embedding_q8gsw.default", reference=embedding_q8gsw_reference)
+def packed_sizes(s: Sizes, weights: Tensor, scales: Tensor, group_size: int, indices: Tensor, out: Tensor) -> Shape:
+    return (*s.of(indices), *out.max_dims[-1:])
+
+
+@op(
+    "et_webgpu.embedding_q8gsw.default",
+    reference=embedding_q8gsw_reference,
+    sizes=packed_sizes,
+    rows=gathered_rows,
+    reads_rows_of=("weights", "scales"),
+)
 def embedding_q8gsw(g: Planner, weights: Tensor, scales: Tensor, group_size: int, indices: Tensor, out: Tensor) -> None:
     """Rows of an 8-bit table, of the constants that ``linear_q8gsw`` takes, so that a tied head can share them.
 
@@ -134,7 +163,13 @@ def embedding_q4gaw_reference(
     return dequantize(Q4GAW, weights, scales_and_mins, group_size)[indices]
 
 
-@op("et_webgpu.embedding_q4gaw.default", reference=embedding_q4gaw_reference)
+@op(
+    "et_webgpu.embedding_q4gaw.default",
+    reference=embedding_q4gaw_reference,
+    sizes=packed_sizes,
+    rows=gathered_rows,
+    reads_rows_of=("weights", "scales_and_mins"),
+)
 def embedding_q4gaw(
     g: Planner, weights: Tensor, scales_and_mins: Tensor, group_size: int, indices: Tensor, out: Tensor
 ) -> None:
@@ -149,7 +184,7 @@ def embedding_q4gaw(
 def _gather_quantized(
     g: Planner,
     name: str,
-    form: WeightFormat,
+    layout: WeightFormat,
     weights: Tensor,
     scales: Tensor,
     group_size: int,
@@ -161,7 +196,7 @@ def _gather_quantized(
         f"{name}: {out} must be float32 with one dimension more than {indices}",
     )
     width = out.max_dims[-1]
-    matrix = grouped_matrix(g, name, form, weights, scales, group_size, width)
+    matrix = grouped_matrix(g, name, layout, weights, scales, group_size, width)
     _check_indices(g, indices, matrix.rows)
     g.resize(out, (*indices.dims, width))
     row_quads = ceil_div(width, 4)
@@ -180,7 +215,7 @@ def _gather_quantized(
             "last": matrix.rows - 1,
         },
         overrides={"wg_size": WORKGROUP},
-        template={**form.template, "quads": width % 4 == 0},
+        template={**layout.template, "vec4_out": width % 4 == 0},
     )
 
 

@@ -1,4 +1,9 @@
-// out[r] = table[indices[r]], one unit (a word, or four) of a row per invocation.
+{#
+out[r] = table[indices[r]], one unit of a row per invocation.
+
+Inputs:
+  unit = "u32" | "vec4<u32>": the WGSL type that rows consist of
+#}
 @group(0) @binding(0) var<storage, read> table: array<{{ unit }}>;
 @group(0) @binding(1) var<storage, read> indices: array<i32>;
 @group(0) @binding(2) var<storage, read_write> out: array<{{ unit }}>;

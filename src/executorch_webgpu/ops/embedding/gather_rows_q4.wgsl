@@ -1,5 +1,10 @@
-// out[r] = the dequantized row indices[r] of a 4-bit table, one packed byte (two elements) per invocation.
-@group(0) @binding(0) var<storage, read> table: array<u32>;  // bytes: two nibbles, each stored with 8 added
+{#
+out[r] = the dequantized row indices[r] of a 4-bit table, one packed byte (two elements) per invocation.
+
+Inputs:
+  low_first = True | False: the even element is in the low bits of a byte
+#}
+@group(0) @binding(0) var<storage, read> table: array<u32>;  // bytes: two elements, each stored with 8 added
 @group(0) @binding(1) var<storage, read> scales: array<f32>;  // [rows, groups]
 @group(0) @binding(2) var<storage, read> indices: array<i32>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
@@ -15,6 +20,8 @@ struct Params {
 override wg_size: u32 = 64;
 {% include "wgsl/linear_index.wgsl" %}
 
+const EVEN = {{ 0 if low_first else 1 }}u;
+
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
   let i = linear_index(gid, groups, wg_size);
@@ -27,8 +34,6 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
   let at = token * params.row + column;
   let packed = extractBits(table[at / 4u], at % 4u * 8u, 8u);
   let scale = scales[token * (params.row / params.half_group) + column / params.half_group];
-  let low = (f32(packed & 15u) - 8.0) * scale;
-  let high = (f32(packed >> 4u) - 8.0) * scale;
-  out[i * 2u] = {{ "low" if low_first else "high" }};
-  out[i * 2u + 1u] = {{ "high" if low_first else "low" }};
+  out[i * 2u + EVEN] = (f32(packed & 15u) - 8.0) * scale;
+  out[i * 2u + 1u - EVEN] = (f32(packed >> 4u) - 8.0) * scale;
 }

@@ -1,8 +1,21 @@
-// out[r] = the dequantized row indices[r] of a table, four neighbouring elements per invocation. Binding 2 are the
-// scales, in fours, one for each of four neighbouring rows. Table and scales lie as a linear layer has them.
+{#
+out[r] = the dequantized row indices[r] of a table, four neighbouring elements per invocation.
+
+Table and scales lie as a linear layer has them: the scales in fours, one for each of four neighbouring rows.
+
+Inputs:
+  bits = 4 | 8: of a code
+  zero_point = 8 | 0: what is taken from each code
+  scales = "float32" | "float16" | "float16_and_min": see matmul/scales.wgsl
+  vec4_out = True | False: rows of out are multiples of 4 elements
+#}
+{% include "matmul/codes.wgsl" %}
+{% include "matmul/scales.wgsl" %}
+{% include "wgsl/linear_index.wgsl" %}
 @group(0) @binding(0) var<storage, read> table: array<u32>;
 @group(0) @binding(1) var<storage, read> indices: array<i32>;
-@group(0) @binding(3) var<storage, read_write> out: array<{{ "vec4<f32>" if quads else "f32" }}>;
+@group(0) @binding(2) var<storage, read> scales: array<FourScales>;
+@group(0) @binding(3) var<storage, read_write> out: array<{{ "vec4<f32>" if vec4_out else "f32" }}>;
 @group(0) @binding(4) var<uniform> params: Params;
 
 struct Params {
@@ -19,9 +32,9 @@ struct Params {
 }
 
 override wg_size: u32 = 64;
-{% include "wgsl/linear_index.wgsl" %}
-{% include codes ~ ".wgsl" %}
-{% include scales ~ ".wgsl" %}
+
+const BITS = {{ bits }}u;
+const PER_WORD = 32u / BITS;
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -32,18 +45,19 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
   let r = i / params.row_quads;
   let k = (i - r * params.row_quads) * 4u;
   let token = u32(clamp(indices[r], 0, params.last));
-  let at = token / 4u * params.quad_step + token % 4u * params.row_step + k / {{ per_word }}u * params.word_step;
-  let word = table[at] >> (k % {{ per_word }}u * {{ 32 // per_word }}u);
+  let at = token / 4u * params.quad_step + token % 4u * params.row_step + k / PER_WORD * params.word_step;
+  let codes = convert_codes(table[at] >> (k % PER_WORD * BITS));
   let packed_scales = scales[token / 4u * params.scale_quad_step + k / params.group_size * params.scale_group_step];
-  let values = four_codes(word) * four_scales(packed_scales)[token % 4u]
-    {{- " + four_mins(packed_scales)[token % 4u]" if mins }};
-  {% if quads %}
+  {% if scales == "float16_and_min" %}
+  let values = codes * four_scales(packed_scales)[token % 4u] + four_mins(packed_scales)[token % 4u];
+  {% else %}
+  let values = codes * four_scales(packed_scales)[token % 4u];
+  {% endif %}
+  {% if vec4_out %}
   out[i] = values;
   {% else %}
-  {% for j in range(4) %}
-  if (k + {{ j }}u < params.width) {
-    out[r * params.width + k + {{ j }}u] = values[{{ j }}];
+  for (var j = 0u; j < min(4u, params.width - k); j++) {
+    out[r * params.width + k + j] = values[j];
   }
-  {% endfor %}
   {% endif %}
 }

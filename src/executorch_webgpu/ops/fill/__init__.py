@@ -11,7 +11,9 @@ import numpy as np
 from ..elementwise.element import as_scalar
 from ..plan import Planner
 from ..registry import op
+from ..rows import Cut, counted
 from ..shapes import ceil_div
+from ..sizes import listed
 from ..values import INT32_MAX, INT32_MIN, IntLike, SymInt, Tensor
 
 WORKGROUP = 64
@@ -72,9 +74,15 @@ def _fill_size(g: Planner, size: Sequence[IntLike], value: Number, out: Tensor) 
     _fill(g, dims, value, out)
 
 
+def filled_rows(cut: Cut, size: list[IntLike], *rest: Any) -> int | None:
+    return counted(cut, size)
+
+
 @op(
     "aten.full.default",
     reference=lambda size, value, dtype, layout, device, pin_memory: np.full(size, value),
+    sizes=listed,
+    rows=filled_rows,
 )
 def full(
     g: Planner,
@@ -93,6 +101,7 @@ def full(
 @op(
     "aten.full_like.default",
     reference=lambda x, value, dtype, layout, device, pin_memory, memory_format: np.full(x.shape, value),
+    elementwise=True,
 )
 def full_like(
     g: Planner,
@@ -112,6 +121,7 @@ def full_like(
 @op(
     "aten.scalar_tensor.default",
     reference=lambda value, dtype, layout, device, pin_memory: np.asarray(value),
+    sizes=lambda s, *args: (),
 )
 def scalar_tensor(
     g: Planner, value: Number, dtype: Any, layout: Any, device: Any, pin_memory: Any, out: Tensor
@@ -126,6 +136,8 @@ def _register_constant(name: str, value: int) -> None:
     @op(
         f"aten.{name}.default",
         reference=lambda size, dtype, layout, device, pin_memory: np.full(size, value),
+        sizes=listed,
+        rows=filled_rows,
     )
     def plan(
         g: Planner, size: list[IntLike], dtype: Any, layout: Any, device: Any, pin_memory: Any, out: Tensor
@@ -135,6 +147,7 @@ def _register_constant(name: str, value: int) -> None:
     @op(
         f"aten.{name}_like.default",
         reference=lambda x, dtype, layout, device, pin_memory, memory_format: np.full(x.shape, value),
+        elementwise=True,
     )
     def plan_like(
         g: Planner,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 
@@ -25,10 +26,18 @@ from ..matmul.packed import Matrix, rows_of
 from ..norm import rms_norm_reference
 from ..plan import Planner
 from ..registry import op
+from ..rows import Cut
+from ..sizes import Shape, Sizes, packed_linear
 from ..values import Tensor
 
 NAME = "fused_linear"
-FORMS: dict[str, WeightFormat | None] = {"q4gsw": Q4GSW, "q4gaw": Q4GAW, "q8gsw": Q8GSW, "q8csw": Q8CSW, "f32": None}
+WEIGHT_FORMATS: dict[str, WeightFormat | None] = {
+    "q4gsw": Q4GSW,
+    "q4gaw": Q4GAW,
+    "q8gsw": Q8GSW,
+    "q8csw": Q8CSW,
+    "f32": None,
+}
 Array = np.ndarray
 
 
@@ -36,7 +45,7 @@ def fused_linear_reference(
     x: Array,
     norm_weight: Array | None,
     norm_eps: float,
-    form: str,
+    weight_format: str,
     weights: list[Array],
     scales: list[Array],
     group_size: int,
@@ -48,7 +57,7 @@ def fused_linear_reference(
         x = rms_norm_reference(x, norm_weight, norm_eps)
     products = []
     for weight, by_group, bias in zip_longest(weights, scales, biases):
-        match FORMS[form]:
+        match WEIGHT_FORMATS[weight_format]:
             case None:
                 matrix = weight
             case WeightFormat(grouped=True) as layout:
@@ -62,13 +71,35 @@ def fused_linear_reference(
     return products if residual is None else [products[0] + residual]
 
 
-@op("et_webgpu.fused_linear.default", reference=fused_linear_reference)
+def fused_linear_sizes(
+    s: Sizes, x: Tensor, norm_weight: Tensor | None, norm_eps: float, form: str, weights: list[Tensor], *rest: Any
+) -> list[Shape]:
+    """Rows of the matrix that the result belongs to; a norm and unpacked matrices say how wide the input is."""
+    unpacked = weights[:1] if form in ("f32", "q8csw") else []
+    for as_wide in [norm_weight] if norm_weight is not None else unpacked:
+        s.equate(s.of(x)[-1:], s.of(as_wide)[-1:])
+    return [packed_linear(s, x, weight) for weight in weights]
+
+
+def fused_linear_rows(cut: Cut, x: Tensor, *rest: Any) -> int | None:
+    """Every row for itself, with that of the residual."""
+    residual: Tensor | None = rest[-2]
+    axis = cut.only(x) if residual is None else cut.together([x, residual])
+    return axis if axis != x.rank - 1 else None
+
+
+@op(
+    "et_webgpu.fused_linear.default",
+    reference=fused_linear_reference,
+    sizes=fused_linear_sizes,
+    rows=fused_linear_rows,
+)
 def fused_linear(
     g: Planner,
     x: Tensor,
     norm_weight: Tensor | None,
     norm_eps: float,
-    form: str,
+    weight_format: str,
     weights: list[Tensor],
     scales: list[Tensor],
     group_size: int,
@@ -80,7 +111,7 @@ def fused_linear(
     """``outs[i]`` [..., N_i] = ``x`` [..., K] times the transpose of ``weights[i]``, plus ``biases[i]``.
 
     ``norm_weight`` [K]: ``x`` is RMS-normalized first, x / sqrt(mean(x²) + ``norm_eps``) * ``norm_weight``.
-    ``form`` says what the matrices are, all of them with K input features: "f32" for float32, or all float16,
+    ``weight_format`` says what the matrices are, all of them with K input features: "f32" for float32, or all float16,
     [N_i, K] with no ``scales``, or the weights and scales of ``linear_q4gsw``, ``linear_q4gaw``, ``linear_q8gsw``, or,
     as "q8csw", of ``_weight_int8pack_mm``; there ``group_size`` says nothing. A bias is None, or has at least N_i
     elements.
@@ -97,7 +128,7 @@ def fused_linear(
         norm_weight is None or norm_weight.dims == (width,),
         f"{NAME}: norm weight {norm_weight} must have the length of the rows of {x}",
     )
-    matrices = _matrices(g, form, weights, scales, group_size, width)
+    matrices = _matrices(g, weight_format, weights, scales, group_size, width)
     rows = [rows_of(matrix) for matrix in matrices]
     _check_lists(g, rows, biases, gated, outs)
     for out, n in zip(outs, rows, strict=False):
@@ -113,10 +144,13 @@ def fused_linear(
 
 
 def _matrices(
-    g: Planner, form: str, weights: list[Tensor], scales: list[Tensor], group_size: int, width: int
+    g: Planner, weight_format: str, weights: list[Tensor], scales: list[Tensor], group_size: int, width: int
 ) -> list[Matrix]:
-    g.check(form in FORMS, f"{NAME}: there is no form of weights {form!r}; there are {', '.join(FORMS)}")
-    layout = FORMS[form]
+    g.check(
+        weight_format in WEIGHT_FORMATS,
+        f"{NAME}: there is no format of weights {weight_format!r}; there are {', '.join(WEIGHT_FORMATS)}",
+    )
+    layout = WEIGHT_FORMATS[weight_format]
     if layout is None:
         g.check(not scales, f"{NAME}: matrices of floats have no scales, but there are {scales}")
         g.check(len({w.dtype for w in weights}) <= 1, f"{NAME}: matrices {weights} must have one dtype")

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 
 from ..matmul import Product, multiply
-from ..matmul.gemm import Tile
+from ..matmul.gemm import Tile, Tuning
 from ..plan import Planner
-from ..registry import op
+from ..registry import Linear, op
+from ..rows import Cut, each_row
 from ..shapes import broadcast, broadcast_strides, ceil_div
+from ..sizes import Shape, Sizes
+from ..sizes import linear as linear_sizes
 from ..values import Dims, Tensor
 
-# Of the gemm kernel, the larger one first: it serves where it gives enough workgroups.
-_TILES = (Tile(2, 2, 16), Tile(1, 1, 32))
-_WORKGROUPS = 128
+TUNING = Tuning((Tile(2, 2, 16), Tile(1, 1, 32)))
 
 
 def linear_reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
@@ -25,7 +26,13 @@ def linear_reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None)
     return out if bias is None else out + bias[: len(weight)]
 
 
-@op("aten.linear.default", reference=linear_reference)
+@op(
+    "aten.linear.default",
+    reference=linear_reference,
+    sizes=linear_sizes,
+    rows=each_row,
+    linear=Linear("f32", "weight", bias="bias"),
+)
 def linear(g: Planner, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
     """``out`` [..., N] = ``x`` [..., K] times the transpose of ``weight`` [N, K], plus ``bias`` [N].
 
@@ -48,7 +55,21 @@ def mm_reference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a @ b
 
 
-@op("aten.mm.default", reference=mm_reference)
+def matmul_sizes(s: Sizes, a: Tensor, b: Tensor, out: Tensor) -> Shape:
+    return (*s.of(a)[:-1], *s.of(b)[-1:])
+
+
+def matmul_rows(cut: Cut, a: Tensor, b: Tensor, out: Tensor) -> int | None:
+    """Batches of both, rows of the first, columns of the second."""
+    batches = cut.together([a, b])
+    if batches is not None:
+        return batches if batches < out.rank - 2 else None
+    if cut.only(a) == out.rank - 2:
+        return out.rank - 2
+    return out.rank - 1 if cut.only(b) == out.rank - 1 else None
+
+
+@op("aten.mm.default", reference=mm_reference, sizes=matmul_sizes, rows=matmul_rows)
 def mm(g: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
     """``out`` [M, N] = ``a`` [M, K] x ``b`` [K, N]; float32."""
     _check_floats(g, "mm", a, b, out)
@@ -61,7 +82,7 @@ def mm(g: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
     _gemm(g, (1, m, n, k), a, b, out)
 
 
-@op("aten.bmm.default", reference=mm_reference)
+@op("aten.bmm.default", reference=mm_reference, sizes=matmul_sizes, rows=matmul_rows)
 def bmm(g: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
     """``out`` [B, M, N] = ``a`` [B, M, K] x ``b`` [B, K, N]; float32."""
     _check_floats(g, "bmm", a, b, out)
@@ -79,7 +100,25 @@ def addmm_reference(bias: np.ndarray, a: np.ndarray, b: np.ndarray, beta: float,
     return product if beta == 0 else product + beta * bias
 
 
-@op("aten.addmm.default", reference=addmm_reference)
+def addmm_rows(cut: Cut, bias: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float, out: Tensor) -> int | None:
+    """Rows of ``a`` or columns of ``b``, with those of a bias that has as many."""
+    for matrix, axis in ((a, 0), (b, 1)):
+        along = axis + bias.rank - 2
+        if along >= 0 and bias.max_dims[along] != 1 and beta != 0:
+            joint = {matrix.id: axis, bias.id: along}
+        else:
+            joint = {matrix.id: axis}
+        if cut.axes == joint and not cut.counts:
+            return axis
+    return None
+
+
+@op(
+    "aten.addmm.default",
+    reference=addmm_reference,
+    sizes=lambda s, bias, a, b, beta, alpha, out: matmul_sizes(s, a, b, out),
+    rows=addmm_rows,
+)
 def addmm(g: Planner, bias: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float, out: Tensor) -> None:
     """``out`` [M, N] = ``beta`` * ``bias`` + ``alpha`` * ``a`` [M, K] x ``b`` [K, N]; float32.
 
@@ -120,9 +159,10 @@ def _gemm(
     """``sizes``: batches, M, N, K."""
     batches, m, n, k = sizes
     quads = ceil_div(n, 4)
-    enough = (tile for tile in _TILES if tile.workgroups(m, quads) * batches >= _WORKGROUPS)
-    tile = next(enough, _TILES[-1])
-    for other in _TILES:
+    tuning = g.tuning("linear/gemm", TUNING)
+    enough = (tile for tile in tuning.tiles if tile.workgroups(m, quads) * batches >= tuning.workgroups)
+    tile = next(enough, tuning.tiles[-1])
+    for other in tuning.tiles:
         g.prepare("linear/gemm", template=_gemm_template(other, bias))
     x, y, _ = g.grid_1d(tile.workgroups(m, quads), 1)
     bindings = {"a": a, "b": b, "out": out}

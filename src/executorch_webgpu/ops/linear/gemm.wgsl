@@ -1,7 +1,15 @@
-// out[batch] = alpha * a[batch] x b[batch] + beta * bias. One workgroup computes a tile of {{ 64 * row_quads }} rows x
-// {{ 64 * column_quads }} columns, one invocation {{ 4 * row_quads }} x {{ 4 * column_quads }} of it, over steps of {{ depth }} along k.
-{% set a_rows = 16 * row_quads %}
-{% set b_columns = 16 * column_quads %}
+{#
+out[batch] = alpha * a[batch] x b[batch] + beta * bias, of float32 matrices: mm, bmm and addmm.
+
+A workgroup of 16 x 16 invocations computes a tile of 64 * row_quads rows and 64 * column_quads columns, an invocation
+4 * row_quads rows of 4 * column_quads columns, a step along k at a time.
+
+Inputs:
+  row_quads = 2 | 1: fours of rows of an invocation
+  column_quads = 2 | 1: fours of columns of an invocation
+  depth = 16 | 8: of a step along k
+  bias = False | True: whether it is added
+#}
 @group(0) @binding(0) var<storage, read> a: array<f32>;  // [batch, m, k]
 @group(0) @binding(1) var<storage, read> b: array<f32>;  // [batch, k, n]
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;  // [batch, m, n]
@@ -22,8 +30,12 @@ struct Params {
 }
 @group(0) @binding(4) var<uniform> params: Params;
 
-var<workgroup> a_tile: array<vec4<f32>, {{ depth * a_rows }}>;     // [{{ depth }} k, {{ a_rows }} row quads]
-var<workgroup> b_tile: array<vec4<f32>, {{ depth * b_columns }}>;  // [{{ depth }} k, {{ b_columns }} column quads]
+const DEPTH = {{ depth }}u;
+const A_QUADS = {{ 16 * row_quads }}u;     // fours of rows of the tile
+const B_QUADS = {{ 16 * column_quads }}u;  // fours of columns
+
+var<workgroup> a_tile: array<vec4<f32>, DEPTH * A_QUADS>;  // [k, quads of rows]
+var<workgroup> b_tile: array<vec4<f32>, DEPTH * B_QUADS>;  // [k, quads of columns]
 
 fn a_at(base: u32, row: u32, k: u32) -> f32 {
   return a[base + min(row, params.m - 1u) * params.k + k];
@@ -31,6 +43,14 @@ fn a_at(base: u32, row: u32, k: u32) -> f32 {
 
 fn b_at(base: u32, k: u32, column: u32) -> f32 {
   return b[base + k * params.n + min(column, params.n - 1u)];
+}
+
+fn finished(sum: f32, row: u32, column: u32) -> f32 {
+  {% if bias %}
+  return params.alpha * sum + params.beta * bias[row * params.bias_row + column * params.bias_column];
+  {% else %}
+  return params.alpha * sum;
+  {% endif %}
 }
 
 @compute @workgroup_size(16, 16)
@@ -41,8 +61,8 @@ fn main(
   @builtin(local_invocation_index) lane: u32,
 ) {
   let tile = group.x + group.y * groups.x;
-  let tile_row = tile / params.column_tiles * {{ 4 * a_rows }}u;
-  let tile_column = tile % params.column_tiles * {{ 4 * b_columns }}u;
+  let tile_row = tile / params.column_tiles * (4u * A_QUADS);
+  let tile_column = tile % params.column_tiles * (4u * B_QUADS);
   if (tile_row >= params.m) {
     return;
   }
@@ -54,37 +74,38 @@ fn main(
     var sum{{ r }}_{{ c }} = vec4<f32>();
     {% endfor %}
     {% endfor %}
-    for (var first = 0u; first < params.k; first += {{ depth }}u) {
-      // Neighbours read neighbouring elements, of a along k and of b along its rows.
-      for (var i = lane; i < {{ depth * a_rows }}u; i += 256u) {
-        let k = i % {{ depth }}u;
-        let row = i / {{ depth }}u * 4u;
+    for (var first = 0u; first < params.k; first += DEPTH) {
+      // ---- a step to workgroup memory: neighbours read neighbouring elements, of a along k and of b along its rows ----
+      for (var i = lane; i < DEPTH * A_QUADS; i += 256u) {
+        let k = i % DEPTH;
+        let row = tile_row + i / DEPTH * 4u;
+        let at = first + k;
         var values = vec4<f32>();
-        if (first + k < params.k) {
+        if (at < params.k) {
           values = vec4<f32>(
-            {%- for r in range(4) %}a_at(a_base, tile_row + row + {{ r }}u, first + k){{ ", " if not loop.last }}
-            {%- endfor %});
+            a_at(a_base, row, at), a_at(a_base, row + 1u, at), a_at(a_base, row + 2u, at), a_at(a_base, row + 3u, at));
         }
-        a_tile[k * {{ a_rows }}u + row / 4u] = values;
+        a_tile[k * A_QUADS + i / DEPTH] = values;
       }
-      for (var i = lane; i < {{ depth * b_columns }}u; i += 256u) {
-        let k = i / {{ b_columns }}u;
-        let column = i % {{ b_columns }}u * 4u;
+      for (var i = lane; i < DEPTH * B_QUADS; i += 256u) {
+        let at = first + i / B_QUADS;
+        let column = tile_column + i % B_QUADS * 4u;
         var values = vec4<f32>();
-        if (first + k < params.k) {
-          values = vec4<f32>(
-            {%- for c in range(4) %}b_at(b_base, first + k, tile_column + column + {{ c }}u)
-            {{- ", " if not loop.last }}{% endfor %});
+        if (at < params.k) {
+          values = vec4<f32>(b_at(b_base, at, column), b_at(b_base, at, column + 1u),
+                             b_at(b_base, at, column + 2u), b_at(b_base, at, column + 3u));
         }
-        b_tile[k * {{ b_columns }}u + column / 4u] = values;
+        b_tile[i] = values;
       }
       workgroupBarrier();
-      for (var k = 0u; k < {{ depth }}u; k++) {
+
+      // ---- its products ----
+      for (var k = 0u; k < DEPTH; k++) {
         {% for i in range(row_quads) %}
-        let a{{ i }} = a_tile[k * {{ a_rows }}u + local.y + {{ 16 * i }}u];
+        let a{{ i }} = a_tile[k * A_QUADS + local.y + {{ 16 * i }}u];
         {% endfor %}
         {% for c in range(column_quads) %}
-        let b{{ c }} = b_tile[k * {{ b_columns }}u + local.x + {{ 16 * c }}u];
+        let b{{ c }} = b_tile[k * B_QUADS + local.x + {{ 16 * c }}u];
         {% endfor %}
         {% for r in range(4 * row_quads) %}
         {% for c in range(column_quads) %}
@@ -95,6 +116,7 @@ fn main(
       workgroupBarrier();
     }
 
+    // ---- output ----
     {% for r in range(4 * row_quads) %}
     {
       let row = tile_row + local.y * 4u + {{ r // 4 * 64 + r % 4 }}u;
@@ -103,8 +125,7 @@ fn main(
         {% for q in range(column_quads) %}
         let column{{ q }} = tile_column + local.x * 4u + {{ 64 * q }}u;
         for (var c = 0u; c < 4u && column{{ q }} + c < params.n; c++) {
-          out[end + column{{ q }} + c] = params.alpha * sum{{ r }}_{{ q }}[c]
-            {{- " + params.beta * bias[row * params.bias_row + (column%d + c) * params.bias_column]" % q if bias }};
+          out[end + column{{ q }} + c] = finished(sum{{ r }}_{{ q }}[c], row, column{{ q }} + c);
         }
         {% endfor %}
       }

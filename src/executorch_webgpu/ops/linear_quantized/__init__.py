@@ -19,19 +19,21 @@ from ..matmul.formats import (
     grouped_matrix,
 )
 from ..plan import Planner
-from ..registry import op
+from ..registry import Linear, op
+from ..rows import each_row
+from ..sizes import linear, packed_linear
 from ..values import Tensor
 
 
 def _product(
     x: np.ndarray,
-    form: WeightFormat,
+    layout: WeightFormat,
     weights: np.ndarray,
     scales: np.ndarray,
     group_size: int,
     bias: np.ndarray | None = None,
 ) -> np.ndarray:
-    out = x @ dequantize(form, weights, scales, group_size)[:, : x.shape[-1]].T
+    out = x @ dequantize(layout, weights, scales, group_size)[:, : x.shape[-1]].T
     return out if bias is None else out + bias[: len(weights)]
 
 
@@ -41,7 +43,13 @@ def linear_q4gsw_reference(
     return _product(x, Q4GSW, weights, scales, group_size, bias)
 
 
-@op("et_vk.linear_q4gsw.default", reference=linear_q4gsw_reference)
+@op(
+    "et_vk.linear_q4gsw.default",
+    reference=linear_q4gsw_reference,
+    sizes=packed_linear,
+    rows=each_row,
+    linear=Linear("q4gsw", "weights", "scales", "group_size", "bias"),
+)
 def linear_q4gsw(
     g: Planner, x: Tensor, weights: Tensor, scales: Tensor, group_size: int, bias: Tensor | None, out: Tensor
 ) -> None:
@@ -61,7 +69,13 @@ def linear_q4gaw_reference(
     return _product(x, Q4GAW, weights, scales_and_mins, group_size, bias)
 
 
-@op("et_webgpu.linear_q4gaw.default", reference=linear_q4gaw_reference)
+@op(
+    "et_webgpu.linear_q4gaw.default",
+    reference=linear_q4gaw_reference,
+    sizes=packed_linear,
+    rows=each_row,
+    linear=Linear("q4gaw", "weights", "scales_and_mins", "group_size", "bias"),
+)
 def linear_q4gaw(
     g: Planner, x: Tensor, weights: Tensor, scales_and_mins: Tensor, group_size: int, bias: Tensor | None, out: Tensor
 ) -> None:
@@ -79,7 +93,13 @@ def linear_q8gsw_reference(
     return _product(x, Q8GSW, weights, scales, group_size, bias)
 
 
-@op("et_webgpu.linear_q8gsw.default", reference=linear_q8gsw_reference)
+@op(
+    "et_webgpu.linear_q8gsw.default",
+    reference=linear_q8gsw_reference,
+    sizes=packed_linear,
+    rows=each_row,
+    linear=Linear("q8gsw", "weights", "scales", "group_size", "bias"),
+)
 def linear_q8gsw(
     g: Planner, x: Tensor, weights: Tensor, scales: Tensor, group_size: int, bias: Tensor | None, out: Tensor
 ) -> None:
@@ -95,7 +115,13 @@ def weight_int8pack_mm_reference(x: np.ndarray, weights: np.ndarray, scales: np.
     return _product(x, Q8CSW, weights, scales[None], weights.shape[1])
 
 
-@op("aten._weight_int8pack_mm.default", reference=weight_int8pack_mm_reference)
+@op(
+    "aten._weight_int8pack_mm.default",
+    reference=weight_int8pack_mm_reference,
+    sizes=linear,
+    rows=each_row,
+    linear=Linear("q8csw", "weights", "scales"),
+)
 def weight_int8pack_mm(g: Planner, x: Tensor, weights: Tensor, scales: Tensor, out: Tensor) -> None:
     """``out`` [..., N] = ``x`` [..., K] times the transpose of ``weights`` [N, K] int8, times ``scales`` [N].
 
@@ -109,7 +135,7 @@ def weight_int8pack_mm(g: Planner, x: Tensor, weights: Tensor, scales: Tensor, o
 def _grouped(
     g: Planner,
     name: str,
-    form: WeightFormat,
+    layout: WeightFormat,
     x: Tensor,
     weights: Tensor,
     scales: Tensor,
@@ -118,7 +144,7 @@ def _grouped(
     out: Tensor,
 ) -> None:
     g.check(x.rank >= 1, f"{name}: {x} must have a dimension of features")
-    matrix = grouped_matrix(g, name, form, weights, scales, group_size, x.dims[-1])
+    matrix = grouped_matrix(g, name, layout, weights, scales, group_size, x.dims[-1])
     _linear(g, name, x, matrix, bias, out)
 
 

@@ -89,7 +89,8 @@ class Call:
         return 0 if self.packed.groups == 1 else self.packed.group_size // self.packed.per_unit
 
     @property
-    def shifted(self) -> bool:
+    def group_shift(self) -> bool:
+        """Whether the units of a group are a power of two."""
         return self.group_units & (self.group_units - 1) == 0
 
 
@@ -118,30 +119,25 @@ def params(call: Call, column_tiles: int) -> dict[str, Any]:
         "ends": _four(packed.ends),
         "widths": _four(packed.rows[: len(product.outs)]),
     }
-    if packed.form is None:
+    if packed.weight_format is None:
         found["last"] = (packed.rows[0] if isinstance(packed.weights, Tensor) else 4 * packed.quads) - 1
     else:
         size = call.group_units
         found["groups"] = packed.groups
-        found["group"] = size if not call.shifted else size.bit_length() - 1 if size else NONE_SHIFT
+        found["group"] = size if not call.group_shift else size.bit_length() - 1 if size else NONE_SHIFT
     if product.norm is not None:
         found["eps"] = product.norm.eps
     return found
 
 
 def template(call: Call) -> dict[str, Any]:
-    """What ``call.wgsl`` and ``store.wgsl`` need to know, and who loads x."""
+    """The template inputs of the kernels over packed weights that say what the product is."""
     product, packed = call.product, call.packed
-    form = packed.form
-    of_form: dict[str, Any] = {"mins": False, "half": packed.dtype == "float16"}
-    if form is not None:
-        of_form = {**form.template, "codes": f"matmul/codes_{form.bits}bit"}
+    floats = {"bits": 16 if packed.dtype == "float16" else 32, "zero_point": 0, "scales": None}
     return {
-        **of_form,
-        "form": form is not None,
-        "per_unit": packed.per_unit,
-        "shifted": call.shifted,
-        "quads": packed.width % 4 == 0,
+        **(floats if packed.weight_format is None else packed.weight_format.template),
+        "group_shift": call.group_shift,
+        "vec4_x": packed.width % 4 == 0,
         "guarded": packed.width % packed.per_unit != 0,
         "outputs": len(product.outs),
         "norm": product.norm is not None,

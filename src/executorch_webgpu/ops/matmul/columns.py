@@ -64,7 +64,7 @@ def _multiply(g: Planner, x: Binding, m: int, matrix: Matrix, bias: Tensor | Non
         params |= {
             "k": matrix.width,
             "group_size": matrix.group_size,
-            "row_stride": matrix.row_bytes // (4 * template["words"] if template["aligned"] else 1),
+            "row_stride": matrix.row_bytes // _row_unit(matrix),
             "scale_quads": matrix.scale_quads,
         }
     g.dispatch(kernel, g.grid_1d(ceil_div(m, template["rows"]) * column_tiles, 1), bindings, params, template=template)
@@ -74,26 +74,34 @@ def _kernel(matrix: Matrix, m: int, bias: Tensor | None) -> tuple[str, dict[str,
     """The kernel for ``m`` rows, and what its WGSL needs to know: how wide loads may be, and where rows end."""
     template: dict[str, Any] = {"rows": 1 if m == 1 else 4, "bias": bias is not None}
     if isinstance(matrix, Tensor):
-        floats = {"quads": matrix.dims[1] % 4 == 0, "half": matrix.dtype == "float16"}
-        return "linear/columns", template | floats | {"columns": _FLOAT_COLUMNS}
-    return "linear_quantized/columns", template | quantized_template(matrix)
+        floats = {"vec4_x": matrix.dims[1] % 4 == 0, "bits": 16 if matrix.dtype == "float16" else 32}
+        return "matmul/columns", template | floats | {"columns": _FLOAT_COLUMNS}
+    return "matmul/columns_quantized", template | quantized_template(matrix)
 
 
 def quantized_template(matrix: QuantizedMatrix) -> dict[str, Any]:
-    form, k = matrix.form, matrix.width
-    whole_rows = matrix.row_bytes * 8 % (_WIDE_BLOCK * form.bits) == 0
-    whole_groups = matrix.group_size % _WIDE_BLOCK == 0 or matrix.group_size == k
-    wide = whole_rows and whole_groups
-    step = _WIDE_BLOCK if wide else form.per_word
+    step, k = _step(matrix), matrix.width
     return {
-        **form.template,
+        **matrix.weight_format.template,
         "columns": 32 if matrix.rows >= WIDE_LAYER else 16,
         "step": step,
-        "words": 4 if wide else 1,
         "aligned": matrix.row_bytes % 4 == 0,
-        "quads": k % 4 == 0,
+        "vec4_x": k % 4 == 0,
         "guarded": k % step != 0,
     }
+
+
+def _step(matrix: QuantizedMatrix) -> int:
+    """Weights of a column that are read at a time: a wide block where rows and groups consist of such, or a word."""
+    weight_format = matrix.weight_format
+    whole_rows = matrix.row_bytes * 8 % (_WIDE_BLOCK * weight_format.bits) == 0
+    whole_groups = matrix.group_size % _WIDE_BLOCK == 0 or matrix.group_size == matrix.width
+    return _WIDE_BLOCK if whole_rows and whole_groups else weight_format.per_word
+
+
+def _row_unit(matrix: QuantizedMatrix) -> int:
+    """Bytes of what rows of weights are counted in."""
+    return 16 if _step(matrix) == _WIDE_BLOCK else 4 if matrix.row_bytes % 4 == 0 else 1
 
 
 def _combine(g: Planner, a: Binding, b: Binding, out: Binding, expression: str, numel: int) -> None:

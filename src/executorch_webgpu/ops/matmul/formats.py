@@ -1,9 +1,8 @@
 """How quantized matrices lie in constants: codes of 4 or 8 bits, and what turns them into weights.
 
 ``weights`` [N, B], whole u32 words a row, hold the codes; ``scales`` have a row for each group of neighbouring codes
-of a row, and a column for each of the N rows, so that neighbouring outputs read neighbouring scales.
-
-A format is a choice of two WGSL files, one for its codes and one for its scales.
+of a row, and a column for each of the N rows, so that neighbouring outputs read neighbouring scales. ``codes.wgsl`` and
+``scales.wgsl`` read them.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ class WeightFormat:
 
     dtype: str  # of the codes: uint8 for two of 4 bits a byte, the even one in the low nibble; int8 for one of 8 bits
     zero_point: int
-    scales: str  # the WGSL file that reads scales
     scales_dtype: str
     mins: bool = False
     grouped: bool = True  # or one scale for a whole row
@@ -41,29 +39,23 @@ class WeightFormat:
 
     @property
     def template(self) -> Mapping[str, Any]:
-        """What ``codes_*.wgsl``, ``scales_*.wgsl`` and the kernels that include them need to know."""
-        folder = "linear_quantized"
-        return {
-            "codes": f"{folder}/codes_{self.bits}bit",
-            "zero_point": self.zero_point,
-            "per_word": self.per_word,
-            "scales": f"{folder}/{self.scales}",
-            "mins": self.mins,
-        }
+        """The template inputs of ``codes.wgsl`` and ``scales.wgsl``."""
+        scales = f"{self.scales_dtype}_and_min" if self.mins else self.scales_dtype
+        return {"bits": self.bits, "zero_point": self.zero_point, "scales": scales}
 
 
 # 4 or 8 bits, one scale for each group (g) or channel (c), symmetric (s) or not (a): the names of ExecuTorch.
-Q4GSW = WeightFormat("uint8", 8, "scales_f32", "float32")
-Q4GAW = WeightFormat("uint8", 0, "scales_and_mins_f16", "float16", mins=True)
-Q8GSW = WeightFormat("int8", 0, "scales_f16", "float16")
-Q8CSW = WeightFormat("int8", 0, "scales_f32", "float32", grouped=False)
+Q4GSW = WeightFormat("uint8", 8, "float32")
+Q4GAW = WeightFormat("uint8", 0, "float16", mins=True)
+Q8GSW = WeightFormat("int8", 0, "float16")
+Q8CSW = WeightFormat("int8", 0, "float32", grouped=False)
 
 
 @dataclass(frozen=True)
 class QuantizedMatrix:
     """The tensors of a matrix, known to hold rows of ``width`` weights."""
 
-    form: WeightFormat
+    weight_format: WeightFormat
     weights: Tensor
     scales: Tensor
     group_size: int  # at most width
@@ -80,7 +72,7 @@ class QuantizedMatrix:
 
 
 def grouped_matrix(
-    g: Planner, name: str, form: WeightFormat, weights: Tensor, scales: Tensor, group_size: int, width: int
+    g: Planner, name: str, layout: WeightFormat, weights: Tensor, scales: Tensor, group_size: int, width: int
 ) -> QuantizedMatrix:
     """Refuses constants that do not hold rows of ``width`` weights in groups of ``group_size``.
 
@@ -89,53 +81,53 @@ def grouped_matrix(
     multiple of the weights in a word, or at least ``width``.
     """
     g.check(
-        weights.dtype == form.dtype and scales.dtype == form.scales_dtype,
-        f"{name} takes {form.dtype} weights and {form.scales_dtype} scales, not {weights} and {scales}",
+        weights.dtype == layout.dtype and scales.dtype == layout.scales_dtype,
+        f"{name} takes {layout.dtype} weights and {layout.scales_dtype} scales, not {weights} and {scales}",
     )
-    tail = (2,) if form.mins else ()
+    tail = (2,) if layout.mins else ()
     g.check(
         weights.rank == 2 and scales.rank == 2 + len(tail),
         f"{name}: {weights} must be a matrix, and {scales} have {2 + len(tail)} dimensions",
     )
     rows, row_bytes = weights.dims
     g.check(
-        row_bytes % 4 == 0 and row_bytes * 8 >= width * form.bits,
+        row_bytes % 4 == 0 and row_bytes * 8 >= width * layout.bits,
         f"{name}: rows of {weights} must be whole 4-byte words that hold {width} weights",
     )
     g.check(
-        group_size > 0 and (group_size % form.per_word == 0 or group_size >= width),
-        f"{name}: group size {group_size} must be a multiple of {form.per_word}, or all of {width}",
+        group_size > 0 and (group_size % layout.per_word == 0 or group_size >= width),
+        f"{name}: group size {group_size} must be a multiple of {layout.per_word}, or all of {width}",
     )
     groups = ceil_div(width, group_size)
     g.check(
         scales.dims[0] >= groups and scales.dims[1] >= rows and scales.dims[1] % 4 == 0 and scales.dims[2:] == tail,
         f"{name}: scales {scales} must be {[groups, rows, *tail]}, with {rows} padded to a multiple of 4",
     )
-    return QuantizedMatrix(form, weights, scales, min(group_size, width), width, scales.dims[1] // 4)
+    return QuantizedMatrix(layout, weights, scales, min(group_size, width), width, scales.dims[1] // 4)
 
 
 def channel_matrix(
-    g: Planner, name: str, form: WeightFormat, weights: Tensor, scales: Tensor, width: int
+    g: Planner, name: str, layout: WeightFormat, weights: Tensor, scales: Tensor, width: int
 ) -> QuantizedMatrix:
     """Refuses constants that are not ``weights`` [N, width], of any width, and ``scales`` [N]."""
     g.check(
-        weights.dtype == form.dtype and scales.dtype == form.scales_dtype,
-        f"{name} takes {form.dtype} weights and {form.scales_dtype} scales, not {weights} and {scales}",
+        weights.dtype == layout.dtype and scales.dtype == layout.scales_dtype,
+        f"{name} takes {layout.dtype} weights and {layout.scales_dtype} scales, not {weights} and {scales}",
     )
     g.check(
         weights.rank == 2 and weights.dims[1] == width and scales.dims == weights.dims[:1],
         f"{name}: {weights} must be [N, K] for an input of {width} features, and {scales} [N]",
     )
     # Scales of columns past the edge lie in the padding of the buffer to 16 bytes; nothing of them is stored.
-    return QuantizedMatrix(form, weights, scales, width, width, ceil_div(weights.dims[0], 4))
+    return QuantizedMatrix(layout, weights, scales, width, width, ceil_div(weights.dims[0], 4))
 
 
-def dequantize(form: WeightFormat, weights: np.ndarray, scales: np.ndarray, group_size: int) -> np.ndarray:
+def dequantize(layout: WeightFormat, weights: np.ndarray, scales: np.ndarray, group_size: int) -> np.ndarray:
     """The weights [N, K] in float64, with K as long as both codes and groups last."""
     codes = weights.astype(np.float64)
-    if form.bits == 4:
-        codes = np.stack([weights & 15, weights >> 4], axis=-1).reshape(len(weights), -1) - float(form.zero_point)
+    if layout.bits == 4:
+        codes = np.stack([weights & 15, weights >> 4], axis=-1).reshape(len(weights), -1) - float(layout.zero_point)
     group = np.arange(min(codes.shape[1], len(scales) * group_size)) // group_size
     by_code = scales[group, : len(weights)].swapaxes(0, 1).astype(np.float64)  # [N, K] or [N, K, 2]
     codes = codes[:, : len(group)]
-    return codes * by_code[..., 0] + by_code[..., 1] if form.mins else codes * by_code
+    return codes * by_code[..., 0] + by_code[..., 1] if layout.mins else codes * by_code

@@ -27,7 +27,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Tuning:
-    """Tiles, the largest first: the first one that gives enough workgroups. A benchmark may replace ``TUNING``."""
+    """Tiles, the largest first: the first one that gives enough workgroups."""
 
     tiles: tuple[Tile, ...] = (Tile(2, 2, 16), Tile(1, 2, 16), Tile(1, 1, 32))
     workgroups: int = 128
@@ -38,13 +38,13 @@ TUNING = Tuning()
 
 def prepare(g: Planner, call: Call) -> None:
     """Pipelines for any number of rows."""
-    for tile in _tiles(call):
+    for tile in _tiles(g.tuning("matmul/gemm", TUNING), call):
         g.prepare("matmul/gemm", template=_template(call, tile))
 
 
 def run(g: Planner, call: Call) -> None:
     """``call`` has no norm: of rows that go through many workgroups it is done once, before."""
-    tile = _tile(call)
+    tile = _tile(g.tuning("matmul/gemm", TUNING), call)
     g.dispatch(
         "matmul/gemm",
         g.grid_1d(tile.workgroups(call.m, call.packed.quads), 1),
@@ -54,16 +54,16 @@ def run(g: Planner, call: Call) -> None:
     )
 
 
-def _tiles(call: Call) -> list[Tile]:
-    return [t for t in TUNING.tiles if t.column_quads == 2 or not call.gated]
+def _tiles(tuning: Tuning, call: Call) -> list[Tile]:
+    return [t for t in tuning.tiles if t.column_quads == 2 or not call.gated]
 
 
-def _tile(call: Call) -> Tile:
-    fitting = _tiles(call)
-    enough = (t for t in fitting if t.workgroups(call.m, call.packed.quads) >= TUNING.workgroups)
+def _tile(tuning: Tuning, call: Call) -> Tile:
+    fitting = _tiles(tuning, call)
+    enough = (t for t in fitting if t.workgroups(call.m, call.packed.quads) >= tuning.workgroups)
     return next(enough, fitting[-1])
 
 
 def _template(call: Call, tile: Tile) -> dict[str, Any]:
-    shared = template(call)
-    return {**shared, **asdict(tile), "norm": False, "guarded": call.packed.width % tile.depth != 0}
+    shared = {name: value for name, value in template(call).items() if name != "norm"}
+    return {**shared, **asdict(tile), "guarded": call.packed.width % tile.depth != 0}

@@ -1,16 +1,89 @@
-// Many rows of x times packed weights, in float32. A workgroup computes {{ 64 * row_quads }} rows of
-// {{ 16 * column_quads }} quads of columns, an invocation {{ 4 * row_quads }} rows of {{ column_quads }} quads, over steps of
-// {{ depth }} along K. The next step's x and weights are on the way while this one's are multiplied.
-{% set x_rows = 16 * row_quads %}
-{% set w_columns = 16 * column_quads %}
-{% set x_depth = depth // 4 %}
-{% set w_depth = depth // per_unit %}
-{% include "matmul/call.wgsl" %}
-{% include "matmul/store.wgsl" %}
-{% include "linear_quantized/load_x.wgsl" %}
+{#
+Many rows of x times packed weights, in float32.
 
-var<workgroup> x_tile: array<vec4<f32>, {{ depth * x_rows }}>;     // [{{ depth }} k, {{ x_rows }} row quads]
-var<workgroup> w_tile: array<vec4<f32>, {{ depth * w_columns }}>;  // [{{ depth }} k, {{ w_columns }} column quads]
+A workgroup of 16 x 16 invocations computes a tile of 64 * row_quads rows and 16 * column_quads quads of columns, an
+invocation 4 * row_quads rows of column_quads quads, a step along K at a time. The next step's x and weights are on the way
+while this one's are multiplied. packed.py says how weights lie.
+
+Inputs:
+  row_quads = 2 | 1: fours of rows of an invocation
+  column_quads = 2 | 1: fours of columns of an invocation; 2 if gated
+  depth = 16 | 8: of a step along K
+  bits = 4 | 8 | 16 | 32: of a weight; 4 and 8 are those of codes, 16 and 32 of floats
+  zero_point = 8 | 0: what is taken from each code
+  scales = "float32" | "float16" | "float16_and_min" | None: see scales.wgsl; floats have none
+  group_shift = True | False: the units of a group are a power of two, of which params.group is the exponent
+  vec4_x = True | False: K is a multiple of 4
+  guarded = False | True: the last step may pass the end of a row
+  outputs = 1 | 2 | 3: matrices, each with an output of its own
+  gated = False | True: quads take turns between two matrices, and silu(first) * second is the one output
+  bias = False | True: whether it is added
+  residual = False | True: whether it is added to the one output
+#}
+{% set quantized = bits <= 8 %}
+{% set mins = scales == "float16_and_min" %}
+{% set per_unit = 8 if bits == 4 else 4 %}
+{% set norm = False %}
+// Binding 0: x.
+{% include "matmul/input.wgsl" %}
+{% if quantized %}
+{% include "matmul/codes.wgsl" %}
+{% include "matmul/scales.wgsl" %}
+@group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>;  // [quads, units], a word of four rows each
+@group(0) @binding(2) var<storage, read> scales: array<FourScales>;  // [quads, groups]
+{% else %}
+// [rows, units], four weights of a row each
+@group(0) @binding(1) var<storage, read> weights: array<{{ "vec2<u32>" if bits == 16 else "vec4<f32>" }}>;
+{% endif %}
+// Bindings 3 to 5, 7 and 8: outputs, bias and residual.
+{% include "matmul/output.wgsl" %}
+
+struct Params {
+  m: u32,
+  k: u32,
+  units: u32,         // vec4s along a row of weights
+  quads: u32,         // fours of columns, of all matrices
+  column_tiles: u32,  // workgroups side by side; the grid is the flat list of all tiles, row by row
+{% if quantized %}
+  group: u32,         // units of a group, or the exponent
+  groups: u32,        // of a row of weights
+{% else %}
+  last: u32,          // row of weights
+{% endif %}
+  ends: vec4<u32>,    // of each output, the quad after its last one
+  widths: vec4<u32>,  // of each output, columns
+}
+@group(0) @binding(9) var<uniform> params: Params;
+
+const DEPTH = {{ depth }}u;
+const PER_UNIT = {{ per_unit }}u;  // weights of a row
+const X_QUADS = {{ 16 * row_quads }}u;     // fours of rows of the tile
+const W_QUADS = {{ 16 * column_quads }}u;  // fours of columns
+const COLUMN_QUADS = {{ column_quads }}u;
+const X_DEPTH = DEPTH / 4u;        // vec4s of x, and
+const W_DEPTH = DEPTH / PER_UNIT;  // units of weights, along a step
+
+var<workgroup> x_tile: array<vec4<f32>, DEPTH * X_QUADS>;  // [k, quads of rows]
+var<workgroup> w_tile: array<vec4<f32>, DEPTH * W_QUADS>;  // [k, quads of columns]
+
+{% if quantized %}
+fn group_of(unit: u32) -> u32 {
+  {% if group_shift %}
+  return unit >> params.group;
+  {% else %}
+  return unit / params.group;
+  {% endif %}
+}
+{% else %}
+fn load_weights(at: u32) -> vec4<f32> {
+  {% if bits == 16 %}
+  let packed = weights[at];
+  return vec4<f32>(unpack2x16float(packed.x), unpack2x16float(packed.y));
+  {% else %}
+  return weights[at];
+  {% endif %}
+}
+{% endif %}
 
 @compute @workgroup_size(16, 16)
 fn main(
@@ -20,26 +93,27 @@ fn main(
   @builtin(local_invocation_index) index: u32,
 ) {
   let tile = group.x + group.y * groups.x;
-  let tile_row = tile / params.column_tiles * {{ 4 * x_rows }}u;
-  let tile_quad = tile % params.column_tiles * {{ w_columns }}u;
+  let tile_row = tile / params.column_tiles * (4u * X_QUADS);
+  let tile_quad = tile % params.column_tiles * W_QUADS;
   if (tile_row >= params.m) {
     return;
   }
-  // The first half of the invocations stages x, four rows of four k each; the second one weights, a unit of a quad.
+
+  // ---- who stages what: the first half of the invocations x, four rows of four k; the second weights, a unit of a quad ----
   // Rows and quads past the edge repeat the last one and are not stored.
   let stager = index % 128u;
-  let stages_x = index < {{ x_rows * x_depth }}u;
-  let stages_w = index >= 128u && stager < {{ w_columns * w_depth }}u;
-  let x_k = stager % {{ x_depth }}u * 4u;
-  let x_quad = stager / {{ x_depth }}u % {{ x_rows }}u;
+  let stages_x = index < X_QUADS * X_DEPTH;
+  let stages_w = index >= 128u && stager < W_QUADS * W_DEPTH;
+  let x_k = stager % X_DEPTH * 4u;
+  let x_quad = stager / X_DEPTH % X_QUADS;
   {% for r in range(4) %}
   let row{{ r }} = min(tile_row + x_quad * 4u + {{ r }}u, params.m - 1u);
   var x{{ r }} = vec4<f32>();
   {% endfor %}
-  let w_unit = stager % {{ w_depth }}u;
-  let w_place = stager / {{ w_depth }}u % {{ w_columns }}u;
+  let w_unit = stager % W_DEPTH;
+  let w_place = stager / W_DEPTH % W_QUADS;
   let w_quad = min(tile_quad + w_place, params.quads - 1u);
-  {% if form %}
+  {% if quantized %}
   let w_start = w_quad * params.units;
   let scale_start = w_quad * params.groups;
   var packed = vec4<u32>();
@@ -50,9 +124,9 @@ fn main(
   var w{{ c }} = vec4<f32>();
   {% endfor %}
   {% endif %}
-  // The quads of an invocation are neighbours, but in the tile they lie {{ 16 }} apart.
-  let w_to = w_unit * {{ per_unit * w_columns }}u + w_place % {{ column_quads }}u * 16u + w_place / {{ column_quads }}u;
-  let x_to = x_k * {{ x_rows }}u + x_quad;
+  // The quads of an invocation are neighbours, but in the tile they lie 16 apart.
+  let w_to = w_unit * (PER_UNIT * W_QUADS) + w_place % COLUMN_QUADS * 16u + w_place / COLUMN_QUADS;
+  let x_to = x_k * X_QUADS + x_quad;
 
   {% for r in range(4 * row_quads) %}
   {% for j in range(column_quads) %}
@@ -60,57 +134,67 @@ fn main(
   {% endfor %}
   {% endfor %}
 
-  {% macro load(first) %}
+  // ---- the step at `next` along K, on the way to registers ----
+  var next = 0u;
+  {% macro load() %}
   if (stages_x) {
     {% for r in range(4) %}
-    x{{ r }} = load_x(row{{ r }}, {{ first }} + x_k);
+    x{{ r }} = load_x(row{{ r }}, next + x_k, params.k);
     {% endfor %}
   }
   if (stages_w) {
-    let unit = min({{ first }} / {{ per_unit }}u + w_unit, params.units - 1u);
-    {% if form %}
+    let unit = min(next / PER_UNIT + w_unit, params.units - 1u);
+    {% if quantized %}
     packed = weights[w_start + unit];
     packed_scales = scales[scale_start + group_of(unit)];
     {% else %}
-    let inside = {{ first }} / {{ per_unit }}u + w_unit < params.units;
+    let inside = next / PER_UNIT + w_unit < params.units;
     {% for c in range(4) %}
     w{{ c }} = select(vec4<f32>(), load_weights(w_start[{{ c }}] + unit), inside);
     {% endfor %}
     {% endif %}
   }
   {% endmacro %}
-  {{ load("0u") }}
-  for (var first = 0u; first < params.k; first += {{ depth }}u) {
+  {{ load() }}
+  while (next < params.k) {
+    // ---- what was loaded, to workgroup memory ----
     if (stages_x) {
       {% for k in range(4) %}
-      x_tile[x_to + {{ k * x_rows }}u] = vec4<f32>(x0[{{ k }}], x1[{{ k }}], x2[{{ k }}], x3[{{ k }}]);
+      x_tile[x_to + {{ k }}u * X_QUADS] = vec4<f32>(x0[{{ k }}], x1[{{ k }}], x2[{{ k }}], x3[{{ k }}]);
       {% endfor %}
     }
     if (stages_w) {
-      {% if form %}
+      {% if quantized %}
       let scale = four_scales(packed_scales);
       {% if mins %}
       let least = four_mins(packed_scales);
       {% endif %}
       {% for k in range(per_unit) %}
-      w_tile[w_to + {{ k * w_columns }}u] = scale * codes_at(packed, {{ k }}u){{ " + least" if mins }};
+      {% if mins %}
+      w_tile[w_to + {{ k }}u * W_QUADS] = scale * codes_at(packed, {{ k }}u) + least;
+      {% else %}
+      w_tile[w_to + {{ k }}u * W_QUADS] = scale * codes_at(packed, {{ k }}u);
+      {% endif %}
       {% endfor %}
       {% else %}
       {% for k in range(4) %}
-      w_tile[w_to + {{ k * w_columns }}u] = vec4<f32>(w0[{{ k }}], w1[{{ k }}], w2[{{ k }}], w3[{{ k }}]);
+      w_tile[w_to + {{ k }}u * W_QUADS] = vec4<f32>(w0[{{ k }}], w1[{{ k }}], w2[{{ k }}], w3[{{ k }}]);
       {% endfor %}
       {% endif %}
     }
     workgroupBarrier();
-    if (first + {{ depth }}u < params.k) {
-      {{ load("(first + %du)" % depth) | indent(4) }}
+    next += DEPTH;
+    if (next < params.k) {
+      {{ load() | indent(4) }}
     }
-    for (var k = 0u; k < {{ depth }}u; k++) {
+
+    // ---- products of the step ----
+    for (var k = 0u; k < DEPTH; k++) {
       {% for i in range(row_quads) %}
-      let a{{ i }} = x_tile[k * {{ x_rows }}u + local.y + {{ 16 * i }}u];
+      let a{{ i }} = x_tile[k * X_QUADS + local.y + {{ 16 * i }}u];
       {% endfor %}
       {% for j in range(column_quads) %}
-      let b{{ j }} = w_tile[k * {{ w_columns }}u + local.x + {{ 16 * j }}u];
+      let b{{ j }} = w_tile[k * W_QUADS + local.x + {{ 16 * j }}u];
       {% endfor %}
       {% for r in range(4 * row_quads) %}
       {% for j in range(column_quads) %}
@@ -121,27 +205,27 @@ fn main(
     workgroupBarrier();
   }
 
-  let quad = tile_quad + local.x * {{ column_quads }}u;
+  // ---- output ----
+  let quad = tile_quad + local.x * COLUMN_QUADS;
   {% for r in range(4 * row_quads) %}
   {
     let row = tile_row + local.y * 4u + {{ r // 4 * 64 + r % 4 }}u;
     if (row < params.m) {
-      {% if gated %}
-      if (quad < params.quads) {
-        {% for c in range(4) %}
-        store(row, quad / 2u, {{ c }}u, silu(with_bias(sum{{ r }}_0[{{ c }}], quad * 4u + {{ c }}u))
-          * with_bias(sum{{ r }}_1[{{ c }}], quad * 4u + {{ c + 4 }}u));
-        {% endfor %}
-      }
-      {% else %}
-      {% for j in range(column_quads) %}
+      {% for j in range(1 if gated else column_quads) %}
       if (quad + {{ j }}u < params.quads) {
         {% for c in range(4) %}
-        store(row, quad + {{ j }}u, {{ c }}u, with_bias(sum{{ r }}_{{ j }}[{{ c }}], quad * 4u + {{ 4 * j + c }}u));
+        {
+          let column = (quad + {{ j }}u) * 4u + {{ c }}u;
+          {% if gated %}
+          let value = silu(with_bias(sum{{ r }}_0[{{ c }}], column)) * with_bias(sum{{ r }}_1[{{ c }}], column + 4u);
+          store(row, quad / 2u, {{ c }}u, value, params.ends, params.widths);
+          {% else %}
+          store(row, quad + {{ j }}u, {{ c }}u, with_bias(sum{{ r }}_{{ j }}[{{ c }}], column), params.ends, params.widths);
+          {% endif %}
+        }
         {% endfor %}
       }
       {% endfor %}
-      {% endif %}
     }
   }
   {% endfor %}

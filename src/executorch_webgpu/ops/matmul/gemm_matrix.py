@@ -47,7 +47,7 @@ class Tile:
         if any(n & (n - 1) for n in asdict(self).values()):
             raise KernelError(f"{self} is not made of powers of two, so it cannot be staged in equal parts")
         if min(self.rows, self.columns) * self.depth // 8 < self.invocations:
-            raise KernelError(f"{self} has invocations with nothing to stage, which would read behind x")
+            raise KernelError(f"{self} has invocations with nothing to stage, which would read past x")
 
     @property
     def invocations(self) -> int:
@@ -70,7 +70,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Tuning:
-    """Tiles, the largest first: the first one that gives enough workgroups. A benchmark may replace ``TUNING``."""
+    """Tiles, the largest first: the first one that gives enough workgroups."""
 
     tiles: tuple[Tile, ...] = (Tile(2, 2, 4, 4, 16), Tile(2, 2, 2, 2, 32))
     rounded: tuple[Tile, ...] = ()  # those of matrix_f16, if others
@@ -141,30 +141,32 @@ def _split(g: Planner, call: Call, tile: Tile, parts: int, steps: int) -> Scratc
     return split
 
 
+def _tuning(g: Planner) -> Tuning:
+    return g.tuning("matmul/gemm_matrix", TUNING)
+
+
 def _tiles(g: Planner, parts: int) -> list[Tile]:
     most, lanes = g.limits.max_workgroup_bytes, g.limits.max_invocations
-    return [t for t in TUNING.of(parts) if t.workgroup_bytes(parts) <= most and t.invocations <= lanes]
+    tiles = _tuning(g).of(parts)
+    return [t for t in tiles if t.workgroup_bytes(parts) <= most and t.invocations <= lanes]
 
 
 def _tile(g: Planner, call: Call, parts: int) -> Tile:
     fitting = _tiles(g, parts)
-    enough = (t for t in fitting if t.workgroups(call.m, call.packed.quads) >= TUNING.workgroups)
+    enough = (t for t in fitting if t.workgroups(call.m, call.packed.quads) >= _tuning(g).workgroups)
     return next(enough, fitting[-1])
 
 
 def _template(call: Call, tile: Tile, parts: int) -> dict[str, Any]:
-    form = call.packed.form
-    assert form is not None
-    shared = {name: value for name, value in template(call).items() if name not in ("norm", "quads", "guarded")}
-    of_tile = {**asdict(tile), "rows": tile.rows, "columns": tile.columns, "parts": parts}
-    return {**shared, **of_tile, "scales_f32": form.scales_dtype == "float32"}
+    shared = {name: value for name, value in template(call).items() if name not in ("norm", "vec4_x", "guarded")}
+    return {**shared, **asdict(tile), "parts": parts}
 
 
 def _split_template(call: Call, tile: Tile, parts: int) -> dict[str, Any]:
     width = call.packed.width
     norm = call.norm is not None
     return {
-        "quads": width % 4 == 0,
+        "vec4_x": width % 4 == 0,
         "guarded": width % tile.depth != 0,
         "norm": norm,
         "parts": parts,

@@ -1,88 +1,156 @@
-// Many rows of x times packed weights on tensor cores: subgroup matrices of 16 x 16, float16 with float32 sums.
-//
-// A workgroup computes {{ rows }} rows x {{ columns }} columns, a subgroup {{ 16 * row_tiles }} x {{ 16 * column_tiles }} of them.
-// x comes from split_rows.wgsl; weights are dequantized once a step of {{ depth }} along K, scaled by a power of two for each
-// column. {{ "Both are sums of two float16 numbers, and three of the four products are added: what is left out is below the
-// rounding of float32." if parts == 2 else "Both are rounded to float16." }}
-// While a step is multiplied, the next one is on the way to registers. It is staged in the same turn of the loop: a driver
-// that sees its use there loads it first, and last if the use is in the next turn. Several workgroups share a
-// multiprocessor, so workgroup memory is for one step. Matrices lie at constant offsets of an inner array, because Tint
-// guards those at other offsets by a branch each.
+{#
+Many rows of x times packed quantized weights on tensor cores: subgroup matrices of 16 x 16, float16 with float32 sums.
+
+A workgroup is row_subgroups x column_subgroups subgroups, each of which computes row_tiles x column_tiles matrices. x comes
+from split_rows; weights are dequantized once a step along K, scaled by a power of two for each column. With two parts, both
+are sums of two float16 numbers, and three of the four products are added: what is left out is below the rounding of float32.
+
+While a step is multiplied, the next one is on the way to registers. It is staged in the same turn of the loop: a driver
+that sees its use there loads it first, and last if the use is in the next turn. Several workgroups share a
+multiprocessor, so workgroup memory is for one step. Matrices lie at constant offsets of an inner array, because Tint
+guards those at other offsets by a branch each.
+
+Inputs:
+  row_subgroups = 2 | 4: of a workgroup
+  column_subgroups = 2 | 4: of a workgroup
+  row_tiles = 4 | 2: matrices of a subgroup
+  column_tiles = 4 | 2: matrices of a subgroup
+  depth = 16 | 32: of a step along K
+  parts = 2 | 1: float16 numbers for each of x and of the weights
+  bits = 4 | 8: of a code of a weight
+  zero_point = 8 | 0: what is taken from each code
+  scales = "float32" | "float16" | "float16_and_min": see scales.wgsl
+  group_shift = True | False: the units of a group are a power of two, of which params.group is the exponent
+  outputs = 1 | 2 | 3: matrices, each with an output of its own
+  gated = False | True: quads take turns between two matrices, and silu(first) * second is the one output
+  bias = False | True: whether it is added
+  residual = False | True: whether it is added to the one output
+#}
 {% set lanes = 32 * row_subgroups * column_subgroups %}
 {% set words = depth // 8 %}
-{# Rows in workgroup memory are 16 bytes longer than they must be, so that those of a matrix lie in several banks. #}
 {% set stride = words + 1 %}
 {% set block_rows = 16 * row_tiles %}
 {% set block_columns = 16 * column_tiles %}
-{# Rows of x, and columns of weights, that the workgroup stages at a time: powers of two, like the blocks. #}
 {% set pass_rows = lanes // (parts * words) %}
-{% set x_loads = rows // pass_rows %}
 {% set pass_columns = lanes // words %}
-{% set w_loads = columns // pass_columns %}
-{% macro fetch(step) %}
-{% for i in range(x_loads) %}
-x{{ i }} = split[{{ step }} * x_step + (x_from + {{ i * lanes }}u)];
-{% endfor %}
-{% for i in range(w_loads) %}
-w{{ i }} = load_weights(w_from{{ i }}, scales_from{{ i }}, {{ step }} * {{ words }}u + w_word);
-{% endfor %}
-{% endmacro %}
-{% set word_units = 8 // per_unit %}
-{% macro stage() %}
-{% for i in range(x_loads) %}
-x_tiles[x_block + {{ i * pass_rows // block_rows }}u][x_to + {{ i * pass_rows % block_rows * stride }}u] = x{{ i }};
-{% endfor %}
-{% for i in range(w_loads) %}
-{
-  let low = low_weights(w{{ i }}) * w_power{{ i }};
-  let high = high_weights(w{{ i }}) * w_power{{ i }};
-  let block = w_block + {{ i * pass_columns // block_columns }}u;
-  let to = w_to + {{ i * pass_columns % block_columns * stride }}u;
-  {% if parts == 2 %}
-  w_tiles[block][to] = halves(upper(low), upper(high));
-  w_tiles[block][to + {{ block_columns * stride }}u] = halves(low - upper(low), high - upper(high));
-  {% else %}
-  w_tiles[block][to] = halves(low, high);
-  {% endif %}
+{% set x_loads = block_rows * row_subgroups // pass_rows %}
+{% set w_loads = block_columns * column_subgroups // pass_columns %}
+{% set word_units = 2 if bits == 8 else 1 %}
+@group(0) @binding(0) var<storage, read> split: array<vec4<u32>>;  // see split_rows.wgsl
+@group(0) @binding(1) var<storage, read> weights: array<u32>;      // [quads, units, 4]
+// [quads, groups, 4] scales, or pairs of a scale and a minimum
+@group(0) @binding(2) var<storage, read> scales: array<{{ "f32" if scales == "float32" else "u32" }}>;
+// Bindings 3 to 5, 7 and 8: outputs, bias and residual.
+{% include "matmul/output.wgsl" %}
+@group(0) @binding(6) var<storage, read> column_powers: array<f32>;  // [4 * quads] powers of two
+
+struct Params {
+  m: u32,
+  steps: u32,         // along K
+  units: u32,         // words of a row of weights
+  quads: u32,         // fours of columns, of all matrices
+  column_tiles: u32,  // workgroups side by side; the grid is the flat list of all tiles, row by row
+  group: u32,         // units of a group, or the exponent
+  groups: u32,        // of a row of weights
+  ends: vec4<u32>,    // of each output, the quad after its last one
+  widths: vec4<u32>,  // of each output, columns
 }
-{% endfor %}
-{% endmacro %}
-{% macro multiply() %}
-{% for k in range(0, words, 2) %}
-{
-  {% for i in range(row_tiles) %}
-  {% for p in range(parts) %}
-  let left{{ i }}_{{ p }} = subgroupMatrixLoad<Left, row_major>(
-    &x_tiles[row_block], {{ (p * block_rows + 16 * i) * stride + k }}u, {{ stride }}u);
-  {% endfor %}
-  {% endfor %}
-  {% for j in range(column_tiles) %}
-  {% for p in range(parts) %}
-  let right{{ j }}_{{ p }} = subgroupMatrixLoad<Right, col_major>(
-    &w_tiles[column_block], {{ (p * block_columns + 16 * j) * stride + k }}u, {{ stride }}u);
-  {% endfor %}
-  {% for l, r in ([(0, 0), (1, 0), (0, 1)] if parts == 2 else [(0, 0)]) %}
-  {% for i in range(row_tiles) %}
-  sum{{ i }}_{{ j }} = subgroupMatrixMultiplyAccumulate(left{{ i }}_{{ l }}, right{{ j }}_{{ r }}, sum{{ i }}_{{ j }});
-  {% endfor %}
-  {% endfor %}
-  {% endfor %}
-}
-{% endfor %}
-{% endmacro %}
-{% include "matmul/call_matrix.wgsl" %}
-{% include "matmul/store.wgsl" %}
+@group(0) @binding(9) var<uniform> params: Params;
+
+const LANES = {{ lanes }}u;
+const PARTS = {{ parts }}u;
+const WORDS = {{ words }}u;    // vec4s of eight float16 numbers along a step
+const STRIDE = {{ stride }}u;  // of rows in workgroup memory: 16 bytes longer, so that those of a matrix lie in several banks
+const ROW_SUBGROUPS = {{ row_subgroups }}u;
+const COLUMN_SUBGROUPS = {{ column_subgroups }}u;
+const BLOCK_ROWS = {{ block_rows }}u;        // of a subgroup
+const BLOCK_COLUMNS = {{ block_columns }}u;  // of a subgroup
+const ROWS = BLOCK_ROWS * ROW_SUBGROUPS;
+const COLUMNS = BLOCK_COLUMNS * COLUMN_SUBGROUPS;
+const PASS_COLUMNS = {{ pass_columns }}u;  // of weights that the workgroup stages at a time: a power of two, like the blocks
+const WORD_UNITS = {{ word_units }}u;      // words of eight weights
 
 alias Left = subgroup_matrix_left<f16, 16, 16>;
 alias Right = subgroup_matrix_right<f16, 16, 16>;
 alias Sum = subgroup_matrix_result<f32, 16, 16>;
 
-// Of a step, a block for every row of subgroups, x [{{ parts }}, {{ block_rows }}, {{ depth }}], and one for every column of them, weights
-// [{{ parts }}, {{ block_columns }}, {{ depth }}]. At the end, the sums of every subgroup.
-var<workgroup> x_tiles: array<array<vec4<u32>, {{ parts * block_rows * stride }}>, {{ row_subgroups }}>;
-var<workgroup> w_tiles: array<array<vec4<u32>, {{ parts * block_columns * stride }}>, {{ column_subgroups }}>;
+// Of a step, a block for every row of subgroups, x [parts, block rows, depth], and one for every column of them, weights
+// [parts, block columns, depth]. At the end, the sums of every subgroup.
+var<workgroup> x_tiles: array<array<vec4<u32>, PARTS * BLOCK_ROWS * STRIDE>, ROW_SUBGROUPS>;
+var<workgroup> w_tiles: array<array<vec4<u32>, PARTS * BLOCK_COLUMNS * STRIDE>, COLUMN_SUBGROUPS>;
 
-@compute @workgroup_size({{ lanes }})
+{% include "wgsl/halves.wgsl" %}
+{% include "matmul/codes.wgsl" %}
+
+// Eight weights along K of one column, as they lie in memory.
+struct Eight {
+  {% for i in range(word_units) %}
+  word{{ i }}: u32,
+  scale{{ i }}: {{ "f32" if scales == "float32" else "u32" }},
+  {% endfor %}
+}
+
+fn load_weights(weights_from: u32, scales_from: u32, word: u32) -> Eight {
+  var loaded: Eight;
+  {% for i in range(word_units) %}
+  {
+    // Words past the end of the row are multiplied by zeros.
+    let unit = min(word * WORD_UNITS + {{ i }}u, params.units - 1u);
+    {% if group_shift %}
+    let place = scales_from + (unit >> params.group) * 4u;
+    {% else %}
+    let place = scales_from + (unit / params.group) * 4u;
+    {% endif %}
+    loaded.word{{ i }} = weights[weights_from + unit * 4u];
+    {% if scales == "float16" %}
+    loaded.scale{{ i }} = scales[place / 2u] >> (place % 2u * 16u);
+    {% else %}
+    loaded.scale{{ i }} = scales[place];
+    {% endif %}
+  }
+  {% endfor %}
+  return loaded;
+}
+
+{% if scales == "float32" %}
+fn dequantized(word: u32, scale: f32) -> vec4<f32> {
+  return four_codes(word) * scale;
+}
+{% else %}
+fn dequantized(word: u32, packed: u32) -> vec4<f32> {
+  let scale = unpack2x16float(packed);
+  {% if scales == "float16_and_min" %}
+  return four_codes(word) * scale.x + scale.y;
+  {% else %}
+  return four_codes(word) * scale.x;
+  {% endif %}
+}
+{% endif %}
+
+fn low_weights(eight: Eight) -> vec4<f32> {
+  return dequantized(eight.word0, eight.scale0);
+}
+
+fn high_weights(eight: Eight) -> vec4<f32> {
+  {% if bits == 8 %}
+  return dequantized(eight.word1, eight.scale1);
+  {% else %}
+  return dequantized(eight.word0 >> 16u, eight.scale0);
+  {% endif %}
+}
+
+// Four columns of a row of sums without the powers of two.
+fn scaled(sums: vec4<u32>, row: u32, quad: u32) -> vec4<f32> {
+  let inverse = bitcast<f32>(split[params.steps * params.m * (PARTS * WORDS) + row].x);
+  let powers = vec4<f32>(
+    column_powers[quad * 4u], column_powers[quad * 4u + 1u], column_powers[quad * 4u + 2u], column_powers[quad * 4u + 3u],
+  );
+  // 1 / 2^n is 254 - (n + 127) in the exponent.
+  let inverses = bitcast<vec4<f32>>(vec4<u32>(0x7f000000u) - bitcast<vec4<u32>>(powers));
+  return bitcast<vec4<f32>>(sums) * inverse * inverses;
+}
+
+@compute @workgroup_size(LANES)
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
@@ -91,27 +159,28 @@ fn main(
   @builtin(subgroup_invocation_id) lane: u32,
 ) {
   let tile = group.x + group.y * groups.x;
-  let tile_row = tile / params.column_tiles * {{ rows }}u;
-  let tile_quad = tile % params.column_tiles * {{ columns // 4 }}u;
+  let tile_row = tile / params.column_tiles * ROWS;
+  let tile_quad = tile % params.column_tiles * (COLUMNS / 4u);
   if (tile_row >= params.m) {
     return;
   }
-  // What this invocation stages: {{ x_loads }} vec4(s) of x as they are, and 8 weights along K in each of {{ w_loads }} column(s).
-  // Rows past the edge are read from what lies behind them, columns past it are others'; neither are stored.
-  let x_step = params.m * {{ parts * words }}u;
-  let x_from = tile_row * {{ parts * words }}u + index;
-  let x_row = index / {{ parts * words }}u;
-  let x_block = x_row / {{ block_rows }}u;
-  let x_to = (index / {{ words }}u % {{ parts }}u * {{ block_rows }}u + x_row % {{ block_rows }}u) * {{ stride }}u + index % {{ words }}u;
+
+  // ---- what this invocation stages: vec4s of x as they are, and 8 weights along K in each of some columns ----
+  // Rows past the edge are read from what lies after them, columns past it are others'; neither are stored.
+  let x_step = params.m * (PARTS * WORDS);
+  let x_from = tile_row * (PARTS * WORDS) + index;
+  let x_row = index / (PARTS * WORDS);
+  let x_block = x_row / BLOCK_ROWS;
+  let x_to = (index / WORDS % PARTS * BLOCK_ROWS + x_row % BLOCK_ROWS) * STRIDE + index % WORDS;
   {% for i in range(x_loads) %}
   var x{{ i }}: vec4<u32>;
   {% endfor %}
-  let w_word = index / 4u % {{ words }}u;
-  let w_column = index / {{ 4 * words }}u * 4u + index % 4u;
-  let w_block = w_column / {{ block_columns }}u;
-  let w_to = w_column % {{ block_columns }}u * {{ stride }}u + w_word;
+  let w_word = index / 4u % WORDS;
+  let w_column = index / (4u * WORDS) * 4u + index % 4u;
+  let w_block = w_column / BLOCK_COLUMNS;
+  let w_to = w_column % BLOCK_COLUMNS * STRIDE + w_word;
   {% for i in range(w_loads) %}
-  let w_quad{{ i }} = min(tile_quad + w_column / 4u + {{ i * pass_columns // 4 }}u, params.quads - 1u);
+  let w_quad{{ i }} = min(tile_quad + w_column / 4u + {{ i }}u * PASS_COLUMNS / 4u, params.quads - 1u);
   let w_from{{ i }} = w_quad{{ i }} * params.units * 4u + w_column % 4u;
   let scales_from{{ i }} = w_quad{{ i }} * params.groups * 4u + w_column % 4u;
   let w_power{{ i }} = column_powers[w_quad{{ i }} * 4u + w_column % 4u];
@@ -122,22 +191,108 @@ fn main(
   var sum{{ i }}_{{ j }} = Sum(0.0);
   {% endfor %}
   {% endfor %}
+  let row_block = subgroup / COLUMN_SUBGROUPS;
+  let column_block = subgroup % COLUMN_SUBGROUPS;
 
-  let subgroup_row = subgroup / {{ column_subgroups }}u * {{ 16 * row_tiles }}u;
-  let subgroup_column = subgroup % {{ column_subgroups }}u * {{ 16 * column_tiles }}u;
-  let row_block = subgroup / {{ column_subgroups }}u;
-  let column_block = subgroup % {{ column_subgroups }}u;
-  {{ fetch("0u") | indent(2) }}
-  {{ stage() | indent(2) }}
+  // ---- step `next` along K, on the way to registers ----
+  var next = 0u;
+  {% macro fetch() %}
+  {% for i in range(x_loads) %}
+  x{{ i }} = split[next * x_step + (x_from + {{ i }}u * LANES)];
+  {% endfor %}
+  {% for i in range(w_loads) %}
+  w{{ i }} = load_weights(w_from{{ i }}, scales_from{{ i }}, next * WORDS + w_word);
+  {% endfor %}
+  {% endmacro %}
+  // ---- what was fetched, to workgroup memory ----
+  {% macro stage() %}
+  {% for i in range(x_loads) %}
+  x_tiles[x_block + {{ i * pass_rows // block_rows }}u][x_to + {{ i * pass_rows % block_rows * stride }}u] = x{{ i }};
+  {% endfor %}
+  {% for i in range(w_loads) %}
+  {
+    let low = low_weights(w{{ i }}) * w_power{{ i }};
+    let high = high_weights(w{{ i }}) * w_power{{ i }};
+    let block = w_block + {{ i * pass_columns // block_columns }}u;
+    let to = w_to + {{ i * pass_columns % block_columns * stride }}u;
+    {% if parts == 2 %}
+    w_tiles[block][to] = halves(upper(low), upper(high));
+    w_tiles[block][to + BLOCK_COLUMNS * STRIDE] = halves(low - upper(low), high - upper(high));
+    {% else %}
+    w_tiles[block][to] = halves(low, high);
+    {% endif %}
+  }
+  {% endfor %}
+  {% endmacro %}
+  {{ fetch() }}
+  {{ stage() }}
   workgroupBarrier();
   for (var step = 0u; step < params.steps; step++) {
-    let next = min(step + 1u, params.steps - 1u);
-    {{ fetch("next") | indent(4) }}
-    {{ multiply() | indent(4) }}
+    next = min(step + 1u, params.steps - 1u);
+    {{ fetch() | indent(2) }}
+
+    // ---- products: of two parts each, those of the upper bits with both, and of the rest of x with the upper bits ----
+    {% for k in range(0, words, 2) %}
+    {
+      {% for i in range(row_tiles) %}
+      {% for p in range(parts) %}
+      let left{{ i }}_{{ p }} = subgroupMatrixLoad<Left, row_major>(
+        &x_tiles[row_block], {{ (p * block_rows + 16 * i) * stride + k }}u, STRIDE);
+      {% endfor %}
+      {% endfor %}
+      {% for j in range(column_tiles) %}
+      {% for p in range(parts) %}
+      let right{{ j }}_{{ p }} = subgroupMatrixLoad<Right, col_major>(
+        &w_tiles[column_block], {{ (p * block_columns + 16 * j) * stride + k }}u, STRIDE);
+      {% endfor %}
+      {% for l, r in ([(0, 0), (1, 0), (0, 1)] if parts == 2 else [(0, 0)]) %}
+      {% for i in range(row_tiles) %}
+      sum{{ i }}_{{ j }} = subgroupMatrixMultiplyAccumulate(left{{ i }}_{{ l }}, right{{ j }}_{{ r }}, sum{{ i }}_{{ j }});
+      {% endfor %}
+      {% endfor %}
+      {% endfor %}
+    }
+    {% endfor %}
     workgroupBarrier();
-    {{ stage() | indent(4) }}
+    {{ stage() | indent(2) }}
     workgroupBarrier();
   }
 
-  {% include "matmul/gemm_matrix_finish.wgsl" %}
+  // ---- sums through workgroup memory, a matrix of a subgroup at a time: only there can they be seen by element ----
+  {% set sums, blocks = ("w_tiles", column_subgroups) if column_subgroups >= row_subgroups else ("x_tiles", row_subgroups) %}
+  {% if row_subgroups * column_subgroups > blocks %}
+  let sums_from = subgroup / {{ blocks }}u * 80u;
+  {% else %}
+  const sums_from = 0u;
+  {% endif %}
+  const ITEM_QUADS = {{ 2 if gated else 1 }}u;
+  const ROW_ITEMS = 4u / ITEM_QUADS;
+  let sums_block = subgroup % {{ blocks }}u;
+  {% for i in range(row_tiles) %}
+  {% for j in range(column_tiles) %}
+  workgroupBarrier();
+  subgroupMatrixStore<row_major>(&{{ sums }}[sums_block], sums_from, sum{{ i }}_{{ j }}, 5u);
+  workgroupBarrier();
+  for (var item = lane; item < 16u * ROW_ITEMS; item += 32u) {
+    let row = tile_row + row_block * BLOCK_ROWS + {{ 16 * i }}u + item / ROW_ITEMS;
+    let quad = tile_quad + column_block * (BLOCK_COLUMNS / 4u) + {{ 4 * j }}u + item % ROW_ITEMS * ITEM_QUADS;
+    let at = sums_from + item / ROW_ITEMS * 5u + item % ROW_ITEMS * ITEM_QUADS;
+    if (row < params.m && quad < params.quads) {
+      let value = scaled({{ sums }}[sums_block][at], row, quad);
+      {% if gated %}
+      let other = scaled({{ sums }}[sums_block][at + 1u], row, quad + 1u);
+      {% endif %}
+      for (var c = 0u; c < 4u; c++) {
+        {% if gated %}
+        let gate = with_bias(value[c], quad * 4u + c);
+        let result = silu(gate) * with_bias(other[c], quad * 4u + 4u + c);
+        store(row, quad / 2u, c, result, params.ends, params.widths);
+        {% else %}
+        store(row, quad, c, with_bias(value[c], quad * 4u + c), params.ends, params.widths);
+        {% endif %}
+      }
+    }
+  }
+  {% endfor %}
+  {% endfor %}
 }

@@ -16,7 +16,7 @@ _ROW_COUNTS = (1, 4, 8)  # each one a pipeline; other numbers take the next larg
 
 @dataclass(frozen=True)
 class Tuning:
-    """What the kernel's speed depends on, not its result; a benchmark may replace ``TUNING``. Powers of two."""
+    """What the kernel's speed depends on, not its result. Powers of two."""
 
     workgroup_size: int = 256
     lanes: int = 32  # of a team, at least
@@ -65,7 +65,7 @@ class Variant:
         return {
             **template(call),
             "rows": self.rows,
-            "quads_of_team": self.quads,
+            "team_quads": self.quads,
             "unroll": self.unroll,
             "subgroups": self.subgroup_size > 1,
         }
@@ -105,12 +105,12 @@ def _variant(g: Planner, call: Call, rows: int) -> Variant:
     fixed = features.subgroups and features.subgroup_min_size == features.subgroup_max_size
     packed = call.packed
     return choose_variant(
-        TUNING,
+        g.tuning("matmul/gemv", TUNING),
         Shape(
             rows,
             packed.quads,
             packed.units,
-            4 if packed.form is None else 1,
+            4 if packed.weight_format is None else 1,
             packed.per_unit // 4,
             call.norm is not None,
             call.gated,

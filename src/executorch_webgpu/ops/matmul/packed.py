@@ -38,12 +38,13 @@ def tensors_of(matrix: Matrix) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Packed:
-    """Matrices with the same input, as one. ``rows``: output features of each; ``form`` None: floats of ``dtype``.
+    """Matrices with the same input, as one.
 
+    ``rows``: output features of each; ``weight_format`` None: floats of ``dtype``.
     ``gated``: two matrices, whose quads take turns: one of the first, one of the second.
     """
 
-    form: WeightFormat | None
+    weight_format: WeightFormat | None
     dtype: str
     weights: Tensor | Repacked
     scales: Repacked | None
@@ -59,7 +60,7 @@ class Packed:
     @property
     def per_unit(self) -> int:
         """Weights of a row in one unit."""
-        return 4 if self.form is None else self.form.per_word
+        return 4 if self.weight_format is None else self.weight_format.per_word
 
     @property
     def units(self) -> int:
@@ -88,7 +89,7 @@ def can_pack(g: Planner, matrices: Sequence[Matrix], biases: Sequence[Tensor | N
 
 
 def pack(matrices: Sequence[Matrix], gated: bool) -> Packed:
-    """The matrices, of one form and width, as one."""
+    """The matrices, of one format and width, as one."""
     first, rows = matrices[0], tuple(map(rows_of, matrices))
     quads = sum(ceil_div(n, 4) for n in rows)
     if isinstance(first, Tensor):
@@ -103,12 +104,12 @@ def pack(matrices: Sequence[Matrix], gated: bool) -> Packed:
             )
         return Packed(None, first.dtype, weights, None, rows, width, width, gated)
     quantized = [m for m in matrices if isinstance(m, QuantizedMatrix)]
-    form, width, group_size = first.form, first.width, first.group_size
-    units, groups = ceil_div(width, form.per_word), ceil_div(width, group_size)
-    per_group = np.dtype(form.scales_dtype).itemsize * (2 if form.mins else 1)
+    layout, width, group_size = first.weight_format, first.width, first.group_size
+    units, groups = ceil_div(width, layout.per_word), ceil_div(width, group_size)
+    per_group = np.dtype(layout.scales_dtype).itemsize * (2 if layout.mins else 1)
     return Packed(
-        form,
-        form.dtype,
+        layout,
+        layout.dtype,
         Repacked(
             f"{_order(gated)} quads of {units} words",
             tuple(m.weights for m in quantized),
@@ -153,13 +154,15 @@ def column_powers(packed: Packed) -> Repacked:
 
     Of columns of zeros, and of those with scales that are no numbers, it is 1.
     """
-    form, scales = packed.form, packed.scales
-    assert form is not None and scales is not None, "matrices of floats have no scales"
-    most = {4: max(form.zero_point, 15 - form.zero_point), 8: 128}[form.bits]
+    layout, scales = packed.weight_format, packed.scales
+    assert layout is not None and scales is not None, "matrices of floats have no scales"
+    most = {4: max(layout.zero_point, 15 - layout.zero_point), 8: 128}[layout.bits]
 
     def powers(*arrays: Array) -> Array:
-        by_column = np.abs(scales.pack(*arrays).astype(np.float64).reshape(-1, packed.groups, 4, 2 if form.mins else 1))
-        largest = (by_column[..., 0] * most + (by_column[..., 1] if form.mins else 0)).max(axis=1)
+        by_column = np.abs(
+            scales.pack(*arrays).astype(np.float64).reshape(-1, packed.groups, 4, 2 if layout.mins else 1)
+        )
+        largest = (by_column[..., 0] * most + (by_column[..., 1] if layout.mins else 0)).max(axis=1)
         usable = np.isfinite(largest) & (largest > 0)
         exponents = np.frexp(np.where(usable, largest, 1.0))[1]
         return np.where(usable, np.exp2(np.clip(14 - exponents, -100, 100)), 1.0).astype(np.float32)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from ..plan import Binding, Planner
 from ..registry import op
+from ..rows import Cut, each_row, other_dims
+from ..sizes import Shape, Sizes
 from ..values import IntLike, Tensor
 
 _WORKGROUP = 64
@@ -31,7 +34,12 @@ def layer_norm_reference(
     return out if bias is None else out + bias, mean, rstd
 
 
-@op("et_vk.rms_norm.default", reference=rms_norm_reference)
+def rms_norm_sizes(s: Sizes, x: Tensor, weight: Tensor, eps: float, out: Tensor) -> Shape:
+    s.equate(s.of(x)[-1:], s.of(weight)[-1:])
+    return s.of(x)
+
+
+@op("et_vk.rms_norm.default", reference=rms_norm_reference, sizes=rms_norm_sizes, rows=each_row)
 def rms_norm(g: Planner, x: Tensor, weight: Tensor, eps: float, out: Tensor) -> None:
     """RMSNorm of x [..., N] with weight [N]; float32."""
     tensors = (x, weight, out)
@@ -54,7 +62,22 @@ def normalize_rows(g: Planner, x: Binding, rows: int, weight: Tensor, eps: float
     )
 
 
-@op("aten.native_layer_norm.default", reference=layer_norm_reference)
+def layer_norm_sizes(s: Sizes, x: Tensor, normalized_shape: list[IntLike], *rest: Any) -> list[Shape]:
+    kept = max(0, x.rank - len(normalized_shape))
+    stats = s.of(x)[:kept] + (1,) * (x.rank - kept)
+    return [s.of(x), stats, stats]
+
+
+def layer_norm_rows(cut: Cut, x: Tensor, normalized_shape: list[IntLike], *rest: Any) -> int | None:
+    return other_dims(cut, x, range(x.rank - len(normalized_shape), x.rank))
+
+
+@op(
+    "aten.native_layer_norm.default",
+    reference=layer_norm_reference,
+    sizes=layer_norm_sizes,
+    rows=layer_norm_rows,
+)
 def native_layer_norm(
     g: Planner,
     x: Tensor,

@@ -11,7 +11,9 @@ import numpy as np
 from ..plan import Planner
 from ..registry import op
 from ..reindex.strided import MAX_RANK, coalesce, innermost_first
+from ..rows import Cut
 from ..shapes import ceil_div, normalize_dim, row_major_strides
+from ..sizes import Shape, Sizes
 from ..values import Dims, Tensor
 
 WORKGROUP = 256
@@ -58,37 +60,53 @@ def _arg_reference(position: Callable[..., Any]) -> Callable[..., Any]:
     return reference
 
 
-@op("aten.sum.dim_IntList", reference=sum_reference)
+def _kept(x: Tensor, dims: Axes) -> list[int]:
+    """The dimensions that are not reduced; none given are all that are."""
+    given = [dims] if isinstance(dims, int) else dims or range(x.rank)
+    return [a for a in range(x.rank) if a not in {normalize_dim(d, x.rank) for d in given}]
+
+
+def reduced_sizes(s: Sizes, x: Tensor, dims: Axes, keepdim: bool, *rest: Any) -> Shape:
+    kept = _kept(x, dims)
+    return tuple(n if a in kept else 1 for a, n in enumerate(s.of(x)) if keepdim or a in kept)
+
+
+def reduced_rows(cut: Cut, x: Tensor, dims: Axes, keepdim: bool, *rest: Any) -> int | None:
+    axis, kept = cut.only(x), _kept(x, dims)
+    return None if axis not in kept else axis if keepdim else kept.index(axis)
+
+
+@op("aten.sum.dim_IntList", reference=sum_reference, sizes=reduced_sizes, rows=reduced_rows)
 def sum_dims(g: Planner, x: Tensor, dims: list[int] | None, keepdim: bool, dtype: Any, out: Tensor) -> None:
     """Sum of x over ``dims``; float32."""
     _reduce(g, "sum", x, dims, keepdim, out)
 
 
-@op("aten.mean.dim", reference=mean_reference)
+@op("aten.mean.dim", reference=mean_reference, sizes=reduced_sizes, rows=reduced_rows)
 def mean_dims(g: Planner, x: Tensor, dims: list[int] | None, keepdim: bool, dtype: Any, out: Tensor) -> None:
     """Mean of x over ``dims``; float32."""
     _reduce(g, "mean", x, dims, keepdim, out)
 
 
-@op("aten.amax.default", reference=amax_reference)
+@op("aten.amax.default", reference=amax_reference, sizes=reduced_sizes, rows=reduced_rows)
 def amax(g: Planner, x: Tensor, dims: list[int], keepdim: bool, out: Tensor) -> None:
     """Largest element of x over ``dims``; float32."""
     _reduce(g, "max", x, dims, keepdim, out)
 
 
-@op("aten.amin.default", reference=amin_reference)
+@op("aten.amin.default", reference=amin_reference, sizes=reduced_sizes, rows=reduced_rows)
 def amin(g: Planner, x: Tensor, dims: list[int], keepdim: bool, out: Tensor) -> None:
     """Smallest element of x over ``dims``; float32."""
     _reduce(g, "min", x, dims, keepdim, out)
 
 
-@op("aten.argmax.default", reference=_arg_reference(np.argmax))
+@op("aten.argmax.default", reference=_arg_reference(np.argmax), sizes=reduced_sizes, rows=reduced_rows)
 def argmax(g: Planner, x: Tensor, dim: int | None, keepdim: bool, out: Tensor) -> None:
     """Index, int32, of the first NaN or else largest element along ``dim``, or in all of the float32 x."""
     _reduce(g, "max", x, None if dim is None else [dim], keepdim, out, index=True)
 
 
-@op("aten.argmin.default", reference=_arg_reference(np.argmin))
+@op("aten.argmin.default", reference=_arg_reference(np.argmin), sizes=reduced_sizes, rows=reduced_rows)
 def argmin(g: Planner, x: Tensor, dim: int | None, keepdim: bool, out: Tensor) -> None:
     """Index, int32, of the first NaN or else smallest element along ``dim``, or in all of the float32 x."""
     _reduce(g, "min", x, None if dim is None else [dim], keepdim, out, index=True)

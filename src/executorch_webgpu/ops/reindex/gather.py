@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from ..plan import Planner
 from ..registry import op
+from ..rows import Cut, permuted, repeated, without
+from ..rows import other_dims as other_rows
 from ..shapes import broadcast, broadcast_strides, ceil_div, normalize_dim, row_major_strides
+from ..sizes import Shape, Sizes, like_first, other_dims, quotient, unknown
 from ..values import INT32_MAX, Dims, IntLike, SymInt, Tensor
 from .strided import Copy, dispatch_copy
+
+N = TypeVar("N")
 
 
 def _axis(g: Planner, name: str, x: Tensor, dim: int) -> int:
@@ -20,7 +26,7 @@ def _axis(g: Planner, name: str, x: Tensor, dim: int) -> int:
     return axis
 
 
-def _replaced(numbers: Dims, axis: int, *values: int) -> Dims:
+def _replaced(numbers: tuple[N, ...], axis: int, *values: N) -> tuple[N, ...]:
     return (*numbers[:axis], *values, *numbers[axis + 1 :])
 
 
@@ -47,7 +53,24 @@ def slice_reference(x: np.ndarray, dim: int, start: int | None, end: int | None,
     return x[tuple(index)]
 
 
-@op("aten.slice_copy.Tensor", reference=slice_reference)
+def _is_all(start: IntLike | None, end: IntLike | None, step: int) -> bool:
+    return start in (None, 0) and (end is None or (isinstance(end, int) and end >= INT32_MAX)) and step == 1
+
+
+def slice_rows(
+    cut: Cut, x: Tensor, dim: int, start: IntLike | None, end: IntLike | None, step: int, out: Tensor
+) -> int | None:
+    return cut.only(x) if _is_all(start, end, step) else other_rows(cut, x, dim)
+
+
+@op(
+    "aten.slice_copy.Tensor",
+    reference=slice_reference,
+    sizes=other_dims,
+    rows=slice_rows,
+    selects="dim",
+    reads_rows_of=("x",),
+)
 def slice_copy(
     g: Planner, x: Tensor, dim: int, start: IntLike | None, end: IntLike | None, step: int, out: Tensor
 ) -> None:
@@ -75,7 +98,23 @@ def slice_copy(
     dispatch_copy(g, x, out, copy)
 
 
-@op("aten.select_copy.int", reference=lambda x, dim, index: np.take(x, index, axis=dim))
+def select_sizes(s: Sizes, x: Tensor, dim: int, index: IntLike, out: Tensor) -> Shape | None:
+    axis = normalize_dim(dim, x.rank)
+    return _replaced(s.of(x), axis) if 0 <= axis < x.rank else None
+
+
+def select_rows(cut: Cut, x: Tensor, dim: int, index: IntLike, out: Tensor) -> int | None:
+    return without(cut.only(x), [normalize_dim(dim, x.rank)])
+
+
+@op(
+    "aten.select_copy.int",
+    reference=lambda x, dim, index: np.take(x, index, axis=dim),
+    sizes=select_sizes,
+    rows=select_rows,
+    selects="dim",
+    reads_rows_of=("x",),
+)
 def select_copy(g: Planner, x: Tensor, dim: int, index: IntLike, out: Tensor) -> None:
     """``x`` at ``index`` along ``dim``; a negative index counts from the end of the live dimension."""
     axis = _axis(g, "select_copy", x, dim)
@@ -95,7 +134,16 @@ def split_reference(x: np.ndarray, sizes: Sequence[int], dim: int) -> tuple[np.n
     return tuple(np.split(x, np.cumsum(sizes)[:-1], axis=dim))
 
 
-@op("aten.split_with_sizes_copy.default", reference=split_reference)
+def split_sizes(s: Sizes, x: Tensor, sizes: Sequence[IntLike], dim: int, outs: Sequence[Tensor]) -> list[Shape]:
+    return [_replaced(s.of(x), normalize_dim(dim, x.rank), s.value(n)) for n in sizes]
+
+
+@op(
+    "aten.split_with_sizes_copy.default",
+    reference=split_reference,
+    sizes=split_sizes,
+    rows=lambda cut, x, sizes, dim, outs: other_rows(cut, x, dim),
+)
 def split_with_sizes(g: Planner, x: Tensor, sizes: Sequence[IntLike], dim: int, outs: Sequence[Tensor]) -> None:
     """Consecutive parts of ``x`` along ``dim``, as many as ``sizes``, which add up to its size."""
     axis = _axis(g, "split_with_sizes_copy", x, dim)
@@ -115,7 +163,12 @@ def unfold_reference(x: np.ndarray, dim: int, size: int, step: int) -> np.ndarra
     return slice_reference(windows, dim % x.ndim, None, None, step)
 
 
-@op("aten.unfold_copy.default", reference=unfold_reference)
+def unfold_sizes(s: Sizes, x: Tensor, dim: int, size: int, step: int, out: Tensor) -> Shape:
+    axis = normalize_dim(dim, x.rank)
+    return (*_replaced(s.of(x), axis, *unknown(out)[axis : axis + 1]), size)
+
+
+@op("aten.unfold_copy.default", reference=unfold_reference, sizes=unfold_sizes, rows=other_rows)
 def unfold_copy(g: Planner, x: Tensor, dim: int, size: int, step: int, out: Tensor) -> None:
     """Windows of ``size`` elements along ``dim``, ``step`` apart; a new last dimension is within one."""
     axis = _axis(g, "unfold_copy", x, dim)
@@ -138,29 +191,54 @@ def _permute(g: Planner, x: Tensor, order: Sequence[int], out: Tensor) -> None:
     _gather(g, x, tuple(x.dims[a] for a in axes), tuple(strides[a] for a in axes), out)
 
 
-@op("aten.permute_copy.default", "aten.permute.default", reference=np.transpose)
+def permute_sizes(s: Sizes, x: Tensor, order: Sequence[int], out: Tensor) -> Shape | None:
+    axes = [normalize_dim(d, x.rank) for d in order]
+    return tuple(s.of(x)[a] for a in axes) if sorted(axes) == list(range(x.rank)) else None
+
+
+@op(
+    "aten.permute_copy.default",
+    "aten.permute.default",
+    reference=np.transpose,
+    sizes=permute_sizes,
+    rows=permuted,
+)
 def permute_copy(g: Planner, x: Tensor, order: Sequence[int], out: Tensor) -> None:
     """``x`` with its dimensions in ``order``."""
     _permute(g, x, order, out)
 
 
-@op("aten.transpose_copy.int", reference=np.swapaxes)
+def _swapped(x: Tensor, dim0: int, dim1: int) -> list[int]:
+    a, b = normalize_dim(dim0, x.rank), normalize_dim(dim1, x.rank)
+    return [b if axis == a else a if axis == b else axis for axis in range(x.rank)]
+
+
+@op(
+    "aten.transpose_copy.int",
+    reference=np.swapaxes,
+    sizes=lambda s, x, dim0, dim1, out: permute_sizes(s, x, _swapped(x, dim0, dim1), out),
+    rows=lambda cut, x, dim0, dim1, out: permuted(cut, x, _swapped(x, dim0, dim1), out),
+)
 def transpose_copy(g: Planner, x: Tensor, dim0: int, dim1: int, out: Tensor) -> None:
     """``x`` with two dimensions swapped."""
-    a, b = _axis(g, "transpose_copy", x, dim0), _axis(g, "transpose_copy", x, dim1)
-    order = list(range(x.rank))
-    order[a], order[b] = b, a
-    _permute(g, x, order, out)
+    for dim in (dim0, dim1):
+        _axis(g, "transpose_copy", x, dim)
+    _permute(g, x, _swapped(x, dim0, dim1), out)
 
 
-@op("aten.t_copy.default", reference=np.transpose)
+@op(
+    "aten.t_copy.default",
+    reference=np.transpose,
+    sizes=lambda s, x, out: s.of(x)[::-1],
+    rows=lambda cut, x, out: permuted(cut, x, range(x.rank)[::-1]),
+)
 def t_copy(g: Planner, x: Tensor, out: Tensor) -> None:
     """The transpose of a matrix; a vector stays as it is."""
     g.check(x.rank <= 2, f"t_copy: {x} must have at most two dimensions")
     _permute(g, x, range(x.rank)[::-1], out)
 
 
-@op("aten.flip.default", reference=np.flip)
+@op("aten.flip.default", reference=np.flip, sizes=like_first, rows=other_rows)
 def flip(g: Planner, x: Tensor, dims: Sequence[int], out: Tensor) -> None:
     """``x`` with the order of elements reversed along ``dims``."""
     axes = {_axis(g, "flip", x, d) for d in dims}
@@ -176,7 +254,12 @@ def pixel_shuffle_reference(x: np.ndarray, factor: int) -> np.ndarray:
     return split.transpose(0, 1, 4, 2, 5, 3).reshape(*batch, -1, height * factor, width * factor)
 
 
-@op("aten.pixel_shuffle.default", reference=pixel_shuffle_reference)
+@op(
+    "aten.pixel_shuffle.default",
+    reference=pixel_shuffle_reference,
+    sizes=lambda s, x, factor, out: (*s.of(x)[:-3], *unknown(out)[-3:]),
+    rows=lambda cut, x, factor, out: other_rows(cut, x, (-3, -2, -1)),
+)
 def pixel_shuffle(g: Planner, x: Tensor, factor: int, out: Tensor) -> None:
     """[..., C·r·r, H, W] -> [..., C, H·r, W·r] for r = ``factor``: channels become neighbours."""
     g.check(
@@ -201,7 +284,19 @@ def expand_reference(x: np.ndarray, size: Sequence[int], implicit: bool) -> np.n
     return np.broadcast_to(x, [k if s == -1 else s for k, s in zip(kept, size, strict=True)])
 
 
-@op("aten.expand_copy.default", reference=expand_reference)
+def expand_sizes(s: Sizes, x: Tensor, size: Sequence[IntLike], implicit: bool, out: Tensor) -> Shape | None:
+    kept = (1,) * (len(size) - x.rank) + s.of(x)
+    if len(kept) != len(size):
+        return None
+    return tuple(k if n == -1 else s.value(n) for k, n in zip(kept, size, strict=True))
+
+
+@op(
+    "aten.expand_copy.default",
+    reference=expand_reference,
+    sizes=expand_sizes,
+    rows=lambda cut, x, size, implicit, out: repeated(cut, x, size, -1, out),
+)
 def expand_copy(g: Planner, x: Tensor, size: Sequence[IntLike], implicit: bool, out: Tensor) -> None:
     """``x`` repeated along dimensions of size 1, and new ones in front, to ``size``; -1 keeps a size."""
     new = len(size) - x.rank
@@ -212,7 +307,20 @@ def expand_copy(g: Planner, x: Tensor, size: Sequence[IntLike], implicit: bool, 
     _gather(g, x, dims, broadcast_strides(x.dims, dims), out)  # never an alias: live sizes may come to differ
 
 
-@op("aten.repeat.default", reference=np.tile)
+def repeat_sizes(s: Sizes, x: Tensor, repeats: Sequence[IntLike], out: Tensor) -> Shape | None:
+    counts, kept = [s.value(n) for n in repeats], (1,) * (len(repeats) - x.rank) + s.of(x)
+    if not len(counts) == len(kept) == out.rank:
+        return None
+    products = (quotient((count, size), ()) for count, size in zip(counts, kept, strict=True))
+    return tuple(u if n is None else n for n, u in zip(products, unknown(out), strict=True))
+
+
+@op(
+    "aten.repeat.default",
+    reference=np.tile,
+    sizes=repeat_sizes,
+    rows=lambda cut, x, repeats, out: repeated(cut, x, repeats, 1, out),
+)
 def repeat(g: Planner, x: Tensor, repeats: Sequence[IntLike], out: Tensor) -> None:
     """``x``, with new dimensions in front, ``repeats`` times along each dimension."""
     counts = g.values(repeats)
@@ -233,9 +341,31 @@ def repeat(g: Planner, x: Tensor, repeats: Sequence[IntLike], out: Tensor) -> No
 # -- joining -------------------------------------------------------------------------------------------------
 
 
+def _joined(xs: Sequence[Tensor]) -> Sequence[Tensor]:
+    return [x for x in xs if x.max_dims != (0,)] or xs
+
+
+def cat_sizes(s: Sizes, xs: Sequence[Tensor], dim: int, out: Tensor) -> Shape | None:
+    parts = [s.of(x) for x in _joined(xs)]
+    axis = normalize_dim(dim, out.rank)
+    if not 0 <= axis < out.rank or any(len(part) != out.rank for part in parts) or not parts:
+        return None
+    numbers = [n for n in (part[axis] for part in parts) if isinstance(n, int)]
+    joint = parts[0][axis] if len(parts) == 1 else sum(numbers) if len(numbers) == len(parts) else unknown(out)[axis]
+    return _replaced(parts[0], axis, joint)
+
+
+def cat_rows(cut: Cut, xs: Sequence[Tensor], dim: int, out: Tensor) -> int | None:
+    parts = _joined(xs)
+    axis = cut.together(parts)
+    return None if len(parts) > 1 and axis == normalize_dim(dim, out.rank) else axis
+
+
 @op(
     "aten.cat.default",
     reference=lambda xs, dim: np.concatenate([x for x in xs if x.shape != (0,)] or xs, axis=dim),
+    sizes=cat_sizes,
+    rows=cat_rows,
 )
 def cat(g: Planner, xs: Sequence[Tensor], dim: int, out: Tensor) -> None:
     """The tensors of ``xs`` one after the other along ``dim``; an empty vector joins anything."""

@@ -7,11 +7,37 @@ from typing import Any
 from ...errors import InvalidInputError
 from ..plan import Planner
 from ..registry import op
+from ..rows import Cut, RowAxes
+from ..sizes import Shape, Sizes, like_first
 from ..values import IntLike, Tensor
 from . import reference
 
 
-@op("et_vk.apply_rotary_emb.default", reference=reference.apply_rotary_emb)
+def rotated_sizes(s: Sizes, xq: Tensor, xk: Tensor, *rest: Any) -> list[Shape]:
+    return [s.of(xq), s.of(xk)]
+
+
+def rotated_rows(cut: Cut, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor, *rest: Any) -> int | RowAxes | None:
+    """Batches of both, heads of either, and tokens with their rows of tables that begin with the first one's."""
+    start = rest[0] if len(rest) == 2 else 0
+    if cut.counts:
+        return None
+    tokens = {xq.id: 1, xk.id: 1, cos.id: 0, sin.id: 0}
+    if cut.axes == tokens and start == 0 and cos.max_dims[0] == xq.max_dims[1]:
+        return 1
+    if cut.axes == {xq.id: 0, xk.id: 0}:
+        return 0
+    heads = {x.id: 2 for x in (xq, xk) if x.id in cut.axes}
+    return (heads.get(xq.id), heads.get(xk.id)) if cut.axes == heads else None
+
+
+@op(
+    "et_vk.apply_rotary_emb.default",
+    reference=reference.apply_rotary_emb,
+    sizes=rotated_sizes,
+    rows=rotated_rows,
+    reads_rows_of=("cos", "sin"),
+)
 def apply_rotary_emb(g: Planner, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor, outs: list[Tensor]) -> None:
     """Rotate the neighbours (2i, 2i+1) of every head of xq [B, S, Hq, D] and xk [B, S, Hkv, D]; float32.
 
@@ -22,7 +48,13 @@ def apply_rotary_emb(g: Planner, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tenso
     _rotate(g, "rope/pairs", half, xq, xk, {"cos_table": cos, "sin_table": sin}, outs, {"half": half})
 
 
-@op("et_vk.apply_rotary_emb_hf.default", reference=reference.apply_rotary_emb_hf)
+@op(
+    "et_vk.apply_rotary_emb_hf.default",
+    reference=reference.apply_rotary_emb_hf,
+    sizes=rotated_sizes,
+    rows=rotated_rows,
+    reads_rows_of=("cos", "sin"),
+)
 def apply_rotary_emb_hf(
     g: Planner, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor, start_pos: IntLike, outs: list[Tensor]
 ) -> None:
@@ -38,7 +70,21 @@ def apply_rotary_emb_hf(
     _rotate(g, "rope/halves", head_dim - half, xq, xk, bindings, outs, {"half": half, "head_dim": head_dim})
 
 
-@op("et_vk.apply_rotary_emb_interleaved.default", reference=reference.apply_rotary_emb_interleaved)
+def interleaved_rows(cut: Cut, x: Tensor, freqs: Tensor, out: Tensor) -> int | None:
+    """Batches, and tokens with their angles."""
+    if cut.only(x) == 0:
+        return 0
+    place = next((a for a, n in enumerate(freqs.max_dims) if n != 1), 0)
+    tokens = cut.axes == {x.id: 1, freqs.id: place} and freqs.max_dims[place : place + 1] == x.max_dims[1:2]
+    return 1 if tokens and not cut.counts else None
+
+
+@op(
+    "et_vk.apply_rotary_emb_interleaved.default",
+    reference=reference.apply_rotary_emb_interleaved,
+    sizes=like_first,
+    rows=interleaved_rows,
+)
 def apply_rotary_emb_interleaved(g: Planner, x: Tensor, freqs: Tensor, out: Tensor) -> None:
     """Rotate the neighbours (2i, 2i+1) of x [B, N, C] by the angle that freqs[n] holds for the pair.
 

@@ -14,16 +14,20 @@ from ..values import INT32_MAX, IntLike, Scratch, Tensor
 from . import reference
 
 WORKGROUP = 256
-_BEST = {"wg_size": 64}
+_PARTIAL_ARGMAX = {"wg_size": 64}
 _OTHERS = {"wg_size": WORKGROUP}
 
 # Everything that a call may dispatch, so that no step compiles: kernel, template values, overrides.
 PIPELINES: tuple[Prepared, ...] = (
-    ("sampling/best", {"noise": False}, _BEST),
-    ("sampling/best", {"noise": True}, _BEST),
-    *(("sampling/sift", {"by": by}, _OTHERS) for by in ("top_k", "top_p", "min_p")),
-    *((f"sampling/{kernel}", {}, _OTHERS) for kernel in ("choose", "peaks", "kth_peak", "pick", "penalize")),
-    ("sampling/mark", {}, {}),
+    ("sampling/partial_argmax", {"noise": False}, _PARTIAL_ARGMAX),
+    ("sampling/partial_argmax", {"noise": True}, _PARTIAL_ARGMAX),
+    ("sampling/argmax", {}, _OTHERS),
+    ("sampling/partial_max", {}, _OTHERS),
+    ("sampling/top_k_bound", {}, _OTHERS),
+    *(("sampling/candidates", {"filter": name}, _OTHERS) for name in ("top_k", "top_p", "min_p")),
+    ("sampling/sample_candidates", {}, _OTHERS),
+    ("sampling/repetition_penalty", {}, _OTHERS),
+    ("sampling/mark_seen", {}, {}),
 )
 
 MOST_GROUPS = WORKGROUP  # of the kernels that share the vocabulary; one workgroup then reads what they found
@@ -70,7 +74,12 @@ class _Row:
         return {"logits": self.logits, "row": self.row}
 
 
-@op("et_webgpu.sample_token.default", reference=sample_token_reference, mutates=("seen",))
+@op(
+    "et_webgpu.sample_token.default",
+    reference=sample_token_reference,
+    mutates=("seen",),
+    sizes=lambda s, *args: (1,),
+)
 def sample_token(
     g: Planner,
     logits: Tensor,
@@ -118,7 +127,7 @@ def sample_token(
     else:
         _draw_among_all(g, read, position, draw, out)
     if seen is not None:
-        g.dispatch("sampling/mark", (1,), {"out": out, "seen": seen})
+        g.dispatch("sampling/mark_seen", (1,), {"out": out, "seen": seen})
 
 
 def _penalize(g: Planner, read: _Row, repetition_penalty: float, seen: Tensor) -> _Row:
@@ -131,7 +140,7 @@ def _penalize(g: Planner, read: _Row, repetition_penalty: float, seen: Tensor) -
     penalized = g.scratch(4 * read.vocab)
     positive, negative = map(float, reference.factors(repetition_penalty))
     g.dispatch(
-        "sampling/penalize",
+        "sampling/repetition_penalty",
         (min(MOST_GROUPS, ceil_div(read.vocab, WORKGROUP)),),
         {**read.bindings, "seen": seen, "penalized": penalized},
         {"vocab": read.vocab, "positive": positive, "negative": negative},
@@ -142,18 +151,18 @@ def _penalize(g: Planner, read: _Row, repetition_penalty: float, seen: Tensor) -
 
 def _draw_among_all(g: Planner, read: _Row, position: IntLike, draw: dict[str, Any], out: Tensor) -> None:
     """The best score of each workgroup's share, then the best of these; without ``draw``, logits are the scores."""
-    groups = min(MOST_GROUPS, ceil_div(read.vocab, _TOKENS_A_CALL * _BEST["wg_size"]))
+    groups = min(MOST_GROUPS, ceil_div(read.vocab, _TOKENS_A_CALL * _PARTIAL_ARGMAX["wg_size"]))
     bests = g.scratch(8 * groups)
     where: dict[str, Any] = {"position": position} if draw else {}
     g.dispatch(
-        "sampling/best",
+        "sampling/partial_argmax",
         (groups,),
         {**read.bindings, "bests": bests, **where},
         {"vocab": read.vocab, **{name: value for name, value in draw.items() if name != "inverse_temperature"}},
-        overrides=_BEST,
+        overrides=_PARTIAL_ARGMAX,
         template={"noise": bool(draw)},
     )
-    g.dispatch("sampling/choose", (1,), {"bests": bests, "out": out}, {"count": groups}, overrides=_OTHERS)
+    g.dispatch("sampling/argmax", (1,), {"bests": bests, "out": out}, {"count": groups}, overrides=_OTHERS)
 
 
 def _draw_among_kept(
@@ -170,31 +179,31 @@ def _draw_among_kept(
     vocab = read.vocab
     groups = min(MOST_GROUPS, ceil_div(vocab, WORKGROUP))
     sizes = {"vocab": vocab, "groups": groups}
-    found = {"peaks": g.scratch(4 * groups), "candidates": g.scratch(4 * (1 + vocab))}
+    found = {"maxima": g.scratch(4 * groups), "candidates": g.scratch(4 * (1 + vocab))}
     totals = {"totals": g.scratch(8 * groups)}
-    g.dispatch("sampling/peaks", (groups,), {**read.bindings, **found}, {"vocab": vocab}, overrides=_OTHERS)
+    g.dispatch("sampling/partial_max", (groups,), {**read.bindings, **found}, {"vocab": vocab}, overrides=_OTHERS)
     bound: dict[str, Any] = {}
     least: dict[str, Any] = {}
     if top_k:
-        by = "top_k"
-        bound = {"least": g.scratch(4)}
-        counts, peaks = {"groups": groups, "top_k": top_k}, {"peaks": found["peaks"]}
-        g.dispatch("sampling/kth_peak", (1,), {**peaks, **bound}, counts, overrides=_OTHERS)
+        kept_by = "top_k"
+        bound = {"bound": g.scratch(4)}
+        counts, maxima = {"groups": groups, "top_k": top_k}, {"maxima": found["maxima"]}
+        g.dispatch("sampling/top_k_bound", (1,), {**maxima, **bound}, counts, overrides=_OTHERS)
     elif share:
         # Lighter tokens together weigh less than what top-p leaves out of the heaviest one's weight alone.
-        by, least = "top_p", {"least_weight": ((2**32 - share) * reference.WEIGHT_ONE >> 32) // vocab}
+        kept_by, least = "top_p", {"least_weight": ((2**32 - share) * reference.WEIGHT_ONE >> 32) // vocab}
     else:
-        by, least = "min_p", {"margin": margin}
+        kept_by, least = "min_p", {"margin": margin}
     g.dispatch(
-        "sampling/sift",
+        "sampling/candidates",
         (groups,),
         {**read.bindings, **found, **totals, **bound},
         {**sizes, **least, "inverse_temperature": draw["inverse_temperature"]},
         overrides=_OTHERS,
-        template={"by": by},
+        template={"filter": kept_by},
     )
     g.dispatch(
-        "sampling/pick",
+        "sampling/sample_candidates",
         (1,),
         {**read.bindings, **found, **totals, "position": position, "out": out},
         {**sizes, "top_k": top_k, "share": share, "margin": margin, **draw},

@@ -8,7 +8,9 @@ import numpy as np
 
 from ..plan import Planner
 from ..registry import op
+from ..rows import other_dims
 from ..shapes import normalize_dim
+from ..sizes import like_first
 from ..values import Tensor
 
 Array = np.ndarray
@@ -28,13 +30,13 @@ def log_softmax_reference(x: Array, dim: int, half_to_float: bool = False) -> Ar
     return centered - np.log(np.exp(centered).sum(axis=dim, keepdims=True))
 
 
-@op("aten._softmax.default", "aten.softmax.int", reference=softmax_reference)
+@op("aten._softmax.default", "aten.softmax.int", reference=softmax_reference, sizes=like_first, rows=other_dims)
 def softmax(g: Planner, x: Tensor, dim: int, half_to_float: bool | None, out: Tensor) -> None:
     """Softmax of x along ``dim``, any rank. float32 only, so ``half_to_float`` and a dtype change nothing."""
     _along(g, "softmax", x, dim, out)
 
 
-@op("aten._log_softmax.default", reference=log_softmax_reference)
+@op("aten._log_softmax.default", reference=log_softmax_reference, sizes=like_first, rows=other_dims)
 def log_softmax(g: Planner, x: Tensor, dim: int, half_to_float: bool | None, out: Tensor) -> None:
     """Log-softmax of x along ``dim``, any rank; float32."""
     _along(g, "log_softmax", x, dim, out)

@@ -15,11 +15,29 @@ import numpy as np
 from ...errors import InvalidInputError
 from ..plan import Planner
 from ..registry import op
+from ..rows import Cut, RowAxes
 from ..shapes import normalize_dim, row_major_strides
+from ..sizes import Size, Sizes
 from ..values import IntLike, SymInt, Tensor
 
 
-@op("sym_size.int", "aten.sym_size.int", reference=lambda x, dim: x.shape[dim])
+def sym_size_value(s: Sizes, x: Tensor, dim: int, out: SymInt) -> Size | None:
+    axis = normalize_dim(dim, x.rank)
+    return s.of(x)[axis] if 0 <= axis < x.rank else None
+
+
+def sym_size_rows(cut: Cut, x: Tensor, dim: int, out: SymInt) -> RowAxes | None:
+    """Other sizes than the number of rows stay as they are."""
+    return (None,) if cut.only(x) not in (None, normalize_dim(dim, x.rank)) else None
+
+
+@op(
+    "sym_size.int",
+    "aten.sym_size.int",
+    reference=lambda x, dim: x.shape[dim],
+    sizes=sym_size_value,
+    rows=sym_size_rows,
+)
 def sym_size(g: Planner, x: Tensor, dim: int, out: SymInt) -> None:
     """``out`` = the live size of ``x`` along ``dim``."""
     axis = normalize_dim(dim, x.rank)
@@ -31,7 +49,11 @@ def select_as_symint_reference(x: np.ndarray, dim: int, index: int) -> int:
     return int(np.take(x, index, axis=dim).flat[0])
 
 
-@op("et_vk.select_as_symint.default", reference=select_as_symint_reference)
+def select_as_symint_value(s: Sizes, x: Tensor, dim: int, index: int, out: SymInt) -> Size | None:
+    return (x.id, 0, 0) if x.max_dims == (1,) else None
+
+
+@op("et_vk.select_as_symint.default", reference=select_as_symint_reference, sizes=select_as_symint_value)
 def select_as_symint(g: Planner, x: Tensor, dim: int, index: int, out: SymInt) -> None:
     """``out`` = element ``index`` along ``dim``, the first along the others, of an integer graph input."""
     g.check(x.dtype not in ("float32", "float16"), f"select_as_symint: {x} does not hold integers")

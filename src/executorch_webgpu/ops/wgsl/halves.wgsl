@@ -1,7 +1,6 @@
 {#
-Float16 halves of words, made from float32.
+Numbers as float16, two in a word, for tensor cores.
 #}
-// Eight numbers in one word a pair.
 fn halves(low: vec4<f32>, high: vec4<f32>) -> vec4<u32> {
   return vec4<u32>(
     pack2x16float(low.xy), pack2x16float(low.zw), pack2x16float(high.xy), pack2x16float(high.zw)

@@ -1,0 +1,81 @@
+"""One submission to the device: inputs, the recorded dispatches of one graph or of several, and copies of results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from ..gpu.buffers import Buffer, ScratchPool, upload
+from ..gpu.device import Device
+from ..gpu.replay import Replay
+from .device_array import DeviceArray
+from .state import Command
+from .timing import StepTimes
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one graph adds to a step: ``commands`` by call, the same as a ``replay``, and ``times`` when profiling."""
+
+    inputs: Sequence[tuple[Buffer, np.ndarray | DeviceArray]]
+    commands: Sequence[Sequence[Command]]
+    replay: Replay
+    scratch: ScratchPool
+    times: StepTimes | None
+
+    @property
+    def timed(self) -> bool:
+        """Whether the GPU tells the time of each call, which then has a pass of its own."""
+        return self.times is not None and self.times.by_gpu
+
+
+class Step:
+    """A step that is ready to be submitted; ``GraphExecutor.begin_step`` makes it.
+
+    Plans, live uniforms and buffers between calls are set for this step, so the device's lock is held from there until
+    it is submitted and its results are read. A step that is never submitted has run nothing.
+    """
+
+    def __init__(self, device: Device, part: Part) -> None:
+        self._device = device
+        self._parts = [part]
+
+    def append(self, other: Step) -> None:
+        """Run the dispatches of ``other``, a step of another graph, after these: in the same pass and submission."""
+        self._parts += other._parts
+
+    def submit(self, *copies: Callable[[Any], None]) -> int:
+        """Hand the step to the device, with the copies that each of ``copies`` records into the raw encoder.
+
+        Does not wait, unless profiling. Returns the number of the submission. Raises DeviceError.
+        """
+        encoder = self._device.encoder()
+        for buffer, given in (item for part in self._parts for item in part.inputs):
+            if isinstance(given, DeviceArray):
+                given.copy_to(encoder, buffer)
+            else:
+                upload(self._device, buffer, given)
+        with self._device.errors("recording a step"):  # what is wrong in a pass is only said when it is finished
+            for timed, parts in groupby(self._parts, lambda part: part.timed):
+                if timed:
+                    for part in parts:
+                        assert part.times is not None
+                        part.times.encode(encoder, part.commands)
+                else:
+                    compute_pass = encoder.begin_compute_pass()
+                    for part in parts:
+                        part.replay.encode(compute_pass)
+                    compute_pass.end()
+            for copy in copies:
+                copy(encoder)
+            commands = encoder.finish()
+        submission = self._device.submit([commands])
+        for part in self._parts:
+            part.scratch.release_retired()
+            if part.times is not None:
+                part.times.count(part.commands)
+        return submission

@@ -1,0 +1,61 @@
+{#
+What becomes of a finished sum: bias, SiLU, residual, and the place in an output. Bindings 3 to 5, 7 and 8.
+
+Columns are in the order of the packed weights, fours of them are quads, and the quads of the outputs follow each other.
+
+Inputs:
+  outputs = 1 | 2 | 3: how many
+  bias = True | False: whether it is added to the sums
+  residual = True | False: whether it is added to the one output
+#}
+{% for i in range(outputs) %}
+@group(0) @binding({{ 3 + i }}) var<storage, read_write> out{{ i }}: array<f32>;  // [m, widths[{{ i }}]]
+{% endfor %}
+{% if bias %}
+@group(0) @binding(7) var<storage, read> bias: array<f32>;  // [4 * quads]
+{% endif %}
+{% if residual %}
+@group(0) @binding(8) var<storage, read> residual: array<f32>;  // like out0
+{% endif %}
+
+fn silu(x: f32) -> f32 {
+  let e = exp(-abs(x));  // never of a positive number, so that nothing overflows
+  return x * select(1.0, e, x < 0.0) / (1.0 + e);
+}
+
+fn with_bias(sum: f32, column: u32) -> f32 {
+  {% if bias %}
+  return sum + bias[column];
+  {% else %}
+  return sum;
+  {% endif %}
+}
+{% if residual %}
+
+// What is added to column 4 * quad + c; of columns that are not there, that of the last one.
+fn residual_of(row: u32, quad: u32, c: u32, widths: vec4<u32>) -> f32 {
+  return residual[row * widths[0] + min(quad * 4u + c, widths[0] - 1u)];
+}
+{% endif %}
+
+// Column 4 * quad + c of the outputs: `ends` are the quads after the last one of each output, `widths` their columns.
+fn write(row: u32, quad: u32, c: u32, value: f32, ends: vec4<u32>, widths: vec4<u32>) {
+  var first = 0u;
+  {% for i in range(outputs) %}
+  if (quad >= first && quad < ends[{{ i }}]) {
+    let column = (quad - first) * 4u + c;
+    if (column < widths[{{ i }}]) {
+      out{{ i }}[row * widths[{{ i }}] + column] = value;
+    }
+  }
+  first = ends[{{ i }}];
+  {% endfor %}
+}
+
+fn store(row: u32, quad: u32, c: u32, value: f32, ends: vec4<u32>, widths: vec4<u32>) {
+  {% if residual %}
+  write(row, quad, c, value + residual_of(row, quad, c, widths), ends, widths);
+  {% else %}
+  write(row, quad, c, value, ends, widths);
+  {% endif %}
+}

@@ -1,0 +1,41 @@
+{#
+The best of all workgroups' tokens; -1 when the best score shows that logits are not finite numbers. One workgroup.
+#}
+@group(0) @binding(0) var<storage, read> bests: array<vec2<u32>>;  // [count], at most one for each invocation
+@group(0) @binding(1) var<storage, read_write> out: array<i32>;  // [1]
+@group(0) @binding(2) var<uniform> params: Params;
+
+struct Params {
+  count: u32,
+}
+
+override wg_size: u32 = 256;
+
+var<workgroup> top: atomic<u32>;
+var<workgroup> lowest: atomic<u32>;
+
+{% include "wgsl/float_order.wgsl" %}
+
+@compute @workgroup_size(wg_size)
+fn main(@builtin(local_invocation_index) lane: u32) {
+  if (lane == 0u) {
+    atomicStore(&top, 0u);
+    atomicStore(&lowest, 0xffffffffu);
+  }
+  var best = vec2<u32>(0u, 0xffffffffu);
+  if (lane < params.count) {
+    best = bests[lane];
+  }
+  workgroupBarrier();
+  atomicMax(&top, best.x);
+  workgroupBarrier();
+  if (best.x == atomicLoad(&top)) {
+    atomicMin(&lowest, best.y);
+  }
+  workgroupBarrier();
+  if (lane == 0u) {
+    let rank = atomicLoad(&top);
+    let broken = rank >= RANK_OF_INFINITY || rank <= RANK_OF_NEGATIVE_INFINITY;
+    out[0] = select(i32(atomicLoad(&lowest)), -1, broken);
+  }
+}

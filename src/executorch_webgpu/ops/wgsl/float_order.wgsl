@@ -1,0 +1,29 @@
+{#
+The bits of floats as integers in the same order, their ranks, with NaN above all; 0 is below all ranks.
+
+Drivers turn comparisons of floats into min or max, which drop NaN.
+#}
+const RANK_OF_INFINITY = 0xff800000u;
+const RANK_OF_NEGATIVE_INFINITY = 0x007fffffu;
+
+fn rank_of(bits: u32) -> u32 {
+  let magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) {
+    return 0xffffffffu;
+  }
+  if (magnitude == 0u) {
+    return 0x80000000u;  // zeros of both signs are equal
+  }
+  return select(bits | 0x80000000u, ~bits, bits > 0x80000000u);
+}
+
+fn bits_of(rank: u32) -> u32 {
+  if (rank == 0xffffffffu) {
+    return 0x7fc00000u;
+  }
+  return select(~rank, rank & 0x7fffffffu, rank >= 0x80000000u);
+}
+
+fn is_finite(bits: u32) -> bool {
+  return (bits & 0x7f800000u) != 0x7f800000u;
+}
