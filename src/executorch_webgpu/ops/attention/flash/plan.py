@@ -1,7 +1,7 @@
 """The flash route: attention streamed over the columns with an online softmax, for any number of new tokens.
 
-No scores reach storage, so memory is that of the inputs and the output. See flash.wgsl; here are the sizes of its
-tiles, and what it is told of where queries, keys and values lie.
+No scores reach storage, so memory is that of the inputs and the output. Here are the sizes of its tiles, and what it
+is told of where queries, keys and values lie.
 """
 
 from __future__ import annotations
