@@ -38,7 +38,7 @@ test: check $(VENV)/.ready-dev ## Check style and types, then run all tests
 
 test-fast: $(VENV)/.ready-test ## Run one case of each test that is quick and needs no torch: under a minute
 	@scripts/ensure_adapter.sh $(BIN)/python
-	@$(BIN)/python -m pytest --fast $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --fast --durations=5 --durations-min=0.5 $(PYTEST_ARGS)
 
 check: $(VENV)/.ready-lint ## Check style, formatting and types
 	@$(BIN)/ruff check

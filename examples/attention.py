@@ -16,8 +16,9 @@ def main(prompt: int = 100, steps: int = 20) -> dict[str, float]:
     """The largest difference that the dtype of the cache makes to any result, by dtype."""
     rng = np.random.default_rng(0)
 
-    def rows(length: int) -> list[np.ndarray]:
-        return [rng.standard_normal((1, length, h, HEAD_DIM)).astype(np.float32) for h in (HEADS, KV_HEADS, KV_HEADS)]
+    def rows(length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        q, k, v = (rng.standard_normal((1, length, h, HEAD_DIM), np.float32) for h in (HEADS, KV_HEADS, KV_HEADS))
+        return q, k, v
 
     text = [rows(prompt), *(rows(1) for _ in range(steps))]  # q, k and v of every call
     results: dict[str, list[np.ndarray]] = {}

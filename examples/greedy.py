@@ -31,4 +31,4 @@ def main(program_path: str, tokenizer_path: str, prompt: str, count: int = 16) -
 
 
 if __name__ == "__main__":
-    print(main(*sys.argv[1:4]))
+    print(main(sys.argv[1], sys.argv[2], sys.argv[3]))

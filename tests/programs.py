@@ -84,7 +84,7 @@ def write_delegated(
     delegate: str = "VulkanBackend",
 ) -> bytes:
     """The file of a program whose ``forward`` is the built graph, with constant methods."""
-    blob = write_vkgraph(build.build(), [memoryview(np.ascontiguousarray(a)).cast("B") for a in build.constants])
+    blob = write_vkgraph(build.build(), [np.ascontiguousarray(a).tobytes() for a in build.constants])
     plans = [
         delegate_plan(build, dtypes, dynamic, delegate=delegate),
         *(constant_plan(n, v) for n, v in (constants or {}).items()),

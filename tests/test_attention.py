@@ -23,9 +23,10 @@ Array = np.ndarray
 rng = np.random.default_rng(7)
 
 
-def rows(length: int, heads: int, kv_heads: int, head_dim: int) -> list[Array]:
+def rows(length: int, heads: int, kv_heads: int, head_dim: int) -> tuple[Array, Array, Array]:
     """q, k and v of ``length`` tokens."""
-    return [rng.standard_normal((1, length, h, head_dim)).astype(np.float32) for h in (heads, kv_heads, kv_heads)]
+    q, k, v = (rng.standard_normal((1, length, h, head_dim)).astype(np.float32) for h in (heads, kv_heads, kv_heads))
+    return q, k, v
 
 
 class Expected:
@@ -103,7 +104,7 @@ def test_appended_rows_are_attended_to(dtype: str) -> None:
 def test_two_caches_interleaved_give_what_each_gives_alone() -> None:
     texts = [[rows(n, 4, 2, 12) for n in (9, 1, 1, 5)] for _ in range(2)]
 
-    def alone(text: list[list[Array]]) -> list[Array]:
+    def alone(text: list[tuple[Array, Array, Array]]) -> list[Array]:
         with KVCache(16, 2, 12, "int8") as cache:
             return [sdpa_with_kv_cache(*step, cache) for step in text]
 
@@ -130,10 +131,10 @@ def test_device_arrays_stay_on_the_device(dtype: str) -> None:
     steps = [rows(n, 4, 2, 8) for n in (13, 1, 40, 1)]
     with KVCache(64, 2, 8, dtype) as host, KVCache(64, 2, 8, dtype) as device:
         for i, step in enumerate(steps):
-            given: list[Any] = [to_device(x) for x in step]
+            given: Any = [to_device(x) for x in step]
             if i == 1:
                 given[1:] = step[1:]  # some here, some there
-            out = sdpa_with_kv_cache(*given, device)
+            out = sdpa_with_kv_cache(given[0], given[1], given[2], device)
             assert isinstance(out, DeviceArray) and out.shape == step[0].shape
             np.testing.assert_array_equal(out.numpy(), sdpa_with_kv_cache(*step, host))
         k, v = (to_device(x) for x in steps[1][1:])
@@ -146,10 +147,11 @@ def test_device_arrays_stay_on_the_device(dtype: str) -> None:
 def test_results_are_kept() -> None:
     """An older result does not change with newer calls, nor with the end of the cache."""
     with KVCache(64, 1, 4) as cache:
-        given = [to_device(x) for x in rows(3, 1, 1, 4)]
-        first = sdpa_with_kv_cache(*given, cache)
+        q, k, v = (to_device(x) for x in rows(3, 1, 1, 4))
+        first = sdpa_with_kv_cache(q, k, v, cache)
         before = first.numpy()
-        sdpa_with_kv_cache(*[to_device(x) for x in rows(30, 1, 1, 4)], cache)
+        q, k, v = (to_device(x) for x in rows(30, 1, 1, 4))
+        sdpa_with_kv_cache(q, k, v, cache)
     np.testing.assert_array_equal(first.numpy(), before)
     first.close()
     first.close()
@@ -158,11 +160,11 @@ def test_results_are_kept() -> None:
 
 
 def test_torch_tensors() -> None:
-    given = [torch.from_numpy(x) for x in rows(5, 4, 2, 8)]
+    q, k, v = (torch.from_numpy(x) for x in rows(5, 4, 2, 8))
     with KVCache(8, 2, 8) as cache:
-        out = sdpa_with_kv_cache(*given, cache)
+        out = sdpa_with_kv_cache(q, k, v, cache)
     assert isinstance(out, torch.Tensor)
-    q, k, v = (x.transpose(1, 2) for x in given)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
     assert_close(out.numpy(), wanted.transpose(1, 2).double().numpy())
 
@@ -172,7 +174,7 @@ def test_torch_tensors() -> None:
 
 def test_the_route_is_known_and_can_be_forced() -> None:
     with KVCache(40, 2, 8, profile=True) as cache:
-        assert cache.route is None and cache.profile() == []
+        assert (cache.route, cache.profile()) == (None, [])
         sdpa_with_kv_cache(*rows(17, 4, 2, 8), cache, route="large_heads")
         assert cache.route == "large_heads"
         sdpa_with_kv_cache(*rows(1, 4, 2, 8), cache)
@@ -246,12 +248,12 @@ Q, K = (1, 2, 4, 8), (1, 2, 2, 8)
         (shaped((1, 7, 4, 8), (1, 7, 2, 8), (1, 7, 2, 8)), {}, "7 rows from 3 on do not fit a KV cache of 9"),
     ],
 )
-def test_refused_calls_change_nothing(given: list[Any], more: dict[str, Any], message: str) -> None:
+def test_refused_calls_change_nothing(given: Any, more: dict[str, Any], message: str) -> None:
     with KVCache(9, 2, 8) as cache:
         expected = Expected(cache)
         check(cache, expected, 3, heads=4)
         with pytest.raises(InvalidInputError, match=message):
-            sdpa_with_kv_cache(*given, cache, **more)
+            sdpa_with_kv_cache(given[0], given[1], given[2], cache, **more)
         check(cache, expected, 1, heads=4)
 
 

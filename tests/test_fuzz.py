@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from executorch_webgpu import Error, Runtime
-from tests.graph_builder import GraphBuilder
+from tests.graph_builder import GraphBuilder, Ref
 from tests.programs import write_delegated
 
 rng = np.random.default_rng(0)
@@ -42,16 +42,16 @@ def layer_program() -> bytes:
     length = build.size_of(x, 1)
     end = build.call("add", start, length, build.symint())
 
-    def linear(value: int, n: int, k: int) -> int:
+    def linear(value: Ref, n: int, k: int) -> Ref:
         packed = rng.integers(0, 256, (n, k // 2), np.uint8)
         scales = rng.uniform(0.01, 0.1, (k // 8, n)).astype(np.float32)
         return build.call("et_vk.linear_q4gsw.default", value, packed, scales, 8, None, build.tensor((1, 5, n)))
 
-    def normed(value: int) -> int:
+    def normed(value: Ref) -> Ref:
         ones = np.ones(16, np.float32)
         return build.call("et_vk.rms_norm.default", value, ones, 1e-5, build.tensor((1, 5, 16)))
 
-    def binary(name: str, *args: object, n: int) -> int:
+    def binary(name: str, *args: object, n: int) -> Ref:
         return build.call(f"aten.{name}.Tensor", *args, build.tensor((1, 5, n)))
 
     tables = [rng.standard_normal((8, 2)).astype(np.float32) for _ in "cs"]

@@ -22,7 +22,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--wheel-dir", folder, ROOT]
+    command = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
     (path,) = folder.glob("*.whl")
     return zipfile.ZipFile(path)

@@ -1,7 +1,8 @@
 """All WGSL compiles on both engines, and what a plan for the smallest device uses fits the smallest device.
 
 The variants are those that planning the samples of all operators asks for, for four kinds of devices and, where there
-are KV caches, for all dtypes that these can have.
+are KV caches, for all dtypes that these can have; and those that the heads of files name. A file is a whole kernel, or
+a library of functions.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import jinja2
 import numpy as np
 import pytest
+from jinja2 import meta, nodes
 
 from executorch_webgpu.errors import KernelError, UnsupportedProgramError
 from executorch_webgpu.gpu.capabilities import Features, Limits
 from executorch_webgpu.gpu.compile_check import compile_check
-from executorch_webgpu.gpu.kernel import DEFAULT_ROOTS, render
+from executorch_webgpu.gpu.head import Head, read_head
+from executorch_webgpu.gpu.kernel import DEFAULT_ROOTS, kernel_names, render
 from executorch_webgpu.gpu.wgsl import KernelSource, strip_comments
 from executorch_webgpu.graph.build import Constant, Graph, build_graph
 from executorch_webgpu.graph.execute import plan_graph
@@ -27,10 +31,9 @@ from executorch_webgpu.graph.resize import LivePlans
 from executorch_webgpu.ops.plan import Planning, Prepared
 from executorch_webgpu.ops.values import Tensor
 from tests.ops.samples import SAMPLES, Sample
+from tests.test_architecture import imports
 
 (OPS,) = DEFAULT_ROOTS
-FILES = sorted(OPS.rglob("*.wgsl"))
-INCLUDE = re.compile(r'{%\s*(?:include|from|import|extends)\s+"([^"]+)\.wgsl"')
 LARGE = replace(
     Limits.floor(),
     max_workgroup_bytes=48 << 10,
@@ -50,15 +53,17 @@ DEVICES = {
 ENGINES = {device: ("dawn",) if device == "matrix" else ("wgpu", "dawn") for device in DEVICES}
 
 
-def kernel_name(path: Path) -> str:
-    return path.relative_to(OPS).with_suffix("").as_posix()
+# By their places below ops/: what kernels and libraries say.
+TEXTS = {path.relative_to(OPS).as_posix(): path.read_text() for path in sorted(OPS.rglob("*.wgsl"))}
+PARSED = {file: jinja2.Environment().parse(text) for file, text in TEXTS.items()}
+LIBRARIES = [file for file, text in TEXTS.items() if "@compute" not in text]
+MOST_LINES = 450
+every_file = pytest.mark.parametrize("file", TEXTS)
+every_library = pytest.mark.parametrize("file", LIBRARIES)
 
 
-def included() -> set[str]:
-    """Files that are parts of kernels, not kernels: by an include, or by a template value that names one to include."""
-    literal = {name for path in FILES for name in INCLUDE.findall(path.read_text())}
-    values = (v for device in DEVICES for _, template, _ in variants(device) for v in template.values())
-    return literal | {v for v in values if isinstance(v, str)}
+def name_of(file: str) -> str:
+    return file.removesuffix(".wgsl").removesuffix("/kernel")
 
 
 def loaded(sample: Sample, features: Features, limits: Limits) -> Iterator[LivePlans]:
@@ -123,8 +128,7 @@ def kernels_of(device: str) -> frozenset[str]:
 @pytest.mark.slow
 def test_every_kernel_is_reached() -> None:
     reached = frozenset().union(*(kernels_of(device) for device in DEVICES))
-    kernels = {kernel_name(path) for path in FILES} - included()
-    assert sorted(kernels - reached) == [], "no sample of tests/ops/samples.py dispatches or prepares these"
+    assert sorted(set(kernel_names()) - reached) == [], "no sample of tests/ops/samples.py dispatches or prepares these"
 
 
 @pytest.mark.slow
@@ -172,10 +176,107 @@ def test_variants_for_the_smallest_device_use_nothing_optional() -> None:
         assert not re.search(r"\bf16\b|\bvec[234]h\b|\bsubgroup|^\s*enable\b", code, re.MULTILINE), (kernel, template)
 
 
-@pytest.mark.parametrize("path", FILES, ids=kernel_name)
-def test_wgsl_files_are_small_and_plain(path: Path) -> None:
-    text = path.read_text()
-    assert text.count("\n") <= 200, "split it by meaning"
+# -- files ----------------------------------------------------------------------------------------------------------
+
+
+def head(file: str) -> Head:
+    found = read_head(name_of(file), TEXTS[file])
+    assert found.purpose, f"{file} does not begin with a head"
+    return found
+
+
+def samples(file: str) -> Iterator[dict[str, object]]:
+    """The first samples of all inputs, and each other one among the first ones of the rest."""
+    inputs, first = head(file).inputs, head(file).sample
+    yield first
+    yield from (first | {each.name: value} for each in inputs for value in each.samples[1:])
+
+
+def includes(file: str) -> set[str]:
+    found = set(meta.find_referenced_templates(PARSED[file]))
+    assert None not in found, f"{file} includes what a value names"
+    return {name for name in found if name is not None}
+
+
+def template_inputs(file: str) -> set[str]:
+    """The names that a file and what it includes read and do not set."""
+    tree = PARSED[file]
+    assigned = {n.name for a in tree.find_all(nodes.Assign) for n in a.find_all(nodes.Name) if n.ctx == "store"}
+    below = set().union(*(template_inputs(included) for included in includes(file)))
+    return (meta.find_undeclared_variables(tree) | (below - assigned)) - {"dialect"}
+
+
+def test_there_are_kernels_and_libraries() -> None:
+    assert {name_of(file) for file in set(TEXTS) - set(LIBRARIES)} == set(kernel_names())
+    assert {"matmul/gemv.wgsl", "wgsl/linear_index.wgsl"} <= set(TEXTS)
+    assert "wgsl/linear_index.wgsl" in LIBRARIES
+
+
+@every_file
+def test_files_are_whole_and_plain(file: str) -> None:
+    text = TEXTS[file]
+    assert text.count("\n") <= MOST_LINES, "what others can use, too, is a library"
     code = strip_comments(text)
     assert "arrayLength" not in code, "buffers are larger than tensors: take the size as a parameter"
     assert not re.search(r"^\s*(enable|requires|diagnostic)\b", code, re.MULTILINE), "the renderer writes directives"
+
+
+@every_file
+def test_heads_name_exactly_the_template_inputs(file: str) -> None:
+    assert {each.name for each in head(file).inputs} == template_inputs(file)
+    assert head(file).summary.endswith("."), "the list of kernels shows the first sentence"
+
+
+@every_file
+def test_comments_hold_no_tags(file: str) -> None:
+    text = TEXTS[file]
+    tag = "\0"
+    plain = re.sub(r"\{#.*?#\}", "", text, flags=re.DOTALL)
+    comments = re.findall(r"//.*", re.sub(r"\{\{.*?\}\}|\{%.*?%\}", tag, plain))
+    assert [c for c in comments if tag in c] == []
+    begins = re.match(r"\s*\{#(.*?)#\}", text, re.DOTALL)
+    assert begins and not re.search(r"\{\{|\{%", begins[1])
+
+
+@pytest.mark.parametrize("name", kernel_names())
+def test_samples_of_heads_compile(name: str) -> None:
+    file = f"{name}.wgsl" if f"{name}.wgsl" in TEXTS else f"{name}/kernel.wgsl"
+    for template in samples(file):
+        matrix = "subgroup_matrix" in render(name, template, "dawn", Features.every()).code
+        for engine in ("dawn",) if matrix else ("wgpu", "dawn"):
+            compile_check(engine, name, template)
+
+
+@every_library
+def test_libraries_compile_alone(file: str, tmp_path: Path) -> None:
+    """A kernel that includes one and does nothing."""
+    (tmp_path / "alone.wgsl").write_text(f'{{% include "{file}" %}}\n@compute @workgroup_size(1)\nfn main() {{}}\n')
+    assert re.search(r"^fn ", TEXTS[file], re.MULTILINE), "a library has functions"
+    for template in samples(file):
+        for engine in ("wgpu", "dawn"):
+            compile_check(engine, "alone", template, roots=(tmp_path, OPS))
+
+
+@every_library
+def test_libraries_have_several_users(file: str) -> None:
+    users = [other for other in TEXTS if file in includes(other)]
+    assert len(users) > 1, f"what only {users} includes belongs there"
+
+
+@every_file
+def test_includes_go_the_way_of_imports(file: str) -> None:
+    """A file may include from its own family, from those that its family imports, and from the library of all."""
+    family = file.split("/")[0]
+    below = {
+        name.removeprefix("executorch_webgpu.ops.").split(".")[0]
+        for path in (OPS / family).rglob("*.py")
+        for name in imports(path)
+        if name.startswith("executorch_webgpu.ops.")
+    }
+    assert {included.split("/")[0] for included in includes(file)} <= below | {family, "wgsl"}
+
+
+@pytest.mark.parametrize("name", kernel_names())
+def test_plan_functions_name_kernels_literally(name: str) -> None:
+    """So that `et-webgpu kernel` finds what dispatches one."""
+    assert any(f'"{name}"' in path.read_text() for path in OPS.rglob("*.py"))

@@ -7,6 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,10 +27,12 @@ Array = np.ndarray
 
 
 def ours(phase: str, context: int, tokens: int) -> Line:
-    measured = {"rate": 2.0, "spread": 0.1, "step_mib": None, "read_gbs": 10.0, "roofline": None, "share": None}
-    about = dict.fromkeys(("gpu_ms", "dispatches", "load_s", "file_mib", "resident_mib", "device_mib"))
+    measured: dict[str, Any] = {"rate": 2.0, "spread": 0.1, "read_gbs": 10.0} | dict.fromkeys(("roofline", "share"))
+    about: dict[str, Any] = dict.fromkeys(
+        ("step_mib", "gpu_ms", "dispatches", "load_s", "file_mib", "resident_mib", "device_mib")
+    )
     where = ("2026-01-01", "v", "tiny", "a GPU", "dawn", "executorch-webgpu", "f32")
-    return Line(*where, phase, context, tokens, **measured, **about)
+    return Line(*where, phase, context, tokens, **(measured | about))
 
 
 def full_logits(model: Llama, tokens: list[int]) -> Array:
@@ -97,11 +100,12 @@ def test_torch_lines_stand_beside_ours() -> None:
     prefill, *decode = torch_lines("eager", wanted, "tiny", 120, device="cpu")
     assert [(line.phase, line.context, line.tokens) for line in decode] == [("decode", 0, 5), ("decode", 16, 5)]
     for line in (prefill, *decode):
-        assert line.implementation == VARIANTS["eager"] and line.engine == "cuda" and line.rate > 0
+        assert line.implementation == VARIANTS["eager"] and line.engine == "cuda" and line.rate and line.rate > 0
         assert line.load_s is None and line.dispatches is None
     assert prefill.step_mib is None and prefill.note == ""
     for line in decode:
         assert line.roofline == pytest.approx(10e9 / step_bytes(TINY, line.context + 3), rel=1e-3)
+        assert line.rate and line.roofline
         assert line.share == pytest.approx(line.rate / line.roofline, rel=2e-3)
         assert line.note == "cache of 256"
 

@@ -6,6 +6,7 @@ import csv
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def stats(monkeypatch: pytest.MonkeyPatch) -> list[GenerationStats]:
     """The stats of all that is generated while measuring."""
     found: list[GenerationStats] = []
 
-    def noted(*args, **kwargs):
+    def noted(*args: Any, **kwargs: Any) -> Any:
         for piece in generate(*args, **kwargs):
             if piece.stats is not None:
                 found.append(piece.stats)
@@ -88,9 +89,9 @@ def test_a_precision_that_is_not_the_default_is_a_note(
     loaded = []
 
     class Noted(LanguageModel):
-        def __init__(self, program, **options) -> None:
-            loaded.append(options["matmul_precision"])
-            super().__init__(program, **options)
+        def __init__(self, program: Any, options: Any = None, **changes: Any) -> None:
+            loaded.append(options.matmul_precision)
+            super().__init__(program, options, **changes)
 
     monkeypatch.setattr(measuring, "LanguageModel", Noted)
     sizes = ("--prompts", 9, "--contexts", 0, "--steps", 1, "--repeats", 1)
@@ -210,7 +211,7 @@ def test_what_is_measured_goes_through_generate_and_never_ends(
 def test_tokens_without_a_tokenizer_are_numbers(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts: list[str] = []
 
-    def noted(model, tokenizer, *args):
+    def noted(model: Any, tokenizer: Any, *args: Any) -> Any:
         for piece in generate(model, tokenizer, *args):
             if piece.token is not None:
                 texts.append(f"{piece.token}={piece.text.strip()}")

@@ -46,6 +46,7 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> Streams:
         written = []
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
+            assert isinstance(stream.buffer, io.BytesIO)
             written.append(stream.buffer.getvalue().decode(encoding))
         monkeypatch.undo()
         return written[0], written[1]

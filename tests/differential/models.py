@@ -60,7 +60,8 @@ def _compare(written: Written, rng: random.Random, on_device: bool) -> str:
             raise
         return "refused"
     assert written.refused is None, f"'{written.refused}' is not refused"
-    assert written.oracle is not None
+    oracle = written.oracle
+    assert oracle is not None
     text: list[int] = []
     most = written.options(context_len).lengths(model.config)[0] - 1
     with _running(target, on_device) as run:
@@ -69,7 +70,7 @@ def _compare(written: Written, rng: random.Random, on_device: bool) -> str:
             logits = run([np.array([part], np.int64), np.array([len(text)], np.int64)])
             text.extend(part)
             with torch.no_grad():
-                expected = written.oracle(torch.tensor([text])).logits[0, -1].numpy()
+                expected = oracle(torch.tensor([text])).logits[0, -1].numpy()
             assert_close(logits.astype(np.float32)[0], expected)
             return expected
 

@@ -140,7 +140,7 @@ def _write_tensors(folder: Path, tensors: dict[str, Stored], shards: int) -> Non
     if shards == 1:
         write_safetensors(folder / "model.safetensors", tensors)
         return
-    places = {}
+    places: dict[str, Any] = {}
     for shard in range(shards):
         name = f"model-{shard + 1:05}-of-{shards:05}.safetensors"
         part = dict(list(tensors.items())[shard::shards])

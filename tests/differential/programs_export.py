@@ -133,10 +133,10 @@ def _traced(module: nn.Module, method: Source) -> ExportedProgram:
     inputs = method_inputs(method, 0)
     forward = type(module).forward
     try:
-        type(module).forward = getattr(type(module), method.name)  # type: ignore[method-assign]
+        type(module).forward = getattr(type(module), method.name)
         return torch.export.export(module, inputs, dynamic_shapes=tuple(shapes) if any(shapes) else None, strict=False)
     finally:
-        type(module).forward = forward  # type: ignore[method-assign]
+        type(module).forward = forward
 
 
 def lower(traced: dict[str, ExportedProgram], flavour: Flavour) -> Exported:

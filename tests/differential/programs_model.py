@@ -74,11 +74,11 @@ def _values(rng: np.random.Generator, filled: Filled) -> np.ndarray:
         case "decimal":
             return rng.integers(-12, 13, shape) / 10
         case "normal" | "special":
-            values = rng.standard_normal(shape)
+            normal = rng.standard_normal(shape)
             if filled.values == "special":
                 odd = rng.choice([np.nan, np.inf, -np.inf, -0.0, 0.0, 1e4], shape)
-                values = np.where(rng.random(shape) < 0.4, odd, values)
-            return np.asarray(values)
+                normal = np.where(rng.random(shape) < 0.4, odd, normal)
+            return np.asarray(normal)
         case "odd":  # never near zero
             return (rng.integers(-4, 4, shape) * 2 + 1) / 4
         case _:

@@ -78,7 +78,7 @@ def examine(model: Model, flavour: Flavour, stage: Callable[[str], None] = lambd
         return Verdict("follows stock", problem, exported, stock, rules, stock_problem)
     stage("exporter's graphs")
     for expected in (_as_stated(exported, model, right), _of_graphs(traced, model, flavour)):
-        if None not in (ours, expected) and difference_of_steps(ours, expected, RULES[rules]) is None:
+        if ours is not None and expected is not None and difference_of_steps(ours, expected, RULES[rules]) is None:
             return Verdict("follows file", problem, exported, expected, rules, stock_problem)
     detail = f"{problem} (stock: {stock_problem})" if stock_problem else problem
     if ours is not None and stock is not None and stock_problem:

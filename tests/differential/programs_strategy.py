@@ -204,7 +204,7 @@ def _filled(d: Drawing, dtypes: tuple[str, ...], shapes: tuple[tuple[int, ...], 
 def draw_flavour(integer: Integer) -> Flavour:
     """A way to export with the VulkanPartitioner."""
     d = Drawing(integer)
-    blocked = frozenset()
+    blocked: frozenset[str] = frozenset()
     if d.chance(45):
         blocked = frozenset(d.one_of(BLOCKABLE) for _ in range(d.integer(1, 6)))
     return Flavour(

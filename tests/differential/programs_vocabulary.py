@@ -216,8 +216,8 @@ def creation(s: Scope) -> object:
         return None
     tensor = s[x]
     if s.chance(50):
-        forms = ("torch.zeros_like({})", "torch.ones_like({})", "torch.full_like({}, 3)", "torch.full_like({}, 0.1)")
-        return s.assign(s.one_of(forms).format(x))
+        like = ("torch.zeros_like({})", "torch.ones_like({})", "torch.full_like({}, 3)", "torch.full_like({}, 0.1)")
+        return s.assign(s.one_of(like).format(x))
     shape = f"({s.sizes(tensor.shape)}{',' if tensor.dim() == 1 else ''})"
     forms = (
         f"torch.full({shape}, 0.3)",

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import tokenizers
 from gguf import GGUFWriter
@@ -70,7 +70,7 @@ def folder(rng: Random, path: Path) -> Case:
     rng.shuffle(added)
     for token in added:
         (backend.add_special_tokens if token.special else backend.add_tokens)([token])
-    ids = {text: backend.token_to_id(text) for text in (*special, *mistyped, *ordinary)}
+    ids = {text: cast(int, backend.token_to_id(text)) for text in (*special, *mistyped, *ordinary)}
     backend.post_processor = _post_processor(rng, {text: ids[text] for text in special})
     backend.save(str(path / "tokenizer.json"))
     case = Case(path, ids, kind, special, mistyped)
@@ -133,7 +133,7 @@ def _byte_level(rng: Random) -> tokenizers.Tokenizer:
     split = rng.choice((SPLITS["gpt-2"], r"\p{N}", r"\s+"))
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=rng.random() < 0.2, use_regex=rng.random() < 0.3)
     backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(tokenizers.Regex(split), "isolated"), to_bytes]
+        [pre_tokenizers.Split(tokenizers.Regex(cast(str, split)), "isolated"), to_bytes]
     )
     backend.decoder = decoders.ByteLevel()
     return backend

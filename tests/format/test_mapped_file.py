@@ -17,7 +17,8 @@ STATUS = Path("/proc/self/status")  # of Linux; elsewhere the test looks at the 
 
 def resident_bytes() -> int:
     """Bytes of this process's files that are mapped and in memory."""
-    return int(re.search(r"RssFile:\s+(\d+) kB", STATUS.read_text())[1]) * 1024
+    (kilobytes,) = re.findall(r"RssFile:\s+(\d+) kB", STATUS.read_text())
+    return int(kilobytes) * 1024
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_views_outlive_close(program_path: Path) -> None:
     view = file.data[4:8]
     file.close()
     file.close()
-    assert view == b"ET12"
+    assert bytes(view) == b"ET12"
     with pytest.raises(ClosedError):
         _ = file.data
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def test_programs_with_their_data_elsewhere(kind: str, request: pytest.FixtureRe
     with Runtime.get().load_program(alone, data_files=[data_file(path)]) as program:
         torch.testing.assert_close(program.load_method("forward").execute([x])[0], got)
         program.load_method("forward").load_state(tmp_path / "state")
-    with Runtime.get().load_program(path.read_bytes(), data_files=data_file(path)) as program:
+    with Runtime.get().load_program(path.read_bytes(), data_files=cast(Any, data_file(path))) as program:
         torch.testing.assert_close(program.load_method("forward").execute([x])[0], got)
     with (
         Runtime.get().load_program(alone) as program,

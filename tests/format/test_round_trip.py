@@ -71,10 +71,11 @@ def test_a_difference_is_noticed(tmp_path: Path) -> None:
     first, *rest = graph.chain
     swapped = dataclasses.replace(graph, chain=(dataclasses.replace(first, args=first.args[::-1]), *rest))
     last = bytes(file.segments[-1])
-    for segments in (
+    damaged: list[list[bytes | memoryview]] = [
         [b"", write_blob(swapped), *file.segments[2:]],
         [*file.segments[:-1], last[:-1] + bytes([last[-1] ^ 1])],
-    ):
+    ]
+    for segments in damaged:
         with pytest.raises(AssertionError):
             assert_same(file, read_program(write_program(file.program, segments)))
 

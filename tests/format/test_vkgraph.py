@@ -32,12 +32,13 @@ def test_a_graph_reads_back() -> None:
     assert graph.constants == (VkBytes(0, len(WEIGHT)), NAMED_BIAS)
     assert graph.constant_data(0) == WEIGHT
     assert graph.constant_data(1) == BIAS
-    assert graph.values[1].nbytes == len(WEIGHT)
+    weight = graph.values[1]
+    assert isinstance(weight, VkTensor) and weight.nbytes == len(WEIGHT)
 
 
 def test_constants_are_aligned_views() -> None:
     blob = bytearray(write_vkgraph(VkGraph((), (), (), ()), [b"a", WEIGHT, b"", BIAS]))
-    graph = read_vkgraph(blob)
+    graph = read_vkgraph(bytes(blob))
     assert [bytes(view) for view in graph.constant_views] == [b"a", WEIGHT, b"", BIAS]
     assert {(HEADER.unpack_from(blob)[4] + constant.offset) % 16 for constant in graph.constants} == {0}
     blob[blob.index(BIAS)] ^= 0xFF

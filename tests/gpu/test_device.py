@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from executorch_webgpu.gpu import device as device_module
 from executorch_webgpu.gpu.buffers import create, upload
 from executorch_webgpu.gpu.capabilities import AdapterInfo, Features, Limits
 from executorch_webgpu.gpu.device import Device, list_adapters, open_device, open_null_device
-from executorch_webgpu.gpu.engine import subgroup_range
+from executorch_webgpu.gpu.engine import load_engine, subgroup_range
 
 
 def adapter(engine: str, index: int, name: str, kind: str) -> tuple[AdapterInfo, None]:
@@ -45,7 +46,8 @@ FAKE = {
 
 def resident_bytes() -> int:
     status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) << 10
+    (kilobytes,) = re.findall(r"VmRSS:\s+(\d+) kB", status)
+    return int(kilobytes) << 10
 
 
 def choose(engine: str, wanted: int | str | None) -> tuple[str, int]:
@@ -137,12 +139,12 @@ def test_the_device_has_what_its_adapter_has(device: Device) -> None:
 
 
 def test_a_refused_optional_feature_is_left_out(monkeypatch: pytest.MonkeyPatch, device: Device) -> None:
-    engine = device_module.load_engine(device.engine)
+    engine = load_engine(device.engine)
     assert engine is not None
     asked: list[list[str]] = []
     request = type(engine).request_device
 
-    def refuse_f16(self: object, adapter: object, features: list[str], *rest: object) -> object:
+    def refuse_f16(self: object, adapter: object, features: list[str], *rest: Any) -> object:
         asked.append(features)
         if "timestamp-query" in features:
             raise RuntimeError("unsupported feature")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def affine(kernels: Kernels, a: int, b: int) -> Pipeline:
     return kernels.pipeline("t/affine", overrides={"a": a, "b": b})
 
 
-def recorded(kernels: Kernels, x: Buffer, *steps: tuple[int, int]) -> list:
+def recorded(kernels: Kernels, x: Buffer, *steps: tuple[int, int]) -> list[Any]:
     pipelines = [affine(kernels, *step) for step in steps]
     return [(p.raw, kernels.bind_group(p, {"x": (x, 0, 16)}), (1, 1, 1)) for p in pipelines]
 

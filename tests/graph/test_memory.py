@@ -64,8 +64,8 @@ def test_values_that_are_needed_later_are_not_overwritten(build: GraphBuilder) -
             for out in call.outputs:
                 assert memory.storage_of[out.id] not in {memory.storage_of[t.id] for t in call.inputs}
                 holder[memory.storage_of[out.id]] = out.id
-    for out in graph.outputs:
-        assert holder[memory.storage_of[out.id]] == roots.get(out.id, out.id)
+    for result in graph.outputs:
+        assert holder[memory.storage_of[result.id]] == roots.get(result.id, result.id)
 
 
 def test_a_chain_needs_two_slots() -> None:

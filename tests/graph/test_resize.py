@@ -98,6 +98,7 @@ def test_a_refused_value_stays_marked() -> None:
     build.output(build.call("aten.add.Tensor", x, y, 1, build.tensor((8, 4))))
     plans = plan_graph(build_graph(build.build()), PLANNING)
     a, b = plans.graph.inputs
+    assert isinstance(a, Tensor) and isinstance(b, Tensor)
     plans.set_dims(a, (5, 4))
     plans.set_dims(b, (3, 4))
     for _ in range(2):  # nothing was set in between, and it is still refused
@@ -127,7 +128,7 @@ def test_two_loads_of_one_graph_keep_their_values_apart() -> None:
     assert (result_dims(first), result_dims(second)) == ((8, 4), (2, 4))
     for value in (*first.graph.inputs, *first.graph.outputs):
         with pytest.raises(FrozenInstanceError):
-            value.id = 0  # type: ignore[misc]
+            value.id = 0
 
 
 @pytest.mark.parametrize(

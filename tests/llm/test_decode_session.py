@@ -192,7 +192,7 @@ def test_prompts_continue_a_cache(llama: LanguageModel) -> None:
         llama.reset()
         said = []
         for prompt, start in ((PROMPT, 0), ([7, 7], 19), ([8] * 7, 4)):
-            with closing(kind(llama, params)) as loop:  # type: ignore[arg-type]
+            with closing(kind(llama, params)) as loop:
                 loop.prefill(prompt, start)
                 said += list(loop)
         texts.append((said, llama.cached_tokens, llama.runs_on()[1].length))
@@ -486,7 +486,7 @@ def test_a_program_that_cannot_run_ahead_uses_the_plain_loop_and_says_so(
 
 def test_work_of_the_host_around_the_delegate(chain_file: Program) -> None:
     with chain_file.load_method("forward") as method:
-        plan, executors = method._plan, method._executors
+        plan, executors = method._described, method._executors
         (chain_of_calls,) = plan.chains
         more = (*chain_of_calls.instructions, schema.Instruction(schema.MoveCall(0, 1)))
         changes = {

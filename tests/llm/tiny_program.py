@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -80,9 +81,9 @@ def tiny_program(
     if outputs is not None:
         plan = _with_values(plan, "outputs", outputs)
     stated: Mapping[str, Sequence[Stated]] = {"get_max_context_len": [context_len]} if constants is None else constants
-    buffers = [schema.Buffer(b"")]
+    buffers = [schema.Buffer(memoryview(b""))]
     plans = [plan, *(_constant_plan(name, values, buffers) for name, values in stated.items())]
-    blob = write_vkgraph(build.build(), [memoryview(np.ascontiguousarray(a)).cast("B") for a in build.constants])
+    blob = write_vkgraph(build.build(), [np.ascontiguousarray(a).tobytes() for a in build.constants])
     return write_program(schema.Program(execution_plan=tuple(plans), constant_buffer=tuple(buffers)), [blob])
 
 
@@ -122,7 +123,8 @@ def _with_values(plan: schema.ExecutionPlan, role: str, described: Sequence[Tens
     first = len(plan.values)
     values = tuple(schema.EValue(_tensor(each) if each.is_tensor else Int(0)) for each in described)
     places = tuple(range(first, first + len(values)))
-    return replace(plan, values=(*plan.values, *values), **{role: places})
+    changed: dict[str, Any] = {role: places}
+    return replace(plan, values=(*plan.values, *values), **changed)
 
 
 def _tensor(described: TensorMetadata) -> schema.Tensor:
@@ -144,7 +146,7 @@ def _constant_plan(name: str, values: Sequence[Stated], buffers: list[schema.Buf
                 return schema.EValue(Int(value))
             case str():
                 return schema.EValue(String(value))
-        buffers.append(schema.Buffer(value.astype(np.int64).tobytes()))
+        buffers.append(schema.Buffer(memoryview(value.astype(np.int64).tobytes())))
         order = tuple(range(value.ndim))
         return schema.EValue(
             schema.Tensor(schema.ScalarType.LONG, sizes=value.shape, dim_order=order, data_buffer_idx=len(buffers) - 1)

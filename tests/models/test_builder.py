@@ -61,10 +61,11 @@ def test_a_large_constant_comes_in_pieces() -> None:
 
 def llama_graph() -> VkGraph:
     config = LlamaConfig(8, 3, 2, 1, 4, 12, 11, 64, 1e-5, 1e4)
-    weights = {
-        name: Weight(name, dims, lambda start, stop, dims=dims: np.zeros((stop - start, dims[-1]), np.float32))
-        for name, dims in config.weight_dims().items()
-    }
+
+    def zero_weight(name: str, dims: tuple[int, ...]) -> Weight:
+        return Weight(name, dims, lambda start, stop: np.zeros((stop - start, dims[-1]), np.float32))
+
+    weights = {name: zero_weight(name, dims) for name, dims in config.weight_dims().items()}
     return build_llama(config, weights, LlamaOptions("f32", max_seq_len=9, max_context_len=16)).graph()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tests.models.tiny_llama import TINY_LLAMAS, TinyLlama
 TURNS = ([3, 1, 4, 1, 5, 9, 2], [6], [5, 3], [5], [8, 9, 7, 9, 3, 2, 3, 8, 4, 6])
 
 
-@pytest.fixture(params=TINY_LLAMAS.values(), ids=TINY_LLAMAS)
+@pytest.fixture(params=list(TINY_LLAMAS.values()), ids=list(TINY_LLAMAS))
 def tiny(request: pytest.FixtureRequest) -> TinyLlama:
     return request.param
 
@@ -58,7 +59,7 @@ def test_reset_forgets_the_context(tiny: TinyLlama) -> None:
     np.testing.assert_array_equal(eager.logits([7], 5), fresh)
 
 
-def test_random_weights_depend_on_the_seed_alone(tiny: TinyLlama, tmp_path) -> None:
+def test_random_weights_depend_on_the_seed_alone(tiny: TinyLlama, tmp_path: Path) -> None:
     tiny.write_checkpoint(tmp_path / "a.pth")
     tiny.write_checkpoint(tmp_path / "b.pth")
     first, second = torch.load(tmp_path / "a.pth"), torch.load(tmp_path / "b.pth")

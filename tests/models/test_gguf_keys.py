@@ -123,7 +123,7 @@ def test_one_number_for_all_layers_as_an_array(tmp_path: Path) -> None:
         ("logit_scale", math.nan, Kind.FLOAT32),
     ],
 )
-def test_a_key_that_would_change_the_model_is_named(key: str, value: Any, kind: Kind, tmp_path: Path) -> None:
+def test_a_key_that_would_change_the_model_is_named(key: str, value: Any, kind: GGUFValueType, tmp_path: Path) -> None:
     with_keys((key, value, kind)).write(tmp_path / "m.gguf")
     with pytest.raises(UnsupportedProgramError, match=f"'llama.{key}' is "), open_gguf(tmp_path / "m.gguf"):
         pass
@@ -209,8 +209,10 @@ KEYS = (
 
 def meaning(key: str, value: Any) -> TinyGguf:
     """The model that a file means whose key has another value, if it means any."""
-    if key in (EPS, BASE):
-        return dataclasses.replace(TINY, **{"eps" if key == EPS else "rope_base": float(value)})
+    if key == EPS:
+        return dataclasses.replace(TINY, eps=float(value))
+    if key == BASE:
+        return dataclasses.replace(TINY, rope_base=float(value))
     if key in (FACTOR, OLD_FACTOR):
         return dataclasses.replace(TINY, rope_scale=float(value) or None)
     return TINY

@@ -79,11 +79,12 @@ def test_a_converted_model_computes_what_transformers_does(name: str, tmp_path: 
 
 def test_the_details_matter(tmp_path: Path) -> None:
     """Negative control: the same weights under another configuration are another model."""
-    for name, others in {
+    changes: dict[str, dict[str, Any]] = {
         "llama3": {"rope_scaling": None},
         "linear": {"rope_scaling": None},
         "qwen3-new": {"rope_parameters": {"rope_theta": 10000.0}},
-    }.items():
+    }
+    for name, others in changes.items():
         model = MODELS[name]
         model.write(tmp_path / name)
         expected = Oracle(tmp_path / name).logits(TURNS[0])

@@ -214,7 +214,7 @@ def test_an_adapter_is_not_passed_over(tmp_path: Path) -> None:
         pass
 
 
-NUMBERS = st.sampled_from(
+NUMBERS: st.SearchStrategy[Any] = st.sampled_from(
     [0, -1, 1, 2, 4, 8, 12, 0.0, -0.0, 1e-300, 1e-60, 1e-45, 1e-30, 1e-6, 0.5, 1.5, 1e9, 1e38, 1e300, 2**31, 2**62]
 ) | st.sampled_from([True, None, "1", [], {}, [1], 10**400])
 NUMERIC = (*SIZES, "head_dim", "rope_theta", "sliding_window", "factor", "low_freq_factor", "high_freq_factor")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from executorch_webgpu.errors import InvalidInputError
 from executorch_webgpu.models.gguf_blocks import GROUP, code_bits, split_blocks
-from executorch_webgpu.models.matrix import QuantizedMatrix, matrix
+from executorch_webgpu.models.matrix import QuantizedMatrix, WeightFormat, matrix
 from executorch_webgpu.models.weights import Blocks, Constant, Floats, Weight
 from executorch_webgpu.ops import registry
 from tests.models.tiny_gguf import TYPES, QuantType, random_matrix
@@ -98,7 +98,7 @@ def test_blocks_are_what_the_library_reads(kind: QuantType) -> None:
 )
 @settings(max_examples=15, deadline=None)
 @given(rows=st.integers(1, 41), groups=st.integers(1, 5), group=st.sampled_from([32, 64, 128]))
-def test_floats_come_back(form: str, error: float, rows: int, groups: int, group: int) -> None:
+def test_floats_come_back(form: WeightFormat, error: float, rows: int, groups: int, group: int) -> None:
     floats = np.random.default_rng(rows).standard_normal((rows, groups * group), np.float32)
     found = matrix(weight(floats), form, group)
     assert isinstance(found, QuantizedMatrix)

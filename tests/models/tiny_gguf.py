@@ -180,7 +180,7 @@ class TinyGguf:
         return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + self.eps) * weight
 
 
-def random_matrix(random: np.random.Generator, dims: tuple[int, int], kind: QuantType) -> np.ndarray:
+def random_matrix(random: np.random.Generator, dims: tuple[int, int], kind: gguf.GGMLQuantizationType) -> np.ndarray:
     """A matrix in the form in which the file has it."""
     if kind in K_QUANTS:  # the library can only read these: blocks of random bits
         size, factors = K_QUANTS[kind]

@@ -93,7 +93,7 @@ class TinyHuggingFace:
         if self.shards == 1:
             write_safetensors(folder / "model.safetensors", tensors)
             return tensors
-        places = {}
+        places: dict[str, Any] = {}
         for shard in range(self.shards):
             name = f"model-{shard + 1:05}-of-{self.shards:05}.safetensors"
             part = dict(list(tensors.items())[shard :: self.shards])

@@ -28,7 +28,7 @@ TENSOR_CORES = Features(
     subgroup_matrix=True,
     subgroup_matrix_shapes=(("f16", "f32", 16, 16, 16),),
 )
-_MEMORY = re.compile(r"^var<workgroup> (\w+): array<array<vec4<([uf]32)>, [^,>]+>, [^,>]+>;", re.MULTILINE)
+_MEMORY = re.compile(r"^var<workgroup> (\w+): array<array<vec4<([uf]32)>, [^<>]+>, [^<>]+>;", re.MULTILINE)
 _ACROSS = 16  # added to an operand's memory: its columns, not its rows, lie one behind the other
 _FUNCTIONS = """
 // Which memory, which of its inner arrays, where the operand begins there, how far its rows or columns are apart.

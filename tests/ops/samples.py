@@ -198,9 +198,15 @@ def elementwise_chains() -> Iterator[Sample]:
     many = [_rows(7, 3, 13, low=0.1) for _ in range(7)]
     sums = [["aten.add.Tensor", [0, 1], [1]], *(["aten.div.Tensor", [5 + i, i], []] for i in range(2, 7))]
     yield Sample(name, [many, sums], Out((7, 13)))
-    scalars = {"clamp": [0.5, 1.5], "hardtanh": [-1.0, 1.0], "gelu": ["tanh"], "Scalar": [3], "mode": ["trunc"]}
+    scalars: dict[str, list[Any]] = {
+        "clamp": [0.5, 1.5],
+        "hardtanh": [-1.0, 1.0],
+        "gelu": ["tanh"],
+        "Scalar": [3],
+        "mode": ["trunc"],
+    }
     for op in sorted(set(names()) - {*BINARY, *WITH_ALPHA, *WITH_SCALAR, *WITH_TWO_SCALARS}):
-        more = next((found for part, found in scalars.items() if part in op), [])
+        more: list[Any] = next((found for part, found in scalars.items() if part in op), [])
         if link(find(op), more) is None:
             continue
         places = [0, 1] if "Tensor" in op and "Scalar" not in op else [0]
@@ -279,8 +285,8 @@ def symints() -> Iterator[Sample]:
 
 def _quantized(bits: int, rows: int, row_bytes: int, scales: Dims, dtype: str = "float16") -> list[Const]:
     """Codes and scales of a matrix; a last dimension of 2 holds scales and minima."""
-    uint8, int8 = {"dtype": "uint8", "low": 0, "high": 255}, {"dtype": "int8", "low": -128, "high": 127}
-    codes = _const(rows, row_bytes, **(uint8 if bits == 4 else int8))
+    span = ("uint8", 0, 255) if bits == 4 else ("int8", -128, 127)
+    codes = _const(rows, row_bytes, dtype=span[0], low=span[1], high=span[2])
     return [codes, _const(*scales, dtype=dtype, low=0.01, high=0.1)]
 
 

@@ -36,7 +36,7 @@ def array(
         return rng.uniform(low, high, shape).astype(dtype)
     if dtype == "bool":
         return rng.integers(0, 2, shape).astype(np.uint32)
-    return rng.integers(low, high, shape, endpoint=True).astype(dtype)
+    return rng.integers(math.ceil(low), math.floor(high), shape, endpoint=True).astype(dtype)
 
 
 # -- every row ------------------------------------------------------------------------------------------
@@ -378,12 +378,13 @@ def test_every_row_compiles_on_dawn(dtype: str) -> None:
     unary = {**PLAIN, **WITH_SCALAR, **WITH_TWO_SCALARS, **(floats if "float" in dtype else {})}
     binary = {**BINARY, **WITH_ALPHA, **({} if "float" in dtype else BITWISE)}
     common = {"out": dtype, "compute": "f32" if "float" in dtype else "i32"}
+    out: dict[str, Any]
     for op, row in unary.items():
         out = {"out": out_dtype(op, dtype), "expression": row.wgsl}
         compile_check("dawn", "elementwise/unary", {**common, **out, "x": dtype})
-    for op, row in binary.items():
+    for op, one in binary.items():
         for spread in (False, True):
-            out = {"out": out_dtype(op, dtype), "expression": row.wgsl, "broadcast": spread}
+            out = {"out": out_dtype(op, dtype), "expression": one.wgsl, "broadcast": spread}
             compile_check("dawn", "elementwise/binary", {**common, **out, "a": dtype, "b": dtype})
 
 
@@ -407,11 +408,11 @@ def quotient_operands(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     near = (b.astype(np.float64) * rng.integers(-(2**21), 2**21, count)).astype(np.float32)
     tenths = (rng.integers(-50, 50, count) * np.float32(0.1)).astype(np.float32)
     special = rng.choice(
-        np.float32([0, -0.0, np.inf, -np.inf, np.nan, 1, -1, 3.4e38, 2e-38]), count
+        np.array([0, -0.0, np.inf, -np.inf, np.nan, 1, -1, 3.4e38, 2e-38], np.float32), count
     )  # GPUs may flush what is smaller
     kind = rng.integers(0, 6, count)
     a = np.select([kind == 0, kind == 1, kind == 2], [near, tenths, special], a)
-    b = np.select([kind == 1, kind == 3], [rng.choice(np.float32([0.1, 0.3, -0.7]), count), special], b)
+    b = np.select([kind == 1, kind == 3], [rng.choice(np.array([0.1, 0.3, -0.7], np.float32), count), special], b)
     return a, b
 
 

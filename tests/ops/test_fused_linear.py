@@ -169,6 +169,7 @@ def test_bad_calls_are_refused_at_load(device: Device) -> None:
     good = fused_linear_sample("q4gsw", 32, [13, 5])
     gated = fused_linear_sample("q4gsw", 32, [13, 13], gated=True)
     plain = fused_linear_sample("f32", 32, [13])
+    assert isinstance(gated.out, list)
     cases = [
         ("no format of weights 'q5'", with_args(good, weight_format="q5")),
         ("as many scales", with_args(good, scales=good.args[5][:1])),

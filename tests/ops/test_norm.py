@@ -115,7 +115,7 @@ def test_kernels_compile(engine: str) -> None:
 
 
 def test_squares_that_overflow_give_nan_and_not_zeros(device: Device) -> None:
-    x = np.float32([[1, 2, 3, 4], [1e30, 0, 0, 0], [1, np.inf, 0, 0], [0, -1e30, 1, np.nan]])
+    x = np.array([[1, 2, 3, 4], [1e30, 0, 0, 0], [1, np.inf, 0, 0], [0, -1e30, 1, np.nan]], np.float32)
     args = [In((4, 4)), [4], None, None, 1e-5]
     with OpProgram(device, "aten.native_layer_norm.default", args, [Out((4, 4)), Out((4, 1)), Out((4, 1))]) as program:
         got = program.run([x])[0]

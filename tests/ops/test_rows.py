@@ -133,7 +133,7 @@ class Rows:
         def sized(arg: Any) -> Any:
             if isinstance(arg, list):
                 return [sized(item) for item in arg]
-            value = next(inputs) if isinstance(arg, Input | Position) else None
+            value: Any = next(inputs) if isinstance(arg, Input | Position) else None
             return replace(arg, max_dims=np.shape(value)) if isinstance(arg, Input) else arg
 
         sample = self.sample

@@ -43,13 +43,13 @@ def test_the_common_dtype_is_torchs(a: tuple[str, tuple[int, ...]], b: Any) -> N
 
 
 def test_numbers_are_rounded_to_what_they_are_compared_with() -> None:
-    x, number = promoted([np.float32([0.1]), 0.1], None, steps=True)
+    x, number = promoted([np.array([0.1], np.float32), 0.1], None, steps=True)
     assert x == number
-    half, number = promoted([np.float16([0.1]), 0.1], None, steps=True)
+    half, number = promoted([np.array([0.1], np.float16), 0.1], None, steps=True)
     assert half.dtype == np.float32 and half == number
 
 
 def test_integers_of_a_float_result_are_floats_and_none_stays() -> None:
-    a, b = promoted([np.int64([3]), 2], np.dtype(np.float32), steps=False)
+    a, b = promoted([np.array([3], np.int64), 2], np.dtype(np.float32), steps=False)
     assert a.dtype == b.dtype == np.float32
-    assert promoted([np.int8([3]), None, 300], None, steps=False)[1:] == [None, 44]  # as an int8
+    assert promoted([np.array([3], np.int8), None, 300], None, steps=False)[1:] == [None, 44]  # as an int8

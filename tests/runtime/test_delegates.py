@@ -34,7 +34,9 @@ def plan_of(inputs: list[tuple[int, ...]], outputs: list[tuple[int, ...]]) -> sc
         inputs=args[: len(inputs)],
         outputs=args[len(inputs) :],
         chains=(schema.Chain(instructions=(schema.Instruction(schema.DelegateCall(0, args)),)),),
-        delegates=(schema.BackendDelegate("VulkanBackend", schema.BackendDelegateDataReference(0, 0)),),
+        delegates=(
+            schema.BackendDelegate("VulkanBackend", schema.BackendDelegateDataReference(schema.DataLocation(0), 0)),
+        ),
     )
 
 

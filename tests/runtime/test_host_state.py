@@ -98,7 +98,7 @@ def test_a_buffer_that_one_branch_only_writes_lasts() -> None:
     """``if x: buffer = x`` before ``return buffer``; the intermediate at byte 8 does not last."""
     values = (tensor(1, 0, 4), tensor(1, 4, 4), tensor(1, 8, 4), schema.EValue(Bool(True)))
     calls = (schema.JumpFalseCall(3, 2), schema.MoveCall(0, 1), schema.MoveCall(1, 2))
-    chain = schema.Chain(instructions=tuple(map(schema.Instruction, calls)))
+    chain = schema.Chain(instructions=tuple(schema.Instruction(call) for call in calls))
     plan = schema.ExecutionPlan("forward", values=values, inputs=(0,), outputs=(2,), chains=(chain,))
     assert lasting_places(plan, []) == (Place(1, 4, 8),)
 
@@ -115,6 +115,6 @@ def test_results_of_branches_are_what_moves_write_first() -> None:
         schema.DelegateCall(0, (1, 2, 3)),
         schema.MoveCall(1, 0),
     )
-    chain = schema.Chain(instructions=tuple(map(schema.Instruction, calls)))
+    chain = schema.Chain(instructions=tuple(schema.Instruction(call) for call in calls))
     plan = schema.ExecutionPlan("forward", values=values, inputs=(0, 4), outputs=(1,), chains=(chain,))
     assert branch_results(plan) == {1}

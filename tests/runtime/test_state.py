@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -189,14 +190,15 @@ def test_states_of_other_methods_are_refused(llama: Method) -> None:
 
 def two_delegates() -> bytes:
     """Two calls with a cache each, of 8 and of 6 rows, for the same row [1, 1, 2, 4] and position."""
-    blobs, plans = [], []
+    blobs: list[bytes] = []
+    plans: list[schema.ExecutionPlan] = []
     for capacity in (8, 6):
         build = GraphBuilder()
         row, position = build.input((1, 1, 2, 4)), build.live()
         cache = build.constant(np.zeros((1, capacity, 2, 4), np.float32))
         build.call("update_cache.default", row, cache, position, build.tensor((1,)))
         build.output(build.call("aten.clone.default", cache, None, build.tensor((1, capacity, 2, 4))))
-        blobs.append(write_vkgraph(build.build(), [memoryview(a).cast("B") for a in build.constants]))
+        blobs.append(write_vkgraph(build.build(), [a.tobytes() for a in build.constants]))
         plans.append(delegate_plan(build, ["float32", "int64", "float32"], segment=len(plans)))
     one, two = plans
     calls = tuple(schema.Instruction(schema.DelegateCall(i, (0, 1, 2 + i))) for i in range(2))
@@ -308,7 +310,7 @@ def test_lengths_that_nothing_rewinds_to(llama: Method, length: object) -> None:
     with pytest.raises(InvalidInputError):
         state.rewind(length)  # type: ignore[arg-type]
     assert state.length == 3
-    state.rewind(np.int64(2))
+    state.rewind(cast(int, np.int64(2)))
     assert state.length == 2
     state.close()
 
@@ -565,9 +567,10 @@ def test_a_state_costs_its_mutable_bytes_until_it_is_closed(llama_path: Path) ->
     kept = method.new_state()
     program.close()
     assert memory.live_bytes == at_first
-    for use in (kept.reset, method.new_state, lambda: method.load_state("x"), method.reset):
+    uses: list[Callable[[], object]] = [kept.reset, method.new_state, lambda: method.load_state("x"), method.reset]
+    for refused in uses:
         with pytest.raises(ClosedError):
-            use()
+            refused()
 
 
 def test_many_states_one_after_the_other_leave_nothing(llama: Method, tmp_path: Path) -> None:

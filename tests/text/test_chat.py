@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -48,7 +49,7 @@ def test_bos_of_the_template_is_not_doubled(bpe: Tokenizer) -> None:
     ],
 )
 def test_variables_that_are_always_there(source: str, text: str) -> None:
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "user", "content": "hello", "name": None},
         {"role": "assistant", "content": "", "reasoning": "why"},
     ]
@@ -120,7 +121,7 @@ def test_templates_that_change_what_was_typed(bpe: Tokenizer, expression: str, t
 
 def test_typed_tokens_of_tools_keys_and_roles(bpe: Tokenizer) -> None:
     source = "{{ tools | tojson }}{{ messages[0].role }}{{ custom }}</s>"
-    given = {"tools": [{END_OF_TURN: BOS, "b": [EOS]}], "custom": EOS}
+    given: dict[str, Any] = {"tools": [{END_OF_TURN: BOS, "b": [EOS]}], "custom": EOS}
     ids = encode_chat(with_template(bpe, source), [{"role": BOS, "content": ""}], **given)
     assert special_of(bpe, ids) == [EOS]
     said = f'[{{"{END_OF_TURN}": "{BOS}", "b": ["{EOS}"]}}]{BOS}{EOS}{EOS}'

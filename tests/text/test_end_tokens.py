@@ -38,18 +38,24 @@ def ends_of(tokenizer: Tokenizer) -> set[str | None]:
     return {tokenizer.backend.id_to_token(index) for index in tokenizer.eos_ids}
 
 
+def id_of(tokenizer: Tokenizer, text: str) -> int:
+    index = tokenizer.backend.token_to_id(text)
+    assert index is not None
+    return index
+
+
 @pytest.mark.parametrize("kind", [CONTROL, NORMAL, USER_DEFINED], ids=["control", "normal", "user-defined"])
 def test_an_end_of_a_gguf_file_is_one_whatever_its_type(tmp_path: Path, kind: int) -> None:
     tokenizer = Tokenizer.from_file(write_with(tmp_path / "ends.gguf", TEXTS, kind))
     assert ends_of(tokenizer) == {"<first>", *TEXTS}
     for text in TEXTS:
-        index = tokenizer.backend.token_to_id(text)
+        index = id_of(tokenizer, text)
         assert tokenizer.encode(f"a{text}b", parse_special=True)[1:-1] == [index]
         assert index not in tokenizer.encode(f"a{text}b")  # typed by a user
         assert tokenizer.decode([index]) == ""
     if "<|im_end|>" in TEXTS:
         ids = encode_chat(tokenizer, user_message("hi"))
-        assert ids.count(tokenizer.backend.token_to_id("<|im_end|>")) == 1
+        assert ids.count(id_of(tokenizer, "<|im_end|>")) == 1
 
 
 @pytest.mark.parametrize("special", [True, False])
@@ -60,7 +66,7 @@ def test_an_end_of_a_tokenizer_json_is_one_whatever_its_flag(bpe: Tokenizer, tmp
     tokenizer = Tokenizer.from_file(tmp_path)
     assert ends_of(tokenizer) >= set(TEXTS)
     for text in TEXTS:
-        index = backend.token_to_id(text)
+        index = id_of(tokenizer, text)
         assert tokenizer.encode(f"a{text}", parse_special=True)[1:] == [index]
         assert index not in tokenizer.encode(f"a{text}")
         assert "".join(streamed(tokenizer, [index])) == ""

@@ -245,7 +245,7 @@ def save_json(bpe: Tokenizer, folder: Path, config: dict[str, object] | None = N
 
 
 def test_tokenizer_json(bpe: Tokenizer, tmp_path: Path) -> None:
-    config = {"bos_token": {"content": BOS}, "eos_token": EOS, "chat_template": "{{ messages }}"}
+    config: dict[str, object] = {"bos_token": {"content": BOS}, "eos_token": EOS, "chat_template": "{{ messages }}"}
     tokenizer = Tokenizer.from_file(save_json(bpe, tmp_path, config))
     text = f"hello 12 {FAMILY}"
     assert tokenizer.encode(text) == bpe.encode(text)

@@ -78,15 +78,17 @@ def test_calls_of_one_cache_run_one_after_another(random: Random) -> None:
 def test_a_cache_that_is_closed_meanwhile(random: Random) -> None:
     calls = random_rows(random, 8)
     expected = attend(calls, "f32", False, False)
-    shared, on_device = cache(), [[to_device(x) for x in rows] for rows in calls]
+    shared = cache()
+    on_device: list[Any] = [[to_device(x) for x in rows] for rows in calls]
 
     def use() -> None:
-        for rows, result in zip(on_device, expected, strict=True):
-            assert sdpa_with_kv_cache(*rows, shared).numpy().tobytes() == result
+        for (q, k, v), result in zip(on_device, expected, strict=True):
+            assert sdpa_with_kv_cache(q, k, v, shared).numpy().tobytes() == result
 
     def close() -> None:
         pause(random)
-        random.choice([shared.close, lambda: [array.close() for rows in on_device for array in rows]])()
+        for closed in random.choice([[shared], [array for rows in on_device for array in rows]]):
+            closed.close()
 
     def look() -> Any:
         return shared.profile(), shared.length, shared.nbytes

@@ -122,15 +122,15 @@ def test_texts_that_take_turns_in_one_thread(model: LanguageModel, bpe: Tokenize
     between = random_text(random)
     with model.new_sequence() as alone:
         expected = [
-            [(p.text, p.token) for p in generate(alone, bpe, *each, steps_in_flight=n)]
-            for *each, n in zip(prompts, params, ahead, strict=True)
+            [(p.text, p.token) for p in generate(alone, bpe, prompt, its, steps_in_flight=n)]
+            for prompt, its, n in zip(prompts, params, ahead, strict=True)
         ]
         expected_between = between(alone, bpe)
 
         sequences = [model.new_sequence() for _ in range(count)]
         running = [
-            generate(sequence, bpe, *each, steps_in_flight=n)
-            for sequence, *each, n in zip(sequences, prompts, params, ahead, strict=True)
+            generate(sequence, bpe, prompt, its, steps_in_flight=n)
+            for sequence, prompt, its, n in zip(sequences, prompts, params, ahead, strict=True)
         ]
         made: list[list[Any]] = [[] for _ in range(count)]
         left = list(range(count))

@@ -136,7 +136,8 @@ def test_methods_of_one_program(random: Random, path: Path, tmp_path: Path) -> N
     gc.collect()
     memory = Runtime.get().device.memory
     before = memory.live_buffers, memory.live_bytes
-    options = [random.choice([{}, {"kv_cache_dtype": "f16"}, {"fuse": False}, {"profile": True}]) for _ in range(3)]
+    choices: list[dict[str, Any]] = [{}, {"kv_cache_dtype": "f16"}, {"fuse": False}, {"profile": True}]
+    options = [random.choice(choices) for _ in range(3)]
     steps = [random_steps(random, 4, f"{i}.npz") for i in range(3)]
     with Runtime.get().load_program(path) as program:
 

@@ -64,7 +64,7 @@ def together(random: Random, jobs: Sequence[Job], refusals: tuple[type[Error], .
         for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))
     if any(thread.is_alive() for thread in threads):
-        faulthandler.dump_traceback(sys.__stderr__)
+        faulthandler.dump_traceback(sys.__stderr__ or sys.stderr)
         pytest.fail("a thread hangs; see where on stderr")
     if unexpected:
         raise unexpected[0]

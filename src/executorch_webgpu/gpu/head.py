@@ -99,7 +99,7 @@ def write_variant(template: Mapping[str, object]) -> str:
 
 def _written(value: object) -> str:
     plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_]\w*", value) and value not in ("True", "False", "None")
-    return str(value) if plain else repr(value).replace(" ", "") if not isinstance(value, str) else repr(value)
+    return str(value) if plain else repr(value)
 
 
 def read_variant(text: str) -> dict[str, object]:
@@ -119,10 +119,10 @@ def read_variant(text: str) -> dict[str, object]:
 
 def _first_value(text: str) -> tuple[object, str]:
     """The value that a text begins with, and what comes after it and its space."""
-    ends = [match.start() for match in re.finditer(r" (?=\w+=)|$", text)]
-    for end in ends:
+    ends = [match.span() for match in re.finditer(r" +(?=\w+=)|$", text)]
+    for end, rest in ends:
         try:
-            return ast.literal_eval(text[:end]), text[end + 1 :]
+            return ast.literal_eval(text[:end]), text[rest:]
         except (SyntaxError, ValueError):
             continue
-    return text[: ends[0]], text[ends[0] + 1 :]
+    return text[: ends[0][0]], text[ends[0][1] :]

@@ -59,7 +59,7 @@ class GraphExecutor:
 
     What all states share (plans, live uniforms, buffers between calls) belongs to the step that runs, so a step holds
     the device's lock from the first thing that it sets to the last that it reads.
-    ``borrowed``: buffers, by tensor id, in place of our own, which somebody else fills and frees: of memory that the
+    ``borrowed``: buffers, by tensor id, in place of our own, which the caller fills and frees: of memory that the
     graph writes and keeps, for all states, and of inputs and outputs.
     """
 
@@ -160,19 +160,6 @@ class GraphExecutor:
         """Rows of its KV caches up to where the last step wrote: one number, if it wrote them all alike."""
         plans = self.plans
         return {plans.value(write.position) + plans.tensor(write.rows).dims[1] for write in self._writes}
-
-    @locked
-    def mutable(self, tensor: Tensor) -> np.ndarray:
-        """The current contents of a mutable tensor, such as a KV cache, in the default state."""
-        self._check_open()
-        index = self.memory.storage_of[tensor.id]
-        return self.state.read_buffer(index, rows=tensor.max_nbytes).reshape(tensor.max_dims)  # no cache has more rows
-
-    @locked
-    def reset(self) -> None:
-        """Put the default state back to its initial contents."""
-        self._check_open()
-        self.state.reset()
 
     # -- one step ---------------------------------------------------------------------------------------------------
 

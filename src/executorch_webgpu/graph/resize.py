@@ -118,7 +118,7 @@ class LivePlans:
             marks[index] = _CLEAN
 
     def _outdated(self, derived: list[Derived]) -> bool:
-        changed = [d.compute() != d.value for d in derived]  # all of them: a bound may lie behind a change
+        changed = [d.compute() != d.value for d in derived]  # all of them: a bound may lie past a change
         return any(changed)
 
     def _mark(self, calls: set[int], mark: int) -> None:

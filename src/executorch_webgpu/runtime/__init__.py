@@ -6,7 +6,8 @@ forward = program.load_method("forward")
 """
 
 from .method import Method, ProfileRow
+from .options import LoadOptions
 from .program import Program, Runtime, inspect_program
 from .state import State
 
-__all__ = ["Method", "ProfileRow", "Program", "Runtime", "State", "inspect_program"]
+__all__ = ["LoadOptions", "Method", "ProfileRow", "Program", "Runtime", "State", "inspect_program"]

@@ -65,7 +65,8 @@ def damages(draw: st.DrawFn, source: vk.VkGraph) -> vk.VkGraph:
                 values[i] = replace(tensor, dims=tuple(sizes)) if tensor.constant_id < 0 else tensor
             case _:
                 i = draw(st.sampled_from(tensors))
-                values[i] = replace(values[i], datatype=draw(st.sampled_from([vk.DataType.FLOAT16, vk.DataType.INT32])))
+                tensor = values[i]
+                values[i] = replace(tensor, datatype=draw(st.sampled_from([vk.DataType.FLOAT16, vk.DataType.INT32])))
     return replace(source, values=tuple(values), chain=tuple(chain), output_ids=tuple(outputs))
 
 

@@ -148,7 +148,7 @@ class Decode:
                 steps = np.abs(x - expected) / scales
                 assert steps.max() <= 1.001 and (steps > 0.001).sum() <= 2
             k, v = stored
-        expected = reference.sdpa_with_kv_cache(q, k, v, *self.past, input_pos, scale=self.scale)
+        expected = reference.sdpa_with_kv_cache(q, k, v, self.past[0], self.past[1], input_pos, scale=self.scale)
         assert_close(got, expected)
         return got
 

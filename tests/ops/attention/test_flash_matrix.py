@@ -75,9 +75,9 @@ def _step(attention: Attention, length: int, position: int, magnitude: float) ->
     (got,) = attention.executor.execute(given)
     assert attention.executor.plans.plans[-1].route in ("flash_matrix", "flash_matrix_f16")
     new = slice(position, position + length)
-    stored = attention.caches()  # a number halfway between two int8 codes may get either one
-    k, v = (cache[:, new].copy() for cache in stored)
-    return np.asarray(got), reference.sdpa_with_kv_cache(given[0].astype(np.float64), k, v, *stored, position)
+    keys, values = attention.caches()  # a number halfway between two int8 codes may get either one
+    q, k, v = given[0].astype(np.float64), keys[:, new].copy(), values[:, new].copy()
+    return np.asarray(got), reference.sdpa_with_kv_cache(q, k, v, keys, values, position)
 
 
 def _poison(attention: Attention) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ class Turning:
             return built if dtype == "f32" else store_kv_caches(built, KV_CACHE_DTYPES[dtype])
 
         tunings = {"attention/flash_decode_subgroups": tuning} if tuning else {}
-        planning = Planning(features or device.features, replace(device.limits, **limits), tunings=tunings)
+        planning = Planning(features or device.features, replace(device.limits, **cast(Any, limits)), tunings=tunings)
         self.executor = GraphExecutor(graph(), ConstantPool(device, lambda view: None), planning)
         self.reference = ReferenceExecutor(graph())
         self.absolute = ABSOLUTE[dtype]
@@ -103,12 +104,12 @@ def test_reference_turns_before_it_attends() -> None:
     """One token: a quarter turn of k is what the cache holds, and v is the answer."""
     q = np.array([1.0, 0.0, 0.0, 1.0]).reshape(1, 1, 1, 4)
     k, v = np.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 1, 1, 4), np.array([5.0, 6.0, 7.0, 8.0]).reshape(1, 1, 1, 4)
-    caches = [np.zeros((1, 2, 1, 4)) for _ in "kv"]
+    keys, values = np.zeros((1, 2, 1, 4)), np.zeros((1, 2, 1, 4))
     cos, sin = np.zeros((3, 2)), np.ones((3, 2))
-    turned, out = rope_sdpa_with_kv_cache_reference(q, k, v, cos, sin, False, 2, *caches, 0, None, True, None)
+    turned, out = rope_sdpa_with_kv_cache_reference(q, k, v, cos, sin, False, 2, keys, values, 0, None, True, None)
     np.testing.assert_array_equal(turned.ravel(), [0, 1, -1, 0])
     np.testing.assert_array_equal(out.ravel(), v.ravel())
-    np.testing.assert_array_equal(caches[0].reshape(2, 4), [[-2, 1, -4, 3], [0] * 4])
+    np.testing.assert_array_equal(keys.reshape(2, 4), [[-2, 1, -4, 3], [0] * 4])
 
 
 @pytest.mark.slow
@@ -211,7 +212,7 @@ def test_a_route_that_turns_and_stores_itself(
 @pytest.mark.parametrize(
     ("rotary_dim", "limits"), [(12, {}), (16, {"max_storage_buffers": 10})], ids=["odd quarters", "few buffers"]
 )
-def test_a_route_that_cannot_turn(device: Device, fixed: Features, rotary_dim: int, limits: dict[str, int]) -> None:
+def test_a_route_that_cannot_turn(device: Device, fixed: Features, rotary_dim: int, limits: dict[str, Any]) -> None:
     with Turning(
         device, (4, 2), 16, True, rotary_dim=rotary_dim, features=replace(fixed, cpu=False), **limits
     ) as turning:

@@ -21,9 +21,9 @@ from executorch_webgpu.ops.plan import MATMUL_PRECISIONS, Planning
 from tests.graph_builder import GraphBuilder
 from tests.programs import write_delegated
 
-from ..harness import OpProgram, call_graph
+from ..harness import Const, OpProgram, call_graph
 from ..matrix_emulation import TENSOR_CORES, emulate
-from ..samples import FLOATS, WEIGHT_FORMATS, Const, Sample, fused_linear_sample
+from ..samples import FLOATS, WEIGHT_FORMATS, Sample, fused_linear_sample
 
 QUANTIZED = [weight_format for weight_format in WEIGHT_FORMATS if weight_format not in FLOATS]
 # Small enough for 32 KiB of workgroup memory: one subgroup; several both ways; more depth.

@@ -38,7 +38,7 @@ def matrices(weight_format: str, rows: list[int], k: int, group: int) -> tuple[l
     found, arrays = [], []
     for n in rows:
         constants = [c.array for c in matrix_of(weight_format, n, k, group)]
-        tensors = [Tensor(i, str(c.dtype), c.shape, i) for i, c in enumerate(constants)]
+        tensors: Any = [Tensor(i, str(c.dtype), c.shape, i) for i, c in enumerate(constants)]
         arrays.append(constants)
         if weight_format in FLOATS:
             found.append(tensors[0])
@@ -190,7 +190,7 @@ def test_loads_share_packed_weights_and_drop_the_originals(device: Device) -> No
     sample = fused_linear_sample("q4gsw", 256, [128, 64])
     pool = ConstantPool(device, lambda view: None)
     graph = build_graph(call_graph(sample.op, sample.args, sample.out))
-    options = {"routes": {"fused_linear": "gemv"}}
+    options: dict[str, Any] = {"routes": {"fused_linear": "gemv"}}
     executors = [GraphExecutor(graph, pool, Planning(device.features, device.limits, **options)) for _ in range(2)]
     assert pool.nbytes == 192 * (128 + 8 * 4)
     executors[0].close()

@@ -1,13 +1,22 @@
-{% from "elementwise/packing.wgsl" import element, pack, quad_type, unpack, word_type %}
-// out = {{ expression }}, four elements of out per invocation.
+{#
+out = an expression of an element of a and one of b, four elements of out per invocation.
+
+Inputs:
+  expression = "a + alpha * b" | "power(a, b)": WGSL in V, the vec4 type, and the vec4s a, b and alpha, which is a scalar
+  compute = "f32" | "i32": the scalar type to compute in
+  broadcast = False | True: elements of a or b repeat
+  a = "float32" | "float16" | "int32" | "bool" | "uint8" | "int8": dtype
+  b = "float32" | "float16" | "int32" | "bool" | "uint8" | "int8": dtype
+  out = "float32" | "float16" | "int32" | "bool" | "uint8" | "int8": dtype
+#}
 {% if broadcast %}
-@group(0) @binding(0) var<storage, read> left: array<{{ word_type(a) }}>;
-@group(0) @binding(1) var<storage, read> right: array<{{ word_type(b) }}>;
+@group(0) @binding(0) var<storage, read> left: array<{{ a }}_word>;
+@group(0) @binding(1) var<storage, read> right: array<{{ b }}_word>;
 {% else %}
-@group(0) @binding(0) var<storage, read> left: array<{{ quad_type(a) }}>;
-@group(0) @binding(1) var<storage, read> right: array<{{ quad_type(b) }}>;
+@group(0) @binding(0) var<storage, read> left: array<{{ a }}_quad>;
+@group(0) @binding(1) var<storage, read> right: array<{{ b }}_quad>;
 {% endif %}
-@group(0) @binding(2) var<storage, read_write> out: array<{{ quad_type(out) }}>;
+@group(0) @binding(2) var<storage, read_write> out: array<{{ out }}_quad>;
 @group(0) @binding(3) var<uniform> params: Params;
 
 struct Params {
@@ -24,6 +33,7 @@ struct Params {
 override wg_size: u32 = 64;
 alias V = vec4<{{ compute }}>;
 {% include "wgsl/linear_index.wgsl" %}
+{% include "wgsl/elements.wgsl" %}
 {% include "elementwise/functions.wgsl" %}
 {% if broadcast %}
 
@@ -39,6 +49,14 @@ fn operands(i: u32) -> vec2<u32> {
   }
   return at;
 }
+
+fn a_at(i: u32) -> {{ compute }} {
+  return {{ compute }}(element_{{ a }}(left[i / {{ a }}_per_word], i));
+}
+
+fn b_at(i: u32) -> {{ compute }} {
+  return {{ compute }}(element_{{ b }}(right[i / {{ b }}_per_word], i));
+}
 {% endif %}
 
 @compute @workgroup_size(wg_size)
@@ -47,21 +65,17 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
   if (i * 4u >= params.n) {
     return;
   }
-{% if broadcast %}
-{% for k in range(4) %}
-  let at{{ k }} = operands(i * 4u + {{ k }}u);
-{% endfor %}
-{% for name, array, side, dtype in (("a", "left", "x", a), ("b", "right", "y", b)) %}
-  let {{ name }} = V(vec4<{{ "f32" if dtype == "float16" else "i32" if dtype == "int8" else word_type(dtype) }}>(
-{%- for k in range(4) %}{{ element(dtype, array, "at%d.%s" % (k, side)) }}{{ ", " if k < 3 }}{% endfor %}));
-{% endfor %}
-{% else %}
-  let packed_a = left[i];
-  let packed_b = right[i];
-  let a = V({{ unpack(a, "packed_a") }});
-  let b = V({{ unpack(b, "packed_b") }});
-{% endif %}
+  {% if broadcast %}
+  let at0 = operands(i * 4u);
+  let at1 = operands(i * 4u + 1u);
+  let at2 = operands(i * 4u + 2u);
+  let at3 = operands(i * 4u + 3u);
+  let a = V(a_at(at0.x), a_at(at1.x), a_at(at2.x), a_at(at3.x));
+  let b = V(b_at(at0.y), b_at(at1.y), b_at(at2.y), b_at(at3.y));
+  {% else %}
+  let a = V(unpack_{{ a }}(left[i]));
+  let b = V(unpack_{{ b }}(right[i]));
+  {% endif %}
   let alpha = V(params.alpha);
-  let result = {{ expression }};
-  out[i] = {{ pack(out, "result") }};
+  out[i] = pack_{{ out }}({{ out }}_numbers({{ expression }}));
 }

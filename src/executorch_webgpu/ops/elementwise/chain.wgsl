@@ -1,4 +1,11 @@
-// {{ steps | length }} elementwise operators of float32, one after the other; four elements per invocation.
+{#
+Elementwise operators of float32, one after the other; four elements per invocation.
+
+Inputs:
+  single = (False,) | (True, False): of each input, whether it has one element, which goes with all of the others
+  steps = (("x * p", (("x", 0),), (("p", "x"),)),): of each operator the expression, as unary and binary take it, its operands
+    with their places among the inputs and the results before, and its scalars with their components of params.scalars
+#}
 {% for one in single %}
 @group(0) @binding({{ loop.index }}) var<storage, read> input{{ loop.index0 }}: array<{{ "f32" if one else "vec4<f32>" }}>;
 {% endfor %}

@@ -1,14 +1,11 @@
-// What the operator tables call and WGSL does not have, or has with too much freedom.
-
+{#
+What the operator tables call and WGSL does not have, or has with too much freedom.
+#}
 // ``result``, but NaN where x is NaN. Drivers turn a comparison with x into min or max, which drop NaN, so its bits
 // are looked at.
 fn keep_nan(x: vec4<f32>, result: vec4<f32>) -> vec4<f32> {
   let magnitude = bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffffu);
   return select(result, x, magnitude > vec4<u32>(0x7f800000u));
-}
-
-fn pack_half(v: vec4<f32>) -> vec2<u32> {
-  return vec2<u32>(pack2x16float(v.xy), pack2x16float(v.zw));
 }
 
 // exp of a negative number only, so that nothing overflows.

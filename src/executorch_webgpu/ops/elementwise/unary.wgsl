@@ -1,7 +1,14 @@
-{% from "elementwise/packing.wgsl" import pack, quad_type, unpack %}
-// out = {{ expression }}, four elements per invocation.
-@group(0) @binding(0) var<storage, read> input: array<{{ quad_type(x) }}>;
-@group(0) @binding(1) var<storage, read_write> out: array<{{ quad_type(out) }}>;
+{#
+out = an expression of every element of x, four elements per invocation.
+
+Inputs:
+  expression = "x * p" | "keep_nan(x, max(x, V(0)))": WGSL in V, the vec4 type, and the vec4s x, p and q, which are two scalars
+  compute = "f32" | "i32": the scalar type to compute in
+  x = "float32" | "float16" | "int32" | "bool" | "uint8" | "int8": dtype
+  out = "float32" | "float16" | "int32" | "bool" | "uint8" | "int8": dtype
+#}
+@group(0) @binding(0) var<storage, read> input: array<{{ x }}_quad>;
+@group(0) @binding(1) var<storage, read_write> out: array<{{ out }}_quad>;
 @group(0) @binding(2) var<uniform> params: Params;
 
 struct Params {
@@ -13,6 +20,7 @@ struct Params {
 override wg_size: u32 = 64;
 alias V = vec4<{{ compute }}>;
 {% include "wgsl/linear_index.wgsl" %}
+{% include "wgsl/elements.wgsl" %}
 {% include "elementwise/functions.wgsl" %}
 
 @compute @workgroup_size(wg_size)
@@ -21,10 +29,8 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
   if (i >= params.quads) {
     return;
   }
-  let packed = input[i];
-  let x = V({{ unpack(x, "packed") }});
+  let x = V(unpack_{{ x }}(input[i]));
   let p = V(params.p);
   let q = V(params.q);
-  let result = {{ expression }};
-  out[i] = {{ pack(out, "result") }};
+  out[i] = pack_{{ out }}({{ out }}_numbers({{ expression }}));
 }

@@ -1,9 +1,16 @@
-{% from "elementwise/packing.wgsl" import element, pack, quad_type, word_type %}
-// out = a where condition holds, else b; four elements of out per invocation.
+{#
+out = a where condition holds, else b; four elements of out per invocation.
+
+Inputs:
+  compute = "f32" | "i32": the scalar type that a and b are converted to
+  a = "float32" | "float16" | "int32" | "bool" | "uint8" | "int8": dtype
+  b = "float32" | "float16" | "int32" | "bool" | "uint8" | "int8": dtype
+  out = "float32" | "float16" | "int32" | "bool" | "uint8" | "int8": dtype
+#}
 @group(0) @binding(0) var<storage, read> condition: array<u32>;
-@group(0) @binding(1) var<storage, read> left: array<{{ word_type(a) }}>;
-@group(0) @binding(2) var<storage, read> right: array<{{ word_type(b) }}>;
-@group(0) @binding(3) var<storage, read_write> out: array<{{ quad_type(out) }}>;
+@group(0) @binding(1) var<storage, read> left: array<{{ a }}_word>;
+@group(0) @binding(2) var<storage, read> right: array<{{ b }}_word>;
+@group(0) @binding(3) var<storage, read_write> out: array<{{ out }}_quad>;
 @group(0) @binding(4) var<uniform> params: Params;
 
 struct Params {
@@ -18,7 +25,7 @@ struct Params {
 override wg_size: u32 = 64;
 alias V = vec4<{{ compute }}>;
 {% include "wgsl/linear_index.wgsl" %}
-{% include "elementwise/functions.wgsl" %}
+{% include "wgsl/elements.wgsl" %}
 
 // Which elements of condition, a and b meet in element i of out; past the end, those of the last one.
 fn operands(i: u32) -> vec3<u32> {
@@ -34,20 +41,26 @@ fn operands(i: u32) -> vec3<u32> {
   return at;
 }
 
+fn a_at(i: u32) -> {{ compute }} {
+  return {{ compute }}(element_{{ a }}(left[i / {{ a }}_per_word], i));
+}
+
+fn b_at(i: u32) -> {{ compute }} {
+  return {{ compute }}(element_{{ b }}(right[i / {{ b }}_per_word], i));
+}
+
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
   let i = linear_index(gid, groups, wg_size);
   if (i * 4u >= params.n) {
     return;
   }
-{% for k in range(4) %}
-  let at{{ k }} = operands(i * 4u + {{ k }}u);
-{% endfor %}
-{% for name, array, side, dtype in (("a", "left", "y", a), ("b", "right", "z", b)) %}
-  let {{ name }} = V(vec4<{{ "f32" if dtype == "float16" else "i32" if dtype == "int8" else word_type(dtype) }}>(
-{%- for k in range(4) %}{{ element(dtype, array, "at%d.%s" % (k, side)) }}{{ ", " if k < 3 }}{% endfor %}));
-{% endfor %}
+  let at0 = operands(i * 4u);
+  let at1 = operands(i * 4u + 1u);
+  let at2 = operands(i * 4u + 2u);
+  let at3 = operands(i * 4u + 3u);
+  let a = V(a_at(at0.y), a_at(at1.y), a_at(at2.y), a_at(at3.y));
+  let b = V(b_at(at0.z), b_at(at1.z), b_at(at2.z), b_at(at3.z));
   let holds = vec4<u32>(condition[at0.x], condition[at1.x], condition[at2.x], condition[at3.x]) != vec4<u32>(0u);
-  let result = select(b, a, holds);
-  out[i] = {{ pack(out, "result") }};
+  out[i] = pack_{{ out }}({{ out }}_numbers(select(b, a, holds)));
 }

@@ -1,4 +1,9 @@
-// out[i] = start + i * step
+{#
+out[i] = start + i * step.
+
+Inputs:
+  T = "f32" | "i32": the WGSL type of an element
+#}
 @group(0) @binding(0) var<storage, read_write> out: array<{{ T }}>;
 @group(0) @binding(1) var<uniform> params: Params;
 

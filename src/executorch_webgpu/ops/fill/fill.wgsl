@@ -1,4 +1,6 @@
-// Every word of out is `word`; four of them per invocation.
+{#
+Every word of out is `word`; four of them per invocation.
+#}
 @group(0) @binding(0) var<storage, read_write> out: array<vec4<u32>>;
 @group(0) @binding(1) var<uniform> params: Params;
 

@@ -1,4 +1,4 @@
-"""Linear layers with what surrounds them: RMSNorm before, several matrices at once, gates and residuals behind.
+"""Linear layers with what surrounds them: RMSNorm before, several matrices at once, gates and residuals after.
 
 No program states this operator: graph passes put it in the place of several calls.
 """

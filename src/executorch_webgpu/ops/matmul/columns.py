@@ -64,7 +64,8 @@ def _multiply(g: Planner, x: Binding, m: int, matrix: Matrix, bias: Tensor | Non
         params |= {
             "k": matrix.width,
             "group_size": matrix.group_size,
-            "row_stride": matrix.row_bytes // _row_unit(matrix),
+            "row_stride": matrix.row_bytes
+            // (16 if template["step"] == _WIDE_BLOCK else 4 if template["aligned"] else 1),
             "scale_quads": matrix.scale_quads,
         }
     g.dispatch(kernel, g.grid_1d(ceil_div(m, template["rows"]) * column_tiles, 1), bindings, params, template=template)
@@ -80,9 +81,12 @@ def _kernel(matrix: Matrix, m: int, bias: Tensor | None) -> tuple[str, dict[str,
 
 
 def quantized_template(matrix: QuantizedMatrix) -> dict[str, Any]:
-    step, k = _step(matrix), matrix.width
+    layout, k = matrix.weight_format, matrix.width
+    whole_rows = matrix.row_bytes * 8 % (_WIDE_BLOCK * layout.bits) == 0
+    whole_groups = matrix.group_size % _WIDE_BLOCK == 0 or matrix.group_size == k
+    step = _WIDE_BLOCK if whole_rows and whole_groups else layout.per_word
     return {
-        **matrix.weight_format.template,
+        **layout.template,
         "columns": 32 if matrix.rows >= WIDE_LAYER else 16,
         "step": step,
         "aligned": matrix.row_bytes % 4 == 0,
@@ -91,21 +95,8 @@ def quantized_template(matrix: QuantizedMatrix) -> dict[str, Any]:
     }
 
 
-def _step(matrix: QuantizedMatrix) -> int:
-    """Weights of a column that are read at a time: a wide block where rows and groups consist of such, or a word."""
-    weight_format = matrix.weight_format
-    whole_rows = matrix.row_bytes * 8 % (_WIDE_BLOCK * weight_format.bits) == 0
-    whole_groups = matrix.group_size % _WIDE_BLOCK == 0 or matrix.group_size == matrix.width
-    return _WIDE_BLOCK if whole_rows and whole_groups else weight_format.per_word
-
-
-def _row_unit(matrix: QuantizedMatrix) -> int:
-    """Bytes of what rows of weights are counted in."""
-    return 16 if _step(matrix) == _WIDE_BLOCK else 4 if matrix.row_bytes % 4 == 0 else 1
-
-
 def _combine(g: Planner, a: Binding, b: Binding, out: Binding, expression: str, numel: int) -> None:
-    """An elementwise step behind the products."""
+    """An elementwise step after the products."""
     dtypes = dict.fromkeys(("a", "b", "out"), "float32")
     g.dispatch(
         "elementwise/binary",

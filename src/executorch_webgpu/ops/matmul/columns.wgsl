@@ -1,7 +1,7 @@
 {#
 out = x times the transpose of weights of floats, plus bias. One invocation computes a few rows of neighbouring columns.
 
-It does so alone: what a CPU's driver runs best, because a loaded vector serves several rows or columns and nobody waits.
+It does so alone: what a CPU's driver runs best, because a loaded vector serves several rows or columns, and it waits for no other.
 
 Inputs:
   rows = 1 | 4: of an invocation
@@ -54,14 +54,6 @@ fn load_weights(at: u32) -> {{ element }} {
   {% endif %}
 }
 
-fn with_bias(sum: f32, column: u32) -> f32 {
-  {% if bias %}
-  return sum + bias[column];
-  {% else %}
-  return sum;
-  {% endif %}
-}
-
 @compute @workgroup_size(wg_size)
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
@@ -100,7 +92,10 @@ fn main(
     let end = (row + {{ r }}u) * params.n + column;
     {% for c in range(columns) %}
     if (column + {{ c }}u < params.n) {
-      out[end + {{ c }}u] = with_bias(sum{{ r }}_{{ c }}, column + {{ c }}u);
+      {% if bias %}
+      sum{{ r }}_{{ c }} += bias[column + {{ c }}u];
+      {% endif %}
+      out[end + {{ c }}u] = sum{{ r }}_{{ c }};
     }
     {% endfor %}
   }

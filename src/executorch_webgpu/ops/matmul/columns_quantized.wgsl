@@ -70,14 +70,6 @@ fn load_weights(start: u32, i: u32) -> Weights {
   {% endif %}
 }
 
-fn with_bias(sum: f32, column: u32) -> f32 {
-  {% if bias %}
-  return sum + bias[column];
-  {% else %}
-  return sum;
-  {% endif %}
-}
-
 @compute @workgroup_size(wg_size)
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
@@ -163,7 +155,10 @@ fn main(
     let end = row{{ r }} * params.n + column;
     {% for c in range(columns) %}
     if (column + {{ c }}u < params.n) {
-      out[end + {{ c }}u] = with_bias(sum{{ r }}_{{ c }}, column + {{ c }}u);
+      {% if bias %}
+      sum{{ r }}_{{ c }} += bias[column + {{ c }}u];
+      {% endif %}
+      out[end + {{ c }}u] = sum{{ r }}_{{ c }};
     }
     {% endfor %}
   }

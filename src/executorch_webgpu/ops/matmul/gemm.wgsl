@@ -24,18 +24,9 @@ Inputs:
 {% set mins = scales == "float16_and_min" %}
 {% set per_unit = 8 if bits == 4 else 4 %}
 {% set norm = False %}
-// Binding 0: x.
+// Bindings 0: x; 1 and 2: weights and scales; 3 to 5, 7 and 8: outputs, bias and residual.
 {% include "matmul/input.wgsl" %}
-{% if quantized %}
-{% include "matmul/codes.wgsl" %}
-{% include "matmul/scales.wgsl" %}
-@group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>;  // [quads, units], a word of four rows each
-@group(0) @binding(2) var<storage, read> scales: array<FourScales>;  // [quads, groups]
-{% else %}
-// [rows, units], four weights of a row each
-@group(0) @binding(1) var<storage, read> weights: array<{{ "vec2<u32>" if bits == 16 else "vec4<f32>" }}>;
-{% endif %}
-// Bindings 3 to 5, 7 and 8: outputs, bias and residual.
+{% include "matmul/weights.wgsl" %}
 {% include "matmul/output.wgsl" %}
 
 struct Params {
@@ -65,25 +56,6 @@ const W_DEPTH = DEPTH / PER_UNIT;  // units of weights, along a step
 
 var<workgroup> x_tile: array<vec4<f32>, DEPTH * X_QUADS>;  // [k, quads of rows]
 var<workgroup> w_tile: array<vec4<f32>, DEPTH * W_QUADS>;  // [k, quads of columns]
-
-{% if quantized %}
-fn group_of(unit: u32) -> u32 {
-  {% if group_shift %}
-  return unit >> params.group;
-  {% else %}
-  return unit / params.group;
-  {% endif %}
-}
-{% else %}
-fn load_weights(at: u32) -> vec4<f32> {
-  {% if bits == 16 %}
-  let packed = weights[at];
-  return vec4<f32>(unpack2x16float(packed.x), unpack2x16float(packed.y));
-  {% else %}
-  return weights[at];
-  {% endif %}
-}
-{% endif %}
 
 @compute @workgroup_size(16, 16)
 fn main(
@@ -146,7 +118,7 @@ fn main(
     let unit = min(next / PER_UNIT + w_unit, params.units - 1u);
     {% if quantized %}
     packed = weights[w_start + unit];
-    packed_scales = scales[scale_start + group_of(unit)];
+    packed_scales = scales[scale_start + group_of(unit, params.group)];
     {% else %}
     let inside = next / PER_UNIT + w_unit < params.units;
     {% for c in range(4) %}

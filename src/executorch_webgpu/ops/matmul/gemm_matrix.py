@@ -123,8 +123,8 @@ def run(g: Planner, call: Call, parts: int) -> None:
 def _split(g: Planner, call: Call, tile: Tile, parts: int, steps: int) -> Scratch:
     """x in float16, normalized if there is a norm."""
     product = call.product
-    behind = tile.rows * tile.depth * parts * 2  # what the last tile reads for rows that do not exist
-    split = g.scratch(call.m * (steps * tile.depth * parts * 2 + 16) + behind)
+    past = tile.rows * tile.depth * parts * 2  # what the last tile reads for rows that do not exist
+    split = g.scratch(call.m * (steps * tile.depth * parts * 2 + 16) + past)
     bound: dict[str, Binding] = {"x": product.x, "split": split}
     given: dict[str, Any] = {"m": call.m, "k": call.packed.width, "steps": steps}
     if product.norm is not None:

@@ -134,7 +134,7 @@ def choose_variant(tuning: Tuning, shape: Shape, subgroup_size: int, max_invocat
         lanes *= 2
     loads = quads * shape.vectors + shape.rows * shape.x_quads  # of one unit
     unrolls = [n for n in (8, 4, 2, 1) if n <= tuning.unroll and (n == 1 or n * loads <= tuning.loads)]
-    unroll = min(unrolls, key=lambda n: ceil_div(shape.units, n * lanes) * n)  # the fewest units behind the last one
+    unroll = min(unrolls, key=lambda n: ceil_div(shape.units, n * lanes) * n)  # the fewest units past the last one
     variant = Variant(shape.rows, size, lanes, quads, unroll, subgroup_size)
     parts = shape.rows * quads + (ceil_div(shape.rows, 4) if shape.norm else 0)
     while variant.workgroup_size > max(32, subgroup_size) and (

@@ -26,18 +26,9 @@ Inputs:
 {% set mins = scales == "float16_and_min" %}
 {% set per_unit = 8 if bits == 4 else 4 %}
 {% set squares = (rows + 3) // 4 if norm else 0 %}
-// Bindings 0 and 6: x and the weights of the norm.
+// Bindings 0 and 6: x and the weights of the norm; 1 and 2: weights and scales; 3 to 5, 7 and 8: outputs, bias, residual.
 {% include "matmul/input.wgsl" %}
-{% if quantized %}
-{% include "matmul/codes.wgsl" %}
-{% include "matmul/scales.wgsl" %}
-@group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>;  // [quads, units], a word of four rows each
-@group(0) @binding(2) var<storage, read> scales: array<FourScales>;  // [quads, groups]
-{% else %}
-// [rows, units], four weights of a row each
-@group(0) @binding(1) var<storage, read> weights: array<{{ "vec2<u32>" if bits == 16 else "vec4<f32>" }}>;
-{% endif %}
-// Bindings 3 to 5, 7 and 8: outputs, bias and residual.
+{% include "matmul/weights.wgsl" %}
 {% include "matmul/output.wgsl" %}
 
 struct Params {
@@ -74,25 +65,6 @@ const SUMS = {{ rows * team_quads }}u;
 const PARTS = {{ rows * team_quads + squares }}u;  // vec4s that a lane ends with: sums, and squares of four rows each
 
 var<workgroup> partials: array<vec4<f32>, partial_count * PARTS>;
-
-{% if quantized %}
-fn group_of(unit: u32) -> u32 {
-  {% if group_shift %}
-  return unit >> params.group;
-  {% else %}
-  return unit / params.group;
-  {% endif %}
-}
-{% else %}
-fn load_weights(at: u32) -> vec4<f32> {
-  {% if bits == 16 %}
-  let packed = weights[at];
-  return vec4<f32>(unpack2x16float(packed.x), unpack2x16float(packed.y));
-  {% else %}
-  return weights[at];
-  {% endif %}
-}
-{% endif %}
 
 // The row, the quad and the column in it of element i of what `teams` teams store.
 fn element(i: u32, teams: u32) -> vec3<u32> {
@@ -165,7 +137,7 @@ fn main(
     {% for i in range(unroll) %}
     {% if quantized %}
     {% for u in range(team_quads) %}
-    let packed_scales{{ i }}_{{ u }} = scales[scale_start{{ u }} + group_of(unit{{ i }})];
+    let packed_scales{{ i }}_{{ u }} = scales[scale_start{{ u }} + group_of(unit{{ i }}, params.group)];
     {% endfor %}
     {% endif %}
     {% for q in range(per_unit // 4) %}

@@ -9,7 +9,7 @@ Inputs:
   residual = True | False: whether it is added to the one output
 #}
 {% for i in range(outputs) %}
-@group(0) @binding({{ 3 + i }}) var<storage, read_write> out{{ i }}: array<f32>;  // [m, widths[{{ i }}]]
+@group(0) @binding({{ 3 + i }}) var<storage, read_write> out{{ i }}: array<f32>;  // [m, its width]
 {% endfor %}
 {% if bias %}
 @group(0) @binding(7) var<storage, read> bias: array<f32>;  // [4 * quads]
@@ -40,6 +40,12 @@ fn residual_of(row: u32, quad: u32, c: u32, widths: vec4<u32>) -> f32 {
 
 // Column 4 * quad + c of the outputs: `ends` are the quads after the last one of each output, `widths` their columns.
 fn write(row: u32, quad: u32, c: u32, value: f32, ends: vec4<u32>, widths: vec4<u32>) {
+  {% if outputs == 1 %}
+  let column = quad * 4u + c;
+  if (column < widths[0]) {
+    out0[row * widths[0] + column] = value;
+  }
+  {% else %}
   var first = 0u;
   {% for i in range(outputs) %}
   if (quad >= first && quad < ends[{{ i }}]) {
@@ -50,6 +56,7 @@ fn write(row: u32, quad: u32, c: u32, value: f32, ends: vec4<u32>, widths: vec4<
   }
   first = ends[{{ i }}];
   {% endfor %}
+  {% endif %}
 }
 
 fn store(row: u32, quad: u32, c: u32, value: f32, ends: vec4<u32>, widths: vec4<u32>) {

@@ -1,4 +1,4 @@
-"""Weights as the fast kernels read them: repacked at load, several matrices one behind the other.
+"""Weights as the fast kernels read them: repacked at load, several matrices one after the other.
 
 Four neighbouring rows of weights, which are four columns of the output, are a *quad*. Of a quad, a vec4<u32> holds one
 word of each row: 8 weights of 4 bits, or 4 of 8, at the same place of K. Neighbouring vectors are neighbours along K,
@@ -8,7 +8,7 @@ so lanes read x and weights side by side, and one x serves four columns. The sca
     scales  [quads, groups] of four scales, or four pairs of a scale and a minimum
 
 Matrices of floats keep their rows [N, K]: there a unit is four weights along K. What pads the last quad of a matrix,
-or the last word of a row, is multiplied by x that are zero or summed to columns that nobody stores.
+or the last word of a row, is multiplied by x that are zero or summed to columns that are not stored.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def _order(gated: bool) -> str:
 
 
 def _in_order(parts: Sequence[Array], gated: bool) -> Array:
-    """Arrays [quads, ...] one behind the other, or, of a gate, quad by quad in turn."""
+    """Arrays [quads, ...] one after the other, or, of a gate, quad by quad in turn."""
     if len(parts) == 1:
         return parts[0]
     joined: Callable[..., Array] = np.stack if gated else np.concatenate

@@ -1,4 +1,11 @@
-// One workgroup normalizes one row of x: {{ "LayerNorm" if center else "RMSNorm" }}.
+{#
+RMSNorm or LayerNorm of the rows of x: one workgroup a row.
+
+Inputs:
+  center = False | True: LayerNorm: the mean is subtracted first, and it and 1/std are results, too
+  weight = True | False: whether the result is multiplied by it
+  bias = False | True: whether it is added
+#}
 @group(0) @binding(0) var<storage, read> x: array<f32>;  // [rows, width]
 @group(0) @binding(1) var<storage, read_write> out: array<f32>;
 {% if weight %}
@@ -59,8 +66,14 @@ fn main(
   {% endif %}
 
   for (var i = lane; i < params.width; i += wg_size) {
-    out[start + i] = (x[start + i] - center) * factor
-      {{- " * weight[i]" if weight }}{{ " + bias[i]" if bias }};
+    var value = (x[start + i] - center) * factor;
+    {% if weight %}
+    value *= weight[i];
+    {% endif %}
+    {% if bias %}
+    value += bias[i];
+    {% endif %}
+    out[start + i] = value;
   }
   {% if center %}
   if (lane == 0u) {

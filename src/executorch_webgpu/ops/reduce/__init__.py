@@ -103,13 +103,13 @@ def amin(g: Planner, x: Tensor, dims: list[int], keepdim: bool, out: Tensor) -> 
 @op("aten.argmax.default", reference=_arg_reference(np.argmax), sizes=reduced_sizes, rows=reduced_rows)
 def argmax(g: Planner, x: Tensor, dim: int | None, keepdim: bool, out: Tensor) -> None:
     """Index, int32, of the first NaN or else largest element along ``dim``, or in all of the float32 x."""
-    _reduce(g, "max", x, None if dim is None else [dim], keepdim, out, index=True)
+    _reduce(g, "argmax", x, None if dim is None else [dim], keepdim, out)
 
 
 @op("aten.argmin.default", reference=_arg_reference(np.argmin), sizes=reduced_sizes, rows=reduced_rows)
 def argmin(g: Planner, x: Tensor, dim: int | None, keepdim: bool, out: Tensor) -> None:
     """Index, int32, of the first NaN or else smallest element along ``dim``, or in all of the float32 x."""
-    _reduce(g, "min", x, None if dim is None else [dim], keepdim, out, index=True)
+    _reduce(g, "argmin", x, None if dim is None else [dim], keepdim, out)
 
 
 def _axes(g: Planner, name: str, x: Tensor, dims: Sequence[int] | None) -> set[int]:
@@ -120,19 +120,16 @@ def _axes(g: Planner, name: str, x: Tensor, dims: Sequence[int] | None) -> set[i
     return {a for a in axes if a < x.rank} or set(range(x.rank))
 
 
-def _reduce(
-    g: Planner, kind: str, x: Tensor, dims: Sequence[int] | None, keepdim: bool, out: Tensor, index: bool = False
-) -> None:
-    """``out`` = the sum, mean, max or min of ``x`` over ``dims``, or the index of the extreme."""
-    name = f"arg{kind}" if index else kind
-    result = "int32" if index else "float32"
+def _reduce(g: Planner, name: str, x: Tensor, dims: Sequence[int] | None, keepdim: bool, out: Tensor) -> None:
+    """``out`` = the sum, mean, max, min, argmax or argmin of ``x`` over ``dims``."""
+    result = "int32" if name in ("argmax", "argmin") else "float32"
     g.check(
         x.dtype == "float32" and out.dtype == result, f"{name} takes float32 and gives {result}, not {x} into {out}"
     )
     axes = _axes(g, name, x, dims)
     g.resize(out, tuple(1 if a in axes else d for a, d in enumerate(x.dims) if keepdim or a not in axes))
     length = math.prod(x.dims[a] for a in axes)
-    g.check(length > 0 or kind in ("sum", "mean") or out.numel == 0, f"{name}: {x} has no elements to choose from")
+    g.check(length > 0 or name in ("sum", "mean") or out.numel == 0, f"{name}: {x} has no elements to choose from")
 
     kept = [a for a in range(x.rank) if a not in axes]
     row_dims, row_strides = _space(g, x, kept)
@@ -140,7 +137,7 @@ def _reduce(
     # Neighbouring invocations read neighbouring elements, of one row or of one row each.
     adjacent = element_strides[-1:] == (1,)
     lanes = 1 if not adjacent and out.numel >= MANY_ROWS else 32 if length <= LONG_ROW else 256
-    template = {"kind": "sum" if kind == "mean" else kind, "index": index}
+    template = {"kind": "sum" if name == "mean" else name}
     for other in LANES:  # live sizes decide which of them fits
         g.prepare("reduce/reduce", template=template, overrides={"wg_size": WORKGROUP, "lanes": other})
     g.dispatch(
@@ -150,7 +147,7 @@ def _reduce(
         {
             "rows": out.numel,
             "length": length,
-            "scale": 1.0 if kind != "mean" else 1 / length if length else math.nan,
+            "scale": 1.0 if name != "mean" else 1 / length if length else math.nan,
             "row_rank": len(row_dims),
             "element_rank": len(element_dims),
             "row_dims": innermost_first(row_dims, 1),

@@ -1,8 +1,26 @@
-// One reduction, {{ kind }}, of every row. `lanes` invocations of a workgroup share a row; it holds wg_size / lanes rows.
-{% set extreme = kind in ("max", "min") %}
-{% set value = ("vec2<u32>" if index else "u32") if extreme else "f32" %}
-@group(0) @binding(0) var<storage, read> x: array<{{ "u32" if extreme else "f32" }}>;
-@group(0) @binding(1) var<storage, read_write> out: array<{{ "i32" if index else "u32" if extreme else "f32" }}>;
+{#
+One reduction of every row. `lanes` invocations of a workgroup share a row; it holds wg_size / lanes rows.
+
+Inputs:
+  kind = "sum" | "max" | "min" | "argmax" | "argmin": of float32, times a scale if it is a sum; of equals, the first index
+#}
+{% set least = kind in ("min", "argmin") %}
+{% set index = kind in ("argmax", "argmin") %}
+{% if kind == "sum" %}
+alias Element = f32;
+alias Result = f32;
+var<workgroup> partials: array<f32, wg_size>;
+{% elif index %}
+alias Element = u32;  // the bits of a float
+alias Result = i32;
+var<workgroup> partials: array<vec2<u32>, wg_size>;  // ranks and indices
+{% else %}
+alias Element = u32;
+alias Result = u32;
+var<workgroup> partials: array<u32, wg_size>;  // ranks
+{% endif %}
+@group(0) @binding(0) var<storage, read> x: array<Element>;
+@group(0) @binding(1) var<storage, read_write> out: array<Result>;
 @group(0) @binding(2) var<uniform> params: Params;
 
 struct Params {
@@ -20,10 +38,9 @@ struct Params {
 override wg_size: u32 = 256;
 override lanes: u32 = 32;  // a power of two that divides wg_size
 
-var<workgroup> partials: array<{{ value }}, wg_size>;
 {% for space in ("row", "element") %}
 
-// Where {{ space }} i begins, in elements of x.
+// Where it begins, in elements of x.
 fn {{ space }}_offset(i: u32) -> u32 {
   var rest = i;
   var at = 0u;
@@ -36,40 +53,52 @@ fn {{ space }}_offset(i: u32) -> u32 {
   return at;
 }
 {% endfor %}
-{% if extreme %}
 
-// Floats are compared by their bits, since drivers turn comparisons into min or max, which drop NaN: a number that is
-// larger the more {{ "positive" if kind == "max" else "negative" }} the float is, and largest for NaN. 0 is below all.
-fn rank_of(bits: u32) -> u32 {
-  let magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) {
-    return 0xffffffffu;
-  }
-  if (magnitude == 0u) {
-    return 0x80000000u;  // zeros of both signs are equal
-  }
-  return select({{ "bits | 0x80000000u, ~bits" if kind == "max" else "0x80000000u - bits, bits" }}, bits > 0x80000000u);
+// ---- values: of extremes the rank, of x or, for the least, of -x; 0 is below all ----
+{% if kind == "sum" %}
+fn value_of(element: f32, i: u32) -> f32 {
+  return element;
 }
 
-fn bits_of(rank: u32) -> u32 {
-  if (rank == 0xffffffffu) {
-    return 0x7fc00000u;
-  }
-  let positive = rank {{ ">=" if kind == "max" else "<=" }} 0x80000000u;
-  return select({{ "~rank, rank & 0x7fffffffu" if kind == "max" else "rank, 0x80000000u - rank" }}, positive);
-}
-{% endif %}
-
-fn combine(a: {{ value }}, b: {{ value }}) -> {{ value }} {
-{% if index %}
-  // Of equals, the first.
-  return select(a, b, b.x > a.x || (b.x == a.x && b.y < a.y));
-{% elif extreme %}
-  return max(a, b);
-{% else %}
+fn combine(a: f32, b: f32) -> f32 {
   return a + b;
-{% endif %}
 }
+
+fn result_of(value: f32) -> f32 {
+  return value * params.scale;
+}
+{% else %}
+{% include "wgsl/float_order.wgsl" %}
+
+const SIGN = {{ "0x80000000u" if least else "0u" }};  // what turns x over
+
+{% if index %}
+fn value_of(bits: u32, i: u32) -> vec2<u32> {
+  return vec2<u32>(rank_of(bits ^ SIGN), i);
+}
+
+fn combine(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
+  return select(a, b, b.x > a.x || (b.x == a.x && b.y < a.y));
+}
+
+fn result_of(value: vec2<u32>) -> i32 {
+  return i32(value.y);
+}
+{% else %}
+fn value_of(bits: u32, i: u32) -> u32 {
+  return rank_of(bits ^ SIGN);
+}
+
+fn combine(a: u32, b: u32) -> u32 {
+  return max(a, b);
+}
+
+fn result_of(rank: u32) -> u32 {
+  let bits = bits_of(rank);
+  return select(bits ^ SIGN, bits, bits == 0u);
+}
+{% endif %}
+{% endif %}
 
 @compute @workgroup_size(wg_size)
 fn main(
@@ -79,12 +108,17 @@ fn main(
 ) {
   let row = (group.x + group.y * groups.x) * (wg_size / lanes) + local / lanes;
   let lane = local % lanes;
-  var result = {{ "vec2<u32>(0u, 0xffffffffu)" if index else value ~ "(0)" }};
+  {% if index %}
+  var result = vec2<u32>(0u, 0xffffffffu);
+  {% elif kind == "sum" %}
+  var result = 0.0;
+  {% else %}
+  var result = 0u;
+  {% endif %}
   if (row < params.rows) {
     let start = row_offset(row);
     for (var i = lane; i < params.length; i += lanes) {
-      let element = x[start + element_offset(i)];
-      result = combine(result, {{ "vec2<u32>(rank_of(element), i)" if index else "rank_of(element)" if extreme else "element" }});
+      result = combine(result, value_of(x[start + element_offset(i)], i));
     }
   }
   partials[local] = result;
@@ -96,6 +130,6 @@ fn main(
     workgroupBarrier();
   }
   if (lane == 0u && row < params.rows) {
-    out[row] = {{ "i32(partials[local].y)" if index else "bits_of(partials[local])" if extreme else "partials[local] * params.scale" }};
+    out[row] = result_of(partials[local]);
   }
 }

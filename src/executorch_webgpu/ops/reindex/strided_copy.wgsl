@@ -1,5 +1,11 @@
-// Copies a strided view of x to a strided view of out, one unit (a word, or four) per invocation.
-// With lanes > 1 a unit holds that many packed elements and out's view is contiguous: an invocation gathers a word.
+{#
+Copies a strided view of x to a strided view of out, one unit per invocation.
+
+Inputs:
+  unit = "u32" | "vec4<u32>": the WGSL type
+  lanes = 1 | 2 | 4: elements that are packed in a unit; if several, out's view is contiguous and an invocation gathers a word
+  live = False | True: the view of x begins at a live index along a dimension
+#}
 @group(0) @binding(0) var<storage, read> x: array<{{ unit }}>;
 @group(0) @binding(1) var<storage, read_write> out: array<{{ unit }}>;
 @group(0) @binding(2) var<uniform> params: Params;
@@ -22,6 +28,9 @@ struct Params {
 }
 
 override wg_size: u32 = 64;
+
+const LANES = {{ lanes }}u;
+const BITS = 32u / LANES;  // of an element
 {% include "wgsl/linear_index.wgsl" %}
 
 // Where element i of the index space lies in x and in out.
@@ -52,14 +61,14 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
   let at = offsets(i);
   out[at.y] = x[at.x];
 {% else %}
-  if (i * {{ lanes }}u >= params.n) {
+  if (i * LANES >= params.n) {
     return;
   }
   var word = 0u;
-  for (var lane = 0u; lane < {{ lanes }}u; lane++) {
-    let element = u32(offsets(min(i * {{ lanes }}u + lane, params.n - 1u)).x);
-    let bits = extractBits(x[element / {{ lanes }}u], element % {{ lanes }}u * {{ 32 // lanes }}u, {{ 32 // lanes }}u);
-    word = insertBits(word, bits, lane * {{ 32 // lanes }}u, {{ 32 // lanes }}u);
+  for (var lane = 0u; lane < LANES; lane++) {
+    let element = u32(offsets(min(i * LANES + lane, params.n - 1u)).x);
+    let bits = extractBits(x[element / LANES], element % LANES * BITS, BITS);
+    word = insertBits(word, bits, lane * BITS, BITS);
   }
   out[i] = word;
 {% endif %}

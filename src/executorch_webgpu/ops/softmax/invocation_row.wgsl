@@ -1,5 +1,9 @@
-// {{ "Log-softmax" if log else "Softmax" }} along a dimension that is not the last: one invocation a row.
-// Neighbouring invocations read neighbouring elements.
+{#
+Softmax along a dimension that is not the last: one invocation a row. Neighbouring invocations read neighbouring elements.
+
+Inputs:
+  log = False | True: whether the logarithm of the result is wanted
+#}
 @group(0) @binding(0) var<storage, read> x: array<f32>;  // [outer, length, inner]
 @group(0) @binding(1) var<storage, read_write> out: array<f32>;
 

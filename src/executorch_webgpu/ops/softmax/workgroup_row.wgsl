@@ -1,4 +1,9 @@
-// {{ "Log-softmax" if log else "Softmax" }} of contiguous rows: one workgroup a row.
+{#
+Softmax of contiguous rows: one workgroup a row.
+
+Inputs:
+  log = False | True: whether the logarithm of the result is wanted
+#}
 @group(0) @binding(0) var<storage, read> x: array<f32>;  // [rows, length]
 @group(0) @binding(1) var<storage, read_write> out: array<f32>;
 

@@ -2,7 +2,7 @@
 Reductions over one workgroup of wg_size (a multiple of 8) invocations; every invocation gets the result.
 
 Call them in uniform control flow only. Two levels instead of a tree cost two barriers, and a next call needs no third:
-nobody writes `partials` or `eighths` again before all have read them.
+`partials` and `eighths` are written again only after all have read them.
 #}
 override wg_size: u32 = 64;
 
@@ -10,37 +10,31 @@ var<workgroup> partials: array<f32, wg_size>;
 var<workgroup> eighths: array<f32, 8>;
 
 fn workgroup_sum(value: f32, lane: u32) -> f32 {
-  partials[lane] = value;
-  workgroupBarrier();
-  if (lane < 8u) {
-    var result = value;
-    for (var i = lane + 8u; i < wg_size; i += 8u) {
-      result = result + partials[i];
-    }
-    eighths[lane] = result;
-  }
-  workgroupBarrier();
-  var result = eighths[0];
-  for (var i = 1u; i < 8u; i++) {
-    result = result + eighths[i];
-  }
-  return result;
+  return workgroup_reduce(value, lane, false);
 }
 
 fn workgroup_max(value: f32, lane: u32) -> f32 {
+  return workgroup_reduce(value, lane, true);
+}
+
+fn sum_or_max(a: f32, b: f32, largest: bool) -> f32 {
+  return select(a + b, max(a, b), largest);
+}
+
+fn workgroup_reduce(value: f32, lane: u32, largest: bool) -> f32 {
   partials[lane] = value;
   workgroupBarrier();
   if (lane < 8u) {
     var result = value;
     for (var i = lane + 8u; i < wg_size; i += 8u) {
-      result = max(result, partials[i]);
+      result = sum_or_max(result, partials[i], largest);
     }
     eighths[lane] = result;
   }
   workgroupBarrier();
   var result = eighths[0];
   for (var i = 1u; i < 8u; i++) {
-    result = max(result, eighths[i]);
+    result = sum_or_max(result, eighths[i], largest);
   }
   return result;
 }
