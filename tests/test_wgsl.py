@@ -57,7 +57,7 @@ ENGINES = {device: ("dawn",) if device == "matrix" else ("wgpu", "dawn") for dev
 TEXTS = {path.relative_to(OPS).as_posix(): path.read_text() for path in sorted(OPS.rglob("*.wgsl"))}
 PARSED = {file: jinja2.Environment().parse(text) for file, text in TEXTS.items()}
 LIBRARIES = [file for file, text in TEXTS.items() if "@compute" not in text]
-MOST_LINES = 450
+MOST_LINES = 460
 every_file = pytest.mark.parametrize("file", TEXTS)
 every_library = pytest.mark.parametrize("file", LIBRARIES)
 
@@ -203,7 +203,7 @@ def template_inputs(file: str) -> set[str]:
     tree = PARSED[file]
     assigned = {n.name for a in tree.find_all(nodes.Assign) for n in a.find_all(nodes.Name) if n.ctx == "store"}
     below = set().union(*(template_inputs(included) for included in includes(file)))
-    return (meta.find_undeclared_variables(tree) | (below - assigned)) - {"dialect"}
+    return (meta.find_undeclared_variables(tree) | below) - assigned - {"dialect"}
 
 
 def test_there_are_kernels_and_libraries() -> None:
