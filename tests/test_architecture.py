@@ -32,6 +32,7 @@ BELOW = {
     "gpu": set(),
     "format": set(),
     "errors": set(),
+    "closing": set(),
     "exit_codes": set(),
     "__init__": {"runtime"},
 }
@@ -48,7 +49,7 @@ def layer(path: Path) -> str:
 
 
 def allowed(name: str) -> set[str]:
-    return {name, "errors"}.union(*(allowed(below) for below in BELOW[name]))
+    return {name, "errors", "closing"}.union(*(allowed(below) for below in BELOW[name]))
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
+from .closing import Closing
 from .errors import ClosedError, InvalidInputError
 from .gpu.buffers import create
 from .gpu.locked import locked
@@ -45,7 +45,7 @@ class _Variant:
     route: str | None = None
 
 
-class KVCache:
+class KVCache(Closing):
     """Keys and values of one sequence, [1, capacity, kv_heads, head_dim] each, on a device.
 
     ``dtype``: "f32", "f16" (half the memory) or "int8" (a quarter, with a float32 scale for each row and head).
@@ -136,14 +136,6 @@ class KVCache:
         if not self.device.closed:
             for buffer in self._buffers.values():
                 buffer.destroy()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"KVCache({self.length} of {self.capacity} rows, {self.kv_heads} heads of {self.head_dim}, {self.dtype})"

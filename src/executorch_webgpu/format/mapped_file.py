@@ -6,16 +6,16 @@ import contextlib
 import mmap
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
+from ..closing import Closing
 from ..errors import ClosedError, InvalidInputError, InvalidProgramError
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
-class MappedFile:
+class MappedFile(Closing):
     """Owns the mapping of the file at ``path``; a context manager.
 
     InvalidProgramError if there is no file there that can be read, or it is empty.
@@ -68,14 +68,6 @@ class MappedFile:
         with contextlib.suppress(BufferError):  # views are in use, and the last one to go unmaps the file
             self._map.close()
         self._map = None
-
-    def __enter__(self) -> MappedFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def check_is_whole(data: memoryview, path: str | PathLike[str]) -> None:

@@ -16,6 +16,7 @@ from weakref import WeakSet
 
 import numpy as np
 
+from ..closing import Closing
 from ..errors import ClosedError, DeviceError, DeviceLostError, Error, InvalidInputError, NoAdapterError
 from .capabilities import KINDS, AdapterInfo, Features, Limits
 from .engine import ENGINES, SETTING_UP, Engine, load_engine
@@ -75,7 +76,7 @@ class Memory:
             raw.destroy()
 
 
-class Device:
+class Device(Closing):
     """An open GPU device.  Close it, or use it as a context manager, to free all of its memory.
 
     For threads: each call holds ``lock``, which is re-entrant, because Dawn's devices may not be used by two threads at
@@ -100,12 +101,6 @@ class Device:
 
     def __repr__(self) -> str:
         return f"<Device {self.info.name!r} ({self.engine}, {self.info.backend})>"
-
-    def __enter__(self) -> Device:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @property
     def native(self) -> Any:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
+from ..closing import Closing
 from ..errors import ClosedError, DeviceError, InvalidInputError, UnsupportedProgramError
 from ..graph.sampler import SamplerConfig
 from ..ops.sampling.reference import BROKEN
@@ -20,7 +19,7 @@ from .sample import SamplingParams, checked
 _RAMP = 2  # steps that one token may add, so that the first does not wait for many
 
 
-class DecodeSession:
+class DecodeSession(Closing):
     """Tokens of one text after another, drawn on the GPU: each step feeds the next, and the host reads them later.
 
         with DecodeSession(model, SamplingParams(temperature=0.7, seed=1)) as session:
@@ -160,14 +159,6 @@ class DecodeSession:
                 self._drop()
                 self._loop.close()
                 self._model.left_session(self.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _check_open(self) -> None:
         if self._closed:

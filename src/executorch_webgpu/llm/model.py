@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from types import FrameType, TracebackType
-from typing import Any, Self
+from types import FrameType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..closing import Closing
 from ..errors import ClosedError, Error, InvalidInputError, UnsupportedProgramError
 from ..runtime import LoadOptions, Method, ProfileRow, Program, State
 from ..runtime.decode import host_reason, prepare
@@ -20,7 +21,7 @@ from ..runtime.metadata import MethodMetadata, TensorMetadata
 from .exclusive import Exclusive, ExclusiveGenerator
 
 
-class LanguageModel:
+class LanguageModel(Closing):
     """``forward`` of a program with its own KV cache; closing it frees the method, not the program.
 
     ``max_tokens``: the most tokens in one call. ``context_len``: rows of the KV cache, so the most tokens
@@ -156,14 +157,6 @@ class LanguageModel:
         """Free the GPU memory of the method, or of this sequence if it is one of several."""
         self.leave_session()
         (self._forward if self._state is None else self._state).close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _run(self, tokens: Sequence[int], position: int) -> NDArray[np.float32]:
         inputs = [np.array([tokens], self._tokens_dtype), np.array([position], self._input_pos_dtype)]

@@ -8,12 +8,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from weakref import WeakSet
 
 import numpy as np
 
+from ..closing import Closing
 from ..errors import ClosedError, InvalidInputError, InvalidProgramError, UnsupportedProgramError
 from ..format import program_schema as schema
 from ..format import values as plain
@@ -55,7 +55,7 @@ class ProfileRow:
     share: float | None
 
 
-class Method:
+class Method(Closing):
     """A loaded method; a context manager that frees its GPU memory.
 
     ``state`` is what it remembers from call to call, such as KV caches; ``new_state`` makes more of them.
@@ -222,14 +222,6 @@ class Method:
             state.close()
         for executor in self._executors:
             executor.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # -- inputs -----------------------------------------------------------------------------------------------------
 

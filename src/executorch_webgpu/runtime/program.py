@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
-from types import TracebackType
-from typing import Any, BinaryIO, ClassVar, Self
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
+from ..closing import Closing
 from ..errors import ClosedError, InvalidInputError
 from ..format.mapped_file import MappedFile
 from ..format.ptd import DataFiles, data_files_beside
@@ -112,7 +112,7 @@ class Runtime:
         return Program(self, replace(file, external=external), mapped, external)
 
 
-class Program:
+class Program(Closing):
     """A loaded program; a context manager that closes its methods and the file."""
 
     def __init__(self, runtime: Runtime, file: ProgramFile, mapped: MappedFile | None, external: DataFiles) -> None:
@@ -202,14 +202,6 @@ class Program:
         if self._mapped is not None:
             self._mapped.close()
         self._external.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def _open_file(self) -> ProgramFile:

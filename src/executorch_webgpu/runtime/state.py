@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import RLock, get_ident
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
 
+from ..closing import Closing
 from ..errors import ClosedError, InvalidInputError, UnsupportedProgramError
 from ..gpu.locked import locked
 from ..graph.execute import GraphExecutor
@@ -73,7 +73,7 @@ class _About:
     progress: Progress
 
 
-class State:
+class State(Closing):
     """Everything that one sequence of calls of a method leaves: KV caches, and any other mutable memory.
 
     ``Method.new_state`` makes one; it costs the bytes of the mutable memory only, since weights, pipelines and plans
@@ -214,14 +214,6 @@ class State:
         for graph in self._graphs:
             graph.close()
         self._host = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def graph_of(self, executor: GraphExecutor) -> GraphState:
         """What one graph of the method keeps here. Raises ClosedError, and InvalidInputError if it is another's."""

@@ -1,0 +1,19 @@
+"""What owns memory or files until it is closed."""
+
+from __future__ import annotations
+
+from typing import Self
+
+
+class Closing:
+    """A context manager that closes itself at its end."""
+
+    def close(self) -> None:
+        """Give up what it owns. Closing twice is allowed."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
