@@ -490,7 +490,7 @@ def test_a_model_without_a_cache(tmp_path: Path, command: list[str]) -> None:
 @pytest.mark.parametrize("engine", ["wgpu", "dawn"])
 def test_kernels_compile(engine: str) -> None:
     for count in (1, 2):
-        compile_check(engine, "attention/cache_update/int8", {"count": count})
+        compile_check(engine, "attention/cache_update", {"count": count, "width": 4, "cache": "int8"})
         compile_check(engine, "attention/cache_update", {"count": count, "width": 4, "cache": "float16"})
     for dtype in KV_CACHE_DTYPES.values():
         compile_check(engine, "attention/scores", {"rows": 8, "cache": dtype})

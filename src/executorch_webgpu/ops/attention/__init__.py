@@ -58,7 +58,7 @@ def sdpa_with_kv_cache(
     exports write 1 whatever S is. InvalidInputError when the new rows would lie outside the caches.
 
     Without ``is_causal`` every row sees the whole context. ``attn_mask``, float32, is added to the scaled scores in
-    either case; it is broadcast from the right to [1, Hq, S, context], and may have columns behind the context. A
+    either case; it is broadcast from the right to [1, Hq, S, context], and may have columns past the context. A
     row whose every column has -inf becomes NaN, as it does in PyTorch. Both are for D up to 256.
     """
     g.check(not dropout_p, f"sdpa_with_kv_cache has dropout {dropout_p}; export the model in eval mode")
@@ -101,10 +101,10 @@ def rope_sdpa_with_kv_cache(
     g.check(len(outs) == 2, f"{name} has two results, not {len(outs)}")
     rotated_q, out = outs
     call = checked_call(g, q, k, v, k_cache, v_cache, input_pos, attn_mask, is_causal, scale, out)
-    check = check_halves if halves else check_pairs
+    kind, check = ("halves", check_halves) if halves else ("pairs", check_pairs)
     half = check(g, name, q, k, cos, sin, start_pos, [rotated_q, out])
     g.resize(rotated_q, q.dims)
-    call = replace(call, rotation=Rotation(cos, sin, start_pos, bool(halves), half, rotated_q))
+    call = replace(call, rotation=Rotation(cos, sin, start_pos, kind, half, rotated_q))
     rotate_and_store_plan.prepare(g, call)
     attend(g, call)
 
