@@ -143,7 +143,7 @@ def measure(
     binding.bind_output("out", DEVICE, 0)
 
     def run(calls: int) -> float:
-        """Seconds of so many calls, and of reading one number that is made behind them on the same queue."""
+        """Seconds of so many calls, and of reading one number that is made after them on the same queue."""
         start = time.perf_counter()
         for _ in range(calls):
             session.run_with_iobinding(binding)

@@ -199,7 +199,7 @@ def includes(file: str) -> set[str]:
 
 
 def template_names(file: str) -> tuple[set[str], set[str]]:
-    """The names that a file and what it includes read: those that it sets nowhere, and all that may come from outside."""
+    """The names that a file and what it includes read: those set nowhere, and all that may come from outside."""
     tree = PARSED[file]
     assigned = {n.name for a in tree.find_all(nodes.Assign) for n in a.find_all(nodes.Name) if n.ctx == "store"}
     below = set().union(*(template_names(included)[1] for included in includes(file)))

@@ -151,6 +151,7 @@ def test_refused(cli: Cli, tiny: Path, arguments: list[object], message: str) ->
     assert message in " ".join(result.stderr.split()) and "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_program_that_is_no_language_model(cli: Cli, tmp_path: Path) -> None:
     build = GraphBuilder()
     x = build.input((4,))

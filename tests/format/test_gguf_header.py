@@ -81,6 +81,7 @@ def test_agrees_with_the_gguf_library(bpe_file: Path) -> None:
     assert open_gguf_header(bpe_file).metadata == expected
 
 
+@pytest.mark.slow
 def test_truncated_at_any_byte(bpe_file: Path, tmp_path: Path) -> None:
     whole = bpe_file.read_bytes()
     # The writer pads the header; only bytes before the padding carry a value.

@@ -62,7 +62,7 @@ def test_a_program_reads_back() -> None:
 
 def test_data_is_not_copied() -> None:
     data = bytearray(FILE)
-    bias = read_program(bytes(data)).named_data["bias"]
+    bias = read_program(memoryview(data)).named_data["bias"]
     data[data.rindex(BIAS)] ^= 0xFF
     assert bias[0] == BIAS[0] ^ 0xFF
 
@@ -76,7 +76,7 @@ def test_a_short_header_leaves_the_segments_size_open() -> None:
     data = bytearray(FILE)
     struct.pack_into("<I", data, LENGTH, 24)
     struct.pack_into("<Q", data, SEGMENTS_SIZE, 2**64 - 1)
-    assert read_program(bytes(data)).segments == read_program(FILE).segments
+    assert read_program(memoryview(data)).segments == read_program(FILE).segments
 
 
 def test_a_program_without_segments() -> None:
@@ -120,7 +120,7 @@ def test_a_wrong_header(field: int, value: int, message: str) -> None:
     data = bytearray(FILE)
     struct.pack_into("<I" if field == LENGTH else "<Q", data, field, value)
     with pytest.raises(InvalidProgramError, match=message):
-        read_program(bytes(data))
+        read_program(memoryview(data))
 
 
 @pytest.mark.parametrize("identifier", [b"ET11", b"ET13", b"PK\3\4", b"GGUF"])
@@ -201,7 +201,7 @@ def test_segments_outside_the_file(change: Callable[[Any], Any]) -> None:
     data = FILE.replace(old, new).replace(old[8:] + old[:8], new[8:] + new[:8])
     assert data != FILE
     with pytest.raises(InvalidProgramError, match="segment 3"):
-        read_program(bytes(data))
+        read_program(memoryview(data))
 
 
 def test_values_of_a_constant_method() -> None:

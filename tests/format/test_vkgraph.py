@@ -38,7 +38,7 @@ def test_a_graph_reads_back() -> None:
 
 def test_constants_are_aligned_views() -> None:
     blob = bytearray(write_vkgraph(VkGraph((), (), (), ()), [b"a", WEIGHT, b"", BIAS]))
-    graph = read_vkgraph(bytes(blob))
+    graph = read_vkgraph(memoryview(blob))
     assert [bytes(view) for view in graph.constant_views] == [b"a", WEIGHT, b"", BIAS]
     assert {(HEADER.unpack_from(blob)[4] + constant.offset) % 16 for constant in graph.constants} == {0}
     blob[blob.index(BIAS)] ^= 0xFF

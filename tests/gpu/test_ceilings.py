@@ -23,6 +23,7 @@ def test_matrix_kernel_compiles_where_there_are_matrices() -> None:
     compile_check("dawn", "matrix", ceilings._MATRIX, {"loops": 1}, FOLDER)
 
 
+@pytest.mark.slow
 def test_rates(device: Device) -> None:
     before = device.memory.live_bytes
     found = ceilings.Ceilings.of(device)

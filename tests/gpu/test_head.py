@@ -64,6 +64,7 @@ def test_a_file_without_a_head_or_inputs() -> None:
     assert read_head("k", "{# Of nothing. #}\n") == Head("Of nothing.", ())
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(NAMES, st.lists(VALUES, min_size=1, max_size=3)), unique_by=lambda pair: pair[0], max_size=4))
 def test_samples_are_read_as_they_were_written(inputs: list[tuple[str, list[object]]]) -> None:
     lines = [f"  {name} = {' | '.join(map(repr, samples))}: meaning: of {name}" for name, samples in inputs]

@@ -134,6 +134,7 @@ def test_sizes_follow_as_the_plan_says(op: str) -> None:
             check_sizes(*stepped(sample, sample.inputs(live)))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_sizes_follow_at_any_dims(data: st.DataObject) -> None:

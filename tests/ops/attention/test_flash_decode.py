@@ -353,6 +353,7 @@ def test_workgroups_by_context(device: Device) -> None:
             assert low <= x * y * z <= high
 
 
+@pytest.mark.slow
 def test_preferred_on_gpus_and_for_small_caches(device: Device) -> None:
     """A software adapter keeps the plain route where it can read the caches."""
     known = device.features

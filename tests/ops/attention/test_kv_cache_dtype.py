@@ -324,6 +324,7 @@ def test_a_llama(llama_path: Path, dtype: str) -> None:
             position += length
 
 
+@pytest.mark.slow
 def test_memory(llama_path: Path) -> None:
     """Half of it in float16; in int8 a quarter, and a float32 for each row and head of 16 elements."""
     runtime = Runtime.get()
@@ -387,6 +388,7 @@ def test_saved_and_loaded(llama: Method, tmp_path: Path) -> None:
             np.testing.assert_array_equal(run(llama, [9, 2], 5, again), run(llama, [9, 2], 5, state))
 
 
+@pytest.mark.slow
 def test_a_state_of_another_dtype_is_refused(llama_path: Path, tmp_path: Path) -> None:
     with Runtime.get().load_program(llama_path) as program:
         methods = {dtype: program.load_method("forward", kv_cache_dtype=dtype) for dtype in KV_CACHE_DTYPES}

@@ -131,6 +131,7 @@ def test_zeros_and_numbers_that_are_none(matrix_device: Device) -> None:
         assert np.isfinite(out[0, [0, 1, 4]]).all()
 
 
+@pytest.mark.slow
 def test_a_method_that_is_loaded_with_a_precision(matrix_device: Device) -> None:
     """With "high", its first prefill rounds and compiles nothing; its decode is that of the default."""
     sample = fused_linear_sample("q4gsw", 64, [13], rows=(19, 1))

@@ -144,6 +144,7 @@ def test_every_tuning_of_gemv_is_right(device: Device, weight_format: str) -> No
         check_all(device, weight_format, "gemv", tuning)
 
 
+@pytest.mark.slow
 @every_format
 def test_sums_by_subgroups_are_right(device: Device, weight_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their size is what the adapter really uses; one that has no subgroups of one size adds without."""
@@ -162,6 +163,7 @@ def subgroup_size(device: Device) -> int | None:
     return features.subgroup_min_size if features.subgroups else None
 
 
+@pytest.mark.slow
 @every_format
 def test_every_tile_of_gemm_is_right(device: Device, weight_format: str) -> None:
     for tile in gemm.Tuning().tiles:
