@@ -93,7 +93,7 @@ class OpProgram:
 
     def run(self, inputs: Sequence[Any]) -> Any:
         """One step; an array (or an int for a Sym) for each In and Sym, in order of the arguments."""
-        given = [np.asarray([v], np.int32) if isinstance(v, int) else np.ascontiguousarray(v) for v in inputs]
+        given = [np.asarray([v], np.int32) if isinstance(v, int) else np.asarray(v, order="C") for v in inputs]
         results = self.executor.execute(given)
         return results if isinstance(self._out, Sequence) else results[0]
 

@@ -94,7 +94,11 @@ class GraphExecutor:
         self._groups: dict[tuple[Any, ...], tuple[Any, list[Range]]] = {}
         writes = cache_writes(graph)
         self._mutable = mutable_storages(graph, self.memory, writes)
-        self._writes = [w for w in writes if self.memory.storage_of[w.cache.id] in self._mutable]
+        self._cache_writes = [  # position and rows of each
+            (self.plans.live(w.position), self.plans.tensor(w.rows))
+            for w in writes
+            if self.memory.storage_of[w.cache.id] in self._mutable
+        ]
         self._states: WeakSet[GraphState] = WeakSet()
         lent = {self.memory.storage_of[id]: buffer for id, buffer in borrowed.items()}
         self._lent = {index: buffer for index, buffer in lent.items() if index not in self._mutable}
@@ -158,8 +162,7 @@ class GraphExecutor:
     @property
     def cache_ends(self) -> set[int]:
         """Rows of its KV caches up to where the last step wrote: one number, if it wrote them all alike."""
-        plans = self.plans
-        return {plans.value(write.position) + plans.tensor(write.rows).dims[1] for write in self._writes}
+        return {(p.value if isinstance(p, SymInt) else p) + rows.dims[1] for p, rows in self._cache_writes}
 
     # -- one step ---------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,10 @@
 """Programs, their methods and what those remember, in the shape of ``executorch.runtime``.
 
+```python
 program = Runtime.get().load_program("model.pte")
 forward = program.load_method("forward")
 (logits,) = forward.execute([tokens, input_pos])
+```
 """
 
 from .method import Method, ProfileRow

@@ -22,6 +22,7 @@ from ..graph.build import Graph
 from ..graph.constants import ConstantPool
 from ..graph.execute import GraphExecutor
 from ..graph.fusion import fuse_graph
+from ..graph.kernel_uses import KernelUse, kernel_uses
 from ..graph.kv_cache import KV_CACHE_DTYPES, has_kv_cache, store_kv_caches
 from ..graph.state import GraphState
 from ..graph.timing import CallTime
@@ -207,6 +208,11 @@ class Method:
     def profile(self) -> list[ProfileRow]:
         """Work by operator and route since loading, longest first; empty unless loaded with ``profile=True``."""
         return profile_rows(executor.times for executor in self._executors)
+
+    @locked
+    def kernels(self) -> list[KernelUse]:
+        """The kernels of its delegates, with variants as ``et-webgpu kernel`` prints them; see ``KernelUse``."""
+        return kernel_uses(executor.plans for executor in self._executors)
 
     @locked
     def close(self) -> None:

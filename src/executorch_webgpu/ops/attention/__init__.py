@@ -21,12 +21,13 @@ from . import reference
 from .cache_update.plan import update_caches
 from .call import Rotation
 from .checks import are_float32, check_cache, checked_call, watch_context
-from .flash import plan as flash
+from .flash import plan as flash_plan
 from .mask import check_mask, mask_strides
-from .rotate_and_store import plan as rotate_and_store
+from .rotate_and_store import plan as rotate_and_store_plan
 from .routes import attend
 
 
+# Operators over caches state no rows: a token sees those before it, and lies where their number says.
 @op(
     "llama.sdpa_with_kv_cache.default",
     "sdpa_with_kv_cache.default",
@@ -104,7 +105,7 @@ def rope_sdpa_with_kv_cache(
     half = check(g, name, q, k, cos, sin, start_pos, [rotated_q, out])
     g.resize(rotated_q, q.dims)
     call = replace(call, rotation=Rotation(cos, sin, start_pos, kind, half, rotated_q))
-    rotate_and_store.prepare(g, call)
+    rotate_and_store_plan.prepare(g, call)
     attend(g, call)
 
 
@@ -167,16 +168,16 @@ def sdpa(
         f"et_vk.sdpa: keys {k} must have the batch, head size and heads (or one head) of q {q}",
     )
     g.check(
-        head_dim % 4 == 0 and head_dim // 4 <= flash.MAX_VECTORS,
-        f"et_vk.sdpa: head size {head_dim} is not a multiple of 4 up to {4 * flash.MAX_VECTORS}",
+        head_dim % 4 == 0 and head_dim // 4 <= flash_plan.MAX_VECTORS,
+        f"et_vk.sdpa: head size {head_dim} is not a multiple of 4 up to {4 * flash_plan.MAX_VECTORS}",
     )
     if attn_mask is not None:
         check_mask(g, "et_vk.sdpa", attn_mask, (batch, heads, tokens, columns))
     g.resize(out, q.dims)
     vectors = head_dim // 4
-    flash.stream(
+    flash_plan.stream(
         g,
-        flash.Streams(
+        flash_plan.Streams(
             q,
             k,
             v,

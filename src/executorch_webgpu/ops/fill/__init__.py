@@ -204,5 +204,5 @@ def arange(
         {"out": out},
         {"n": out.numel, "start": as_scalar(first, out.wgsl), "step": as_scalar(by, out.wgsl)},
         overrides={"wg_size": WORKGROUP},
-        template={"T": out.wgsl},
+        template={"element": out.wgsl},
     )

@@ -2,15 +2,15 @@
 out[i] = start + i * step.
 
 Inputs:
-  T = "f32" | "i32": the WGSL type of an element
+  element = "f32" | "i32": the WGSL type of out
 #}
-@group(0) @binding(0) var<storage, read_write> out: array<{{ T }}>;
+@group(0) @binding(0) var<storage, read_write> out: array<{{ element }}>;
 @group(0) @binding(1) var<uniform> params: Params;
 
 struct Params {
   n: u32,
-  start: {{ T }},
-  step: {{ T }},
+  start: {{ element }},
+  step: {{ element }},
 }
 
 override wg_size: u32 = 64;
@@ -20,6 +20,6 @@ override wg_size: u32 = 64;
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
   let i = linear_index(gid, groups, wg_size);
   if (i < params.n) {
-    out[i] = params.start + {{ T }}(i) * params.step;
+    out[i] = params.start + {{ element }}(i) * params.step;
   }
 }

@@ -38,25 +38,25 @@ fn residual_of(row: u32, quad: u32, c: u32, widths: vec4<u32>) -> f32 {
 }
 {% endif %}
 
+{% for i in range(outputs) %}
+fn write{{ i }}(row: u32, column: u32, value: f32, width: u32) {
+  if (column < width) {
+    out{{ i }}[row * width + column] = value;
+  }
+}
+
+{% endfor %}
 // Column 4 * quad + c of the outputs: `ends` are the quads after the last one of each output, `widths` their columns.
 fn write(row: u32, quad: u32, c: u32, value: f32, ends: vec4<u32>, widths: vec4<u32>) {
-  {% if outputs == 1 %}
-  let column = quad * 4u + c;
-  if (column < widths[0]) {
-    out0[row * widths[0] + column] = value;
-  }
-  {% else %}
   var first = 0u;
-  {% for i in range(outputs) %}
-  if (quad >= first && quad < ends[{{ i }}]) {
-    let column = (quad - first) * 4u + c;
-    if (column < widths[{{ i }}]) {
-      out{{ i }}[row * widths[{{ i }}] + column] = value;
-    }
+  {% for i in range(outputs - 1) %}
+  if (quad < ends[{{ i }}]) {
+    write{{ i }}(row, (quad - first) * 4u + c, value, widths[{{ i }}]);
+    return;
   }
   first = ends[{{ i }}];
   {% endfor %}
-  {% endif %}
+  write{{ outputs - 1 }}(row, (quad - first) * 4u + c, value, widths[{{ outputs - 1 }}]);
 }
 
 fn store(row: u32, quad: u32, c: u32, value: f32, ends: vec4<u32>, widths: vec4<u32>) {
