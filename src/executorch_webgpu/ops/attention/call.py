@@ -56,11 +56,11 @@ class AttentionCall:
     @property
     def keys(self) -> dict[str, Tensor]:
         """Bindings of the cache of keys, and of its scales if it has any."""
-        return _bindings("k", self.k_cache)
+        return cache_bindings("k", self.k_cache)
 
     @property
     def values(self) -> dict[str, Tensor]:
-        return _bindings("v", self.v_cache)
+        return cache_bindings("v", self.v_cache)
 
     @property
     def caches(self) -> dict[str, Tensor]:
@@ -89,7 +89,7 @@ class AttentionCall:
         return self.k_cache.dims[1]
 
 
-def _bindings(name: str, cache: Tensor) -> dict[str, Tensor]:
+def cache_bindings(name: str, cache: Tensor) -> dict[str, Tensor]:
     return {f"{name}_cache": cache} | ({f"{name}_scales": cache.scales} if cache.scales is not None else {})
 
 

@@ -19,15 +19,11 @@ _WORKGROUP = 64
 
 def fits(g: Planner, call: AttentionCall) -> bool:
     small = call.length <= MAX_LENGTH and scores.scores_bytes(call, call.length, call.context) <= g.scratch_bytes
-    return small and _reads(call)
-
-
-def _reads(call: AttentionCall) -> bool:
-    return call.k_cache.dtype == call.v_cache.dtype == "float32"
+    return small and call.k_cache.dtype == "float32"
 
 
 def prepare(g: Planner, call: AttentionCall) -> None:
-    for length in (1, MAX_LENGTH) if _reads(call) else ():
+    for length in (1, MAX_LENGTH) if call.k_cache.dtype == "float32" else ():
         scores.prepare(g, call, _rows(call, length, 8), _SCORES_WORKGROUP)
         overrides, template = _variant(call, length)
         g.prepare("attention/decode_cpu", template=template, overrides=overrides)

@@ -14,7 +14,7 @@ from ....gpu.capabilities import Features, Limits
 from ...plan import Planner
 from ...shapes import ceil_div
 from ...values import IntLike, Tensor
-from ..call import AttentionCall
+from ..call import AttentionCall, cache_bindings
 from ..mask import Strides, mask_strides
 
 MAX_VECTORS = 64  # vec4s in a head: a row of the result stays in registers
@@ -143,27 +143,11 @@ def stream(g: Planner, streams: Streams) -> None:
     """Compute ``streams.out``."""
     tile, template = _variant(g, streams)
     rows = streams.tokens * streams.group
-    bindings: dict[str, Tensor | IntLike] = {
-        "q": streams.q,
-        "k_cache": streams.keys,
-        "v_cache": streams.values,
-        "out": streams.out,
-        "input_pos": streams.input_pos,
-    }
-    params: dict[str, Any] = {
-        "rows": rows,
-        "group_size": streams.group,
-        "kv_heads": streams.kv_heads,
-        "vectors": streams.vectors,
-        "token_stride": streams.token_stride,
-        "head_stride": streams.head_stride,
-        "column_stride": streams.column_stride,
-        "kv_head_stride": streams.kv_head_stride,
-        "new_columns": streams.new_columns,
-        "scale": streams.scale,
-    }
-    if streams.keys.scales is not None and streams.values.scales is not None:
-        bindings |= {"k_scales": streams.keys.scales, "v_scales": streams.values.scales}
+    caches = cache_bindings("k", streams.keys) | cache_bindings("v", streams.values)
+    bindings = {"q": streams.q, "out": streams.out, "input_pos": streams.input_pos, **caches}
+    strides = ("token_stride", "head_stride", "column_stride", "kv_head_stride")
+    names = ("kv_heads", "vectors", *strides, "new_columns", "scale")
+    params = {"rows": rows, "group_size": streams.group, **{name: getattr(streams, name) for name in names}}
     if streams.mask is not None:
         bindings["mask"] = streams.mask
         params |= {"heads": streams.heads, "mask_strides": streams.mask_strides}

@@ -4,10 +4,8 @@ Attention of up to ROWS packed rows over one split of the context, each subgroup
 LANES lanes, a group, hold a row of the cache, and the GROUPS groups of a subgroup read one each at a time, UNROLL times
 before they need the first. Each group has an online softmax of its own: the dot products of UNROLL keys x ROWS packed
 rows (see wgsl/packed_rows) are added up and spread over its lanes at once, then every lane takes the probabilities that
-its part of the values needs. The next keys and values are on their way all the time.
-
-With a rotation, q and k come without their rotary embedding, and the splits with the new rows write these to the caches
-first. A split that is the whole context writes `out`; otherwise attention/merge_splits puts the splits together.
+its part of the values needs. The next keys and values are on their way all the time. With a rotation, the splits with
+the new rows write these to the caches first. attention/merge_splits puts splits together, if there are several.
 
 Inputs:
   subgroup = 32 | 8 | 64: invocations of a subgroup
@@ -25,6 +23,7 @@ Inputs:
 {% set vectors = quads * loads %}
 {% set int8 = cache == "int8" %}
 {% set exchanges = [1, 2, 4, 8, 16, 32, 64] | select("lt", lanes) | list %}
+{% set end = exchanges | length %}
 {# How a group's sums lie after the exchange: `mine` a lane, the same ones in `spread` lanes; sum u + unroll * r is that
    of key u and row r. Each lane counts its keys and rows from those that it will have: its sum i is sum i ^ my_first.
    So what it keeps of an exchange, and what it gives away, are the same registers in every lane, and what another lane
@@ -41,11 +40,9 @@ Inputs:
 {% if int8 %}
 {% include "wgsl/query_bytes.wgsl" %}
 {% endif %}
-{% if rotation %}
 {% include "wgsl/rotation.wgsl" %}
-{% endif %}
 
-{% set access = "read_write" if rotation else "read" %}
+{% set access, entry = "read_write" if rotation else "read", "vec4<f32>" if rotation == "halves" else "vec2<f32>" %}
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;                // [S, Hq, D]
 @group(0) @binding(1) var<storage, {{ access }}> k_cache: array<CacheLoad>;  // [Cmax, Hkv, D]
 @group(0) @binding(2) var<storage, {{ access }}> v_cache: array<CacheLoad>;
@@ -57,7 +54,6 @@ Inputs:
 @group(0) @binding(9) var<storage, {{ access }}> v_scales: array<f32>;
 {% endif %}
 {% if rotation %}
-{% set entry = "vec4<f32>" if rotation == "halves" else "vec2<f32>" %}
 @group(0) @binding(10) var<storage, read> k: array<vec4<f32>>;               // [S, Hkv, D], not rotated, like q
 @group(0) @binding(11) var<storage, read> v: array<vec4<f32>>;
 @group(0) @binding(12) var<storage, read> cos_table: array<{{ entry }}>;     // [rows, D / 2], or [rows, 8 * half_vectors]
@@ -92,8 +88,6 @@ const ROWS = {{ rows }}u;
 const QUADS = {{ quads }}u;  // vec4s of a load
 const UNITS = {{ units }}u;
 const VECTORS = UNITS * QUADS;  // of a head
-const MINE = {{ mine }}u;
-const SPREAD = {{ spread }}u;
 const RESCALE = 6.0;  // probabilities stay below e^6: sums are scaled only when a maximum has grown by more
 
 var<workgroup> parts: array<vec4<f32>, SUBGROUPS * ROWS * VECTORS>;  // [subgroup, row, D]
@@ -222,7 +216,7 @@ fn main(
   {% endif %}
   // ---- the first keys and values ----
   let unit = lane % LANES;
-  let my_first = unit / SPREAD * MINE;
+  let my_first = unit / {{ spread }}u * {{ mine }}u;  // of the sums
   let my_row = my_first / UNROLL;
   let my_key = subgroup * GROUP_KEYS + lane / LANES + my_first % UNROLL * GROUPS;
   let base = (first * params.kv_heads + kv_head) * UNITS;
@@ -234,8 +228,8 @@ fn main(
   {% for u in range(unroll) %}{% for l in range(loads) %}
   var {{ x }}{{ u }}_{{ l }}: CacheLoad;
   {% endfor %}{% endfor %}
-  {% for j in range(my_keys) if int8 %}
-  var {{ x }}_scale{{ j }}: f32;
+  {% for j in range(my_keys) %}
+  var {{ x }}_scale{{ j }}: f32;  // of int8 caches
   {% endfor %}
   {% endfor %}
   {
@@ -285,7 +279,7 @@ fn main(
   {% endfor %}
   {% endfor %}
   {% for r in range(rows) %}
-  let step{{ r }} = query_step(largest{{ r }}_{{ exchanges | length }}, exponent{{ r }}_{{ exchanges | length }});
+  let step{{ r }} = query_step(largest{{ r }}_{{ end }}, exponent{{ r }}_{{ end }});
   {% for e in range(vectors) %}
   let bytes{{ r }}_{{ e }} = query_bytes(q{{ r }}_{{ e }}, step{{ r }});
   {% endfor %}
@@ -400,11 +394,11 @@ fn main(
   {% endfor %}
   {% for r in range(rows) %}
   {
-    let of_group = subgroupShuffleXor(largest{{ r % my_rows }}, {{ r * unroll // mine * spread }}u);
-    let most = max_of_groups(of_group);
-    let factor = exp(max(of_group - most, -100.0));
-    let all = sum_of_groups(
-      factor * subgroupShuffleXor(total{{ r % my_rows }}, {{ r * unroll // mine * spread }}u));
+    let largest = subgroupShuffleXor(largest{{ r % my_rows }}, {{ r * unroll // mine * spread }}u);
+    let total = subgroupShuffleXor(total{{ r % my_rows }}, {{ r * unroll // mine * spread }}u);
+    let most = max_of_groups(largest);
+    let factor = exp(max(largest - most, -100.0));
+    let all = sum_of_groups(factor * total);
     {% for e in range(vectors) %}
     o{{ r }}_{{ e }} = sum_of_groups4(o{{ r }}_{{ e }} * factor);
     {% endfor %}

@@ -232,13 +232,9 @@ fn main(
   let load_word{{ i }} = (index + {{ i }}u * LANES) % ROW_LOADS;
   var k{{ i }}: CacheLoad;
   var v{{ i }}: CacheLoad;
-  {% if int8 %}
-  var v_step{{ i }}: f32;
-  {% endif %}
+  var v_step{{ i }}: f32;  // of int8 caches
   {% endfor %}
-  {% if int8 %}
   var k_step: f32;
-  {% endif %}
   {
     let tile = 0u;
     {{ load("k") | indent(4) }}
@@ -299,12 +295,10 @@ fn main(
   {% endfor %}
   workgroupBarrier();
   {% endfor %}
-  if (SPLIT * WORDS != HEAD_WORDS) {  // dims past the head are zeros, which no tile overwrites
-    for (var i = index; i < KEYS; i += LANES) {
-      for (var j = HEAD_WORDS; j < SPLIT * WORDS; j++) {
-        k_tile[j / WORDS][i * KV_STRIDE + j % WORDS] = Staged();
-        v_tile[j / WORDS][i * KV_STRIDE + j % WORDS] = Staged();
-      }
+  for (var i = index; i < KEYS; i += LANES) {  // dims past the head are zeros, which no tile overwrites
+    for (var j = HEAD_WORDS; j < SPLIT * WORDS; j++) {
+      k_tile[j / WORDS][i * KV_STRIDE + j % WORDS] = Staged();
+      v_tile[j / WORDS][i * KV_STRIDE + j % WORDS] = Staged();
     }
   }
 
