@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             runtime = Runtime.get(engine, options.adapter)
             loading = {"kv_cache_dtype": options.kv_cache, "matmul_precision": options.matmul_precision}
             report = run(runtime, path, sizes(options), **loading)
-            found = lines_of(report, runtime.device, f"{options.shape} (random)", version=commit(), **loading)
+            found = lines_of(report, runtime.device, f"{options.shape} (random)", version=commit())
             print_lines(found)
             if options.profile:
                 print_profile(report.profile)

@@ -138,6 +138,10 @@ KNOWN_BY_NAME = {
 }
 
 
+def test_modules_that_know_operators_are_there() -> None:
+    assert all((PACKAGE / "graph" / module).is_file() for module in KNOWN_BY_NAME)
+
+
 @pytest.mark.parametrize("path", [p for p in FILES if layer(p) == "graph"], ids=relative)
 def test_passes_know_operators_by_their_traits(path: Path) -> None:
     tree = ast.parse(path.read_text())

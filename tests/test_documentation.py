@@ -17,7 +17,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-import executorch_webgpu.ops  # noqa: F401, registers the operators
+import executorch_webgpu.ops  # registers the operators
 from executorch_webgpu import Runtime
 from executorch_webgpu.cli import main
 from executorch_webgpu.models.convert import convert
@@ -125,8 +125,9 @@ def test_the_site_builds(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "-q", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     assert done.returncode == 0, done.stderr
-    reference = (tmp_path / "api" / "runtime.html").read_text()
-    assert "load_method" in reference and "kv_cache_dtype" in reference
+    reference = "".join(path.read_text() for path in (tmp_path / "api").glob("*.html"))
+    for name in executorch_webgpu.__all__:
+        assert re.search(rf'id="executorch_webgpu\.(runtime|errors)\.{name}"', reference), name
     # A page that is opened fetches nothing from elsewhere.
     pages = "".join(path.read_text() for path in tmp_path.rglob("*.html"))
     assert not re.findall(r"<(?:script|img)[^>]*src=.?https?:|<link[^>]*stylesheet[^>]*https?:", pages)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         NoAdapterError,
         UnsupportedProgramError,
     )
-    from .runtime import Method, Program, Runtime, State
+    from .runtime import LoadOptions, Method, Program, Runtime, State
 
 __version__ = "0.1.0"
 
@@ -34,6 +34,7 @@ __all__ = [
     "InvalidProgramError",
     "KernelError",
     "LimitError",
+    "LoadOptions",
     "Method",
     "NoAdapterError",
     "Program",

@@ -1,16 +1,16 @@
 """Every exception that this package raises on purpose.
 
-Error
-├── InvalidProgramError       the file is not a readable ``.pte`` program or delegate blob
-├── UnsupportedProgramError   the program is well-formed but asks for something that we do not run
-├── InvalidInputError         wrong number, dtype, shape or value of inputs (also a ``ValueError``)
-├── DeviceError               anything about the GPU
-│   ├── NoAdapterError        no usable adapter, or none that matches the request
-│   ├── LimitError            the adapter is too small for this program
-│   └── DeviceLostError       the device went away; load the program again
-├── KernelError               a kernel and its caller disagree, or its WGSL does not compile: a bug of ours
-├── ClosedError               use after ``close()``
-└── InUseError                what belongs to one thread at a time was used by another one meanwhile
+    Error
+    ├── InvalidProgramError       the file is not a readable ``.pte`` program or delegate blob
+    ├── UnsupportedProgramError   the program is well-formed but asks for something that we do not run
+    ├── InvalidInputError         wrong number, dtype, shape or value of inputs (also a ``ValueError``)
+    ├── DeviceError               anything about the GPU
+    │   ├── NoAdapterError        no usable adapter, or none that matches the request
+    │   ├── LimitError            the adapter is too small for this program
+    │   └── DeviceLostError       the device went away; load the program again
+    ├── KernelError               a kernel and its caller disagree, or its WGSL does not compile: a bug of ours
+    ├── ClosedError               use after ``close()``
+    └── InUseError                what belongs to one thread at a time was used by another one meanwhile
 
 Each message is one sentence that says what is wrong and what to do about it.
 """

@@ -89,9 +89,9 @@ def test_a_precision_that_is_not_the_default_is_a_note(
     loaded = []
 
     class Noted(LanguageModel):
-        def __init__(self, program: Any, **options: Any) -> None:
-            loaded.append(options["matmul_precision"])
-            super().__init__(program, **options)
+        def __init__(self, program: Any, options: Any = None, **changes: Any) -> None:
+            loaded.append(options.matmul_precision)
+            super().__init__(program, options, **changes)
 
     monkeypatch.setattr(measuring, "LanguageModel", Noted)
     sizes = ("--prompts", 9, "--contexts", 0, "--steps", 1, "--repeats", 1)

@@ -19,7 +19,12 @@ from executorch_webgpu.gpu.wgsl import parse
 
 WriteKernel = Callable[[str, str], Kernels]
 
-SCALE = """
+SCALE = """{#
+y = factor * x.
+
+Inputs:
+  T = "f32" | "i32": the type of the elements
+#}
 override wg: u32 = 64u;
 override factor: f32 = 2.0;
 @group(0) @binding(0) var<storage, read> x: array<{{ T }}>;
@@ -33,7 +38,9 @@ NOTHING = Features.none()
 
 
 def render_text(tmp_path: Path, text: str, dialect: str = "wgpu", features: Features = ALL, **values: object) -> str:
-    (tmp_path / "k.wgsl").write_text(text + "@compute @workgroup_size(1) fn main() {}")
+    inputs = "".join(f"  {name} = {value!r}: any\n" for name, value in values.items())
+    head = f"{{#\nA kernel.\n\nInputs:\n{inputs}#}}\n" if values else ""
+    (tmp_path / "k.wgsl").write_text(head + text + "@compute @workgroup_size(1) fn main() {}")
     return render("k", values, dialect, features, [tmp_path]).code
 
 

@@ -15,7 +15,7 @@ from executorch_webgpu.graph.build import Graph, make_call
 from executorch_webgpu.graph.casts import with_casts
 from executorch_webgpu.graph.reference import ReferenceExecutor
 from executorch_webgpu.ops.values import Tensor
-from executorch_webgpu.runtime.delegates import delegate_graphs
+from executorch_webgpu.runtime.method_file import MethodFile
 
 
 class Block(nn.Module):
@@ -55,7 +55,7 @@ def test_a_float16_delegate_agrees_with_torch_within_float16(exported: tuple[Blo
 
 def test_weights_are_widened_once_and_results_stay_float16(exported: tuple[Block, bytes]) -> None:
     file = read_program(exported[1])
-    graphs, _ = delegate_graphs(file, file.methods[0])
+    graphs = MethodFile(file, file.methods[0]).graphs
     casts = [
         call for graph in graphs for call in graph.calls if call.name == "dim_order_ops._to_dim_order_copy.default"
     ]

@@ -122,7 +122,7 @@ def test_state_lasts_and_reset_restores_it(device: Device) -> None:
             expected[:, position] = row[:, 0]
             (got,) = executor.execute([np.array([position], np.int32), row])
             np.testing.assert_array_equal(got, expected)
-        executor.reset()
+        executor.state.reset()
         row = normal(1, 1, 1, 4)
         (got,) = executor.execute([np.array([1], np.int32), row])
         start[:, 1] = row[:, 0]

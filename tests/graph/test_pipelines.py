@@ -20,8 +20,8 @@ from executorch_webgpu.graph.resize import LivePlans
 from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.ops.plan import MATMUL_PRECISIONS, Planning
 from executorch_webgpu.ops.values import Tensor
-from executorch_webgpu.runtime.delegates import delegate_graphs
 from executorch_webgpu.runtime.method import _with_kv_caches
+from executorch_webgpu.runtime.method_file import MethodFile
 from tests.test_wgsl import DEVICES, recorded
 
 ROWS, CONTEXT = 36, 600  # tokens of a step, and of the KV cache
@@ -70,7 +70,7 @@ def test_no_step_of_a_model_would_compile_on_other_devices(
 ) -> None:
     mapped, file = open_program(program)
     (plan,) = (plan for plan in file.methods if plan.name == "forward")
-    graphs, _ = delegate_graphs(file, plan)
+    graphs = MethodFile(file, plan).graphs
     for stored in _with_kv_caches(plan, graphs, cache):
         graph, _ = fuse_graph(stored, chosen_fusions(fuse))
         plans = plan_graph(graph, Planning(*DEVICES[device], matmul_precision=precision))

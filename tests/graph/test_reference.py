@@ -161,7 +161,7 @@ def test_llama_agrees_with_the_device(device: Device, llama: vk.VkGraph) -> None
         for seed in (0, 1):
             for inputs in steps(seed):
                 agree(executor.execute(inputs), reference.execute(inputs))
-            executor.reset()
+            executor.state.reset()
             reference.reset()
 
 

@@ -486,7 +486,7 @@ def test_a_program_that_cannot_run_ahead_uses_the_plain_loop_and_says_so(
 
 def test_work_of_the_host_around_the_delegate(chain_file: Program) -> None:
     with chain_file.load_method("forward") as method:
-        plan, executors = method._plan, method._executors
+        plan, executors = method._described, method._executors
         (chain_of_calls,) = plan.chains
         more = (*chain_of_calls.instructions, schema.Instruction(schema.MoveCall(0, 1)))
         changes = {

@@ -17,10 +17,17 @@ from executorch_webgpu.graph.execute import GraphExecutor
 from executorch_webgpu.graph.memory import Kind
 from executorch_webgpu.ops.plan import Planning
 from executorch_webgpu.ops.registry import find
+from executorch_webgpu.ops.values import Tensor
 from tests.graph_builder import GraphBuilder, Ref
 
 # The peer's tolerances: either one suffices.
 ABSOLUTE, RELATIVE = 1e-4, 1e-3
+
+
+def contents(executor: GraphExecutor, tensor: Tensor) -> np.ndarray:
+    """What a tensor that a graph writes and keeps, such as a KV cache, holds in the default state."""
+    index = executor.memory.storage_of[tensor.id]
+    return executor.state.read_buffer(index, rows=tensor.max_nbytes).reshape(tensor.max_dims)  # no cache has more rows
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,7 @@ class OpProgram:
     def mutable(self, index: int = 0) -> np.ndarray:
         """Current contents of the ``index``-th mutable argument on the device."""
         tensors = [t for c in self.executor.graph.calls for t in c.mutated]
-        return self.executor.mutable(tensors[index])
+        return contents(self.executor, tensors[index])
 
     def poison(self) -> None:
         """Fill shared memory with NaN, so that an element nobody writes is seen."""

@@ -117,8 +117,9 @@ fn uniform_load() -> u32 {
 """
 
 
-def emulated(code: str) -> str:
+def emulated(source: KernelSource) -> str:
     """A rendered kernel whose matrices lie in workgroup variables that are arrays of arrays of vec4s."""
+    code = source.code
     for name, kind in re.findall(r"^alias (\w+) = (vec4<u32>);.*\n", code, flags=re.MULTILINE):
         code = re.sub(rf"(?<!alias )\b{name}\b", kind, code)
     memories = {name: (i, element) for i, (name, element) in enumerate(_MEMORY.findall(code))}
@@ -133,10 +134,10 @@ def emulated(code: str) -> str:
         place = f"Operand({memory}u, {block}, {offset}, {stride})"
         return f"matrix_sums({place}, lane)" if kind == "Sum" else place
 
-    load = r"subgroupMatrixLoad<(\w+), (\w+)>\(\s*&(\w+)\[([^\]]+)\], (\w+), (\w+)\)"
+    load = r"subgroupMatrixLoad<(\w+), (\w+)>\(\s*&(\w+)\[([^\]]+)\], ([^,]+), ([^,)]+)\)"
     code = re.sub(load, operand, code)
     code = re.sub(
-        r"subgroupMatrixStore<row_major>\(&(\w+)\[(\w+)\], (\w+), (\w+), (\w+)\);",
+        r"subgroupMatrixStore<row_major>\(&(\w+)\[(\w+)\], ([^,]+), (\w+), (\w+)\);",
         lambda m: f"matrix_store(Operand({memories[m[1]][0]}u, {m[2]}, {m[3]}, {m[5]}), {m[4]}, lane);",
         code,
     )
@@ -149,8 +150,7 @@ def emulated(code: str) -> str:
     if "workgroupUniformLoad" in code:  # naga has none of atomics
         code = re.sub(r"workgroupUniformLoad\(&(\w+)\[0\]\)", "uniform_load()", code) + _UNIFORM_LOAD
     code, kept = _keep_variables(code, len(memories))
-    (size,) = re.findall(r"@workgroup_size\((\w+)\)", code)
-    lanes = int(size if size.isdigit() else re.findall(rf"const {size} = (\d+)u;", code)[0])
+    lanes = source.workgroup({})[0]
     code = re.sub(
         r"(fn main\([^{]*\{\n)", r"\1  let subgroup = index / 32u;\n  let lane = index % 32u;\n", code, flags=re.DOTALL
     )
@@ -191,7 +191,7 @@ def emulate(monkeypatch: pytest.MonkeyPatch, device: Device) -> None:
         name: str, template: Mapping[str, object], dialect: str, features: Features, *roots: Any
     ) -> KernelSource:
         source = render(name, template, dialect, TENSOR_CORES, *roots)
-        return parse(name, emulated(source.code)) if "subgroup_matrix" in source.code else source
+        return parse(name, emulated(source)) if "subgroup_matrix" in source.code else source
 
     monkeypatch.setattr(kernel, "render", rewritten)
     monkeypatch.setattr(device, "features", replace(TENSOR_CORES, timestamps=device.features.timestamps))

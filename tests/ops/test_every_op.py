@@ -20,7 +20,7 @@ from executorch_webgpu.errors import Error, InvalidProgramError
 from executorch_webgpu.format import vkgraph as vk
 from executorch_webgpu.gpu.capabilities import Features, Limits
 from executorch_webgpu.gpu.device import Device
-from executorch_webgpu.gpu.kernel import Kernels, render
+from executorch_webgpu.gpu.kernel import DEFAULT_ROOTS, Kernels, render
 from executorch_webgpu.graph.build import Graph, build_graph
 from executorch_webgpu.graph.execute import plan_graph
 from executorch_webgpu.graph.fusion.dataflow import sizes_of
@@ -33,6 +33,7 @@ from .harness import Const, In, Mutable, OpProgram, Out, Sym, assert_close, call
 from .samples import SAMPLES, Sample
 
 OPS = sorted({s.op for s in SAMPLES})
+ROOTS = DEFAULT_ROOTS
 
 
 def test_every_operator_has_a_sample() -> None:
@@ -49,7 +50,7 @@ def test_device_agrees_with_the_reference(device: Device, op: str, monkeypatch: 
     """At maximum dims, at smaller ones, and back; no step compiles anything that load did not."""
     for sample in (s for s in SAMPLES if s.op == op):
         # A device of its own for its kernels: another sample must not have made the pipeline before.
-        monkeypatch.setattr(device, "kernels", Kernels(device))
+        monkeypatch.setattr(device, "kernels", Kernels(device, ROOTS))
         with OpProgram(device, op, sample.args, sample.out, **sample.options) as program:
             compiled = device.kernels.stats()
             for seed, live in enumerate((False, True, False) if sample.dynamic else (False,)):
@@ -125,9 +126,9 @@ def near_dims(draw: st.DrawFn, dims: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @st.composite
-def damaged_calls(draw: st.DrawFn) -> tuple[str, list[Any], Any]:
+def damaged_calls(draw: st.DrawFn, ops: Sequence[str] = OPS) -> tuple[str, list[Any], Any]:
     """An operator's sample with one or two arguments, or the output, replaced."""
-    op = draw(st.sampled_from(OPS))
+    op = draw(st.sampled_from(ops))
     sample: Sample = draw(st.sampled_from([s for s in SAMPLES if s.op == op]))
     args, out = list(sample.args), sample.out
     places = draw(st.lists(st.integers(0, len(args)), min_size=1, max_size=2, unique=True))
@@ -211,7 +212,7 @@ def ask_rules(graph: Graph) -> None:
 
 def check_recordable(dispatch: Dispatch, storage_of: Any) -> None:
     """The kernel renders and takes what the plan gives it."""
-    source = render(dispatch.kernel, dispatch.template, "wgpu", Features.none())
+    source = render(dispatch.kernel, dispatch.template, "wgpu", Features.none(), ROOTS)
     source.check_names("binding", {b.name for b in source.bindings} - {"params"}, dispatch.bindings)
     source.pack_params(dispatch.params)
     source.resolve_overrides(dispatch.overrides)

@@ -21,7 +21,8 @@ from executorch_webgpu.ops.registry import Linear, find, names, op
 from executorch_webgpu.ops.sizes import Size, Sizes, unknown
 from executorch_webgpu.ops.values import SymInt, Tensor
 
-from .samples import SAMPLES, Input, Sample
+from .harness import Const, In, Mutable, Out, as_float64
+from .samples import SAMPLES, Input, Position, Sample
 
 PLANNING = Planning(Features.none(), Limits.floor())
 OPS = sorted({s.op for s in SAMPLES})
@@ -61,6 +62,39 @@ def test_what_follows_from_other_traits() -> None:
     assert sigmoid is not None and attention is not None
     assert (sigmoid.sizes, sigmoid.rows) == (sizes.broadcast, rows.broadcast)
     assert attention.mutates == ("k_cache", "v_cache")
+
+
+# -- views ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_views_are_what_keeps_the_order_of_elements(op: str) -> None:
+    """By the reference: the elements of the first argument, wherever the dtypes are the same."""
+    found = find(op)
+    assert found is not None
+    same = []
+    for sample in (s for s in SAMPLES if s.op == op):
+        x, *rest = sample.args
+        if isinstance(x, Input) and isinstance(sample.out, Out) and x.dtype == sample.out.dtype:
+            array = as_float64(sample.inputs(live=False)[0])
+            with np.errstate(all="ignore"):
+                result = found.reference(array, *(resolved(a) for a in rest))
+            same.append(np.array_equal(np.ravel(result), array.ravel()))
+    assert found.view == (bool(same) and all(same))
+
+
+def resolved(arg: Any) -> Any:
+    """An argument after the first one, as the reference takes it."""
+    match arg:
+        case Const() | Mutable():
+            return as_float64(arg.array)
+        case In():
+            return as_float64(np.ones(arg.max_dims, np.float32 if arg.dtype.startswith("float") else np.int64))
+        case Position():
+            return arg.full
+        case list():
+            return [resolved(item) for item in arg]
+    return arg
 
 
 # -- sizes ------------------------------------------------------------------------------------------------------------

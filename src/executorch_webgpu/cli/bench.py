@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import FILE, cache_option, device_options, precision_option, profile_option
+from .options import FILE, device_options, load_options, profile_option
 from .source import chosen_options, conversion_options, program_path, progress_bar
 
 if TYPE_CHECKING:
     from ..llm.measure import Report
-    from ..runtime import Runtime
+    from ..runtime import LoadOptions, Runtime
 
 LISTS = ("--prompts", "--contexts")
 
 
 class Command(click.Command):
-    """Takes all numbers behind an option of ``LISTS``: ``--prompts 128 512`` is ``--prompts 128,512``."""
+    """Takes all numbers after an option of ``LISTS``: ``--prompts 128 512`` is ``--prompts 128,512``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         joined: list[str] = []
@@ -55,8 +55,7 @@ def numbers(ctx: click.Context, option: click.Parameter, value: str | None) -> t
 @click.option("--plot", type=FILE, help="Draw the rates to this file (.png, .svg, .pdf)")
 @click.option("--tokenizer", "tokenizer_file", type=FILE, help="A .gguf or tokenizer.json  [default: in the program]")
 @conversion_options
-@cache_option
-@precision_option
+@load_options("kv_cache_dtype", "matmul_precision")
 @device_options
 @profile_option
 def command(
@@ -66,8 +65,7 @@ def command(
     tokenizer_file: Path | None,
     weights: str | None,
     max_context_len: int | None,
-    kv_cache_dtype: str,
-    matmul_precision: str,
+    loading: LoadOptions,
     engine: str | None,
     adapter: int | str | None,
     profile: bool,
@@ -93,9 +91,8 @@ def command(
     tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file is not None else None
     path = program_path(source, chosen_options(weights, max_context_len), tokenizer)
     runtime = Runtime.get(engine, adapter)
-    loading = {"kv_cache_dtype": kv_cache_dtype, "matmul_precision": matmul_precision}
-    report = run(runtime, path, sizes, tokenizer=tokenizer, **loading)
-    lines = lines_of(report, runtime.device, Path(source).name, version=__version__, **loading)
+    report = run(runtime, path, sizes, tokenizer=tokenizer, options=loading)
+    lines = lines_of(report, runtime.device, Path(source).name, version=__version__)
     print_lines(lines)
     if profile:
         print_profile(report.profile)

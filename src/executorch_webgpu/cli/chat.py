@@ -16,11 +16,9 @@ from ..errors import InvalidInputError
 from ..exit_codes import BAD_INPUT
 from .options import (
     FILE,
-    cache_option,
     device_options,
-    fuse_option,
     given_sampling,
-    precision_option,
+    load_options,
     sampling_options,
 )
 from .source import chosen_options, conversion_options, open_language_model
@@ -29,6 +27,7 @@ from .streams import note, standard_input, write
 if TYPE_CHECKING:
     from ..llm.conversation import Conversation
     from ..llm.generate import GenerationStats
+    from ..runtime import LoadOptions
 
 PROMPT, CONTINUATION = "> ", "... "
 COMMANDS = {
@@ -54,9 +53,7 @@ SAMPLED = {"temperature": 0.7, "top_p": 0.9}  # where the model does not say
 @click.option("--stats", is_flag=True, help="Show token rates after each answer")
 @sampling_options(max_new_tokens=1024, temperature="0.7 with top-p 0.9")
 @conversion_options
-@cache_option
-@precision_option
-@fuse_option
+@load_options("kv_cache_dtype", "matmul_precision", "fuse")
 @device_options
 def command(
     source: str,
@@ -65,9 +62,7 @@ def command(
     stats: bool,
     weights: str | None,
     max_context_len: int | None,
-    kv_cache_dtype: str,
-    matmul_precision: str,
-    fuse: bool,
+    loading: LoadOptions,
     engine: str | None,
     adapter: int | str | None,
     **sampling: Any,
@@ -85,14 +80,7 @@ def command(
     given = given_sampling(sampling)
     options = chosen_options(weights, max_context_len)
     with open_language_model(
-        source,
-        tokenizer_file,
-        options=options,
-        engine=engine,
-        adapter=adapter,
-        kv_cache_dtype=kv_cache_dtype,
-        matmul_precision=matmul_precision,
-        fuse=fuse,
+        source, tokenizer_file, options=options, engine=engine, adapter=adapter, loading=loading
     ) as (model, tokenizer):
         params = sampling_params(tokenizer.settings.sampling, given, SAMPLED)
         chat = Chat(Conversation(model, tokenizer, params, system), write, note, stats)

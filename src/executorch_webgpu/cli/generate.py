@@ -10,12 +10,9 @@ import click
 from ..errors import InvalidInputError
 from .options import (
     FILE,
-    cache_option,
     device_options,
-    fuse_option,
     given_sampling,
-    precision_option,
-    profile_option,
+    load_options,
     sampling_options,
 )
 from .source import chosen_options, conversion_options, open_language_model
@@ -23,6 +20,7 @@ from .streams import note, standard_input, write
 
 if TYPE_CHECKING:
     from ..llm.generate import GenerationStats
+    from ..runtime import LoadOptions
     from ..text.tokenizer import Tokenizer
 
 FINISHED = {
@@ -42,11 +40,8 @@ FINISHED = {
 @click.option("--system", metavar="TEXT", help="System message, with --chat")
 @sampling_options()
 @conversion_options
-@cache_option
-@precision_option
-@fuse_option
+@load_options("kv_cache_dtype", "matmul_precision", "fuse", "profile")
 @device_options
-@profile_option
 def command(
     source: str,
     text: str | None,
@@ -56,12 +51,9 @@ def command(
     system: str | None,
     weights: str | None,
     max_context_len: int | None,
-    kv_cache_dtype: str,
-    matmul_precision: str,
-    fuse: bool,
+    loading: LoadOptions,
     engine: str | None,
     adapter: int | str | None,
-    profile: bool,
     **sampling: Any,
 ) -> None:
     """Continue a prompt with a language model.
@@ -88,10 +80,7 @@ def command(
         options=options,
         engine=engine,
         adapter=adapter,
-        profile=profile,
-        kv_cache_dtype=kv_cache_dtype,
-        matmul_precision=matmul_precision,
-        fuse=fuse,
+        loading=loading,
     ) as (model, tokenizer):
         params = sampling_params(tokenizer.settings.sampling, given)
         tokens = encode_prompt(tokenizer, text, chat=chat, system=system)
@@ -100,7 +89,7 @@ def command(
             if piece.stats is not None:
                 write("\n")
                 note(describe(piece.stats))
-        if profile:
+        if loading.profile:
             print_profile(model.profile())
 
 

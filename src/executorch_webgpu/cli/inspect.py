@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import FILE, fuse_option
+from .options import FILE, device_options, load_options
 from .source import chosen_options, conversion_options, program_path
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..runtime import LoadOptions, Method
     from ..runtime.metadata import MethodReport
 
 
@@ -20,25 +21,50 @@ if TYPE_CHECKING:
 @click.argument("source")
 @click.option("--tokenizer", "tokenizer_file", type=FILE, help="A .gguf or tokenizer.json  [default: the source's own]")
 @conversion_options
-@fuse_option
+@click.option("--kernels", is_flag=True, help="List the kernels that a device runs for it; see the kernel command.")
+@load_options("fuse", "kv_cache_dtype", "matmul_precision")
+@device_options
 def command(
-    source: str, tokenizer_file: Path | None, weights: str | None, max_context_len: int | None, fuse: bool
+    source: str,
+    tokenizer_file: Path | None,
+    weights: str | None,
+    max_context_len: int | None,
+    kernels: bool,
+    engine: str | None,
+    adapter: int | str | None,
+    loading: LoadOptions,
 ) -> None:
-    """Show what a program holds, and whether it can run here. Needs no GPU.
+    """Show what a program holds, and whether it can run here. Needs no GPU, but for --kernels.
 
     SOURCE is a program (.pte), or a model as the generate command takes it.
     """
-    from ..runtime import inspect_program
+    from ..runtime import Runtime, inspect_program
     from ..text.tokenizer import Tokenizer
     from .tables import binary_size, console
 
     tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file is not None else None
-    report = inspect_program(program_path(source, chosen_options(weights, max_context_len), tokenizer), fuse)
-    out = console()
+    path, out = program_path(source, chosen_options(weights, max_context_len), tokenizer), console()
+    if kernels:
+        with Runtime.get(engine, adapter).load_program(path) as program:
+            for name in sorted(program.method_names):
+                with program.load_method(name, loading) as loaded:
+                    _print_kernels(out, loaded)
+        return
+    report = inspect_program(path, loading.fuse)
     inside = f", with {', '.join(report.files)}" if report.files else ""
     out.print(f"{source}: {binary_size(report.file_bytes)}, {len(report.methods)} methods{inside}")
     for method in report.methods:
         _print_method(out, method)
+
+
+def _print_kernels(out: Console, method: Method) -> None:
+    from .tables import table
+
+    made = table(("Kernel", "Variant", "Dispatches>", "For"), title=method.metadata.name)
+    for use in method.kernels():
+        made.add_row(use.kernel, use.variant, str(use.dispatches), ", ".join(use.operators) or "other steps")
+    if made.rows:
+        out.print(made)
 
 
 def _print_method(out: Console, method: MethodReport) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import reduce
+from functools import reduce, wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -30,45 +30,48 @@ def device_options(command: Command) -> Command:
     return engine(adapter(command))
 
 
-def profile_option(command: Command) -> Command:
-    """Add ``--profile``."""
-    return click.option("--profile", is_flag=True, help="Print the time that each kind of op takes.")(command)
-
-
-def cache_option(command: Command) -> Command:
-    """Add ``--kv-cache``."""
-    option = click.option(
+profile_option = click.option("--profile", is_flag=True, help="Print the time that each kind of op takes.")
+fuse_option = click.option(
+    "--fuse/--no-fuse",
+    default=True,
+    show_default=True,
+    help="Run several operator calls as one where that computes the same.",
+)
+_LOAD_OPTIONS = {
+    "kv_cache_dtype": click.option(
         "--kv-cache",
         "kv_cache_dtype",
         type=click.Choice(["f32", "f16", "int8"]),
         default="f32",
         show_default=True,
         help="Store the KV cache as float16 or int8, in a half or a quarter of the memory.",
-    )
-    return option(command)
-
-
-def precision_option(command: Command) -> Command:
-    """Add ``--matmul-precision``."""
-    option = click.option(
+    ),
+    "matmul_precision": click.option(
         "--matmul-precision",
         type=click.Choice(["highest", "high"]),
         default="highest",
         show_default=True,
         help="high: tensor cores multiply numbers rounded to float16, which reads prompts faster.",
-    )
-    return option(command)
+    ),
+    "fuse": fuse_option,
+    "profile": profile_option,
+}
 
 
-def fuse_option(command: Command) -> Command:
-    """Add ``--no-fuse``."""
-    option = click.option(
-        "--fuse/--no-fuse",
-        default=True,
-        show_default=True,
-        help="Run several operator calls as one where that computes the same.",
-    )
-    return option(command)
+def load_options(*fields: str) -> Callable[[Command], Command]:
+    """Add an option for each of these fields of ``LoadOptions``; the command gets them together, as ``loading``."""
+
+    def add(command: Command) -> Command:
+        @wraps(command)
+        def run(**arguments: Any) -> Any:
+            from ..runtime import LoadOptions
+
+            given = {field: arguments.pop(field) for field in fields}
+            return command(loading=LoadOptions(**given), **arguments)
+
+        return reduce(lambda inner, field: _LOAD_OPTIONS[field](inner), reversed(fields), cast(Command, run))
+
+    return add
 
 
 def sampling_options(*, max_new_tokens: int = 256, temperature: str = "0") -> Callable[[Command], Command]:

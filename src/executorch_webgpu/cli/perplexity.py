@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import InvalidInputError
-from .options import FILE, cache_option, device_options, fuse_option, precision_option
+from .options import FILE, device_options, load_options
 from .source import chosen_options, conversion_options, open_language_model, progress_bar
 from .streams import note, write
+
+if TYPE_CHECKING:
+    from ..runtime import LoadOptions
 
 
 @click.command("perplexity")
@@ -20,9 +23,7 @@ from .streams import note, write
 @click.option("--tokenizer", "tokenizer_file", type=FILE, help="A .gguf or tokenizer.json  [default: in the program]")
 @click.option("--window", type=int, help="Tokens predicted from one beginning  [default: 1024, or the context]")
 @conversion_options
-@cache_option
-@precision_option
-@fuse_option
+@load_options("kv_cache_dtype", "matmul_precision", "fuse")
 @device_options
 def command(
     source: str,
@@ -31,7 +32,9 @@ def command(
     window: int | None,
     weights: str | None,
     max_context_len: int | None,
-    **loading: Any,
+    loading: LoadOptions,
+    engine: str | None,
+    adapter: int | str | None,
 ) -> None:
     """Measure how well a model predicts a text file: the perplexity, lower is better.
 
@@ -52,7 +55,9 @@ def command(
         path = find_model(source, show)
     if path.is_dir() or not is_program(path):
         options = replace(options or NATIVE, full_logits=True)
-    with open_language_model(str(path), tokenizer_file, options=options, **loading) as (model, tokenizer):
+    with open_language_model(
+        str(path), tokenizer_file, options=options, engine=engine, adapter=adapter, loading=loading
+    ) as (model, tokenizer):
         tokens = tokenizer.encode(content)
         window = window or min(1024, model.context_len)
         start = time.monotonic()

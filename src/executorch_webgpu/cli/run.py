@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InvalidInputError
-from .options import FILE, device_options, fuse_option, profile_option
+from .options import FILE, device_options, load_options
 
 if TYPE_CHECKING:
+    from ..runtime import LoadOptions
     from ..runtime.metadata import TensorMetadata
 
 LITERALS = {"true": True, "false": False}
@@ -22,18 +23,16 @@ LITERALS = {"true": True, "false": False}
 @click.option("--input", "inputs", multiple=True, metavar="NPY|NUMBER", help="One for each input, in order")
 @click.option("--method", default="forward", show_default=True, help="Which method to run")
 @click.option("--output", type=FILE, metavar="DIR", help="Folder for output_0.npy, output_1.npy, …")
-@fuse_option
+@load_options("fuse", "profile")
 @device_options
-@profile_option
 def command(
     file: Path,
     inputs: tuple[str, ...],
     method: str,
     output: Path | None,
-    fuse: bool,
+    loading: LoadOptions,
     engine: str | None,
     adapter: int | str | None,
-    profile: bool,
 ) -> None:
     """Run one method once.
 
@@ -46,7 +45,7 @@ def command(
     values = [read_input(text) for text in inputs]
     with (
         Runtime.get(engine=engine, adapter=adapter).load_program(file) as program,
-        program.load_method(method, profile=profile, fuse=fuse) as loaded,
+        program.load_method(method, loading) as loaded,
     ):
         expected = loaded.metadata.inputs
         if len(values) != len(expected):
@@ -60,7 +59,7 @@ def command(
         _print_outputs(outputs)
         if output is not None:
             _save_outputs(outputs, output)
-        if profile:
+        if loading.profile:
             print_profile(loaded.profile())
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..llm.model import LanguageModel
     from ..models.library import Progress
     from ..models.llama import LlamaOptions
+    from ..runtime import LoadOptions
     from ..text.tokenizer import Tokenizer
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -89,10 +90,7 @@ def open_language_model(
     options: LlamaOptions | None = None,
     engine: str | None = None,
     adapter: int | str | None = None,
-    profile: bool = False,
-    kv_cache_dtype: str = "f32",
-    matmul_precision: str = "highest",
-    fuse: bool = True,
+    loading: LoadOptions | None = None,
 ) -> Iterator[tuple[LanguageModel, Tokenizer]]:
     """The loaded model and its tokenizer, of the program itself unless ``tokenizer_file`` is given."""
     from ..llm.model import LanguageModel
@@ -106,7 +104,5 @@ def open_language_model(
             if TOKENIZER not in program.named_data:
                 raise InvalidInputError(f"{source} has no tokenizer inside: name one with --tokenizer")
             tokenizer = Tokenizer.from_files(program.named_data)
-        with LanguageModel(
-            program, profile=profile, kv_cache_dtype=kv_cache_dtype, matmul_precision=matmul_precision, fuse=fuse
-        ) as model:
+        with LanguageModel(program, loading) as model:
             yield model, tokenizer

@@ -100,8 +100,7 @@ def kernel_names(roots: Sequence[Path] = DEFAULT_ROOTS) -> list[str]:
     return sorted(found)
 
 
-@cache
-def head_of(name: str, roots: tuple[Path, ...] = DEFAULT_ROOTS) -> Head:
+def head_of(name: str, roots: Sequence[Path] = DEFAULT_ROOTS) -> Head:
     """The head of a kernel's file.  Raises KernelError when there is no such file, or its head cannot be read."""
     for root in roots:
         for file in _files(name):
@@ -123,9 +122,7 @@ def render(
     a template input is missing or unknown, the text declares what a kernel may not, or it needs a feature that is not
     there.
     """
-    head = head_of(name, tuple(roots))
-    if head.purpose:
-        head.check(name, template)
+    head_of(name, roots).check(name, template)
     try:
         body = _environment(tuple(roots)).select_template(_files(name)).render({**template, "dialect": dialect})
     except jinja2.TemplateNotFound as exc:

@@ -59,7 +59,7 @@ class GraphExecutor:
 
     What all states share (plans, live uniforms, buffers between calls) belongs to the step that runs, so a step holds
     the device's lock from the first thing that it sets to the last that it reads.
-    ``borrowed``: buffers, by tensor id, in place of our own, which somebody else fills and frees: of memory that the
+    ``borrowed``: buffers, by tensor id, in place of our own, which the caller fills and frees: of memory that the
     graph writes and keeps, for all states, and of inputs and outputs.
     """
 
@@ -94,7 +94,11 @@ class GraphExecutor:
         self._groups: dict[tuple[Any, ...], tuple[Any, list[Range]]] = {}
         writes = cache_writes(graph)
         self._mutable = mutable_storages(graph, self.memory, writes)
-        self._writes = [w for w in writes if self.memory.storage_of[w.cache.id] in self._mutable]
+        self._cache_writes = [  # position and rows of each
+            (self.plans.live(w.position), self.plans.tensor(w.rows))
+            for w in writes
+            if self.memory.storage_of[w.cache.id] in self._mutable
+        ]
         self._states: WeakSet[GraphState] = WeakSet()
         lent = {self.memory.storage_of[id]: buffer for id, buffer in borrowed.items()}
         self._lent = {index: buffer for index, buffer in lent.items() if index not in self._mutable}
@@ -158,21 +162,7 @@ class GraphExecutor:
     @property
     def cache_ends(self) -> set[int]:
         """Rows of its KV caches up to where the last step wrote: one number, if it wrote them all alike."""
-        plans = self.plans
-        return {plans.value(write.position) + plans.tensor(write.rows).dims[1] for write in self._writes}
-
-    @locked
-    def mutable(self, tensor: Tensor) -> np.ndarray:
-        """The current contents of a mutable tensor, such as a KV cache, in the default state."""
-        self._check_open()
-        index = self.memory.storage_of[tensor.id]
-        return self.state.read_buffer(index, rows=tensor.max_nbytes).reshape(tensor.max_dims)  # no cache has more rows
-
-    @locked
-    def reset(self) -> None:
-        """Put the default state back to its initial contents."""
-        self._check_open()
-        self.state.reset()
+        return {(p.value if isinstance(p, SymInt) else p) + rows.dims[1] for p, rows in self._cache_writes}
 
     # -- one step ---------------------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ class LivePlans:
         self._planning = planning
         self._tensors: dict[int, LiveTensor] = {}
         self._symints: dict[int, LiveSymInt] = {}
-        self._args = [tuple(map(self._live, call.args)) for call in graph.calls]
+        self._args = [tuple(map(self.live, call.args)) for call in graph.calls]
         self._marks = bytearray(len(graph.calls))
         self._by_tensor: defaultdict[int, set[int]] = defaultdict(set)  # dims of a tensor -> calls
         self._by_source: defaultdict[int, set[int]] = defaultdict(set)  # SymInt or host value -> calls
@@ -74,7 +74,7 @@ class LivePlans:
         """The current value of an int or SymInt."""
         return self.symint(value).value if isinstance(value, SymInt) else value
 
-    def _live(self, arg: Any) -> Any:
+    def live(self, arg: Any) -> Any:
         """An argument with live values in the place of the graph's."""
         match arg:
             case Tensor():
@@ -82,7 +82,7 @@ class LivePlans:
             case SymInt():
                 return self.symint(arg)
             case list():
-                return [self._live(item) for item in arg]
+                return [self.live(item) for item in arg]
         return arg
 
     def set_dims(self, value: Tensor, dims: Sequence[int]) -> None:
@@ -118,7 +118,7 @@ class LivePlans:
             marks[index] = _CLEAN
 
     def _outdated(self, derived: list[Derived]) -> bool:
-        changed = [d.compute() != d.value for d in derived]  # all of them: a bound may lie behind a change
+        changed = [d.compute() != d.value for d in derived]  # all of them: a bound may lie past a change
         return any(changed)
 
     def _mark(self, calls: set[int], mark: int) -> None:

@@ -96,7 +96,7 @@ def mutable_storages(graph: Graph, memory: MemoryPlan, writes: Sequence[CacheWri
 class GraphState:
     """One set of a graph's mutable buffers, and the commands whose bind groups name them.
 
-    ``borrowed``: buffers, by root tensor id, that are somebody else's to fill and to free; all others are its own.
+    ``borrowed``: buffers, by root tensor id, that the caller fills and frees; all others are its own.
     ``stale`` are the calls whose commands are older than their plans, or than the buffers that these share with other
     states; the executor records them before this state's next step. Whoever calls a method holds the device's lock.
     """

@@ -8,13 +8,13 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ClosedError, Error, InvalidInputError, UnsupportedProgramError
-from ..runtime import Method, ProfileRow, Program, State
+from ..runtime import LoadOptions, Method, ProfileRow, Program, State
 from ..runtime.decode import host_reason, prepare
 from ..runtime.metadata import MethodMetadata, TensorMetadata
 from .exclusive import Exclusive, ExclusiveGenerator
@@ -25,22 +25,14 @@ class LanguageModel:
 
     ``max_tokens``: the most tokens in one call. ``context_len``: rows of the KV cache, so the most tokens
     of a whole text. ``vocab_size``: logits per token. ``full_logits``: of every token, not of the last one.
-    ``eos_ids``: end tokens that the program itself states. ``kv_cache_dtype``, ``matmul_precision``, ``fuse``: see
-    ``Program.load_method``.
+    ``eos_ids``: end tokens that the program itself states. ``options``, ``changes``: as ``Program.load_method`` takes
+    them.
     Ctrl-C waits for the end of a step, so a KeyboardInterrupt leaves the model usable and ``cached_tokens`` true.
     Threads need a ``new_sequence`` each: while one computes on a sequence, another gets an InUseError for it.
     Raises UnsupportedProgramError when ``forward`` is missing or is not a language model with a KV cache.
     """
 
-    def __init__(
-        self,
-        program: Program,
-        *,
-        profile: bool = False,
-        kv_cache_dtype: str = "f32",
-        matmul_precision: str = "highest",
-        fuse: bool = True,
-    ) -> None:
+    def __init__(self, program: Program, options: LoadOptions | None = None, **changes: Any) -> None:
         if "forward" not in program.method_names:
             raise UnsupportedProgramError(
                 "the program has no method named forward, so it is no language model; see et-webgpu inspect"
@@ -57,13 +49,7 @@ class LanguageModel:
         self.eos_ids = frozenset(_constants(program, "get_eos_ids"))
         self._tokens_dtype = np.dtype(tokens.dtype)
         self._input_pos_dtype = np.dtype(signature.inputs[1].dtype)
-        self._forward: Method = program.load_method(
-            "forward",
-            profile=profile,
-            kv_cache_dtype=kv_cache_dtype,
-            matmul_precision=matmul_precision,
-            fuse=fuse,
-        )
+        self._forward = program.load_method("forward", options, **changes)
         self._state: State | None = None  # None: the method's own
         self._cached: list[int] = []
         self._leave: Callable[[], None] = _nothing  # ends the session that computes ahead
@@ -86,7 +72,7 @@ class LanguageModel:
 
     @property
     def cached_tokens(self) -> tuple[int, ...]:
-        """The text in the KV cache, by position: what ran since the last reset. Rows behind it are stale."""
+        """The text in the KV cache, by position: what ran since the last reset. Rows past it are stale."""
         return tuple(self._cached)
 
     def prefill(self, tokens: Sequence[int], start: int = 0) -> NDArray[np.float32]:
@@ -146,11 +132,11 @@ class LanguageModel:
         return self._forward, self._forward.state if self._state is None else self._state
 
     def holds(self, tokens: Sequence[int], position: int) -> None:
-        """The KV cache holds ``tokens`` from ``position`` on, and nothing behind."""
+        """The KV cache holds ``tokens`` from ``position`` on, and nothing after them."""
         self._cached[position:] = tokens
 
     def enter_session(self, leave: Callable[[], None]) -> None:
-        """From now on somebody computes ahead; any other use of the model calls ``leave`` first."""
+        """A session computes ahead from now on; any other use of the model calls ``leave`` first."""
         self._leave = leave
 
     def leave_session(self) -> None:

@@ -29,10 +29,10 @@ Reference = Callable[..., Any]
 class Linear:
     """What a linear layer [..., K] -> [..., N] calls its arguments; the first one is its input.
 
-    ``form`` is the name that ``fused_linear`` has for the format of its weights.
+    ``weight_format`` is what ``fused_linear`` calls the format of its weights.
     """
 
-    form: str
+    weight_format: str
     weight: str
     scales: str | None = None
     group_size: str | None = None
@@ -53,7 +53,7 @@ class Op:
     ``reference(*inputs)`` takes and returns NumPy arrays and numbers, writes ``mutates`` in place, and returns the
     output, or a tuple of them.
 
-    The traits, of which names are those of arguments:
+    The traits follow, each with its sentence. Names in them are names of arguments.
     """
 
     name: str

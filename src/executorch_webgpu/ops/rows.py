@@ -6,7 +6,9 @@ batching rules of ``vmap`` do for one choice of axes; it is called like the plan
 in place of the planner. It returns the axis of every output, or a tuple with one for each of them (None: that output
 stays whole), or None: rows are not independent of each other.
 
-A rule speaks of maximum dims: only the number of rows is taken to change, and of a size of 1 to be repeated.
+A rule speaks of maximum dims: only the number of rows is taken to change, and a size of 1 may become several rows. It
+speaks of activations: that columns of a constant matrix could be cut, too, is not stated. A SymInt holds the number of
+rows if its value, by the trait ``sizes``, is the size of a cut axis.
 """
 
 from __future__ import annotations

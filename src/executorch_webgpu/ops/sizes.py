@@ -39,7 +39,8 @@ class Sizes:
 
     def of(self, tensor: Tensor) -> Shape:
         """The sizes of a tensor."""
-        return tuple(self._resolved(size) for size in self._sizes.get(tensor.id, unknown(tensor)))
+        shape = self._sizes.get(tensor.id) or unknown(tensor)
+        return tuple(map(self._resolved, shape)) if self._equal else shape
 
     def same(self, a: Tensor, b: Tensor) -> bool:
         """Whether two tensors have the same sizes in every step."""

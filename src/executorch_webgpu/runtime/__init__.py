@@ -1,12 +1,15 @@
 """Programs, their methods and what those remember, in the shape of ``executorch.runtime``.
 
+```python
 program = Runtime.get().load_program("model.pte")
 forward = program.load_method("forward")
 (logits,) = forward.execute([tokens, input_pos])
+```
 """
 
 from .method import Method, ProfileRow
+from .options import LoadOptions
 from .program import Program, Runtime, inspect_program
 from .state import State
 
-__all__ = ["Method", "ProfileRow", "Program", "Runtime", "State", "inspect_program"]
+__all__ = ["LoadOptions", "Method", "ProfileRow", "Program", "Runtime", "State", "inspect_program"]

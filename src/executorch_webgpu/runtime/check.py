@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ..format import program_schema as schema
-from ..format.pte import ProgramFile
 from ..graph.build import OpCall
 from ..graph.reference import ReferenceExecutor
-from .delegates import delegate_graphs
 from .method import Method
+from .method_file import MethodFile
 
 
 @dataclass(frozen=True)
@@ -53,13 +51,10 @@ class CheckReport:
     differences: tuple[Difference, ...]
 
 
-def check_method(
-    file: ProgramFile, plan: schema.ExecutionPlan, method: Method, steps: Iterable[Sequence[Any]]
-) -> CheckReport:
+def check_method(file: MethodFile, method: Method, steps: Iterable[Sequence[Any]]) -> CheckReport:
     """Run ``method``, newly loaded, on the inputs of each step, and the references of its delegates beside it."""
     overflows: dict[tuple[int, int], Overflow] = {}
     differences: dict[tuple[int, int], Difference] = {}
-    graphs, _ = delegate_graphs(file, plan)
 
     def notice(delegate: int, call: OpCall, array: np.ndarray) -> None:
         key = (delegate, call.index)
@@ -70,7 +65,7 @@ def check_method(
 
     references = [
         ReferenceExecutor(graph, lambda call, array, delegate=i: notice(delegate, call, array))  # type: ignore[misc]
-        for i, graph in enumerate(graphs)
+        for i, graph in enumerate(file.graphs)
     ]
 
     def watch(delegate: int, inputs: Sequence[np.ndarray | int], outputs: Sequence[np.ndarray | int]) -> None:

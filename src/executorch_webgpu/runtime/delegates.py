@@ -13,10 +13,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import InvalidProgramError, UnsupportedProgramError
 from ..format import program_schema as schema
-from ..format.pte import ProgramFile
-from ..format.vkgraph import read_vkgraph
-from ..graph.build import Graph, GraphValue, build_graph
-from ..graph.casts import with_casts
+from ..graph.build import Graph, GraphValue
 from ..graph.write_back import written_back
 from ..ops.values import SymInt, Tensor
 
@@ -35,7 +32,7 @@ class DelegateArguments:
     """What the arguments of the calls of one delegate are.
 
     ``given``: how many of them are inputs. ``inputs``: for each input of the graph, which argument it is.
-    ``outputs``: for each argument behind the inputs, which output of the graph it is.
+    ``outputs``: for each argument after the inputs, which output of the graph it is.
     """
 
     given: int
@@ -49,16 +46,6 @@ class DelegateArguments:
     def of_outputs(self, call: schema.DelegateCall) -> tuple[int, ...]:
         """The values that the call sets."""
         return call.args[self.given :]
-
-
-def delegate_graphs(file: ProgramFile, plan: schema.ExecutionPlan) -> tuple[list[Graph], list[DelegateArguments]]:
-    """The graphs of a method's delegates, all of them ours, and what the arguments of their calls are.
-
-    Raises like ``build_graph`` and ``matched``.
-    """
-    graphs = [build_graph(read_vkgraph(file.delegate_data(delegate), file.data)) for delegate in plan.delegates]
-    matching, arguments = matched(plan, graphs)
-    return [with_casts(graph) for graph in matching], arguments
 
 
 def matched(plan: schema.ExecutionPlan, graphs: Sequence[Graph]) -> tuple[list[Graph], list[DelegateArguments]]:
@@ -201,7 +188,7 @@ def _possible_buffers(graph: Graph) -> int:
 def _with_repeats(
     values: Sequence[GraphValue], buffers: int, wanted: Sequence[schema.ProgramValue]
 ) -> Iterator[tuple[int, ...]]:
-    """Ways to give each wanted value an output, so that those behind the buffers appear for the first time in order."""
+    """Ways to give each wanted value an output, so that those after the buffers appear for the first time in order."""
 
     def search(position: int, seen: int) -> Iterator[tuple[int, ...]]:
         if len(values) - seen > len(wanted) - position:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..format.program_schema import Tensor
 from ..format.pte import ProgramFile
-from ..format.vkgraph import read_vkgraph
-from .metadata import our_delegates
+from .method_file import MethodFile
 
 _HASHED_AT_ONCE = 16 << 20
 
 
-def fingerprint(file: ProgramFile, release: Callable[[memoryview], None]) -> str:
+def fingerprint(file: ProgramFile, methods: Iterable[MethodFile], release: Callable[[memoryview], None]) -> str:
     """Tell programs apart by everything that they compute with: the delegates, constants and named data.
 
     ``release`` is told about every range that has been read, so that its pages need not stay in memory.
@@ -24,7 +23,7 @@ def fingerprint(file: ProgramFile, release: Callable[[memoryview], None]) -> str
     names = [[m.name, [[o.name, o.overload] for o in m.operators]] for m in file.methods]
     named = [[entry.key, entry.segment_index] for entry in program.named_data]
     inline = [d.data for d in program.backend_delegate_data]
-    external = _external(file)
+    external = _external(file, methods)
     names = [*names, list(external)] if external else names
     views = [*external.values(), *file.segments, *inline, *(c.storage for c in program.constant_buffer)]
     state.update(json.dumps([names, named, [view.nbytes for view in views]]).encode())
@@ -36,7 +35,7 @@ def fingerprint(file: ProgramFile, release: Callable[[memoryview], None]) -> str
     return state.hexdigest()
 
 
-def _external(file: ProgramFile) -> dict[str, memoryview]:
+def _external(file: ProgramFile, methods: Iterable[MethodFile]) -> dict[str, memoryview]:
     """What the program takes from other files, by name."""
     wanted = {
         boxed.value.extra_tensor_info.fully_qualified_name
@@ -44,7 +43,6 @@ def _external(file: ProgramFile) -> dict[str, memoryview]:
         for boxed in plan.values
         if isinstance(boxed.value, Tensor) and boxed.value.is_external and boxed.value.extra_tensor_info
     }
-    for delegate in (d for plan in file.methods for d in our_delegates(plan)):
-        constants = read_vkgraph(file.delegate_data(delegate), file.data).constants
-        wanted |= {constant.named_key for constant in constants if constant.named_key not in file.named_data}
+    for vkgraph in (vkgraph for method in methods for vkgraph in method.vkgraphs):
+        wanted |= {constant.named_key for constant in vkgraph.constants if constant.named_key not in file.named_data}
     return {name: file.data[name] for name in sorted(filter(None, wanted))}

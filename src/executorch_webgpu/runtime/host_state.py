@@ -21,7 +21,7 @@ def lasting_places(
     """The bytes of planned memory that a call may read before it writes them.
 
     ``delegate_inputs``: how many of the arguments of a call of each delegate are inputs. ``elsewhere``: places of
-    tensors whose contents somebody else keeps.
+    tensors whose contents are kept elsewhere.
     """
     pieces = _Pieces(plan)
     live = pieces.of(plan.outputs)

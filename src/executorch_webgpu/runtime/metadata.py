@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import Error, UnsupportedProgramError
 from ..format import program_schema as schema
 from ..format.pte import ProgramFile
-from ..format.vkgraph import read_vkgraph
 from ..gpu.capabilities import Features, Limits
 from ..graph.build import Graph, unsupported_message
 from ..graph.dynamic import dynamic_dims
@@ -23,9 +22,8 @@ from ..ops.plan import Planning
 from ..ops.registry import find
 from ..portable import host_kernel
 from ..portable.dtypes import dtype_name, is_supported
-from .delegates import delegate_graphs
+from .method_file import DELEGATE_ID, MethodFile
 
-DELEGATE_ID = "VulkanBackend"
 _HASH = re.compile("[0-9a-f]{64}")
 
 
@@ -102,21 +100,16 @@ class ProgramReport:
     files: tuple[str, ...] = ()
 
 
-def files_inside(file: ProgramFile) -> tuple[str, ...]:
+def files_inside(file: ProgramFile, methods: Iterable[MethodFile]) -> tuple[str, ...]:
     """Names of the named data that no graph uses. Constants of other backends have hashes for names."""
-    used = {
-        constant.named_key
-        for plan in file.methods
-        for delegate in plan.delegates
-        if delegate.id == DELEGATE_ID
-        for constant in read_vkgraph(file.delegate_data(delegate), file.data).constants
-    }
+    vkgraphs = (vkgraph for method in methods for vkgraph in method.vkgraphs)
+    used = {constant.named_key for vkgraph in vkgraphs for constant in vkgraph.constants}
     return tuple(name for name in file.named_data if name not in used and not _HASH.fullmatch(name))
 
 
-def method_metadata(file: ProgramFile, plan: schema.ExecutionPlan) -> MethodMetadata:
+def method_metadata(method: MethodFile) -> MethodMetadata:
     """Inputs and outputs of a method, with the dims that may change."""
-    dynamic = _dynamic_inputs(file, plan)
+    plan, dynamic = method.plan, _dynamic_inputs(method)
     return MethodMetadata(
         plan.name,
         tuple(_describe(plan, i, dynamic.get(position, ())) for position, i in enumerate(plan.inputs)),
@@ -124,24 +117,24 @@ def method_metadata(file: ProgramFile, plan: schema.ExecutionPlan) -> MethodMeta
     )
 
 
-def method_report(file: ProgramFile, plan: schema.ExecutionPlan, fusions: Sequence[str]) -> MethodReport:
+def method_report(method: MethodFile, fusions: Sequence[str]) -> MethodReport:
     """What ``inspect`` shows of a method that is loaded with these fusions."""
-    metadata = method_metadata(file, plan)
+    plan, metadata = method.plan, method_metadata(method)
     keys: dict[str, int] = {}
     problem: str | None = None
     mutable = planned = peak = unshared = 0
     fused: dict[str, FusionReport] = {}
     backends = unsupported_delegates(plan)
-    plannable = not backends and not missing_operators(file, plan)
+    plannable = not backends and not missing_operators(method)
     if dtypes := unsupported_dtypes(plan):
         plannable, problem = False, f"it has tensors of {', '.join(dtypes)}"
-    for delegate in our_delegates(plan):
-        for constant in read_vkgraph(file.delegate_data(delegate), file.data).constants:
+    for delegate, vkgraph in zip(method.our_delegates, method.vkgraphs, strict=True):
+        for constant in vkgraph.constants:
             keys[constant.named_key or f"{delegate.processed.index}+{constant.offset}"] = constant.length
-    graphs: list[Graph] = []
+    graphs: Sequence[Graph] = ()
     if plannable:
         try:
-            graphs, _ = delegate_graphs(file, plan)
+            graphs = method.graphs
         except Error as error:
             plannable, problem = False, str(error)
     for unfused in graphs:
@@ -160,7 +153,7 @@ def method_report(file: ProgramFile, plan: schema.ExecutionPlan, fusions: Sequen
         plan.name,
         metadata.inputs,
         metadata.outputs,
-        tuple(_operator_counts(file, plan)),
+        tuple(_operator_counts(method)),
         len(keys),
         sum(keys.values()),
         mutable,
@@ -173,28 +166,29 @@ def method_report(file: ProgramFile, plan: schema.ExecutionPlan, fusions: Sequen
     )
 
 
-def method_step_bytes(file: ProgramFile, plan: schema.ExecutionPlan, kv_cache_dtype: str) -> StepBytes:
+def method_step_bytes(method: MethodFile, kv_cache_dtype: str) -> StepBytes:
     """What a decode step of a method must read, with KV caches stored as ``load_method`` is asked to."""
-    graphs, _ = delegate_graphs(file, plan)
+    graphs = method.graphs
     if kv_cache_dtype != "f32":
         graphs = [store_kv_caches(graph, KV_CACHE_DTYPES[kv_cache_dtype]) for graph in graphs]
     return step_bytes(graphs)
 
 
-def missing_operators(file: ProgramFile, plan: schema.ExecutionPlan) -> dict[str, int]:
+def missing_operators(method: MethodFile) -> dict[str, int]:
     """Every operator of a method that nothing here runs, with its number of calls."""
-    return {o.name: o.count for o in _operator_counts(file, plan) if not o.supported}
+    return {o.name: o.count for o in _operator_counts(method) if not o.supported}
 
 
-def refuse_unsupported(file: ProgramFile, plan: schema.ExecutionPlan) -> None:
+def refuse_unsupported(method: MethodFile) -> None:
     """Raises UnsupportedProgramError with everything that keeps a method from running here: one sentence."""
+    plan = method.plan
     problems = []
     if foreign := unsupported_delegates(plan):
         problems.append(
             f"method {plan.name!r} is delegated to {', '.join(foreign)}; export it with the VulkanPartitioner "
             f"(delegate {DELEGATE_ID})"
         )
-    missing = missing_operators(file, plan)
+    missing = missing_operators(method)
     if missing:
         problems.append(unsupported_message(missing))
     if dtypes := unsupported_dtypes(plan):
@@ -234,11 +228,9 @@ def operator_name(operator: schema.Operator) -> str:
     return f"{operator.name}.{operator.overload}" if operator.overload else operator.name
 
 
-def _operator_counts(file: ProgramFile, plan: schema.ExecutionPlan) -> list[OperatorCount]:
-    delegated: Counter[str] = Counter()
-    for delegate in our_delegates(plan):
-        source = read_vkgraph(file.delegate_data(delegate), file.data)
-        delegated.update(call.name for call in source.chain)
+def _operator_counts(method: MethodFile) -> list[OperatorCount]:
+    plan = method.plan
+    delegated = Counter(call.name for vkgraph in method.vkgraphs for call in vkgraph.chain)
     on_host: Counter[tuple[str, bool]] = Counter()
     for chain in plan.chains:
         for instruction in chain.instructions:
@@ -250,11 +242,6 @@ def _operator_counts(file: ProgramFile, plan: schema.ExecutionPlan) -> list[Oper
     return [OperatorCount(n, c, find(n) is not None, "delegate") for n, c in delegated.most_common()] + [
         OperatorCount(n, c, supported, "host") for (n, supported), c in on_host.most_common()
     ]
-
-
-def our_delegates(plan: schema.ExecutionPlan) -> list[schema.BackendDelegate]:
-    """The delegates of a method that run here."""
-    return [d for d in plan.delegates if d.id == DELEGATE_ID]
 
 
 def _describe(plan: schema.ExecutionPlan, index: int, dynamic: tuple[int, ...]) -> TensorMetadata:
@@ -273,8 +260,9 @@ def _bounded_dims(plan: schema.ExecutionPlan, index: int) -> tuple[int, ...]:
     return tuple(i for i, size in enumerate(value.sizes) if size > 1)
 
 
-def _dynamic_inputs(file: ProgramFile, plan: schema.ExecutionPlan) -> Mapping[int, tuple[int, ...]]:
+def _dynamic_inputs(method: MethodFile) -> Mapping[int, tuple[int, ...]]:
     """Dynamic dims by position of the input; what the file bounds, narrowed by planning where one delegate does all."""
+    plan = method.plan
     bounded = {p: dims for p, i in enumerate(plan.inputs) if (dims := _bounded_dims(plan, i))}
     instructions = [i.call for chain in plan.chains for i in chain.instructions]
     if not bounded or len(instructions) != 1 or not isinstance(call := instructions[0], schema.DelegateCall):
@@ -283,7 +271,7 @@ def _dynamic_inputs(file: ProgramFile, plan: schema.ExecutionPlan) -> Mapping[in
     if delegate.id != DELEGATE_ID:
         return bounded
     try:
-        (graph,), (arguments,) = delegate_graphs(file, plan)
+        (graph,), (arguments,) = method.graphs, method.arguments
         given = arguments.of_inputs(call)
         position_in_graph = {p: given.index(plan.inputs[p]) for p in bounded}
         found = dynamic_dims(graph, list(position_in_graph.values()))

@@ -17,12 +17,12 @@ import numpy as np
 from ..errors import ClosedError, InvalidInputError, InvalidProgramError, UnsupportedProgramError
 from ..format import program_schema as schema
 from ..format import values as plain
-from ..format.pte import ProgramFile
 from ..gpu.locked import locked
 from ..graph.build import Graph
 from ..graph.constants import ConstantPool
 from ..graph.execute import GraphExecutor
 from ..graph.fusion import fuse_graph
+from ..graph.kernel_uses import KernelUse, kernel_uses
 from ..graph.kv_cache import KV_CACHE_DTYPES, has_kv_cache, store_kv_caches
 from ..graph.state import GraphState
 from ..graph.timing import CallTime
@@ -34,24 +34,13 @@ from ..portable.memory import HostMemory, HostValue
 from ..portable.shared_buffers import SharedBuffers, shared_places
 from .arrays import checked_input, owned, to_caller, to_device_array, to_host
 from .decode import DecodeTarget, decode_target
-from .delegates import delegate_graphs
 from .host_state import branch_results, lasting_places
 from .metadata import MethodMetadata, kernel_values, method_metadata, operator_name
+from .method_file import MethodFile
+from .options import LoadOptions
 from .state import State, StateSource
 
 Watch = Callable[[int, Sequence[np.ndarray | int], Sequence[np.ndarray | int]], None]  # delegate, inputs, outputs
-
-
-@dataclass(frozen=True)
-class MethodOptions:
-    """How a method is loaded; see ``Program.load_method``."""
-
-    profile: bool
-    routes: Mapping[str, str]
-    scratch_bytes: int
-    kv_cache_dtype: str
-    matmul_precision: str
-    fusions: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -75,10 +64,9 @@ class Method:
 
     def __init__(
         self,
-        file: ProgramFile,
-        plan: schema.ExecutionPlan,
+        file: MethodFile,
         constants: Callable[[], ConstantPool],
-        options: MethodOptions,
+        options: LoadOptions,
         fingerprint: Callable[[], str],
         initial_buffers: Mapping[str, np.ndarray],
         buffers: SharedBuffers,
@@ -88,7 +76,7 @@ class Method:
         ``initial_buffers``: the bytes with which they begin, by name.
         """
         self._file = file
-        self._plan = plan
+        self._described = plan = file.plan
         self._metadata: MethodMetadata | None = None
         self._computed_with = _arguments(plan)
         self._watch: Watch | None = None  # told of each call of a delegate
@@ -97,22 +85,22 @@ class Method:
         self._closed = False
         self._lock = RLock()  # of the device, if the method needs one
         try:
-            graphs, self._arguments = delegate_graphs(file, plan)
-            for stored in _with_kv_caches(plan, graphs, options.kv_cache_dtype):
+            self._arguments = file.arguments
+            for stored in _with_kv_caches(plan, file.graphs, options.kv_cache_dtype):
                 graph, _ = fuse_graph(stored, options.fusions)
                 pool = constants()  # opens the device, which a constant method does not need
                 self._lock = pool.device.lock
                 planning = Planning(
                     pool.device.features,
                     pool.device.limits,
-                    options.routes,
+                    options.routes or {},
                     options.scratch_bytes,
                     options.matmul_precision,
                 )
                 self._executors.append(GraphExecutor(graph, pool, planning, profile=options.profile))
             shared = shared_places(plan)
             lasting = lasting_places(plan, [its.given for its in self._arguments], shared.values())
-            self._memory = HostMemory(file, plan, lasting, shared)
+            self._memory = HostMemory(file.file, plan, lasting, shared)
             self._branch_results = branch_results(plan)
             self._source = StateSource(
                 plan.name,
@@ -138,13 +126,13 @@ class Method:
     def decode_target(self) -> DecodeTarget | str:
         """What a ``DecodeLoop`` runs, or why there can be none."""
         self._check_open()
-        return decode_target(self._plan, self._executors, self._arguments)
+        return decode_target(self._described, self._executors, self._arguments)
 
     @property
     def metadata(self) -> MethodMetadata:
         """Inputs and outputs."""
         if self._metadata is None:
-            self._metadata = method_metadata(self._file, self._plan)
+            self._metadata = method_metadata(self._file)
         return self._metadata
 
     @property
@@ -183,7 +171,7 @@ class Method:
         ``inputs``: one value for each input: NumPy arrays, torch tensors or anything with ``__dlpack__`` or
         ``__array__``, of exactly the program's dtype, with dims up to its bounds; numbers for plain values. ``state``:
         one that ``new_state`` or ``load_state`` of this method gave; without it, the method's own.
-        Answers with a list of NumPy arrays (torch tensors if an input was one) and plain values.
+        Returns a list of NumPy arrays (torch tensors if an input was one) and plain values.
         Raises InvalidInputError when an input does not fit: before anything ran, so that the state is unchanged. Where
         a method has several delegates and a later one refuses, rows that earlier ones appended to KV caches are taken
         back, but not what they overwrote.
@@ -196,14 +184,14 @@ class Method:
         # Another method may be at work on the same buffers, with another device's lock or none.
         with state._buffers.lock if self._source.shared else nullcontext():
             self._step(given, state)
-        return to_caller([owned(self._memory.values[i]) for i in self._plan.outputs], inputs)
+        return to_caller([owned(self._memory.values[i]) for i in self._described.outputs], inputs)
 
     def _step(self, given: Sequence[HostValue], state: State) -> None:
         state._begin(self._source)
-        for index, value in zip(self._plan.inputs, given, strict=True):
+        for index, value in zip(self._described.inputs, given, strict=True):
             self._memory.store(index, value)
         try:
-            for chain in self._plan.chains:
+            for chain in self._described.chains:
                 self._run(chain, state)
         except InvalidInputError:
             state._take_back()
@@ -220,6 +208,11 @@ class Method:
     def profile(self) -> list[ProfileRow]:
         """Work by operator and route since loading, longest first; empty unless loaded with ``profile=True``."""
         return profile_rows(executor.times for executor in self._executors)
+
+    @locked
+    def kernels(self) -> list[KernelUse]:
+        """The kernels of its delegates, with variants as ``et-webgpu kernel`` prints them; see ``KernelUse``."""
+        return kernel_uses(executor.plans for executor in self._executors)
 
     @locked
     def close(self) -> None:
@@ -243,17 +236,17 @@ class Method:
     def _checked(self, inputs: Sequence[Any]) -> list[HostValue]:
         if not isinstance(inputs, list | tuple):
             raise InvalidInputError(f"execute takes a list of inputs, not a {type(inputs).__name__}")
-        if len(inputs) != len(self._plan.inputs):
+        if len(inputs) != len(self._described.inputs):
             raise InvalidInputError(
-                f"method {self._plan.name!r} takes {len(self._plan.inputs)} inputs, not {len(inputs)}"
+                f"method {self._described.name!r} takes {len(self._described.inputs)} inputs, not {len(inputs)}"
             )
         return [
             self._checked_one(index, to_host(value, f"input {position}"), f"input {position}")
-            for position, (index, value) in enumerate(zip(self._plan.inputs, inputs, strict=True))
+            for position, (index, value) in enumerate(zip(self._described.inputs, inputs, strict=True))
         ]
 
     def _checked_one(self, index: int, value: HostValue, what: str) -> HostValue:
-        checked = checked_input(self._plan.values[index].value, value, what, self._plan.name)
+        checked = checked_input(self._described.values[index].value, value, what, self._described.name)
         if checked is None and index in self._computed_with:
             raise InvalidInputError(f"{what} is None, but the program computes with it: pass a number")
         return checked
@@ -296,8 +289,8 @@ class Method:
             self._memory.store(index, results[output])
 
     def _run_kernel(self, call: schema.KernelCall) -> None:
-        operator = self._plan.operators[call.op_index]
-        inputs, outputs = kernel_values(self._plan, call)
+        operator = self._described.operators[call.op_index]
+        inputs, outputs = kernel_values(self._described, call)
         kernel = host_kernel(operator.name, operator.overload or "", len(inputs))
         assert kernel is not None  # load_method refused the program otherwise
         try:
@@ -309,12 +302,12 @@ class Method:
 
     def _dtype(self, index: int) -> np.dtype | None:
         """The dtype of a value, if it is a tensor."""
-        described = self._plan.values[index].value
-        return numpy_dtype(described, self._plan.name) if isinstance(described, schema.Tensor) else None
+        described = self._described.values[index].value
+        return numpy_dtype(described, self._described.name) if isinstance(described, schema.Tensor) else None
 
     def _host_argument(self, index: int) -> Any:
         values = self._memory.values
-        match self._plan.values[index].value:
+        match self._described.values[index].value:
             case plain.IntList(items) | schema.TensorList(items) | schema.OptionalTensorList(items):
                 return [values[i] if i >= 0 else None for i in items]
             case _:

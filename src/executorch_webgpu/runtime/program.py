@@ -14,7 +14,6 @@ from typing import Any, BinaryIO, ClassVar, Self
 import numpy as np
 
 from ..errors import ClosedError, InvalidInputError
-from ..format import program_schema as schema
 from ..format.mapped_file import MappedFile
 from ..format.ptd import DataFiles, data_files_beside
 from ..format.pte import ProgramFile, open_program, read_program
@@ -22,9 +21,7 @@ from ..gpu.device import Device, open_device
 from ..gpu.locked import locked
 from ..graph.constants import ConstantPool
 from ..graph.fusion import chosen_fusions
-from ..graph.kv_cache import check_dtype
 from ..graph.traffic import StepBytes
-from ..ops.plan import MATMUL_PRECISIONS, SCRATCH_BYTES
 from ..portable.shared_buffers import SharedBuffers, initial_buffers
 from .check import CheckReport, check_method
 from .fingerprint import fingerprint
@@ -37,7 +34,9 @@ from .metadata import (
     method_step_bytes,
     refuse_unsupported,
 )
-from .method import Method, MethodOptions
+from .method import Method
+from .method_file import MethodFile
+from .options import LoadOptions
 
 
 class Runtime:
@@ -120,6 +119,7 @@ class Program:
         self._lock = RLock()  # taken before a device's, if both are
         self._runtime = runtime
         self._file: ProgramFile | None = file
+        self._method_files = tuple(MethodFile(file, plan) for plan in file.methods)
         self._mapped = mapped
         self._external = external
         self._constants: ConstantPool | None = None
@@ -135,45 +135,21 @@ class Program:
         return {plan.name for plan in self._open_file.methods}
 
     @locked
-    def load_method(
-        self,
-        name: str,
-        *,
-        profile: bool = False,
-        routes: Mapping[str, str] | None = None,
-        scratch_bytes: int = SCRATCH_BYTES,
-        kv_cache_dtype: str = "f32",
-        matmul_precision: str = "highest",
-        fuse: bool | Iterable[str] = True,
-    ) -> Method:
+    def load_method(self, /, name: str, options: LoadOptions | None = None, **changes: Any) -> Method:
         """Plan and upload a method. Each call gives a method with plans and state of its own; see ``Method.new_state``.
         Buffers that several methods of the program share are one for all states that are methods' own.
 
-        ``profile`` measures GPU time by operator; ``routes`` forces kernels by operator family, for tests and
-        benchmarks; ``scratch_bytes`` bounds the scratch memory of blocked operators. ``kv_cache_dtype``: "f32" keeps
-        KV caches as the file states them; "f16" and "int8" (with a float32 scale for each row and head) store them in
-        a half and about a quarter of the memory of float32, whatever the file states. ``matmul_precision``: "highest"
-        multiplies x by weights nearly as exactly as float32; "high" rounds both to float16 (11 significant bits, as in
-        TF32) where tensor cores multiply more than 8 rows by quantized weights, with errors up to about 1e-3 of the
-        largest output, and queries of attention over float16 or int8 caches, where scores near 1,000 are then off by
-        up to 0.5, for speed. Sums are float32 in either. ``fuse``: whether several operator calls become one where
-        that computes the same, or names of the passes that do so, as ``inspect`` lists them.
+        ``options``, and ``changes`` of its fields by name: see ``LoadOptions``.
         Raises InvalidInputError for a name that is none of the choices, UnsupportedProgramError that lists every
         operator that cannot run, or says why the KV caches must stay as they are, LimitError, NoAdapterError.
         """
-        check_dtype(kv_cache_dtype)
-        if matmul_precision not in MATMUL_PRECISIONS:
-            raise InvalidInputError(
-                f"there is no matmul precision {matmul_precision!r}; choose {', '.join(MATMUL_PRECISIONS)}"
-            )
-        fusions = chosen_fusions(fuse)
-        file, plan = self._open_file, self._plan(name)
-        refuse_unsupported(file, plan)
-        options = MethodOptions(profile, dict(routes or {}), scratch_bytes, kv_cache_dtype, matmul_precision, fusions)
+        options = LoadOptions.of(options, changes)
+        file, described = self._open_file, self._method(name)
+        refuse_unsupported(described)
         if self._initial_buffers is None:
             self._initial_buffers = initial_buffers(file)
             self._buffers = SharedBuffers.beginning(self._initial_buffers)
-        method = Method(file, plan, self._constant_pool, options, self._identify, self._initial_buffers, self._buffers)
+        method = Method(described, self._constant_pool, options, self._identify, self._initial_buffers, self._buffers)
         self._methods.add(method)
         return method
 
@@ -188,21 +164,24 @@ class Program:
     @locked
     def metadata(self, name: str) -> MethodMetadata:
         """Inputs and outputs of a method, found without loading it; needs no GPU."""
-        return method_metadata(self._open_file, self._plan(name))
+        return method_metadata(self._method(name))
 
     @locked
-    def step_bytes(self, name: str, *, kv_cache_dtype: str = "f32") -> StepBytes:
-        """Bytes that a method must read from memory for one token, the limit of its speed; needs no GPU."""
-        check_dtype(kv_cache_dtype)
-        return method_step_bytes(self._open_file, self._plan(name), kv_cache_dtype)
+    def step_bytes(self, /, name: str, options: LoadOptions | None = None, **changes: Any) -> StepBytes:
+        """Bytes that a method must read from memory for one token, the limit of its speed; needs no GPU.
+
+        ``options``, ``changes``: as ``load_method`` takes them.
+        """
+        options = LoadOptions.of(options, changes)
+        return method_step_bytes(self._method(name), options.kv_cache_dtype)
 
     @locked
     def inspect(self, fuse: bool | Iterable[str] = True) -> ProgramReport:
         """Methods, operators, constants, and what ``load_method`` fuses and plans in memory; needs no GPU."""
         file, fusions = self._open_file, chosen_fusions(fuse)
         nbytes = len(self._mapped.data) if self._mapped else 0
-        methods = tuple(method_report(file, plan, fusions) for plan in file.methods)
-        return ProgramReport(methods, nbytes, files_inside(file))
+        reports = tuple(method_report(method, fusions) for method in self._method_files)
+        return ProgramReport(reports, nbytes, files_inside(file, self._method_files))
 
     def check(self, name: str, steps: Iterable[Sequence[Any]]) -> CheckReport:
         """Run a method on the inputs of several calls in turn, and hold its delegates against their references.
@@ -211,7 +190,7 @@ class Program:
         from float64. Raises like ``load_method`` and ``Method.execute``.
         """
         with self.load_method(name) as method:
-            return check_method(self._open_file, self._plan(name), method, steps)
+            return check_method(self._method(name), method, steps)
 
     @locked
     def close(self) -> None:
@@ -219,6 +198,7 @@ class Program:
         for method in list(self._methods):
             method.close()
         self._file = self._constants = None
+        self._method_files = ()
         if self._mapped is not None:
             self._mapped.close()
         self._external.close()
@@ -238,11 +218,11 @@ class Program:
             raise ClosedError("this program is closed; load it again")
         return file
 
-    def _plan(self, name: str) -> schema.ExecutionPlan:
-        for plan in self._open_file.methods:
-            if plan.name == name:
-                return plan
-        raise InvalidInputError(f"the program has no method {name!r}; it has {', '.join(sorted(self.method_names))}")
+    def _method(self, name: str) -> MethodFile:
+        names = self.method_names
+        if name not in names:
+            raise InvalidInputError(f"the program has no method {name!r}; it has {', '.join(sorted(names))}")
+        return next(method for method in self._method_files if method.plan.name == name)
 
     def _constant_pool(self) -> ConstantPool:
         device = self._runtime.device
@@ -254,7 +234,7 @@ class Program:
     def _identify(self) -> str:
         """The program's fingerprint; reads the whole file once."""
         if self._fingerprint is None:
-            self._fingerprint = fingerprint(self._open_file, self._forget)
+            self._fingerprint = fingerprint(self._open_file, self._method_files, self._forget)
         return self._fingerprint
 
     def _forget(self, view: memoryview) -> None:

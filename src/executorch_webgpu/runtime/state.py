@@ -74,7 +74,7 @@ class _About:
 
 
 class State:
-    """Everything that one sequence of calls of a method leaves behind: KV caches, and any other mutable memory.
+    """Everything that one sequence of calls of a method leaves: KV caches, and any other mutable memory.
 
     ``Method.new_state`` makes one; it costs the bytes of the mutable memory only, since weights, pipelines and plans
     are the method's. A context manager that frees them.

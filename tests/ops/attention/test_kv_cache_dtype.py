@@ -28,7 +28,7 @@ from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.ops.attention import reference
 from executorch_webgpu.ops.plan import Planning
 from tests.graph_builder import GraphBuilder
-from tests.ops.harness import assert_close
+from tests.ops.harness import assert_close, contents
 from tests.programs import write_delegated
 from tests.text.tiny_vocabulary import write_bpe
 
@@ -108,8 +108,8 @@ class Attention:
         call = self.graph.calls[-1]
         found = []
         for cache in call.mutated[:2]:
-            codes = self.executor.mutable(cache).astype(np.float64)
-            scales = 1 if cache.scales is None else self.executor.mutable(cache.scales)[..., None]
+            codes = contents(self.executor, cache).astype(np.float64)
+            scales = 1 if cache.scales is None else contents(self.executor, cache.scales)[..., None]
             found.append(codes * scales)
         return found
 
@@ -182,7 +182,7 @@ def _written(device: Device, op: str, rows: Array, dtype: str) -> list[tuple[Arr
         executor.execute(given)
         tensors = {t.id: t for call in graph.calls for t in call.mutated if t.dtype == KV_CACHE_DTYPES[dtype]}
         return [
-            (executor.mutable(t), executor.mutable(t.scales) if t.scales else np.empty(0)) for t in tensors.values()
+            (contents(executor, t), contents(executor, t.scales) if t.scales else np.empty(0)) for t in tensors.values()
         ]
     finally:
         executor.close()
@@ -490,7 +490,7 @@ def test_a_model_without_a_cache(tmp_path: Path, command: list[str]) -> None:
 @pytest.mark.parametrize("engine", ["wgpu", "dawn"])
 def test_kernels_compile(engine: str) -> None:
     for count in (1, 2):
-        compile_check(engine, "attention/cache_update/int8", {"count": count})
+        compile_check(engine, "attention/cache_update", {"count": count, "width": 4, "cache": "int8"})
         compile_check(engine, "attention/cache_update", {"count": count, "width": 4, "cache": "float16"})
     for dtype in KV_CACHE_DTYPES.values():
         compile_check(engine, "attention/scores", {"rows": 8, "cache": dtype})

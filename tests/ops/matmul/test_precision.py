@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench.models import SHAPES, write_llama
-from executorch_webgpu import InvalidInputError, Program, Runtime
+from executorch_webgpu import InvalidInputError, LoadOptions, Program, Runtime
 from executorch_webgpu.cli import main
 from executorch_webgpu.errors import KernelError
 from executorch_webgpu.gpu.capabilities import Features
@@ -165,10 +165,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     load_method = Program.load_method
 
-    def noted(program: Program, name: str, *, matmul_precision: str = "highest", **options: Any) -> Any:
+    def noted(program: Program, name: str, options: LoadOptions | None = None, **changes: Any) -> Any:
         if name == "forward":
-            found.append(matmul_precision)
-        return load_method(program, name, matmul_precision=matmul_precision, **options)
+            found.append(LoadOptions.of(options, changes).matmul_precision)
+        return load_method(program, name, options, **changes)
 
     monkeypatch.setattr(Program, "load_method", noted)
     return found

@@ -1,8 +1,14 @@
-// Chains of multiply-adds in registers: the ceiling of kernels that multiply float32 without matrix units.
+{#
+Chains of multiply-adds in registers: the ceiling of kernels that multiply float32 without matrix units.
+
+Inputs:
+  chains = 8: sums that do not wait for each other
+  unroll = 8: multiply-adds of each sum in a turn of the loop
+#}
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read_write> out: array<vec4<f32>>;
 
-override loops: u32;  // of {{ unroll * chains * 4 }} multiply-adds each
+override loops: u32;
 override wg_size: u32 = 64;
 
 @compute @workgroup_size(wg_size)

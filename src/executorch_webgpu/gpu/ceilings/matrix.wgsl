@@ -1,8 +1,15 @@
-// Products of 16x16 tiles in registers, f16 into f32: the ceiling of kernels that multiply with matrix units.
+{#
+Products of 16x16 tiles in registers, f16 into f32: the ceiling of kernels that multiply with matrix units.
+
+Inputs:
+  lefts = 2: tiles on the left
+  rights = 4: tiles on the right
+  unroll = 4: products of each pair in a turn of the loop
+#}
 @group(0) @binding(0) var<storage, read> x: array<f16>;
 @group(0) @binding(1) var<storage, read_write> out: array<f32>;
 
-override loops: u32;  // of {{ unroll * lefts * rights }} products each
+override loops: u32;
 override wg_size: u32 = 32;  // one subgroup
 
 @compute @workgroup_size(wg_size)

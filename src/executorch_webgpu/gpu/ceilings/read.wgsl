@@ -1,4 +1,6 @@
-// Reads a buffer once and does nothing else: the ceiling that kernels are held against.
+{#
+Reads a buffer once and does nothing else: the ceiling that kernels are held against.
+#}
 @group(0) @binding(0) var<storage, read> x: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read_write> out: array<vec4<u32>>;
 

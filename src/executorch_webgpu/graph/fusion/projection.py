@@ -15,12 +15,12 @@ _LISTS = ("weights", "scales", "biases", "outs")
 
 @dataclass(frozen=True)
 class Projection:
-    """The arguments of a call to ``fused_linear``, by its names."""
+    """The arguments of a call to ``fused_linear``, in its order."""
 
     x: Tensor
     norm_weight: Tensor | None
     norm_eps: float
-    form: str
+    weight_format: str
     weights: tuple[Tensor, ...]
     scales: tuple[Tensor, ...]
     group_size: int
@@ -39,7 +39,7 @@ class Projection:
         """What two of them must have in common to become one."""
         norm = None if self.norm_weight is None else self.norm_weight.id
         # "f32" matrices may be stored as float16.
-        return self.x.id, norm, self.norm_eps, self.form, self.weights[0].dtype, self.group_size
+        return self.x.id, norm, self.norm_eps, self.weight_format, self.weights[0].dtype, self.group_size
 
     @property
     def call(self) -> OpCall:
@@ -69,7 +69,7 @@ def _arguments(call: OpCall) -> Projection | None:
     group = 0 if layer.group_size is None else call.named[layer.group_size]
     bias = None if layer.bias is None else call.named[layer.bias]
     weights = (call.named[layer.weight],)
-    return Projection(x, None, 0.0, layer.form, weights, scales, group, (bias,), False, None, (out,))
+    return Projection(x, None, 0.0, layer.weight_format, weights, scales, group, (bias,), False, None, (out,))
 
 
 def merged(projections: list[Projection]) -> Projection:

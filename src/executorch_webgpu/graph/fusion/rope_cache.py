@@ -43,12 +43,12 @@ def _fused(rope: OpCall, attention: OpCall, flow: Dataflow, sizes: Sizes) -> OpC
     halves = rope.name == _HALVES
     q, k, cos, sin = rope.args[:4]
     start: IntLike = rope.args[4] if halves else 0
-    turned, _, v, k_cache, v_cache, input_pos, _, mask, _, causal, scale, out = attention.args
+    rotated, _, v, k_cache, v_cache, input_pos, _, mask, _, causal, scale, out = attention.args
     if not halves:
         tables = [_whole_table(rows, q, input_pos, flow, sizes) for rows in (cos, sin)]
         if tables[0] is not None and tables[1] is not None:
             (cos, sin), start = tables, input_pos
-    args = (q, k, v, cos, sin, halves, start, k_cache, v_cache, input_pos, mask, causal, scale, [turned, out])
+    args = (q, k, v, cos, sin, halves, start, k_cache, v_cache, input_pos, mask, causal, scale, [rotated, out])
     return make_call("et_webgpu.rope_sdpa_with_kv_cache.default", args)
 
 

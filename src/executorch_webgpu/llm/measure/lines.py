@@ -46,11 +46,9 @@ class Line:
     note: str = ""
 
 
-def lines_of(
-    report: Report, device: Device, model: str, *, kv_cache_dtype: str, matmul_precision: str, version: str
-) -> list[Line]:
+def lines_of(report: Report, device: Device, model: str, *, version: str) -> list[Line]:
     """The report as lines, numbers rounded; a note names the matmul precision where it is not the default."""
-    load = report.load
+    load, precision = report.load, report.options.matmul_precision
     lines = []
     for speed in report.speeds:
         share = speed.share(report.read_ceiling)
@@ -62,7 +60,7 @@ def lines_of(
                 adapter=device.info.name,
                 engine=device.engine,
                 implementation=OURS,
-                kv_cache=kv_cache_dtype,
+                kv_cache=report.options.kv_cache_dtype,
                 phase=speed.phase,
                 context=speed.context,
                 tokens=speed.tokens,
@@ -78,7 +76,7 @@ def lines_of(
                 file_mib=rounded(load.file_bytes / MIB),
                 resident_mib=rounded(load.resident_bytes / MIB),
                 device_mib=rounded(load.device_bytes / MIB),
-                note="" if matmul_precision == "highest" else f"matmul precision {matmul_precision}",
+                note="" if precision == "highest" else f"matmul precision {precision}",
             )
         )
     return lines

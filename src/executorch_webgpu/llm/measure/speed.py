@@ -18,7 +18,7 @@ from tokenizers import models, pre_tokenizers
 from ...errors import InvalidInputError
 from ...gpu.ceilings import read_rate
 from ...gpu.device import Device
-from ...runtime import ProfileRow, Program, Runtime
+from ...runtime import LoadOptions, ProfileRow, Program, Runtime
 from ...text.tokenizer import TOKENIZER, Tokenizer, TokenizerSettings
 from ..generate import cached_prefix, generate
 from ..model import LanguageModel
@@ -80,7 +80,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Load:
-    """What loading took: seconds, and by how much memory grew, in bytes (``resident``: 0 where nobody says)."""
+    """What loading took: seconds, and by how many bytes memory grew (``resident``: 0 where the system does not say)."""
 
     seconds: float
     file_bytes: int
@@ -124,6 +124,7 @@ class Speed:
 class Report:
     """What was measured of one model. ``read_ceiling``: bytes a second that the device reads, in the same run."""
 
+    options: LoadOptions
     load: Load
     read_ceiling: float
     speeds: tuple[Speed, ...]
@@ -136,20 +137,20 @@ def measure(
     wanted: Mapping[str, Any] = MappingProxyType({}),
     *,
     tokenizer: Tokenizer | None = None,
-    kv_cache_dtype: str = "f32",
-    matmul_precision: str = "highest",
+    options: LoadOptions | None = None,
     on_progress: Progress = lambda done, total: None,
+    **changes: Any,
 ) -> Report:
     """Load a program and measure it.
 
     ``wanted``: fields of ``Sizes``; the others are what suits the device. ``tokenizer``: by default the program's own;
-    without any, tokens are spelled as numbers. ``kv_cache_dtype``, ``matmul_precision``: see ``Program.load_method``.
+    without any, tokens are spelled as numbers. ``options``, ``changes``: as ``Program.load_method`` takes them.
     Raises InvalidInputError for sizes that do not fit, and what loading raises.
     """
     device = runtime.device
     resident, on_device, begun = resident_bytes(), device.memory.live_bytes, time.perf_counter()
-    load_model = partial(LanguageModel, kv_cache_dtype=kv_cache_dtype, matmul_precision=matmul_precision)
-    with runtime.load_program(path) as program, load_model(program) as model:
+    options = LoadOptions.of(options, changes)
+    with runtime.load_program(path) as program, LanguageModel(program, options) as model:
         seconds = time.perf_counter() - begun
         load = Load(seconds, path.stat().st_size, resident_bytes() - resident, device.memory.live_bytes - on_device)
         sizes = Sizes.of(device, model.context_len, wanted)
@@ -163,9 +164,9 @@ def measure(
         for speed in _speeds(model, tokenizer, text, sizes, warm_up):
             speeds.append(speed)
             on_progress(len(speeds), total)
-        with load_model(program, profile=True) as profiled:
+        with LanguageModel(program, options, profile=True) as profiled:
             profiled.eos_ids = frozenset()
-            step_bytes = program.step_bytes("forward", kv_cache_dtype=kv_cache_dtype)
+            step_bytes = program.step_bytes("forward", options)
             for i, speed in enumerate(speeds):
                 if speed.phase == "decode":
                     dispatches, gpu_ms = _step_cost(profiled, tokenizer, text, speed.context, warm_up)
@@ -175,7 +176,7 @@ def measure(
             profile = tuple(profiled.profile())
         ceiling = max(ceiling, read_rate(device))  # what else the machine does makes it lower, never higher
         on_progress(total, total)
-    return Report(load, ceiling, tuple(speeds), profile)
+    return Report(options, load, ceiling, tuple(speeds), profile)
 
 
 def prefill_seconds(model: LanguageModel, tokenizer: Tokenizer, prompt: Sequence[int]) -> float:
@@ -186,7 +187,7 @@ def prefill_seconds(model: LanguageModel, tokenizer: Tokenizer, prompt: Sequence
 def decode_seconds(model: LanguageModel, tokenizer: Tokenizer, text: Sequence[int], context: int, steps: int) -> float:
     """Seconds of ``steps`` new tokens, text out, that follow ``text[: context + 1]``.
 
-    The first ``context`` tokens are in the KV cache before the clock starts; the one behind them is the first step's.
+    The first ``context`` tokens are in the KV cache before the clock starts; the one after them is the first step's.
     """
     have = cached_prefix(model, text[: context + 1])
     if have < context:

@@ -21,12 +21,13 @@ from . import reference
 from .cache_update.plan import update_caches
 from .call import Rotation
 from .checks import are_float32, check_cache, checked_call, watch_context
-from .flash import plan as flash
+from .flash import plan as flash_plan
 from .mask import check_mask, mask_strides
-from .rotate_and_store import plan as rotate_and_store
+from .rotate_and_store import plan as rotate_and_store_plan
 from .routes import attend
 
 
+# Operators over caches state no rows: a token sees those before it, and lies where their number says.
 @op(
     "llama.sdpa_with_kv_cache.default",
     "sdpa_with_kv_cache.default",
@@ -57,7 +58,7 @@ def sdpa_with_kv_cache(
     exports write 1 whatever S is. InvalidInputError when the new rows would lie outside the caches.
 
     Without ``is_causal`` every row sees the whole context. ``attn_mask``, float32, is added to the scaled scores in
-    either case; it is broadcast from the right to [1, Hq, S, context], and may have columns behind the context. A
+    either case; it is broadcast from the right to [1, Hq, S, context], and may have columns past the context. A
     row whose every column has -inf becomes NaN, as it does in PyTorch. Both are for D up to 256.
     """
     g.check(not dropout_p, f"sdpa_with_kv_cache has dropout {dropout_p}; export the model in eval mode")
@@ -100,11 +101,11 @@ def rope_sdpa_with_kv_cache(
     g.check(len(outs) == 2, f"{name} has two results, not {len(outs)}")
     rotated_q, out = outs
     call = checked_call(g, q, k, v, k_cache, v_cache, input_pos, attn_mask, is_causal, scale, out)
-    check = check_halves if halves else check_pairs
+    kind, check = ("halves", check_halves) if halves else ("pairs", check_pairs)
     half = check(g, name, q, k, cos, sin, start_pos, [rotated_q, out])
     g.resize(rotated_q, q.dims)
-    call = replace(call, rotation=Rotation(cos, sin, start_pos, bool(halves), half, rotated_q))
-    rotate_and_store.prepare(g, call)
+    call = replace(call, rotation=Rotation(cos, sin, start_pos, kind, half, rotated_q))
+    rotate_and_store_plan.prepare(g, call)
     attend(g, call)
 
 
@@ -167,16 +168,16 @@ def sdpa(
         f"et_vk.sdpa: keys {k} must have the batch, head size and heads (or one head) of q {q}",
     )
     g.check(
-        head_dim % 4 == 0 and head_dim // 4 <= flash.MAX_VECTORS,
-        f"et_vk.sdpa: head size {head_dim} is not a multiple of 4 up to {4 * flash.MAX_VECTORS}",
+        head_dim % 4 == 0 and head_dim // 4 <= flash_plan.MAX_VECTORS,
+        f"et_vk.sdpa: head size {head_dim} is not a multiple of 4 up to {4 * flash_plan.MAX_VECTORS}",
     )
     if attn_mask is not None:
         check_mask(g, "et_vk.sdpa", attn_mask, (batch, heads, tokens, columns))
     g.resize(out, q.dims)
     vectors = head_dim // 4
-    flash.stream(
+    flash_plan.stream(
         g,
-        flash.Streams(
+        flash_plan.Streams(
             q,
             k,
             v,

@@ -17,22 +17,14 @@ class Rotation:
     cos: Tensor  # [rows, D/2], with halves [rows, 2 * half]
     sin: Tensor
     start_pos: IntLike
-    halves: bool  # element i goes with i + half, not with its neighbour
+    kind: str  # "halves": element i goes with i + half; "pairs": with its neighbour
     half: int  # pairs in a head
     rotated_q: Tensor  # like q
 
     @property
-    def kind(self) -> str:
-        return "halves" if self.halves else "pairs"
-
-    @property
     def bindings(self) -> dict[str, Tensor | IntLike]:
-        return {
-            "cos_table": self.cos,
-            "sin_table": self.sin,
-            "start_pos": self.start_pos,
-            "rotated_q": self.rotated_q,
-        }
+        tables: dict[str, Tensor | IntLike] = {"cos_table": self.cos, "sin_table": self.sin}
+        return {**tables, "start_pos": self.start_pos, "rotated_q": self.rotated_q}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def check_mask(g: Planner, name: str, mask: Tensor, dims: tuple[int, ...]) -> No
 
 
 def check_context_mask(g: Planner, name: str, mask: Tensor, q: Tensor, input_pos: IntLike) -> None:
-    """The same for [1, Hq, S, context]; there may be columns behind the context."""
+    """The same for [1, Hq, S, context]; there may be columns past the context."""
     columns = mask.dims[-1] if mask.rank else 1
     check_mask(g, name, mask, (1, q.dims[2], q.dims[1], columns))
 

@@ -55,7 +55,7 @@ def sdpa_with_kv_cache(
 ) -> Array:
     """Attention of ``q`` [1, S, Hq, D] over the caches, after ``k`` and ``v`` joined them.
 
-    ``attn_mask`` is broadcast to [1, Hq, S, context]; columns behind the context are not used.
+    ``attn_mask`` is broadcast to [1, Hq, S, context]; columns past the context are not used.
     """
     update_cache(k, k_cache, input_pos, stored_as=stored_as)
     update_cache(v, v_cache, input_pos, stored_as=stored_as)

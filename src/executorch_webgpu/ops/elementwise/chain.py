@@ -76,12 +76,7 @@ def chain_rows(cut: Cut, inputs: list[Tensor], steps: list[Any], out: Tensor) ->
     return cut.together([x for x in inputs if not _is_single(x)])
 
 
-@op(
-    "et_webgpu.elementwise_chain.default",
-    reference=elementwise_chain_reference,
-    sizes=chain_sizes,
-    rows=chain_rows,
-)
+@op("et_webgpu.elementwise_chain.default", reference=elementwise_chain_reference, sizes=chain_sizes, rows=chain_rows)
 def elementwise_chain(g: Planner, inputs: list[Tensor], steps: list[Any], out: Tensor) -> None:
     """``out`` = the last of ``steps``, which are elementwise operators of float32.
 

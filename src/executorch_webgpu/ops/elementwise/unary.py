@@ -186,12 +186,7 @@ def clamp(g: Planner, x: Tensor, low: Scalar | None, high: Scalar | None, out: T
     _bounded(g, x, out, "min(max(x, p), q)", bounds, low, high)
 
 
-@op(
-    "aten.gelu.default",
-    reference=lambda x, approximate: GELU[approximate][1](x),
-    promoted=("x",),
-    elementwise=True,
-)
+@op("aten.gelu.default", reference=lambda x, approximate: GELU[approximate][1](x), promoted=("x",), elementwise=True)
 def gelu(g: Planner, x: Tensor, approximate: str, out: Tensor) -> None:
     """GELU; ``approximate`` is "none" (by the error function) or "tanh"."""
     g.check(approximate in GELU, f"gelu: there is no approximation {approximate!r}")

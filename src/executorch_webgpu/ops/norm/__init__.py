@@ -72,12 +72,7 @@ def layer_norm_rows(cut: Cut, x: Tensor, normalized_shape: list[IntLike], *rest:
     return other_dims(cut, x, range(x.rank - len(normalized_shape), x.rank))
 
 
-@op(
-    "aten.native_layer_norm.default",
-    reference=layer_norm_reference,
-    sizes=layer_norm_sizes,
-    rows=layer_norm_rows,
-)
+@op("aten.native_layer_norm.default", reference=layer_norm_reference, sizes=layer_norm_sizes, rows=layer_norm_rows)
 def native_layer_norm(
     g: Planner,
     x: Tensor,

@@ -196,13 +196,7 @@ def permute_sizes(s: Sizes, x: Tensor, order: Sequence[int], out: Tensor) -> Sha
     return tuple(s.of(x)[a] for a in axes) if sorted(axes) == list(range(x.rank)) else None
 
 
-@op(
-    "aten.permute_copy.default",
-    "aten.permute.default",
-    reference=np.transpose,
-    sizes=permute_sizes,
-    rows=permuted,
-)
+@op("aten.permute_copy.default", "aten.permute.default", reference=np.transpose, sizes=permute_sizes, rows=permuted)
 def permute_copy(g: Planner, x: Tensor, order: Sequence[int], out: Tensor) -> None:
     """``x`` with its dimensions in ``order``."""
     _permute(g, x, order, out)

@@ -41,10 +41,10 @@ def view_sizes(s: Sizes, x: Tensor, size: Sequence[IntLike], out: Tensor) -> Sha
     given = [s.value(n) for n in size]
     if len(given) != out.rank or given.count(-1) > 1:
         return None
-    known = [n for n in given if n != -1]
     if -1 not in given:
-        s.equate(s.of(x), known)
-    rest = quotient(s.of(x), known)
+        s.equate(s.of(x), given)
+        return tuple(given)
+    rest = quotient(s.of(x), [n for n in given if n != -1])
     return tuple((u if rest is None else rest) if n == -1 else n for n, u in zip(given, unknown(out), strict=True))
 
 

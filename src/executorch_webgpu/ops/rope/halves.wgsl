@@ -1,6 +1,11 @@
-// Rotates element i with element i + half in the first 2 * half elements of every head of xq and xk; copies the
-// rest.
-// One invocation does one pair or one copied element: first all of xq, then xk.
+{#
+Rotates element i with element i + half in the first 2 * half elements of every head of xq and xk; copies the rest.
+
+One invocation does one pair or one copied element: first all of xq, then xk.
+#}
+{% include "wgsl/linear_index.wgsl" %}
+{% include "wgsl/rotation.wgsl" %}
+
 @group(0) @binding(0) var<storage, read> xq: array<f32>;         // [B, S, Hq, D]
 @group(0) @binding(1) var<storage, read> xk: array<f32>;         // [B, S, Hkv, D]
 @group(0) @binding(2) var<storage, read> cos_table: array<f32>;  // [rows, 2 * half]
@@ -21,16 +26,27 @@ struct Params {
 
 override wg_size: u32 = 64;
 
-{% include "wgsl/linear_index.wgsl" %}
-
 fn rotate(first: f32, second: f32, token: u32, i: u32) -> vec2<f32> {
   let at = (u32(start_pos) + token) * 2u * params.half + i;
-  return vec2(
-    first * cos_table[at] - second * sin_table[at],
-    second * cos_table[at + params.half] + first * sin_table[at + params.half],
-  );
+  let cosines = vec2<f32>(cos_table[at], cos_table[at + params.half]);
+  let sines = vec2<f32>(sin_table[at], sin_table[at + params.half]);
+  return rotated_pair(vec2<f32>(first, second), cosines, sines);
 }
 
+{% for x in ("q", "k") %}
+fn rotate_in_x{{ x }}(row: u32, i: u32) {
+  let at = row * params.head_dim + i;
+  if (i < params.half) {
+    let token = row / params.{{ x }}_heads % params.tokens;
+    let pair = rotate(x{{ x }}[at], x{{ x }}[at + params.half], token, i);
+    x{{ x }}_out[at] = pair.x;
+    x{{ x }}_out[at + params.half] = pair.y;
+  } else {
+    x{{ x }}_out[at + params.half] = x{{ x }}[at + params.half];
+  }
+}
+
+{% endfor %}
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
   let index = linear_index(gid, groups, wg_size);
@@ -38,20 +54,11 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     return;
   }
   let per_head = params.head_dim - params.half;
-  let i = index % per_head;
   let q_rows = params.n / per_head / (params.q_heads + params.k_heads) * params.q_heads;
   let row = index / per_head;  // a head of a token; those of xk follow those of xq
-  {% for x, rows, heads in (("xq", "row", "q_heads"), ("xk", "row - q_rows", "k_heads")) %}
-  if (row {{ "<" if x == "xq" else ">=" }} q_rows) {
-    let at = ({{ rows }}) * params.head_dim + i;
-    if (i < params.half) {
-      let token = ({{ rows }}) / params.{{ heads }} % params.tokens;
-      let pair = rotate({{ x }}[at], {{ x }}[at + params.half], token, i);
-      {{ x }}_out[at] = pair.x;
-      {{ x }}_out[at + params.half] = pair.y;
-    } else {
-      {{ x }}_out[at + params.half] = {{ x }}[at + params.half];
-    }
+  if (row < q_rows) {
+    rotate_in_xq(row, index % per_head);
+  } else {
+    rotate_in_xk(row - q_rows, index % per_head);
   }
-  {% endfor %}
 }

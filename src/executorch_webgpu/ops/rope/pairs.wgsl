@@ -1,8 +1,14 @@
-// Rotates the pairs (2i, 2i+1) of every head of xq and xk.
-// One invocation rotates one pair: first all of xq, then xk.
-@group(0) @binding(0) var<storage, read> xq: array<vec2<f32>>;      // [B, S, Hq, D]
-@group(0) @binding(1) var<storage, read> xk: array<vec2<f32>>;      // [B, S, Hkv, D]
-@group(0) @binding(2) var<storage, read> cos_table: array<f32>;     // [>= S, D/2]
+{#
+Rotates the pairs (2i, 2i+1) of every head of xq and xk.
+
+One invocation rotates one pair: first all of xq, then xk.
+#}
+{% include "wgsl/linear_index.wgsl" %}
+{% include "wgsl/rotation.wgsl" %}
+
+@group(0) @binding(0) var<storage, read> xq: array<vec2<f32>>;   // [B, S, Hq, D]
+@group(0) @binding(1) var<storage, read> xk: array<vec2<f32>>;   // [B, S, Hkv, D]
+@group(0) @binding(2) var<storage, read> cos_table: array<f32>;  // [>= S, D/2]
 @group(0) @binding(3) var<storage, read> sin_table: array<f32>;
 @group(0) @binding(4) var<storage, read_write> xq_out: array<vec2<f32>>;
 @group(0) @binding(5) var<storage, read_write> xk_out: array<vec2<f32>>;
@@ -18,13 +24,9 @@ struct Params {
 
 override wg_size: u32 = 64;
 
-{% include "wgsl/linear_index.wgsl" %}
-
 fn rotate(x: vec2<f32>, head: u32, heads: u32, pair: u32) -> vec2<f32> {
   let at = head / heads % params.tokens * params.half + pair;
-  let c = cos_table[at];
-  let s = sin_table[at];
-  return vec2(x.x * c - x.y * s, x.x * s + x.y * c);
+  return rotated_pair(x, vec2<f32>(cos_table[at]), vec2<f32>(sin_table[at]));
 }
 
 @compute @workgroup_size(wg_size)

@@ -78,7 +78,7 @@ class _Row:
     "et_webgpu.sample_token.default",
     reference=sample_token_reference,
     mutates=("seen",),
-    sizes=lambda s, *args: (1,),
+    sizes=lambda s, *args: (1,),  # no rows: it takes one of them
 )
 def sample_token(
     g: Planner,

@@ -11,3 +11,9 @@ fn halves(low: vec4<f32>, high: vec4<f32>) -> vec4<u32> {
 fn upper(x: vec4<f32>) -> vec4<f32> {
   return bitcast<vec4<f32>>(bitcast<vec4<u32>>(x) & vec4<u32>(0xffffe000u));
 }
+
+// What float16 can hold: larger numbers become the largest. NaN and infinity stay, and give NaN.
+fn bounded(x: vec4<f32>) -> vec4<f32> {
+  let special = (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+  return select(clamp(x, vec4<f32>(-65504.0), vec4<f32>(65504.0)), x, special);
+}

@@ -1,4 +1,4 @@
-"""New rows of KV caches: copied, rounded to float16, or quantized to int8 codes and a scale a row and head."""
+"""New rows of KV caches: copied, rounded to float16, or quantized to int8 codes and a scale of each row and head."""
 
 from __future__ import annotations
 
@@ -15,19 +15,14 @@ def update_caches(g: Planner, pairs: list[tuple[Tensor, Tensor]], input_pos: Int
         bindings |= {f"rows{i}": rows, f"cache{i}": target}
         if target.scales is not None:
             bindings[f"scales{i}"] = target.scales
-    if cache.dtype == "int8":
-        n = source.dims[1] * heads
-        params = {"n": n, "heads": heads, "vectors": head_dim // 4}
-        template = {"count": len(pairs)}
-        g.dispatch("attention/cache_update/int8", g.grid_1d(n, 1), bindings, params, template=template)
-        return
     row_length = heads * head_dim
     width = 4 if row_length % 4 == 0 else 1
-    n = source.numel // width
+    unit, workgroup = (head_dim, 1) if cache.dtype == "int8" else (width, 64)  # elements that are made together
+    n = source.numel // unit
     g.dispatch(
         "attention/cache_update",
-        g.grid_1d(n, 64),
+        g.grid_1d(n, workgroup),
         bindings,
-        {"n": n, "row_length": row_length // width},
+        {"n": n, "row_length": row_length // unit, "vectors": head_dim // 4},
         template={"count": len(pairs), "width": width, "cache": cache.dtype},
     )

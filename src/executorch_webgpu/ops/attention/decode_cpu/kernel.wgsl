@@ -1,8 +1,18 @@
-// Softmax and attention * V for a few tokens.
-// One workgroup computes {{ rows }} packed rows (see scores.wgsl) x a slice of D. Its invocations are
-// `lanes` x {{ vectors }} vec4s of D times `parts` interleaved shares of the columns, added up at the end.
-@group(0) @binding(0) var<storage, read> scores: array<f32>;         // [Hkv, block_rows, stride]
-@group(0) @binding(1) var<storage, read> v_cache: array<vec4<f32>>;  // [Cmax, Hkv, D]
+{#
+Softmax and attention * V for a few tokens, whose scores are in memory.
+
+One workgroup computes ROWS packed rows x a slice of D. Its invocations are `lanes` x VECTORS vec4s of D times `parts`
+interleaved shares of the columns, added up at the end.
+
+Inputs:
+  rows = 4 | 1 | 2 | 3: packed rows of a workgroup
+  vectors = 2 | 1: vec4s of D of an invocation
+#}
+{% include "wgsl/maximum.wgsl" %}
+{% include "wgsl/packed_rows.wgsl" %}
+
+@group(0) @binding(0) var<storage, read> scores: array<f32>;           // [Hkv, block_rows, stride]
+@group(0) @binding(1) var<storage, read> v_cache: array<vec4<f32>>;    // [Cmax, Hkv, D]
 @group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>;  // [S, Hq, D]
 
 struct Params {
@@ -15,19 +25,20 @@ struct Params {
 @group(0) @binding(3) var<uniform> params: Params;
 @group(0) @binding(4) var<uniform> input_pos: i32;
 
+const ROWS = {{ rows }}u;
+const VECTORS = {{ vectors }}u;
+
 override wg_size: u32 = 64;
 override lanes: u32 = 8;
 override parts: u32 = 8;  // lanes * parts <= wg_size
 
-const LOWEST = -3.4028234e38;
-
-var<workgroup> partials: array<vec4<f32>, wg_size>;                      // one row a component
+var<workgroup> partials: array<vec4<f32>, wg_size>;  // one row a component
 var<workgroup> eighths: array<vec4<f32>, 8>;
-var<workgroup> sums: array<vec4<f32>, wg_size * {{ rows * vectors }}u>;  // of rows and vectors
+var<workgroup> sums: array<vec4<f32>, wg_size * ROWS * VECTORS>;
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
-  let row = group.x * {{ rows }}u;
+  let row = group.x * ROWS;
   let kv_head = group.z;
   let last_row = params.block_rows - 1u;
   {% for r in range(rows) %}
@@ -35,9 +46,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let columns{{ r }} = u32(input_pos) + row{{ r }} / params.group_size + 1u;
   let base{{ r }} = (kv_head * params.block_rows + row{{ r }}) * params.stride;
   {% endfor %}
+  let columns = columns{{ rows - 1 }};
 
+  // ---- the largest score of each row ----
   var largest = vec4<f32>(LOWEST);
-  for (var c = index; c < columns{{ rows - 1 }}; c += wg_size) {
+  for (var c = index; c < columns; c += wg_size) {
     {% for r in range(rows) %}
     largest[{{ r }}] = max(largest[{{ r }}], select(LOWEST, scores[base{{ r }} + c], c < columns{{ r }}));
     {% endfor %}
@@ -55,17 +68,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     largest = max(largest, eighths[i]);
   }
 
+  // ---- weighted sums of the values, a share of the columns each ----
   let lane = index % lanes;
   let part = index / lanes;
-  let vector = group.y * lanes * {{ vectors }}u + lane;
+  let vector = group.y * lanes * VECTORS + lane;
   var total = vec4<f32>();
-  {% for r in range(rows) %}
-  {% for d in range(vectors) %}
+  {% for r in range(rows) %}{% for d in range(vectors) %}
   var sum{{ r }}_{{ d }} = vec4<f32>();
-  {% endfor %}
-  {% endfor %}
+  {% endfor %}{% endfor %}
   if (part < parts && vector < params.vectors) {
-    for (var c = part; c < columns{{ rows - 1 }}; c += parts) {
+    for (var c = part; c < columns; c += parts) {
       let v = (c * params.kv_heads + kv_head) * params.vectors + vector;
       {% for d in range(vectors) %}
       let value{{ d }} = v_cache[v + {{ d }}u * lanes];
@@ -80,13 +92,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
   }
 
-  // Each lane of a part summed the weights of that part's columns; they are added up like the values.
+  // ---- the parts are added up: each lane of a part has summed the weights of the part's columns, too ----
   partials[index] = total;
-  {% for r in range(rows) %}
-  {% for d in range(vectors) %}
-  sums[index + {{ r * vectors + d }}u * wg_size] = sum{{ r }}_{{ d }};
-  {% endfor %}
-  {% endfor %}
+  {% for r in range(rows) %}{% for d in range(vectors) %}
+  sums[index + ({{ r }}u * VECTORS + {{ d }}u) * wg_size] = sum{{ r }}_{{ d }};
+  {% endfor %}{% endfor %}
   workgroupBarrier();
   if (index >= lanes || vector >= params.vectors) {
     return;
@@ -94,19 +104,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   for (var p = 1u; p < parts; p++) {
     let other = index + p * lanes;
     total += partials[other];
-    {% for r in range(rows) %}
-    {% for d in range(vectors) %}
-    sum{{ r }}_{{ d }} += sums[other + {{ r * vectors + d }}u * wg_size];
-    {% endfor %}
-    {% endfor %}
+    {% for r in range(rows) %}{% for d in range(vectors) %}
+    sum{{ r }}_{{ d }} += sums[other + ({{ r }}u * VECTORS + {{ d }}u) * wg_size];
+    {% endfor %}{% endfor %}
   }
-  let heads = params.kv_heads * params.group_size;
+
+  // ---- out ----
   {% for r in range(rows) %}
   if (row + {{ r }}u <= last_row) {
-    let head{{ r }} = kv_head * params.group_size + row{{ r }} % params.group_size;
-    let at{{ r }} = (row{{ r }} / params.group_size * heads + head{{ r }}) * params.vectors + vector;
+    let head = query_head(row{{ r }}, kv_head, params.kv_heads, params.group_size);
     {% for d in range(vectors) %}
-    out[at{{ r }} + {{ d }}u * lanes] = sum{{ r }}_{{ d }} / total[{{ r }}];
+    out[head * params.vectors + vector + {{ d }}u * lanes] = sum{{ r }}_{{ d }} / total[{{ r }}];
     {% endfor %}
   }
   {% endfor %}

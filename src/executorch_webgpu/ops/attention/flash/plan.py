@@ -1,7 +1,7 @@
 """The flash route: attention streamed over the columns with an online softmax, for any number of new tokens.
 
-No scores reach storage, so memory is that of the inputs and the output. See flash.wgsl; here are the sizes of its
-tiles, and what it is told of where queries, keys and values lie.
+No scores reach storage, so memory is that of the inputs and the output. Here are the sizes of its tiles, and what it
+is told of where queries, keys and values lie.
 """
 
 from __future__ import annotations
@@ -61,7 +61,6 @@ class Tile:
             **asdict(self),
             "dims": dims,
             "ragged": vectors % self.lanes > 0,
-            "staged": self.depth > 0,
             "stage_values": stage_values,
             "stage_size": max(stage, 4 * value_quads * self.lanes * dims) if stage_values else stage,
             "value_quads": value_quads,

@@ -1,7 +1,7 @@
 """The flash_decode_subgroups route: up to 8 new tokens, caches of every dtype, where all subgroups have one size.
 
-As in flash_decode.py the context is split over workgroups, and K and V are read once a KV head. Here every subgroup
-goes through its part of a chunk alone, with nothing to wait for but memory; see flash_decode_subgroups.wgsl.
+As in flash_decode the context is split over workgroups, and K and V are read once a KV head. Here every subgroup
+goes through its part of a chunk alone, with nothing to wait for but memory.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _rotates(g: Planner, call: AttentionCall, variant: Variant, length: int) -> 
     return (
         rotation is not None
         and length * call.group <= variant.rows
-        and (not rotation.halves or rotation.half % 4 == 0)
+        and (rotation.kind == "pairs" or rotation.half % 4 == 0)
         and g.limits.max_storage_buffers >= 9 + len(call.caches)
     )
 

@@ -1,95 +1,50 @@
-// Streaming attention on tensor cores: Q K^T and P V by subgroup matrices of 16 x 16, sums in float32.
-//
-// A workgroup computes {{ 16 * subgroups // split }} packed rows (token * group + head in the group) of one KV head, in tiles of
-// {{ keys }} columns; {{ "a subgroup" if split == 1 else "two subgroups, each with half of D," }} 16 rows, and two lanes the softmax of a row. {{ "Scores are as exact as float32 sums:
-// Q is the sum of two float16 matrices, q and rest, and" if exact else "Q is rounded to float16," }} a cache's elements are float16, or codes that float16 holds.
-//
-// Matrices cannot be read by element, so scores go to workgroup memory and come back as probabilities in float16. The
-// loop is a pipeline: while a tile's softmax runs, the next tile's scores are multiplied. Keys and values are on their way
-// during half of that only, since registers are what is short.
-// The sums are scaled again only when a row's maximum has grown by more than RESCALE. Matrices lie at constant
-// offsets of an inner array, because Tint guards those at other offsets by a branch each.
+{#
+Streaming attention on tensor cores: Q K^T and P V by subgroup matrices of 16 x 16, sums in float32.
+
+A workgroup computes 16 * ROW_BLOCKS packed rows (see wgsl/packed_rows) of one KV head, in tiles of KEYS columns: SPLIT
+subgroups, each with its part of D, have 16 rows, and two lanes the softmax of a row. Elements of the cache are float16,
+or codes that float16 holds.
+
+Matrices cannot be read by element, so scores go to workgroup memory and come back as probabilities in float16. The
+loop is a pipeline: while a tile's softmax runs, the next tile's scores are multiplied. Keys and values are on their way
+during half of that only, since registers are what is short. The sums are scaled again only when a row's maximum has
+grown by more than RESCALE. Matrices lie at constant offsets of an inner array, because Tint guards those at other
+offsets by a branch each.
+
+Inputs:
+  exact = True | False: whether Q is the sum of two float16 matrices, which keeps scores as exact as float32 sums
+  subgroups = 4 | 8: of a workgroup
+  keys = 32 | 16: columns of a tile
+  split = 1 | 2: subgroups that share 16 rows
+  cache = "float16" | "int8": what an element of the cache is
+  head_dim = 64 | 80 | 128: D
+  width = 8: elements of a load of the cache, at most 16 bytes
+#}
+{% set int8 = cache == "int8" %}
 {% set lanes = 32 * subgroups %}
 {% set row_blocks = subgroups // split %}
 {% set dims = ((head_dim + 15) // 16 + split - 1) // split %}
 {% set unit = 8 if head_dim % 8 == 0 else 4 %}
 {% set words = 16 * dims // unit %}
-{% set head_words = head_dim // unit %}
-{# Rows in workgroup memory are 16 bytes longer than they must be, so that those of a column lie in several banks. #}
-{% set kv_row = words + 8 // unit %}
-{% set s_row = keys // 4 + 1 %}
-{% set p_row = keys // 8 + 1 %}
 {% set quads = keys // 8 %}
 {% set row_loads = head_dim // width %}
 {% set loads = (keys * row_loads + lanes - 1) // lanes %}
-{% set int8 = cache == "int8" %}
-{% set order = ".xzyw" if int8 else "" %}
-{# A tile of keys ("k") or values ("v"): from storage to registers, from there to workgroup memory. #}
-{% macro fetch(x, start) %}
-{% if int8 and x == "k" %}
-k_step = k_scales[min({{ start }} + index % {{ keys }}u, context - 1u) * params.kv_heads + kv_head];
-{% endif %}
-{% for i in range(loads) %}
-{% if int8 and x == "v" %}
-v_step{{ i }} = v_scales[min({{ start }} + load_row{{ i }}, context - 1u) * params.kv_heads + kv_head];
-{% endif %}
-{{ x }}{{ i }} = {{ x }}_cache[min({{ start }} + load_row{{ i }}, context - 1u) * cache_row + cache_head + load_word{{ i }}];
-{% endfor %}
-{% endmacro %}
-{% macro stage(x, parity="") %}
-{% if int8 and x == "k" %}
-if (index < {{ keys }}u) {
-  k_steps[{{ parity }}][index] = k_step;
-}
-{% endif %}
-{% for i in range(loads) %}
-{% if (i + 1) * lanes > keys * row_loads %}
-if (load_row{{ i }} < {{ keys }}u) {
-{% endif %}
-{% for j in range(width // unit) %}
-{{ x }}_tile[(load_word{{ i }} * {{ width // unit }}u + {{ j }}u) / {{ words }}u][load_row{{ i }} * {{ kv_row }}u + (load_word{{ i }} * {{ width // unit }}u + {{ j }}u) % {{ words }}u]
-  = {{ "scaled%d(v%d, v_step%d)" % (j, i, i) if int8 and x == "v" else "staged%d(%s%d)" % (j, x, i) }};
-{% endfor %}
-{% if (i + 1) * lanes > keys * row_loads %}
-}
-{% endif %}
-{% endfor %}
-{% endmacro %}
-{# Q K^T of a tile, to the memory of the scores; `s0`, `s16`, ... are zero before. #}
-{% macro products() %}
-{% for d in range(dims) %}
-{% for n in range(0, keys, 16) %}
-let key{{ d }}_{{ n }} = subgroupMatrixLoad<Right, col_major>(&k_tile[part], {{ n * kv_row + 16 * d // unit }}u, {{ kv_row }}u);
-{% endfor %}
-{% for x in (("q", "rest") if exact else ("q",)) %}
-{% for n in range(0, keys, 16) %}
-s{{ n }} = subgroupMatrixMultiplyAccumulate({{ x }}{{ d }}, key{{ d }}_{{ n }}, s{{ n }});
-{% endfor %}
-{% endfor %}
-{% endfor %}
-{% for n in range(0, keys, 16) %}
-subgroupMatrixStore<row_major>(&scores[subgroup], {{ n // 4 }}u, s{{ n }}, {{ s_row }}u);
-{% endfor %}
-{% endmacro %}
-{# The scores of a tile, out of the memory where its products are; `parity` is that of the tile's steps. #}
-{% macro take_scores(parity) %}
-{% for j in range(quads) %}
-score{{ j }} = {% for s in range(split) %}{{ " + " if s }}scores[subgroup / {{ split }}u * {{ split }}u + {{ s }}u][my_scores + {{ j }}u]{% endfor %};
-{% if int8 %}
-score{{ j }} *= vec4<f32>(
-{%- for c in range(4) %}{{ ", " if c }}k_steps[{{ parity }}][side * {{ keys // 2 }}u + {{ 4 * j + c }}u]{% endfor %});
-{% endif %}
-{% endfor %}
-{% endmacro %}
+{% include "wgsl/halves.wgsl" %}
 {% include "wgsl/kv_cache.wgsl" %}
+{% include "wgsl/maximum.wgsl" %}
+{% include "wgsl/packed_rows.wgsl" %}
 
-@group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;        // [S, Hq, D]
-@group(0) @binding(1) var<storage, read> k_cache: array<CacheLoad>;  // [Cmax, Hkv, D]
+@group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;          // [S, Hq, D]
+@group(0) @binding(1) var<storage, read> k_cache: array<CacheLoad>;    // [Cmax, Hkv, D]
 @group(0) @binding(2) var<storage, read> v_cache: array<CacheLoad>;
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;  // [S, Hq, D]
+{% if int8 %}
+@group(0) @binding(6) var<storage, read> k_scales: array<f32>;         // [Cmax, Hkv]
+@group(0) @binding(7) var<storage, read> v_scales: array<f32>;
+{% endif %}
 
 struct Params {
-  row_count: u32,  // packed rows: S * group
+  row_count: u32,  // packed rows: S * group_size
   group_size: u32,
   kv_heads: u32,
   tokens: u32,
@@ -97,48 +52,53 @@ struct Params {
 }
 @group(0) @binding(4) var<uniform> params: Params;
 @group(0) @binding(5) var<uniform> input_pos: i32;
-{% if int8 %}
-@group(0) @binding(6) var<storage, read> k_scales: array<f32>;  // [Cmax, Hkv]
-@group(0) @binding(7) var<storage, read> v_scales: array<f32>;
-{% endif %}
 
-const LOWEST = -3.0e38;
-const RESCALE = 8.0;  // probabilities stay below 2^8
+const SUBGROUPS = {{ subgroups }}u;
+const LANES = 32u * SUBGROUPS;
+const SPLIT = {{ split }}u;
+const ROW_BLOCKS = SUBGROUPS / SPLIT;
+const KEYS = {{ keys }}u;
+const HEAD_QUADS = {{ head_dim // 4 }}u;
+const ROW_LOADS = {{ row_loads }}u;          // loads that a head is long
+const LOAD_WORDS = {{ width // unit }}u;     // of Staged, in a load
+const UNIT = {{ unit }}u;                    // float16 of a Staged
+const TILE_WORDS = 16u / UNIT;               // of a row of a matrix
+const DIMS = {{ dims }}u;                    // matrices along a subgroup's part of D
+const WORDS = DIMS * TILE_WORDS;             // of a part of D
+const HEAD_WORDS = {{ head_dim // unit }}u;  // of what is not padding
+// Rows in workgroup memory are 16 bytes longer than they must be, so that those of a column lie in several banks.
+const KV_STRIDE = WORDS + 8u / UNIT;
+const S_STRIDE = KEYS / 4u + 1u;
+const P_STRIDE = KEYS / 8u + 1u;
+const QUADS = KEYS / 8u;  // vec4s of scores in half a row
+const RESCALE = 8.0;      // probabilities stay below 2^8
 
 alias Left = subgroup_matrix_left<f16, 16, 16>;
 alias Right = subgroup_matrix_right<f16, 16, 16>;
 alias Sum = subgroup_matrix_result<f32, 16, 16>;
-alias Staged = vec{{ unit // 2 }}<u32>;  // {{ unit }} float16
+alias Staged = vec{{ unit // 2 }}<u32>;  // UNIT float16
 
-// Every variable is a multiple of 16 bytes: the driver lays them out one behind the other.
-// For each part of D [{{ keys }}, {{ unit * kv_row }}]; before the loop they hold rows of Q.
-var<workgroup> k_tile: array<array<Staged, {{ keys * kv_row }}>, {{ split }}>;
-var<workgroup> v_tile: array<array<Staged, {{ keys * kv_row }}>, {{ split }}>;
-var<workgroup> probabilities: array<array<vec4<u32>, {{ 16 * p_row }}>, {{ subgroups }}>;
-var<workgroup> scores: array<array<vec4<f32>, {{ 16 * s_row }}>, {{ subgroups }}>;
+// Every variable is a multiple of 16 bytes: the driver lays them out one after the other.
+// For each part of D [KEYS, UNIT * KV_STRIDE]; before the loop they hold rows of Q.
+var<workgroup> k_tile: array<array<Staged, KEYS * KV_STRIDE>, SPLIT>;
+var<workgroup> v_tile: array<array<Staged, KEYS * KV_STRIDE>, SPLIT>;
+var<workgroup> probabilities: array<array<vec4<u32>, 16u * P_STRIDE>, SUBGROUPS>;
+var<workgroup> scores: array<array<vec4<f32>, 16u * S_STRIDE>, SUBGROUPS>;
 {% if int8 %}
-var<workgroup> k_steps: array<array<f32, {{ keys }}>, 2>;  // of this tile and the next one
+var<workgroup> k_steps: array<array<f32, KEYS>, 2>;  // of this tile and the next one
 {% endif %}
 var<workgroup> grown: array<atomic<u32>, 4>;
 
-// Eight numbers as float16, in one word a pair.
-fn halves(low: vec4<f32>, high: vec4<f32>) -> vec4<u32> {
-  return vec4<u32>(
-    pack2x16float(low.xy), pack2x16float(low.zw), pack2x16float(high.xy), pack2x16float(high.zw)
-  );
+// The second four are zeros where UNIT is 4.
+fn packed(low: vec4<f32>, high: vec4<f32>) -> Staged {
+  {% if unit == 8 %}
+  return halves(low, high);
+  {% else %}
+  return halves(low, high).xy;
+  {% endif %}
 }
 
-// The upper 11 bits of each number, which float16 can hold. (Converting there and back is undone by a compiler.)
-fn upper(x: vec4<f32>) -> vec4<f32> {
-  return bitcast<vec4<f32>>(bitcast<vec4<u32>>(x) & vec4<u32>(0xffffe000u));
-}
-
-// What float16 can hold: larger numbers become the largest. NaN and infinity stay, and give NaN.
-fn bounded(x: vec4<f32>) -> vec4<f32> {
-  let special = (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
-  return select(clamp(x, vec4<f32>(-65504.0), vec4<f32>(65504.0)), x, special);
-}
-// One load of a cache as float16 in workgroup memory, {{ unit }} in an element of it: an int8 cache's codes, each exact.
+// ---- a load of the cache as float16 in workgroup memory: codes of int8, each exact, or values rounded ----
 {% if int8 %}
 // Four codes, in the order 0, 2, 1, 3. A float16 of 0x6400 and a byte is 1024 and that byte.
 fn codes(x: u32) -> vec2<u32> {
@@ -148,34 +108,105 @@ fn codes(x: u32) -> vec2<u32> {
   return vec2<u32>(bitcast<u32>(even), bitcast<u32>(odd));
 }
 
-{% endif %}
 {% for i in range(width // unit) %}
-fn staged{{ i }}(x: CacheLoad) -> Staged {
-  {% if cache == "float16" %}
-  return x;
-  {% elif unit == 4 %}
-  return codes(x);
-  {% else %}
-  return vec4<u32>(codes(x[{{ 2 * i }}]), codes(x[{{ 2 * i + 1 }}]));
-  {% endif %}
+{% if unit == 4 %}
+fn staged_k{{ i }}(x: CacheLoad) -> Staged {
+  return codes(cache_four{{ i }}(x));
 }
 
+fn staged_v{{ i }}(x: CacheLoad, step: f32) -> Staged {
+  return packed(bounded(step * cache_quad{{ i }}(x)), vec4<f32>());
+}
+{% else %}
+fn staged_k{{ i }}(x: CacheLoad) -> Staged {
+  return vec4<u32>(codes(cache_four{{ 2 * i }}(x)), codes(cache_four{{ 2 * i + 1 }}(x)));
+}
+
+fn staged_v{{ i }}(x: CacheLoad, step: f32) -> Staged {
+  return packed(bounded(step * cache_quad{{ 2 * i }}(x)), bounded(step * cache_quad{{ 2 * i + 1 }}(x)));
+}
+{% endif %}
+
 {% endfor %}
+{% endif %}
+fn like_keys(x: vec4<f32>) -> vec4<f32> {
+  return x{{ ".xzyw" if int8 }};
+}
+
+{# A tile of keys ("k") or values ("v") that begins at column `tile`: from storage to registers, ... #}
+{% macro load(x) %}
+{% if int8 and x == "k" %}
+k_step = k_scales[min(tile + index % KEYS, context - 1u) * params.kv_heads + kv_head];
+{% endif %}
+{% for i in range(loads) %}
+{% if int8 and x == "v" %}
+v_step{{ i }} = v_scales[min(tile + load_row{{ i }}, context - 1u) * params.kv_heads + kv_head];
+{% endif %}
+{{ x }}{{ i }} = {{ x }}_cache[min(tile + load_row{{ i }}, context - 1u) * cache_row + cache_head + load_word{{ i }}];
+{% endfor %}
+{% endmacro %}
+{# ... from there to workgroup memory; the steps of keys go to k_steps[parity]. #}
+{% macro stage(x) %}
+{% if int8 and x == "k" %}
+if (index < KEYS) {
+  k_steps[parity][index] = k_step;
+}
+{% endif %}
+{% for i in range(loads) %}
+if ({{ i + 1 }}u * LANES <= KEYS * ROW_LOADS || load_row{{ i }} < KEYS) {
+  {% for j in range(width // unit) %}
+  let word{{ j }} = load_word{{ i }} * LOAD_WORDS + {{ j }}u;
+  let to{{ j }} = load_row{{ i }} * KV_STRIDE + word{{ j }} % WORDS;
+  {% if not int8 %}
+  {{ x }}_tile[word{{ j }} / WORDS][to{{ j }}] = {{ x }}{{ i }};
+  {% elif x == "k" %}
+  k_tile[word{{ j }} / WORDS][to{{ j }}] = staged_k{{ j }}(k{{ i }});
+  {% else %}
+  v_tile[word{{ j }} / WORDS][to{{ j }}] = staged_v{{ j }}(v{{ i }}, v_step{{ i }});
+  {% endif %}
+  {% endfor %}
+}
+{% endfor %}
+{% endmacro %}
+{# Q K^T of a tile, to the memory of the scores #}
+{% macro products() %}
+{% for n in range(0, keys, 16) %}
+var s{{ n }} = Sum(0.0);
+{% endfor %}
+{% for d in range(dims) %}
+{% for n in range(0, keys, 16) %}
+let key{{ d }}_{{ n }} = subgroupMatrixLoad<Right, col_major>(
+  &k_tile[part], {{ n }}u * KV_STRIDE + {{ d }}u * TILE_WORDS, KV_STRIDE);
+{% endfor %}
+{% for n in range(0, keys, 16) %}
+s{{ n }} = subgroupMatrixMultiplyAccumulate(q{{ d }}, key{{ d }}_{{ n }}, s{{ n }});
+{% endfor %}
+{% if exact %}
+{% for n in range(0, keys, 16) %}
+s{{ n }} = subgroupMatrixMultiplyAccumulate(rest{{ d }}, key{{ d }}_{{ n }}, s{{ n }});
+{% endfor %}
+{% endif %}
+{% endfor %}
+{% for n in range(0, keys, 16) %}
+subgroupMatrixStore<row_major>(&scores[subgroup], {{ n // 4 }}u, s{{ n }}, S_STRIDE);
+{% endfor %}
+{% endmacro %}
+{# The scores of a tile out of there; the steps of its keys are k_steps[parity]. #}
+{% macro take_scores() %}
+{% for j in range(quads) %}
+{% if split == 1 %}
+score{{ j }} = scores[subgroup][my_scores + {{ j }}u];
+{% else %}
+score{{ j }} = scores[subgroup / 2u * 2u][my_scores + {{ j }}u] + scores[subgroup / 2u * 2u + 1u][my_scores + {{ j }}u];
+{% endif %}
 {% if int8 %}
-{% for i in range(width // unit) %}
-// The values themselves, rounded to float16.
-fn scaled{{ i }}(x: CacheLoad, step: f32) -> Staged {
-  {% if unit == 4 %}
-  return halves(bounded(step * cache_quad0(x)), vec4<f32>()).xy;
-  {% else %}
-  return halves(bounded(step * cache_quad{{ 2 * i }}(x)), bounded(step * cache_quad{{ 2 * i + 1 }}(x)));
-  {% endif %}
-}
-
-{% endfor %}
+score{{ j }} *= vec4<f32>(
+  k_steps[parity][my_first + {{ 4 * j }}u], k_steps[parity][my_first + {{ 4 * j + 1 }}u],
+  k_steps[parity][my_first + {{ 4 * j + 2 }}u], k_steps[parity][my_first + {{ 4 * j + 3 }}u]);
 {% endif %}
-
-@compute @workgroup_size({{ lanes }})
+{% endfor %}
+{% endmacro %}
+@compute @workgroup_size(LANES)
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
@@ -185,19 +216,20 @@ fn main(
 ) {
   let kv_head = group.y;
   // The last rows see the most keys: begin with them.
-  let first_row = (groups.x - 1u - group.x) * {{ 16 * row_blocks }}u;
-  let last_row = min(first_row + {{ 16 * row_blocks - 1 }}u, params.row_count - 1u);
+  let first_row = (groups.x - 1u - group.x) * (16u * ROW_BLOCKS);
+  let last_row = min(first_row + 16u * ROW_BLOCKS - 1u, params.row_count - 1u);
   let position = u32(input_pos);
   let context = position + params.tokens;                      // rows of the cache that hold something
   let columns = position + last_row / params.group_size + 1u;  // that the last row sees
-  let heads = params.kv_heads * params.group_size;
-  let part = subgroup % {{ split }}u;
+  let part = subgroup % SPLIT;
+  let block = subgroup / SPLIT;
 
-  let cache_row = params.kv_heads * {{ row_loads }}u;
-  let cache_head = kv_head * {{ row_loads }}u;
+  // ---- the first keys ----
+  let cache_row = params.kv_heads * ROW_LOADS;
+  let cache_head = kv_head * ROW_LOADS;
   {% for i in range(loads) %}
-  let load_row{{ i }} = (index + {{ i * lanes }}u) / {{ row_loads }}u;
-  let load_word{{ i }} = (index + {{ i * lanes }}u) % {{ row_loads }}u;
+  let load_row{{ i }} = (index + {{ i }}u * LANES) / ROW_LOADS;
+  let load_word{{ i }} = (index + {{ i }}u * LANES) % ROW_LOADS;
   var k{{ i }}: CacheLoad;
   var v{{ i }}: CacheLoad;
   {% if int8 %}
@@ -207,8 +239,12 @@ fn main(
   {% if int8 %}
   var k_step: f32;
   {% endif %}
-  {{ fetch("k", "0u") | indent(2) }}
+  {
+    let tile = 0u;
+    {{ load("k") | indent(4) }}
+  }
 
+  // ---- Q, KEYS rows at a time: q through the memory of keys, rest through that of values ----
   {% for d in range(dims) %}
   var q{{ d }}: Left;
   {% if exact %}
@@ -216,123 +252,107 @@ fn main(
   {% endif %}
   var o{{ d }} = Sum(0.0);
   {% endfor %}
-  // Q, {{ keys }} rows at a time: q through the memory of keys{{ ", rest through that of values" if exact }}.
-  {% set q_words = split * words %}
-  {% set q_loads = (keys * q_words + lanes - 1) // lanes %}
-  {% set rounds = range(0, 16 * row_blocks, keys) %}
-  {% set guarded = keys * q_words % lanes > 0 %}
-  {% for first in rounds %}
-  {% for i in range(q_loads) %}
-  {% set name = "x%d_%d" % (first, i) %}
-  {% for j in range(unit // 4) %}
-  var {{ name }}_{{ j }} = vec4<f32>();
-  {% endfor %}
+  {% set q_loads = (keys * split * words + lanes - 1) // lanes %}
+  {% for first in range(0, 16 * row_blocks, keys) %}{% for i in range(q_loads) %}
+  {% set x = "x%d_%d" % (first, i) %}
+  var {{ x }}_0 = vec4<f32>();
+  var {{ x }}_1 = vec4<f32>();
   {
-    let place = index + {{ i * lanes }}u;
-    let word = place % {{ q_words }}u;
-    let row = min(first_row + {{ first }}u + place / {{ q_words }}u, last_row);
-    let head = row / params.group_size * heads + kv_head * params.group_size + row % params.group_size;
-    {% if q_words != head_words %}
-    if (word < {{ head_words }}u) {
-    {% endif %}
+    let place = index + {{ i }}u * LANES;
+    let word = place % (SPLIT * WORDS);
+    let row = min(first_row + {{ first }}u + place / (SPLIT * WORDS), last_row);
+    let head = query_head(row, kv_head, params.kv_heads, params.group_size);
+    if (SPLIT * WORDS == HEAD_WORDS || word < HEAD_WORDS) {
       {% for j in range(unit // 4) %}
-      {{ name }}_{{ j }} = bounded(params.scale * q[head * {{ head_dim // 4 }}u + word * {{ unit // 4 }}u + {{ j }}u]{{ order }});
+      {{ x }}_{{ j }} = bounded(params.scale * like_keys(q[head * HEAD_QUADS + word * (UNIT / 4u) + {{ j }}u]));
       {% endfor %}
-    {% if q_words != head_words %}
     }
-    {% endif %}
   }
-  {% endfor %}
-  {% endfor %}
-  {% for first in rounds %}
+  {% endfor %}{% endfor %}
+  {% for first in range(0, 16 * row_blocks, keys) %}
   {% for i in range(q_loads) %}
-  {% set name = "x%d_%d" % (first, i) %}
-  {% if guarded %}
-  if (index + {{ i * lanes }}u < {{ keys * q_words }}u) {
-  {% else %}
-  {
-  {% endif %}
-    let place = index + {{ i * lanes }}u;
-    let to = place / {{ q_words }}u * {{ kv_row }}u + place % {{ words }}u;
-    let to_part = place % {{ q_words }}u / {{ words }}u;
-    {% if not exact and unit == 8 %}
-    k_tile[to_part][to] = halves({{ name }}_0, {{ name }}_1);
-    {% elif not exact %}
-    k_tile[to_part][to] = halves({{ name }}_0, vec4<f32>()).xy;
-    {% elif unit == 8 %}
-    k_tile[to_part][to] = halves(upper({{ name }}_0), upper({{ name }}_1));
-    v_tile[to_part][to] = halves({{ name }}_0 - upper({{ name }}_0), {{ name }}_1 - upper({{ name }}_1));
+  {% set x = "x%d_%d" % (first, i) %}
+  if ({{ i + 1 }}u * LANES <= KEYS * SPLIT * WORDS || index + {{ i }}u * LANES < KEYS * SPLIT * WORDS) {
+    let place = index + {{ i }}u * LANES;
+    let to = place / (SPLIT * WORDS) * KV_STRIDE + place % WORDS;
+    let to_part = place % (SPLIT * WORDS) / WORDS;
+    {% if exact %}
+    k_tile[to_part][to] = packed(upper({{ x }}_0), upper({{ x }}_1));
+    v_tile[to_part][to] = packed({{ x }}_0 - upper({{ x }}_0), {{ x }}_1 - upper({{ x }}_1));
     {% else %}
-    let both = halves(upper({{ name }}_0), {{ name }}_0 - upper({{ name }}_0));
-    k_tile[to_part][to] = both.xy;
-    v_tile[to_part][to] = both.zw;
+    k_tile[to_part][to] = packed({{ x }}_0, {{ x }}_1);
     {% endif %}
   }
   {% endfor %}
   workgroupBarrier();
-  {% for block in range(0, keys, 16) %}
-  if (subgroup / {{ split }}u == {{ (first + block) // 16 }}u) {
+  {% for row in range(0, keys, 16) %}
+  if (block == {{ (first + row) // 16 }}u) {
     {% for d in range(dims) %}
-    q{{ d }} = subgroupMatrixLoad<Left, row_major>(&k_tile[part], {{ block * kv_row + 16 * d // unit }}u, {{ kv_row }}u);
+    q{{ d }} = subgroupMatrixLoad<Left, row_major>(
+      &k_tile[part], {{ row }}u * KV_STRIDE + {{ d }}u * TILE_WORDS, KV_STRIDE);
     {% if exact %}
-    rest{{ d }} = subgroupMatrixLoad<Left, row_major>(&v_tile[part], {{ block * kv_row + 16 * d // unit }}u, {{ kv_row }}u);
+    rest{{ d }} = subgroupMatrixLoad<Left, row_major>(
+      &v_tile[part], {{ row }}u * KV_STRIDE + {{ d }}u * TILE_WORDS, KV_STRIDE);
     {% endif %}
     {% endfor %}
   }
   {% endfor %}
   workgroupBarrier();
   {% endfor %}
-  {% if split * words != head_words %}
-  // Dims behind the head are zeros, which no tile overwrites.
-  for (var i = index; i < {{ keys }}u; i += {{ lanes }}u) {
-    for (var j = {{ head_words }}u; j < {{ split * words }}u; j++) {
-      k_tile[j / {{ words }}u][i * {{ kv_row }}u + j % {{ words }}u] = Staged();
-      v_tile[j / {{ words }}u][i * {{ kv_row }}u + j % {{ words }}u] = Staged();
+  if (SPLIT * WORDS != HEAD_WORDS) {  // dims past the head are zeros, which no tile overwrites
+    for (var i = index; i < KEYS; i += LANES) {
+      for (var j = HEAD_WORDS; j < SPLIT * WORDS; j++) {
+        k_tile[j / WORDS][i * KV_STRIDE + j % WORDS] = Staged();
+        v_tile[j / WORDS][i * KV_STRIDE + j % WORDS] = Staged();
+      }
     }
   }
-  {% endif %}
 
-  // A lane has half of a row of scores.
+  // ---- the scores of the first tile; a lane has half of a row ----
   let row = lane % 16u;
   let side = lane / 16u;
-  let packed_row = min(first_row + subgroup / {{ split }}u * 16u + row, params.row_count - 1u);
+  let packed_row = min(first_row + block * 16u + row, params.row_count - 1u);
   let visible = position + packed_row / params.group_size + 1u;
-  let my_columns = vec4<u32>(side * {{ keys // 2 }}u) + vec4<u32>(0u, 1u, 2u, 3u);
-  let my_scores = row * {{ s_row }}u + side * {{ quads }}u;
-  let my_probabilities = row * {{ p_row }}u + side * {{ keys // 16 }}u;
+  let my_first = side * (KEYS / 2u);
+  let my_columns = vec4<u32>(my_first) + vec4<u32>(0u, 1u, 2u, 3u);
+  let my_scores = row * S_STRIDE + side * QUADS;
+  let my_probabilities = row * P_STRIDE + side * (KEYS / 16u);
   var largest = LOWEST;
   var total = 0.0;
-
-  {{ stage("k", "0u") | indent(2) }}
-  {{ fetch("k", "%du" % keys) | indent(2) }}
-  if (index == 0u) {
-    atomicStore(&grown[0], 0u);
-  }
-  workgroupBarrier();
-  {
-    {% for n in range(0, keys, 16) %}
-    var s{{ n }} = Sum(0.0);
-    {% endfor %}
-    {{ products() | indent(4) }}
-  }
-  workgroupBarrier();
   {% for j in range(quads) %}
   var score{{ j }}: vec4<f32>;
   {% endfor %}
-  {{ take_scores("0u") | indent(2) }}
-  {{ stage("k", "1u") | indent(2) }}
+  {
+    let parity = 0u;
+    {{ stage("k") | indent(4) }}
+    let tile = KEYS;
+    {{ load("k") | indent(4) }}
+    if (index == 0u) {
+      atomicStore(&grown[0], 0u);
+    }
+    workgroupBarrier();
+    {{ products() | indent(4) }}
+    workgroupBarrier();
+    {{ take_scores() | indent(4) }}
+  }
+  {
+    let parity = 1u;
+    {{ stage("k") | indent(4) }}
+  }
   workgroupBarrier();
 
-  for (var start = 0u; start < columns; start += {{ keys }}u) {
-    // The next tile's scores, this one's softmax. (Behind the last tile the scores are some numbers that nobody reads.)
-    {{ fetch("v", "start") | indent(4) }}
-    {% for n in range(0, keys, 16) %}
-    var s{{ n }} = Sum(0.0);
-    {% endfor %}
+  for (var tile_start = 0u; tile_start < columns; tile_start += KEYS) {
+    // ---- the next tile's scores; after the last tile these are some numbers that nothing reads ----
+    {
+      let tile = tile_start;
+      {{ load("v") | indent(6) }}
+    }
     {{ products() | indent(4) }}
-    // The online softmax of a tile: half a row a lane, no branch, so that it mixes with the products above.
+
+    // ---- this one's softmax: half a row a lane, no branch, so that it mixes with the products above ----
     {% for j in range(quads) %}
-    score{{ j }} = select(vec4<f32>(LOWEST), score{{ j }}, my_columns + (start + {{ 4 * j }}u) < vec4<u32>(visible));
+    score{{ j }} =
+      select(vec4<f32>(LOWEST), score{{ j }}, my_columns + (tile_start + {{ 4 * j }}u) < vec4<u32>(visible));
     {% endfor %}
     var most = score0;
     {% for j in range(1, quads) %}
@@ -352,14 +372,14 @@ fn main(
     probabilities[subgroup][my_probabilities + {{ j // 2 }}u] = halves(weight{{ j }}, weight{{ j + 1 }});
     {% endfor %}
     total = total * factor + sum.x + sum.y + sum.z + sum.w;
-    if (largest > before && start > 0u) {
+    if (largest > before && tile_start > 0u) {
       atomicStore(&grown[0], 1u);
     }
     {{ stage("v") | indent(4) }}
 
+    // ---- sums are scaled, half a row a lane, through the memory of the scores, KEYS dims at a time ----
     if (workgroupUniformLoad(&grown[0]) != 0u) {
-      // Through the memory of the scores, {{ keys }} dims at a time, half a row a lane. The next tile's scores wait there:
-      // they are taken out first and put back at the end.
+      // The next tile's scores wait there: they are taken out first and put back at the end.
       {% for j in range(quads) %}
       let waiting{{ j }} = scores[subgroup][my_scores + {{ j }}u];
       {% endfor %}
@@ -367,15 +387,15 @@ fn main(
       {% for first in range(0, dims, keys // 16) %}
       {% set tiles = range(first, [first + keys // 16, dims] | min) %}
       {% for d in tiles %}
-      subgroupMatrixStore<row_major>(&scores[subgroup], {{ 4 * (d - first) }}u, o{{ d }}, {{ s_row }}u);
+      subgroupMatrixStore<row_major>(&scores[subgroup], {{ 4 * (d - first) }}u, o{{ d }}, S_STRIDE);
       {% endfor %}
       workgroupBarrier();
-      for (var j = 0u; j < {{ quads }}u; j++) {
+      for (var j = 0u; j < QUADS; j++) {
         scores[subgroup][my_scores + j] *= factor;
       }
       workgroupBarrier();
       {% for d in tiles %}
-      o{{ d }} = subgroupMatrixLoad<Sum, row_major>(&scores[subgroup], {{ 4 * (d - first) }}u, {{ s_row }}u);
+      o{{ d }} = subgroupMatrixLoad<Sum, row_major>(&scores[subgroup], {{ 4 * (d - first) }}u, S_STRIDE);
       {% endfor %}
       workgroupBarrier();
       {% endfor %}
@@ -388,41 +408,45 @@ fn main(
       atomicStore(&grown[0], 0u);
     }
 
-    // This tile's values; the scores of the next one, and the keys of the one after that.
-    {{ fetch("k", "start + %du" % (2 * keys)) | indent(4) }}
-    let parity = start / {{ keys }}u % 2u;
-    {{ take_scores("1u - parity") | indent(4) }}
+    // ---- this tile's values; the scores of the next one, and the keys of the one after that ----
+    {
+      let tile = tile_start + 2u * KEYS;
+      {{ load("k") | indent(6) }}
+      let parity = 1u - tile_start / KEYS % 2u;
+      {{ take_scores() | indent(6) }}
+    }
     {% for n in range(0, keys, 16) %}
-    let p{{ n }} = subgroupMatrixLoad<Left, row_major>(&probabilities[subgroup], {{ n // 8 }}u, {{ p_row }}u);
+    let p{{ n }} = subgroupMatrixLoad<Left, row_major>(&probabilities[subgroup], {{ n // 8 }}u, P_STRIDE);
     {% endfor %}
-    {% for n in range(0, keys, 16) %}
-    {% for first in range(0, dims, 4) %}
+    {% for n in range(0, keys, 16) %}{% for first in range(0, dims, 4) %}
     {% for d in range(first, [first + 4, dims] | min) %}
-    let value{{ n }}_{{ d }} = subgroupMatrixLoad<Right, row_major>(&v_tile[part], {{ n * kv_row + 16 * d // unit }}u, {{ kv_row }}u);
+    let value{{ n }}_{{ d }} = subgroupMatrixLoad<Right, row_major>(
+      &v_tile[part], {{ n }}u * KV_STRIDE + {{ d }}u * TILE_WORDS, KV_STRIDE);
     {% endfor %}
     {% for d in range(first, [first + 4, dims] | min) %}
     o{{ d }} = subgroupMatrixMultiplyAccumulate(p{{ n }}, value{{ n }}_{{ d }}, o{{ d }});
     {% endfor %}
-    {% endfor %}
-    {% endfor %}
-    {{ stage("k", "parity") | indent(4) }}
+    {% endfor %}{% endfor %}
+    {
+      let parity = tile_start / KEYS % 2u;
+      {{ stage("k") | indent(6) }}
+    }
     workgroupBarrier();
   }
 
-  // The result, through the memory of the scores, {{ keys }} dims at a time.
+  // ---- out, through the memory of the scores, KEYS dims at a time ----
   let inverse = 1.0 / (total + subgroupShuffleXor(total, 16u));
-  let head = packed_row / params.group_size * heads + kv_head * params.group_size + packed_row % params.group_size;
-  let to = head * {{ head_dim // 4 }}u;
-  let is_mine = first_row + subgroup / {{ split }}u * 16u + row < params.row_count;
+  let to = query_head(packed_row, kv_head, params.kv_heads, params.group_size) * HEAD_QUADS;
+  let is_mine = first_row + block * 16u + row < params.row_count;
   {% for first in range(0, dims, keys // 16) %}
   {% for d in range(first, [first + keys // 16, dims] | min) %}
-  subgroupMatrixStore<row_major>(&scores[subgroup], {{ 4 * (d - first) }}u, o{{ d }}, {{ s_row }}u);
+  subgroupMatrixStore<row_major>(&scores[subgroup], {{ 4 * (d - first) }}u, o{{ d }}, S_STRIDE);
   {% endfor %}
   workgroupBarrier();
-  for (var j = 0u; j < {{ quads }}u; j++) {
-    let local_quad = {{ 4 * first }}u + side * {{ quads }}u + j;
-    let quad = part * {{ 4 * dims }}u + local_quad;
-    if (is_mine && local_quad < {{ 4 * dims }}u && quad < {{ head_dim // 4 }}u) {
+  for (var j = 0u; j < QUADS; j++) {
+    let local_quad = {{ 4 * first }}u + side * QUADS + j;
+    let quad = part * (4u * DIMS) + local_quad;
+    if (is_mine && local_quad < 4u * DIMS && quad < HEAD_QUADS) {
       out[to + quad] = scores[subgroup][my_scores + j] * inverse;
     }
   }

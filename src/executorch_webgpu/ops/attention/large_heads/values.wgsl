@@ -1,10 +1,24 @@
-// out[row, d] = sum over columns of probability[row, column] * v_cache[column, d], for a block of tokens.
-// One invocation computes {{ rows }} packed rows (see scores.wgsl) x {{ 4 * vectors }} dims.
-// It reads no V row past the context: a row there may hold anything, and 0 * NaN is NaN.
+{#
+out[row, d] = sum over columns of probability[row, column] * v_cache[column, d], for a block of tokens.
+
+An invocation computes ROWS packed rows x VECTORS vec4s of D. It reads no row of V past the context: a row there may
+hold anything, and 0 * NaN is NaN.
+
+Inputs:
+  rows = 8: packed rows of an invocation
+  vectors = 2 | 1: vec4s of D of an invocation
+  cache = "float32" | "float16" | "int8": what an element of the cache is
+#}
 {% set width = 4 %}
-@group(0) @binding(0) var<storage, read> scores: array<vec4<f32>>;  // [Hkv, block_rows, stride], probabilities
-@group(0) @binding(1) var<storage, read> v_cache: array<CacheLoad>;  // [Cmax, Hkv, D]
+{% include "wgsl/kv_cache.wgsl" %}
+{% include "wgsl/packed_rows.wgsl" %}
+
+@group(0) @binding(0) var<storage, read> scores: array<vec4<f32>>;     // [Hkv, block_rows, stride], probabilities
+@group(0) @binding(1) var<storage, read> v_cache: array<CacheLoad>;    // [Cmax, Hkv, D]
 @group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>;  // [S, Hq, D]
+{% if cache == "int8" %}
+@group(0) @binding(5) var<storage, read> v_scales: array<f32>;         // [Cmax, Hkv]
+{% endif %}
 
 struct Params {
   block_rows: u32,
@@ -16,27 +30,33 @@ struct Params {
 }
 @group(0) @binding(3) var<uniform> params: Params;
 @group(0) @binding(4) var<uniform> input_pos: i32;
-{% if cache == "int8" %}
-@group(0) @binding(5) var<storage, read> v_scales: array<f32>;  // [Cmax, Hkv]
-{% endif %}
 
-{% include "wgsl/kv_cache.wgsl" %}
+const ROWS = {{ rows }}u;
+const VECTORS = {{ vectors }}u;
 
 override wg_size: u32 = 64;
+
+fn value(column: u32, kv_head: u32, vector: u32) -> vec4<f32> {
+  let head = column * params.kv_heads + kv_head;
+  {% if cache == "int8" %}
+  return cache_quad0(v_cache[head * params.vectors + vector]) * v_scales[head];
+  {% else %}
+  return cache_quad0(v_cache[head * params.vectors + vector]);
+  {% endif %}
+}
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>) {
   let kv_head = gid.y;
-  let lanes = params.vectors / {{ vectors }}u;
+  let lanes = params.vectors / VECTORS;  // vec4s of an invocation lie that far apart
   let lane = gid.x % lanes;
-  let row = gid.x / lanes * {{ rows }}u;
+  let row = gid.x / lanes * ROWS;
   if (row >= params.block_rows) {
     return;
   }
   let last_row = params.block_rows - 1u;
-  let last_token = params.first_token + min(row + {{ rows - 1 }}u, last_row) / params.group_size;
+  let last_token = params.first_token + min(row + ROWS - 1u, last_row) / params.group_size;
   let columns = u32(input_pos) + last_token + 1u;
-
   {% for r in range(rows) %}
   let row{{ r }} = min(row + {{ r }}u, last_row);
   let p{{ r }} = (kv_head * params.block_rows + row{{ r }}) * params.stride;
@@ -44,33 +64,27 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>) {
   var sum{{ r }}_{{ d }} = vec4<f32>();
   {% endfor %}
   {% endfor %}
-  let step = params.kv_heads * params.vectors;
-  var v = kv_head * params.vectors + lane;
+
+  // ---- four columns at a time ----
   for (var i = 0u; i < columns / 4u; i++) {
     {% for r in range(rows) %}
     let weights{{ r }} = scores[p{{ r }} + i];
     {% endfor %}
-    {% if cache == "int8" %}
-    {% for c in range(4) %}
-    let scale{{ c }} = v_scales[(4u * i + {{ c }}u) * params.kv_heads + kv_head];
-    {% endfor %}
-    {% endif %}
     {% for d in range(vectors) %}
     {% for c in range(4) %}
-    let value{{ d }}_{{ c }} = cache_quad0(v_cache[v + {{ c }}u * step + {{ d }}u * lanes])
-      {%- if cache == "int8" %} * scale{{ c }}{% endif %};
+    let value{{ d }}_{{ c }} = value(4u * i + {{ c }}u, kv_head, lane + {{ d }}u * lanes);
     {% endfor %}
     {% for r in range(rows) %}
     sum{{ r }}_{{ d }} += weights{{ r }}.x * value{{ d }}_0 + weights{{ r }}.y * value{{ d }}_1
       + weights{{ r }}.z * value{{ d }}_2 + weights{{ r }}.w * value{{ d }}_3;
     {% endfor %}
     {% endfor %}
-    v += 4u * step;
   }
+
+  // ---- the last ones ----
   for (var c = columns / 4u * 4u; c < columns; c++) {
     {% for d in range(vectors) %}
-    let value{{ d }} = cache_quad0(v_cache[v + {{ d }}u * lanes])
-      {%- if cache == "int8" %} * v_scales[c * params.kv_heads + kv_head]{% endif %};
+    let value{{ d }} = value(c, kv_head, lane + {{ d }}u * lanes);
     {% endfor %}
     {% for r in range(rows) %}
     let weight{{ r }} = scores[p{{ r }} + c / 4u][c % 4u];
@@ -78,16 +92,15 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>) {
     sum{{ r }}_{{ d }} += weight{{ r }} * value{{ d }};
     {% endfor %}
     {% endfor %}
-    v += step;
   }
 
-  let heads = params.kv_heads * params.group_size;
+  // ---- out ----
+  let before = params.first_token * params.group_size;  // packed rows of earlier blocks
   {% for r in range(rows) %}
   if (row + {{ r }}u <= last_row) {
-    let token{{ r }} = params.first_token + row{{ r }} / params.group_size;
-    let head{{ r }} = kv_head * params.group_size + row{{ r }} % params.group_size;
+    let head = query_head(before + row{{ r }}, kv_head, params.kv_heads, params.group_size);
     {% for d in range(vectors) %}
-    out[(token{{ r }} * heads + head{{ r }}) * params.vectors + lane + {{ d }}u * lanes] = sum{{ r }}_{{ d }};
+    out[head * params.vectors + lane + {{ d }}u * lanes] = sum{{ r }}_{{ d }};
     {% endfor %}
   }
   {% endfor %}

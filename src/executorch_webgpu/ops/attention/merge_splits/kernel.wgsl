@@ -1,11 +1,17 @@
-// out = the chunks' sums, each rescaled to the largest score of the row, over their totals.
-// One workgroup computes `lanes` vec4s of one packed row: `parts` interleaved shares of the splits, added up at the end.
-@group(0) @binding(0) var<storage, read> sums: array<vec4<f32>>;      // [Hkv, rows, splits, D]
-@group(0) @binding(1) var<storage, read> stats: array<vec2<f32>>;     // [Hkv, rows, splits]: maximum, total
-@group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>; // [S, Hq, D]
+{#
+out = the sums of the splits of a context, each rescaled to the largest score of the row, over their totals.
+
+One workgroup computes `lanes` vec4s of one packed row: `parts` interleaved shares of the splits, added up at the end.
+#}
+{% include "wgsl/maximum.wgsl" %}
+{% include "wgsl/packed_rows.wgsl" %}
+
+@group(0) @binding(0) var<storage, read> sums: array<vec4<f32>>;       // [Hkv, rows, splits, D]
+@group(0) @binding(1) var<storage, read> stats: array<vec2<f32>>;      // [Hkv, rows, splits]: maximum, total
+@group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>;  // [S, Hq, D]
 
 struct Params {
-  rows: u32,        // packed rows of a KV head: token * group_size + query head
+  rows: u32,        // packed rows of a KV head
   group_size: u32,
   kv_heads: u32,
   vectors: u32,     // D / 4
@@ -18,8 +24,6 @@ struct Params {
 override wg_size: u32 = 128;
 override lanes: u32 = 8;
 override parts: u32 = 16;  // lanes * parts <= wg_size
-
-const LOWEST = -3.4028234e38;
 
 var<workgroup> part_sums: array<vec4<f32>, wg_size>;
 var<workgroup> part_stats: array<vec2<f32>, wg_size>;
@@ -34,7 +38,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let part = index / lanes;
   let vector = group.z * lanes + lane;
 
-  // Rescaled on the way, so that no chunk waits for the maximum of all.
+  // ---- a share of the splits, rescaled on the way, so that no split waits for the maximum of all ----
   var largest = LOWEST;
   var total = 0.0;
   var sum = vec4<f32>();
@@ -50,6 +54,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       largest = most;
     }
   }
+
+  // ---- the shares are put together ----
   part_sums[index] = sum;
   part_stats[index] = vec2<f32>(largest, total);
   workgroupBarrier();
@@ -67,6 +73,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     total += weight * stat.y;
     sum += weight * part_sums[index + p * lanes];
   }
-  let head = (row / params.group_size * params.kv_heads + kv_head) * params.group_size + row % params.group_size;
-  out[head * params.vectors + vector] = sum / total;
+  out[query_head(row, kv_head, params.kv_heads, params.group_size) * params.vectors + vector] = sum / total;
 }

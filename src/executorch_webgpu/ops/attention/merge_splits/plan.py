@@ -1,4 +1,4 @@
-"""A context split into chunks, each attended to by workgroups of its own, and put together by flash_reduce.wgsl."""
+"""A context split into chunks, each attended to by workgroups of its own, and put together by a kernel of their own."""
 
 from __future__ import annotations
 

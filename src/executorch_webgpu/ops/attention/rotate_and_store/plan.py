@@ -18,35 +18,33 @@ _BUFFERS_OF_INT8 = 10  # storage buffers of a kernel that writes both caches and
 
 
 def prepare(g: Planner, call: AttentionCall) -> None:
-    kernel, template, overrides = _variant(g, call)
-    g.prepare(kernel, template=template, overrides=overrides)
+    template, overrides = _variant(g, call)
+    g.prepare("attention/rotate_and_store", template=template, overrides=overrides)
 
 
-def _variant(g: Planner, call: AttentionCall) -> tuple[str, dict[str, Any], dict[str, int]]:
-    """What rotates and stores: its name, template values and overrides."""
+def _variant(g: Planner, call: AttentionCall) -> tuple[dict[str, Any], dict[str, int]]:
+    """(template values, overrides)."""
     assert call.rotation is not None, "nothing else comes here"
-    template = {"rotation": call.rotation.kind}
-    if call.k_cache.dtype != "int8":
-        cache = {"cache": call.k_cache.dtype}
-        return "attention/rotate_and_store", template | cache, {"wg_size": _ELEMENT_WORKGROUP}
-    values = {"values": g.limits.max_storage_buffers >= _BUFFERS_OF_INT8}
-    return "attention/rotate_and_store/int8", template | values, {"wg_size": _ROW_WORKGROUP}
+    int8 = call.k_cache.dtype == "int8"
+    together = not int8 or g.limits.max_storage_buffers >= _BUFFERS_OF_INT8
+    template = {"rotation": call.rotation.kind, "cache": call.k_cache.dtype, "values": together}
+    return template, {"wg_size": _ROW_WORKGROUP if int8 else _ELEMENT_WORKGROUP}
 
 
 def run(g: Planner, call: AttentionCall) -> AttentionCall:
     """Dispatch the rotation and the write to the caches; what is left to do."""
     rotation = call.rotation
     assert rotation is not None, "nothing else comes here"
-    kernel, template, overrides = _variant(g, call)
+    template, overrides = _variant(g, call)
     _, tokens, q_heads, head_dim = call.q.dims
-    together = template.get("values", True)
+    together = template["values"]
     rows = tokens * (q_heads + call.kv_heads * (2 if together else 1))
     bindings: dict[str, Binding] = {
         **{"q": call.q, "k": call.k, "input_pos": call.input_pos, **call.keys, **rotation.bindings},
         **({"v": call.v, **call.values} if together else {}),
     }
     g.dispatch(
-        kernel,
+        "attention/rotate_and_store",
         g.grid_1d(rows, 1) if "k_scales" in bindings else g.grid_1d(rows * head_dim // 4, _ELEMENT_WORKGROUP),
         bindings,
         {

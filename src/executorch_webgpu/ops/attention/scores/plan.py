@@ -10,7 +10,7 @@ from ...values import Scratch
 from ..call import AttentionCall
 
 TILE_COLUMNS = 8  # columns that one invocation computes
-Workgroup = tuple[int, int]  # invocations along the columns, and along the rows
+Workgroup = tuple[int, int]  # along the columns, and along the rows
 
 
 def scores_bytes(call: AttentionCall, tokens: int, columns: int) -> int:
