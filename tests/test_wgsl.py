@@ -203,8 +203,8 @@ def template_names(file: str) -> tuple[set[str], set[str]]:
     tree = PARSED[file]
     assigned = {n.name for a in tree.find_all(nodes.Assign) for n in a.find_all(nodes.Name) if n.ctx == "store"}
     below = set().union(*(template_names(included)[1] for included in includes(file)))
-    read = (meta.find_undeclared_variables(tree) | below) - {"dialect"}
-    return read - assigned, meta.find_undeclared_variables(tree) - {"dialect"} | (below - assigned)
+    read = meta.find_undeclared_variables(tree) - {"dialect"}
+    return (read | below) - assigned, read | (below - assigned)
 
 
 def test_there_are_kernels_and_libraries() -> None:
