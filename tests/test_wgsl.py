@@ -252,7 +252,9 @@ def test_samples_of_heads_compile(name: str) -> None:
 @every_library
 def test_libraries_compile_alone(file: str, tmp_path: Path) -> None:
     """A kernel that includes one and does nothing."""
-    (tmp_path / "alone.wgsl").write_text(f'{{% include "{file}" %}}\n@compute @workgroup_size(1)\nfn main() {{}}\n')
+    its_head = TEXTS[file].partition("#}")[0] + "#}\n"
+    kernel = f'{its_head}{{% include "{file}" %}}\n@compute @workgroup_size(1)\nfn main() {{}}\n'
+    (tmp_path / "alone.wgsl").write_text(kernel)
     assert re.search(r"^fn ", TEXTS[file], re.MULTILINE), "a library has functions"
     for template in samples(file):
         for engine in ("wgpu", "dawn"):

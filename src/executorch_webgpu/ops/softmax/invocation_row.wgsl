@@ -17,6 +17,7 @@ struct Params {
 override wg_size: u32 = 64;
 
 {% include "wgsl/linear_index.wgsl" %}
+{% include "wgsl/maximum.wgsl" %}
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -27,7 +28,7 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
   let start = row / params.inner * params.length * params.inner + row % params.inner;
   let end = start + params.length * params.inner;
 
-  var largest = -3.4028234e38;
+  var largest = LOWEST;
   for (var i = start; i < end; i += params.inner) {
     largest = max(largest, x[i]);
   }

@@ -14,6 +14,7 @@ struct Params {
 @group(0) @binding(2) var<uniform> params: Params;
 
 {% include "wgsl/workgroup_reduce.wgsl" %}
+{% include "wgsl/maximum.wgsl" %}
 
 @compute @workgroup_size(wg_size)
 fn main(
@@ -26,7 +27,7 @@ fn main(
     return;
   }
   let start = row * params.length;
-  var largest = -3.4028234e38;
+  var largest = LOWEST;
   for (var i = lane; i < params.length; i += wg_size) {
     largest = max(largest, x[start + i]);
   }
