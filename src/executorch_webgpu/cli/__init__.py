@@ -1,6 +1,6 @@
 """The command line, ``et-webgpu``: one file a command.
 
-Commands import what they need when they run, so that ``--help`` answers at once.
+Commands import what they need when they run, so that ``--help`` is shown at once.
 """
 
 from __future__ import annotations

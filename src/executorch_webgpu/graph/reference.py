@@ -1,6 +1,6 @@
 """A graph on the host, in float64: every call is its operator's NumPy reference.
 
-Slow, needs no adapter, and shares nothing with the kernels, so it is what a device's answers are held against.
+Slow, needs no adapter, and shares nothing with the kernels, so it is what a device's results are held against.
 """
 
 from __future__ import annotations

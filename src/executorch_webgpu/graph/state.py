@@ -98,7 +98,7 @@ class GraphState:
 
     ``borrowed``: buffers, by root tensor id, that the caller fills and frees; all others are its own.
     ``stale`` are the calls whose commands are older than their plans, or than the buffers that these share with other
-    states; the executor records them before this state's next step. Whoever calls a method holds the device's lock.
+    states; the executor records them before this state's next step. The caller of a method holds the device's lock.
     """
 
     def __init__(

@@ -88,8 +88,8 @@ class DecodeLoop:
     ``most``: how many tokens may be drawn and not read, by default 8, or 2 where a CPU computes them: it gains little
     by more, and each step that is not wanted takes long there. What a step writes to the state's KV caches counts, for
     its ``length``, only when ``keep`` says so; ``drop`` takes the rest back. ``host_reason`` must be None.
-    Whoever shares the method with other threads holds ``lock``, the method's, in each call; between calls, steps of
-    other states may run.
+    A caller that shares the method with other threads holds ``lock``, the method's, in each call; between calls, other
+    states may run steps.
     """
 
     def __init__(self, method: Method, state: State, config: SamplerConfig, most: int | None = None) -> None:

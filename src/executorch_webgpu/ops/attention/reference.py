@@ -30,7 +30,7 @@ def int8_scales(rows: Array) -> Array:
 
 
 def update_cache(value: Array, cache: Array, start_pos: int, *, stored_as: str = "float32") -> Array:
-    """Write ``value`` [1, S, H, D] into ``cache`` [1, Cmax, H, D] from row ``start_pos``; answer 0.
+    """Write ``value`` [1, S, H, D] into ``cache`` [1, Cmax, H, D] from row ``start_pos``; return 0.
 
     ``stored_as``: the dtype of the cache on the device, which rounds like that.
     """

@@ -208,6 +208,6 @@ def pow_scalar(g: Planner, x: Tensor, exponent: Scalar, out: Tensor) -> None:
     elementwise=True,
 )
 def bitwise_not(g: Planner, x: Tensor, out: Tensor) -> None:
-    """Every bit of an integer turned over; of a bool, its only one."""
+    """Every bit of an integer flipped; of a bool, its only one."""
     g.check(not is_float(x), f"bitwise_not: {x} must hold integers or bools")
     apply_unary(g, x, out, "x ^ p", 1 if x.dtype == "bool" else -1)

@@ -72,10 +72,16 @@ def fused_linear_reference(
 
 
 def fused_linear_sizes(
-    s: Sizes, x: Tensor, norm_weight: Tensor | None, norm_eps: float, form: str, weights: list[Tensor], *rest: Any
+    s: Sizes,
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_eps: float,
+    weight_format: str,
+    weights: list[Tensor],
+    *rest: Any,
 ) -> list[Shape]:
     """Rows of the matrix that the result belongs to; a norm and unpacked matrices say how wide the input is."""
-    unpacked = weights[:1] if form in ("f32", "q8csw") else []
+    unpacked = weights[:1] if weight_format in ("f32", "q8csw") else []
     for as_wide in [norm_weight] if norm_weight is not None else unpacked:
         s.equate(s.of(x)[-1:], s.of(as_wide)[-1:])
     return [packed_linear(s, x, weight) for weight in weights]

@@ -26,10 +26,10 @@ def apply_rotary_emb_hf(xq: Array, xk: Array, cos: Array, sin: Array, start_pos:
     rotary_dim = cos.shape[-1]
 
     def rotate(x: Array) -> Array:
-        turned, passed = x[..., :rotary_dim], x[..., rotary_dim:]
-        first, second = np.split(turned, 2, axis=-1)
-        turned = turned * cos + np.concatenate([-second, first], axis=-1) * sin
-        return np.concatenate([turned, passed], axis=-1)
+        rotated, passed = x[..., :rotary_dim], x[..., rotary_dim:]
+        first, second = np.split(rotated, 2, axis=-1)
+        rotated = rotated * cos + np.concatenate([-second, first], axis=-1) * sin
+        return np.concatenate([rotated, passed], axis=-1)
 
     return rotate(xq), rotate(xk)
 

@@ -3,7 +3,7 @@
 A token is drawn by the Gumbel-max trick: the largest ``logit + temperature * gumbel`` wins, with noise that depends on
 the seed, the position of the new token and the token's id only. So a draw needs no state, no sorting and no running
 sum, every token can be scored alone, and the order of the work does not matter. Noise comes from Philox4x32-10, in
-integers, and is the same everywhere; logarithms are rounded by whoever takes them, so that two engines can differ only
+integers, and is the same everywhere; logarithms are rounded as each engine does it, so two engines can differ only
 where two candidates are closer than that. Top-k, top-p and min-p say which tokens may win: they keep the first ones in
 the order of falling logits and, of equal logits, of rising ids; top-p adds up integer weights, so it does not depend on
 an order of summation either, and min-p bounds a difference of logits. The repetition penalty changes logits before
