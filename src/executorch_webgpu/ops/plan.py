@@ -13,7 +13,7 @@ plan may change:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -21,7 +21,9 @@ import numpy as np
 
 from ..errors import InvalidInputError, KernelError, LimitError, UnsupportedProgramError
 from ..gpu.capabilities import Features, Limits
-from .values import IntLike, LiveSymInt, LiveTensor, Repacked, Scratch, SymInt, Tensor
+from .registry import Op
+from .sizes import Size, SizeRule, Sizes
+from .values import Dims, IntLike, LiveSymInt, LiveTensor, Repacked, Scratch, SymInt, Tensor
 
 SCRATCH_BYTES = 64 * 2**20  # enough for a few hundred rows of scores at long contexts
 MATMUL_PRECISIONS = ("highest", "high")  # names as in torch.set_float32_matmul_precision
@@ -114,6 +116,15 @@ class Planner:
         self._shared = shared
         self._may_alias = may_alias
         self._scratch_count = 0
+        self._values: dict[int, int] = {}  # of SymInts that are watched, by id
+        self._sizes: SizeRule | None = None
+        self._args: Sequence[Any] = ()
+        self._stated: dict[int, Any] | None = None  # what the rule says of each output, by id
+
+    def plan(self, op: Op, args: Sequence[Any]) -> None:
+        """Plan a call of ``op`` with these live arguments."""
+        self._sizes, self._args = op.sizes, args
+        op.plan(self, *args)
 
     # -- live values ------------------------------------------------------------------------------------------------
 
@@ -130,7 +141,11 @@ class Planner:
 
     def value(self, value: IntLike) -> int:
         """The current value of an int or SymInt; the call is planned again when it changes."""
-        return self.derive(lambda v: v, value) if isinstance(value, SymInt) else value
+        if not isinstance(value, SymInt):
+            return value
+        if value.id not in self._values:
+            self._values[value.id] = self.derive(lambda v: v, value)
+        return self._values[value.id]
 
     def values(self, values: Sequence[IntLike]) -> tuple[int, ...]:
         return tuple(self.value(v) for v in values)
@@ -178,9 +193,22 @@ class Planner:
 
     # -- outputs ----------------------------------------------------------------------------------------------------
 
-    def resize(self, out: Tensor, dims: Sequence[int]) -> None:
-        """State the live dims of an output; they must fit in its capacity."""
-        dims = tuple(int(d) for d in dims)  # a program may hold a bool where a size is meant
+    def dims_of(self, out: Tensor) -> Dims:
+        """The live dims of an output, as the operator's rule of sizes states them."""
+        if self._stated is None:
+            outs = self._args[-1]
+            found = self._sizes(_LiveSizes(self), *self._args) if self._sizes is not None else None
+            pairs = zip(outs, found or (), strict=False) if isinstance(outs, list) else [(outs, found)]
+            self._stated = {tensor.id: dims for tensor, dims in pairs}
+        dims = self._stated.get(out.id)
+        if dims is None or None in dims:
+            raise KernelError(f"the dims of {out} do not follow from the rule of sizes: {dims}")
+        return dims
+
+    def resize(self, out: Tensor, dims: Sequence[int] | None = None) -> None:
+        """State the live dims of an output, by default as ``dims_of`` it; they must fit in its capacity."""
+        # A program may hold a bool where a size is meant.
+        dims = tuple(int(d) for d in (self.dims_of(out) if dims is None else dims))
         if len(dims) != len(out.max_dims) or any(d > m or d < 0 for d, m in zip(dims, out.max_dims, strict=True)):
             raise InvalidInputError(
                 f"result {out} would have dims {list(dims)}, but the program planned at most {list(out.max_dims)}"
@@ -296,6 +324,22 @@ class Planner:
         symints = tuple(v for v in values if isinstance(v, SymInt))
         if symints:
             self.result.derived.append(Derived(symints, compute, result))
+
+
+class _LiveSizes(Sizes):
+    """The live sizes of a call that is planned: all are numbers."""
+
+    def __init__(self, g: Planner) -> None:
+        self._g = g
+
+    def of(self, tensor: Tensor) -> Dims:
+        return tensor.dims
+
+    def value(self, size: IntLike) -> int:
+        return self._g.value(size)
+
+    def equate(self, above: Iterable[Size], below: Iterable[Size]) -> None:
+        """Nothing: what must be equal, the plan function checks."""
 
 
 def _bound(fn: Callable[..., Any], values: Sequence[IntLike]) -> Callable[[], Any]:

@@ -14,7 +14,7 @@ from ..registry import op
 from ..rows import Cut, counted
 from ..shapes import ceil_div
 from ..sizes import listed
-from ..values import INT32_MAX, INT32_MIN, IntLike, SymInt, Tensor
+from ..values import INT32_MAX, INT32_MIN, Dims, IntLike, SymInt, Tensor
 
 WORKGROUP = 64
 _QUAD = 16  # bytes of a vec4<u32>, and what buffers are padded to
@@ -44,8 +44,8 @@ def element_word(value: int | float, out: Tensor) -> int:
     return int(np.tile(element.reshape(1), 4 // out.element.itemsize).view(np.uint32)[0])
 
 
-def _fill(g: Planner, dims: Sequence[int], value: Number, out: Tensor) -> None:
-    """``out`` with ``dims`` is ``value`` everywhere; integers are cut off towards zero."""
+def _fill(g: Planner, value: Number, out: Tensor, dims: Dims | None = None) -> None:
+    """``out`` is ``value`` everywhere; integers are cut off towards zero."""
     number = _number(g, value)
     g.check(math.isfinite(number) or out.dtype in ("float32", "float16", "bool"), f"{out} cannot hold {number}")
     if out.dtype != "bool" and out.element.numpy.kind in "iu":
@@ -67,11 +67,10 @@ def _fill(g: Planner, dims: Sequence[int], value: Number, out: Tensor) -> None:
 
 
 def _fill_size(g: Planner, size: Sequence[IntLike], value: Number, out: Tensor) -> None:
-    dims = g.values(size)
-    if _unknown(g, *size):
-        dims = out.max_dims
+    stated = g.dims_of(out)
+    dims = out.max_dims if _unknown(g, *size) else stated
     g.check(min(dims, default=0) >= 0, f"{out} cannot have the dims {list(dims)}")
-    _fill(g, dims, value, out)
+    _fill(g, value, out, dims)
 
 
 def filled_rows(cut: Cut, size: list[IntLike], *rest: Any) -> int | None:
@@ -115,7 +114,7 @@ def full_like(
     out: Tensor,
 ) -> None:
     """``value`` everywhere, with the dims of ``x``; any dtype."""
-    _fill(g, x.dims, value, out)
+    _fill(g, value, out)
 
 
 @op(
@@ -127,7 +126,7 @@ def scalar_tensor(
     g: Planner, value: Number, dtype: Any, layout: Any, device: Any, pin_memory: Any, out: Tensor
 ) -> None:
     """``value`` as a tensor without dimensions; any dtype."""
-    _fill(g, (), value, out)
+    _fill(g, value, out)
 
 
 def _register_constant(name: str, value: int) -> None:
@@ -159,7 +158,7 @@ def _register_constant(name: str, value: int) -> None:
         memory_format: Any,
         out: Tensor,
     ) -> None:
-        _fill(g, x.dims, value, out)
+        _fill(g, value, out)
 
 
 _register_constant("zeros", 0)

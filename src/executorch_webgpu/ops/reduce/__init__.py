@@ -127,7 +127,7 @@ def _reduce(g: Planner, name: str, x: Tensor, dims: Sequence[int] | None, keepdi
         x.dtype == "float32" and out.dtype == result, f"{name} takes float32 and gives {result}, not {x} into {out}"
     )
     axes = _axes(g, name, x, dims)
-    g.resize(out, tuple(1 if a in axes else d for a, d in enumerate(x.dims) if keepdim or a not in axes))
+    g.resize(out)
     length = math.prod(x.dims[a] for a in axes)
     g.check(length > 0 or name in ("sum", "mean") or out.numel == 0, f"{name}: {x} has no elements to choose from")
 
