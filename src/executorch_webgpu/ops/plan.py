@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,7 +23,7 @@ import numpy as np
 from ..errors import InvalidInputError, KernelError, LimitError, UnsupportedProgramError
 from ..gpu.capabilities import Features, Limits
 from .registry import Op
-from .sizes import Size, SizeRule, Sizes
+from .sizes import Size, Sizes, stated
 from .values import Dims, IntLike, LiveSymInt, LiveTensor, Repacked, Scratch, SymInt, Tensor
 
 SCRATCH_BYTES = 64 * 2**20  # enough for a few hundred rows of scores at long contexts
@@ -117,13 +118,10 @@ class Planner:
         self._may_alias = may_alias
         self._scratch_count = 0
         self._values: dict[int, int] = {}  # of SymInts that are watched, by id
-        self._sizes: SizeRule | None = None
-        self._args: Sequence[Any] = ()
-        self._stated: dict[int, Any] | None = None  # what the rule says of each output, by id
 
     def plan(self, op: Op, args: Sequence[Any]) -> None:
         """Plan a call of ``op`` with these live arguments."""
-        self._sizes, self._args = op.sizes, args
+        self._op, self._args = op, args
         op.plan(self, *args)
 
     # -- live values ------------------------------------------------------------------------------------------------
@@ -139,8 +137,8 @@ class Planner:
         """Like ``derive`` where the values mean nothing yet, at load: the first step computes ``fn``."""
         self._watch(values, _bound(fn, values), None)
 
-    def value(self, value: IntLike) -> int:
-        """The current value of an int or SymInt; the call is planned again when it changes."""
+    def value(self, value: SymInt | T) -> int | T:
+        """The current value of a number or SymInt; the call is planned again when it changes."""
         if not isinstance(value, SymInt):
             return value
         if value.id not in self._values:
@@ -195,15 +193,15 @@ class Planner:
 
     def dims_of(self, out: Tensor) -> Dims:
         """The live dims of an output, as the operator's rule of sizes states them."""
-        if self._stated is None:
-            outs = self._args[-1]
-            found = self._sizes(_LiveSizes(self), *self._args) if self._sizes is not None else None
-            pairs = zip(outs, found or (), strict=False) if isinstance(outs, list) else [(outs, found)]
-            self._stated = {tensor.id: dims for tensor, dims in pairs}
         dims = self._stated.get(out.id)
         if dims is None or None in dims:
-            raise KernelError(f"the dims of {out} do not follow from the rule of sizes: {dims}")
+            raise KernelError(f"the dims of {out} do not follow from the sizes of {self._op.name}: {dims}")
         return dims
+
+    @cached_property
+    def _stated(self) -> dict[int, Any]:
+        rule = self._op.sizes
+        return {o.id: dims for o, dims in stated(_LiveSizes(self), rule, self._args)} if rule is not None else {}
 
     def resize(self, out: Tensor, dims: Sequence[int] | None = None) -> None:
         """State the live dims of an output, by default as ``dims_of`` it; they must fit in its capacity."""
@@ -269,14 +267,7 @@ class Planner:
                 f"the adapter allows {self.limits.max_workgroups} a dimension"
             )
         self.result.dispatches.append(
-            Dispatch(
-                kernel,
-                (x, y, z),
-                dict(bindings),
-                dict(params or {}),
-                dict(overrides or {}),
-                dict(template or {}),
-            )
+            Dispatch(kernel, (x, y, z), dict(bindings), dict(params or {}), dict(overrides or {}), dict(template or {}))
         )
 
     def prepare(

@@ -17,7 +17,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from . import shapes
+from .shapes import broadcast as broadcast_shapes
+from .shapes import normalize_dim
 from .values import IntLike, SymInt, Tensor
 
 # A number; or a symbol: (tensor id, dimension), (tensor id, dimension, index) of an element, or (id of a SymInt,).
@@ -54,16 +55,12 @@ class Sizes:
 
     def follow(self, rule: SizeRule, args: Sequence[Any]) -> None:
         """Take note of what a call says about its outputs."""
-        out, found = args[-1], rule(self, *args)
-        if isinstance(out, SymInt):
-            if found is not None:
+        for out, found in stated(self, rule, args):
+            if isinstance(out, SymInt) and found is not None:
                 self._values[out.id] = found
-            return
-        outs, shapes = (out, found or []) if isinstance(out, list) else ([out], [found])
-        for tensor, shape in zip(outs, shapes, strict=False):
-            if shape is not None and len(shape) == tensor.rank:
-                open_ = unknown(tensor)
-                self._sizes[tensor.id] = tuple(u if n is None else n for n, u in zip(shape, open_, strict=True))
+            elif isinstance(out, Tensor) and found is not None and len(found) == out.rank:
+                sizes = zip(found, unknown(out), strict=True)
+                self._sizes[out.id] = tuple(symbol if n is None else n for n, symbol in sizes)
 
     def equate(self, above: Iterable[Size], below: Iterable[Size]) -> None:
         """Two products are equal: what one symbol is then, if that follows."""
@@ -82,6 +79,12 @@ class Sizes:
         while size in self._equal:
             size = self._equal[size]
         return size
+
+
+def stated(s: Sizes, rule: SizeRule, args: Sequence[Any]) -> Iterable[tuple[Tensor | SymInt, Any]]:
+    """What a rule says of each output of a call."""
+    out, found = args[-1], rule(s, *args)
+    return zip(out, found or (), strict=False) if isinstance(out, list) else [(out, found)]
 
 
 def unknown(tensor: Tensor) -> Shape:
@@ -124,7 +127,7 @@ def like_first(s: Sizes, x: Tensor, *rest: Any) -> Shape:
 
 def broadcast(s: Sizes, *args: Any) -> Found:
     """Those of all tensors together, by NumPy's rule."""
-    return shapes.broadcast(*(s.of(t) for t in args[:-1] if isinstance(t, Tensor)))
+    return broadcast_shapes(*(s.of(t) for t in args[:-1] if isinstance(t, Tensor)))
 
 
 def linear(s: Sizes, x: Tensor, weight: Tensor, *rest: Any) -> Shape:
@@ -140,7 +143,7 @@ def packed_linear(s: Sizes, x: Tensor, weight: Tensor, *rest: Any) -> Shape:
 
 def other_dims(s: Sizes, x: Tensor, dim: int, *rest: Any) -> Found:
     """Those of the first argument, and along ``dim`` one that does not follow."""
-    axis = shapes.normalize_dim(dim, x.rank)
+    axis = normalize_dim(dim, x.rank)
     return tuple(None if a == axis else n for a, n in enumerate(s.of(x)))
 
 

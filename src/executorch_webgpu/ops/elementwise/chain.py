@@ -68,7 +68,7 @@ def elementwise_chain_reference(inputs: list[np.ndarray], steps: list[Any]) -> A
 
 
 def chain_sizes(s: Sizes, inputs: list[Tensor], steps: list[Any], out: Tensor) -> Shape | None:
-    return next((s.of(x) for x in _whole(inputs)), None)
+    return next((s.of(x) for x in sorted(inputs, key=_is_single)), None)
 
 
 def chain_rows(cut: Cut, inputs: list[Tensor], steps: list[Any], out: Tensor) -> int | None:
@@ -86,7 +86,7 @@ def elementwise_chain(g: Planner, inputs: list[Tensor], steps: list[Any], out: T
     tensors = [*inputs, out]
     g.check(all(t.dtype == "float32" for t in tensors), f"{NAME} takes float32 tensors, not {tensors}")
     g.check(0 < len(inputs) <= MOST_INPUTS, f"{NAME} takes up to {MOST_INPUTS} inputs, not {len(inputs)}")
-    whole = _whole(inputs)
+    whole = [t for t in inputs if not _is_single(t)] or inputs[:1]
     fits = all(t.dims == whole[0].dims for t in whole) and all(t.rank <= whole[0].rank for t in inputs)
     g.check(fits, f"{NAME}: {inputs} must have the same dims, or one element")
     g.resize(out)
@@ -115,11 +115,6 @@ def elementwise_chain(g: Planner, inputs: list[Tensor], steps: list[Any], out: T
 
 def _is_single(x: Tensor) -> bool:
     return all(n == 1 for n in x.max_dims)
-
-
-def _whole(inputs: list[Tensor]) -> list[Tensor]:
-    """Those with the dims of the result."""
-    return [x for x in inputs if not _is_single(x)] or inputs[:1]
 
 
 def _links(g: Planner, steps: list[Any], inputs: int) -> list[tuple[Link, list[int]]]:

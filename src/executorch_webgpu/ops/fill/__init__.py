@@ -27,10 +27,6 @@ def _unknown(g: Planner, *values: Number) -> bool:
     return g.building and any(isinstance(v, SymInt) and v.value == 0 for v in values)
 
 
-def _number(g: Planner, value: Number) -> int | float:
-    return g.value(value) if isinstance(value, SymInt) else value
-
-
 def element_word(value: int | float, out: Tensor) -> int:
     """A 32-bit word of ``out`` whose elements are all ``value``, which integers can hold; a large float is inf."""
     layout = out.element.numpy
@@ -46,7 +42,7 @@ def element_word(value: int | float, out: Tensor) -> int:
 
 def _fill(g: Planner, value: Number, out: Tensor, dims: Dims | None = None) -> None:
     """``out`` is ``value`` everywhere; integers are cut off towards zero."""
-    number = _number(g, value)
+    number = g.value(value)
     g.check(math.isfinite(number) or out.dtype in ("float32", "float16", "bool"), f"{out} cannot hold {number}")
     if out.dtype != "bool" and out.element.numpy.kind in "iu":
         limits = np.iinfo(out.element.numpy)
@@ -187,7 +183,7 @@ def arange(
     out: Tensor,
 ) -> None:
     """``start``, ``start + step``, ... as far as they lie before ``end``; float32 or int32."""
-    first, last, by = (_number(g, v) for v in (start, end, step))
+    first, last, by = (g.value(v) for v in (start, end, step))
     g.check(out.dtype in ("float32", "int32"), f"arange: {out} must be float32 or int32")
     g.check(all(math.isfinite(v) for v in (first, last, by)), f"arange: {first}, {last} and {by} must be finite")
     g.check(by != 0, "arange: the step must not be 0")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,10 +30,12 @@ def _replaced(numbers: tuple[N, ...], axis: int, *values: N) -> tuple[N, ...]:
     return (*numbers[:axis], *values, *numbers[axis + 1 :])
 
 
-def _gather(g: Planner, x: Tensor, strides: Dims, out: Tensor, base: int = 0) -> None:
-    """``out`` holds elements of ``x``: at ``base`` and along ``strides``."""
-    g.resize(out)
-    dispatch_copy(g, x, out, Copy(out.dims, strides, row_major_strides(out.dims), x_base=base))
+def _gather(
+    g: Planner, x: Tensor, strides: Dims, out: Tensor, base: int = 0, dims: Dims | None = None, **live: Any
+) -> None:
+    """``out`` holds elements of ``x``: at ``base`` and along ``strides``, from a ``live`` start on (see ``Copy``)."""
+    g.resize(out, dims)
+    dispatch_copy(g, x, out, Copy(out.dims, strides, row_major_strides(out.dims), x_base=base, **live))
 
 
 # -- parts ---------------------------------------------------------------------------------------------------
@@ -83,19 +85,11 @@ def slice_copy(
     start, end = 0 if start is None else start, INT32_MAX if end is None else end
     size, strides = x.dims[axis], row_major_strides(x.dims)
     length = g.derive(lambda s, e: slice_length(size, s, e, step), start, end)
-    dims = _replaced(x.dims, axis, length)
-    g.resize(out, dims)
-    live = isinstance(start, SymInt)
-    copy = Copy(
-        dims,
-        _replaced(strides, axis, strides[axis] * step),
-        row_major_strides(dims),
-        x_base=0 if isinstance(start, SymInt) else slice_start(size, start) * strides[axis],
-        start=start if isinstance(start, SymInt) else None,
-        start_size=size if live else 0,
-        start_stride=strides[axis] if live else 0,
-    )
-    dispatch_copy(g, x, out, copy)
+    dims, taken = _replaced(x.dims, axis, length), _replaced(strides, axis, strides[axis] * step)
+    if isinstance(start, SymInt):
+        _gather(g, x, taken, out, dims=dims, start=start, start_size=size, start_stride=strides[axis])
+    else:
+        _gather(g, x, taken, out, slice_start(size, start) * strides[axis], dims)
 
 
 def select_sizes(s: Sizes, x: Tensor, dim: int, index: IntLike, out: Tensor) -> Shape | None:
@@ -123,9 +117,7 @@ def select_copy(g: Planner, x: Tensor, dim: int, index: IntLike, out: Tensor) ->
     g.require(-size, index, size - 1, f"select_copy: the index into dimension {dim} of {x}")
     strides = _replaced(row_major_strides(x.dims), axis)
     if isinstance(index, SymInt):
-        g.resize(out)
-        copy = Copy(out.dims, strides, row_major_strides(out.dims), start=index, start_size=size, start_stride=stride)
-        dispatch_copy(g, x, out, copy)
+        _gather(g, x, strides, out, start=index, start_size=size, start_stride=stride)
     else:
         _gather(g, x, strides, out, normalize_dim(index, size) * stride)
 
@@ -249,9 +241,8 @@ def pixel_shuffle_reference(x: np.ndarray, factor: int) -> np.ndarray:
 
 
 def shuffled_sizes(s: Sizes, x: Tensor, factor: int, out: Tensor) -> Found:
-    above, below = ((), (factor,), (factor,)), ((factor, factor), (), ())
-    changed = (quotient((n, *a), b) for n, a, b in zip(s.of(x)[-3:], above, below, strict=False))
-    return (*s.of(x)[:-3], *changed)
+    scales = (((), (factor, factor)), ((factor,), ()), ((factor,), ()))
+    return (*s.of(x)[:-3], *(quotient((n, *up), down) for n, (up, down) in zip(s.of(x)[-3:], scales, strict=False)))
 
 
 @op(
