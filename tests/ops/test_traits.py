@@ -15,11 +15,12 @@ from executorch_webgpu.graph.build import Graph, build_graph
 from executorch_webgpu.graph.execute import plan_graph
 from executorch_webgpu.graph.fusion.dataflow import sizes_of
 from executorch_webgpu.graph.resize import LivePlans
-from executorch_webgpu.ops import rows, sizes
+from executorch_webgpu.ops import registry, rows, sizes
 from executorch_webgpu.ops.plan import Planner, Planning
 from executorch_webgpu.ops.registry import Linear, find, names, op
 from executorch_webgpu.ops.sizes import Size, Sizes, unknown
 from executorch_webgpu.ops.values import SymInt, Tensor
+from tests.graph_builder import GraphBuilder
 
 from .harness import Const, In, Mutable, Out, as_float64
 from .samples import SAMPLES, Input, Position, Sample
@@ -172,6 +173,31 @@ def test_every_operator_says_how_its_sizes_follow(op: str) -> None:
         known = sizes_of(graph, alike)
         for out in graph.calls[-1].outputs:
             assert known.of(out) != unknown(out) or all(n == 1 for n in out.max_dims), f"{sample}: {out}"
+
+
+@pytest.mark.parametrize("rule", [None, lambda s, x, n, out: (*s.of(x)[1:], None), lambda s, x, n, out: None])
+def test_sizes_that_no_rule_states_are_a_mistake_of_the_operator(rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_OPS", dict(registry._OPS))
+
+    @op("tests.toy", reference=lambda x, n: x, sizes=rule)
+    def plan(g: Planner, x: Tensor, n: int, out: Tensor) -> None:
+        g.resize(out)
+
+    build = GraphBuilder()
+    build.output(build.call("tests.toy", build.input((2, 3)), 1, build.tensor((2, 3))))
+    graph = build_graph(build.build())
+    with pytest.raises(KernelError, match=r"do not follow from the sizes of tests\.toy"):
+        plan_graph(graph, PLANNING)
+
+
+def test_a_live_size_is_watched_once() -> None:
+    """Though the plan function and the rule of sizes both read it."""
+    build = GraphBuilder()
+    x = build.input((4, 3))
+    length = build.size_of(x, 0)
+    build.output(build.call("aten.view_copy.default", x, [length, -1], build.tensor((4, 3))))
+    plans = plan_graph(build_graph(build.build()), PLANNING)
+    assert len(plans.plans[-1].derived) == 1
 
 
 def test_inputs_of_samples_are_dynamic() -> None:

@@ -104,7 +104,7 @@ def _takes(call: OpCall) -> bool:
     """Whether an operator can be planned with its float16 tensors, as far as it cannot be told that it must not."""
     args = [_stand_in(arg) for arg in call.args]
     try:
-        call.op.plan(Planner(Planning(Features.none(), Limits.floor()), building=True, may_alias=True), *args)
+        Planner(Planning(Features.none(), Limits.floor()), building=True, may_alias=True).plan(call.op, args)
     except (Error, TypeError, AttributeError, ValueError, IndexError, KeyError, ArithmeticError):
         return False
     return True

@@ -129,7 +129,7 @@ class LivePlans:
         may_alias = building or self.plans[call.index].alias_of is not None
         planner = Planner(self._planning, building, may_alias)
         try:
-            call.op.plan(planner, *self._args[call.index])
+            planner.plan(call.op, self._args[call.index])
         except InvalidInputError as error:
             if not building:
                 raise

@@ -13,15 +13,18 @@ plan may change:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 
 from ..errors import InvalidInputError, KernelError, LimitError, UnsupportedProgramError
 from ..gpu.capabilities import Features, Limits
-from .values import IntLike, LiveSymInt, LiveTensor, Repacked, Scratch, SymInt, Tensor
+from .registry import Op
+from .sizes import Size, Sizes, stated
+from .values import Dims, IntLike, LiveSymInt, LiveTensor, Repacked, Scratch, SymInt, Tensor
 
 SCRATCH_BYTES = 64 * 2**20  # enough for a few hundred rows of scores at long contexts
 MATMUL_PRECISIONS = ("highest", "high")  # names as in torch.set_float32_matmul_precision
@@ -114,6 +117,12 @@ class Planner:
         self._shared = shared
         self._may_alias = may_alias
         self._scratch_count = 0
+        self._values: dict[int, int] = {}  # of SymInts that are watched, by id
+
+    def plan(self, op: Op, args: Sequence[Any]) -> None:
+        """Plan a call of ``op`` with these live arguments."""
+        self._op, self._args = op, args
+        op.plan(self, *args)
 
     # -- live values ------------------------------------------------------------------------------------------------
 
@@ -128,9 +137,13 @@ class Planner:
         """Like ``derive`` where the values mean nothing yet, at load: the first step computes ``fn``."""
         self._watch(values, _bound(fn, values), None)
 
-    def value(self, value: IntLike) -> int:
-        """The current value of an int or SymInt; the call is planned again when it changes."""
-        return self.derive(lambda v: v, value) if isinstance(value, SymInt) else value
+    def value(self, value: SymInt | T) -> int | T:
+        """The current value of a number or SymInt; the call is planned again when it changes."""
+        if not isinstance(value, SymInt):
+            return value
+        if value.id not in self._values:
+            self._values[value.id] = self.derive(lambda v: v, value)
+        return self._values[value.id]
 
     def values(self, values: Sequence[IntLike]) -> tuple[int, ...]:
         return tuple(self.value(v) for v in values)
@@ -178,9 +191,22 @@ class Planner:
 
     # -- outputs ----------------------------------------------------------------------------------------------------
 
-    def resize(self, out: Tensor, dims: Sequence[int]) -> None:
-        """State the live dims of an output; they must fit in its capacity."""
-        dims = tuple(int(d) for d in dims)  # a program may hold a bool where a size is meant
+    def dims_of(self, out: Tensor) -> Dims:
+        """The live dims of an output, as the operator's rule of sizes states them."""
+        dims = self._stated.get(out.id)
+        if dims is None or None in dims:
+            raise KernelError(f"the dims of {out} do not follow from the sizes of {self._op.name}: {dims}")
+        return dims
+
+    @cached_property
+    def _stated(self) -> dict[int, Any]:
+        rule = self._op.sizes
+        return {o.id: dims for o, dims in stated(_LiveSizes(self), rule, self._args)} if rule is not None else {}
+
+    def resize(self, out: Tensor, dims: Sequence[int] | None = None) -> None:
+        """State the live dims of an output, by default as ``dims_of`` it; they must fit in its capacity."""
+        # A program may hold a bool where a size is meant.
+        dims = tuple(int(d) for d in (self.dims_of(out) if dims is None else dims))
         if len(dims) != len(out.max_dims) or any(d > m or d < 0 for d, m in zip(dims, out.max_dims, strict=True)):
             raise InvalidInputError(
                 f"result {out} would have dims {list(dims)}, but the program planned at most {list(out.max_dims)}"
@@ -241,14 +267,7 @@ class Planner:
                 f"the adapter allows {self.limits.max_workgroups} a dimension"
             )
         self.result.dispatches.append(
-            Dispatch(
-                kernel,
-                (x, y, z),
-                dict(bindings),
-                dict(params or {}),
-                dict(overrides or {}),
-                dict(template or {}),
-            )
+            Dispatch(kernel, (x, y, z), dict(bindings), dict(params or {}), dict(overrides or {}), dict(template or {}))
         )
 
     def prepare(
@@ -296,6 +315,22 @@ class Planner:
         symints = tuple(v for v in values if isinstance(v, SymInt))
         if symints:
             self.result.derived.append(Derived(symints, compute, result))
+
+
+class _LiveSizes(Sizes):
+    """The live sizes of a call that is planned: all are numbers."""
+
+    def __init__(self, g: Planner) -> None:
+        self._g = g
+
+    def of(self, tensor: Tensor) -> Dims:
+        return tensor.dims
+
+    def value(self, size: IntLike) -> int:
+        return self._g.value(size)
+
+    def equate(self, above: Iterable[Size], below: Iterable[Size]) -> None:
+        """Nothing: what must be equal, the plan function checks."""
 
 
 def _bound(fn: Callable[..., Any], values: Sequence[IntLike]) -> Callable[[], Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import zip_longest
+from typing import Any
 
 from .values import Dims
 
@@ -15,15 +16,10 @@ def row_major_strides(dims: Dims) -> Dims:
     return tuple(strides)
 
 
-def broadcast(*shapes: Dims) -> Dims | None:
-    """The common shape by NumPy's rule, or None when there is none."""
-    result: list[int] = []
-    for sizes in zip_longest(*(reversed(s) for s in shapes), fillvalue=1):
-        wide = {s for s in sizes if s != 1}
-        if len(wide) > 1:
-            return None
-        result.append(wide.pop() if wide else 1)
-    return tuple(reversed(result))
+def broadcast(*shapes: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The common shape by NumPy's rule; None for a size that differs, so that there is none."""
+    wide = [{*sizes} - {1} for sizes in zip_longest(*(s[::-1] for s in shapes), fillvalue=1)]
+    return tuple(None if len(sizes) > 1 else sizes.pop() if sizes else 1 for sizes in reversed(wide))
 
 
 def broadcast_strides(dims: Dims, target: Dims) -> Dims:

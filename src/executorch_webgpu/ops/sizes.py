@@ -1,8 +1,9 @@
 """How sizes follow through operators, without numbers for what changes from step to step, and the rules for it.
 
 A rule is called like the plan function of its operator, with the known ``Sizes`` in place of the planner. It returns
-the sizes of the output (a list of them for a list of outputs), of a SymInt its value, and None where nothing follows.
-Rules see calls that no plan has checked: what does not fit is refused when the call is planned.
+the sizes of the output (a list of them for a list of outputs), of a SymInt its value, and None where nothing follows,
+or for a single size that does not. Rules see calls that no plan has checked: what does not fit is refused when the call
+is planned. They serve the plan, too: of live sizes, which are numbers, a rule makes those that ``g.resize(out)`` takes.
 
 Two tensors with equal maximum dims may differ in a step, so what may be done only where sizes agree asks here. A size
 is a number, or a symbol, and equal symbols are equal in every step that no call refuses: a view states that two
@@ -16,12 +17,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from .shapes import broadcast as broadcast_shapes
 from .shapes import normalize_dim
 from .values import IntLike, SymInt, Tensor
 
 # A number; or a symbol: (tensor id, dimension), (tensor id, dimension, index) of an element, or (id of a SymInt,).
 Size = int | tuple[int, ...]
 Shape = tuple[Size, ...]
+Found = tuple[Size | None, ...]  # what a rule returns
 SizeRule = Callable[..., Any]
 _Ratio = tuple[int, int, list[Size], list[Size]]  # number * symbols / (number * symbols)
 
@@ -52,15 +55,12 @@ class Sizes:
 
     def follow(self, rule: SizeRule, args: Sequence[Any]) -> None:
         """Take note of what a call says about its outputs."""
-        out, found = args[-1], rule(self, *args)
-        if isinstance(out, SymInt):
-            if found is not None:
+        for out, found in stated(self, rule, args):
+            if isinstance(out, SymInt) and found is not None:
                 self._values[out.id] = found
-            return
-        outs, shapes = (out, found or []) if isinstance(out, list) else ([out], [found])
-        for tensor, shape in zip(outs, shapes, strict=False):
-            if shape is not None and len(shape) == tensor.rank:
-                self._sizes[tensor.id] = shape
+            elif isinstance(out, Tensor) and found is not None and len(found) == out.rank:
+                sizes = zip(found, unknown(out), strict=True)
+                self._sizes[out.id] = tuple(symbol if n is None else n for n, symbol in sizes)
 
     def equate(self, above: Iterable[Size], below: Iterable[Size]) -> None:
         """Two products are equal: what one symbol is then, if that follows."""
@@ -79,6 +79,12 @@ class Sizes:
         while size in self._equal:
             size = self._equal[size]
         return size
+
+
+def stated(s: Sizes, rule: SizeRule, args: Sequence[Any]) -> Iterable[tuple[Tensor | SymInt, Any]]:
+    """What a rule says of each output of a call."""
+    out, found = args[-1], rule(s, *args)
+    return zip(out, found or (), strict=False) if isinstance(out, list) else [(out, found)]
 
 
 def unknown(tensor: Tensor) -> Shape:
@@ -119,15 +125,9 @@ def like_first(s: Sizes, x: Tensor, *rest: Any) -> Shape:
     return s.of(x)
 
 
-def broadcast(s: Sizes, *args: Any) -> Shape | None:
+def broadcast(s: Sizes, *args: Any) -> Found:
     """Those of all tensors together, by NumPy's rule."""
-    out = args[-1]
-    aligned = [(1,) * (out.rank - t.rank) + s.of(t) for t in args[:-1] if isinstance(t, Tensor)]
-    if any(len(shape) != out.rank for shape in aligned):
-        return None
-    sizes = zip(unknown(out), *aligned, strict=True)
-    wide = [(least, set(given) - {1}) for least, *given in sizes]
-    return tuple(symbol if len(given) > 1 else given.pop() if given else 1 for symbol, given in wide)
+    return broadcast_shapes(*(s.of(t) for t in args[:-1] if isinstance(t, Tensor)))
 
 
 def linear(s: Sizes, x: Tensor, weight: Tensor, *rest: Any) -> Shape:
@@ -141,12 +141,10 @@ def packed_linear(s: Sizes, x: Tensor, weight: Tensor, *rest: Any) -> Shape:
     return (*s.of(x)[:-1], *s.of(weight)[:1])
 
 
-def other_dims(s: Sizes, x: Tensor, dim: int, *rest: Any) -> Shape | None:
-    """Those of the first argument, and along ``dim`` some that do not follow."""
-    out, axis = rest[-1], normalize_dim(dim, x.rank)
-    if out.rank != x.rank:
-        return None
-    return tuple(new if a == axis else old for a, (old, new) in enumerate(zip(s.of(x), unknown(out), strict=True)))
+def other_dims(s: Sizes, x: Tensor, dim: int, *rest: Any) -> Found:
+    """Those of the first argument, and along ``dim`` one that does not follow."""
+    axis = normalize_dim(dim, x.rank)
+    return tuple(None if a == axis else n for a, n in enumerate(s.of(x)))
 
 
 def listed(s: Sizes, size: Sequence[IntLike], *rest: Any) -> Shape:

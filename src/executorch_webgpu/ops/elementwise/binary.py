@@ -90,17 +90,15 @@ def apply_binary(
     compute: str | None = None,
 ) -> None:
     """``out`` = ``expression`` of ``a`` and ``b``, broadcast; ``compute`` is the WGSL type to do it in."""
-    dims = broadcast(a.dims, b.dims)
-    g.check(dims is not None, f"the shapes of {a} and {b} do not broadcast to a common one")
-    assert dims is not None
-    g.resize(out, dims)
+    g.check(None not in broadcast(a.dims, b.dims), f"the shapes of {a} and {b} do not broadcast to a common one")
+    g.resize(out)
     compute = compute or compute_type([a, b], [alpha])
     check_scalars(g, [alpha], compute)
     template = {"a": a.dtype, "b": b.dtype, "out": out.dtype, "compute": compute, "expression": expression}
     params: dict[str, Any] = {"n": out.numel, "alpha": as_scalar(alpha, compute)}
     spread = a.dims != b.dims
     if spread:
-        shape, (a_strides, b_strides) = coalesce(dims, broadcast_strides(a.dims, dims), broadcast_strides(b.dims, dims))
+        shape, (a_strides, b_strides) = coalesce(out.dims, *(broadcast_strides(t.dims, out.dims) for t in (a, b)))
         g.check(
             len(shape) <= MAX_RANK,
             f"broadcasting {a} with {b} takes {len(shape)} dimensions; at most {MAX_RANK} work",

@@ -47,7 +47,7 @@ def link(operator: Op | None, scalars: Sequence[Any]) -> Link | None:
     g = Planner(Planning(Features.none(), Limits.floor()), building=True, may_alias=False)
     *operands, out = (LiveTensor(Tensor(-1 - i, "float32", (4,))) for i in range(tensors + 1))
     try:
-        operator.plan(g, *operands, *scalars, out)
+        g.plan(operator, [*operands, *scalars, out])
     except UnsupportedProgramError:
         return None
     (dispatch, *others) = g.result.dispatches
@@ -68,7 +68,7 @@ def elementwise_chain_reference(inputs: list[np.ndarray], steps: list[Any]) -> A
 
 
 def chain_sizes(s: Sizes, inputs: list[Tensor], steps: list[Any], out: Tensor) -> Shape | None:
-    return next((s.of(x) for x in inputs if not _is_single(x)), None)
+    return next((s.of(x) for x in sorted(inputs, key=_is_single)), None)
 
 
 def chain_rows(cut: Cut, inputs: list[Tensor], steps: list[Any], out: Tensor) -> int | None:
@@ -89,7 +89,7 @@ def elementwise_chain(g: Planner, inputs: list[Tensor], steps: list[Any], out: T
     whole = [t for t in inputs if not _is_single(t)] or inputs[:1]
     fits = all(t.dims == whole[0].dims for t in whole) and all(t.rank <= whole[0].rank for t in inputs)
     g.check(fits, f"{NAME}: {inputs} must have the same dims, or one element")
-    g.resize(out, whole[0].dims)
+    g.resize(out)
     links = _links(g, steps, len(inputs))
     quads = ceil_div(out.numel, 4)
     scalars = [[*(value for _, value in step.scalars), *(0.0,) * (4 - len(step.scalars))] for step, _ in links]

@@ -100,7 +100,7 @@ def apply_unary(
     compute: str | None = None,
 ) -> None:
     """``out`` = ``expression`` of every element of ``x``; ``compute`` is the WGSL scalar type to do it in."""
-    g.resize(out, x.dims)
+    g.resize(out)
     compute = compute or compute_type([x, out], [p, q])
     check_scalars(g, [p, q], compute)
     quads = ceil_div(x.numel, 4)

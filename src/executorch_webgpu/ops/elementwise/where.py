@@ -21,11 +21,10 @@ from .element import WORKGROUP, compute_type
 def where(g: Planner, condition: Tensor, a: Tensor, b: Tensor, out: Tensor) -> None:
     """``a`` where the bool ``condition`` holds, else ``b``; the three broadcast."""
     g.check(condition.dtype == "bool", f"where: the condition {condition} must hold bools")
-    dims = broadcast(condition.dims, a.dims, b.dims)
-    g.check(dims is not None, f"where: the shapes of {condition}, {a} and {b} do not broadcast to a common one")
-    assert dims is not None
-    g.resize(out, dims)
-    shape, strides = coalesce(dims, *(broadcast_strides(t.dims, dims) for t in (condition, a, b)))
+    fits = None not in broadcast(condition.dims, a.dims, b.dims)
+    g.check(fits, f"where: the shapes of {condition}, {a} and {b} do not broadcast to a common one")
+    g.resize(out)
+    shape, strides = coalesce(out.dims, *(broadcast_strides(t.dims, out.dims) for t in (condition, a, b)))
     g.check(len(shape) <= MAX_RANK, f"where: {out} takes {len(shape)} dimensions; at most {MAX_RANK} work")
     condition_strides, a_strides, b_strides = (innermost_first(s, 0) for s in strides)
     g.dispatch(

@@ -14,7 +14,7 @@ from ..plan import Binding, Planner
 from ..registry import op
 from ..rows import Cut
 from ..shapes import ceil_div
-from ..sizes import Shape, Sizes
+from ..sizes import Shape, Sizes, quotient
 from ..values import Tensor
 
 WORKGROUP = 64
@@ -64,7 +64,7 @@ def embedding(
     nbytes = width * weight.element.itemsize
     g.check(nbytes % _WORD == 0, f"embedding: a row of {weight} must be a multiple of {_WORD} bytes")
     _check_indices(g, indices, rows)
-    g.resize(out, (*indices.dims, width))
+    g.resize(out)
     unit = _QUAD if nbytes % _QUAD == 0 else _WORD
     row = nbytes // unit
     n = math.prod(indices.dims) * row
@@ -90,7 +90,7 @@ def embedding_q4gsw_reference(
 @op(
     "et_vk.embedding_q4gsw.default",
     reference=embedding_q4gsw_reference,
-    sizes=lambda s, weight, scales, group_size, indices, *rest: (*s.of(indices), *(2 * n for n in weight.max_dims[1:])),
+    sizes=lambda s, weight, scales, group_size, indices, *rest: (*s.of(indices), quotient((2, *s.of(weight)[1:]), ())),
     rows=gathered_rows,
     reads_rows_of=("weight", "scales"),
 )
@@ -121,7 +121,7 @@ def embedding_q4gsw(
     )
     g.check(out.dtype == "float32", f"embedding_q4gsw: {out} must be float32")
     _check_indices(g, indices, rows)
-    g.resize(out, (*indices.dims, half_width * 2))
+    g.resize(out)
     n = ceil_div(out.numel, 2)
     g.dispatch(
         "embedding/gather_rows_q4",
@@ -198,7 +198,7 @@ def _gather_quantized(
     width = out.max_dims[-1]
     matrix = grouped_matrix(g, name, layout, weights, scales, group_size, width)
     _check_indices(g, indices, matrix.rows)
-    g.resize(out, (*indices.dims, width))
+    g.resize(out)
     row_quads = ceil_div(width, 4)
     n = math.prod(indices.dims) * row_quads
     table, steps = _table(g, name, matrix)

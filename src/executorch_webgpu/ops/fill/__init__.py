@@ -14,7 +14,7 @@ from ..registry import op
 from ..rows import Cut, counted
 from ..shapes import ceil_div
 from ..sizes import listed
-from ..values import INT32_MAX, INT32_MIN, IntLike, SymInt, Tensor
+from ..values import INT32_MAX, INT32_MIN, Dims, IntLike, SymInt, Tensor
 
 WORKGROUP = 64
 _QUAD = 16  # bytes of a vec4<u32>, and what buffers are padded to
@@ -25,10 +25,6 @@ Number = int | float | SymInt
 def _unknown(g: Planner, *values: Number) -> bool:
     """Whether, at load, a number that an input holds is not there yet; everything has its maximum dims then."""
     return g.building and any(isinstance(v, SymInt) and v.value == 0 for v in values)
-
-
-def _number(g: Planner, value: Number) -> int | float:
-    return g.value(value) if isinstance(value, SymInt) else value
 
 
 def element_word(value: int | float, out: Tensor) -> int:
@@ -44,9 +40,9 @@ def element_word(value: int | float, out: Tensor) -> int:
     return int(np.tile(element.reshape(1), 4 // out.element.itemsize).view(np.uint32)[0])
 
 
-def _fill(g: Planner, dims: Sequence[int], value: Number, out: Tensor) -> None:
-    """``out`` with ``dims`` is ``value`` everywhere; integers are cut off towards zero."""
-    number = _number(g, value)
+def _fill(g: Planner, value: Number, out: Tensor, dims: Dims | None = None) -> None:
+    """``out`` is ``value`` everywhere; integers are cut off towards zero."""
+    number = g.value(value)
     g.check(math.isfinite(number) or out.dtype in ("float32", "float16", "bool"), f"{out} cannot hold {number}")
     if out.dtype != "bool" and out.element.numpy.kind in "iu":
         limits = np.iinfo(out.element.numpy)
@@ -67,11 +63,10 @@ def _fill(g: Planner, dims: Sequence[int], value: Number, out: Tensor) -> None:
 
 
 def _fill_size(g: Planner, size: Sequence[IntLike], value: Number, out: Tensor) -> None:
-    dims = g.values(size)
-    if _unknown(g, *size):
-        dims = out.max_dims
+    stated = g.dims_of(out)
+    dims = out.max_dims if _unknown(g, *size) else stated
     g.check(min(dims, default=0) >= 0, f"{out} cannot have the dims {list(dims)}")
-    _fill(g, dims, value, out)
+    _fill(g, value, out, dims)
 
 
 def filled_rows(cut: Cut, size: list[IntLike], *rest: Any) -> int | None:
@@ -115,7 +110,7 @@ def full_like(
     out: Tensor,
 ) -> None:
     """``value`` everywhere, with the dims of ``x``; any dtype."""
-    _fill(g, x.dims, value, out)
+    _fill(g, value, out)
 
 
 @op(
@@ -127,7 +122,7 @@ def scalar_tensor(
     g: Planner, value: Number, dtype: Any, layout: Any, device: Any, pin_memory: Any, out: Tensor
 ) -> None:
     """``value`` as a tensor without dimensions; any dtype."""
-    _fill(g, (), value, out)
+    _fill(g, value, out)
 
 
 def _register_constant(name: str, value: int) -> None:
@@ -159,7 +154,7 @@ def _register_constant(name: str, value: int) -> None:
         memory_format: Any,
         out: Tensor,
     ) -> None:
-        _fill(g, x.dims, value, out)
+        _fill(g, value, out)
 
 
 _register_constant("zeros", 0)
@@ -188,7 +183,7 @@ def arange(
     out: Tensor,
 ) -> None:
     """``start``, ``start + step``, ... as far as they lie before ``end``; float32 or int32."""
-    first, last, by = (_number(g, v) for v in (start, end, step))
+    first, last, by = (g.value(v) for v in (start, end, step))
     g.check(out.dtype in ("float32", "int32"), f"arange: {out} must be float32 or int32")
     g.check(all(math.isfinite(v) for v in (first, last, by)), f"arange: {first}, {last} and {by} must be finite")
     g.check(by != 0, "arange: the step must not be 0")

@@ -47,7 +47,7 @@ def linear(g: Planner, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tens
     n = weight.dims[0]
     m = math.prod(x.dims[:-1])
     g.check(bias is None or bias.numel >= n, f"linear: bias {bias} must hold {n} elements")
-    g.resize(out, (*x.dims[:-1], n))
+    g.resize(out)
     multiply(g, "linear", Product(x, m, (weight,), (bias,), (out,)))
 
 
@@ -78,7 +78,7 @@ def mm(g: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
         f"mm: {a} and {b} must be matrices [M, K] and [K, N]",
     )
     (m, k), n = a.dims, b.dims[1]
-    g.resize(out, (m, n))
+    g.resize(out)
     _gemm(g, (1, m, n, k), a, b, out)
 
 
@@ -91,7 +91,7 @@ def bmm(g: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
         f"bmm: {a} and {b} must be [B, M, K] and [B, K, N]",
     )
     (batches, m, k), n = a.dims, b.dims[2]
-    g.resize(out, (batches, m, n))
+    g.resize(out)
     _gemm(g, (batches, m, n, k), a, b, out)
 
 
@@ -134,7 +134,7 @@ def addmm(g: Planner, bias: Tensor, a: Tensor, b: Tensor, beta: float, alpha: fl
         bias.rank <= 2 and broadcast(bias.dims, (m, n)) == (m, n),
         f"addmm: bias {bias} does not broadcast to [{m}, {n}]",
     )
-    g.resize(out, (m, n))
+    g.resize(out)
     strides = broadcast_strides(bias.dims, (m, n))
     _gemm(g, (1, m, n, k), a, b, out, bias if beta != 0 else None, strides, alpha=alpha, beta=beta)
 

@@ -152,5 +152,5 @@ def _linear(g: Planner, name: str, x: Tensor, matrix: QuantizedMatrix, bias: Ten
     floats = [t for t in (x, bias, out) if t is not None]
     g.check(all(t.dtype == "float32" for t in floats), f"{name} takes float32, not {floats}")
     g.check(bias is None or bias.numel >= matrix.rows, f"{name}: bias {bias} must hold {matrix.rows} elements")
-    g.resize(out, (*x.dims[:-1], matrix.rows))
+    g.resize(out)
     multiply(g, name, Product(x, math.prod(x.dims[:-1]), (matrix,), (bias,), (out,)))

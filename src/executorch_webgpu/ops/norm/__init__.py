@@ -46,7 +46,7 @@ def rms_norm(g: Planner, x: Tensor, weight: Tensor, eps: float, out: Tensor) -> 
     g.check(all(t.dtype == "float32" for t in tensors), f"rms_norm takes float32 tensors, not {list(tensors)}")
     width = x.dims[-1] if x.rank else 0
     g.check(weight.dims == (width,), f"rms_norm: weight {weight} must have the length of the rows of x {x}")
-    g.resize(out, x.dims)
+    g.resize(out)
     if x.numel:
         normalize_rows(g, x, x.numel // width, weight, eps, out)
 
@@ -100,10 +100,8 @@ def native_layer_norm(
         f"native_layer_norm: weight and bias must have the normalized shape {list(shape)}, not {affine}",
     )
     out, mean, rstd = outs
-    stats = x.dims[: x.rank - len(shape)] + (1,) * len(shape)
-    g.resize(out, x.dims)
-    g.resize(mean, stats)
-    g.resize(rstd, stats)
+    for result in outs:
+        g.resize(result)
     width = math.prod(shape)
     bindings = {"x": x, "out": out, "mean": mean, "rstd": rstd}
     bindings |= {name: t for name, t in (("weight", weight), ("bias", bias)) if t is not None}

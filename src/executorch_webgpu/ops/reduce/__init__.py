@@ -112,28 +112,23 @@ def argmin(g: Planner, x: Tensor, dim: int | None, keepdim: bool, out: Tensor) -
     _reduce(g, "argmin", x, None if dim is None else [dim], keepdim, out)
 
 
-def _axes(g: Planner, name: str, x: Tensor, dims: Sequence[int] | None) -> set[int]:
-    """The dimensions to reduce, counted from the front; none given are all."""
-    axes = [normalize_dim(d, max(x.rank, 1)) for d in dims or ()]
-    g.check(all(0 <= a < max(x.rank, 1) for a in axes), f"{name}: {x} has no dimension among {dims}")
-    g.check(len(set(axes)) == len(axes), f"{name}: a dimension appears twice in {dims}")
-    return {a for a in axes if a < x.rank} or set(range(x.rank))
-
-
 def _reduce(g: Planner, name: str, x: Tensor, dims: Sequence[int] | None, keepdim: bool, out: Tensor) -> None:
     """``out`` = the sum, mean, max, min, argmax or argmin of ``x`` over ``dims``."""
     result = "int32" if name in ("argmax", "argmin") else "float32"
     g.check(
         x.dtype == "float32" and out.dtype == result, f"{name} takes float32 and gives {result}, not {x} into {out}"
     )
-    axes = _axes(g, name, x, dims)
-    g.resize(out, tuple(1 if a in axes else d for a, d in enumerate(x.dims) if keepdim or a not in axes))
+    given = [normalize_dim(d, max(x.rank, 1)) for d in dims or ()]
+    g.check(all(0 <= a < max(x.rank, 1) for a in given), f"{name}: {x} has no dimension among {dims}")
+    g.check(len(set(given)) == len(given), f"{name}: a dimension appears twice in {dims}")
+    g.resize(out)
+    kept = _kept(x, dims)
+    axes = [a for a in range(x.rank) if a not in kept]
     length = math.prod(x.dims[a] for a in axes)
     g.check(length > 0 or name in ("sum", "mean") or out.numel == 0, f"{name}: {x} has no elements to choose from")
 
-    kept = [a for a in range(x.rank) if a not in axes]
     row_dims, row_strides = _space(g, x, kept)
-    element_dims, element_strides = _space(g, x, sorted(axes))
+    element_dims, element_strides = _space(g, x, axes)
     # Neighbouring invocations read neighbouring elements, of one row or of one row each.
     adjacent = element_strides[-1:] == (1,)
     lanes = 1 if not adjacent and out.numel >= MANY_ROWS else 32 if length <= LONG_ROW else 256

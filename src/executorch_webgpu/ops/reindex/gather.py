@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from ..registry import op
 from ..rows import Cut, permuted, repeated, without
 from ..rows import other_dims as other_rows
 from ..shapes import broadcast, broadcast_strides, ceil_div, normalize_dim, row_major_strides
-from ..sizes import Shape, Sizes, like_first, other_dims, quotient, unknown
+from ..sizes import Found, Shape, Sizes, like_first, other_dims, quotient
 from ..values import INT32_MAX, Dims, IntLike, SymInt, Tensor
 from .strided import Copy, dispatch_copy
 
@@ -30,10 +30,12 @@ def _replaced(numbers: tuple[N, ...], axis: int, *values: N) -> tuple[N, ...]:
     return (*numbers[:axis], *values, *numbers[axis + 1 :])
 
 
-def _gather(g: Planner, x: Tensor, dims: Dims, strides: Dims, out: Tensor, base: int = 0) -> None:
-    """``out`` has ``dims``; its elements are those of ``x`` at ``base`` and along ``strides``."""
+def _gather(
+    g: Planner, x: Tensor, strides: Dims, out: Tensor, base: int = 0, dims: Dims | None = None, **live: Any
+) -> None:
+    """``out`` holds elements of ``x``: at ``base`` and along ``strides``, from a ``live`` start on (see ``Copy``)."""
     g.resize(out, dims)
-    dispatch_copy(g, x, out, Copy(dims, strides, row_major_strides(dims), x_base=base))
+    dispatch_copy(g, x, out, Copy(out.dims, strides, row_major_strides(out.dims), x_base=base, **live))
 
 
 # -- parts ---------------------------------------------------------------------------------------------------
@@ -83,19 +85,11 @@ def slice_copy(
     start, end = 0 if start is None else start, INT32_MAX if end is None else end
     size, strides = x.dims[axis], row_major_strides(x.dims)
     length = g.derive(lambda s, e: slice_length(size, s, e, step), start, end)
-    dims = _replaced(x.dims, axis, length)
-    g.resize(out, dims)
-    live = isinstance(start, SymInt)
-    copy = Copy(
-        dims,
-        _replaced(strides, axis, strides[axis] * step),
-        row_major_strides(dims),
-        x_base=0 if isinstance(start, SymInt) else slice_start(size, start) * strides[axis],
-        start=start if isinstance(start, SymInt) else None,
-        start_size=size if live else 0,
-        start_stride=strides[axis] if live else 0,
-    )
-    dispatch_copy(g, x, out, copy)
+    dims, taken = _replaced(x.dims, axis, length), _replaced(strides, axis, strides[axis] * step)
+    if isinstance(start, SymInt):
+        _gather(g, x, taken, out, dims=dims, start=start, start_size=size, start_stride=strides[axis])
+    else:
+        _gather(g, x, taken, out, slice_start(size, start) * strides[axis], dims)
 
 
 def select_sizes(s: Sizes, x: Tensor, dim: int, index: IntLike, out: Tensor) -> Shape | None:
@@ -121,13 +115,11 @@ def select_copy(g: Planner, x: Tensor, dim: int, index: IntLike, out: Tensor) ->
     size, stride = x.dims[axis], row_major_strides(x.dims)[axis]
     g.check(size > 0, f"select_copy: {x} has no element along dimension {dim}")
     g.require(-size, index, size - 1, f"select_copy: the index into dimension {dim} of {x}")
-    dims, strides = _replaced(x.dims, axis), _replaced(row_major_strides(x.dims), axis)
-    g.resize(out, dims)
+    strides = _replaced(row_major_strides(x.dims), axis)
     if isinstance(index, SymInt):
-        copy = Copy(dims, strides, row_major_strides(dims), start=index, start_size=size, start_stride=stride)
+        _gather(g, x, strides, out, start=index, start_size=size, start_stride=stride)
     else:
-        copy = Copy(dims, strides, row_major_strides(dims), x_base=normalize_dim(index, size) * stride)
-    dispatch_copy(g, x, out, copy)
+        _gather(g, x, strides, out, normalize_dim(index, size) * stride)
 
 
 def split_reference(x: np.ndarray, sizes: Sequence[int], dim: int) -> tuple[np.ndarray, ...]:
@@ -154,7 +146,7 @@ def split_with_sizes(g: Planner, x: Tensor, sizes: Sequence[IntLike], dim: int, 
     )
     first = 0
     for length, out in zip(lengths, outs, strict=True):
-        _gather(g, x, _replaced(x.dims, axis, length), strides, out, base=first * strides[axis])
+        _gather(g, x, strides, out, base=first * strides[axis])
         first += length
 
 
@@ -163,9 +155,10 @@ def unfold_reference(x: np.ndarray, dim: int, size: int, step: int) -> np.ndarra
     return slice_reference(windows, dim % x.ndim, None, None, step)
 
 
-def unfold_sizes(s: Sizes, x: Tensor, dim: int, size: int, step: int, out: Tensor) -> Shape:
+def unfold_sizes(s: Sizes, x: Tensor, dim: int, size: int, step: int, out: Tensor) -> Found:
     axis = normalize_dim(dim, x.rank)
-    return (*_replaced(s.of(x), axis, *unknown(out)[axis : axis + 1]), size)
+    windows = ((n - size) // step + 1 if isinstance(n, int) and step else None for n in s.of(x)[axis : axis + 1])
+    return (*_replaced(s.of(x), axis, *windows), size)
 
 
 @op("aten.unfold_copy.default", reference=unfold_reference, sizes=unfold_sizes, rows=other_rows)
@@ -176,9 +169,8 @@ def unfold_copy(g: Planner, x: Tensor, dim: int, size: int, step: int, out: Tens
         step > 0 and 0 <= size <= x.dims[axis],
         f"unfold_copy: windows of {size}, {step} apart, do not fit {x}",
     )
-    strides, windows = row_major_strides(x.dims), (x.dims[axis] - size) // step + 1
-    dims = (*_replaced(x.dims, axis, windows), size)
-    _gather(g, x, dims, (*_replaced(strides, axis, strides[axis] * step), strides[axis]), out)
+    strides = row_major_strides(x.dims)
+    _gather(g, x, (*_replaced(strides, axis, strides[axis] * step), strides[axis]), out)
 
 
 # -- order ---------------------------------------------------------------------------------------------------
@@ -188,7 +180,7 @@ def _permute(g: Planner, x: Tensor, order: Sequence[int], out: Tensor) -> None:
     axes = [normalize_dim(d, x.rank) for d in order]
     g.check(sorted(axes) == list(range(x.rank)), f"permute_copy: {list(order)} is not an order of the dims of {x}")
     strides = row_major_strides(x.dims)
-    _gather(g, x, tuple(x.dims[a] for a in axes), tuple(strides[a] for a in axes), out)
+    _gather(g, x, tuple(strides[a] for a in axes), out)
 
 
 def permute_sizes(s: Sizes, x: Tensor, order: Sequence[int], out: Tensor) -> Shape | None:
@@ -239,7 +231,7 @@ def flip(g: Planner, x: Tensor, dims: Sequence[int], out: Tensor) -> None:
     strides = row_major_strides(x.dims)
     reversed_strides = tuple(-s if a in axes else s for a, s in enumerate(strides))
     base = sum((x.dims[a] - 1) * strides[a] for a in axes)
-    _gather(g, x, x.dims, reversed_strides, out, base)
+    _gather(g, x, reversed_strides, out, base)
 
 
 def pixel_shuffle_reference(x: np.ndarray, factor: int) -> np.ndarray:
@@ -248,10 +240,15 @@ def pixel_shuffle_reference(x: np.ndarray, factor: int) -> np.ndarray:
     return split.transpose(0, 1, 4, 2, 5, 3).reshape(*batch, -1, height * factor, width * factor)
 
 
+def shuffled_sizes(s: Sizes, x: Tensor, factor: int, out: Tensor) -> Found:
+    scales = (((), (factor, factor)), ((factor,), ()), ((factor,), ()))
+    return (*s.of(x)[:-3], *(quotient((n, *up), down) for n, (up, down) in zip(s.of(x)[-3:], scales, strict=False)))
+
+
 @op(
     "aten.pixel_shuffle.default",
     reference=pixel_shuffle_reference,
-    sizes=lambda s, x, factor, out: (*s.of(x)[:-3], *unknown(out)[-3:]),
+    sizes=shuffled_sizes,
     rows=lambda cut, x, factor, out: other_rows(cut, x, (-3, -2, -1)),
 )
 def pixel_shuffle(g: Planner, x: Tensor, factor: int, out: Tensor) -> None:
@@ -261,9 +258,8 @@ def pixel_shuffle(g: Planner, x: Tensor, factor: int, out: Tensor) -> None:
         f"pixel_shuffle: the channels of {x} must be a multiple of {factor * factor}",
     )
     *batch, channels, height, width = x.dims
-    channels //= factor * factor
-    g.resize(out, (*batch, channels, height * factor, width * factor))
-    dims = (math.prod(batch), channels, factor, factor, height, width)
+    g.resize(out)
+    dims = (math.prod(batch), channels // (factor * factor), factor, factor, height, width)
     order, strides = (0, 1, 4, 2, 5, 3), row_major_strides(dims)
     shuffled = tuple(dims[a] for a in order)
     copy = Copy(shuffled, tuple(strides[a] for a in order), row_major_strides(shuffled))
@@ -282,7 +278,7 @@ def expand_sizes(s: Sizes, x: Tensor, size: Sequence[IntLike], implicit: bool, o
     kept = (1,) * (len(size) - x.rank) + s.of(x)
     if len(kept) != len(size):
         return None
-    return tuple(k if n == -1 else s.value(n) for k, n in zip(kept, size, strict=True))
+    return tuple(k if n == -1 else n for k, n in zip(kept, map(s.value, size), strict=True))
 
 
 @op(
@@ -293,20 +289,17 @@ def expand_sizes(s: Sizes, x: Tensor, size: Sequence[IntLike], implicit: bool, o
 )
 def expand_copy(g: Planner, x: Tensor, size: Sequence[IntLike], implicit: bool, out: Tensor) -> None:
     """``x`` repeated along dimensions of size 1, and new ones in front, to ``size``; -1 keeps a size."""
-    new = len(size) - x.rank
-    g.check(new >= 0, f"expand_copy: {x} has more dimensions than {len(size)}")
-    kept = (1,) * new + x.dims
-    dims = tuple(k if s == -1 else s for k, s in zip(kept, g.values(size), strict=True))
-    g.check(broadcast(kept, dims) == dims, f"expand_copy: {x} does not expand to {list(dims)}")
-    _gather(g, x, dims, broadcast_strides(x.dims, dims), out)  # never an alias: live sizes may come to differ
+    g.check(len(size) >= x.rank, f"expand_copy: {x} has more dimensions than {len(size)}")
+    dims = g.dims_of(out)
+    g.check(broadcast(x.dims, dims) == dims, f"expand_copy: {x} does not expand to {list(dims)}")
+    _gather(g, x, broadcast_strides(x.dims, dims), out)  # never an alias: live sizes may come to differ
 
 
-def repeat_sizes(s: Sizes, x: Tensor, repeats: Sequence[IntLike], out: Tensor) -> Shape | None:
-    counts, kept = [s.value(n) for n in repeats], (1,) * (len(repeats) - x.rank) + s.of(x)
-    if not len(counts) == len(kept) == out.rank:
+def repeat_sizes(s: Sizes, x: Tensor, repeats: Sequence[IntLike], out: Tensor) -> Found | None:
+    kept = (1,) * (len(repeats) - x.rank) + s.of(x)
+    if len(kept) != len(repeats):
         return None
-    products = (quotient((count, size), ()) for count, size in zip(counts, kept, strict=True))
-    return tuple(u if n is None else n for n, u in zip(products, unknown(out), strict=True))
+    return tuple(quotient(pair, ()) for pair in zip(map(s.value, repeats), kept, strict=True))
 
 
 @op(
@@ -323,8 +316,7 @@ def repeat(g: Planner, x: Tensor, repeats: Sequence[IntLike], out: Tensor) -> No
         f"repeat: {x} cannot repeat {list(counts)} times",
     )
     dims = (1,) * (len(counts) - x.rank) + x.dims
-    out_dims = tuple(c * d for c, d in zip(counts, dims, strict=True))
-    g.resize(out, out_dims)
+    g.resize(out)
     # Each dimension is two: which repetition (stride 0), and where in it.
     pairs = zip(counts, dims, row_major_strides(dims), strict=True)
     split = [(n, s) for count, d, stride in pairs for n, s in ((count, 0), (d, stride))]
@@ -339,13 +331,14 @@ def _joined(xs: Sequence[Tensor]) -> Sequence[Tensor]:
     return [x for x in xs if x.max_dims != (0,)] or xs
 
 
-def cat_sizes(s: Sizes, xs: Sequence[Tensor], dim: int, out: Tensor) -> Shape | None:
+def cat_sizes(s: Sizes, xs: Sequence[Tensor], dim: int, out: Tensor) -> Found | None:
     parts = [s.of(x) for x in _joined(xs)]
-    axis = normalize_dim(dim, out.rank)
-    if not 0 <= axis < out.rank or any(len(part) != out.rank for part in parts) or not parts:
+    ranks = {len(part) for part in parts}
+    axis = normalize_dim(dim, min(ranks, default=0))
+    if len(ranks) != 1 or not 0 <= axis < min(ranks):
         return None
     numbers = [n for n in (part[axis] for part in parts) if isinstance(n, int)]
-    joint = parts[0][axis] if len(parts) == 1 else sum(numbers) if len(numbers) == len(parts) else unknown(out)[axis]
+    joint = parts[0][axis] if len(parts) == 1 else sum(numbers) if len(numbers) == len(parts) else None
     return _replaced(parts[0], axis, joint)
 
 
@@ -369,9 +362,8 @@ def cat(g: Planner, xs: Sequence[Tensor], dim: int, out: Tensor) -> None:
     others = {_replaced(x.dims, axis) for x in parts}
     same_rank = all(x.rank == parts[0].rank for x in parts)
     g.check(same_rank and len(others) == 1, f"cat: {parts} differ in more than dimension {dim}")
-    dims = _replaced(parts[0].dims, axis, sum(x.dims[axis] for x in parts))
-    g.resize(out, dims)
-    out_strides, first = row_major_strides(dims), 0
+    g.resize(out)
+    out_strides, first = row_major_strides(out.dims), 0
     for x in parts:
         base = first * out_strides[axis]
         if math.prod(x.dims):

@@ -12,13 +12,14 @@ from ..plan import Planner
 from ..registry import op
 from ..rows import Cut, without
 from ..shapes import normalize_dim
-from ..sizes import Shape, Sizes, quotient, unknown
+from ..sizes import Found, Shape, Sizes, quotient
 from ..values import Dims, IntLike, SymInt, Tensor
 from .strided import dispatch_whole_copy
 
 
-def pass_through(g: Planner, x: Tensor, dims: Sequence[int], out: Tensor) -> None:
-    """``out`` holds the elements of ``x``, in their order, under ``dims``."""
+def pass_through(g: Planner, x: Tensor, out: Tensor, dims: Dims | None = None) -> None:
+    """``out`` holds the elements of ``x``, in their order, under ``dims``: by default those of the rule of sizes."""
+    dims = g.dims_of(out) if dims is None else dims
     g.check(x.dtype == out.dtype, f"{x} and {out} must have the same dtype")
     g.check(math.prod(dims) == x.numel, f"{x} cannot be seen as dims {list(dims)}: it has {x.numel} elements")
     g.resize(out, dims)
@@ -26,26 +27,14 @@ def pass_through(g: Planner, x: Tensor, dims: Sequence[int], out: Tensor) -> Non
         dispatch_whole_copy(g, x, out)
 
 
-def _view_dims(g: Planner, x: Tensor, size: Sequence[int]) -> Dims:
-    """``size`` with its -1, if any, replaced by what is left of the elements of ``x``."""
-    known = math.prod(s for s in size if s != -1)
-    g.check(size.count(-1) <= 1, f"view_copy: dims {list(size)} leave more than one size open")
-    g.check(all(s >= -1 for s in size), f"view_copy: dims {list(size)} have a negative size")
-    if -1 not in size:
-        return tuple(size)
-    g.check(known > 0 and x.numel % known == 0, f"view_copy: {x} cannot be seen as dims {list(size)}")
-    return tuple(x.numel // known if s == -1 else s for s in size)
-
-
-def view_sizes(s: Sizes, x: Tensor, size: Sequence[IntLike], out: Tensor) -> Shape | None:
+def view_sizes(s: Sizes, x: Tensor, size: Sequence[IntLike], out: Tensor) -> Found:
+    """Those that are listed; a -1 is what is left of the elements of ``x``."""
     given = [s.value(n) for n in size]
-    if len(given) != out.rank or given.count(-1) > 1:
-        return None
     if -1 not in given:
         s.equate(s.of(x), given)
         return tuple(given)
     rest = quotient(s.of(x), [n for n in given if n != -1])
-    return tuple((u if rest is None else rest) if n == -1 else n for n, u in zip(given, unknown(out), strict=True))
+    return tuple(rest if n == -1 else n for n in given)
 
 
 def view_rows(cut: Cut, x: Tensor, size: Sequence[IntLike], out: Tensor) -> int | None:
@@ -71,14 +60,20 @@ def view_copy(g: Planner, x: Tensor, size: Sequence[IntLike], out: Tensor) -> No
     """``x`` under the dims ``size``, one of which may be -1."""
     sizes = g.values(size)
     # At load, a size that an input holds is not known yet, and everything has its maximum dims.
-    unknown = g.building and any(isinstance(s, SymInt) and s.value == 0 for s in size)
-    pass_through(g, x, out.max_dims if unknown else _view_dims(g, x, sizes), out)
+    if g.building and any(isinstance(s, SymInt) and s.value == 0 for s in size):
+        return pass_through(g, x, out, out.max_dims)
+    known = math.prod(s for s in sizes if s != -1)
+    g.check(sizes.count(-1) <= 1, f"view_copy: dims {list(sizes)} leave more than one size open")
+    g.check(all(s >= -1 for s in sizes), f"view_copy: dims {list(sizes)} have a negative size")
+    fits = -1 not in sizes or (known > 0 and x.numel % known == 0)
+    g.check(fits, f"view_copy: {x} cannot be seen as dims {list(sizes)}")
+    return pass_through(g, x, out)
 
 
 @op("aten.clone.default", reference=lambda x, memory_format: x, elementwise=True, view=True)
 def clone(g: Planner, x: Tensor, memory_format: Any, out: Tensor) -> None:
     """``x`` itself; memory formats are the exporter's business, tensors are row-major here."""
-    pass_through(g, x, x.dims, out)
+    pass_through(g, x, out)
 
 
 @op(
@@ -89,46 +84,43 @@ def clone(g: Planner, x: Tensor, memory_format: Any, out: Tensor) -> None:
 )
 def clone_dim_order(g: Planner, x: Tensor, non_blocking: bool, dim_order: Any, out: Tensor) -> None:
     """``x`` itself."""
-    pass_through(g, x, x.dims, out)
+    pass_through(g, x, out)
 
 
 @op("aten.alias_copy.default", reference=lambda x: x, elementwise=True, view=True)
 def alias_copy(g: Planner, x: Tensor, out: Tensor) -> None:
     """``x`` itself."""
-    pass_through(g, x, x.dims, out)
+    pass_through(g, x, out)
 
 
 @op("et_vk.prepack.default", reference=lambda x: x, elementwise=True)
 def prepack(g: Planner, x: Tensor, out: Tensor) -> None:
     """The constant ``x`` where kernels can read it, which is where it is already."""
     g.check(x.dtype == out.dtype, f"prepack: {x} and {out} must have the same dtype")
-    g.resize(out, x.dims)
+    g.resize(out)
     g.adopt(out, x)
-
-
-def _squeezed(dims: Dims, axes: set[int]) -> Dims:
-    return tuple(d for axis, d in enumerate(dims) if axis not in axes)
 
 
 def _squeeze(g: Planner, x: Tensor, dims: Sequence[int], out: Tensor) -> None:
     axes = {normalize_dim(d, x.rank) for d in dims}
     g.check(all(0 <= a < max(x.rank, 1) for a in axes), f"squeeze_copy: {x} has no dimension among {list(dims)}")
-    pass_through(g, x, _squeezed(x.dims, {a for a in axes if a < x.rank and x.max_dims[a] == 1}), out)
+    pass_through(g, x, out)
 
 
-def squeezed_sizes(s: Sizes, x: Tensor, *rest: Any) -> Shape | None:
-    """Of squeeze and unsqueeze: only sizes of 1 come and go."""
-    out: Tensor = rest[-1]
-    kept = [size for size, most in zip(s.of(x), x.max_dims, strict=True) if most != 1]
-    if len(kept) != sum(n != 1 for n in out.max_dims):
-        return None
-    return tuple(1 if n == 1 else kept.pop(0) for n in out.max_dims)
+def _gone(x: Tensor, *rest: Any) -> list[int]:
+    """The dimensions that squeeze takes away: all, one or some, if their size is always 1."""
+    *dims, _ = rest
+    given = range(x.rank) if not dims else dims if isinstance(dims[0], int) else dims[0]
+    return [a for a in (normalize_dim(d, x.rank) for d in given) if x.max_dims[a : a + 1] == (1,)]
+
+
+def squeezed_sizes(s: Sizes, x: Tensor, *rest: Any) -> Shape:
+    gone = _gone(x, *rest)
+    return tuple(size for axis, size in enumerate(s.of(x)) if axis not in gone)
 
 
 def squeezed_rows(cut: Cut, x: Tensor, *rest: Any) -> int | None:
-    *dims, _ = rest
-    gone = range(x.rank) if not dims else dims if isinstance(dims[0], int) else dims[0]
-    return without(cut.only(x), [a for a in (normalize_dim(d, x.rank) for d in gone) if x.max_dims[a : a + 1] == (1,)])
+    return without(cut.only(x), _gone(x, *rest))
 
 
 def squeeze_reference(x: np.ndarray, dims: int | Sequence[int]) -> np.ndarray:
@@ -154,14 +146,19 @@ def squeeze_all(g: Planner, x: Tensor, out: Tensor) -> None:
     _squeeze(g, x, range(x.rank), out)
 
 
+def unsqueezed_sizes(s: Sizes, x: Tensor, dim: int, out: Tensor) -> Shape:
+    axis = normalize_dim(dim, x.rank + 1)
+    return (*s.of(x)[:axis], 1, *s.of(x)[axis:])
+
+
 def unsqueezed_rows(cut: Cut, x: Tensor, dim: int, out: Tensor) -> int | None:
     axis = cut.only(x)
     return axis if axis is None or axis < normalize_dim(dim, x.rank + 1) else axis + 1
 
 
-@op("aten.unsqueeze_copy.default", reference=np.expand_dims, sizes=squeezed_sizes, rows=unsqueezed_rows, view=True)
+@op("aten.unsqueeze_copy.default", reference=np.expand_dims, sizes=unsqueezed_sizes, rows=unsqueezed_rows, view=True)
 def unsqueeze(g: Planner, x: Tensor, dim: int, out: Tensor) -> None:
     """``x`` with a new dimension of size 1 at ``dim``."""
     axis = normalize_dim(dim, x.rank + 1)
     g.check(0 <= axis <= x.rank, f"unsqueeze_copy: {x} cannot get a dimension {dim}")
-    pass_through(g, x, (*x.dims[:axis], 1, *x.dims[axis:]), out)
+    pass_through(g, x, out)

@@ -44,7 +44,6 @@ def apply_rotary_emb(g: Planner, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tenso
     Token s takes row s of cos and sin [at least S, D/2].
     """
     half = check_pairs(g, "apply_rotary_emb", xq, xk, cos, sin, 0, outs)
-    _resize_both(g, xq, xk, outs)
     _rotate(g, "rope/pairs", half, xq, xk, {"cos_table": cos, "sin_table": sin}, outs, {"half": half})
 
 
@@ -64,7 +63,6 @@ def apply_rotary_emb_hf(
     and at most D. float32. The kernel reads ``start_pos`` from its live uniform.
     """
     half = check_halves(g, "apply_rotary_emb_hf", xq, xk, cos, sin, start_pos, outs)
-    _resize_both(g, xq, xk, outs)
     head_dim = xq.dims[3]
     bindings = {"cos_table": cos, "sin_table": sin, "start_pos": start_pos}
     _rotate(g, "rope/halves", head_dim - half, xq, xk, bindings, outs, {"half": half, "head_dim": head_dim})
@@ -98,7 +96,7 @@ def apply_rotary_emb_interleaved(g: Planner, x: Tensor, freqs: Tensor, out: Tens
         x.rank == 3 and x.dims[2] % 2 == 0 and freqs.numel == x.dims[1] * x.dims[2],
         f"apply_rotary_emb_interleaved: x {x} must be [B, N, even C], and freqs {freqs} have N * C elements",
     )
-    g.resize(out, x.dims)
+    g.resize(out)
     n = x.numel // 2
     params = {"n": n, "table": freqs.numel // 2}
     g.dispatch("rope/interleaved", g.grid_1d(n, 64), {"x": x, "freqs": freqs, "out": out}, params)
@@ -165,11 +163,6 @@ def _check_rows(g: Planner, name: str, xq: Tensor, cos: Tensor, start_pos: IntLi
     g.derive(check, start_pos)
 
 
-def _resize_both(g: Planner, xq: Tensor, xk: Tensor, outs: list[Tensor]) -> None:
-    g.resize(outs[0], xq.dims)
-    g.resize(outs[1], xk.dims)
-
-
 def _rotate(
     g: Planner,
     kernel: str,
@@ -183,6 +176,8 @@ def _rotate(
     """One dispatch over the heads of both tensors, with ``per_head`` invocations a head."""
     batch, tokens, q_heads, _ = xq.dims
     k_heads = xk.dims[2]
+    for out in outs:
+        g.resize(out)
     n = batch * tokens * (q_heads + k_heads) * per_head
     g.dispatch(
         kernel,

@@ -113,7 +113,7 @@ def sample_token(
     vocab = logits.dims[-1]
     g.require(0, row, logits.numel // vocab - 1, "sample_token: the row")
     g.require(0, position, INT32_MAX, "sample_token: the position")
-    g.resize(out, (1,))
+    g.resize(out)
     top_k, share = (top_k if top_k < vocab else 0), reference.share_of(top_p)
     draw = {} if temperature == 0 else {"seed": _words(seed), **_temperatures(temperature)}
     for kernel, template, overrides in PIPELINES:

@@ -46,7 +46,7 @@ def _along(g: Planner, name: str, x: Tensor, dim: int, out: Tensor) -> None:
     g.check(x.dtype == out.dtype == "float32", f"{name} takes float32, not {x} into {out}")
     axis = normalize_dim(dim, x.rank)
     g.check(0 <= axis < max(x.rank, 1), f"{name}: {x} has no dimension {dim}")
-    g.resize(out, x.dims)
+    g.resize(out)
     length = x.dims[axis] if x.rank else 1
     inner = math.prod(x.dims[axis + 1 :])
     if x.numel == 0:
