@@ -103,9 +103,9 @@ def test_plans_are_made_with_the_tunings(tunings: Callable[[], Iterator[Tuned]])
     for tuned in tunings():
         assert tuned.route is not None
         planning = Planning(Features.none(), Limits.floor(), tunings=tuned.tunings)
-        g = Planner(planning, building=True, may_alias=False)
+        planner = Planner(planning, building=True, may_alias=False)
         default = defaults[tuned.route]
-        assert g.tuning(KERNELS[tuned.route], default) is (tuned.tuning or default)
+        assert planner.tuning(KERNELS[tuned.route], default) is (tuned.tuning or default)
 
 
 def test_a_route_that_cannot_run_is_named(device: Device) -> None:

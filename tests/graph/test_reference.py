@@ -128,8 +128,8 @@ def test_random_graphs_agree_with_the_device(device: Device, seed: int, rows: li
 
 
 def agree(got: Sequence[Any], expected: Sequence[Any]) -> None:
-    for g, e in zip(got, expected, strict=True):
-        assert_close(g, e)
+    for planner, e in zip(got, expected, strict=True):
+        assert_close(planner, e)
 
 
 # -- a language model -----------------------------------------------------------------------------------------------

@@ -38,10 +38,10 @@ def graph_of(name: str, *args: object, dims: tuple[int, ...] = (1,)) -> Graph:
 
 def test_caches_and_positions() -> None:
     @op("tests.store", reference=lambda *_: None, caches={"old": "new"}, position="at")
-    def store(g: Planner, new: Tensor, old: Tensor, at: IntLike, out: Tensor) -> None: ...
+    def store(planner: Planner, new: Tensor, old: Tensor, at: IntLike, out: Tensor) -> None: ...
 
     @op("tests.other", reference=lambda *_: None, mutates=("k_cache",))
-    def other(g: Planner, k: Tensor, k_cache: Tensor, input_pos: IntLike, out: Tensor) -> None: ...
+    def other(planner: Planner, k: Tensor, k_cache: Tensor, input_pos: IntLike, out: Tensor) -> None: ...
 
     cache = np.zeros((1, 8, 2, 4), np.float32)
     graph = graph_of("tests.store", (1, 3, 2, 4), cache, int)
@@ -54,7 +54,7 @@ def test_caches_and_positions() -> None:
 
 def test_tables_of_which_a_row_is_read() -> None:
     @op("tests.look_up", reference=lambda *_: None, reads_rows_of=("values", "extra"))
-    def look_up(g: Planner, other: Tensor, values: Tensor, extra: Tensor, out: Tensor) -> None: ...
+    def look_up(planner: Planner, other: Tensor, values: Tensor, extra: Tensor, out: Tensor) -> None: ...
 
     arrays = [np.ones(dims, np.float32) for dims in ((5,), (10, 4), (20, 1))]
     assert step_bytes([graph_of("tests.look_up", *arrays)]) == StepBytes(4 * 5 + 4 * 4 + 4 * 2, 0)
@@ -70,10 +70,10 @@ def test_layers_and_selections() -> None:
         rows=each_row,
         linear=Linear("f32", "matrix", bias="offset"),
     )
-    def layer(g: Planner, x: Tensor, offset: Tensor | None, matrix: Tensor, out: Tensor) -> None: ...
+    def layer(planner: Planner, x: Tensor, offset: Tensor | None, matrix: Tensor, out: Tensor) -> None: ...
 
     @op("tests.pick", reference=lambda *_: None, selects="axis")
-    def pick(g: Planner, x: Tensor, index: int, axis: int, out: Tensor) -> None: ...
+    def pick(planner: Planner, x: Tensor, index: int, axis: int, out: Tensor) -> None: ...
 
     build = GraphBuilder()
     x, bias, matrix = build.input((1, 7, 16)), np.ones(5, np.float32), np.ones((5, 16), np.float32)

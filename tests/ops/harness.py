@@ -126,8 +126,8 @@ class OpProgram:
         got = self.run(inputs)
         expected = self.reference(inputs)
         pairs = zip(got, expected, strict=True) if isinstance(self._out, Sequence) else [(got, expected)]
-        for g, e in pairs:
-            assert_close(g, e, absolute, relative)
+        for planner, e in pairs:
+            assert_close(planner, e, absolute, relative)
         return got
 
     def mutable(self, index: int = 0) -> np.ndarray:

@@ -50,7 +50,7 @@ WITHOUT_SIZES = {"add", "sub", "mul", "floordiv", "mod", "neg", "sym_max", "sym_
     ],
 )
 def test_traits_of_what_an_operator_does_not_take_are_refused(traits: dict[str, Any], message: str) -> None:
-    def plan(g: Planner, x: Tensor, n: int, out: Tensor) -> None: ...
+    def plan(planner: Planner, x: Tensor, n: int, out: Tensor) -> None: ...
 
     known = names()
     with pytest.raises(KernelError, match=f"operator tests.toy {message}"):
@@ -180,8 +180,8 @@ def test_sizes_that_no_rule_states_are_a_mistake_of_the_operator(rule: Any, monk
     monkeypatch.setattr(registry, "_OPS", dict(registry._OPS))
 
     @op("tests.toy", reference=lambda x, n: x, sizes=rule)
-    def plan(g: Planner, x: Tensor, n: int, out: Tensor) -> None:
-        g.resize(out)
+    def plan(planner: Planner, x: Tensor, n: int, out: Tensor) -> None:
+        planner.resize(out)
 
     build = GraphBuilder()
     build.output(build.call("tests.toy", build.input((2, 3)), 1, build.tensor((2, 3))))

@@ -43,9 +43,9 @@ def test_the_common_dtype_is_torchs(a: tuple[str, tuple[int, ...]], b: Any) -> N
 
 
 def test_numbers_are_rounded_to_what_they_are_compared_with() -> None:
-    x, number = promoted([np.array([0.1], np.float32), 0.1], None, steps=True)
+    x, number = promoted([np.array([0.1], np.float32), 0.1], None, discontinuous=True)
     assert x == number
-    half, number = promoted([np.array([0.1], np.float16), 0.1], None, steps=True)
+    half, number = promoted([np.array([0.1], np.float16), 0.1], None, discontinuous=True)
     assert half.dtype == np.float32 and half == number
 
 

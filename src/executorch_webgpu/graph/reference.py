@@ -49,7 +49,7 @@ class ReferenceExecutor:
 
     def _run(self, call: OpCall, values: dict[int, Any]) -> None:
         args = [_resolve(a, values) for a in call.args[:-1]]
-        if call.op.steps:
+        if call.op.discontinuous:
             args = _as_on_device(call, args)
         result = call.op.reference(*args, **self._stored_as.get(call.index, {}))
         out = call.args[-1]

@@ -4,9 +4,10 @@ Everything that a plan function learns from a live value goes through here, so t
 plan may change:
 
 * dims of its input tensors: always watched;
-* ``g.value(x)``: the value of an int or SymInt; the call is planned again when it changes;
-* ``g.derive(fn, *values)``: only ``fn``'s result is watched, so a bound or a rounded grid size that stays the same
-  costs nothing per step; ``fn`` may raise to reject a value; ``g.inspect`` does the same for an integer input;
+* ``planner.value(x)``: the value of an int or SymInt; the call is planned again when it changes;
+* ``planner.derive(fn, *values)``: only ``fn``'s result is watched, so a bound or a rounded grid size that stays the
+  same costs nothing per step; ``fn`` may raise to reject a value; ``planner.inspect`` does the same for an integer
+  input;
 * a SymInt used as a *binding* is not watched at all: the kernel reads it from its live uniform.
 """
 
@@ -320,8 +321,8 @@ class Planner:
 class _LiveSizes(Sizes):
     """The live sizes of a call that is planned: all are numbers."""
 
-    def __init__(self, g: Planner) -> None:
-        self._g = g
+    def __init__(self, planner: Planner) -> None:
+        self._g = planner
 
     def of(self, tensor: Tensor) -> Dims:
         return tensor.dims

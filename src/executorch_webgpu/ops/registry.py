@@ -67,7 +67,7 @@ class Op:
     promoted: tuple[str, ...] = ()
     # The result jumps where an operand hardly changes, as that of a comparison, so it must be computed in the
     # operands' own precision.
-    steps: bool = False
+    discontinuous: bool = False
     # How the sizes of its outputs follow from its arguments (ops/sizes.py); None: they do not.
     sizes: SizeRule | None = None
     # Along which axes rows are independent of each other (ops/rows.py); None: along none.
@@ -110,7 +110,7 @@ def op(
     reference: Reference,
     mutates: tuple[str, ...] = (),
     promoted: tuple[str, ...] = (),
-    steps: bool = False,
+    discontinuous: bool = False,
     sizes: SizeRule | None = None,
     rows: RowRule | None = None,
     elementwise: bool = False,
@@ -137,7 +137,7 @@ def op(
             tuple(hints[name] for name in parameters),
             mutates=(*caches, *mutates),
             promoted=promoted,
-            steps=steps,
+            discontinuous=discontinuous,
             sizes=sizes or (rules_of_sizes.broadcast if elementwise else None),
             rows=rows or (rules_of_rows.broadcast if elementwise else None),
             elementwise=elementwise,

@@ -49,7 +49,10 @@ class Cut:
 
 
 def each_row(cut: Cut, x: Tensor, *rest: Any) -> int | None:
-    """Every row along the last dimension for itself, whatever the dimensions before it are."""
+    """Every row along the last dimension for itself, whatever the dimensions before it are.
+
+    For operators whose other arguments name no dimension: passes move views past them.
+    """
     axis = cut.only(x)
     return axis if axis != x.rank - 1 else None
 

@@ -3,7 +3,8 @@
 A rule is called like the plan function of its operator, with the known ``Sizes`` in place of the planner. It returns
 the sizes of the output (a list of them for a list of outputs), of a SymInt its value, and None where nothing follows,
 or for a single size that does not. Rules see calls that no plan has checked: what does not fit is refused when the call
-is planned. They serve the plan, too: of live sizes, which are numbers, a rule makes those that ``g.resize(out)`` takes.
+is planned. They serve the plan, too: ``planner.resize(out)`` takes what a rule makes of live
+sizes, which are numbers.
 
 Two tensors with equal maximum dims may differ in a step, so what may be done only where sizes agree asks here. A size
 is a number, or a symbol, and equal symbols are equal in every step that no call refuses: a view states that two

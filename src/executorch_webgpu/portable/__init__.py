@@ -34,7 +34,7 @@ def host_kernel(name: str, overload: str, arity: int) -> Kernel | None:
     if other := OTHERS.get((name, overload)):
         return lambda args, _: other(*args)
     if elementwise := ELEMENTWISE.get((name, overload)):
-        return lambda args, dtype: quiet(elementwise)(*promoted(args, dtype, steps=True))
+        return lambda args, dtype: quiet(elementwise)(*promoted(args, dtype, discontinuous=True))
     reference_name = _operator_name(namespace, stem, overload, arity)
     if reference_name is None:
         return None
@@ -61,7 +61,9 @@ def _prepared(op: Op, args: Sequence[Any], dtype: np.dtype | None) -> list[Any]:
         return [_widened(a) for a in args]
     places = [op.parameters.index(name) for name in op.promoted]
     prepared = list(args)
-    for place, value in zip(places, promoted([args[p] for p in places], dtype, steps=op.steps), strict=True):
+    for place, value in zip(
+        places, promoted([args[p] for p in places], dtype, discontinuous=op.discontinuous), strict=True
+    ):
         prepared[place] = value
     return prepared
 

@@ -33,10 +33,10 @@ def common_dtype(operands: Sequence[Any]) -> np.dtype:
     return result
 
 
-def promoted(operands: Sequence[Any], result: np.dtype | None, *, steps: bool) -> list[Any]:
+def promoted(operands: Sequence[Any], result: np.dtype | None, *, discontinuous: bool) -> list[Any]:
     """Arrays and numbers (None stays None) in the dtype to compute in: float32 where torch stores 16 bits.
 
-    ``result``: the dtype of the output, if that is a tensor; a float one computes integers as floats. ``steps``:
+    ``result``: the dtype of the output, if that is a tensor; a float one computes integers as floats. ``discontinuous``:
     numbers are rounded to the tensors' 16 bits first.
     """
     dtype = common_dtype([operand for operand in operands if operand is not None])
@@ -44,7 +44,10 @@ def promoted(operands: Sequence[Any], result: np.dtype | None, *, steps: bool) -
         dtype = result
     compute = _DEFAULT_FLOAT if dtype in _HALVES else dtype
     with np.errstate(all="ignore"):
-        return [None if operand is None else _as(operand, dtype if steps else compute, compute) for operand in operands]
+        return [
+            None if operand is None else _as(operand, dtype if discontinuous else compute, compute)
+            for operand in operands
+        ]
 
 
 def _as(operand: Any, dtype: np.dtype, compute: np.dtype) -> Any:

@@ -193,10 +193,10 @@ class Gate:
 
 
 ORDERS: dict[str, Callable[[Model, Ref, Ref, Ref], Ref]] = {
-    "silu first": lambda b, g, s, u: b.mul(b.mul(g, s), u),
-    "turned round": lambda b, g, s, u: b.mul(u, b.mul(s, g)),
-    "sigmoid last": lambda b, g, s, u: b.mul(b.mul(g, u), s),
-    "up with sigmoid": lambda b, g, s, u: b.mul(g, b.mul(u, s)),
+    "silu first": lambda b, planner, s, u: b.mul(b.mul(planner, s), u),
+    "turned round": lambda b, planner, s, u: b.mul(u, b.mul(s, planner)),
+    "sigmoid last": lambda b, planner, s, u: b.mul(b.mul(planner, u), s),
+    "up with sigmoid": lambda b, planner, s, u: b.mul(planner, b.mul(u, s)),
 }
 
 

@@ -37,7 +37,7 @@ from .routes import attend
     position="input_pos",
 )
 def sdpa_with_kv_cache(
-    g: Planner,
+    planner: Planner,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -61,10 +61,10 @@ def sdpa_with_kv_cache(
     either case; it is broadcast from the right to [1, Hq, S, context], and may have columns past the context. A
     row whose every column has -inf becomes NaN, as it does in PyTorch. Both are for D up to 256.
     """
-    g.check(not dropout_p, f"sdpa_with_kv_cache has dropout {dropout_p}; export the model in eval mode")
-    call = checked_call(g, q, k, v, k_cache, v_cache, input_pos, attn_mask, is_causal, scale, out)
-    update_caches(g, [(k, k_cache), (v, v_cache)], input_pos)
-    attend(g, call)
+    planner.check(not dropout_p, f"sdpa_with_kv_cache has dropout {dropout_p}; export the model in eval mode")
+    call = checked_call(planner, q, k, v, k_cache, v_cache, input_pos, attn_mask, is_causal, scale, out)
+    update_caches(planner, [(k, k_cache), (v, v_cache)], input_pos)
+    attend(planner, call)
 
 
 @op(
@@ -76,7 +76,7 @@ def sdpa_with_kv_cache(
     position="input_pos",
 )
 def rope_sdpa_with_kv_cache(
-    g: Planner,
+    planner: Planner,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -98,15 +98,15 @@ def rope_sdpa_with_kv_cache(
     rotated q and the result of attention, both [1, S, Hq, D]. All else is as in those operators.
     """
     name = "rope_sdpa_with_kv_cache"
-    g.check(len(outs) == 2, f"{name} has two results, not {len(outs)}")
+    planner.check(len(outs) == 2, f"{name} has two results, not {len(outs)}")
     rotated_q, out = outs
-    call = checked_call(g, q, k, v, k_cache, v_cache, input_pos, attn_mask, is_causal, scale, out)
+    call = checked_call(planner, q, k, v, k_cache, v_cache, input_pos, attn_mask, is_causal, scale, out)
     kind, check = ("halves", check_halves) if halves else ("pairs", check_pairs)
-    half = check(g, name, q, k, cos, sin, start_pos, [rotated_q, out])
-    g.resize(rotated_q, q.dims)
+    half = check(planner, name, q, k, cos, sin, start_pos, [rotated_q, out])
+    planner.resize(rotated_q, q.dims)
     call = replace(call, rotation=Rotation(cos, sin, start_pos, kind, half, rotated_q))
-    rotate_and_store_plan.prepare(g, call)
-    attend(g, call)
+    rotate_and_store_plan.prepare(planner, call)
+    attend(planner, call)
 
 
 @op(
@@ -117,22 +117,22 @@ def rope_sdpa_with_kv_cache(
     caches={"cache": "value"},
     position="start_pos",
 )
-def update_cache(g: Planner, value: Tensor, cache: Tensor, start_pos: IntLike, out: Tensor) -> None:
+def update_cache(planner: Planner, value: Tensor, cache: Tensor, start_pos: IntLike, out: Tensor) -> None:
     """Write ``value`` [1, S, H, D], float32, into ``cache`` [1, Cmax, H, D] from row ``start_pos``.
 
     The cache is float32, float16, or int8 with scales; the latter two need a D that is a multiple of 4.
     ``out`` is a one-element stand-in that exports need to order the write; it becomes 0.
     """
-    g.check(are_float32(value, out), f"update_cache takes float32, not {value} into {cache} and {out}")
+    planner.check(are_float32(value, out), f"update_cache takes float32, not {value} into {cache} and {out}")
     fits = value.rank == 4 and cache.rank == 4 and value.dims[2:] == cache.dims[2:]
-    g.check(fits, f"update_cache cannot write {value} into {cache}: heads and head size must be the same")
-    g.check(value.dims[0] == cache.dims[0] == 1, f"update_cache needs batch 1, not {value} into {cache}")
-    check_cache(g, "update_cache", cache)
-    watch_context(g, "update_cache", value, cache, start_pos)
-    update_caches(g, [(value, cache)], start_pos)
-    g.resize(out, out.max_dims)
+    planner.check(fits, f"update_cache cannot write {value} into {cache}: heads and head size must be the same")
+    planner.check(value.dims[0] == cache.dims[0] == 1, f"update_cache needs batch 1, not {value} into {cache}")
+    check_cache(planner, "update_cache", cache)
+    watch_context(planner, "update_cache", value, cache, start_pos)
+    update_caches(planner, [(value, cache)], start_pos)
+    planner.resize(out, out.max_dims)
     quads = ceil_div(out.nbytes, 16)
-    g.dispatch("fill/fill", g.grid_1d(quads, 64), {"out": out}, {"quads": quads, "word": 0})
+    planner.dispatch("fill/fill", planner.grid_1d(quads, 64), {"out": out}, {"quads": quads, "word": 0})
 
 
 def dense_rows(
@@ -149,7 +149,7 @@ def dense_rows(
 
 @op("et_vk.sdpa.default", reference=reference.sdpa, sizes=like_first, rows=dense_rows)
 def sdpa(
-    g: Planner, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, scale: float | None, out: Tensor
+    planner: Planner, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, scale: float | None, out: Tensor
 ) -> None:
     """softmax(scale * q kᵀ + attn_mask) v for q, out [B, H, S, D] and k, v [B, H or 1, Skv, D]; all float32.
 
@@ -158,25 +158,25 @@ def sdpa(
     as it is in PyTorch.
     """
     tensors = [q, k, v, out, *([attn_mask] if attn_mask else [])]
-    g.check(all(t.dtype == "float32" for t in tensors), f"et_vk.sdpa takes float32 tensors, not {tensors}")
-    g.check(2 <= q.rank <= 4 and k.rank == q.rank, f"et_vk.sdpa takes [B, H, S, D] tensors, not {q} and {k}")
-    g.check(k.dims == v.dims, f"et_vk.sdpa needs keys and values of the same dims, not {k} and {v}")
+    planner.check(all(t.dtype == "float32" for t in tensors), f"et_vk.sdpa takes float32 tensors, not {tensors}")
+    planner.check(2 <= q.rank <= 4 and k.rank == q.rank, f"et_vk.sdpa takes [B, H, S, D] tensors, not {q} and {k}")
+    planner.check(k.dims == v.dims, f"et_vk.sdpa needs keys and values of the same dims, not {k} and {v}")
     batch, heads, tokens, head_dim = (1,) * (4 - q.rank) + q.dims
     kv_batch, kv_heads, columns, kv_head_dim = (1,) * (4 - k.rank) + k.dims
-    g.check(
+    planner.check(
         kv_batch == batch and kv_heads in (1, heads) and kv_head_dim == head_dim,
         f"et_vk.sdpa: keys {k} must have the batch, head size and heads (or one head) of q {q}",
     )
-    g.check(
+    planner.check(
         head_dim % 4 == 0 and head_dim // 4 <= flash_plan.MAX_VECTORS,
         f"et_vk.sdpa: head size {head_dim} is not a multiple of 4 up to {4 * flash_plan.MAX_VECTORS}",
     )
     if attn_mask is not None:
-        check_mask(g, "et_vk.sdpa", attn_mask, (batch, heads, tokens, columns))
-    g.resize(out, q.dims)
+        check_mask(planner, "et_vk.sdpa", attn_mask, (batch, heads, tokens, columns))
+    planner.resize(out, q.dims)
     vectors = head_dim // 4
     flash_plan.stream(
-        g,
+        planner,
         flash_plan.Streams(
             q,
             k,

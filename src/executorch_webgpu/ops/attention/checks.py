@@ -12,7 +12,7 @@ from .mask import check_context_mask
 
 
 def checked_call(
-    g: Planner,
+    planner: Planner,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -25,11 +25,11 @@ def checked_call(
     out: Tensor,
 ) -> AttentionCall:
     """The arguments of ``sdpa_with_kv_cache``, checked; states the dims of ``out`` and watches the position."""
-    _check_shapes(g, q, k, v, k_cache, v_cache)
-    g.check(are_float32(out), f"sdpa_with_kv_cache gives float32, not {out}")
+    _check_shapes(planner, q, k, v, k_cache, v_cache)
+    planner.check(are_float32(out), f"sdpa_with_kv_cache gives float32, not {out}")
     if attn_mask is not None:
-        check_context_mask(g, "sdpa_with_kv_cache", attn_mask, q, input_pos)
-    g.resize(out, q.dims)
+        check_context_mask(planner, "sdpa_with_kv_cache", attn_mask, q, input_pos)
+    planner.resize(out, q.dims)
     scale = 1 / math.sqrt(q.dims[3]) if scale is None else scale
     return AttentionCall(
         q,
@@ -40,7 +40,7 @@ def checked_call(
         input_pos,
         scale,
         out,
-        watch_context(g, "sdpa_with_kv_cache", q, k_cache, input_pos),
+        watch_context(planner, "sdpa_with_kv_cache", q, k_cache, input_pos),
         mask=attn_mask,
         causal=bool(is_causal),
     )
@@ -50,47 +50,49 @@ def are_float32(*tensors: Tensor) -> bool:
     return all(t.dtype == "float32" for t in tensors)
 
 
-def _check_shapes(g: Planner, q: Tensor, k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor) -> None:
+def _check_shapes(planner: Planner, q: Tensor, k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor) -> None:
     tensors = (q, k, v, k_cache, v_cache)
-    g.check(are_float32(q, k, v), f"sdpa_with_kv_cache takes float32 tensors, not {list(tensors)}")
-    g.check(
+    planner.check(are_float32(q, k, v), f"sdpa_with_kv_cache takes float32 tensors, not {list(tensors)}")
+    planner.check(
         all(t.rank == 4 for t in tensors),
         f"sdpa_with_kv_cache takes [1, S, heads, D] tensors, not {list(tensors)}",
     )
-    g.check(
+    planner.check(
         all(t.dims[0] == 1 for t in tensors),
         f"sdpa_with_kv_cache needs batch 1, but q is {q} and k_cache {k_cache}",
     )
     _, length, heads, head_dim = q.dims
     kv_heads = k_cache.dims[2]
     same = k_cache.dims == v_cache.dims and k_cache.dims[3] == head_dim
-    g.check(same, f"sdpa_with_kv_cache: caches {k_cache} and {v_cache} must both be [1, Cmax, Hkv, {head_dim}]")
-    g.check(k_cache.dtype == v_cache.dtype, f"sdpa_with_kv_cache: caches {k_cache} and {v_cache} differ in dtype")
+    planner.check(same, f"sdpa_with_kv_cache: caches {k_cache} and {v_cache} must both be [1, Cmax, Hkv, {head_dim}]")
+    planner.check(k_cache.dtype == v_cache.dtype, f"sdpa_with_kv_cache: caches {k_cache} and {v_cache} differ in dtype")
     for name, new in (("k", k), ("v", v)):
         wanted = (1, length, kv_heads, head_dim)
-        g.check(
+        planner.check(
             new.dims == wanted,
             f"sdpa_with_kv_cache: {name} is {list(new.dims)}, but must be {list(wanted)} like q",
         )
-    g.check(
+    planner.check(
         kv_heads > 0 and heads % kv_heads == 0,
         f"sdpa_with_kv_cache: {heads} query heads are not a multiple of {kv_heads} key/value heads",
     )
-    g.check(head_dim % 4 == 0, f"sdpa_with_kv_cache: head size {head_dim} is not a multiple of 4")
-    check_cache(g, "sdpa_with_kv_cache", k_cache)
+    planner.check(head_dim % 4 == 0, f"sdpa_with_kv_cache: head size {head_dim} is not a multiple of 4")
+    check_cache(planner, "sdpa_with_kv_cache", k_cache)
 
 
-def check_cache(g: Planner, name: str, cache: Tensor) -> None:
+def check_cache(planner: Planner, name: str, cache: Tensor) -> None:
     known = cache.dtype in ("float32", "float16") or (cache.dtype == "int8" and cache.scales is not None)
-    g.check(known, f"{name}: the cache {cache} must be float32 or float16; load_method makes it int8 by kv_cache_dtype")
+    planner.check(
+        known, f"{name}: the cache {cache} must be float32 or float16; load_method makes it int8 by kv_cache_dtype"
+    )
     whole = cache.dtype == "float32" or cache.dims[3] % 4 == 0
-    g.check(whole, f"{name}: the head size of a {cache.dtype} cache must be a multiple of 4, not {cache.dims[3]}")
+    planner.check(whole, f"{name}: the head size of a {cache.dtype} cache must be a multiple of 4, not {cache.dims[3]}")
 
 
-def watch_context(g: Planner, name: str, rows: Tensor, cache: Tensor, input_pos: IntLike) -> int:
+def watch_context(planner: Planner, name: str, rows: Tensor, cache: Tensor, input_pos: IntLike) -> int:
     """input_pos + S, rounded up; a step that would leave the cache is rejected before anything is written."""
     capacity = cache.dims[1]
-    g.check(rows.dims[1] <= capacity, f"{name}: up to {rows.dims[1]} new rows cannot fit a cache of {capacity}")
+    planner.check(rows.dims[1] <= capacity, f"{name}: up to {rows.dims[1]} new rows cannot fit a cache of {capacity}")
 
     def context(position: int) -> int:
         length = rows.dims[1]  # the live one: this runs again whenever input_pos moves
@@ -103,5 +105,5 @@ def watch_context(g: Planner, name: str, rows: Tensor, cache: Tensor, input_pos:
             )
         return min(capacity, round_context(position + length))
 
-    rounded: int = g.derive(context, input_pos)
+    rounded: int = planner.derive(context, input_pos)
     return rounded

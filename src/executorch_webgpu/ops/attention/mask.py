@@ -9,18 +9,18 @@ from ..values import IntLike, Tensor
 Strides = tuple[int, int, int, int]
 
 
-def check_mask(g: Planner, name: str, mask: Tensor, dims: tuple[int, ...]) -> None:
+def check_mask(planner: Planner, name: str, mask: Tensor, dims: tuple[int, ...]) -> None:
     """Refuse a mask that is no float32 or cannot be broadcast from the right to ``dims``."""
-    g.check(mask.dtype == "float32", f"{name} adds its mask to the scores, so it must be float32, not {mask}")
+    planner.check(mask.dtype == "float32", f"{name} adds its mask to the scores, so it must be float32, not {mask}")
     pairs = zip(mask.dims[::-1], dims[::-1], strict=False)
     fits = mask.rank <= len(dims) and all(n in (1, wanted) for n, wanted in pairs)
-    g.check(fits, f"{name}: the mask {mask} cannot be broadcast to {list(dims)}")
+    planner.check(fits, f"{name}: the mask {mask} cannot be broadcast to {list(dims)}")
 
 
-def check_context_mask(g: Planner, name: str, mask: Tensor, q: Tensor, input_pos: IntLike) -> None:
+def check_context_mask(planner: Planner, name: str, mask: Tensor, q: Tensor, input_pos: IntLike) -> None:
     """The same for [1, Hq, S, context]; there may be columns past the context."""
     columns = mask.dims[-1] if mask.rank else 1
-    check_mask(g, name, mask, (1, q.dims[2], q.dims[1], columns))
+    check_mask(planner, name, mask, (1, q.dims[2], q.dims[1], columns))
 
     def covers(position: int) -> bool:
         if 1 < columns < position + q.dims[1]:
@@ -29,7 +29,7 @@ def check_context_mask(g: Planner, name: str, mask: Tensor, q: Tensor, input_pos
             )
         return True
 
-    g.derive(covers, input_pos)
+    planner.derive(covers, input_pos)
 
 
 def mask_strides(mask: Tensor | None) -> Strides:

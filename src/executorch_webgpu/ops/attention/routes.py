@@ -29,7 +29,7 @@ class Route:
     prepare: Callable[[Planner, AttentionCall], None]
     run: Callable[[Planner, AttentionCall], None]
     any_mask: bool = False  # takes a mask, and calls that are not causal
-    rotates: Callable[[Planner, AttentionCall], bool] = lambda g, call: False  # does the ``rotation`` itself
+    rotates: Callable[[Planner, AttentionCall], bool] = lambda planner, call: False  # does the ``rotation`` itself
 
     def takes(self, call: AttentionCall) -> bool:
         """Whether the route knows what ``call`` is about; ``fits`` then says whether it can run it."""
@@ -62,24 +62,26 @@ _ROUNDED = ("flash_matrix_f16",)
 _CPU_FIRST = ("decode_cpu", "flash_decode")
 
 
-def attend(g: Planner, call: AttentionCall) -> None:
+def attend(planner: Planner, call: AttentionCall) -> None:
     """Dispatch attention by the first route that can run it; the caches hold this step's rows by then.
 
     With a ``rotation`` they do not: q and k are rotated and the caches written first, unless the route does so itself.
     """
-    if g.building:
+    if planner.building:
         for route in _ROUTES.values():
             if route.takes(call):
-                route.prepare(g, call)
-    names = [*_CPU_FIRST, *_ROUTES] if g.features.cpu else [*_ROUTES]
-    if g.matmul_precision == "high":
+                route.prepare(planner, call)
+    names = [*_CPU_FIRST, *_ROUTES] if planner.features.cpu else [*_ROUTES]
+    if planner.matmul_precision == "high":
         names = [*_ROUNDED, *names]
-    routes = {name: _ROUTES[name].takes(call) and _ROUTES[name].fits(g, call) for name in names}
+    routes = {name: _ROUTES[name].takes(call) and _ROUTES[name].fits(planner, call) for name in names}
     if not any(routes.values()):
         q = call.q
-        g.check(call.mask is None and call.causal, f"sdpa_with_kv_cache: {q} needs is_causal and no mask above D = 256")
-        large_heads.check_scratch(g, call)
-    route = _ROUTES[g.choose("sdpa_with_kv_cache", routes)]
-    if call.rotation is not None and not route.rotates(g, call):
-        call = rotate_and_store.run(g, call)
-    route.run(g, call)
+        planner.check(
+            call.mask is None and call.causal, f"sdpa_with_kv_cache: {q} needs is_causal and no mask above D = 256"
+        )
+        large_heads.check_scratch(planner, call)
+    route = _ROUTES[planner.choose("sdpa_with_kv_cache", routes)]
+    if call.rotation is not None and not route.rotates(planner, call):
+        call = rotate_and_store.run(planner, call)
+    route.run(planner, call)

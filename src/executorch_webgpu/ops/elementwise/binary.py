@@ -77,11 +77,11 @@ DIVISIONS: dict[str | None, tuple[str, str, Callable[..., Any]]] = {
     "floor": ("floor_quotient(a, b)", "floor_quotient_i32(a, b)", partial(_whole_quotient, down=True)),
     "trunc": ("trunc_quotient(a, b)", "a / b", partial(_whole_quotient, down=False)),
 }
-_STEPS = frozenset(f"aten.{name}.Tensor" for name in ("eq", "ne", "lt", "le", "gt", "ge"))
+_DISCONTINUOUS = frozenset(f"aten.{name}.Tensor" for name in ("eq", "ne", "lt", "le", "gt", "ge"))
 
 
 def apply_binary(
-    g: Planner,
+    planner: Planner,
     a: Tensor,
     b: Tensor,
     out: Tensor,
@@ -90,16 +90,16 @@ def apply_binary(
     compute: str | None = None,
 ) -> None:
     """``out`` = ``expression`` of ``a`` and ``b``, broadcast; ``compute`` is the WGSL type to do it in."""
-    g.check(None not in broadcast(a.dims, b.dims), f"the shapes of {a} and {b} do not broadcast to a common one")
-    g.resize(out)
+    planner.check(None not in broadcast(a.dims, b.dims), f"the shapes of {a} and {b} do not broadcast to a common one")
+    planner.resize(out)
     compute = compute or compute_type([a, b], [alpha])
-    check_scalars(g, [alpha], compute)
+    check_scalars(planner, [alpha], compute)
     template = {"a": a.dtype, "b": b.dtype, "out": out.dtype, "compute": compute, "expression": expression}
     params: dict[str, Any] = {"n": out.numel, "alpha": as_scalar(alpha, compute)}
     spread = a.dims != b.dims
     if spread:
         shape, (a_strides, b_strides) = coalesce(out.dims, *(broadcast_strides(t.dims, out.dims) for t in (a, b)))
-        g.check(
+        planner.check(
             len(shape) <= MAX_RANK,
             f"broadcasting {a} with {b} takes {len(shape)} dimensions; at most {MAX_RANK} work",
         )
@@ -111,10 +111,10 @@ def apply_binary(
         }
     overrides = {"wg_size": WORKGROUP}
     if a.max_dims != b.max_dims:  # live dims may be equal where the maximum ones are not
-        g.prepare("elementwise/binary", template={**template, "broadcast": not spread}, overrides=overrides)
-    g.dispatch(
+        planner.prepare("elementwise/binary", template={**template, "broadcast": not spread}, overrides=overrides)
+    planner.dispatch(
         "elementwise/binary",
-        g.grid_1d(ceil_div(out.numel, 4), WORKGROUP),
+        planner.grid_1d(ceil_div(out.numel, 4), WORKGROUP),
         {"left": a, "right": b, "out": out},
         params,
         overrides=overrides,
@@ -123,23 +123,29 @@ def apply_binary(
 
 
 def _register(name: str, row: Binary) -> None:
-    @op(name, reference=quiet(row.reference), promoted=("a", "b"), steps=name in _STEPS, elementwise=True)
-    def plan(g: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
+    @op(
+        name,
+        reference=quiet(row.reference),
+        promoted=("a", "b"),
+        discontinuous=name in _DISCONTINUOUS,
+        elementwise=True,
+    )
+    def plan(planner: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
         # A float result of integers, as of div.Tensor, is computed in floats.
-        apply_binary(g, a, b, out, row.wgsl, compute=compute_type([a, b, out], []))
+        apply_binary(planner, a, b, out, row.wgsl, compute=compute_type([a, b, out], []))
 
 
 def _register_bitwise(name: str, row: Binary) -> None:
     @op(name, reference=row.reference, promoted=("a", "b"), elementwise=True)
-    def plan(g: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
-        g.check(not is_float(a) and not is_float(b), f"{name}: {a} and {b} must hold integers or bools")
-        apply_binary(g, a, b, out, row.wgsl)
+    def plan(planner: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
+        planner.check(not is_float(a) and not is_float(b), f"{name}: {a} and {b} must hold integers or bools")
+        apply_binary(planner, a, b, out, row.wgsl)
 
 
 def _register_with_alpha(name: str, row: Binary) -> None:
     @op(name, reference=quiet(row.reference), promoted=("a", "b", "alpha"), elementwise=True)
-    def plan(g: Planner, a: Tensor, b: Tensor, alpha: int | float, out: Tensor) -> None:
-        apply_binary(g, a, b, out, row.wgsl, alpha)
+    def plan(planner: Planner, a: Tensor, b: Tensor, alpha: int | float, out: Tensor) -> None:
+        apply_binary(planner, a, b, out, row.wgsl, alpha)
 
 
 for _name, _row in BINARY.items():
@@ -154,19 +160,19 @@ for _name, _row in WITH_ALPHA.items():
     "aten.div.Tensor_mode",
     reference=quiet(lambda a, b, mode: DIVISIONS[mode][2](a, b)),
     promoted=("a", "b"),
-    steps=True,
+    discontinuous=True,
     elementwise=True,
 )
-def div_mode(g: Planner, a: Tensor, b: Tensor, mode: str | None, out: Tensor) -> None:
+def div_mode(planner: Planner, a: Tensor, b: Tensor, mode: str | None, out: Tensor) -> None:
     """``a / b``, rounded as ``mode`` says: None, "floor" or "trunc"."""
-    g.check(mode in DIVISIONS, f"div.Tensor_mode: there is no rounding mode {mode!r}")
+    planner.check(mode in DIVISIONS, f"div.Tensor_mode: there is no rounding mode {mode!r}")
     compute = compute_type([a, b, out], [])
     of_floats, of_integers, _ = DIVISIONS[mode]
-    apply_binary(g, a, b, out, of_floats if compute == "f32" else of_integers, compute=compute)
+    apply_binary(planner, a, b, out, of_floats if compute == "f32" else of_integers, compute=compute)
 
 
 @op("aten.pow.Tensor_Tensor", reference=quiet(np.power), promoted=("a", "b"), elementwise=True)
-def pow_tensor(g: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
+def pow_tensor(planner: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
     """``a`` to the power of ``b``, of floats: NaN for a negative base and a fractional exponent."""
-    g.check(is_float(out), f"pow: {out} must have a float dtype")
-    apply_binary(g, a, b, out, "power(a, b)", compute="f32")
+    planner.check(is_float(out), f"pow: {out} must have a float dtype")
+    apply_binary(planner, a, b, out, "power(a, b)", compute="f32")

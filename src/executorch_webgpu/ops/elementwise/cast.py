@@ -19,7 +19,7 @@ from .unary import apply_unary
     view=True,
 )
 def to_copy(
-    g: Planner,
+    planner: Planner,
     x: Tensor,
     dtype: Any,
     layout: Any,
@@ -31,6 +31,6 @@ def to_copy(
 ) -> None:
     """``x`` in the dtype of ``out``: floats are cut off towards zero, and whatever is not 0 is true."""
     if x.dtype == out.dtype:
-        pass_through(g, x, out)
+        pass_through(planner, x, out)
     else:
-        apply_unary(g, x, out, "!(x == V(0))" if out.dtype == "bool" else "x")
+        apply_unary(planner, x, out, "!(x == V(0))" if out.dtype == "bool" else "x")

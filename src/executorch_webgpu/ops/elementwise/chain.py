@@ -44,13 +44,13 @@ def link(operator: Op | None, scalars: Sequence[Any]) -> Link | None:
     kinds = operator.kinds[tensors:-1]
     if len(kinds) != len(scalars) or not all(map(is_a, kinds, scalars)):
         return None
-    g = Planner(Planning(Features.none(), Limits.floor()), building=True, may_alias=False)
+    planner = Planner(Planning(Features.none(), Limits.floor()), building=True, may_alias=False)
     *operands, out = (LiveTensor(Tensor(-1 - i, "float32", (4,))) for i in range(tensors + 1))
     try:
-        g.plan(operator, [*operands, *scalars, out])
+        planner.plan(operator, [*operands, *scalars, out])
     except UnsupportedProgramError:
         return None
-    (dispatch, *others) = g.result.dispatches
+    (dispatch, *others) = planner.result.dispatches
     if others or dispatch.kernel not in _NAMES:
         return None
     operand_names, scalar_names = _NAMES[dispatch.kernel]
@@ -77,25 +77,25 @@ def chain_rows(cut: Cut, inputs: list[Tensor], steps: list[Any], out: Tensor) ->
 
 
 @op("et_webgpu.elementwise_chain.default", reference=elementwise_chain_reference, sizes=chain_sizes, rows=chain_rows)
-def elementwise_chain(g: Planner, inputs: list[Tensor], steps: list[Any], out: Tensor) -> None:
+def elementwise_chain(planner: Planner, inputs: list[Tensor], steps: list[Any], out: Tensor) -> None:
     """``out`` = the last of ``steps``, which are elementwise operators of float32.
 
     A step is an operator's name, the places of its tensors among the inputs and the results before it, and its other
     arguments. ``inputs`` have the dims of ``out``, or one element, which then goes with all of them.
     """
     tensors = [*inputs, out]
-    g.check(all(t.dtype == "float32" for t in tensors), f"{NAME} takes float32 tensors, not {tensors}")
-    g.check(0 < len(inputs) <= MOST_INPUTS, f"{NAME} takes up to {MOST_INPUTS} inputs, not {len(inputs)}")
+    planner.check(all(t.dtype == "float32" for t in tensors), f"{NAME} takes float32 tensors, not {tensors}")
+    planner.check(0 < len(inputs) <= MOST_INPUTS, f"{NAME} takes up to {MOST_INPUTS} inputs, not {len(inputs)}")
     whole = [t for t in inputs if not _is_single(t)] or inputs[:1]
     fits = all(t.dims == whole[0].dims for t in whole) and all(t.rank <= whole[0].rank for t in inputs)
-    g.check(fits, f"{NAME}: {inputs} must have the same dims, or one element")
-    g.resize(out)
-    links = _links(g, steps, len(inputs))
+    planner.check(fits, f"{NAME}: {inputs} must have the same dims, or one element")
+    planner.resize(out)
+    links = _links(planner, steps, len(inputs))
     quads = ceil_div(out.numel, 4)
     scalars = [[*(value for _, value in step.scalars), *(0.0,) * (4 - len(step.scalars))] for step, _ in links]
-    g.dispatch(
+    planner.dispatch(
         "elementwise/chain",
-        g.grid_1d(quads, WORKGROUP),
+        planner.grid_1d(quads, WORKGROUP),
         {"out": out, **{f"input{i}": t for i, t in enumerate(inputs)}},
         {"quads": quads, "scalars": scalars},
         overrides={"wg_size": WORKGROUP},
@@ -117,18 +117,22 @@ def _is_single(x: Tensor) -> bool:
     return all(n == 1 for n in x.max_dims)
 
 
-def _links(g: Planner, steps: list[Any], inputs: int) -> list[tuple[Link, list[int]]]:
+def _links(planner: Planner, steps: list[Any], inputs: int) -> list[tuple[Link, list[int]]]:
     """The steps with the places of their operands."""
     found: list[tuple[Link, list[int]]] = []
-    g.check(len(steps) > 0, f"{NAME} needs a step")
+    planner.check(len(steps) > 0, f"{NAME} needs a step")
     for step in steps:
-        g.check(isinstance(step, list) and len(step) == 3 and isinstance(step[2], list), f"{NAME} has no step {step}")
+        planner.check(
+            isinstance(step, list) and len(step) == 3 and isinstance(step[2], list), f"{NAME} has no step {step}"
+        )
         name, places, scalars = step
         described = link(find(name) if isinstance(name, str) else None, scalars)
         if described is None:
             raise UnsupportedProgramError(f"{NAME}: {name} with {list(scalars)} can be no step of it")
         before = range(inputs + len(found))
         known = is_a(list[int], places) and all(place in before for place in places)
-        g.check(known and len(places) == len(described.operands), f"{NAME}: {name} cannot work on the values {places}")
+        planner.check(
+            known and len(places) == len(described.operands), f"{NAME}: {name} cannot work on the values {places}"
+        )
         found.append((described, places))
     return found

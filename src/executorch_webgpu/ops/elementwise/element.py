@@ -27,10 +27,10 @@ def compute_type(tensors: list[Tensor], scalars: list[Any]) -> str:
     return "f32" if fractional or any(is_float(t) for t in tensors) else "i32"
 
 
-def check_scalars(g: Planner, values: list[Any], compute: str) -> None:
+def check_scalars(planner: Planner, values: list[Any], compute: str) -> None:
     """Refuse an integer that 32 bits cannot hold, where integers are computed with."""
     for value in values if compute == "i32" else ():
-        g.check(
+        planner.check(
             INT32_MIN <= value <= INT32_MAX,
             f"the number {value} does not fit in 32 bits, which integers have on the device: keep this operator out of "
             "the delegate, or compute with floats",

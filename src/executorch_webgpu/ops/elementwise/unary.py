@@ -71,7 +71,7 @@ _ORDERS = {
     "aten.gt.Scalar": (True, False),
     "aten.ge.Scalar": (True, False),
 }
-_STEPS = frozenset((*_ORDERS, "aten.hardshrink.default", "aten.round.default"))
+_DISCONTINUOUS = frozenset((*_ORDERS, "aten.hardshrink.default", "aten.round.default"))
 
 WITH_TWO_SCALARS = {
     "aten.add.Scalar": Unary("x + p * q", lambda x, other, alpha: x + other * alpha),
@@ -91,7 +91,7 @@ GELU: dict[str, tuple[str, Callable[[np.ndarray], Any]]] = {
 
 
 def apply_unary(
-    g: Planner,
+    planner: Planner,
     x: Tensor,
     out: Tensor,
     expression: str,
@@ -100,13 +100,13 @@ def apply_unary(
     compute: str | None = None,
 ) -> None:
     """``out`` = ``expression`` of every element of ``x``; ``compute`` is the WGSL scalar type to do it in."""
-    g.resize(out)
+    planner.resize(out)
     compute = compute or compute_type([x, out], [p, q])
-    check_scalars(g, [p, q], compute)
+    check_scalars(planner, [p, q], compute)
     quads = ceil_div(x.numel, 4)
-    g.dispatch(
+    planner.dispatch(
         "elementwise/unary",
-        g.grid_1d(quads, WORKGROUP),
+        planner.grid_1d(quads, WORKGROUP),
         {"input": x, "out": out},
         {"quads": quads, "p": as_scalar(p, compute), "q": as_scalar(q, compute)},
         overrides={"wg_size": WORKGROUP},
@@ -115,32 +115,38 @@ def apply_unary(
 
 
 def _register_float(name: str, row: Unary) -> None:
-    @op(name, reference=quiet(row.reference), promoted=("x",), steps=name in _STEPS, elementwise=True)
-    def plan(g: Planner, x: Tensor, out: Tensor) -> None:
-        g.check(is_float(out), f"{name}: {out} must have a float dtype")
-        apply_unary(g, x, out, row.wgsl)
+    @op(name, reference=quiet(row.reference), promoted=("x",), discontinuous=name in _DISCONTINUOUS, elementwise=True)
+    def plan(planner: Planner, x: Tensor, out: Tensor) -> None:
+        planner.check(is_float(out), f"{name}: {out} must have a float dtype")
+        apply_unary(planner, x, out, row.wgsl)
 
 
 def _register_plain(name: str, row: Unary) -> None:
     @op(name, reference=row.reference, promoted=("x",), elementwise=True)
-    def plan(g: Planner, x: Tensor, out: Tensor) -> None:
-        apply_unary(g, x, out, row.wgsl)
+    def plan(planner: Planner, x: Tensor, out: Tensor) -> None:
+        apply_unary(planner, x, out, row.wgsl)
 
 
 def _register_with_scalar(name: str, row: Unary) -> None:
-    @op(name, reference=quiet(row.reference), promoted=("x", "scalar"), steps=name in _STEPS, elementwise=True)
-    def plan(g: Planner, x: Tensor, scalar: Scalar, out: Tensor) -> None:
+    @op(
+        name,
+        reference=quiet(row.reference),
+        promoted=("x", "scalar"),
+        discontinuous=name in _DISCONTINUOUS,
+        elementwise=True,
+    )
+    def plan(planner: Planner, x: Tensor, scalar: Scalar, out: Tensor) -> None:
         if name in _ORDERS and compute_type([x, out], [scalar]) == "i32" and not INT32_MIN <= scalar <= INT32_MAX:
             holds = _ORDERS[name][scalar > 0]  # no element is as large
-            apply_unary(g, x, out, "x == x" if holds else "x != x")
+            apply_unary(planner, x, out, "x == x" if holds else "x != x")
         else:
-            apply_unary(g, x, out, row.wgsl, scalar)
+            apply_unary(planner, x, out, row.wgsl, scalar)
 
 
 def _register_with_two_scalars(name: str, row: Unary) -> None:
     @op(name, reference=quiet(row.reference), promoted=("x", "scalar", "alpha"), elementwise=True)
-    def plan(g: Planner, x: Tensor, scalar: Scalar, alpha: Scalar, out: Tensor) -> None:
-        apply_unary(g, x, out, row.wgsl, scalar, alpha)
+    def plan(planner: Planner, x: Tensor, scalar: Scalar, alpha: Scalar, out: Tensor) -> None:
+        apply_unary(planner, x, out, row.wgsl, scalar, alpha)
 
 
 for _name, _row in FLOAT.items():
@@ -153,18 +159,20 @@ for _name, _row in WITH_TWO_SCALARS.items():
     _register_with_two_scalars(_name, _row)
 
 
-def _bounded(g: Planner, x: Tensor, out: Tensor, expression: str, bounds: list[Scalar], p: Scalar, q: Scalar) -> None:
+def _bounded(
+    planner: Planner, x: Tensor, out: Tensor, expression: str, bounds: list[Scalar], p: Scalar, q: Scalar
+) -> None:
     """An expression of min and max, which would drop the NaN of floats."""
     compute = compute_type([x, out], bounds)
     if compute == "i32":  # a bound beyond all integers bounds none
         p, q = as_scalar(p, compute), as_scalar(q, compute)
-    apply_unary(g, x, out, f"keep_nan(x, {expression})" if compute == "f32" else expression, p, q, compute)
+    apply_unary(planner, x, out, f"keep_nan(x, {expression})" if compute == "f32" else expression, p, q, compute)
 
 
 @op("aten.relu.default", reference=lambda x: np.maximum(x, 0), promoted=("x",), elementwise=True)
-def relu(g: Planner, x: Tensor, out: Tensor) -> None:
+def relu(planner: Planner, x: Tensor, out: Tensor) -> None:
     """``x``, or 0 where it is negative."""
-    _bounded(g, x, out, "max(x, V(0))", [], 0, 0)
+    _bounded(planner, x, out, "max(x, V(0))", [], 0, 0)
 
 
 def clamp_reference(x: np.ndarray, low: Scalar | None, high: Scalar | None) -> Any:
@@ -179,26 +187,26 @@ def clamp_reference(x: np.ndarray, low: Scalar | None, high: Scalar | None) -> A
     promoted=("x", "low", "high"),
     elementwise=True,
 )
-def clamp(g: Planner, x: Tensor, low: Scalar | None, high: Scalar | None, out: Tensor) -> None:
+def clamp(planner: Planner, x: Tensor, low: Scalar | None, high: Scalar | None, out: Tensor) -> None:
     """``x`` held between ``low`` and ``high``, either of which may be None; ``high`` wins a crossing."""
     bounds = [b for b in (low, high) if b is not None and math.isfinite(b)]
     low, high = -math.inf if low is None else low, math.inf if high is None else high
-    _bounded(g, x, out, "min(max(x, p), q)", bounds, low, high)
+    _bounded(planner, x, out, "min(max(x, p), q)", bounds, low, high)
 
 
 @op("aten.gelu.default", reference=lambda x, approximate: GELU[approximate][1](x), promoted=("x",), elementwise=True)
-def gelu(g: Planner, x: Tensor, approximate: str, out: Tensor) -> None:
+def gelu(planner: Planner, x: Tensor, approximate: str, out: Tensor) -> None:
     """GELU; ``approximate`` is "none" (by the error function) or "tanh"."""
-    g.check(approximate in GELU, f"gelu: there is no approximation {approximate!r}")
-    g.check(is_float(out), f"gelu: {out} must have a float dtype")
-    apply_unary(g, x, out, GELU[approximate][0])
+    planner.check(approximate in GELU, f"gelu: there is no approximation {approximate!r}")
+    planner.check(is_float(out), f"gelu: {out} must have a float dtype")
+    apply_unary(planner, x, out, GELU[approximate][0])
 
 
 @op("aten.pow.Tensor_Scalar", reference=quiet(np.power), promoted=("x", "exponent"), elementwise=True)
-def pow_scalar(g: Planner, x: Tensor, exponent: Scalar, out: Tensor) -> None:
+def pow_scalar(planner: Planner, x: Tensor, exponent: Scalar, out: Tensor) -> None:
     """``x`` to the power of ``exponent``, of floats."""
-    g.check(is_float(out), f"pow: {out} must have a float dtype")
-    apply_unary(g, x, out, "x * x" if exponent == 2 else "power(x, p)", exponent)
+    planner.check(is_float(out), f"pow: {out} must have a float dtype")
+    apply_unary(planner, x, out, "x * x" if exponent == 2 else "power(x, p)", exponent)
 
 
 @op(
@@ -207,7 +215,7 @@ def pow_scalar(g: Planner, x: Tensor, exponent: Scalar, out: Tensor) -> None:
     promoted=("x",),
     elementwise=True,
 )
-def bitwise_not(g: Planner, x: Tensor, out: Tensor) -> None:
+def bitwise_not(planner: Planner, x: Tensor, out: Tensor) -> None:
     """Every bit of an integer flipped; of a bool, its only one."""
-    g.check(not is_float(x), f"bitwise_not: {x} must hold integers or bools")
-    apply_unary(g, x, out, "x ^ p", 1 if x.dtype == "bool" else -1)
+    planner.check(not is_float(x), f"bitwise_not: {x} must hold integers or bools")
+    apply_unary(planner, x, out, "x ^ p", 1 if x.dtype == "bool" else -1)

@@ -18,18 +18,18 @@ from .element import WORKGROUP, compute_type
     promoted=("a", "b"),
     elementwise=True,
 )
-def where(g: Planner, condition: Tensor, a: Tensor, b: Tensor, out: Tensor) -> None:
+def where(planner: Planner, condition: Tensor, a: Tensor, b: Tensor, out: Tensor) -> None:
     """``a`` where the bool ``condition`` holds, else ``b``; the three broadcast."""
-    g.check(condition.dtype == "bool", f"where: the condition {condition} must hold bools")
+    planner.check(condition.dtype == "bool", f"where: the condition {condition} must hold bools")
     fits = None not in broadcast(condition.dims, a.dims, b.dims)
-    g.check(fits, f"where: the shapes of {condition}, {a} and {b} do not broadcast to a common one")
-    g.resize(out)
+    planner.check(fits, f"where: the shapes of {condition}, {a} and {b} do not broadcast to a common one")
+    planner.resize(out)
     shape, strides = coalesce(out.dims, *(broadcast_strides(t.dims, out.dims) for t in (condition, a, b)))
-    g.check(len(shape) <= MAX_RANK, f"where: {out} takes {len(shape)} dimensions; at most {MAX_RANK} work")
+    planner.check(len(shape) <= MAX_RANK, f"where: {out} takes {len(shape)} dimensions; at most {MAX_RANK} work")
     condition_strides, a_strides, b_strides = (innermost_first(s, 0) for s in strides)
-    g.dispatch(
+    planner.dispatch(
         "elementwise/where",
-        g.grid_1d(ceil_div(out.numel, 4), WORKGROUP),
+        planner.grid_1d(ceil_div(out.numel, 4), WORKGROUP),
         {"condition": condition, "left": a, "right": b, "out": out},
         {
             "n": out.numel,

@@ -21,9 +21,9 @@ WORKGROUP = 64
 _WORD, _QUAD = 4, 16  # bytes
 
 
-def _check_indices(g: Planner, indices: Tensor, rows: int) -> None:
+def _check_indices(planner: Planner, indices: Tensor, rows: int) -> None:
     """Reject indices outside the table, if they are an input of the program; kernels clamp other ones."""
-    g.check(indices.dtype == "int32", f"embedding: indices {indices} must be integers")
+    planner.check(indices.dtype == "int32", f"embedding: indices {indices} must be integers")
 
     def check(given: np.ndarray | None) -> bool:
         if given is not None and given.size and not 0 <= given.min() <= given.max() < rows:
@@ -31,7 +31,7 @@ def _check_indices(g: Planner, indices: Tensor, rows: int) -> None:
             raise InvalidInputError(f"token {bad} is not in the vocabulary of {rows} tokens, 0 to {rows - 1}")
         return True
 
-    g.inspect(indices, check)
+    planner.inspect(indices, check)
 
 
 def embedding_reference(
@@ -53,24 +53,24 @@ def gathered_rows(cut: Cut, *args: Any) -> int | None:
     reads_rows_of=("weight",),
 )
 def embedding(
-    g: Planner, weight: Tensor, indices: Tensor, padding_idx: int, scale_grad: bool, sparse: bool, out: Tensor
+    planner: Planner, weight: Tensor, indices: Tensor, padding_idx: int, scale_grad: bool, sparse: bool, out: Tensor
 ) -> None:
     """``out[..., :] = weight[indices[...], :]`` for ``weight`` [V, D]; the rest matters in training only."""
-    g.check(
+    planner.check(
         weight.rank == 2 and weight.dtype == out.dtype,
         f"embedding: {weight} must be a matrix of the dtype of {out}",
     )
     rows, width = weight.dims
     nbytes = width * weight.element.itemsize
-    g.check(nbytes % _WORD == 0, f"embedding: a row of {weight} must be a multiple of {_WORD} bytes")
-    _check_indices(g, indices, rows)
-    g.resize(out)
+    planner.check(nbytes % _WORD == 0, f"embedding: a row of {weight} must be a multiple of {_WORD} bytes")
+    _check_indices(planner, indices, rows)
+    planner.resize(out)
     unit = _QUAD if nbytes % _QUAD == 0 else _WORD
     row = nbytes // unit
     n = math.prod(indices.dims) * row
-    g.dispatch(
+    planner.dispatch(
         "embedding/gather_rows",
-        g.grid_1d(n, WORKGROUP),
+        planner.grid_1d(n, WORKGROUP),
         {"table": weight, "indices": indices, "out": out},
         {"n": n, "row": row, "last": rows - 1},
         overrides={"wg_size": WORKGROUP},
@@ -95,7 +95,7 @@ def embedding_q4gsw_reference(
     reads_rows_of=("weight", "scales"),
 )
 def embedding_q4gsw(
-    g: Planner,
+    planner: Planner,
     weight: Tensor,
     scales: Tensor,
     group_size: int,
@@ -108,24 +108,24 @@ def embedding_q4gsw(
     ``weight`` [V, D/2] uint8 holds two elements a byte, each with 8 added: the even one in the low nibble if
     ``is_linear_weight``, in the high nibble if not. ``scales`` [V, D/group_size] f32.
     """
-    g.check(weight.rank == 2 and weight.dtype == "uint8", f"embedding_q4gsw: {weight} must be a uint8 matrix")
+    planner.check(weight.rank == 2 and weight.dtype == "uint8", f"embedding_q4gsw: {weight} must be a uint8 matrix")
     rows, half_width = weight.dims
-    g.check(
+    planner.check(
         group_size > 0 and group_size % 2 == 0 and half_width * 2 % group_size == 0,
         f"embedding_q4gsw: groups of {group_size} must be even and divide the {half_width * 2} columns",
     )
     groups = half_width * 2 // group_size
-    g.check(
+    planner.check(
         scales.dtype == "float32" and scales.dims in ((rows, groups), (rows,) if groups == 1 else (rows, groups)),
         f"embedding_q4gsw: scales {scales} must be float32 [{rows}, {groups}]",
     )
-    g.check(out.dtype == "float32", f"embedding_q4gsw: {out} must be float32")
-    _check_indices(g, indices, rows)
-    g.resize(out)
+    planner.check(out.dtype == "float32", f"embedding_q4gsw: {out} must be float32")
+    _check_indices(planner, indices, rows)
+    planner.resize(out)
     n = ceil_div(out.numel, 2)
-    g.dispatch(
+    planner.dispatch(
         "embedding/gather_rows_q4",
-        g.grid_1d(n, WORKGROUP),
+        planner.grid_1d(n, WORKGROUP),
         {"table": weight, "scales": scales, "indices": indices, "out": out},
         {"n": n, "row": half_width, "half_group": group_size // 2, "last": rows - 1},
         overrides={"wg_size": WORKGROUP},
@@ -148,13 +148,15 @@ def packed_sizes(s: Sizes, weights: Tensor, scales: Tensor, group_size: int, ind
     rows=gathered_rows,
     reads_rows_of=("weights", "scales"),
 )
-def embedding_q8gsw(g: Planner, weights: Tensor, scales: Tensor, group_size: int, indices: Tensor, out: Tensor) -> None:
+def embedding_q8gsw(
+    planner: Planner, weights: Tensor, scales: Tensor, group_size: int, indices: Tensor, out: Tensor
+) -> None:
     """Rows of an 8-bit table, of the constants that ``linear_q8gsw`` takes, so that a tied head can share them.
 
     ``weights`` [V, B] int8 and ``scales`` [ceil(D / group_size), S] float16 give ``out`` [..., D] float32: D is what
     ``out`` is planned for.
     """
-    _gather_quantized(g, "embedding_q8gsw", Q8GSW, weights, scales, group_size, indices, out)
+    _gather_quantized(planner, "embedding_q8gsw", Q8GSW, weights, scales, group_size, indices, out)
 
 
 def embedding_q4gaw_reference(
@@ -171,18 +173,18 @@ def embedding_q4gaw_reference(
     reads_rows_of=("weights", "scales_and_mins"),
 )
 def embedding_q4gaw(
-    g: Planner, weights: Tensor, scales_and_mins: Tensor, group_size: int, indices: Tensor, out: Tensor
+    planner: Planner, weights: Tensor, scales_and_mins: Tensor, group_size: int, indices: Tensor, out: Tensor
 ) -> None:
     """Rows of a 4-bit table with minima, of the constants that ``linear_q4gaw`` takes.
 
     ``weights`` [V, B] uint8 and ``scales_and_mins`` [ceil(D / group_size), S, 2] float16 give ``out`` [..., D]
     float32: D is what ``out`` is planned for.
     """
-    _gather_quantized(g, "embedding_q4gaw", Q4GAW, weights, scales_and_mins, group_size, indices, out)
+    _gather_quantized(planner, "embedding_q4gaw", Q4GAW, weights, scales_and_mins, group_size, indices, out)
 
 
 def _gather_quantized(
-    g: Planner,
+    planner: Planner,
     name: str,
     layout: WeightFormat,
     weights: Tensor,
@@ -191,20 +193,20 @@ def _gather_quantized(
     indices: Tensor,
     out: Tensor,
 ) -> None:
-    g.check(
+    planner.check(
         out.rank == indices.rank + 1 and out.dtype == "float32",
         f"{name}: {out} must be float32 with one dimension more than {indices}",
     )
     width = out.max_dims[-1]
-    matrix = grouped_matrix(g, name, layout, weights, scales, group_size, width)
-    _check_indices(g, indices, matrix.rows)
-    g.resize(out)
+    matrix = grouped_matrix(planner, name, layout, weights, scales, group_size, width)
+    _check_indices(planner, indices, matrix.rows)
+    planner.resize(out)
     row_quads = ceil_div(width, 4)
     n = math.prod(indices.dims) * row_quads
-    table, steps = _table(g, name, matrix)
-    g.dispatch(
+    table, steps = _table(planner, name, matrix)
+    planner.dispatch(
         "embedding/gather_rows_quantized",
-        g.grid_1d(n, WORKGROUP),
+        planner.grid_1d(n, WORKGROUP),
         table | {"indices": indices, "out": out},
         {
             "n": n,
@@ -219,14 +221,14 @@ def _gather_quantized(
     )
 
 
-def _table(g: Planner, name: str, matrix: QuantizedMatrix) -> tuple[dict[str, Binding], dict[str, int]]:
+def _table(planner: Planner, name: str, matrix: QuantizedMatrix) -> tuple[dict[str, Binding], dict[str, int]]:
     """The table as a linear layer of this device has it, so that they share it, and how it lies.
 
     Routes: ``rows``, as in the file; ``packed`` (matmul/packed.py).
     """
-    possible = {"rows": True, "packed": can_pack(g, [matrix], [None])}
-    order = ("rows", "packed") if g.features.cpu else ("packed", "rows")
-    if g.choose(name, {route: possible[route] for route in order}) == "rows":
+    possible = {"rows": True, "packed": can_pack(planner, [matrix], [None])}
+    order = ("rows", "packed") if planner.features.cpu else ("packed", "rows")
+    if planner.choose(name, {route: possible[route] for route in order}) == "rows":
         words = matrix.row_bytes // 4
         steps = (4 * words, words, 1, 1, matrix.scale_quads)
         bound: dict[str, Binding] = {"table": matrix.weights, "scales": matrix.scales}

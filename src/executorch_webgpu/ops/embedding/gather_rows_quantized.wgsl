@@ -5,7 +5,7 @@ Table and scales lie as a linear layer has them: the scales in fours, one for ea
 
 Inputs:
   bits = 4 | 8: of a code
-  zero_point = 8 | 0: what is taken from each code
+  zero_point = 8 | 0: what is subtracted from each code of 4 bits; codes of 8 bits are signed
   scales = "float32" | "float16" | "float16_and_min": see matmul/scales.wgsl
   vec4_out = True | False: rows of out are multiples of 4 elements
 #}

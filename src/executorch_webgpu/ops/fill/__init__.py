@@ -22,9 +22,9 @@ _QUAD = 16  # bytes of a vec4<u32>, and what buffers are padded to
 Number = int | float | SymInt
 
 
-def _unknown(g: Planner, *values: Number) -> bool:
+def _unknown(planner: Planner, *values: Number) -> bool:
     """Whether, at load, a number that an input holds is not there yet; everything has its maximum dims then."""
-    return g.building and any(isinstance(v, SymInt) and v.value == 0 for v in values)
+    return planner.building and any(isinstance(v, SymInt) and v.value == 0 for v in values)
 
 
 def element_word(value: int | float, out: Tensor) -> int:
@@ -40,33 +40,33 @@ def element_word(value: int | float, out: Tensor) -> int:
     return int(np.tile(element.reshape(1), 4 // out.element.itemsize).view(np.uint32)[0])
 
 
-def _fill(g: Planner, value: Number, out: Tensor, dims: Dims | None = None) -> None:
+def _fill(planner: Planner, value: Number, out: Tensor, dims: Dims | None = None) -> None:
     """``out`` is ``value`` everywhere; integers are cut off towards zero."""
-    number = g.value(value)
-    g.check(math.isfinite(number) or out.dtype in ("float32", "float16", "bool"), f"{out} cannot hold {number}")
+    number = planner.value(value)
+    planner.check(math.isfinite(number) or out.dtype in ("float32", "float16", "bool"), f"{out} cannot hold {number}")
     if out.dtype != "bool" and out.element.numpy.kind in "iu":
         limits = np.iinfo(out.element.numpy)
-        g.check(
+        planner.check(
             limits.min <= int(number) <= limits.max,
             f"{out} cannot hold {number}: integers have up to 32 bits on the device, so keep this operator out of the "
             "delegate",
         )
-    g.resize(out, dims)
+    planner.resize(out, dims)
     quads = ceil_div(out.nbytes, _QUAD)
-    g.dispatch(
+    planner.dispatch(
         "fill/fill",
-        g.grid_1d(quads, WORKGROUP),
+        planner.grid_1d(quads, WORKGROUP),
         {"out": out},
         {"quads": quads, "word": element_word(number, out)},
         overrides={"wg_size": WORKGROUP},
     )
 
 
-def _fill_size(g: Planner, size: Sequence[IntLike], value: Number, out: Tensor) -> None:
-    stated = g.dims_of(out)
-    dims = out.max_dims if _unknown(g, *size) else stated
-    g.check(min(dims, default=0) >= 0, f"{out} cannot have the dims {list(dims)}")
-    _fill(g, value, out, dims)
+def _fill_size(planner: Planner, size: Sequence[IntLike], value: Number, out: Tensor) -> None:
+    stated = planner.dims_of(out)
+    dims = out.max_dims if _unknown(planner, *size) else stated
+    planner.check(min(dims, default=0) >= 0, f"{out} cannot have the dims {list(dims)}")
+    _fill(planner, value, out, dims)
 
 
 def filled_rows(cut: Cut, size: list[IntLike], *rest: Any) -> int | None:
@@ -80,7 +80,7 @@ def filled_rows(cut: Cut, size: list[IntLike], *rest: Any) -> int | None:
     rows=filled_rows,
 )
 def full(
-    g: Planner,
+    planner: Planner,
     size: list[IntLike],
     value: Number,
     dtype: Any,
@@ -90,7 +90,7 @@ def full(
     out: Tensor,
 ) -> None:
     """``value`` everywhere, with dims ``size``; any dtype."""
-    _fill_size(g, size, value, out)
+    _fill_size(planner, size, value, out)
 
 
 @op(
@@ -99,7 +99,7 @@ def full(
     elementwise=True,
 )
 def full_like(
-    g: Planner,
+    planner: Planner,
     x: Tensor,
     value: Number,
     dtype: Any,
@@ -110,7 +110,7 @@ def full_like(
     out: Tensor,
 ) -> None:
     """``value`` everywhere, with the dims of ``x``; any dtype."""
-    _fill(g, value, out)
+    _fill(planner, value, out)
 
 
 @op(
@@ -119,10 +119,10 @@ def full_like(
     sizes=lambda s, *args: (),
 )
 def scalar_tensor(
-    g: Planner, value: Number, dtype: Any, layout: Any, device: Any, pin_memory: Any, out: Tensor
+    planner: Planner, value: Number, dtype: Any, layout: Any, device: Any, pin_memory: Any, out: Tensor
 ) -> None:
     """``value`` as a tensor without dimensions; any dtype."""
-    _fill(g, value, out)
+    _fill(planner, value, out)
 
 
 def _register_constant(name: str, value: int) -> None:
@@ -135,9 +135,9 @@ def _register_constant(name: str, value: int) -> None:
         rows=filled_rows,
     )
     def plan(
-        g: Planner, size: list[IntLike], dtype: Any, layout: Any, device: Any, pin_memory: Any, out: Tensor
+        planner: Planner, size: list[IntLike], dtype: Any, layout: Any, device: Any, pin_memory: Any, out: Tensor
     ) -> None:
-        _fill_size(g, size, value, out)
+        _fill_size(planner, size, value, out)
 
     @op(
         f"aten.{name}_like.default",
@@ -145,7 +145,7 @@ def _register_constant(name: str, value: int) -> None:
         elementwise=True,
     )
     def plan_like(
-        g: Planner,
+        planner: Planner,
         x: Tensor,
         dtype: Any,
         layout: Any,
@@ -154,7 +154,7 @@ def _register_constant(name: str, value: int) -> None:
         memory_format: Any,
         out: Tensor,
     ) -> None:
-        _fill(g, value, out)
+        _fill(planner, value, out)
 
 
 _register_constant("zeros", 0)
@@ -172,7 +172,7 @@ def arange_length(start: int | float, end: int | float, step: int | float) -> in
     reference=lambda start, end, step, dtype, layout, device, pin_memory: np.arange(start, end, step),
 )
 def arange(
-    g: Planner,
+    planner: Planner,
     start: Number,
     end: Number,
     step: Number,
@@ -183,19 +183,19 @@ def arange(
     out: Tensor,
 ) -> None:
     """``start``, ``start + step``, ... as far as they lie before ``end``; float32 or int32."""
-    first, last, by = (g.value(v) for v in (start, end, step))
-    g.check(out.dtype in ("float32", "int32"), f"arange: {out} must be float32 or int32")
-    g.check(all(math.isfinite(v) for v in (first, last, by)), f"arange: {first}, {last} and {by} must be finite")
-    g.check(by != 0, "arange: the step must not be 0")
-    unknown = _unknown(g, start, end)
-    g.check((last - first) * by >= 0 or unknown, f"arange: steps of {by} do not lead from {first} to {last}")
-    g.resize(out, out.max_dims if unknown else [arange_length(first, last, by)])
+    first, last, by = (planner.value(v) for v in (start, end, step))
+    planner.check(out.dtype in ("float32", "int32"), f"arange: {out} must be float32 or int32")
+    planner.check(all(math.isfinite(v) for v in (first, last, by)), f"arange: {first}, {last} and {by} must be finite")
+    planner.check(by != 0, "arange: the step must not be 0")
+    unknown = _unknown(planner, start, end)
+    planner.check((last - first) * by >= 0 or unknown, f"arange: steps of {by} do not lead from {first} to {last}")
+    planner.resize(out, out.max_dims if unknown else [arange_length(first, last, by)])
     if out.dtype == "int32":
         whole = all(float(v).is_integer() and INT32_MIN <= v <= INT32_MAX for v in (first, last, by))
-        g.check(whole, f"arange: {first}, {last} and {by} must be 32-bit integers, as {out} is")
-    g.dispatch(
+        planner.check(whole, f"arange: {first}, {last} and {by} must be 32-bit integers, as {out} is")
+    planner.dispatch(
         "fill/arange",
-        g.grid_1d(out.numel, WORKGROUP),
+        planner.grid_1d(out.numel, WORKGROUP),
         {"out": out},
         {"n": out.numel, "start": as_scalar(first, out.wgsl), "step": as_scalar(by, out.wgsl)},
         overrides={"wg_size": WORKGROUP},

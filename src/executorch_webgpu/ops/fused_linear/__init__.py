@@ -101,7 +101,7 @@ def fused_linear_rows(cut: Cut, x: Tensor, *rest: Any) -> int | None:
     rows=fused_linear_rows,
 )
 def fused_linear(
-    g: Planner,
+    planner: Planner,
     x: Tensor,
     norm_weight: Tensor | None,
     norm_eps: float,
@@ -127,57 +127,63 @@ def fused_linear(
     Anything else is refused with UnsupportedProgramError.
     """
     floats = [t for t in (x, norm_weight, *biases, residual, *outs) if t is not None]
-    g.check(all(t.dtype == "float32" for t in floats), f"{NAME} takes float32 tensors, not {floats}")
-    g.check(x.rank >= 1, f"{NAME}: {x} must have a dimension of features")
+    planner.check(all(t.dtype == "float32" for t in floats), f"{NAME} takes float32 tensors, not {floats}")
+    planner.check(x.rank >= 1, f"{NAME}: {x} must have a dimension of features")
     width = x.dims[-1]
-    g.check(
+    planner.check(
         norm_weight is None or norm_weight.dims == (width,),
         f"{NAME}: norm weight {norm_weight} must have the length of the rows of {x}",
     )
-    matrices = _matrices(g, weight_format, weights, scales, group_size, width)
+    matrices = _matrices(planner, weight_format, weights, scales, group_size, width)
     rows = [rows_of(matrix) for matrix in matrices]
-    _check_lists(g, rows, biases, gated, outs)
+    _check_lists(planner, rows, biases, gated, outs)
     for out in outs:
-        g.resize(out)
-    g.check(
+        planner.resize(out)
+    planner.check(
         residual is None or (len(outs) == 1 and residual.dims == outs[0].dims),
         f"{NAME}: a residual {residual} must be like the one output, not {outs}",
     )
     m = math.prod(x.dims[:-1])
     norm = None if norm_weight is None else Norm(norm_weight, norm_eps)
     product = Product(x, m, tuple(matrices), tuple(biases), tuple(outs), norm, gated, residual)
-    multiply(g, NAME, product)
+    multiply(planner, NAME, product)
 
 
 def _matrices(
-    g: Planner, weight_format: str, weights: list[Tensor], scales: list[Tensor], group_size: int, width: int
+    planner: Planner, weight_format: str, weights: list[Tensor], scales: list[Tensor], group_size: int, width: int
 ) -> list[Matrix]:
-    g.check(
+    planner.check(
         weight_format in WEIGHT_FORMATS,
         f"{NAME}: there is no format of weights {weight_format!r}; there are {', '.join(WEIGHT_FORMATS)}",
     )
     layout = WEIGHT_FORMATS[weight_format]
     if layout is None:
-        g.check(not scales, f"{NAME}: matrices of floats have no scales, but there are {scales}")
-        g.check(len({w.dtype for w in weights}) <= 1, f"{NAME}: matrices {weights} must have one dtype")
+        planner.check(not scales, f"{NAME}: matrices of floats have no scales, but there are {scales}")
+        planner.check(len({w.dtype for w in weights}) <= 1, f"{NAME}: matrices {weights} must have one dtype")
         for weight in weights:
-            g.check(
+            planner.check(
                 weight.dtype in ("float32", "float16") and weight.rank == 2 and weight.dims[1] == width,
                 f"{NAME}: {weight} must be a matrix of floats [N, {width}]",
             )
         return list(weights)
-    g.check(len(scales) == len(weights), f"{NAME}: {len(weights)} matrices need as many scales, not {len(scales)}")
+    planner.check(
+        len(scales) == len(weights), f"{NAME}: {len(weights)} matrices need as many scales, not {len(scales)}"
+    )
     pairs = zip(weights, scales, strict=True)
     if layout.grouped:
-        return [grouped_matrix(g, NAME, layout, w, s, group_size, width) for w, s in pairs]
-    return [channel_matrix(g, NAME, layout, w, s, width) for w, s in pairs]
+        return [grouped_matrix(planner, NAME, layout, w, s, group_size, width) for w, s in pairs]
+    return [channel_matrix(planner, NAME, layout, w, s, width) for w, s in pairs]
 
 
-def _check_lists(g: Planner, rows: list[int], biases: list[Tensor | None], gated: bool, outs: list[Tensor]) -> None:
-    g.check(len(rows) > 0, f"{NAME} needs a matrix")
-    g.check(len(biases) == len(rows), f"{NAME}: {len(rows)} matrices need as many biases or None, not {len(biases)}")
+def _check_lists(
+    planner: Planner, rows: list[int], biases: list[Tensor | None], gated: bool, outs: list[Tensor]
+) -> None:
+    planner.check(len(rows) > 0, f"{NAME} needs a matrix")
+    planner.check(
+        len(biases) == len(rows), f"{NAME}: {len(rows)} matrices need as many biases or None, not {len(biases)}"
+    )
     for bias, n in zip(biases, rows, strict=True):
-        g.check(bias is None or bias.numel >= n, f"{NAME}: bias {bias} must hold {n} elements")
-    g.check(not gated or (len(rows) == 2 and rows[0] == rows[1]), f"{NAME}: a gate takes two matrices alike")
+        planner.check(bias is None or bias.numel >= n, f"{NAME}: bias {bias} must hold {n} elements")
+    planner.check(not gated or (len(rows) == 2 and rows[0] == rows[1]), f"{NAME}: a gate takes two matrices alike")
     count = 1 if gated else len(rows)
-    g.check(len(outs) == count, f"{NAME} has {count} results here, not {len(outs)}")
+    planner.check(len(outs) == count, f"{NAME} has {count} results here, not {len(outs)}")

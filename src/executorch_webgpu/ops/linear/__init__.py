@@ -33,22 +33,22 @@ def linear_reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None)
     rows=each_row,
     linear=Linear("f32", "weight", bias="bias"),
 )
-def linear(g: Planner, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
+def linear(planner: Planner, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
     """``out`` [..., N] = ``x`` [..., K] times the transpose of ``weight`` [N, K], plus ``bias`` [N].
 
     All are float32; ``weight`` may be float16.
     """
-    _check_floats(g, "linear", x, bias, out)
-    g.check(weight.dtype in ("float32", "float16"), f"linear: {weight} must be float32 or float16")
-    g.check(
+    _check_floats(planner, "linear", x, bias, out)
+    planner.check(weight.dtype in ("float32", "float16"), f"linear: {weight} must be float32 or float16")
+    planner.check(
         x.rank >= 1 and weight.rank == 2 and x.dims[-1] == weight.dims[1],
         f"linear: the last dimension of {x} must be that of the matrix {weight}",
     )
     n = weight.dims[0]
     m = math.prod(x.dims[:-1])
-    g.check(bias is None or bias.numel >= n, f"linear: bias {bias} must hold {n} elements")
-    g.resize(out)
-    multiply(g, "linear", Product(x, m, (weight,), (bias,), (out,)))
+    planner.check(bias is None or bias.numel >= n, f"linear: bias {bias} must hold {n} elements")
+    planner.resize(out)
+    multiply(planner, "linear", Product(x, m, (weight,), (bias,), (out,)))
 
 
 def mm_reference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -70,29 +70,29 @@ def matmul_rows(cut: Cut, a: Tensor, b: Tensor, out: Tensor) -> int | None:
 
 
 @op("aten.mm.default", reference=mm_reference, sizes=matmul_sizes, rows=matmul_rows)
-def mm(g: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
+def mm(planner: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
     """``out`` [M, N] = ``a`` [M, K] x ``b`` [K, N]; float32."""
-    _check_floats(g, "mm", a, b, out)
-    g.check(
+    _check_floats(planner, "mm", a, b, out)
+    planner.check(
         a.rank == b.rank == 2 and a.dims[1] == b.dims[0],
         f"mm: {a} and {b} must be matrices [M, K] and [K, N]",
     )
     (m, k), n = a.dims, b.dims[1]
-    g.resize(out)
-    _gemm(g, (1, m, n, k), a, b, out)
+    planner.resize(out)
+    _gemm(planner, (1, m, n, k), a, b, out)
 
 
 @op("aten.bmm.default", reference=mm_reference, sizes=matmul_sizes, rows=matmul_rows)
-def bmm(g: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
+def bmm(planner: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
     """``out`` [B, M, N] = ``a`` [B, M, K] x ``b`` [B, K, N]; float32."""
-    _check_floats(g, "bmm", a, b, out)
-    g.check(
+    _check_floats(planner, "bmm", a, b, out)
+    planner.check(
         a.rank == b.rank == 3 and a.dims[0] == b.dims[0] and a.dims[2] == b.dims[1],
         f"bmm: {a} and {b} must be [B, M, K] and [B, K, N]",
     )
     (batches, m, k), n = a.dims, b.dims[2]
-    g.resize(out)
-    _gemm(g, (batches, m, n, k), a, b, out)
+    planner.resize(out)
+    _gemm(planner, (batches, m, n, k), a, b, out)
 
 
 def addmm_reference(bias: np.ndarray, a: np.ndarray, b: np.ndarray, beta: float, alpha: float) -> np.ndarray:
@@ -119,33 +119,33 @@ def addmm_rows(cut: Cut, bias: Tensor, a: Tensor, b: Tensor, beta: float, alpha:
     sizes=lambda s, bias, a, b, beta, alpha, out: matmul_sizes(s, a, b, out),
     rows=addmm_rows,
 )
-def addmm(g: Planner, bias: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float, out: Tensor) -> None:
+def addmm(planner: Planner, bias: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float, out: Tensor) -> None:
     """``out`` [M, N] = ``beta`` * ``bias`` + ``alpha`` * ``a`` [M, K] x ``b`` [K, N]; float32.
 
     ``bias`` broadcasts to [M, N]; with ``beta`` 0 it is not read, whatever it holds.
     """
-    _check_floats(g, "addmm", bias, a, b, out)
-    g.check(
+    _check_floats(planner, "addmm", bias, a, b, out)
+    planner.check(
         a.rank == b.rank == 2 and a.dims[1] == b.dims[0],
         f"addmm: {a} and {b} must be matrices [M, K] and [K, N]",
     )
     (m, k), n = a.dims, b.dims[1]
-    g.check(
+    planner.check(
         bias.rank <= 2 and broadcast(bias.dims, (m, n)) == (m, n),
         f"addmm: bias {bias} does not broadcast to [{m}, {n}]",
     )
-    g.resize(out)
+    planner.resize(out)
     strides = broadcast_strides(bias.dims, (m, n))
-    _gemm(g, (1, m, n, k), a, b, out, bias if beta != 0 else None, strides, alpha=alpha, beta=beta)
+    _gemm(planner, (1, m, n, k), a, b, out, bias if beta != 0 else None, strides, alpha=alpha, beta=beta)
 
 
-def _check_floats(g: Planner, name: str, *tensors: Tensor | None) -> None:
+def _check_floats(planner: Planner, name: str, *tensors: Tensor | None) -> None:
     given = [t for t in tensors if t is not None]
-    g.check(all(t.dtype == "float32" for t in given), f"{name} takes float32 tensors, not {given}")
+    planner.check(all(t.dtype == "float32" for t in given), f"{name} takes float32 tensors, not {given}")
 
 
 def _gemm(
-    g: Planner,
+    planner: Planner,
     sizes: tuple[int, int, int, int],
     a: Tensor,
     b: Tensor,
@@ -159,16 +159,16 @@ def _gemm(
     """``sizes``: batches, M, N, K."""
     batches, m, n, k = sizes
     quads = ceil_div(n, 4)
-    tuning = g.tuning("linear/gemm", TUNING)
+    tuning = planner.tuning("linear/gemm", TUNING)
     enough = (tile for tile in tuning.tiles if tile.workgroups(m, quads) * batches >= tuning.workgroups)
     tile = next(enough, tuning.tiles[-1])
     for other in tuning.tiles:
-        g.prepare("linear/gemm", template=_gemm_template(other, bias))
-    x, y, _ = g.grid_1d(tile.workgroups(m, quads), 1)
+        planner.prepare("linear/gemm", template=_gemm_template(other, bias))
+    x, y, _ = planner.grid_1d(tile.workgroups(m, quads), 1)
     bindings = {"a": a, "b": b, "out": out}
-    g.dispatch(
+    planner.dispatch(
         "linear/gemm",
-        (x, y, min(batches, g.limits.max_workgroups)),
+        (x, y, min(batches, planner.limits.max_workgroups)),
         bindings if bias is None else bindings | {"bias": bias},
         {
             "m": m,

@@ -51,7 +51,7 @@ def linear_q4gsw_reference(
     linear=Linear("q4gsw", "weights", "scales", "group_size", "bias"),
 )
 def linear_q4gsw(
-    g: Planner, x: Tensor, weights: Tensor, scales: Tensor, group_size: int, bias: Tensor | None, out: Tensor
+    planner: Planner, x: Tensor, weights: Tensor, scales: Tensor, group_size: int, bias: Tensor | None, out: Tensor
 ) -> None:
     """``out`` [..., N] = ``x`` [..., K] times the transpose of the dequantized ``weights``, plus ``bias``.
 
@@ -60,7 +60,7 @@ def linear_q4gsw(
     ``group_size`` is a multiple of 8, or at least K. ``bias`` holds at least N elements. All but the weights
     are float32. Anything else is refused with UnsupportedProgramError.
     """
-    _grouped(g, "linear_q4gsw", Q4GSW, x, weights, scales, group_size, bias, out)
+    _grouped(planner, "linear_q4gsw", Q4GSW, x, weights, scales, group_size, bias, out)
 
 
 def linear_q4gaw_reference(
@@ -77,14 +77,20 @@ def linear_q4gaw_reference(
     linear=Linear("q4gaw", "weights", "scales_and_mins", "group_size", "bias"),
 )
 def linear_q4gaw(
-    g: Planner, x: Tensor, weights: Tensor, scales_and_mins: Tensor, group_size: int, bias: Tensor | None, out: Tensor
+    planner: Planner,
+    x: Tensor,
+    weights: Tensor,
+    scales_and_mins: Tensor,
+    group_size: int,
+    bias: Tensor | None,
+    out: Tensor,
 ) -> None:
     """Like ``linear_q4gsw``, with weights ``code * scale + min``: the blocks of GGUF's Q4_0 and Q4_1, unchanged.
 
     ``weights`` [N, B] uint8 holds two codes of 0 to 15 a byte, the even one in the low nibble.
     ``scales_and_mins`` [ceil(K / group_size), S, 2] float16: the scale, then the minimum.
     """
-    _grouped(g, "linear_q4gaw", Q4GAW, x, weights, scales_and_mins, group_size, bias, out)
+    _grouped(planner, "linear_q4gaw", Q4GAW, x, weights, scales_and_mins, group_size, bias, out)
 
 
 def linear_q8gsw_reference(
@@ -101,14 +107,14 @@ def linear_q8gsw_reference(
     linear=Linear("q8gsw", "weights", "scales", "group_size", "bias"),
 )
 def linear_q8gsw(
-    g: Planner, x: Tensor, weights: Tensor, scales: Tensor, group_size: int, bias: Tensor | None, out: Tensor
+    planner: Planner, x: Tensor, weights: Tensor, scales: Tensor, group_size: int, bias: Tensor | None, out: Tensor
 ) -> None:
     """Like ``linear_q4gsw``, with 8-bit weights: the blocks of GGUF's Q8_0, unchanged.
 
     ``weights`` [N, B] int8, with B a multiple of 4 and at least K; ``group_size`` is a multiple of 4, or at least K.
     ``scales`` [ceil(K / group_size), S] float16.
     """
-    _grouped(g, "linear_q8gsw", Q8GSW, x, weights, scales, group_size, bias, out)
+    _grouped(planner, "linear_q8gsw", Q8GSW, x, weights, scales, group_size, bias, out)
 
 
 def weight_int8pack_mm_reference(x: np.ndarray, weights: np.ndarray, scales: np.ndarray) -> np.ndarray:
@@ -122,18 +128,18 @@ def weight_int8pack_mm_reference(x: np.ndarray, weights: np.ndarray, scales: np.
     rows=each_row,
     linear=Linear("q8csw", "weights", "scales"),
 )
-def weight_int8pack_mm(g: Planner, x: Tensor, weights: Tensor, scales: Tensor, out: Tensor) -> None:
+def weight_int8pack_mm(planner: Planner, x: Tensor, weights: Tensor, scales: Tensor, out: Tensor) -> None:
     """``out`` [..., N] = ``x`` [..., K] times the transpose of ``weights`` [N, K] int8, times ``scales`` [N].
 
     All but the weights are float32. K may be any number; rows of whole words (K a multiple of 4) are faster.
     """
     name = "weight_int8pack_mm"
-    g.check(x.rank >= 1, f"{name}: {x} must have a dimension of features")
-    _linear(g, name, x, channel_matrix(g, name, Q8CSW, weights, scales, x.dims[-1]), None, out)
+    planner.check(x.rank >= 1, f"{name}: {x} must have a dimension of features")
+    _linear(planner, name, x, channel_matrix(planner, name, Q8CSW, weights, scales, x.dims[-1]), None, out)
 
 
 def _grouped(
-    g: Planner,
+    planner: Planner,
     name: str,
     layout: WeightFormat,
     x: Tensor,
@@ -143,14 +149,14 @@ def _grouped(
     bias: Tensor | None,
     out: Tensor,
 ) -> None:
-    g.check(x.rank >= 1, f"{name}: {x} must have a dimension of features")
-    matrix = grouped_matrix(g, name, layout, weights, scales, group_size, x.dims[-1])
-    _linear(g, name, x, matrix, bias, out)
+    planner.check(x.rank >= 1, f"{name}: {x} must have a dimension of features")
+    matrix = grouped_matrix(planner, name, layout, weights, scales, group_size, x.dims[-1])
+    _linear(planner, name, x, matrix, bias, out)
 
 
-def _linear(g: Planner, name: str, x: Tensor, matrix: QuantizedMatrix, bias: Tensor | None, out: Tensor) -> None:
+def _linear(planner: Planner, name: str, x: Tensor, matrix: QuantizedMatrix, bias: Tensor | None, out: Tensor) -> None:
     floats = [t for t in (x, bias, out) if t is not None]
-    g.check(all(t.dtype == "float32" for t in floats), f"{name} takes float32, not {floats}")
-    g.check(bias is None or bias.numel >= matrix.rows, f"{name}: bias {bias} must hold {matrix.rows} elements")
-    g.resize(out)
-    multiply(g, name, Product(x, math.prod(x.dims[:-1]), (matrix,), (bias,), (out,)))
+    planner.check(all(t.dtype == "float32" for t in floats), f"{name} takes float32, not {floats}")
+    planner.check(bias is None or bias.numel >= matrix.rows, f"{name}: bias {bias} must hold {matrix.rows} elements")
+    planner.resize(out)
+    multiply(planner, name, Product(x, math.prod(x.dims[:-1]), (matrix,), (bias,), (out,)))

@@ -47,14 +47,14 @@ class Product:
         return first.dims[1] if isinstance(first, Tensor) else first.width
 
 
-def normalized(g: Planner, product: Product) -> Product:
+def normalized(planner: Planner, product: Product) -> Product:
     """The product with its norm done, by a dispatch of its own."""
     norm, m = product.norm, product.m
     if norm is None:
         return product
-    x = g.scratch(4 * m * product.width)
+    x = planner.scratch(4 * m * product.width)
     if m:
-        normalize_rows(g, product.x, m, norm.weight, norm.eps, x)
+        normalize_rows(planner, product.x, m, norm.weight, norm.eps, x)
     return replace(product, x=x, norm=None)
 
 

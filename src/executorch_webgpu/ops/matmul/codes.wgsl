@@ -5,7 +5,7 @@ A word has eight codes of 4 bits, or four signed ones of 8, the first one in the
 
 Inputs:
   bits = 4 | 8: of a code
-  zero_point = 8 | 0: what is taken from each code
+  zero_point = 8 | 0: what is subtracted from each code of 4 bits; codes of 8 bits are signed
 #}
 // Four codes as integers, which are signed until they are floats: CPUs have an instruction for that. Of 4 bits, those in
 // the low half of the word.

@@ -24,32 +24,32 @@ _FLOAT_COLUMNS = 8
 _ELEMENTWISE_WORKGROUP = 64
 
 
-def prepare(g: Planner, product: Product) -> None:
+def prepare(planner: Planner, product: Product) -> None:
     """Pipelines for a single row and for more."""
     for matrix, bias in zip(product.matrices, product.biases, strict=True):
         for m in {1, min(product.m, 2)}:
             kernel, template = _kernel(matrix, m, bias)
-            g.prepare(kernel, template=template)
+            planner.prepare(kernel, template=template)
 
 
-def run(g: Planner, product: Product) -> None:
-    product = normalized(g, product)
+def run(planner: Planner, product: Product) -> None:
+    product = normalized(planner, product)
     m, x = product.m, product.x
     n = rows_of(product.matrices[0])
     outs = list(product.outs)
     if product.gated or product.residual is not None:
-        outs = [g.scratch(4 * m * n) for _ in product.matrices]
+        outs = [planner.scratch(4 * m * n) for _ in product.matrices]
     for matrix, bias, out in zip(product.matrices, product.biases, outs, strict=True):
-        _multiply(g, x, m, matrix, bias, out)
+        _multiply(planner, x, m, matrix, bias, out)
     if product.gated:
-        to = product.outs[0] if product.residual is None else g.scratch(4 * m * n)
-        _combine(g, outs[0], outs[1], to, "a * sigmoid(a) * b", m * n)
+        to = product.outs[0] if product.residual is None else planner.scratch(4 * m * n)
+        _combine(planner, outs[0], outs[1], to, "a * sigmoid(a) * b", m * n)
         outs = [to]
     if product.residual is not None:
-        _combine(g, outs[0], product.residual, product.outs[0], "a + b", m * n)
+        _combine(planner, outs[0], product.residual, product.outs[0], "a + b", m * n)
 
 
-def _multiply(g: Planner, x: Binding, m: int, matrix: Matrix, bias: Tensor | None, out: Binding) -> None:
+def _multiply(planner: Planner, x: Binding, m: int, matrix: Matrix, bias: Tensor | None, out: Binding) -> None:
     kernel, template = _kernel(matrix, m, bias)
     n = rows_of(matrix)
     column_tiles = ceil_div(n, WORKGROUP * template["columns"])
@@ -68,7 +68,9 @@ def _multiply(g: Planner, x: Binding, m: int, matrix: Matrix, bias: Tensor | Non
             // (16 if template["step"] == _WIDE_BLOCK else 4 if template["aligned"] else 1),
             "scale_quads": matrix.scale_quads,
         }
-    g.dispatch(kernel, g.grid_1d(ceil_div(m, template["rows"]) * column_tiles, 1), bindings, params, template=template)
+    planner.dispatch(
+        kernel, planner.grid_1d(ceil_div(m, template["rows"]) * column_tiles, 1), bindings, params, template=template
+    )
 
 
 def _kernel(matrix: Matrix, m: int, bias: Tensor | None) -> tuple[str, dict[str, Any]]:
@@ -95,12 +97,12 @@ def quantized_template(matrix: QuantizedMatrix) -> dict[str, Any]:
     }
 
 
-def _combine(g: Planner, a: Binding, b: Binding, out: Binding, expression: str, numel: int) -> None:
+def _combine(planner: Planner, a: Binding, b: Binding, out: Binding, expression: str, numel: int) -> None:
     """An elementwise step after the products."""
     dtypes = dict.fromkeys(("a", "b", "out"), "float32")
-    g.dispatch(
+    planner.dispatch(
         "elementwise/binary",
-        g.grid_1d(ceil_div(numel, 4), _ELEMENTWISE_WORKGROUP),
+        planner.grid_1d(ceil_div(numel, 4), _ELEMENTWISE_WORKGROUP),
         {"left": a, "right": b, "out": out},
         {"n": numel, "alpha": 1.0},
         overrides={"wg_size": _ELEMENTWISE_WORKGROUP},

@@ -9,7 +9,7 @@ Inputs:
   columns = 32 | 16: of an invocation
   step = 32 | 8: weights of a column at a time, a block: 32 in vec4s of words, or those of one word
   bits = 4 | 8: of a code
-  zero_point = 8 | 0: what is taken from each code
+  zero_point = 8 | 0: what is subtracted from each code of 4 bits; codes of 8 bits are signed
   scales = "float32" | "float16" | "float16_and_min": see scales.wgsl
   vec4_x = True | False: K is a multiple of 4
   guarded = False | True: the last block may pass the end of a row

@@ -72,7 +72,7 @@ class QuantizedMatrix:
 
 
 def grouped_matrix(
-    g: Planner, name: str, layout: WeightFormat, weights: Tensor, scales: Tensor, group_size: int, width: int
+    planner: Planner, name: str, layout: WeightFormat, weights: Tensor, scales: Tensor, group_size: int, width: int
 ) -> QuantizedMatrix:
     """Refuses constants that do not hold rows of ``width`` weights in groups of ``group_size``.
 
@@ -80,26 +80,26 @@ def grouped_matrix(
     dimension of 2 (scale, minimum) where the format has minima; S >= N is a multiple of 4. ``group_size`` is a
     multiple of the weights in a word, or at least ``width``.
     """
-    g.check(
+    planner.check(
         weights.dtype == layout.dtype and scales.dtype == layout.scales_dtype,
         f"{name} takes {layout.dtype} weights and {layout.scales_dtype} scales, not {weights} and {scales}",
     )
     tail = (2,) if layout.mins else ()
-    g.check(
+    planner.check(
         weights.rank == 2 and scales.rank == 2 + len(tail),
         f"{name}: {weights} must be a matrix, and {scales} have {2 + len(tail)} dimensions",
     )
     rows, row_bytes = weights.dims
-    g.check(
+    planner.check(
         row_bytes % 4 == 0 and row_bytes * 8 >= width * layout.bits,
         f"{name}: rows of {weights} must be whole 4-byte words that hold {width} weights",
     )
-    g.check(
+    planner.check(
         group_size > 0 and (group_size % layout.per_word == 0 or group_size >= width),
         f"{name}: group size {group_size} must be a multiple of {layout.per_word}, or all of {width}",
     )
     groups = ceil_div(width, group_size)
-    g.check(
+    planner.check(
         scales.dims[0] >= groups and scales.dims[1] >= rows and scales.dims[1] % 4 == 0 and scales.dims[2:] == tail,
         f"{name}: scales {scales} must be {[groups, rows, *tail]}, with {rows} padded to a multiple of 4",
     )
@@ -107,14 +107,14 @@ def grouped_matrix(
 
 
 def channel_matrix(
-    g: Planner, name: str, layout: WeightFormat, weights: Tensor, scales: Tensor, width: int
+    planner: Planner, name: str, layout: WeightFormat, weights: Tensor, scales: Tensor, width: int
 ) -> QuantizedMatrix:
     """Refuses constants that are not ``weights`` [N, width], of any width, and ``scales`` [N]."""
-    g.check(
+    planner.check(
         weights.dtype == layout.dtype and scales.dtype == layout.scales_dtype,
         f"{name} takes {layout.dtype} weights and {layout.scales_dtype} scales, not {weights} and {scales}",
     )
-    g.check(
+    planner.check(
         weights.rank == 2 and weights.dims[1] == width and scales.dims == weights.dims[:1],
         f"{name}: {weights} must be [N, K] for an input of {width} features, and {scales} [N]",
     )

@@ -36,18 +36,18 @@ class Tuning:
 TUNING = Tuning()
 
 
-def prepare(g: Planner, call: Call) -> None:
+def prepare(planner: Planner, call: Call) -> None:
     """Pipelines for any number of rows."""
-    for tile in _tiles(g.tuning("matmul/gemm", TUNING), call):
-        g.prepare("matmul/gemm", template=_template(call, tile))
+    for tile in _tiles(planner.tuning("matmul/gemm", TUNING), call):
+        planner.prepare("matmul/gemm", template=_template(call, tile))
 
 
-def run(g: Planner, call: Call) -> None:
+def run(planner: Planner, call: Call) -> None:
     """``call`` has no norm: of rows that go through many workgroups it is done once, before."""
-    tile = _tile(g.tuning("matmul/gemm", TUNING), call)
-    g.dispatch(
+    tile = _tile(planner.tuning("matmul/gemm", TUNING), call)
+    planner.dispatch(
         "matmul/gemm",
-        g.grid_1d(tile.workgroups(call.m, call.packed.quads), 1),
+        planner.grid_1d(tile.workgroups(call.m, call.packed.quads), 1),
         bindings(call),
         params(call, ceil_div(call.packed.quads, 16 * tile.column_quads)),
         template=_template(call, tile),

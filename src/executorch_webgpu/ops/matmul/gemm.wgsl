@@ -10,7 +10,7 @@ Inputs:
   column_quads = 2 | 1: fours of columns of an invocation; 2 if gated
   depth = 16 | 8: of a step along K
   bits = 4 | 8 | 16 | 32: of a weight; 4 and 8 are those of codes, 16 and 32 of floats
-  zero_point = 8 | 0: what is taken from each code
+  zero_point = 8 | 0: what is subtracted from each code of 4 bits; codes of 8 bits are signed
   scales = "float32" | "float16" | "float16_and_min" | None: see scales.wgsl; floats have none
   group_shift = True | False: the units of a group are a power of two, of which params.group is the exponent
   vec4_x = True | False: K is a multiple of 4

@@ -83,56 +83,56 @@ class Tuning:
 TUNING = Tuning(rounded=(Tile(2, 2, 4, 4, 32), Tile(2, 2, 2, 2, 64)))
 
 
-def fits(g: Planner, product: Product, parts: int) -> bool:
+def fits(planner: Planner, product: Product, parts: int) -> bool:
     """Whether the device has such tensor cores, and the product quantized weights."""
-    features = g.features
+    features = planner.features
     return (
         features.subgroup_matrix
         and SHAPE in features.subgroup_matrix_shapes
         and features.subgroup_min_size == features.subgroup_max_size == 32
         and features.f16
         and features.subgroups
-        and len(_tiles(g, parts)) > 0
+        and len(_tiles(planner, parts)) > 0
         and isinstance(product.matrices[0], QuantizedMatrix)
     )
 
 
-def prepare(g: Planner, call: Call, parts: int) -> None:
+def prepare(planner: Planner, call: Call, parts: int) -> None:
     """Pipelines for any number of rows."""
-    for tile in _tiles(g, parts):
-        g.prepare("matmul/split_rows", template=_split_template(call, tile, parts), overrides=_SPLIT_OVERRIDES)
-        g.prepare("matmul/gemm_matrix", template=_template(call, tile, parts))
+    for tile in _tiles(planner, parts):
+        planner.prepare("matmul/split_rows", template=_split_template(call, tile, parts), overrides=_SPLIT_OVERRIDES)
+        planner.prepare("matmul/gemm_matrix", template=_template(call, tile, parts))
 
 
-def run(g: Planner, call: Call, parts: int) -> None:
+def run(planner: Planner, call: Call, parts: int) -> None:
     """``parts``: float16 numbers for each float32, 1 or 2."""
-    tile = _tile(g, call, parts)
+    tile = _tile(planner, call, parts)
     steps = ceil_div(call.packed.width, tile.depth)
-    split = _split(g, call, tile, parts, steps)
+    split = _split(planner, call, tile, parts, steps)
     bound: dict[str, Binding] = {name: b for name, b in bindings(call).items() if name not in ("x", "norm_weight")}
     given = params(call, ceil_div(call.packed.quads, tile.columns // 4))
-    g.dispatch(
+    planner.dispatch(
         "matmul/gemm_matrix",
-        g.grid_1d(tile.workgroups(call.m, call.packed.quads), 1),
+        planner.grid_1d(tile.workgroups(call.m, call.packed.quads), 1),
         bound | {"split": split, "column_powers": column_powers(call.packed)},
         {name: value for name, value in given.items() if name not in ("k", "eps")} | {"steps": steps},
         template=_template(call, tile, parts),
     )
 
 
-def _split(g: Planner, call: Call, tile: Tile, parts: int, steps: int) -> Scratch:
+def _split(planner: Planner, call: Call, tile: Tile, parts: int, steps: int) -> Scratch:
     """x in float16, normalized if there is a norm."""
     product = call.product
     past = tile.rows * tile.depth * parts * 2  # what the last tile reads for rows that do not exist
-    split = g.scratch(call.m * (steps * tile.depth * parts * 2 + 16) + past)
+    split = planner.scratch(call.m * (steps * tile.depth * parts * 2 + 16) + past)
     bound: dict[str, Binding] = {"x": product.x, "split": split}
     given: dict[str, Any] = {"m": call.m, "k": call.packed.width, "steps": steps}
     if product.norm is not None:
         bound["norm_weight"] = product.norm.weight
         given["eps"] = product.norm.eps
-    g.dispatch(
+    planner.dispatch(
         "matmul/split_rows",
-        g.grid_1d(call.m, 1),
+        planner.grid_1d(call.m, 1),
         bound,
         given,
         overrides=_SPLIT_OVERRIDES,
@@ -141,19 +141,19 @@ def _split(g: Planner, call: Call, tile: Tile, parts: int, steps: int) -> Scratc
     return split
 
 
-def _tuning(g: Planner) -> Tuning:
-    return g.tuning("matmul/gemm_matrix", TUNING)
+def _tuning(planner: Planner) -> Tuning:
+    return planner.tuning("matmul/gemm_matrix", TUNING)
 
 
-def _tiles(g: Planner, parts: int) -> list[Tile]:
-    most, lanes = g.limits.max_workgroup_bytes, g.limits.max_invocations
-    tiles = _tuning(g).of(parts)
+def _tiles(planner: Planner, parts: int) -> list[Tile]:
+    most, lanes = planner.limits.max_workgroup_bytes, planner.limits.max_invocations
+    tiles = _tuning(planner).of(parts)
     return [t for t in tiles if t.workgroup_bytes(parts) <= most and t.invocations <= lanes]
 
 
-def _tile(g: Planner, call: Call, parts: int) -> Tile:
-    fitting = _tiles(g, parts)
-    enough = (t for t in fitting if t.workgroups(call.m, call.packed.quads) >= _tuning(g).workgroups)
+def _tile(planner: Planner, call: Call, parts: int) -> Tile:
+    fitting = _tiles(planner, parts)
+    enough = (t for t in fitting if t.workgroups(call.m, call.packed.quads) >= _tuning(planner).workgroups)
     return next(enough, fitting[-1])
 
 

@@ -18,7 +18,7 @@ Inputs:
   depth = 16 | 32: of a step along K
   parts = 2 | 1: float16 numbers for each of x and of the weights
   bits = 4 | 8: of a code of a weight
-  zero_point = 8 | 0: what is taken from each code
+  zero_point = 8 | 0: what is subtracted from each code of 4 bits; codes of 8 bits are signed
   scales = "float32" | "float16" | "float16_and_min": see scales.wgsl
   group_shift = True | False: the units of a group are a power of two, of which params.group is the exponent
   outputs = 1 | 2 | 3: matrices, each with an output of its own

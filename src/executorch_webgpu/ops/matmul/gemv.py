@@ -76,19 +76,19 @@ class Variant:
         return {"wg_size": size, "lanes": self.lanes, "partial_count": size // self.subgroup_size}
 
 
-def prepare(g: Planner, call: Call) -> None:
+def prepare(planner: Planner, call: Call) -> None:
     """Pipelines for every number of rows up to ``call.m``."""
     for rows in _ROW_COUNTS[: _ROW_COUNTS.index(_rows(call.m)) + 1]:
-        variant = _variant(g, call, rows)
-        g.prepare("matmul/gemv", template=variant.template(call), overrides=variant.overrides)
+        variant = _variant(planner, call, rows)
+        planner.prepare("matmul/gemv", template=variant.template(call), overrides=variant.overrides)
 
 
-def run(g: Planner, call: Call) -> None:
-    variant = _variant(g, call, _rows(call.m))
+def run(planner: Planner, call: Call) -> None:
+    variant = _variant(planner, call, _rows(call.m))
     column_tiles = ceil_div(call.packed.quads, variant.quads * variant.teams)
-    g.dispatch(
+    planner.dispatch(
         "matmul/gemv",
-        g.grid_1d(ceil_div(call.m, variant.rows) * column_tiles, 1),
+        planner.grid_1d(ceil_div(call.m, variant.rows) * column_tiles, 1),
         bindings(call),
         params(call, column_tiles),
         overrides=variant.overrides,
@@ -100,12 +100,12 @@ def _rows(m: int) -> int:
     return next((rows for rows in _ROW_COUNTS if rows >= m), MAX_ROWS)
 
 
-def _variant(g: Planner, call: Call, rows: int) -> Variant:
-    features = g.features
+def _variant(planner: Planner, call: Call, rows: int) -> Variant:
+    features = planner.features
     fixed = features.subgroups and features.subgroup_min_size == features.subgroup_max_size
     packed = call.packed
     return choose_variant(
-        g.tuning("matmul/gemv", TUNING),
+        planner.tuning("matmul/gemv", TUNING),
         Shape(
             rows,
             packed.quads,
@@ -116,7 +116,7 @@ def _variant(g: Planner, call: Call, rows: int) -> Variant:
             call.gated,
         ),
         features.subgroup_min_size if fixed else 1,
-        min(g.limits.max_invocations, g.limits.max_workgroup_size[0]),
+        min(planner.limits.max_invocations, planner.limits.max_workgroup_size[0]),
     )
 
 

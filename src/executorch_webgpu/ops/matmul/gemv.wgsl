@@ -1,17 +1,17 @@
 {#
-Up to 8 rows of x times packed weights: what few rows take, and the time of which is that of reading the weights.
+Up to 8 rows of x times packed weights. Its time is that of reading the weights.
 
 `lanes` neighbouring invocations are a team. A team computes some quads of columns of all rows; its lanes share K, and each
 has several units of every quad on the way before it uses them. At the end the parts of the lanes, or of subgroups, are
 added in workgroup memory. packed.py says how weights lie.
 
 Inputs:
-  rows = 1 | 4 | 8: of x
-  team_quads = 2 | 4: quads of columns of a team
+  rows = 1 | 4 | 8: rows of x
+  team_quads = 2 | 4: quads of columns that a team computes
   unroll = 4 | 1: units of each quad that a lane loads before it uses them
   subgroups = False | True: whether all subgroups are of one size, at most that of a team
   bits = 4 | 8 | 16 | 32: of a weight; 4 and 8 are those of codes, 16 and 32 of floats
-  zero_point = 8 | 0: what is taken from each code
+  zero_point = 8 | 0: what is subtracted from each code of 4 bits; codes of 8 bits are signed
   scales = "float32" | "float16" | "float16_and_min" | None: see scales.wgsl; floats have none
   group_shift = True | False: the units of a group are a power of two, of which params.group is the exponent
   vec4_x = True | False: K is a multiple of 4
@@ -19,8 +19,8 @@ Inputs:
   norm = False | True: RMSNorm of x comes first
   outputs = 1 | 2 | 3: matrices, each with an output of its own
   gated = False | True: quads take turns between two matrices, and silu(first) * second is the one output
-  bias = False | True: whether it is added
-  residual = False | True: whether it is added to the one output
+  bias = False | True: whether a bias is added
+  residual = False | True: whether a residual is added to the one output
 #}
 {% set quantized = bits <= 8 %}
 {% set mins = scales == "float16_and_min" %}

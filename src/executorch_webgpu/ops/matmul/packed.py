@@ -79,13 +79,13 @@ class Packed:
         return tuple(sum(ceil_div(n, 4) for n in of_outputs[: i + 1]) for i in range(len(of_outputs)))
 
 
-def can_pack(g: Planner, matrices: Sequence[Matrix], biases: Sequence[Tensor | None]) -> bool:
+def can_pack(planner: Planner, matrices: Sequence[Matrix], biases: Sequence[Tensor | None]) -> bool:
     """Whether ``pack`` takes them: all are constants, and not too large as one, or there is nothing to repack."""
     if len(matrices) == 1 and isinstance(matrices[0], Tensor) and matrices[0].dims[1] % 4 == 0:
         return True
     several = [b for b in biases if b is not None] if len(matrices) > 1 else []
-    constant = all(g.is_constant(t) for t in [*several, *(t for m in matrices for t in tensors_of(m))])
-    return constant and _weight_bytes(matrices) <= g.limits.max_binding_bytes
+    constant = all(planner.is_constant(t) for t in [*several, *(t for m in matrices for t in tensors_of(m))])
+    return constant and _weight_bytes(matrices) <= planner.limits.max_binding_bytes
 
 
 def pack(matrices: Sequence[Matrix], gated: bool) -> Packed:

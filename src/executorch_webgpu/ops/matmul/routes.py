@@ -23,62 +23,62 @@ from .packed import can_pack
 _MATRIX_PARTS = {"matrix": 2, "matrix_f16": 1}  # float16 numbers for each float32
 
 
-def multiply(g: Planner, family: str, product: Product) -> None:
+def multiply(planner: Planner, family: str, product: Product) -> None:
     """Plans ``product`` by a route of ``family``."""
-    parts = list(_parts(g, product))
-    packable = all(_can_pack(g, part) for part in parts)
+    parts = list(_parts(planner, product))
+    packable = all(_can_pack(planner, part) for part in parts)
     if product.m > 1:
         one = replace(product, m=1)
-        _prepare(g, _choose(g, family, one, packable), product, parts)
-    route = _choose(g, family, product, packable)
-    _prepare(g, route, product, parts)
+        _prepare(planner, _choose(planner, family, one, packable), product, parts)
+    route = _choose(planner, family, product, packable)
+    _prepare(planner, route, product, parts)
     if route == "columns":
-        columns.run(g, product)
+        columns.run(planner, product)
         return
     if route == "gemm":
-        before = normalized(g, product)
+        before = normalized(planner, product)
         parts = [replace(part, x=before.x, norm=None) for part in parts]
     for call in map(Call.of, parts):
         match route:
             case "gemv":
-                gemv.run(g, call)
+                gemv.run(planner, call)
             case "gemm":
-                gemm.run(g, call)
+                gemm.run(planner, call)
             case _:
-                gemm_matrix.run(g, call, _MATRIX_PARTS[route])
+                gemm_matrix.run(planner, call, _MATRIX_PARTS[route])
 
 
-def _choose(g: Planner, family: str, product: Product, packable: bool) -> str:
+def _choose(planner: Planner, family: str, product: Product, packable: bool) -> str:
     possible = {"columns": True, "gemv": packable, "gemm": packable}
-    possible |= {name: packable and gemm_matrix.fits(g, product, parts) for name, parts in _MATRIX_PARTS.items()}
-    if g.features.cpu:
+    possible |= {name: packable and gemm_matrix.fits(planner, product, parts) for name, parts in _MATRIX_PARTS.items()}
+    if planner.features.cpu:
         order = ["columns", "gemv", "gemm"]
     elif product.m <= gemv.MAX_ROWS:
         order = ["gemv", "gemm", "columns"]
     else:
-        rounded = ["matrix_f16"] if g.matmul_precision == "high" else []
+        rounded = ["matrix_f16"] if planner.matmul_precision == "high" else []
         order = [*rounded, "matrix", "gemm", "gemv", "columns"]
     order += [name for name in possible if name not in order]
-    return g.choose(family, {name: possible[name] for name in order})
+    return planner.choose(family, {name: possible[name] for name in order})
 
 
-def _prepare(g: Planner, route: str, product: Product, parts: list[Product]) -> None:
-    if not g.building:
+def _prepare(planner: Planner, route: str, product: Product, parts: list[Product]) -> None:
+    if not planner.building:
         return
     if route == "columns":
-        columns.prepare(g, product)
+        columns.prepare(planner, product)
         return
     for call in map(Call.of, parts):
         match route:
             case "gemv":
-                gemv.prepare(g, call)
+                gemv.prepare(planner, call)
             case "gemm":
-                gemm.prepare(g, call)
+                gemm.prepare(planner, call)
             case _:
-                gemm_matrix.prepare(g, call, _MATRIX_PARTS[route])
+                gemm_matrix.prepare(planner, call, _MATRIX_PARTS[route])
 
 
-def _parts(g: Planner, product: Product) -> Iterator[Product]:
+def _parts(planner: Planner, product: Product) -> Iterator[Product]:
     """The product as what single dispatches can do: few enough outputs, and matrices that can be packed as one."""
     start, count = 0, len(product.matrices)
     if product.gated or count == 1:
@@ -94,10 +94,10 @@ def _parts(g: Planner, product: Product) -> Iterator[Product]:
             )
             for stop in range(min(start + MAX_OUTPUTS, count), start, -1)
         )
-        part = next(chunk for chunk in chunks if len(chunk.matrices) == 1 or _can_pack(g, chunk))
+        part = next(chunk for chunk in chunks if len(chunk.matrices) == 1 or _can_pack(planner, chunk))
         yield part
         start += len(part.matrices)
 
 
-def _can_pack(g: Planner, product: Product) -> bool:
-    return can_pack(g, product.matrices, product.biases)
+def _can_pack(planner: Planner, product: Product) -> bool:
+    return can_pack(planner, product.matrices, product.biases)

@@ -3,7 +3,7 @@ Packed weights as gemv and gemm read them (packed.py), and their scales. Binding
 
 Inputs:
   bits = 4 | 8 | 16 | 32: of a weight; 4 and 8 are those of codes, 16 and 32 of floats
-  zero_point = 8 | 0: what is taken from each code
+  zero_point = 8 | 0: what is subtracted from each code of 4 bits; codes of 8 bits are signed
   scales = "float32" | "float16" | "float16_and_min" | None: see scales.wgsl; floats have none
   group_shift = True | False: the units of a group are a power of two, which is given by its exponent
 #}

@@ -40,22 +40,22 @@ def rms_norm_sizes(s: Sizes, x: Tensor, weight: Tensor, eps: float, out: Tensor)
 
 
 @op("et_vk.rms_norm.default", reference=rms_norm_reference, sizes=rms_norm_sizes, rows=each_row)
-def rms_norm(g: Planner, x: Tensor, weight: Tensor, eps: float, out: Tensor) -> None:
+def rms_norm(planner: Planner, x: Tensor, weight: Tensor, eps: float, out: Tensor) -> None:
     """RMSNorm of x [..., N] with weight [N]; float32."""
     tensors = (x, weight, out)
-    g.check(all(t.dtype == "float32" for t in tensors), f"rms_norm takes float32 tensors, not {list(tensors)}")
+    planner.check(all(t.dtype == "float32" for t in tensors), f"rms_norm takes float32 tensors, not {list(tensors)}")
     width = x.dims[-1] if x.rank else 0
-    g.check(weight.dims == (width,), f"rms_norm: weight {weight} must have the length of the rows of x {x}")
-    g.resize(out)
+    planner.check(weight.dims == (width,), f"rms_norm: weight {weight} must have the length of the rows of x {x}")
+    planner.resize(out)
     if x.numel:
-        normalize_rows(g, x, x.numel // width, weight, eps, out)
+        normalize_rows(planner, x, x.numel // width, weight, eps, out)
 
 
-def normalize_rows(g: Planner, x: Binding, rows: int, weight: Tensor, eps: float, out: Binding) -> None:
+def normalize_rows(planner: Planner, x: Binding, rows: int, weight: Tensor, eps: float, out: Binding) -> None:
     """RMSNorm of ``x`` [rows, N] with ``weight`` [N] to ``out`` [rows, N]."""
-    g.dispatch(
+    planner.dispatch(
         "norm/norm",
-        _grid_of_rows(g, rows),
+        _grid_of_rows(planner, rows),
         {"x": x, "weight": weight, "out": out},
         {"rows": rows, "width": weight.numel, "eps": eps},
         template={"center": False, "weight": True, "bias": False},
@@ -74,7 +74,7 @@ def layer_norm_rows(cut: Cut, x: Tensor, normalized_shape: list[IntLike], *rest:
 
 @op("aten.native_layer_norm.default", reference=layer_norm_reference, sizes=layer_norm_sizes, rows=layer_norm_rows)
 def native_layer_norm(
-    g: Planner,
+    planner: Planner,
     x: Tensor,
     normalized_shape: list[IntLike],
     weight: Tensor | None,
@@ -86,35 +86,35 @@ def native_layer_norm(
 
     ``outs`` are the result and, with those dimensions 1, the mean and 1/std.
     """
-    shape = g.values(normalized_shape)
+    shape = planner.values(normalized_shape)
     affine = [t for t in (weight, bias) if t is not None]
     tensors = [x, *affine, *outs]
-    g.check(all(t.dtype == "float32" for t in tensors), f"native_layer_norm takes float32 tensors, not {tensors}")
-    g.check(len(outs) == 3, f"native_layer_norm has three results, not {len(outs)}")
-    g.check(
+    planner.check(all(t.dtype == "float32" for t in tensors), f"native_layer_norm takes float32 tensors, not {tensors}")
+    planner.check(len(outs) == 3, f"native_layer_norm has three results, not {len(outs)}")
+    planner.check(
         0 < len(shape) <= x.rank and x.dims[x.rank - len(shape) :] == shape,
         f"native_layer_norm: x {x} does not end in the normalized shape {list(shape)}",
     )
-    g.check(
+    planner.check(
         all(t.dims == shape for t in affine),
         f"native_layer_norm: weight and bias must have the normalized shape {list(shape)}, not {affine}",
     )
     out, mean, rstd = outs
     for result in outs:
-        g.resize(result)
+        planner.resize(result)
     width = math.prod(shape)
     bindings = {"x": x, "out": out, "mean": mean, "rstd": rstd}
     bindings |= {name: t for name, t in (("weight", weight), ("bias", bias)) if t is not None}
     if x.numel:
-        g.dispatch(
+        planner.dispatch(
             "norm/norm",
-            _grid_of_rows(g, x.numel // width),
+            _grid_of_rows(planner, x.numel // width),
             bindings,
             {"rows": x.numel // width, "width": width, "eps": eps},
             template={"center": True, "weight": weight is not None, "bias": bias is not None},
         )
 
 
-def _grid_of_rows(g: Planner, rows: int) -> tuple[int, int, int]:
+def _grid_of_rows(planner: Planner, rows: int) -> tuple[int, int, int]:
     """A workgroup for every row, folded into y as in ``grid_1d``."""
-    return g.grid_1d(rows, 1)
+    return planner.grid_1d(rows, 1)

@@ -77,67 +77,69 @@ def reduced_rows(cut: Cut, x: Tensor, dims: Axes, keepdim: bool, *rest: Any) -> 
 
 
 @op("aten.sum.dim_IntList", reference=sum_reference, sizes=reduced_sizes, rows=reduced_rows)
-def sum_dims(g: Planner, x: Tensor, dims: list[int] | None, keepdim: bool, dtype: Any, out: Tensor) -> None:
+def sum_dims(planner: Planner, x: Tensor, dims: list[int] | None, keepdim: bool, dtype: Any, out: Tensor) -> None:
     """Sum of x over ``dims``; float32."""
-    _reduce(g, "sum", x, dims, keepdim, out)
+    _reduce(planner, "sum", x, dims, keepdim, out)
 
 
 @op("aten.mean.dim", reference=mean_reference, sizes=reduced_sizes, rows=reduced_rows)
-def mean_dims(g: Planner, x: Tensor, dims: list[int] | None, keepdim: bool, dtype: Any, out: Tensor) -> None:
+def mean_dims(planner: Planner, x: Tensor, dims: list[int] | None, keepdim: bool, dtype: Any, out: Tensor) -> None:
     """Mean of x over ``dims``; float32."""
-    _reduce(g, "mean", x, dims, keepdim, out)
+    _reduce(planner, "mean", x, dims, keepdim, out)
 
 
 @op("aten.amax.default", reference=amax_reference, sizes=reduced_sizes, rows=reduced_rows)
-def amax(g: Planner, x: Tensor, dims: list[int], keepdim: bool, out: Tensor) -> None:
+def amax(planner: Planner, x: Tensor, dims: list[int], keepdim: bool, out: Tensor) -> None:
     """Largest element of x over ``dims``; float32."""
-    _reduce(g, "max", x, dims, keepdim, out)
+    _reduce(planner, "max", x, dims, keepdim, out)
 
 
 @op("aten.amin.default", reference=amin_reference, sizes=reduced_sizes, rows=reduced_rows)
-def amin(g: Planner, x: Tensor, dims: list[int], keepdim: bool, out: Tensor) -> None:
+def amin(planner: Planner, x: Tensor, dims: list[int], keepdim: bool, out: Tensor) -> None:
     """Smallest element of x over ``dims``; float32."""
-    _reduce(g, "min", x, dims, keepdim, out)
+    _reduce(planner, "min", x, dims, keepdim, out)
 
 
 @op("aten.argmax.default", reference=_arg_reference(np.argmax), sizes=reduced_sizes, rows=reduced_rows)
-def argmax(g: Planner, x: Tensor, dim: int | None, keepdim: bool, out: Tensor) -> None:
+def argmax(planner: Planner, x: Tensor, dim: int | None, keepdim: bool, out: Tensor) -> None:
     """Index, int32, of the first NaN or else largest element along ``dim``, or in all of the float32 x."""
-    _reduce(g, "argmax", x, None if dim is None else [dim], keepdim, out)
+    _reduce(planner, "argmax", x, None if dim is None else [dim], keepdim, out)
 
 
 @op("aten.argmin.default", reference=_arg_reference(np.argmin), sizes=reduced_sizes, rows=reduced_rows)
-def argmin(g: Planner, x: Tensor, dim: int | None, keepdim: bool, out: Tensor) -> None:
+def argmin(planner: Planner, x: Tensor, dim: int | None, keepdim: bool, out: Tensor) -> None:
     """Index, int32, of the first NaN or else smallest element along ``dim``, or in all of the float32 x."""
-    _reduce(g, "argmin", x, None if dim is None else [dim], keepdim, out)
+    _reduce(planner, "argmin", x, None if dim is None else [dim], keepdim, out)
 
 
-def _reduce(g: Planner, name: str, x: Tensor, dims: Sequence[int] | None, keepdim: bool, out: Tensor) -> None:
+def _reduce(planner: Planner, name: str, x: Tensor, dims: Sequence[int] | None, keepdim: bool, out: Tensor) -> None:
     """``out`` = the sum, mean, max, min, argmax or argmin of ``x`` over ``dims``."""
     result = "int32" if name in ("argmax", "argmin") else "float32"
-    g.check(
+    planner.check(
         x.dtype == "float32" and out.dtype == result, f"{name} takes float32 and gives {result}, not {x} into {out}"
     )
     given = [normalize_dim(d, max(x.rank, 1)) for d in dims or ()]
-    g.check(all(0 <= a < max(x.rank, 1) for a in given), f"{name}: {x} has no dimension among {dims}")
-    g.check(len(set(given)) == len(given), f"{name}: a dimension appears twice in {dims}")
-    g.resize(out)
+    planner.check(all(0 <= a < max(x.rank, 1) for a in given), f"{name}: {x} has no dimension among {dims}")
+    planner.check(len(set(given)) == len(given), f"{name}: a dimension appears twice in {dims}")
+    planner.resize(out)
     kept = _kept(x, dims)
     axes = [a for a in range(x.rank) if a not in kept]
     length = math.prod(x.dims[a] for a in axes)
-    g.check(length > 0 or name in ("sum", "mean") or out.numel == 0, f"{name}: {x} has no elements to choose from")
+    planner.check(
+        length > 0 or name in ("sum", "mean") or out.numel == 0, f"{name}: {x} has no elements to choose from"
+    )
 
-    row_dims, row_strides = _space(g, x, kept)
-    element_dims, element_strides = _space(g, x, axes)
+    row_dims, row_strides = _space(planner, x, kept)
+    element_dims, element_strides = _space(planner, x, axes)
     # Neighbouring invocations read neighbouring elements, of one row or of one row each.
     adjacent = element_strides[-1:] == (1,)
     lanes = 1 if not adjacent and out.numel >= MANY_ROWS else 32 if length <= LONG_ROW else 256
     template = {"kind": "sum" if name == "mean" else name}
     for other in LANES:  # live sizes decide which of them fits
-        g.prepare("reduce/reduce", template=template, overrides={"wg_size": WORKGROUP, "lanes": other})
-    g.dispatch(
+        planner.prepare("reduce/reduce", template=template, overrides={"wg_size": WORKGROUP, "lanes": other})
+    planner.dispatch(
         "reduce/reduce",
-        g.grid_1d(ceil_div(out.numel * lanes, WORKGROUP), 1),
+        planner.grid_1d(ceil_div(out.numel * lanes, WORKGROUP), 1),
         {"x": x, "out": out},
         {
             "rows": out.numel,
@@ -155,9 +157,9 @@ def _reduce(g: Planner, name: str, x: Tensor, dims: Sequence[int] | None, keepdi
     )
 
 
-def _space(g: Planner, x: Tensor, axes: Sequence[int]) -> tuple[Dims, Dims]:
+def _space(planner: Planner, x: Tensor, axes: Sequence[int]) -> tuple[Dims, Dims]:
     """Dims and strides of ``x`` along ``axes`` alone, in the fewest dimensions."""
     strides = row_major_strides(x.dims)
     dims, (merged,) = coalesce([x.dims[a] for a in axes], [strides[a] for a in axes])
-    g.check(len(dims) <= MAX_RANK, f"reducing {x} takes {len(dims)} dimensions; at most {MAX_RANK} work")
+    planner.check(len(dims) <= MAX_RANK, f"reducing {x} takes {len(dims)} dimensions; at most {MAX_RANK} work")
     return dims, merged

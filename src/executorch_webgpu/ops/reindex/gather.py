@@ -20,9 +20,9 @@ from .strided import Copy, dispatch_copy
 N = TypeVar("N")
 
 
-def _axis(g: Planner, name: str, x: Tensor, dim: int) -> int:
+def _axis(planner: Planner, name: str, x: Tensor, dim: int) -> int:
     axis = normalize_dim(dim, x.rank)
-    g.check(0 <= axis < x.rank, f"{name}: {x} has no dimension {dim}")
+    planner.check(0 <= axis < x.rank, f"{name}: {x} has no dimension {dim}")
     return axis
 
 
@@ -31,11 +31,11 @@ def _replaced(numbers: tuple[N, ...], axis: int, *values: N) -> tuple[N, ...]:
 
 
 def _gather(
-    g: Planner, x: Tensor, strides: Dims, out: Tensor, base: int = 0, dims: Dims | None = None, **live: Any
+    planner: Planner, x: Tensor, strides: Dims, out: Tensor, base: int = 0, dims: Dims | None = None, **live: Any
 ) -> None:
     """``out`` holds elements of ``x``: at ``base`` and along ``strides``, from a ``live`` start on (see ``Copy``)."""
-    g.resize(out, dims)
-    dispatch_copy(g, x, out, Copy(out.dims, strides, row_major_strides(out.dims), x_base=base, **live))
+    planner.resize(out, dims)
+    dispatch_copy(planner, x, out, Copy(out.dims, strides, row_major_strides(out.dims), x_base=base, **live))
 
 
 # -- parts ---------------------------------------------------------------------------------------------------
@@ -74,22 +74,22 @@ def slice_rows(
     reads_rows_of=("x",),
 )
 def slice_copy(
-    g: Planner, x: Tensor, dim: int, start: IntLike | None, end: IntLike | None, step: int, out: Tensor
+    planner: Planner, x: Tensor, dim: int, start: IntLike | None, end: IntLike | None, step: int, out: Tensor
 ) -> None:
     """``x[start:end:step]`` along ``dim``, with Python's rules for what is negative, missing or too large.
 
     A live ``start`` reaches the kernel through its uniform: only a new length is planned again.
     """
-    axis = _axis(g, "slice_copy", x, dim)
-    g.check(step > 0, f"slice_copy: step must be positive, not {step}")
+    axis = _axis(planner, "slice_copy", x, dim)
+    planner.check(step > 0, f"slice_copy: step must be positive, not {step}")
     start, end = 0 if start is None else start, INT32_MAX if end is None else end
     size, strides = x.dims[axis], row_major_strides(x.dims)
-    length = g.derive(lambda s, e: slice_length(size, s, e, step), start, end)
+    length = planner.derive(lambda s, e: slice_length(size, s, e, step), start, end)
     dims, taken = _replaced(x.dims, axis, length), _replaced(strides, axis, strides[axis] * step)
     if isinstance(start, SymInt):
-        _gather(g, x, taken, out, dims=dims, start=start, start_size=size, start_stride=strides[axis])
+        _gather(planner, x, taken, out, dims=dims, start=start, start_size=size, start_stride=strides[axis])
     else:
-        _gather(g, x, taken, out, slice_start(size, start) * strides[axis], dims)
+        _gather(planner, x, taken, out, slice_start(size, start) * strides[axis], dims)
 
 
 def select_sizes(s: Sizes, x: Tensor, dim: int, index: IntLike, out: Tensor) -> Shape | None:
@@ -109,17 +109,17 @@ def select_rows(cut: Cut, x: Tensor, dim: int, index: IntLike, out: Tensor) -> i
     selects="dim",
     reads_rows_of=("x",),
 )
-def select_copy(g: Planner, x: Tensor, dim: int, index: IntLike, out: Tensor) -> None:
+def select_copy(planner: Planner, x: Tensor, dim: int, index: IntLike, out: Tensor) -> None:
     """``x`` at ``index`` along ``dim``; a negative index counts from the end of the live dimension."""
-    axis = _axis(g, "select_copy", x, dim)
+    axis = _axis(planner, "select_copy", x, dim)
     size, stride = x.dims[axis], row_major_strides(x.dims)[axis]
-    g.check(size > 0, f"select_copy: {x} has no element along dimension {dim}")
-    g.require(-size, index, size - 1, f"select_copy: the index into dimension {dim} of {x}")
+    planner.check(size > 0, f"select_copy: {x} has no element along dimension {dim}")
+    planner.require(-size, index, size - 1, f"select_copy: the index into dimension {dim} of {x}")
     strides = _replaced(row_major_strides(x.dims), axis)
     if isinstance(index, SymInt):
-        _gather(g, x, strides, out, start=index, start_size=size, start_stride=stride)
+        _gather(planner, x, strides, out, start=index, start_size=size, start_stride=stride)
     else:
-        _gather(g, x, strides, out, normalize_dim(index, size) * stride)
+        _gather(planner, x, strides, out, normalize_dim(index, size) * stride)
 
 
 def split_reference(x: np.ndarray, sizes: Sequence[int], dim: int) -> tuple[np.ndarray, ...]:
@@ -136,17 +136,17 @@ def split_sizes(s: Sizes, x: Tensor, sizes: Sequence[IntLike], dim: int, outs: S
     sizes=split_sizes,
     rows=lambda cut, x, sizes, dim, outs: other_rows(cut, x, dim),
 )
-def split_with_sizes(g: Planner, x: Tensor, sizes: Sequence[IntLike], dim: int, outs: Sequence[Tensor]) -> None:
+def split_with_sizes(planner: Planner, x: Tensor, sizes: Sequence[IntLike], dim: int, outs: Sequence[Tensor]) -> None:
     """Consecutive parts of ``x`` along ``dim``, as many as ``sizes``, which add up to its size."""
-    axis = _axis(g, "split_with_sizes_copy", x, dim)
-    lengths, strides = g.values(sizes), row_major_strides(x.dims)
-    g.check(
+    axis = _axis(planner, "split_with_sizes_copy", x, dim)
+    lengths, strides = planner.values(sizes), row_major_strides(x.dims)
+    planner.check(
         len(lengths) == len(outs) and sum(lengths) == x.dims[axis] and min(lengths, default=0) >= 0,
         f"split_with_sizes_copy: parts of {list(lengths)} do not make up dimension {dim} of {x}",
     )
     first = 0
     for length, out in zip(lengths, outs, strict=True):
-        _gather(g, x, strides, out, base=first * strides[axis])
+        _gather(planner, x, strides, out, base=first * strides[axis])
         first += length
 
 
@@ -162,25 +162,27 @@ def unfold_sizes(s: Sizes, x: Tensor, dim: int, size: int, step: int, out: Tenso
 
 
 @op("aten.unfold_copy.default", reference=unfold_reference, sizes=unfold_sizes, rows=other_rows)
-def unfold_copy(g: Planner, x: Tensor, dim: int, size: int, step: int, out: Tensor) -> None:
+def unfold_copy(planner: Planner, x: Tensor, dim: int, size: int, step: int, out: Tensor) -> None:
     """Windows of ``size`` elements along ``dim``, ``step`` apart; a new last dimension is within one."""
-    axis = _axis(g, "unfold_copy", x, dim)
-    g.check(
+    axis = _axis(planner, "unfold_copy", x, dim)
+    planner.check(
         step > 0 and 0 <= size <= x.dims[axis],
         f"unfold_copy: windows of {size}, {step} apart, do not fit {x}",
     )
     strides = row_major_strides(x.dims)
-    _gather(g, x, (*_replaced(strides, axis, strides[axis] * step), strides[axis]), out)
+    _gather(planner, x, (*_replaced(strides, axis, strides[axis] * step), strides[axis]), out)
 
 
 # -- order ---------------------------------------------------------------------------------------------------
 
 
-def _permute(g: Planner, x: Tensor, order: Sequence[int], out: Tensor) -> None:
+def _permute(planner: Planner, x: Tensor, order: Sequence[int], out: Tensor) -> None:
     axes = [normalize_dim(d, x.rank) for d in order]
-    g.check(sorted(axes) == list(range(x.rank)), f"permute_copy: {list(order)} is not an order of the dims of {x}")
+    planner.check(
+        sorted(axes) == list(range(x.rank)), f"permute_copy: {list(order)} is not an order of the dims of {x}"
+    )
     strides = row_major_strides(x.dims)
-    _gather(g, x, tuple(strides[a] for a in axes), out)
+    _gather(planner, x, tuple(strides[a] for a in axes), out)
 
 
 def permute_sizes(s: Sizes, x: Tensor, order: Sequence[int], out: Tensor) -> Shape | None:
@@ -189,9 +191,9 @@ def permute_sizes(s: Sizes, x: Tensor, order: Sequence[int], out: Tensor) -> Sha
 
 
 @op("aten.permute_copy.default", "aten.permute.default", reference=np.transpose, sizes=permute_sizes, rows=permuted)
-def permute_copy(g: Planner, x: Tensor, order: Sequence[int], out: Tensor) -> None:
+def permute_copy(planner: Planner, x: Tensor, order: Sequence[int], out: Tensor) -> None:
     """``x`` with its dimensions in ``order``."""
-    _permute(g, x, order, out)
+    _permute(planner, x, order, out)
 
 
 def _swapped(x: Tensor, dim0: int, dim1: int) -> list[int]:
@@ -205,11 +207,11 @@ def _swapped(x: Tensor, dim0: int, dim1: int) -> list[int]:
     sizes=lambda s, x, dim0, dim1, out: permute_sizes(s, x, _swapped(x, dim0, dim1), out),
     rows=lambda cut, x, dim0, dim1, out: permuted(cut, x, _swapped(x, dim0, dim1), out),
 )
-def transpose_copy(g: Planner, x: Tensor, dim0: int, dim1: int, out: Tensor) -> None:
+def transpose_copy(planner: Planner, x: Tensor, dim0: int, dim1: int, out: Tensor) -> None:
     """``x`` with two dimensions swapped."""
     for dim in (dim0, dim1):
-        _axis(g, "transpose_copy", x, dim)
-    _permute(g, x, _swapped(x, dim0, dim1), out)
+        _axis(planner, "transpose_copy", x, dim)
+    _permute(planner, x, _swapped(x, dim0, dim1), out)
 
 
 @op(
@@ -218,20 +220,20 @@ def transpose_copy(g: Planner, x: Tensor, dim0: int, dim1: int, out: Tensor) -> 
     sizes=lambda s, x, out: s.of(x)[::-1],
     rows=lambda cut, x, out: permuted(cut, x, range(x.rank)[::-1]),
 )
-def t_copy(g: Planner, x: Tensor, out: Tensor) -> None:
+def t_copy(planner: Planner, x: Tensor, out: Tensor) -> None:
     """The transpose of a matrix; a vector stays as it is."""
-    g.check(x.rank <= 2, f"t_copy: {x} must have at most two dimensions")
-    _permute(g, x, range(x.rank)[::-1], out)
+    planner.check(x.rank <= 2, f"t_copy: {x} must have at most two dimensions")
+    _permute(planner, x, range(x.rank)[::-1], out)
 
 
 @op("aten.flip.default", reference=np.flip, sizes=like_first, rows=other_rows)
-def flip(g: Planner, x: Tensor, dims: Sequence[int], out: Tensor) -> None:
+def flip(planner: Planner, x: Tensor, dims: Sequence[int], out: Tensor) -> None:
     """``x`` with the order of elements reversed along ``dims``."""
-    axes = {_axis(g, "flip", x, d) for d in dims}
+    axes = {_axis(planner, "flip", x, d) for d in dims}
     strides = row_major_strides(x.dims)
     reversed_strides = tuple(-s if a in axes else s for a, s in enumerate(strides))
     base = sum((x.dims[a] - 1) * strides[a] for a in axes)
-    _gather(g, x, reversed_strides, out, base)
+    _gather(planner, x, reversed_strides, out, base)
 
 
 def pixel_shuffle_reference(x: np.ndarray, factor: int) -> np.ndarray:
@@ -251,19 +253,19 @@ def shuffled_sizes(s: Sizes, x: Tensor, factor: int, out: Tensor) -> Found:
     sizes=shuffled_sizes,
     rows=lambda cut, x, factor, out: other_rows(cut, x, (-3, -2, -1)),
 )
-def pixel_shuffle(g: Planner, x: Tensor, factor: int, out: Tensor) -> None:
+def pixel_shuffle(planner: Planner, x: Tensor, factor: int, out: Tensor) -> None:
     """[..., C·r·r, H, W] -> [..., C, H·r, W·r] for r = ``factor``: channels become neighbours."""
-    g.check(
+    planner.check(
         x.rank >= 3 and factor > 0 and x.dims[-3] % (factor * factor) == 0,
         f"pixel_shuffle: the channels of {x} must be a multiple of {factor * factor}",
     )
     *batch, channels, height, width = x.dims
-    g.resize(out)
+    planner.resize(out)
     dims = (math.prod(batch), channels // (factor * factor), factor, factor, height, width)
     order, strides = (0, 1, 4, 2, 5, 3), row_major_strides(dims)
     shuffled = tuple(dims[a] for a in order)
     copy = Copy(shuffled, tuple(strides[a] for a in order), row_major_strides(shuffled))
-    dispatch_copy(g, x, out, copy)
+    dispatch_copy(planner, x, out, copy)
 
 
 # -- repetition ----------------------------------------------------------------------------------------------
@@ -287,12 +289,12 @@ def expand_sizes(s: Sizes, x: Tensor, size: Sequence[IntLike], implicit: bool, o
     sizes=expand_sizes,
     rows=lambda cut, x, size, implicit, out: repeated(cut, x, size, -1, out),
 )
-def expand_copy(g: Planner, x: Tensor, size: Sequence[IntLike], implicit: bool, out: Tensor) -> None:
+def expand_copy(planner: Planner, x: Tensor, size: Sequence[IntLike], implicit: bool, out: Tensor) -> None:
     """``x`` repeated along dimensions of size 1, and new ones in front, to ``size``; -1 keeps a size."""
-    g.check(len(size) >= x.rank, f"expand_copy: {x} has more dimensions than {len(size)}")
-    dims = g.dims_of(out)
-    g.check(broadcast(x.dims, dims) == dims, f"expand_copy: {x} does not expand to {list(dims)}")
-    _gather(g, x, broadcast_strides(x.dims, dims), out)  # never an alias: live sizes may come to differ
+    planner.check(len(size) >= x.rank, f"expand_copy: {x} has more dimensions than {len(size)}")
+    dims = planner.dims_of(out)
+    planner.check(broadcast(x.dims, dims) == dims, f"expand_copy: {x} does not expand to {list(dims)}")
+    _gather(planner, x, broadcast_strides(x.dims, dims), out)  # never an alias: live sizes may come to differ
 
 
 def repeat_sizes(s: Sizes, x: Tensor, repeats: Sequence[IntLike], out: Tensor) -> Found | None:
@@ -308,20 +310,20 @@ def repeat_sizes(s: Sizes, x: Tensor, repeats: Sequence[IntLike], out: Tensor) -
     sizes=repeat_sizes,
     rows=lambda cut, x, repeats, out: repeated(cut, x, repeats, 1, out),
 )
-def repeat(g: Planner, x: Tensor, repeats: Sequence[IntLike], out: Tensor) -> None:
+def repeat(planner: Planner, x: Tensor, repeats: Sequence[IntLike], out: Tensor) -> None:
     """``x``, with new dimensions in front, ``repeats`` times along each dimension."""
-    counts = g.values(repeats)
-    g.check(
+    counts = planner.values(repeats)
+    planner.check(
         len(counts) >= x.rank and min(counts, default=1) >= 0,
         f"repeat: {x} cannot repeat {list(counts)} times",
     )
     dims = (1,) * (len(counts) - x.rank) + x.dims
-    g.resize(out)
+    planner.resize(out)
     # Each dimension is two: which repetition (stride 0), and where in it.
     pairs = zip(counts, dims, row_major_strides(dims), strict=True)
     split = [(n, s) for count, d, stride in pairs for n, s in ((count, 0), (d, stride))]
     sizes, strides = tuple(n for n, _ in split), tuple(s for _, s in split)
-    dispatch_copy(g, x, out, Copy(sizes, strides, row_major_strides(sizes)))
+    dispatch_copy(planner, x, out, Copy(sizes, strides, row_major_strides(sizes)))
 
 
 # -- joining -------------------------------------------------------------------------------------------------
@@ -354,18 +356,18 @@ def cat_rows(cut: Cut, xs: Sequence[Tensor], dim: int, out: Tensor) -> int | Non
     sizes=cat_sizes,
     rows=cat_rows,
 )
-def cat(g: Planner, xs: Sequence[Tensor], dim: int, out: Tensor) -> None:
+def cat(planner: Planner, xs: Sequence[Tensor], dim: int, out: Tensor) -> None:
     """The tensors of ``xs`` one after the other along ``dim``; an empty vector joins anything."""
     parts = [x for x in xs if x.dims != (0,)] or list(xs)
-    g.check(len(parts) > 0, "cat: there is nothing to join")
-    axis = _axis(g, "cat", parts[0], dim)
+    planner.check(len(parts) > 0, "cat: there is nothing to join")
+    axis = _axis(planner, "cat", parts[0], dim)
     others = {_replaced(x.dims, axis) for x in parts}
     same_rank = all(x.rank == parts[0].rank for x in parts)
-    g.check(same_rank and len(others) == 1, f"cat: {parts} differ in more than dimension {dim}")
-    g.resize(out)
+    planner.check(same_rank and len(others) == 1, f"cat: {parts} differ in more than dimension {dim}")
+    planner.resize(out)
     out_strides, first = row_major_strides(out.dims), 0
     for x in parts:
         base = first * out_strides[axis]
         if math.prod(x.dims):
-            dispatch_copy(g, x, out, Copy(x.dims, row_major_strides(x.dims), out_strides, out_base=base))
+            dispatch_copy(planner, x, out, Copy(x.dims, row_major_strides(x.dims), out_strides, out_base=base))
         first += x.dims[axis]

@@ -17,14 +17,14 @@ from ..values import Dims, IntLike, SymInt, Tensor
 from .strided import dispatch_whole_copy
 
 
-def pass_through(g: Planner, x: Tensor, out: Tensor, dims: Dims | None = None) -> None:
+def pass_through(planner: Planner, x: Tensor, out: Tensor, dims: Dims | None = None) -> None:
     """``out`` holds the elements of ``x``, in their order, under ``dims``: by default those of the rule of sizes."""
-    dims = g.dims_of(out) if dims is None else dims
-    g.check(x.dtype == out.dtype, f"{x} and {out} must have the same dtype")
-    g.check(math.prod(dims) == x.numel, f"{x} cannot be seen as dims {list(dims)}: it has {x.numel} elements")
-    g.resize(out, dims)
-    if not g.alias(out, x):
-        dispatch_whole_copy(g, x, out)
+    dims = planner.dims_of(out) if dims is None else dims
+    planner.check(x.dtype == out.dtype, f"{x} and {out} must have the same dtype")
+    planner.check(math.prod(dims) == x.numel, f"{x} cannot be seen as dims {list(dims)}: it has {x.numel} elements")
+    planner.resize(out, dims)
+    if not planner.alias(out, x):
+        dispatch_whole_copy(planner, x, out)
 
 
 def view_sizes(s: Sizes, x: Tensor, size: Sequence[IntLike], out: Tensor) -> Found:
@@ -56,24 +56,24 @@ def view_rows(cut: Cut, x: Tensor, size: Sequence[IntLike], out: Tensor) -> int 
     rows=view_rows,
     view=True,
 )
-def view_copy(g: Planner, x: Tensor, size: Sequence[IntLike], out: Tensor) -> None:
+def view_copy(planner: Planner, x: Tensor, size: Sequence[IntLike], out: Tensor) -> None:
     """``x`` under the dims ``size``, one of which may be -1."""
-    sizes = g.values(size)
+    sizes = planner.values(size)
     # At load, a size that an input holds is not known yet, and everything has its maximum dims.
-    if g.building and any(isinstance(s, SymInt) and s.value == 0 for s in size):
-        return pass_through(g, x, out, out.max_dims)
+    if planner.building and any(isinstance(s, SymInt) and s.value == 0 for s in size):
+        return pass_through(planner, x, out, out.max_dims)
     known = math.prod(s for s in sizes if s != -1)
-    g.check(sizes.count(-1) <= 1, f"view_copy: dims {list(sizes)} leave more than one size open")
-    g.check(all(s >= -1 for s in sizes), f"view_copy: dims {list(sizes)} have a negative size")
+    planner.check(sizes.count(-1) <= 1, f"view_copy: dims {list(sizes)} leave more than one size open")
+    planner.check(all(s >= -1 for s in sizes), f"view_copy: dims {list(sizes)} have a negative size")
     fits = -1 not in sizes or (known > 0 and x.numel % known == 0)
-    g.check(fits, f"view_copy: {x} cannot be seen as dims {list(sizes)}")
-    return pass_through(g, x, out)
+    planner.check(fits, f"view_copy: {x} cannot be seen as dims {list(sizes)}")
+    return pass_through(planner, x, out)
 
 
 @op("aten.clone.default", reference=lambda x, memory_format: x, elementwise=True, view=True)
-def clone(g: Planner, x: Tensor, memory_format: Any, out: Tensor) -> None:
+def clone(planner: Planner, x: Tensor, memory_format: Any, out: Tensor) -> None:
     """``x`` itself; memory formats are the exporter's business, tensors are row-major here."""
-    pass_through(g, x, out)
+    pass_through(planner, x, out)
 
 
 @op(
@@ -82,29 +82,29 @@ def clone(g: Planner, x: Tensor, memory_format: Any, out: Tensor) -> None:
     elementwise=True,
     view=True,
 )
-def clone_dim_order(g: Planner, x: Tensor, non_blocking: bool, dim_order: Any, out: Tensor) -> None:
+def clone_dim_order(planner: Planner, x: Tensor, non_blocking: bool, dim_order: Any, out: Tensor) -> None:
     """``x`` itself."""
-    pass_through(g, x, out)
+    pass_through(planner, x, out)
 
 
 @op("aten.alias_copy.default", reference=lambda x: x, elementwise=True, view=True)
-def alias_copy(g: Planner, x: Tensor, out: Tensor) -> None:
+def alias_copy(planner: Planner, x: Tensor, out: Tensor) -> None:
     """``x`` itself."""
-    pass_through(g, x, out)
+    pass_through(planner, x, out)
 
 
 @op("et_vk.prepack.default", reference=lambda x: x, elementwise=True)
-def prepack(g: Planner, x: Tensor, out: Tensor) -> None:
+def prepack(planner: Planner, x: Tensor, out: Tensor) -> None:
     """The constant ``x`` where kernels can read it, which is where it is already."""
-    g.check(x.dtype == out.dtype, f"prepack: {x} and {out} must have the same dtype")
-    g.resize(out)
-    g.adopt(out, x)
+    planner.check(x.dtype == out.dtype, f"prepack: {x} and {out} must have the same dtype")
+    planner.resize(out)
+    planner.adopt(out, x)
 
 
-def _squeeze(g: Planner, x: Tensor, dims: Sequence[int], out: Tensor) -> None:
+def _squeeze(planner: Planner, x: Tensor, dims: Sequence[int], out: Tensor) -> None:
     axes = {normalize_dim(d, x.rank) for d in dims}
-    g.check(all(0 <= a < max(x.rank, 1) for a in axes), f"squeeze_copy: {x} has no dimension among {list(dims)}")
-    pass_through(g, x, out)
+    planner.check(all(0 <= a < max(x.rank, 1) for a in axes), f"squeeze_copy: {x} has no dimension among {list(dims)}")
+    pass_through(planner, x, out)
 
 
 def _gone(x: Tensor, *rest: Any) -> list[int]:
@@ -129,21 +129,21 @@ def squeeze_reference(x: np.ndarray, dims: int | Sequence[int]) -> np.ndarray:
 
 
 @op("aten.squeeze_copy.dims", reference=squeeze_reference, sizes=squeezed_sizes, rows=squeezed_rows, view=True)
-def squeeze_dims(g: Planner, x: Tensor, dims: Sequence[int], out: Tensor) -> None:
+def squeeze_dims(planner: Planner, x: Tensor, dims: Sequence[int], out: Tensor) -> None:
     """``x`` without those of ``dims`` that have size 1."""
-    _squeeze(g, x, dims, out)
+    _squeeze(planner, x, dims, out)
 
 
 @op("aten.squeeze_copy.dim", reference=squeeze_reference, sizes=squeezed_sizes, rows=squeezed_rows, view=True)
-def squeeze_dim(g: Planner, x: Tensor, dim: int, out: Tensor) -> None:
+def squeeze_dim(planner: Planner, x: Tensor, dim: int, out: Tensor) -> None:
     """``x`` without ``dim``, if that has size 1."""
-    _squeeze(g, x, [dim], out)
+    _squeeze(planner, x, [dim], out)
 
 
 @op("aten.squeeze_copy.default", reference=np.squeeze, sizes=squeezed_sizes, rows=squeezed_rows, view=True)
-def squeeze_all(g: Planner, x: Tensor, out: Tensor) -> None:
+def squeeze_all(planner: Planner, x: Tensor, out: Tensor) -> None:
     """``x`` without its dimensions of size 1."""
-    _squeeze(g, x, range(x.rank), out)
+    _squeeze(planner, x, range(x.rank), out)
 
 
 def unsqueezed_sizes(s: Sizes, x: Tensor, dim: int, out: Tensor) -> Shape:
@@ -157,8 +157,8 @@ def unsqueezed_rows(cut: Cut, x: Tensor, dim: int, out: Tensor) -> int | None:
 
 
 @op("aten.unsqueeze_copy.default", reference=np.expand_dims, sizes=unsqueezed_sizes, rows=unsqueezed_rows, view=True)
-def unsqueeze(g: Planner, x: Tensor, dim: int, out: Tensor) -> None:
+def unsqueeze(planner: Planner, x: Tensor, dim: int, out: Tensor) -> None:
     """``x`` with a new dimension of size 1 at ``dim``."""
     axis = normalize_dim(dim, x.rank + 1)
-    g.check(0 <= axis <= x.rank, f"unsqueeze_copy: {x} cannot get a dimension {dim}")
-    pass_through(g, x, out)
+    planner.check(0 <= axis <= x.rank, f"unsqueeze_copy: {x} cannot get a dimension {dim}")
+    pass_through(planner, x, out)

@@ -85,40 +85,40 @@ class Copy:
         )
 
 
-def dispatch_copy(g: Planner, x: Tensor, out: Tensor, copy: Copy) -> None:
+def dispatch_copy(planner: Planner, x: Tensor, out: Tensor, copy: Copy) -> None:
     """Run ``copy`` in the widest units that its alignment allows: 16 bytes, a word, or elements within words.
 
     The last needs an ``out`` view that is all of ``out``, in order, since an invocation owns a word.
     """
-    g.check(x.dtype == out.dtype, f"{x} and {out} must have the same dtype")
+    planner.check(x.dtype == out.dtype, f"{x} and {out} must have the same dtype")
     copy = copy.coalesced()
-    g.check(
+    planner.check(
         len(copy.dims) <= MAX_RANK,
         f"moving {x} to {out} takes {len(copy.dims)} dimensions; at most {MAX_RANK} work",
     )
     size, live = x.element.itemsize, copy.start is not None
     lanes = max(1, _WORD // size)
     for unit, width in {("vec4<u32>", 1), ("u32", 1), ("u32", lanes)}:  # live sizes decide which of them fits
-        g.prepare(KERNEL, overrides=OVERRIDES, template={"unit": unit, "lanes": width, "live": live})
+        planner.prepare(KERNEL, overrides=OVERRIDES, template={"unit": unit, "lanes": width, "live": live})
     if wide := copy.widened(_QUAD // size):
-        _dispatch(g, x, out, wide, "vec4<u32>", 1)
+        _dispatch(planner, x, out, wide, "vec4<u32>", 1)
     elif lanes == 1:
-        _dispatch(g, x, out, copy, "u32", 1)
+        _dispatch(planner, x, out, copy, "u32", 1)
     elif words := copy.widened(lanes):
-        _dispatch(g, x, out, words, "u32", 1)
+        _dispatch(planner, x, out, words, "u32", 1)
     else:
         whole = copy.out_base == 0 and copy.out_strides == row_major_strides(copy.dims)
-        g.check(whole, f"a part of {out} does not begin and end at 4-byte words; use a 32-bit dtype for it")
-        _dispatch(g, x, out, copy, "u32", lanes)
+        planner.check(whole, f"a part of {out} does not begin and end at 4-byte words; use a 32-bit dtype for it")
+        _dispatch(planner, x, out, copy, "u32", lanes)
 
 
-def dispatch_whole_copy(g: Planner, x: Tensor, out: Tensor) -> None:
+def dispatch_whole_copy(planner: Planner, x: Tensor, out: Tensor) -> None:
     """Copy all of ``x`` as it lies in memory, padding included."""
     units = ceil_div(x.nbytes, _QUAD)
-    _dispatch(g, x, out, Copy((units,), (1,), (1,)), "vec4<u32>", 1)
+    _dispatch(planner, x, out, Copy((units,), (1,), (1,)), "vec4<u32>", 1)
 
 
-def _dispatch(g: Planner, x: Tensor, out: Tensor, copy: Copy, unit: str, lanes: int) -> None:
+def _dispatch(planner: Planner, x: Tensor, out: Tensor, copy: Copy, unit: str, lanes: int) -> None:
     n = math.prod(copy.dims)
     bindings: dict[str, Binding] = {"x": x, "out": out}
     params = {
@@ -133,9 +133,9 @@ def _dispatch(g: Planner, x: Tensor, out: Tensor, copy: Copy, unit: str, lanes: 
     if copy.start is not None:
         bindings["start"] = copy.start
         params |= {"start_size": copy.start_size, "start_stride": copy.start_stride}
-    g.dispatch(
+    planner.dispatch(
         KERNEL,
-        g.grid_1d(ceil_div(n, lanes), WORKGROUP),
+        planner.grid_1d(ceil_div(n, lanes), WORKGROUP),
         bindings,
         params,
         overrides=OVERRIDES,

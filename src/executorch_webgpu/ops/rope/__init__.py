@@ -38,13 +38,13 @@ def rotated_rows(cut: Cut, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor, *re
     rows=rotated_rows,
     reads_rows_of=("cos", "sin"),
 )
-def apply_rotary_emb(g: Planner, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor, outs: list[Tensor]) -> None:
+def apply_rotary_emb(planner: Planner, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor, outs: list[Tensor]) -> None:
     """Rotate the neighbours (2i, 2i+1) of every head of xq [B, S, Hq, D] and xk [B, S, Hkv, D]; float32.
 
     Token s takes row s of cos and sin [at least S, D/2].
     """
-    half = check_pairs(g, "apply_rotary_emb", xq, xk, cos, sin, 0, outs)
-    _rotate(g, "rope/pairs", half, xq, xk, {"cos_table": cos, "sin_table": sin}, outs, {"half": half})
+    half = check_pairs(planner, "apply_rotary_emb", xq, xk, cos, sin, 0, outs)
+    _rotate(planner, "rope/pairs", half, xq, xk, {"cos_table": cos, "sin_table": sin}, outs, {"half": half})
 
 
 @op(
@@ -55,17 +55,17 @@ def apply_rotary_emb(g: Planner, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tenso
     reads_rows_of=("cos", "sin"),
 )
 def apply_rotary_emb_hf(
-    g: Planner, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor, start_pos: IntLike, outs: list[Tensor]
+    planner: Planner, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor, start_pos: IntLike, outs: list[Tensor]
 ) -> None:
     """Rotate element i with element i + R/2 in the first R elements of every head; the rest passes unchanged.
 
     xq [B, S, Hq, D], xk [B, S, Hkv, D]; token s takes row start_pos + s of cos and sin [rows, R], with R even
     and at most D. float32. The kernel reads ``start_pos`` from its live uniform.
     """
-    half = check_halves(g, "apply_rotary_emb_hf", xq, xk, cos, sin, start_pos, outs)
+    half = check_halves(planner, "apply_rotary_emb_hf", xq, xk, cos, sin, start_pos, outs)
     head_dim = xq.dims[3]
     bindings = {"cos_table": cos, "sin_table": sin, "start_pos": start_pos}
-    _rotate(g, "rope/halves", head_dim - half, xq, xk, bindings, outs, {"half": half, "head_dim": head_dim})
+    _rotate(planner, "rope/halves", head_dim - half, xq, xk, bindings, outs, {"half": half, "head_dim": head_dim})
 
 
 def interleaved_rows(cut: Cut, x: Tensor, freqs: Tensor, out: Tensor) -> int | None:
@@ -83,70 +83,90 @@ def interleaved_rows(cut: Cut, x: Tensor, freqs: Tensor, out: Tensor) -> int | N
     sizes=like_first,
     rows=interleaved_rows,
 )
-def apply_rotary_emb_interleaved(g: Planner, x: Tensor, freqs: Tensor, out: Tensor) -> None:
+def apply_rotary_emb_interleaved(planner: Planner, x: Tensor, freqs: Tensor, out: Tensor) -> None:
     """Rotate the neighbours (2i, 2i+1) of x [B, N, C] by the angle that freqs[n] holds for the pair.
 
     ``freqs`` holds cos at 2i and sin at 2i+1, in any shape with N * C elements. float32.
     """
-    g.check(
+    planner.check(
         x.dtype == freqs.dtype == out.dtype == "float32",
         f"apply_rotary_emb_interleaved takes float32, not {x}, {freqs} and {out}",
     )
-    g.check(
+    planner.check(
         x.rank == 3 and x.dims[2] % 2 == 0 and freqs.numel == x.dims[1] * x.dims[2],
         f"apply_rotary_emb_interleaved: x {x} must be [B, N, even C], and freqs {freqs} have N * C elements",
     )
-    g.resize(out)
+    planner.resize(out)
     n = x.numel // 2
     params = {"n": n, "table": freqs.numel // 2}
-    g.dispatch("rope/interleaved", g.grid_1d(n, 64), {"x": x, "freqs": freqs, "out": out}, params)
+    planner.dispatch("rope/interleaved", planner.grid_1d(n, 64), {"x": x, "freqs": freqs, "out": out}, params)
 
 
 def check_pairs(
-    g: Planner, name: str, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor, start_pos: IntLike, outs: list[Tensor]
+    planner: Planner,
+    name: str,
+    xq: Tensor,
+    xk: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    start_pos: IntLike,
+    outs: list[Tensor],
 ) -> int:
     """Refuse what cannot be rotated by neighbours, from row ``start_pos`` of the tables on; D/2."""
-    _check_heads(g, name, xq, xk, cos, sin, outs)
+    _check_heads(planner, name, xq, xk, cos, sin, outs)
     half = xq.dims[3] // 2
-    g.check(
+    planner.check(
         cos.dims[1] == half and xq.dims[3] % 2 == 0,
         f"{name}: cos is {list(cos.dims)}, but heads of {xq.dims[3]} need [S, {half}]",
     )
-    _check_rows(g, name, xq, cos, start_pos)
+    _check_rows(planner, name, xq, cos, start_pos)
     return half
 
 
 def check_halves(
-    g: Planner, name: str, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor, start_pos: IntLike, outs: list[Tensor]
+    planner: Planner,
+    name: str,
+    xq: Tensor,
+    xk: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    start_pos: IntLike,
+    outs: list[Tensor],
 ) -> int:
     """Refuse what cannot be rotated by halves, from row ``start_pos`` of the tables on; R/2."""
-    _check_heads(g, name, xq, xk, cos, sin, outs)
+    _check_heads(planner, name, xq, xk, cos, sin, outs)
     head_dim, rotary_dim = xq.dims[3], cos.dims[1]
-    g.check(
+    planner.check(
         rotary_dim % 2 == 0 and 0 < rotary_dim <= head_dim,
         f"{name}: cos is {list(cos.dims)}, but needs an even number of columns up to {head_dim}",
     )
-    _check_rows(g, name, xq, cos, start_pos)
+    _check_rows(planner, name, xq, cos, start_pos)
     return rotary_dim // 2
 
 
-def _check_heads(g: Planner, name: str, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor, outs: list[Tensor]) -> None:
+def _check_heads(
+    planner: Planner, name: str, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor, outs: list[Tensor]
+) -> None:
     tensors = [xq, xk, cos, sin, *outs]
-    g.check(all(t.dtype == "float32" for t in tensors), f"{name} takes float32 tensors, not {tensors}")
-    g.check(len(outs) == 2, f"{name} has two results, not {len(outs)}")
-    g.check(
+    planner.check(all(t.dtype == "float32" for t in tensors), f"{name} takes float32 tensors, not {tensors}")
+    planner.check(len(outs) == 2, f"{name} has two results, not {len(outs)}")
+    planner.check(
         xq.rank == xk.rank == 4 and xq.dims[:2] == xk.dims[:2] and xq.dims[3] == xk.dims[3],
         f"{name}: xq {xq} and xk {xk} must be [B, S, heads, D] with the same B, S and D",
     )
-    g.check(
+    planner.check(
         cos.rank == 2 and cos.dims == sin.dims,
         f"{name}: cos {cos} and sin {sin} must be tables of the same size",
     )
 
 
-def _check_rows(g: Planner, name: str, xq: Tensor, cos: Tensor, start_pos: IntLike) -> None:
-    why = "" if g.building else ": input_pos is negative or past the program's context; shorten the input or start over"
-    g.check(
+def _check_rows(planner: Planner, name: str, xq: Tensor, cos: Tensor, start_pos: IntLike) -> None:
+    why = (
+        ""
+        if planner.building
+        else ": input_pos is negative or past the program's context; shorten the input or start over"
+    )
+    planner.check(
         xq.dims[1] <= cos.dims[0],
         f"{name} has angles for {cos.dims[0]} of {xq.dims[1]} tokens{why}",
     )
@@ -160,11 +180,11 @@ def _check_rows(g: Planner, name: str, xq: Tensor, cos: Tensor, start_pos: IntLi
             )
         return True
 
-    g.derive(check, start_pos)
+    planner.derive(check, start_pos)
 
 
 def _rotate(
-    g: Planner,
+    planner: Planner,
     kernel: str,
     per_head: int,
     xq: Tensor,
@@ -177,11 +197,11 @@ def _rotate(
     batch, tokens, q_heads, _ = xq.dims
     k_heads = xk.dims[2]
     for out in outs:
-        g.resize(out)
+        planner.resize(out)
     n = batch * tokens * (q_heads + k_heads) * per_head
-    g.dispatch(
+    planner.dispatch(
         kernel,
-        g.grid_1d(n, 64),
+        planner.grid_1d(n, 64),
         {"xq": xq, "xk": xk, **bindings, "xq_out": outs[0], "xk_out": outs[1]},
         {"n": n, "tokens": tokens, "q_heads": q_heads, "k_heads": k_heads, **params},
     )

@@ -81,7 +81,7 @@ class _Row:
     sizes=lambda s, *args: (1,),  # no rows: it takes one of them
 )
 def sample_token(
-    g: Planner,
+    planner: Planner,
     logits: Tensor,
     row: IntLike,
     position: IntLike,
@@ -101,45 +101,47 @@ def sample_token(
     ``seen`` int32 [ceil(V / 32)], a bit for each token: those whose logits the penalty changes; the token that is drawn
     joins them. None: no penalty.
     """
-    g.check(
+    planner.check(
         logits.dtype == "float32" and logits.rank > 0 and logits.numel > 0,
         f"sample_token: {logits} must be float32 [..., vocabulary], not empty",
     )
-    g.check(out.dtype == "int32", f"sample_token: {out} must be int32")
-    g.check(
+    planner.check(out.dtype == "int32", f"sample_token: {out} must be int32")
+    planner.check(
         0 <= temperature < float("inf") and top_k >= 0 and 0 < top_p <= 1 and 0 <= min_p <= 1,
         f"sample_token: there is no temperature {temperature} with top_k {top_k}, top_p {top_p} and min_p {min_p}",
     )
     vocab = logits.dims[-1]
-    g.require(0, row, logits.numel // vocab - 1, "sample_token: the row")
-    g.require(0, position, INT32_MAX, "sample_token: the position")
-    g.resize(out)
+    planner.require(0, row, logits.numel // vocab - 1, "sample_token: the row")
+    planner.require(0, position, INT32_MAX, "sample_token: the position")
+    planner.resize(out)
     top_k, share = (top_k if top_k < vocab else 0), reference.share_of(top_p)
     draw = {} if temperature == 0 else {"seed": _words(seed), **_temperatures(temperature)}
     for kernel, template, overrides in PIPELINES:
-        g.prepare(kernel, overrides=overrides, template=template)
+        planner.prepare(kernel, overrides=overrides, template=template)
     read = _Row(logits, row, vocab)
     if seen is not None:
-        read = _penalize(g, read, repetition_penalty, seen)
+        read = _penalize(planner, read, repetition_penalty, seen)
     if draw and (top_k or share or min_p):
         margin = float(reference.margin_of(min_p, temperature))
-        _draw_among_kept(g, read, position, draw, top_k, share, margin, out)
+        _draw_among_kept(planner, read, position, draw, top_k, share, margin, out)
     else:
-        _draw_among_all(g, read, position, draw, out)
+        _draw_among_all(planner, read, position, draw, out)
     if seen is not None:
-        g.dispatch("sampling/mark_seen", (1,), {"out": out, "seen": seen})
+        planner.dispatch("sampling/mark_seen", (1,), {"out": out, "seen": seen})
 
 
-def _penalize(g: Planner, read: _Row, repetition_penalty: float, seen: Tensor) -> _Row:
+def _penalize(planner: Planner, read: _Row, repetition_penalty: float, seen: Tensor) -> _Row:
     """Logits of their own for this draw; what is drawn from them is marked in ``seen`` at the end."""
-    g.check(0 < repetition_penalty < float("inf"), f"sample_token: there is no repetition penalty {repetition_penalty}")
-    g.check(
+    planner.check(
+        0 < repetition_penalty < float("inf"), f"sample_token: there is no repetition penalty {repetition_penalty}"
+    )
+    planner.check(
         seen.dtype == "int32" and seen.dims == (ceil_div(read.vocab, 32),),
         f"sample_token: {seen} must be int32 with a bit for each of {read.vocab} tokens",
     )
-    penalized = g.scratch(4 * read.vocab)
+    penalized = planner.scratch(4 * read.vocab)
     positive, negative = map(float, reference.factors(repetition_penalty))
-    g.dispatch(
+    planner.dispatch(
         "sampling/repetition_penalty",
         (min(MOST_GROUPS, ceil_div(read.vocab, WORKGROUP)),),
         {**read.bindings, "seen": seen, "penalized": penalized},
@@ -149,12 +151,12 @@ def _penalize(g: Planner, read: _Row, repetition_penalty: float, seen: Tensor) -
     return _Row(penalized, 0, read.vocab)
 
 
-def _draw_among_all(g: Planner, read: _Row, position: IntLike, draw: dict[str, Any], out: Tensor) -> None:
+def _draw_among_all(planner: Planner, read: _Row, position: IntLike, draw: dict[str, Any], out: Tensor) -> None:
     """The best score of each workgroup's share, then the best of these; without ``draw``, logits are the scores."""
     groups = min(MOST_GROUPS, ceil_div(read.vocab, _TOKENS_A_CALL * _PARTIAL_ARGMAX["wg_size"]))
-    bests = g.scratch(8 * groups)
+    bests = planner.scratch(8 * groups)
     where: dict[str, Any] = {"position": position} if draw else {}
-    g.dispatch(
+    planner.dispatch(
         "sampling/partial_argmax",
         (groups,),
         {**read.bindings, "bests": bests, **where},
@@ -162,11 +164,11 @@ def _draw_among_all(g: Planner, read: _Row, position: IntLike, draw: dict[str, A
         overrides=_PARTIAL_ARGMAX,
         template={"noise": bool(draw)},
     )
-    g.dispatch("sampling/argmax", (1,), {"bests": bests, "out": out}, {"count": groups}, overrides=_OTHERS)
+    planner.dispatch("sampling/argmax", (1,), {"bests": bests, "out": out}, {"count": groups}, overrides=_OTHERS)
 
 
 def _draw_among_kept(
-    g: Planner,
+    planner: Planner,
     read: _Row,
     position: IntLike,
     draw: dict[str, Any],
@@ -179,22 +181,22 @@ def _draw_among_kept(
     vocab = read.vocab
     groups = min(MOST_GROUPS, ceil_div(vocab, WORKGROUP))
     sizes = {"vocab": vocab, "groups": groups}
-    found = {"maxima": g.scratch(4 * groups), "candidates": g.scratch(4 * (1 + vocab))}
-    totals = {"totals": g.scratch(8 * groups)}
-    g.dispatch("sampling/partial_max", (groups,), {**read.bindings, **found}, {"vocab": vocab}, overrides=_OTHERS)
+    found = {"maxima": planner.scratch(4 * groups), "candidates": planner.scratch(4 * (1 + vocab))}
+    totals = {"totals": planner.scratch(8 * groups)}
+    planner.dispatch("sampling/partial_max", (groups,), {**read.bindings, **found}, {"vocab": vocab}, overrides=_OTHERS)
     bound: dict[str, Any] = {}
     least: dict[str, Any] = {}
     if top_k:
         kept_by = "top_k"
-        bound = {"bound": g.scratch(4)}
+        bound = {"bound": planner.scratch(4)}
         counts, maxima = {"groups": groups, "top_k": top_k}, {"maxima": found["maxima"]}
-        g.dispatch("sampling/top_k_bound", (1,), {**maxima, **bound}, counts, overrides=_OTHERS)
+        planner.dispatch("sampling/top_k_bound", (1,), {**maxima, **bound}, counts, overrides=_OTHERS)
     elif share:
         # Lighter tokens together weigh less than what top-p leaves out of the heaviest one's weight alone.
         kept_by, least = "top_p", {"least_weight": ((2**32 - share) * reference.WEIGHT_ONE >> 32) // vocab}
     else:
         kept_by, least = "min_p", {"margin": margin}
-    g.dispatch(
+    planner.dispatch(
         "sampling/candidates",
         (groups,),
         {**read.bindings, **found, **totals, **bound},
@@ -202,7 +204,7 @@ def _draw_among_kept(
         overrides=_OTHERS,
         template={"filter": kept_by},
     )
-    g.dispatch(
+    planner.dispatch(
         "sampling/sample_candidates",
         (1,),
         {**read.bindings, **found, **totals, "position": position, "out": out},

@@ -31,22 +31,22 @@ def log_softmax_reference(x: Array, dim: int, half_to_float: bool = False) -> Ar
 
 
 @op("aten._softmax.default", "aten.softmax.int", reference=softmax_reference, sizes=like_first, rows=other_dims)
-def softmax(g: Planner, x: Tensor, dim: int, half_to_float: bool | None, out: Tensor) -> None:
+def softmax(planner: Planner, x: Tensor, dim: int, half_to_float: bool | None, out: Tensor) -> None:
     """Softmax of x along ``dim``, any rank. float32 only, so ``half_to_float`` and a dtype change nothing."""
-    _along(g, "softmax", x, dim, out)
+    _along(planner, "softmax", x, dim, out)
 
 
 @op("aten._log_softmax.default", reference=log_softmax_reference, sizes=like_first, rows=other_dims)
-def log_softmax(g: Planner, x: Tensor, dim: int, half_to_float: bool | None, out: Tensor) -> None:
+def log_softmax(planner: Planner, x: Tensor, dim: int, half_to_float: bool | None, out: Tensor) -> None:
     """Log-softmax of x along ``dim``, any rank; float32."""
-    _along(g, "log_softmax", x, dim, out)
+    _along(planner, "log_softmax", x, dim, out)
 
 
-def _along(g: Planner, name: str, x: Tensor, dim: int, out: Tensor) -> None:
-    g.check(x.dtype == out.dtype == "float32", f"{name} takes float32, not {x} into {out}")
+def _along(planner: Planner, name: str, x: Tensor, dim: int, out: Tensor) -> None:
+    planner.check(x.dtype == out.dtype == "float32", f"{name} takes float32, not {x} into {out}")
     axis = normalize_dim(dim, x.rank)
-    g.check(0 <= axis < max(x.rank, 1), f"{name}: {x} has no dimension {dim}")
-    g.resize(out)
+    planner.check(0 <= axis < max(x.rank, 1), f"{name}: {x} has no dimension {dim}")
+    planner.resize(out)
     length = x.dims[axis] if x.rank else 1
     inner = math.prod(x.dims[axis + 1 :])
     if x.numel == 0:
@@ -55,11 +55,15 @@ def _along(g: Planner, name: str, x: Tensor, dim: int, out: Tensor) -> None:
     template = {"log": name == "log_softmax"}
     # Along the last dimension a workgroup reads a row together; else neighbours own neighbouring columns.
     for kernel in ("softmax/workgroup_row", "softmax/invocation_row"):
-        g.prepare(kernel, template=template)
-    route = g.choose("softmax", {"workgroup_row": inner == 1, "invocation_row": True})
+        planner.prepare(kernel, template=template)
+    route = planner.choose("softmax", {"workgroup_row": inner == 1, "invocation_row": True})
     if route == "workgroup_row":
         params = {"rows": rows, "length": length}
-        g.dispatch("softmax/workgroup_row", g.grid_1d(rows, 1), {"x": x, "out": out}, params, template=template)
+        planner.dispatch(
+            "softmax/workgroup_row", planner.grid_1d(rows, 1), {"x": x, "out": out}, params, template=template
+        )
     else:
         params = {"rows": rows, "length": length, "inner": inner}
-        g.dispatch("softmax/invocation_row", g.grid_1d(rows, 64), {"x": x, "out": out}, params, template=template)
+        planner.dispatch(
+            "softmax/invocation_row", planner.grid_1d(rows, 64), {"x": x, "out": out}, params, template=template
+        )

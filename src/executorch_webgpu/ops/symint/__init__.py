@@ -38,11 +38,11 @@ def sym_size_rows(cut: Cut, x: Tensor, dim: int, out: SymInt) -> RowAxes | None:
     sizes=sym_size_value,
     rows=sym_size_rows,
 )
-def sym_size(g: Planner, x: Tensor, dim: int, out: SymInt) -> None:
+def sym_size(planner: Planner, x: Tensor, dim: int, out: SymInt) -> None:
     """``out`` = the live size of ``x`` along ``dim``."""
     axis = normalize_dim(dim, x.rank)
-    g.check(0 <= axis < x.rank, f"sym_size: {x} has no dimension {dim}")
-    g.set(out, x.dims[axis])
+    planner.check(0 <= axis < x.rank, f"sym_size: {x} has no dimension {dim}")
+    planner.set(out, x.dims[axis])
 
 
 def select_as_symint_reference(x: np.ndarray, dim: int, index: int) -> int:
@@ -54,15 +54,15 @@ def select_as_symint_value(s: Sizes, x: Tensor, dim: int, index: int, out: SymIn
 
 
 @op("et_vk.select_as_symint.default", reference=select_as_symint_reference, sizes=select_as_symint_value)
-def select_as_symint(g: Planner, x: Tensor, dim: int, index: int, out: SymInt) -> None:
+def select_as_symint(planner: Planner, x: Tensor, dim: int, index: int, out: SymInt) -> None:
     """``out`` = element ``index`` along ``dim``, the first along the others, of an integer graph input."""
-    g.check(x.dtype not in ("float32", "float16"), f"select_as_symint: {x} does not hold integers")
+    planner.check(x.dtype not in ("float32", "float16"), f"select_as_symint: {x} does not hold integers")
     axis = normalize_dim(dim, x.rank)
-    g.check(0 <= axis < x.rank, f"select_as_symint: {x} has no dimension {dim}")
+    planner.check(0 <= axis < x.rank, f"select_as_symint: {x} has no dimension {dim}")
     position = normalize_dim(index, x.dims[axis])
-    g.check(0 <= position < x.dims[axis], f"select_as_symint: {x} has no element {index} along dimension {dim}")
-    g.check(math.prod(x.dims) > 0, f"select_as_symint: {x} is empty")
-    g.set(out, g.host_element(x, position * row_major_strides(x.dims)[axis]))
+    planner.check(0 <= position < x.dims[axis], f"select_as_symint: {x} has no element {index} along dimension {dim}")
+    planner.check(math.prod(x.dims) > 0, f"select_as_symint: {x} is empty")
+    planner.set(out, planner.host_element(x, position * row_major_strides(x.dims)[axis]))
 
 
 def _nonzero_divisor(fn: Callable[[int, int], int], a: int, b: int) -> int:
@@ -86,12 +86,12 @@ BINARY: dict[str, Callable[[int, int], int]] = {
 
 def _register_binary(name: str, fn: Callable[[int, int], int]) -> None:
     @op(name, reference=fn)
-    def plan(g: Planner, a: IntLike, b: IntLike, out: SymInt) -> None:
-        if g.building and isinstance(fn, partial) and isinstance(b, SymInt) and b.value == 0:
+    def plan(planner: Planner, a: IntLike, b: IntLike, out: SymInt) -> None:
+        if planner.building and isinstance(fn, partial) and isinstance(b, SymInt) and b.value == 0:
             # At load no input has been seen, and this divisor means nothing; the first step computes.
-            g.defer(fn, a, b)
+            planner.defer(fn, a, b)
             return
-        g.set(out, g.derive(fn, a, b))
+        planner.set(out, planner.derive(fn, a, b))
 
 
 for _name, _fn in BINARY.items():
@@ -99,6 +99,6 @@ for _name, _fn in BINARY.items():
 
 
 @op("neg", reference=operator.neg)
-def neg(g: Planner, a: IntLike, out: SymInt) -> None:
+def neg(planner: Planner, a: IntLike, out: SymInt) -> None:
     """``out`` = -``a``."""
-    g.set(out, g.derive(operator.neg, a))
+    planner.set(out, planner.derive(operator.neg, a))

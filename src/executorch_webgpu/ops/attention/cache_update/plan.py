@@ -6,7 +6,7 @@ from ...plan import Planner
 from ...values import IntLike, Tensor
 
 
-def update_caches(g: Planner, pairs: list[tuple[Tensor, Tensor]], input_pos: IntLike) -> None:
+def update_caches(planner: Planner, pairs: list[tuple[Tensor, Tensor]], input_pos: IntLike) -> None:
     """One dispatch that writes every source's rows into its cache; all pairs have the same shape and dtypes."""
     source, cache = pairs[0]
     heads, head_dim = cache.dims[2:]
@@ -19,9 +19,9 @@ def update_caches(g: Planner, pairs: list[tuple[Tensor, Tensor]], input_pos: Int
     width = 4 if row_length % 4 == 0 else 1
     unit, workgroup = (head_dim, 1) if cache.dtype == "int8" else (width, 64)  # elements that are made together
     n = source.numel // unit
-    g.dispatch(
+    planner.dispatch(
         "attention/cache_update",
-        g.grid_1d(n, workgroup),
+        planner.grid_1d(n, workgroup),
         bindings,
         {"n": n, "row_length": row_length // unit, "vectors": head_dim // 4},
         template={"count": len(pairs), "width": width, "cache": cache.dtype},

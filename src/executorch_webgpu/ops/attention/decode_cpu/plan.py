@@ -17,24 +17,24 @@ _SCORES_WORKGROUP = (32, 1)
 _WORKGROUP = 64
 
 
-def fits(g: Planner, call: AttentionCall) -> bool:
-    small = call.length <= MAX_LENGTH and scores.scores_bytes(call, call.length, call.context) <= g.scratch_bytes
+def fits(planner: Planner, call: AttentionCall) -> bool:
+    small = call.length <= MAX_LENGTH and scores.scores_bytes(call, call.length, call.context) <= planner.scratch_bytes
     return small and call.k_cache.dtype == "float32"
 
 
-def prepare(g: Planner, call: AttentionCall) -> None:
+def prepare(planner: Planner, call: AttentionCall) -> None:
     for length in (1, MAX_LENGTH) if call.k_cache.dtype == "float32" else ():
-        scores.prepare(g, call, _rows(call, length, 8), _SCORES_WORKGROUP)
+        scores.prepare(planner, call, _rows(call, length, 8), _SCORES_WORKGROUP)
         overrides, template = _variant(call, length)
-        g.prepare("attention/decode_cpu", template=template, overrides=overrides)
+        planner.prepare("attention/decode_cpu", template=template, overrides=overrides)
 
 
-def run(g: Planner, call: AttentionCall) -> None:
-    scratch = scores.scores_scratch(g, call)
-    stride = scores.run(g, call, scratch, 0, call.length, _rows(call, call.length, 8), _SCORES_WORKGROUP)
+def run(planner: Planner, call: AttentionCall) -> None:
+    scratch = scores.scores_scratch(planner, call)
+    stride = scores.run(planner, call, scratch, 0, call.length, _rows(call, call.length, 8), _SCORES_WORKGROUP)
     rows = call.length * call.group  # of one KV head
     overrides, template = _variant(call, call.length)
-    g.dispatch(
+    planner.dispatch(
         "attention/decode_cpu",
         (
             ceil_div(rows, template["rows"]),

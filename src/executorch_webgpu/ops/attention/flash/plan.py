@@ -125,23 +125,23 @@ class Streams:
     mask_strides: Strides = (0, 0, 0, 0)  # batch, head, token, column
 
 
-def fits(g: Planner, call: AttentionCall) -> bool:
+def fits(planner: Planner, call: AttentionCall) -> bool:
     return call.vectors <= MAX_VECTORS and call.k_cache.dtype in ("float32", "float16", "int8")
 
 
-def prepare(g: Planner, call: AttentionCall) -> None:
-    if fits(g, call):
-        _, template = _variant(g, _streams(call))
-        g.prepare("attention/flash", template=template)
+def prepare(planner: Planner, call: AttentionCall) -> None:
+    if fits(planner, call):
+        _, template = _variant(planner, _streams(call))
+        planner.prepare("attention/flash", template=template)
 
 
-def run(g: Planner, call: AttentionCall) -> None:
-    stream(g, _streams(call))
+def run(planner: Planner, call: AttentionCall) -> None:
+    stream(planner, _streams(call))
 
 
-def stream(g: Planner, streams: Streams) -> None:
+def stream(planner: Planner, streams: Streams) -> None:
     """Compute ``streams.out``."""
-    tile, template = _variant(g, streams)
+    tile, template = _variant(planner, streams)
     rows = streams.tokens * streams.group
     caches = cache_bindings("k", streams.keys) | cache_bindings("v", streams.values)
     bindings = {"q": streams.q, "out": streams.out, "input_pos": streams.input_pos, **caches}
@@ -152,11 +152,11 @@ def stream(g: Planner, streams: Streams) -> None:
         bindings["mask"] = streams.mask
         params |= {"heads": streams.heads, "mask_strides": streams.mask_strides}
     grid = (ceil_div(rows, tile.teams * tile.rows), streams.kv_heads)
-    g.dispatch("attention/flash", grid, bindings, params, template=template)
+    planner.dispatch("attention/flash", grid, bindings, params, template=template)
 
 
-def _variant(g: Planner, streams: Streams) -> tuple[Tile, dict[str, Any]]:
-    tile = g.tuning("attention/flash", choose_tile(g.features, g.limits, streams.vectors))
+def _variant(planner: Planner, streams: Streams) -> tuple[Tile, dict[str, Any]]:
+    tile = planner.tuning("attention/flash", choose_tile(planner.features, planner.limits, streams.vectors))
     flags = {"causal": streams.causal, "mask": streams.mask is not None}
     return tile, {**tile.variant(streams.vectors), "cache": streams.keys.dtype, **flags}
 

@@ -92,31 +92,31 @@ class Variant:
         return {"wg_size": self.workgroup_size, **{name: getattr(self, name) for name in names}}
 
 
-def fits(g: Planner, call: AttentionCall) -> bool:
+def fits(planner: Planner, call: AttentionCall) -> bool:
     if call.length > MAX_LENGTH:
         return False
-    variant = _variant(g, call, call.length)
+    variant = _variant(planner, call, call.length)
     if variant is None:
         return False
-    return _splits(_tuning(g, call), call, variant).nbytes(call) <= g.scratch_bytes
+    return _splits(_tuning(planner, call), call, variant).nbytes(call) <= planner.scratch_bytes
 
 
-def prepare(g: Planner, call: AttentionCall) -> None:
+def prepare(planner: Planner, call: AttentionCall) -> None:
     lengths = range(1, min(MAX_LENGTH, call.length) + 1)
-    for variant in dict.fromkeys(_variant(g, call, length) for length in lengths):
+    for variant in dict.fromkeys(_variant(planner, call, length) for length in lengths):
         if variant is not None:
-            g.prepare(
+            planner.prepare(
                 "attention/flash_decode", template=variant.template(call.k_cache.dtype), overrides=variant.overrides
             )
-    prepare_reduction(g, call, _tuning(g, call).reduction)
+    prepare_reduction(planner, call, _tuning(planner, call).reduction)
 
 
-def run(g: Planner, call: AttentionCall) -> None:
-    variant = _variant(g, call, call.length)
+def run(planner: Planner, call: AttentionCall) -> None:
+    variant = _variant(planner, call, call.length)
     assert variant is not None, "fits() said that there is one"
-    tuning = _tuning(g, call)
+    tuning = _tuning(planner, call)
     attend_split(
-        g,
+        planner,
         call,
         _splits(tuning, call, variant),
         tuning.reduction,
@@ -151,15 +151,15 @@ def _workgroups(call: AttentionCall, variant: Variant) -> int:
     return call.kv_heads * ceil_div(call.length * call.group, variant.rows)
 
 
-def _tuning(g: Planner, call: AttentionCall) -> Tuning:
+def _tuning(planner: Planner, call: AttentionCall) -> Tuning:
     default = INT8_TUNING if call.k_cache.dtype == "int8" else TUNING
-    return g.tuning("attention/flash_decode", CPU_TUNING if g.features.cpu else default)
+    return planner.tuning("attention/flash_decode", CPU_TUNING if planner.features.cpu else default)
 
 
-def _variant(g: Planner, call: AttentionCall, length: int) -> Variant | None:
-    tuning = _tuning(g, call)
-    size = min(tuning.workgroup_size, g.limits.max_invocations)
-    available = min(tuning.workgroup_bytes, g.limits.max_workgroup_bytes)
+def _variant(planner: Planner, call: AttentionCall, length: int) -> Variant | None:
+    tuning = _tuning(planner, call)
+    size = min(tuning.workgroup_size, planner.limits.max_invocations)
+    available = min(tuning.workgroup_bytes, planner.limits.max_workgroup_bytes)
     return choose_variant(tuning, length * call.group, call.q.dims[3], call.k_cache.element.itemsize, size, available)
 
 

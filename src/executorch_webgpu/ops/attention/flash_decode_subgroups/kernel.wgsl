@@ -1,7 +1,9 @@
 {#
-Attention of up to ROWS packed rows over one split of the context, each subgroup on its own: no barrier until the end.
+Attention of up to ROWS packed rows, which are queries of up to 8 new tokens, over one split of the context.
 
-LANES lanes, a group, hold a row of the cache, and the GROUPS groups of a subgroup read one each at a time, UNROLL times
+Subgroups work independently: the loop over the context has no barrier.
+
+A group of LANES lanes holds one row of the cache, and the GROUPS groups of a subgroup read one each at a time, UNROLL times
 before they need the first. Each group has an online softmax of its own: the dot products of UNROLL keys x ROWS packed
 rows (see wgsl/packed_rows) are added up and spread over its lanes at once, then every lane takes the probabilities that
 its part of the values needs. The next keys and values are on their way all the time. With a rotation, the splits with
@@ -9,15 +11,15 @@ the new rows write these to the caches first. attention/merge_splits puts splits
 
 Inputs:
   subgroup = 32 | 8 | 64: invocations of a subgroup
-  subgroups = 4 | 2: of a workgroup
+  subgroups = 4 | 2: subgroups of a workgroup
   rows = 2 | 1 | 4 | 8: packed rows of a workgroup, a power of two
   width = 4 | 8 | 16: elements of a load, at most 16 bytes
-  units = 16 | 12: loads that a head is long
-  loads = 2 | 1: of them by one lane
-  lanes = 8 | 16: that hold a row of the cache, a power of two
-  unroll = 4 | 2 | 8: keys of a group that are on their way, a power of two
-  cache = "int8" | "float16" | "float32": what an element of the cache is
-  rotation = "" | "pairs" | "halves": whether q and k are rotated here, and which elements turn together
+  units = 16 | 12: loads in a head
+  loads = 2 | 1: loads of a head by each lane
+  lanes = 8 | 16: lanes that hold one row of the cache, a power of two
+  unroll = 4 | 2 | 8: keys that a group loads before it uses the first, a power of two
+  cache = "int8" | "float16" | "float32": dtype of both caches
+  rotation = "" | "pairs" | "halves": whether q and k are rotated here, and which elements rotate together
 #}
 {% set quads = width // 4 %}
 {% set vectors = quads * loads %}
@@ -259,7 +261,8 @@ fn main(
   {% endfor %}
   {% endfor %}
   {% if int8 %}
-  // As integers of three bytes. Their step is that of all lanes of a row, which another lane may count as another one.
+  // As integers of three bytes. All lanes of a packed row share one step of quantization. Lanes number rows from their own,
+  // so what this lane calls row r another lane calls r ^ distance.
   {% for r in range(rows) %}
   var largest{{ r }}_0 = 0.0;
   var exponent{{ r }}_0 = 0u;

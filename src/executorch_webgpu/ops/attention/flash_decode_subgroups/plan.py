@@ -63,40 +63,40 @@ class Variant:
         return {"cache": call.k_cache.dtype, "rotation": rotation, **asdict(self)}
 
 
-def fits(g: Planner, call: AttentionCall) -> bool:
+def fits(planner: Planner, call: AttentionCall) -> bool:
     if call.length > MAX_LENGTH:
         return False
-    variant = _variant(g, call, call.length)
-    return variant is not None and _splits(_tuning(g, call), call, variant).nbytes(call) <= g.scratch_bytes
+    variant = _variant(planner, call, call.length)
+    return variant is not None and _splits(_tuning(planner, call), call, variant).nbytes(call) <= planner.scratch_bytes
 
 
-def rotates(g: Planner, call: AttentionCall) -> bool:
+def rotates(planner: Planner, call: AttentionCall) -> bool:
     """Whether the kernel can rotate q and k, and write the caches, itself: one workgroup has all rows of a chunk."""
-    variant = _variant(g, call, call.length)
-    return variant is not None and _rotates(g, call, variant, call.length)
+    variant = _variant(planner, call, call.length)
+    return variant is not None and _rotates(planner, call, variant, call.length)
 
 
-def prepare(g: Planner, call: AttentionCall) -> None:
+def prepare(planner: Planner, call: AttentionCall) -> None:
     made: dict[tuple[Variant, bool], None] = {}
     for length in range(1, min(MAX_LENGTH, call.length) + 1):
-        variant = _variant(g, call, length)
+        variant = _variant(planner, call, length)
         if variant is not None:
-            made[variant, _rotates(g, call, variant, length)] = None
+            made[variant, _rotates(planner, call, variant, length)] = None
     for variant, rotated in made:
-        g.prepare("attention/flash_decode_subgroups", template=variant.template(call, rotated))
+        planner.prepare("attention/flash_decode_subgroups", template=variant.template(call, rotated))
     if made:
-        prepare_reduction(g, call, _tuning(g, call).reduction)
+        prepare_reduction(planner, call, _tuning(planner, call).reduction)
 
 
-def run(g: Planner, call: AttentionCall) -> None:
-    variant = _variant(g, call, call.length)
+def run(planner: Planner, call: AttentionCall) -> None:
+    variant = _variant(planner, call, call.length)
     assert variant is not None, "fits() said that there is one"
-    tuning, rotation = _tuning(g, call), call.rotation
+    tuning, rotation = _tuning(planner, call), call.rotation
     more: dict[str, Binding] = {}
     if rotation is not None:
         more = {"k": call.k, "v": call.v, **rotation.bindings}
     attend_split(
-        g,
+        planner,
         call,
         _splits(tuning, call, variant),
         tuning.reduction,
@@ -108,18 +108,18 @@ def run(g: Planner, call: AttentionCall) -> None:
     )
 
 
-def _rotates(g: Planner, call: AttentionCall, variant: Variant, length: int) -> bool:
+def _rotates(planner: Planner, call: AttentionCall, variant: Variant, length: int) -> bool:
     rotation = call.rotation
     return (
         rotation is not None
         and length * call.group <= variant.rows
         and (rotation.kind == "pairs" or rotation.half % 4 == 0)
-        and g.limits.max_storage_buffers >= 9 + len(call.caches)
+        and planner.limits.max_storage_buffers >= 9 + len(call.caches)
     )
 
 
-def _tuning(g: Planner, call: AttentionCall) -> Tuning:
-    return g.tuning("attention/flash_decode_subgroups", INT8_TUNING if call.k_cache.dtype == "int8" else TUNING)
+def _tuning(planner: Planner, call: AttentionCall) -> Tuning:
+    return planner.tuning("attention/flash_decode_subgroups", INT8_TUNING if call.k_cache.dtype == "int8" else TUNING)
 
 
 def _splits(tuning: Tuning, call: AttentionCall, variant: Variant) -> Splits:
@@ -133,21 +133,21 @@ def _splits(tuning: Tuning, call: AttentionCall, variant: Variant) -> Splits:
     return Splits(chunk, ceil_div(call.context, chunk), most)
 
 
-def _variant(g: Planner, call: AttentionCall, length: int) -> Variant | None:
-    features = g.features
+def _variant(planner: Planner, call: AttentionCall, length: int) -> Variant | None:
+    features = planner.features
     if not features.subgroups or features.subgroup_min_size != features.subgroup_max_size:
         return None
-    if g.limits.max_storage_buffers < 4 + len(call.caches):
+    if planner.limits.max_storage_buffers < 4 + len(call.caches):
         return None
     variant = choose_variant(
-        _tuning(g, call),
+        _tuning(planner, call),
         features.subgroup_max_size,
         length * call.group,
         call.head_dim,
         call.k_cache.element.itemsize,
     )
-    small = variant.workgroup_bytes <= g.limits.max_workgroup_bytes
-    return variant if small and variant.subgroup * variant.subgroups <= g.limits.max_invocations else None
+    small = variant.workgroup_bytes <= planner.limits.max_workgroup_bytes
+    return variant if small and variant.subgroup * variant.subgroups <= planner.limits.max_invocations else None
 
 
 @cache

@@ -48,21 +48,25 @@ def choose_tile(head_dim: int) -> Tile:
     return Tile(subgroups=4) if head_dim <= 64 else Tile() if head_dim <= 128 else Tile(keys=16, split=2)
 
 
-def fits(g: Planner, call: AttentionCall) -> bool:
-    return _possible(g, call) and call.length >= MIN_LENGTH
+def fits(planner: Planner, call: AttentionCall) -> bool:
+    return _possible(planner, call) and call.length >= MIN_LENGTH
 
 
-def prepare(g: Planner, call: AttentionCall, exact: bool) -> None:
-    if _possible(g, call) and call.q.max_dims[1] >= MIN_LENGTH and exact == (g.matmul_precision == "highest"):
-        g.prepare("attention/flash_matrix", template=_template(g, call, exact))
+def prepare(planner: Planner, call: AttentionCall, exact: bool) -> None:
+    if (
+        _possible(planner, call)
+        and call.q.max_dims[1] >= MIN_LENGTH
+        and exact == (planner.matmul_precision == "highest")
+    ):
+        planner.prepare("attention/flash_matrix", template=_template(planner, call, exact))
 
 
-def run(g: Planner, call: AttentionCall, exact: bool) -> None:
+def run(planner: Planner, call: AttentionCall, exact: bool) -> None:
     """``exact``: as the sum of two matrices."""
     rows = call.length * call.group
-    g.dispatch(
+    planner.dispatch(
         "attention/flash_matrix",
-        (ceil_div(rows, _tile(g, call).rows), call.kv_heads),
+        (ceil_div(rows, _tile(planner, call).rows), call.kv_heads),
         {
             "q": call.q,
             "out": call.out,
@@ -76,31 +80,31 @@ def run(g: Planner, call: AttentionCall, exact: bool) -> None:
             "tokens": call.length,
             "scale": call.scale * LOG2_E,
         },
-        template=_template(g, call, exact),
+        template=_template(planner, call, exact),
     )
 
 
-def _possible(g: Planner, call: AttentionCall) -> bool:
+def _possible(planner: Planner, call: AttentionCall) -> bool:
     return (
-        _has_matrices(g)
+        _has_matrices(planner)
         and call.k_cache.dtype in ("float16", "int8")
         and call.head_dim <= MAX_HEAD_DIM
-        and g.limits.max_workgroup_bytes >= _tile(g, call).workgroup_bytes
+        and planner.limits.max_workgroup_bytes >= _tile(planner, call).workgroup_bytes
     )
 
 
-def _tile(g: Planner, call: AttentionCall) -> Tile:
-    return g.tuning("attention/flash_matrix", choose_tile(call.head_dim))
+def _tile(planner: Planner, call: AttentionCall) -> Tile:
+    return planner.tuning("attention/flash_matrix", choose_tile(call.head_dim))
 
 
-def _template(g: Planner, call: AttentionCall, exact: bool) -> dict[str, Any]:
+def _template(planner: Planner, call: AttentionCall, exact: bool) -> dict[str, Any]:
     cache = {"cache": call.k_cache.dtype, "head_dim": call.head_dim, "width": _load_width(call)}
-    return {"exact": exact, **_tile(g, call).template, **cache}
+    return {"exact": exact, **_tile(planner, call).template, **cache}
 
 
-def _has_matrices(g: Planner) -> bool:
+def _has_matrices(planner: Planner) -> bool:
     """Whether a device has subgroup matrices of ``SHAPE`` and subgroups of a size that is known at load."""
-    features = g.features
+    features = planner.features
     fixed = features.subgroup_min_size == features.subgroup_max_size == SUBGROUP
     return (
         features.subgroup_matrix

@@ -19,40 +19,40 @@ _SCORES_WORKGROUP = (8, 8)
 _SOFTMAX = {"rows": _ROWS}
 
 
-def fits(g: Planner, call: AttentionCall) -> bool:
-    return scores.scores_bytes(call, 1, call.capacity) <= g.scratch_bytes
+def fits(planner: Planner, call: AttentionCall) -> bool:
+    return scores.scores_bytes(call, 1, call.capacity) <= planner.scratch_bytes
 
 
-def check_scratch(g: Planner, call: AttentionCall) -> None:
+def check_scratch(planner: Planner, call: AttentionCall) -> None:
     """Say what this route would need where no other route can run."""
     needed = scores.scores_bytes(call, 1, call.capacity)
-    if needed > g.scratch_bytes:
+    if needed > planner.scratch_bytes:
         raise LimitError(
             f"attention over a cache of {call.capacity} rows needs {needed} bytes of scratch per token, "
-            f"but scratch is bounded at {g.scratch_bytes}; raise the bound"
+            f"but scratch is bounded at {planner.scratch_bytes}; raise the bound"
         )
 
 
-def prepare(g: Planner, call: AttentionCall) -> None:
-    if not fits(g, call):
+def prepare(planner: Planner, call: AttentionCall) -> None:
+    if not fits(planner, call):
         return
-    scores.prepare(g, call, _ROWS, _SCORES_WORKGROUP)
-    g.prepare("attention/large_heads/softmax", template=_SOFTMAX)
-    g.prepare("attention/large_heads/values", template=_values_template(call))
+    scores.prepare(planner, call, _ROWS, _SCORES_WORKGROUP)
+    planner.prepare("attention/large_heads/softmax", template=_SOFTMAX)
+    planner.prepare("attention/large_heads/values", template=_values_template(call))
 
 
-def run(g: Planner, call: AttentionCall) -> None:
-    scratch = scores.scores_scratch(g, call)
-    tokens = g.scratch_bytes // scores.scores_bytes(call, 1, call.context)
+def run(planner: Planner, call: AttentionCall) -> None:
+    scratch = scores.scores_scratch(planner, call)
+    tokens = planner.scratch_bytes // scores.scores_bytes(call, 1, call.context)
     for first in range(0, call.length, tokens):
-        _block(g, call, scratch, first, min(tokens, call.length - first))
+        _block(planner, call, scratch, first, min(tokens, call.length - first))
 
 
-def _block(g: Planner, call: AttentionCall, scratch: Scratch, first: int, tokens: int) -> None:
-    stride = scores.run(g, call, scratch, first, tokens, _ROWS, _SCORES_WORKGROUP)
+def _block(planner: Planner, call: AttentionCall, scratch: Scratch, first: int, tokens: int) -> None:
+    stride = scores.run(planner, call, scratch, first, tokens, _ROWS, _SCORES_WORKGROUP)
     rows = tokens * call.group  # of one KV head
     shape = {"block_rows": rows, "first_token": first, "group_size": call.group}
-    g.dispatch(
+    planner.dispatch(
         "attention/large_heads/softmax",
         (rows, call.kv_heads),
         {"scores": scratch, "input_pos": call.input_pos},
@@ -60,7 +60,7 @@ def _block(g: Planner, call: AttentionCall, scratch: Scratch, first: int, tokens
         template=_SOFTMAX,
     )
     template = _values_template(call)
-    g.dispatch(
+    planner.dispatch(
         "attention/large_heads/values",
         (ceil_div(call.vectors // template["vectors"] * ceil_div(rows, _ROWS), 64), call.kv_heads),
         {"scores": scratch, "out": call.out, "input_pos": call.input_pos, **call.values},

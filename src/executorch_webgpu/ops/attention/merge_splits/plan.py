@@ -39,12 +39,12 @@ class Splits:
         return 4 * call.q.numel * self.count if self.count > 1 else 0
 
 
-def prepare_reduction(g: Planner, call: AttentionCall, reduction: Reduction) -> None:
-    g.prepare("attention/merge_splits", overrides=reduction.overrides(call))
+def prepare_reduction(planner: Planner, call: AttentionCall, reduction: Reduction) -> None:
+    planner.prepare("attention/merge_splits", overrides=reduction.overrides(call))
 
 
 def attend_split(
-    g: Planner,
+    planner: Planner,
     call: AttentionCall,
     splits: Splits,
     reduction: Reduction,
@@ -68,10 +68,10 @@ def attend_split(
         "splits": splits.count,
     }
     # As much as any context needs, so that the memory stays where it is from step to step.
-    sums = g.scratch(min(g.scratch_bytes, 4 * call.q.numel * splits.most))
-    stats = g.scratch(min(g.scratch_bytes, 8 * call.q.numel // call.head_dim * splits.most))
+    sums = planner.scratch(min(planner.scratch_bytes, 4 * call.q.numel * splits.most))
+    stats = planner.scratch(min(planner.scratch_bytes, 8 * call.q.numel // call.head_dim * splits.most))
     results: dict[str, Binding] = {"sums": sums, "stats": stats, "out": call.out, "input_pos": call.input_pos}
-    g.dispatch(
+    planner.dispatch(
         kernel,
         (row_blocks * call.kv_heads, splits.count),  # the heads of a cache row lie together, so they are read together
         {"q": call.q, **call.caches, **results, **(more or {})},
@@ -81,7 +81,7 @@ def attend_split(
     )
     if splits.count > 1:
         lanes = reduction.overrides(call)
-        g.dispatch(
+        planner.dispatch(
             "attention/merge_splits",
             (shape["rows"], call.kv_heads, ceil_div(call.vectors, lanes["lanes"])),
             results,

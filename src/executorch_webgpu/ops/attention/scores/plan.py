@@ -18,18 +18,18 @@ def scores_bytes(call: AttentionCall, tokens: int, columns: int) -> int:
     return 4 * call.q.dims[2] * tokens * ceil_div(columns, TILE_COLUMNS) * TILE_COLUMNS
 
 
-def scores_scratch(g: Planner, call: AttentionCall) -> Scratch:
-    """The scores' buffer: as much as any step of this program can need, but at most ``g.scratch_bytes``."""
-    return g.scratch(min(g.scratch_bytes, scores_bytes(call, call.q.max_dims[1], call.capacity)))
+def scores_scratch(planner: Planner, call: AttentionCall) -> Scratch:
+    """The scores' buffer: as much as any step of this program can need, but at most ``planner.scratch_bytes``."""
+    return planner.scratch(min(planner.scratch_bytes, scores_bytes(call, call.q.max_dims[1], call.capacity)))
 
 
-def prepare(g: Planner, call: AttentionCall, rows: int, workgroup: Workgroup) -> None:
+def prepare(planner: Planner, call: AttentionCall, rows: int, workgroup: Workgroup) -> None:
     template, overrides = _variant(call, rows, workgroup)
-    g.prepare("attention/scores", template=template, overrides=overrides)
+    planner.prepare("attention/scores", template=template, overrides=overrides)
 
 
 def run(
-    g: Planner, call: AttentionCall, scores: Scratch, first: int, tokens: int, rows: int, workgroup: Workgroup
+    planner: Planner, call: AttentionCall, scores: Scratch, first: int, tokens: int, rows: int, workgroup: Workgroup
 ) -> int:
     """The scores of ``tokens`` tokens from ``first`` on, ``rows`` packed rows an invocation.
 
@@ -40,7 +40,7 @@ def run(
     stride = column_tiles * TILE_COLUMNS // 4
     template, overrides = _variant(call, rows, workgroup)
     packed_rows = tokens * call.group
-    g.dispatch(
+    planner.dispatch(
         "attention/scores",
         (ceil_div(column_tiles, workgroup[0]), ceil_div(ceil_div(packed_rows, rows), workgroup[1]), call.kv_heads),
         {"q": call.q, "scores": scores, "input_pos": call.input_pos, **call.keys},
