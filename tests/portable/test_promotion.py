@@ -50,6 +50,6 @@ def test_numbers_are_rounded_to_what_they_are_compared_with() -> None:
 
 
 def test_integers_of_a_float_result_are_floats_and_none_stays() -> None:
-    a, b = promoted([np.array([3], np.int64), 2], np.dtype(np.float32), steps=False)
+    a, b = promoted([np.array([3], np.int64), 2], np.dtype(np.float32), discontinuous=False)
     assert a.dtype == b.dtype == np.float32
-    assert promoted([np.array([3], np.int8), None, 300], None, steps=False)[1:] == [None, 44]  # as an int8
+    assert promoted([np.array([3], np.int8), None, 300], None, discontinuous=False)[1:] == [None, 44]  # as an int8
