@@ -36,8 +36,8 @@ def common_dtype(operands: Sequence[Any]) -> np.dtype:
 def promoted(operands: Sequence[Any], result: np.dtype | None, *, discontinuous: bool) -> list[Any]:
     """Arrays and numbers (None stays None) in the dtype to compute in: float32 where torch stores 16 bits.
 
-    ``result``: the dtype of the output, if that is a tensor; a float one computes integers as floats. ``discontinuous``:
-    numbers are rounded to the tensors' 16 bits first.
+    ``result``: the dtype of the output, if that is a tensor; a float one computes integers as floats.
+    ``discontinuous``: numbers are rounded to the tensors' 16 bits first.
     """
     dtype = common_dtype([operand for operand in operands if operand is not None])
     if result is not None and is_float(result) and not is_float(dtype):
