@@ -78,7 +78,7 @@ class Line:
     commit: str
     adapter: str
     engine: str
-    form: str
+    weight_format: str
     layer: str
     rows: int
     route: str
@@ -123,7 +123,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--engines", nargs="+", default=[None], help="wgpu, dawn, or both")
     parser.add_argument("--adapter", help="index or a part of the name")
     parser.add_argument("--set", choices=SETS, default="must")
-    parser.add_argument("--form", choices=WEIGHT_FORMATS, default="q4gsw", help="of the weights")
+    parser.add_argument("--weight-format", choices=WEIGHT_FORMATS, default="q4gsw", help="of the weights")
     parser.add_argument("--rows", type=int, nargs="+", help="rows of x: 1 is decode; by default 1, 512 and 2048")
     parser.add_argument("--routes", nargs="+", default=[None], help="force these routes, one after the other")
     parser.add_argument("--sweep", action="store_true", help="time many tunings of every kernel")
@@ -143,7 +143,7 @@ def cases(options: argparse.Namespace, device: Device) -> list[Case]:
         found += [replace(case, rows=rows) for rows in many_rows for case in many]
     if device.features.cpu:
         found = [case for case in found if case.operations < 1 << 30]
-    return [replace(case, form=options.form) for case in found]
+    return [replace(case, weight_format=options.weight_format) for case in found]
 
 
 def measure(bench: Bench, case: Case) -> Iterator[Line]:
@@ -210,7 +210,7 @@ def line_of(
         commit=bench.commit,
         adapter=bench.device.info.name,
         engine=bench.device.engine,
-        form=case.form,
+        weight_format=case.weight_format,
         layer=case.name,
         rows=case.rows,
         route=route,
@@ -236,7 +236,7 @@ def ceiling_of(ceilings: Ceilings, case: Case, route: str) -> tuple[str, float]:
 
 def show(console: Console, case: Case, lines: Sequence[Line]) -> None:
     """Of a sweep, the fastest lines."""
-    table = Table(title=f"{case.rows} row(s), {case.name}, {case.form}, {lines[0].engine}")
+    table = Table(title=f"{case.rows} row(s), {case.name}, {case.weight_format}, {lines[0].engine}")
     for heading in ("route", "tuning", "us", "GB/s" if case.few_rows else "TFLOP/s", "share of", "error", ""):
         table.add_column(heading, no_wrap=True)
     for line in sorted(lines, key=lambda line: line.microseconds or math.inf)[:24]:

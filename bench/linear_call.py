@@ -30,7 +30,7 @@ Array = np.ndarray
 class Case:
     """``rows`` rows of x times matrices of ``widths`` output and ``k`` input features; see ``fused_linear``."""
 
-    form: str
+    weight_format: str
     rows: int
     widths: tuple[int, ...]
     k: int
@@ -54,7 +54,7 @@ class Case:
     @property
     def weight_bytes(self) -> int:
         """Of codes and scales, which a call must read."""
-        layout = WEIGHT_FORMATS[self.form]
+        layout = WEIGHT_FORMATS[self.weight_format]
         if layout is None:
             return 4 * self.k * sum(self.widths)
         groups = -(-self.k // GROUP) if layout.grouped else 1
@@ -79,7 +79,7 @@ class LinearCalls:
         self._x = rng.standard_normal((case.rows, case.k), np.float32)
         self._norm = rng.uniform(0.5, 1.5, case.k).astype(np.float32) if case.norm else None
         self._residual = rng.standard_normal((case.rows, case.widths[0]), np.float32) if case.residual else None
-        self._matrices = [_matrix(rng, case.form, n, case.k) for n in case.widths]
+        self._matrices = [_matrix(rng, case.weight_format, n, case.k) for n in case.widths]
         self._graph = build_graph(self._described())
         self._constants = ConstantPool(device, lambda view: None)
         self._keepers: list[GraphExecutor] = []
@@ -122,7 +122,7 @@ class LinearCalls:
             self._x[rows].astype(np.float64),
             None if self._norm is None else self._norm.astype(np.float64),
             EPS,
-            self.case.form,
+            self.case.weight_format,
             [m[0][c] for m, c in zip(self._matrices, columns, strict=True)],
             [m[1][..., c, :] if m[1].ndim == 3 else m[1][..., c] for m, c in self._scaled(columns)],
             GROUP,
@@ -152,15 +152,15 @@ class LinearCalls:
             scales = [build.constant(m[1]) for m in self._matrices if len(m) == 2]
             biases = [None] * len(weights)
             rest = [GROUP, biases, case.gated, residual, outs]
-            build.call("et_webgpu.fused_linear.default", x, norm, EPS, case.form, weights, scales, *rest)
+            build.call("et_webgpu.fused_linear.default", x, norm, EPS, case.weight_format, weights, scales, *rest)
             if copy in (0, self.copies - 1):
                 build.output(*outs)
         return build.build()
 
 
-def _matrix(rng: np.random.Generator, form: str, n: int, k: int) -> list[Array]:
+def _matrix(rng: np.random.Generator, weight_format: str, n: int, k: int) -> list[Array]:
     """Random weights that keep the sums near one: codes and scales, or floats."""
-    layout = WEIGHT_FORMATS[form]
+    layout = WEIGHT_FORMATS[weight_format]
     if layout is None:
         return [rng.standard_normal((n, k), np.float32) * np.float32(k**-0.5)]
     nbytes = -(-k * layout.bits // 32) * 4 if layout.grouped else k

@@ -39,26 +39,26 @@ def lines(device: Device, case: Case, *routes: str | None, sweep: bool = False) 
 def test_main(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "linear.csv"
     monkeypatch.setitem(bench_linear.SETS, "must", [FEW, Case("q4gsw", 1, (24, 24), 32, norm=True, gated=True)])
-    main(["--rows", "1", "9", "--routes", "gemv", "gemm", "--form", "q8gsw", "--csv", str(path)])
+    main(["--rows", "1", "9", "--routes", "gemv", "gemm", "--weight-format", "q8gsw", "--csv", str(path)])
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     layers = [(rows_, layer) for rows_ in ("1", "9") for layer in ("N52 K64", "N24+24 K32 norm gated")]
     found = [(r["rows"], r["layer"], r["route"]) for r in rows]
     assert found == [(*layer, route) for layer in layers for route in ("gemv", "gemm")]
     for row in rows:
-        assert row["form"] == "q8gsw" and float(row["error"]) < 2e-5
+        assert row["weight_format"] == "q8gsw" and float(row["error"]) < 2e-5
         assert min(float(row[name]) for name in ("microseconds", "rate", "ceiling_rate", "share")) > 0
         assert row["note"] == ("cached" if row["rows"] == "1" else "")
     printed = capsys.readouterr().out
     assert "1 row(s), N52 K64, q8gsw" in printed and printed.count("gemv") == len(rows) / 2
 
 
-@pytest.mark.parametrize("form", WEIGHT_FORMATS)
+@pytest.mark.parametrize("weight_format", WEIGHT_FORMATS)
 @pytest.mark.parametrize("route", ["columns", "gemv", "gemm"])
-def test_every_format_and_fusion_is_right(device: Device, form: str, route: str) -> None:
+def test_every_format_and_fusion_is_right(device: Device, weight_format: str, route: str) -> None:
     for rows in (1, 11):
         for fused in ({"norm": True, "gated": True, "residual": True}, {}):
-            (line,) = lines(device, Case(form, rows, (12, 12), 64, **fused), route)
+            (line,) = lines(device, Case(weight_format, rows, (12, 12), 64, **fused), route)
             assert line.note in ("", "cached") and line.error is not None and line.error < 1e-5
 
 
@@ -109,7 +109,7 @@ def test_plans_are_made_with_the_tunings(tunings: Callable[[], Iterator[Tuned]])
 
 
 def test_a_route_that_cannot_run_is_named(device: Device) -> None:
-    (line,) = lines(device, replace(MANY, form="f32"), "matrix")  # which takes quantized weights
+    (line,) = lines(device, replace(MANY, weight_format="f32"), "matrix")  # which takes quantized weights
     assert line.note.startswith("cannot run: ") and line.route == "matrix" and line.microseconds is None
 
 
