@@ -18,6 +18,8 @@ def row_major_strides(dims: Dims) -> Dims:
 
 def broadcast(*shapes: tuple[Any, ...]) -> tuple[Any, ...]:
     """The common shape by NumPy's rule; None for a size that differs, so that there is none."""
+    if len({*shapes}) == 1:
+        return shapes[0]
     wide = [{*sizes} - {1} for sizes in zip_longest(*(s[::-1] for s in shapes), fillvalue=1)]
     return tuple(None if len(sizes) > 1 else sizes.pop() if sizes else 1 for sizes in reversed(wide))
 

@@ -18,8 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from .shapes import broadcast as broadcast_shapes
-from .shapes import normalize_dim
+from . import shapes
 from .values import IntLike, SymInt, Tensor
 
 # A number; or a symbol: (tensor id, dimension), (tensor id, dimension, index) of an element, or (id of a SymInt,).
@@ -128,7 +127,7 @@ def like_first(s: Sizes, x: Tensor, *rest: Any) -> Shape:
 
 def broadcast(s: Sizes, *args: Any) -> Found:
     """Those of all tensors together, by NumPy's rule."""
-    return broadcast_shapes(*(s.of(t) for t in args[:-1] if isinstance(t, Tensor)))
+    return shapes.broadcast(*(s.of(t) for t in args[:-1] if isinstance(t, Tensor)))
 
 
 def linear(s: Sizes, x: Tensor, weight: Tensor, *rest: Any) -> Shape:
@@ -144,7 +143,7 @@ def packed_linear(s: Sizes, x: Tensor, weight: Tensor, *rest: Any) -> Shape:
 
 def other_dims(s: Sizes, x: Tensor, dim: int, *rest: Any) -> Found:
     """Those of the first argument, and along ``dim`` one that does not follow."""
-    axis = normalize_dim(dim, x.rank)
+    axis = shapes.normalize_dim(dim, x.rank)
     return tuple(None if a == axis else n for a, n in enumerate(s.of(x)))
 
 
