@@ -103,7 +103,7 @@ def rope_sdpa_with_kv_cache(
     call = checked_call(planner, q, k, v, k_cache, v_cache, input_pos, attn_mask, is_causal, scale, out)
     kind, check = ("halves", check_halves) if halves else ("pairs", check_pairs)
     half = check(planner, name, q, k, cos, sin, start_pos, [rotated_q, out])
-    planner.resize(rotated_q, q.dims)
+    planner.resize(rotated_q)
     call = replace(call, rotation=Rotation(cos, sin, start_pos, kind, half, rotated_q))
     rotate_and_store_plan.prepare(planner, call)
     attend(planner, call)
@@ -130,7 +130,7 @@ def update_cache(planner: Planner, value: Tensor, cache: Tensor, start_pos: IntL
     check_cache(planner, "update_cache", cache)
     watch_context(planner, "update_cache", value, cache, start_pos)
     update_caches(planner, [(value, cache)], start_pos)
-    planner.resize(out, out.max_dims)
+    planner.resize(out)
     quads = ceil_div(out.nbytes, 16)
     planner.dispatch("fill/fill", planner.grid_1d(quads, 64), {"out": out}, {"quads": quads, "word": 0})
 
@@ -173,7 +173,7 @@ def sdpa(
     )
     if attn_mask is not None:
         check_mask(planner, "et_vk.sdpa", attn_mask, (batch, heads, tokens, columns))
-    planner.resize(out, q.dims)
+    planner.resize(out)
     vectors = head_dim // 4
     flash_plan.stream(
         planner,

@@ -29,7 +29,7 @@ def checked_call(
     planner.check(are_float32(out), f"sdpa_with_kv_cache gives float32, not {out}")
     if attn_mask is not None:
         check_context_mask(planner, "sdpa_with_kv_cache", attn_mask, q, input_pos)
-    planner.resize(out, q.dims)
+    planner.resize(out)
     scale = 1 / math.sqrt(q.dims[3]) if scale is None else scale
     return AttentionCall(
         q,
