@@ -113,7 +113,7 @@ def rope_sdpa_with_kv_cache(
     "llama.update_cache.default",
     "update_cache.default",
     reference=reference.update_cache,
-    sizes=lambda s, *args: (1,),
+    sizes=lambda s, *args: args[-1].max_dims,
     caches={"cache": "value"},
     position="start_pos",
 )
