@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Self
 
 
-class Closing:
+class Closing(ABC):
     """A context manager that closes itself at its end."""
 
+    @abstractmethod
     def close(self) -> None:
         """Give up what it owns. Closing twice is allowed."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self

@@ -1,13 +1,12 @@
 {#
-Attention of up to ROWS packed rows, which are queries of up to 8 new tokens, over one split of the context.
+Attention of up to ROWS packed rows, which are queries of up to 8 new tokens, over one split of the context. Subgroups
+work independently: the loop over the context has no barrier.
 
-Subgroups work independently: the loop over the context has no barrier.
-
-A group of LANES lanes holds one row of the cache, and the GROUPS groups of a subgroup read one each at a time, UNROLL times
-before they need the first. Each group has an online softmax of its own: the dot products of UNROLL keys x ROWS packed
-rows (see wgsl/packed_rows) are added up and spread over its lanes at once, then every lane takes the probabilities that
-its part of the values needs. The next keys and values are on their way all the time. With a rotation, the splits with
-the new rows write these to the caches first. attention/merge_splits puts splits together, if there are several.
+A group of LANES lanes holds one row of the cache, and the GROUPS groups of a subgroup read one each at a time, UNROLL
+times before they need the first. Each group has an online softmax of its own: the dot products of UNROLL keys x ROWS
+packed rows (see wgsl/packed_rows) are added up and spread over its lanes at once, then every lane takes the probabilities
+that its part of the values needs. The next keys and values are on their way all the time. With a rotation, the splits
+with the new rows write these to the caches first. attention/merge_splits puts splits together, if there are several.
 
 Inputs:
   subgroup = 32 | 8 | 64: invocations of a subgroup
@@ -39,9 +38,7 @@ Inputs:
 {% include "wgsl/kv_cache.wgsl" %}
 {% include "wgsl/maximum.wgsl" %}
 {% include "wgsl/packed_rows.wgsl" %}
-{% if int8 %}
 {% include "wgsl/query_bytes.wgsl" %}
-{% endif %}
 {% include "wgsl/rotation.wgsl" %}
 
 {% set access, entry = "read_write" if rotation else "read", "vec4<f32>" if rotation == "halves" else "vec2<f32>" %}
@@ -70,7 +67,7 @@ struct Params {
   group_size: u32,  // Hq / Hkv
   kv_heads: u32,
   chunk: u32,       // columns of a split
-  splits: u32,      // that were planned; those past the context have nothing to do
+  splits: u32,      // planned ones; those past the context have nothing to do
   scale: f32,       // of the scores
   {% if rotation %}
   half_vectors: u32,  // vec4s in a half of what is rotated
