@@ -6,6 +6,7 @@ import pytest
 import torch
 from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
 from executorch.exir import to_edge_transform_and_lower
+from executorch_webgpu.runtime.delegates import DelegateArguments, matched
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -16,7 +17,6 @@ from executorch_webgpu.format import program_schema as schema
 from executorch_webgpu.format.values import Bool
 from executorch_webgpu.graph.build import Graph, make_call
 from executorch_webgpu.ops.values import Tensor
-from executorch_webgpu.runtime.delegates import DelegateArguments, matched
 
 SIZES = ((2,), (3,), (2, 2))
 

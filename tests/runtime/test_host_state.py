@@ -5,12 +5,12 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+from executorch_webgpu.portable.memory import Place
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from executorch_webgpu.format import program_schema as schema
 from executorch_webgpu.format.values import Bool
-from executorch_webgpu.portable.memory import Place
 from executorch_webgpu.runtime.host_state import branch_results, lasting_places
 
 ARENA, SPLIT = 10, 2  # bytes; inputs of a delegate

@@ -10,14 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
-from ..errors import Error
-from ..gpu.capabilities import Features, Limits
-from ..ops.plan import Planner, Planning
-from ..ops.values import LiveSymInt, LiveTensor, SymInt, Tensor
+from ..ops.values import Tensor
 from .build import PREPACK, Constant, Graph, OpCall, make_call
 from .fusion.dataflow import Dataflow, new_ids, substituted, with_calls
+from .refusal import refusal
 
 _CAST = "dim_order_ops._to_dim_order_copy.default"
 _CAT = "aten.cat.default"
@@ -63,7 +60,8 @@ class _Widening:
 
     def _calls(self, call: OpCall) -> Iterator[OpCall]:
         halves = [t for t in (*call.inputs, *call.outputs) if t.dtype == "float16"]
-        if not halves or call.name == PREPACK or any(t.dtype == "float16" for t in call.mutated) or _takes(call):
+        keeps = call.name == PREPACK or any(t.dtype == "float16" for t in call.mutated)
+        if not halves or keeps or refusal(call.op, call.args) is None:
             yield call
             return
         wide: dict[int, Tensor] = {}
@@ -98,22 +96,3 @@ class _Widening:
 
 def _cast(x: Tensor, out: Tensor) -> OpCall:
     return make_call(_CAST, (x, None, None, None, None, False, [], out))
-
-
-def _takes(call: OpCall) -> bool:
-    """Whether an operator can be planned with its float16 tensors, as far as it cannot be told that it must not."""
-    args = [_stand_in(arg) for arg in call.args]
-    try:
-        Planner(Planning(Features.none(), Limits.floor()), building=True, may_alias=True).plan(call.op, args)
-    except (Error, TypeError, AttributeError, ValueError, IndexError, KeyError, ArithmeticError):
-        return False
-    return True
-
-
-def _stand_in(arg: Any) -> Any:
-    """An argument that planning may resize and set."""
-    if isinstance(arg, Tensor):
-        return LiveTensor(arg)
-    if isinstance(arg, SymInt):
-        return LiveSymInt(arg)
-    return [_stand_in(item) for item in arg] if isinstance(arg, list) else arg

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ..errors import InvalidProgramError, UnsupportedProgramError
-from ..format import program_schema as schema
-from ..graph.build import Graph, GraphValue
-from ..graph.write_back import written_back
-from ..ops.values import SymInt, Tensor
+from ...errors import InvalidProgramError, UnsupportedProgramError
+from ...format import program_schema as schema
+from ...ops.values import SymInt, Tensor
+from ..build import Graph, GraphValue
+from ..write_back import written_back
 
 _KINDS = {
     schema.ScalarType.BOOL: "bool",
