@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
+from ..format import program_schema as schema
 from ..ops.registry import Op, find, names
 
 # Functional overloads that the name of the ``out`` overload does not tell.
@@ -101,3 +102,19 @@ def mutated_positions(name: str, overload: str, arity: int) -> tuple[int, ...]:
     if op is None or not op.mutates:
         return ()
     return tuple(op.parameters.index(parameter) for parameter in op.mutates)
+
+
+def kernel_values(plan: schema.ExecutionPlan, call: schema.KernelCall) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Ids of the inputs and of the outputs of a kernel's call.
+
+    An ``out`` overload names its output and then once more as its result, several outputs, or a list of them, once more
+    as a list. What collects the results of a loop names the output first.
+    """
+    args = call.args
+    if plan.operators[call.op_index].name == "executorch_prim::et_copy_index":
+        return args, args[:1]
+    last = plan.values[args[-1]].value if args else None
+    if isinstance(last, schema.TensorList):
+        listed = plan.values[args[-2]].value == last
+        return args[: -2 if listed else -1 - len(last.items)], last.items
+    return (args[:-2] if args[-2:-1] == args[-1:] else args[:-1]), args[-1:]

@@ -16,7 +16,6 @@ from ..graph.dynamic import dynamic_dims
 from ..graph.execute import plan_graph
 from ..graph.fusion import FusionReport, fuse_graph
 from ..graph.kv_cache import KV_CACHE_DTYPES, store_kv_caches
-from ..graph.lowering.instructions import kernel_values
 from ..graph.lowering.placement import Placement
 from ..graph.lowering.segments import DeviceSegment
 from ..graph.memory import Kind, plan_memory
@@ -25,6 +24,7 @@ from ..ops.plan import Planning
 from ..ops.registry import find
 from ..portable import host_kernel
 from ..portable.dtypes import dtype_name, is_supported
+from ..portable.names import kernel_values
 from .method_file import DELEGATE_ID, MethodFile
 
 _HASH = re.compile("[0-9a-f]{64}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -57,8 +58,8 @@ class Runner:
                 assert block.outputs is not None
                 return [_held(arg, values) for arg in block.outputs]
 
-    def _next(self, block: Block, values: Mapping[Value, Held]) -> int:
-        return block.next if _held(block.condition, values) else block.otherwise
+    def _next(self, block: Block, values: dict[Value, Held]) -> int:
+        return block.next if self._on_host(block.condition, values) else block.otherwise
 
     def _run_graph(self, segment: DeviceSegment, values: dict[Value, Held], execute: Execute) -> None:
         inputs = [
@@ -73,7 +74,7 @@ class Runner:
     def _run_on_host(self, operation: Operation, values: dict[Value, Held]) -> None:
         kernel = host_kernel(operation.name, operation.overload, len(operation.args))
         assert kernel is not None  # load_method refused the program otherwise
-        args = [_held(arg, values) for arg in operation.args]
+        args = [self._on_host(arg, values) for arg in operation.args]
         for position, _ in operation.mutated:
             args[position] = np.array(args[position], np.float64)  # references write the sums of floats
         dtype = numpy_dtype(operation.outputs[0].tensor, self._method) if operation.outputs[0].tensor else None
@@ -86,13 +87,22 @@ class Runner:
         except (TypeError, ValueError, IndexError, ArithmeticError, AttributeError) as error:
             raise InvalidInputError(f"{operation} cannot run on these values: {error}") from error
 
+    def _on_host(self, arg: Arg, values: dict[Value, Held]) -> Held:
+        """An argument for a kernel of the host, to which what another block or call left on the device is brought."""
+        if isinstance(arg, list):
+            return [self._on_host(item, values) for item in arg]
+        held = _held(arg, values)
+        if isinstance(held, DeviceArray):
+            held = values[arg] = self._of_program(arg, held.numpy())
+        return held
+
     def _of_program(self, value: Value, result: Any) -> Held:
         """A result in the program's dtype."""
         if value.tensor is None:
             return result
         with np.errstate(all="ignore"):  # what a dtype cannot hold becomes what C makes of it, as in torch
             array: np.ndarray = np.asarray(result).astype(numpy_dtype(value.tensor, self._method), copy=False)
-        if array.size > np.prod(value.tensor.sizes, dtype=np.int64):
+        if array.size > math.prod(value.tensor.sizes):
             raise InvalidProgramError(
                 f"a result has {array.size} elements, but {list(value.tensor.sizes)} are planned: export it again"
             )
@@ -117,9 +127,11 @@ def _held(arg: Arg, values: Mapping[Value, Held]) -> Held:
 
 def _as_described(held: Held, value: Value) -> Held:
     """What a cell holds under the dims that a block reads it with, which a dropped view may have changed."""
-    if isinstance(held, np.ndarray) and value.tensor is not None and not value.is_live:
-        return held.reshape(value.tensor.sizes) if held.size == np.prod(value.tensor.sizes, dtype=np.int64) else held
-    return held
+    if value.tensor is None or value.is_live or getattr(held, "shape", None) == (dims := tuple(value.tensor.sizes)):
+        return held
+    if isinstance(held, DeviceArray):
+        return held.reshaped(dims)
+    return held.reshape(dims) if isinstance(held, np.ndarray) and held.size == math.prod(dims) else held
 
 
 def _to_graph(value: Tensor | SymInt, given: Held, method: str) -> Any:
@@ -127,6 +139,7 @@ def _to_graph(value: Tensor | SymInt, given: Held, method: str) -> Any:
     if given is None:
         raise InvalidProgramError(f"nothing gives {what} a value: export it again")
     if isinstance(value, SymInt):
+        given = given.numpy() if isinstance(given, DeviceArray) else given
         number = np.asarray(given).reshape(-1)[0]
         if number != int(number):
             raise InvalidInputError(f"{what} is {number}, but it takes an integer there")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from ...errors import InvalidProgramError, UnsupportedProgramError
 from ...format import program_schema as schema
 from ...ops.values import SymInt, Tensor
+from ...portable.dtypes import dtype_name
 from ..build import Graph, GraphValue
 from ..write_back import written_back
 
@@ -255,4 +256,4 @@ def _unmatched(
 def _described(arg: schema.ProgramValue) -> str:
     if not isinstance(arg, schema.Tensor):
         return type(arg).__name__
-    return f"{arg.scalar_type.name.lower()}{list(arg.sizes)}"
+    return f"{dtype_name(arg)}{list(arg.sizes)}"

@@ -23,7 +23,6 @@ Delegates = Sequence[tuple[Graph, DelegateArguments]]
 
 CAST = "dim_order_ops._to_dim_order_copy.default"
 EXPAND = "aten.expand_copy.default"
-SELECT = "et_vk.select_as_symint.default"
 
 
 def host_read_inputs(graph: Graph) -> frozenset[int]:

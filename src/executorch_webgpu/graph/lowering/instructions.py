@@ -19,7 +19,8 @@ from typing import Any
 from ...errors import InvalidProgramError, UnsupportedProgramError
 from ...format import program_schema as schema
 from ...format import values as plain
-from ...portable.names import mutated_positions
+from ...portable.dtypes import dtype_name
+from ...portable.names import kernel_values, mutated_positions
 from .delegates import DelegateArguments
 
 Cell = tuple[int, int, int] | int  # arena, first byte and end of a place; or the number of a value without one
@@ -44,7 +45,7 @@ class Value:
     def __repr__(self) -> str:
         if self.tensor is None:
             return type(self.described).__name__
-        return f"{self.tensor.scalar_type.name.lower()}{list(self.tensor.sizes)}"
+        return f"{dtype_name(self.tensor)}{list(self.tensor.sizes)}"
 
 
 Arg = Any  # a Value, a number, a string, None, or a list of these
@@ -73,6 +74,12 @@ class Operation:
     def results(self) -> tuple[Value, ...]:
         """All values that it sets."""
         return (*self.outputs, *(value for _, value in self.mutated))
+
+    @property
+    def stem(self) -> str:
+        """The part of its name that all overloads share, without the namespace."""
+        _, _, stem = str(self.name).partition("::")
+        return stem
 
     def __str__(self) -> str:
         return f"{self.name}.{self.overload}" if self.overload else self.name
@@ -350,19 +357,3 @@ def _set_by(
                 yield from delegates[call.delegate_index].of_outputs(call)
             case schema.MoveCall(target=target):
                 yield target
-
-
-def kernel_values(plan: schema.ExecutionPlan, call: schema.KernelCall) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Ids of the inputs and of the outputs of a kernel's call.
-
-    An ``out`` overload names its output and then once more as its result, several outputs, or a list of them, once more
-    as a list. What collects the results of a loop names the output first.
-    """
-    args = call.args
-    if plan.operators[call.op_index].name == "executorch_prim::et_copy_index":
-        return args, args[:1]
-    last = plan.values[args[-1]].value if args else None
-    if isinstance(last, schema.TensorList):
-        listed = plan.values[args[-2]].value == last
-        return args[: -2 if listed else -1 - len(last.items)], last.items
-    return (args[:-2] if args[-2:-1] == args[-1:] else args[:-1]), args[-1:]

@@ -9,6 +9,7 @@ from ...errors import Error
 from ...format import program_schema as schema
 from ...ops.registry import Op, is_a
 from ...ops.values import SymInt, Tensor
+from ...portable.dtypes import dtype_name
 from ...portable.names import arguments, operator_of
 from ..refusal import mapped, refusal, tensors
 from .instructions import Operation, Value
@@ -60,7 +61,7 @@ class Placer:
             return "there is no kernel for it on the device"
         for value in (*operation.inputs, *operation.results):
             if value.tensor is not None and graph_dtype(value.tensor) is None:
-                return f"the device does not compute with {value.tensor.scalar_type.name.lower()}"
+                return f"the device does not compute with {dtype_name(value.tensor)}"
         found = self._ranges.results(operation)
         self._ranges.note(operation, found)
         if not fits(found) or not fits([self._ranges.of(v) for v in operation.inputs if _is_long(v)]):

@@ -13,7 +13,7 @@ from ...format import program_schema as schema
 from ...format import values as plain
 from ...format.pte import ProgramFile
 from ...ops.values import ELEMENT_TYPES, SymInt, Tensor
-from ...portable.dtypes import numpy_dtype
+from ...portable.dtypes import dtype_name, numpy_dtype
 from ...portable.elements import file_elements
 from ..build import Constant, Graph, GraphValue, OpCall
 from .instructions import Arg, Value
@@ -121,7 +121,7 @@ class GraphValues:
             return SymInt(self.new_id())
         dtype = graph_dtype(value.tensor)
         if dtype is None:
-            raise UnsupportedProgramError(f"its tensors hold {value.tensor.scalar_type.name.lower()}")
+            raise UnsupportedProgramError(f"its tensors hold {dtype_name(value.tensor)}")
         id = self.new_id()
         return Tensor(id, dtype, tuple(value.tensor.sizes), id if value.constant else None)
 

@@ -1,19 +1,20 @@
-"""Memory of the host that lasts: against a search of all ways through random programs."""
+"""What lasts from call to call, against a search of all ways through random programs; places in memory as values."""
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
-from executorch_webgpu.portable.memory import Place
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from executorch_webgpu.errors import UnsupportedProgramError
 from executorch_webgpu.format import program_schema as schema
-from executorch_webgpu.format.values import Bool
-from executorch_webgpu.runtime.host_state import branch_results, lasting_places
+from executorch_webgpu.format.values import Bool, Int
+from executorch_webgpu.graph.lowering.delegates import DelegateArguments
+from executorch_webgpu.graph.lowering.instructions import Value, read_flow
 
 ARENA, SPLIT = 10, 2  # bytes; inputs of a delegate
+SIZES = (0, ARENA, ARENA)
+DELEGATE = DelegateArguments(SPLIT, (0, 1), (0,))
 
 Bytes = frozenset[tuple[int, int]]  # (arena, byte)
 
@@ -25,8 +26,8 @@ def tensor(arena: int, begin: int, size: int) -> schema.EValue:
 
 @st.composite
 def plans(draw: st.DrawFn) -> schema.ExecutionPlan:
-    spans = st.tuples(st.integers(1, 2), st.integers(0, ARENA - 1), st.integers(0, 4))
-    tensors = [tensor(a, b, min(n, ARENA - b)) for a, b, n in draw(st.lists(spans, min_size=3, max_size=6))]
+    spans = st.sampled_from([(arena, begin) for arena in (1, 2) for begin in range(0, ARENA, 2)])
+    tensors = [tensor(arena, begin, 2) for arena, begin in draw(st.lists(spans, min_size=3, max_size=6))]
     values = (*tensors, schema.EValue(Bool(True)))
     any_tensor = st.integers(0, len(tensors) - 1)
     chains = []
@@ -41,7 +42,14 @@ def plans(draw: st.DrawFn) -> schema.ExecutionPlan:
         instructions = draw(st.lists(call, min_size=count, max_size=count))
         chains.append(schema.Chain(instructions=tuple(schema.Instruction(c) for c in instructions)))
     few = st.lists(any_tensor, max_size=2).map(tuple)
-    return schema.ExecutionPlan("forward", values=values, inputs=draw(few), outputs=draw(few), chains=tuple(chains))
+    return schema.ExecutionPlan(
+        "forward",
+        values=values,
+        inputs=draw(few),
+        outputs=draw(few),
+        chains=tuple(chains),
+        non_const_buffer_sizes=SIZES,
+    )
 
 
 def bytes_of(plan: schema.ExecutionPlan, ids: tuple[int, ...]) -> Bytes:
@@ -89,32 +97,61 @@ def read_before_written(plan: schema.ExecutionPlan) -> Bytes:
 @settings(deadline=None, max_examples=300)
 @given(plan=plans())
 def test_what_lasts_is_what_some_way_reads_before_it_writes(plan: schema.ExecutionPlan) -> None:
-    places = lasting_places(plan, [SPLIT])
-    assert {(p.arena, byte) for p in places for byte in range(p.begin, p.end)} == read_before_written(plan)
-    assert all(a.arena != b.arena or a.end < b.begin for a, b in pairwise(places))
+    state = read_flow(plan, [DELEGATE]).state
+    places = [cell for cell in state if isinstance(cell, tuple)]
+    assert {(arena, byte) for arena, begin, end in places for byte in range(begin, end)} == read_before_written(plan)
+
+
+def plan_of(
+    values: tuple[schema.EValue, ...],
+    calls: tuple[schema.Call, ...],
+    inputs: tuple[int, ...],
+    outputs: tuple[int, ...],
+) -> schema.ExecutionPlan:
+    chain = schema.Chain(instructions=tuple(schema.Instruction(call) for call in calls))
+    return schema.ExecutionPlan(
+        "forward", values=values, inputs=inputs, outputs=outputs, chains=(chain,), non_const_buffer_sizes=(0, 64)
+    )
 
 
 def test_a_buffer_that_one_branch_only_writes_lasts() -> None:
     """``if x: buffer = x`` before ``return buffer``; the intermediate at byte 8 does not last."""
     values = (tensor(1, 0, 4), tensor(1, 4, 4), tensor(1, 8, 4), schema.EValue(Bool(True)))
     calls = (schema.JumpFalseCall(3, 2), schema.MoveCall(0, 1), schema.MoveCall(1, 2))
-    chain = schema.Chain(instructions=tuple(schema.Instruction(call) for call in calls))
-    plan = schema.ExecutionPlan("forward", values=values, inputs=(0,), outputs=(2,), chains=(chain,))
-    assert lasting_places(plan, []) == (Place(1, 4, 8),)
+    flow = read_flow(plan_of(values, calls, (0,), (2,)), [])
+    assert list(flow.state) == [(1, 4, 8)]
+    (_, second, last) = flow.blocks
+    assert list(second.exit) == [(1, 4, 8)] and last.outputs == list(last.entry.values())
 
 
-def test_results_of_branches_are_what_moves_write_first() -> None:
-    """A value that a loop carries has one before; an input has one from the start; a number has no memory."""
-    values = (*(tensor(1, 4 * i, 4) for i in range(5)), schema.EValue(Bool(True)), schema.EValue(Bool(True)))
-    calls = (
-        schema.DelegateCall(0, (0, 0, 2)),
-        schema.JumpFalseCall(5, 3),
-        schema.MoveCall(0, 1),
-        schema.MoveCall(3, 2),
-        schema.MoveCall(5, 6),
-        schema.DelegateCall(0, (1, 2, 3)),
-        schema.MoveCall(1, 0),
+def test_a_number_that_a_loop_counts_begins_anew_with_each_call() -> None:
+    values = (schema.EValue(Int(3)), schema.EValue(Int(1)), schema.EValue(Bool(False)))
+    calls = (schema.KernelCall(0, (0, 1, 0)), schema.JumpFalseCall(2, 0))
+    plan = plan_of(values, calls, (), (0,))
+    plan = schema.ExecutionPlan(
+        "forward", values=values, outputs=(0,), chains=plan.chains, operators=(schema.Operator("executorch_prim::add"),)
     )
-    chain = schema.Chain(instructions=tuple(schema.Instruction(call) for call in calls))
-    plan = schema.ExecutionPlan("forward", values=values, inputs=(0, 4), outputs=(1,), chains=(chain,))
-    assert branch_results(plan) == {1}
+    flow = read_flow(plan, [])
+    assert flow.numbers == {0: 3} and not flow.state
+    assert flow.blocks[0].otherwise == 0 and list(flow.blocks[0].exit) == [0]
+
+
+def test_a_view_that_the_exporter_dropped_is_one_again() -> None:
+    square = schema.Tensor(
+        schema.ScalarType.BYTE, sizes=(2, 2), dim_order=(0, 1), allocation_info=schema.AllocationDetails(1, 0)
+    )
+    values = (tensor(1, 0, 4), schema.EValue(square), tensor(1, 8, 4))
+    calls = (schema.DelegateCall(0, (0, 1, 2)),)
+    (block,) = read_flow(plan_of(values, calls, (0,), (2,)), [DELEGATE]).blocks
+    view, delegate = block.operations
+    assert str(view) == "aten::view_copy.out" and view.inputs == tuple(block.entry.values())
+    assert delegate.args == (view.inputs[0], view.outputs[0])
+    assert isinstance(view.outputs[0], Value) and view.outputs[0].tensor is square
+
+
+@pytest.mark.parametrize("size", [3, 6])
+def test_memory_that_is_overwritten_in_part_is_refused(size: int) -> None:
+    values = (tensor(1, 0, 4), tensor(1, 2, size), tensor(1, 16, 4))
+    calls = (schema.MoveCall(2, 1), schema.MoveCall(0, 2))
+    with pytest.raises(UnsupportedProgramError, match="overwritten a part"):
+        read_flow(plan_of(values, calls, (0, 2), (2,)), [])

@@ -6,7 +6,6 @@ import pytest
 import torch
 from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
 from executorch.exir import to_edge_transform_and_lower
-from executorch_webgpu.runtime.delegates import DelegateArguments, matched
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -16,6 +15,7 @@ from executorch_webgpu.errors import InvalidProgramError
 from executorch_webgpu.format import program_schema as schema
 from executorch_webgpu.format.values import Bool
 from executorch_webgpu.graph.build import Graph, make_call
+from executorch_webgpu.graph.lowering.delegates import DelegateArguments, matched
 from executorch_webgpu.ops.values import Tensor
 
 SIZES = ((2,), (3,), (2, 2))
@@ -81,7 +81,7 @@ def test_inputs_that_nothing_reads_are_found_or_refused(dims: list[tuple[int, ..
 
 
 def test_outputs_of_other_dims_or_dtypes_are_refused() -> None:
-    with pytest.raises(InvalidProgramError, match=r"has the outputs %1:float32\[3\], which cannot be .* float\[2\]"):
+    with pytest.raises(InvalidProgramError, match=r"has the outputs %1:float32\[3\], which cannot be .* float32\[2\]"):
         matched(plan_of([(5,)], [(2,)]), [graph_of([(5,)], [(3,)])])
     integers = Graph((), (Tensor(0, "float32", (5,)),), (Tensor(1, "int32", (2,)),), (), {})
     with pytest.raises(InvalidProgramError, match="outputs"):
