@@ -22,7 +22,8 @@ SHAPES = [(), (1,), (5,), (3, 5, 7)]
 
 
 def value_of(dtype: str) -> int | float | bool:
-    return {"float32": -2.1, "float16": -2.5, "int32": -(2**31), "uint8": 255, "int8": -128, "bool": True}[dtype]
+    floats = {"float32": -2.1, "float16": -2.5, "bfloat16": -2.5}
+    return {**floats, "int32": -(2**31), "int16": -(2**15), "uint8": 255, "int8": -128, "bool": True}[dtype]
 
 
 @pytest.mark.parametrize("dtype", ELEMENT_TYPES)

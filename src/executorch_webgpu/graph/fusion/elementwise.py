@@ -40,8 +40,8 @@ def _is_link(call: OpCall, flow: Dataflow, sizes: Sizes) -> bool:
 
 
 def _scalars(call: OpCall) -> list[Any]:
-    """The arguments of an elementwise operator after its tensors."""
-    return list(call.args[len(call.inputs) : -1])
+    """The arguments of an elementwise operator beside its tensors."""
+    return [arg for arg in call.args[:-1] if not isinstance(arg, Tensor)]
 
 
 def _is_single(x: Tensor) -> bool:

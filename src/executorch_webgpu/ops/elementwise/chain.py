@@ -21,7 +21,7 @@ from .element import WORKGROUP
 NAME = "elementwise_chain"
 MOST_INPUTS = 7  # beside the output: storage buffers of the smallest device
 # What kernels of one expression call its operands and its scalars.
-_NAMES = {"elementwise/unary": (("x",), ("p", "q")), "elementwise/binary": (("a", "b"), ("alpha",))}
+_NAMES = {"elementwise/unary": (("x",), ("p", "q", "r")), "elementwise/broadcast": (("a", "b", "c"), ("p",))}
 
 
 @dataclass(frozen=True)
@@ -34,28 +34,34 @@ class Link:
 
 
 def link(operator: Op | None, scalars: Sequence[Any]) -> Link | None:
-    """What an operator computes, whose arguments after the tensors are ``scalars``; None if it cannot be in a chain.
+    """What an operator computes, whose arguments beside the tensors are ``scalars``; None if it cannot be in a chain.
 
     It can if it is elementwise and its plan on float32 is one kernel of one expression.
     """
     if operator is None or not operator.elementwise:
         return None
     tensors = operator.kinds[:-1].count(Tensor)
-    kinds = operator.kinds[tensors:-1]
+    kinds = [kind for kind in operator.kinds[:-1] if kind is not Tensor]
     if len(kinds) != len(scalars) or not all(map(is_a, kinds, scalars)):
         return None
     planner = Planner(Planning(Features.none(), Limits.floor()), building=True, may_alias=False)
     *operands, out = (LiveTensor(Tensor(-1 - i, "float32", (4,))) for i in range(tensors + 1))
     try:
-        planner.plan(operator, [*operands, *scalars, out])
+        planner.plan(operator, [*_arguments(operator, operands, scalars), out])
     except UnsupportedProgramError:
         return None
-    (dispatch, *others) = planner.result.dispatches
-    if others or dispatch.kernel not in _NAMES:
+    (dispatch, *others) = planner.result.dispatches or (None,)
+    if others or dispatch is None or dispatch.kernel not in _NAMES or dispatch.template["compute"] != "f32":
         return None
     operand_names, scalar_names = _NAMES[dispatch.kernel]
     expression = dispatch.template["expression"]
-    return Link(expression, operand_names, tuple((n, float(dispatch.params[n])) for n in scalar_names))
+    return Link(expression, operand_names[:tensors], tuple((n, float(dispatch.params[n])) for n in scalar_names))
+
+
+def _arguments(operator: Op, tensors: Sequence[Any], scalars: Sequence[Any]) -> list[Any]:
+    """Tensors and other arguments in the order in which an operator takes them."""
+    given, others = iter(tensors), iter(scalars)
+    return [next(given if kind is Tensor else others) for kind in operator.kinds[:-1]]
 
 
 def elementwise_chain_reference(inputs: list[np.ndarray], steps: list[Any]) -> Any:
@@ -63,7 +69,8 @@ def elementwise_chain_reference(inputs: list[np.ndarray], steps: list[Any]) -> A
     for name, operands, scalars in steps:
         found = find(name)
         assert found is not None
-        values.append(np.asarray(found.reference(*(values[i] for i in operands), *scalars), np.float64))
+        given = _arguments(found, [values[i] for i in operands], scalars)
+        values.append(np.asarray(found.reference(*given), np.float64))
     return values[-1]
 
 
@@ -81,7 +88,8 @@ def elementwise_chain(planner: Planner, inputs: list[Tensor], steps: list[Any], 
     """``out`` = the last of ``steps``, which are elementwise operators of float32.
 
     A step is an operator's name, the places of its tensors among the inputs and the results before it, and its other
-    arguments. ``inputs`` have the dims of ``out``, or one element, which then goes with all of them.
+    arguments, wherever they stand between these. ``inputs`` have the dims of ``out``, or one element, which then goes
+    with all of them.
     """
     tensors = [*inputs, out]
     planner.check(all(t.dtype == "float32" for t in tensors), f"{NAME} takes float32 tensors, not {tensors}")
@@ -105,7 +113,7 @@ def elementwise_chain(planner: Planner, inputs: list[Tensor], steps: list[Any], 
                 (
                     step.expression,
                     tuple(zip(step.operands, places, strict=True)),
-                    tuple(zip((name for name, _ in step.scalars), "xy", strict=False)),
+                    tuple(zip((name for name, _ in step.scalars), "xyzw", strict=False)),
                 )
                 for step, places in links
             ),

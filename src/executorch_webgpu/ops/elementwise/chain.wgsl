@@ -14,13 +14,18 @@ Inputs:
 
 struct Params {
   quads: u32,
-  scalars: array<vec4<f32>, {{ steps | length }}>,  // of each step up to two
+  scalars: array<vec4<f32>, {{ steps | length }}>,  // of each step up to four
 }
 
 override wg_size: u32 = 64;
 alias V = vec4<f32>;
 {% include "wgsl/linear_index.wgsl" %}
-{% include "elementwise/functions.wgsl" %}
+{% if "sine" in steps | string or "tangent" in steps | string %}
+{% include "elementwise/trigonometric.wgsl" %}
+{% else %}
+{% include "elementwise/exponential.wgsl" %}
+{% endif %}
+{% include "elementwise/quotients.wgsl" %}
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

@@ -33,7 +33,7 @@ def element_word(value: int | float, out: Tensor) -> int:
     with np.errstate(over="ignore"):
         if out.dtype == "bool":
             element = np.array(value != 0, layout)
-        elif layout.kind == "f":
+        elif out.element.is_float:
             element = np.array(value, np.float64).astype(layout)
         else:
             element = np.array(int(value), layout)
@@ -43,11 +43,10 @@ def element_word(value: int | float, out: Tensor) -> int:
 def _fill(planner: Planner, value: Number, out: Tensor, dims: Dims | None = None) -> None:
     """``out`` is ``value`` everywhere; integers are cut off towards zero."""
     number = planner.value(value)
-    planner.check(math.isfinite(number) or out.dtype in ("float32", "float16", "bool"), f"{out} cannot hold {number}")
-    if out.dtype != "bool" and out.element.numpy.kind in "iu":
-        limits = np.iinfo(out.element.numpy)
+    planner.check(math.isfinite(number) or out.element.is_float or out.dtype == "bool", f"{out} cannot hold {number}")
+    if limits := out.element.integer_limits:
         planner.check(
-            limits.min <= int(number) <= limits.max,
+            limits[0] <= int(number) <= limits[1],
             f"{out} cannot hold {number}: integers have up to 32 bits on the device, so keep this operator out of the "
             "delegate",
         )
