@@ -179,6 +179,10 @@ def casts() -> Iterator[Sample]:
     for dtype, out in itertools.product(DTYPES, DTYPES):
         yield _unary("dim_order_ops._to_dim_order_copy.default", *[None] * 6, dtype=dtype, out=out)
     yield _unary("aten._to_copy.default", *[None] * 6, dtype="int32", out="float32")
+    for op in ("aten.lift_fresh_copy.default", "aten.detach_copy.default"):
+        yield _unary(op)
+    yield _unary("aten.contiguous.default", None)
+    yield _unary("aten.dropout.default", 0.5, False)
 
 
 SCALARS: dict[str, list[Any]] = {
@@ -255,8 +259,31 @@ def fills() -> Iterator[Sample]:
         yield Sample(f"aten.{name}_like.default", [x, *plain, None], Out((7, 13)))
     yield Sample("aten.scalar_tensor.default", [Position(full=7, live=3), *plain], Out(()))
     yield Sample("aten.scalar_tensor.default", [-math.inf, *plain], Out(()))
-    yield Sample("aten.arange.start_step", [2, Position(full=67, live=5), 3, *plain], Out((22,), "int32"))
-    yield Sample("aten.arange.start_step", [0.5, Position(full=67, live=5), 0.25, *plain], Out((266,)))
+    yield Sample("aten.fill.Scalar", [x, 2.5], Out((7, 13)))
+    yield Sample("aten.empty.memory_format", [size, *plain, None], Out((7, 13), "int16"))
 
 
-FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (unary, binary, ternary, casts, elementwise_chains, fills)
+def sequences() -> Iterator[Sample]:
+    plain = [None, None, None, None]
+    end, count = Position(full=67, live=5), Position(full=13, live=4)
+    yield Sample("aten.arange.start_step", [2, end, 3, *plain], Out((22,), "int32"))
+    yield Sample("aten.arange.start_step", [0.5, end, 0.25, *plain], Out((266,)))
+    for dtype in DTYPES:
+        if dtype != "bool":
+            yield Sample("aten.arange.start", [-3 if dtype != "uint8" else 3, end, *plain], Out((70,), dtype))
+    yield Sample("aten.arange.default", [end, *plain], Out((67,), "int32"))
+    yield Sample("aten.linspace.default", [-1.5, 2.0, count, *plain], Out((13,)))
+    yield Sample("aten.linspace.default", [0, 24, count, *plain], Out((13,), "int32"))
+    yield Sample("aten.eye.default", [count, *plain], Out((13, 13)))
+    yield Sample("aten.eye.m", [count, 7, *plain], Out((13, 7), "bool"))
+
+
+FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
+    unary,
+    binary,
+    ternary,
+    casts,
+    elementwise_chains,
+    fills,
+    sequences,
+)

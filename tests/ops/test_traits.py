@@ -28,7 +28,8 @@ from .samples import SAMPLES, Input, Position, Sample
 PLANNING = Planning(Features.none(), Limits.floor())
 OPS = sorted({s.op for s in SAMPLES})
 # Whose sizes or values follow from nothing: arithmetic on live integers, and how many numbers lie between two.
-WITHOUT_SIZES = {"add", "sub", "mul", "floordiv", "mod", "neg", "sym_max", "sym_min", "aten.arange.start_step"}
+RANGES = {f"aten.arange.{overload}" for overload in ("default", "start", "start_step")}
+WITHOUT_SIZES = {"add", "sub", "mul", "floordiv", "mod", "neg", "sym_max", "sym_min", *RANGES}
 
 
 # -- registration -----------------------------------------------------------------------------------------------------

@@ -53,3 +53,28 @@ def to_copy(
         pass_through(planner, x, out)
     else:
         apply_unary(planner, x, out, "x")
+
+
+@op(
+    "aten.lift_fresh_copy.default",
+    "aten.detach_copy.default",
+    reference=lambda x: x,
+    elementwise=True,
+    view=True,
+)
+def copy_of(planner: Planner, x: Tensor, out: Tensor) -> None:
+    """``x`` itself."""
+    pass_through(planner, x, out)
+
+
+@op("aten.contiguous.default", reference=lambda x, memory_format: x, elementwise=True, view=True)
+def contiguous(planner: Planner, x: Tensor, memory_format: Any, out: Tensor) -> None:
+    """``x`` itself; tensors are row-major here."""
+    pass_through(planner, x, out)
+
+
+@op("aten.dropout.default", reference=lambda x, p, train: x, elementwise=True, view=True)
+def dropout(planner: Planner, x: Tensor, p: float, train: bool, out: Tensor) -> None:
+    """``x`` itself, where the model was not exported for training."""
+    planner.check(not train or p == 0, "dropout draws random numbers while it trains: export the model in eval mode")
+    pass_through(planner, x, out)
