@@ -101,7 +101,8 @@ def numbers(rng: np.random.Generator, dims: Sequence[int], dtype: str, low: floa
     """Random elements as they lie in a device buffer; unsigned ones and bools are not negative."""
     layout = ELEMENT_TYPES[dtype].numpy
     if ELEMENT_TYPES[dtype].is_float:
-        return rng.uniform(low, high, dims).astype(layout)
+        with np.errstate(over="ignore"):
+            return rng.uniform(low, high, dims).astype(layout)
     low, high = max(low, 0) if layout.kind == "u" else low, min(high, 1) if dtype == "bool" else high
     return rng.integers(int(low), int(high), dims, endpoint=True).astype(layout)
 

@@ -80,7 +80,8 @@ def unary() -> Iterator[Sample]:
         yield _unary(op, 0.5)
     yield _unary("aten.relu6.default")
     yield _unary("aten.copysign.Scalar", -0.0)
-    yield _unary("aten.nan_to_num.default", None, 1.0, None)
+    infinite = _rows(7, 3, 13, dtype="float16", low=-1e5, high=1e5)
+    yield Sample("aten.nan_to_num.default", [infinite, None, 1.0, -2.0], Out((7, 13), "float16"))
     yield _unary("aten.round.decimals", 1)
     yield from activations()
     for op, scalar, dtype in (
@@ -178,7 +179,8 @@ def ternary() -> Iterator[Sample]:
 def casts() -> Iterator[Sample]:
     for dtype, out in itertools.product(DTYPES, DTYPES):
         yield _unary("dim_order_ops._to_dim_order_copy.default", *[None] * 6, dtype=dtype, out=out)
-    yield _unary("aten._to_copy.default", *[None] * 6, dtype="int32", out="float32")
+    for dtype in ("int32", "float32"):
+        yield _unary("aten._to_copy.default", *[None] * 6, dtype=dtype, out="float32")
     for op in ("aten.lift_fresh_copy.default", "aten.detach_copy.default"):
         yield _unary(op)
     yield _unary("aten.contiguous.default", None)
@@ -211,6 +213,9 @@ def elementwise_chains() -> Iterator[Sample]:
     many = [_rows(7, 3, 13, low=0.1) for _ in range(7)]
     sums = [["aten.add.Tensor", [0, 1], [1]], *(["aten.div.Tensor", [5 + i, i], []] for i in range(2, 7))]
     yield Sample(name, [many, sums], Out((7, 13)))
+    for dtype in ("float16", "bfloat16"):
+        half = [_rows(7, 3, 13, dtype=dtype), _rows(7, 3, 13, dtype=dtype), Input((1, 1), dtype)]
+        yield Sample(name, [half, [*gate, *bounded]], Out((7, 13), dtype))
     yield from _all_in_chains(name)
 
 

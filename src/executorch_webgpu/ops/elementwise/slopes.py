@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from ..plan import Planner
 from ..registry import op
 from ..rows import Cut
 from ..shapes import normalize_dim, row_major_strides
-from ..sizes import Found, Sizes
+from ..sizes import Found, Sizes, like_first
 from ..values import Dims, Tensor
 from .broadcast import Expression, View, apply_broadcast, dispatch_views
 from .element import is_float, quiet
@@ -55,7 +56,21 @@ def prelu_reference(x: np.ndarray, weight: np.ndarray) -> Any:
     return np.where(x > 0, x, weight.reshape(shape) * x)
 
 
-@op("aten.prelu.default", reference=quiet(prelu_reference), promoted=("x", "weight"), sizes=lambda s, x, *_: s.of(x))
+def prelu_rows(cut: Cut, x: Tensor, weight: Tensor, out: Tensor) -> int | None:
+    """Any of one slope; of several, those that are not channels, and channels with their slopes."""
+    axis = cut.axes.get(x.id)
+    if axis == 1 and math.prod(weight.max_dims) > 1:
+        return 1 if cut.axes == {x.id: 1, weight.id: 0} and not cut.counts else None
+    return cut.only(x)
+
+
+@op(
+    "aten.prelu.default",
+    reference=quiet(prelu_reference),
+    promoted=("x", "weight"),
+    sizes=like_first,
+    rows=prelu_rows,
+)
 def prelu(planner: Planner, x: Tensor, weight: Tensor, out: Tensor) -> None:
     """``x`` where it is positive, else times ``weight``: one number, or one for each channel, dimension 1."""
     planner.check(is_float(x) and is_float(weight), f"prelu: {x} and {weight} must have a float dtype")

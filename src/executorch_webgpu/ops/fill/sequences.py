@@ -116,16 +116,19 @@ def linspace(
     out: Tensor,
 ) -> None:
     """``steps`` evenly spaced numbers from ``start`` to ``end``, both of which are among them."""
-    count = out.max_dims[0] if out.rank and is_unknown(planner, steps) else planner.value(steps)
+    count = planner.value(steps)
     planner.check(count >= 0 and out.rank == 1, f"linspace: there cannot be {count} steps in {out}")
+    if is_unknown(planner, steps):
+        count = out.max_dims[0]
     planner.resize(out, [count])
     _sequence(planner, out, _SPACED, start, (end - start) / max(count - 1, 1), end, count)
 
 
 def _eye(planner: Planner, rows: IntLike, columns: IntLike, out: Tensor) -> None:
-    unknown = is_unknown(planner, rows, columns)
-    dims: Dims = out.max_dims if unknown else planner.values([rows, columns])
-    planner.check(len(dims) == 2 and min(dims) >= 0, f"eye: {out} cannot have the dims {list(dims)}")
+    dims: Dims = planner.values([rows, columns])
+    planner.check(out.rank == 2 and min(dims) >= 0, f"eye: {out} cannot have the dims {list(dims)}")
+    if is_unknown(planner, rows, columns):
+        dims = out.max_dims
     planner.resize(out, dims)
     diagonal = "V(i / vec4<u32>(max(params.count, 1u)) == i % vec4<u32>(max(params.count, 1u)))"
     _sequence(planner, out, diagonal, 0, 0, 0, dims[1])
