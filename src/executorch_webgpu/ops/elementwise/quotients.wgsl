@@ -1,53 +1,6 @@
 {#
-What the operator tables call and WGSL does not have, or has with too much freedom.
+Quotients and remainders as torch has them, and integers: what WGSL has with too much freedom, or not at all.
 #}
-// ``result``, but NaN where x is NaN. Drivers turn a comparison with x into min or max, which drop NaN, so its bits
-// are looked at.
-fn keep_nan(x: vec4<f32>, result: vec4<f32>) -> vec4<f32> {
-  let magnitude = bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffffu);
-  return select(result, x, magnitude > vec4<u32>(0x7f800000u));
-}
-
-// exp of a negative number only, so that nothing overflows.
-fn sigmoid(x: vec4<f32>) -> vec4<f32> {
-  let e = exp(-abs(x));
-  return select(vec4<f32>(1.0), e, x < vec4<f32>(0.0)) / (1.0 + e);
-}
-
-// Beyond 15, tanh is 1 in f32; some drivers compute it from exp and would overflow.
-fn bounded_tanh(x: vec4<f32>) -> vec4<f32> {
-  return keep_nan(x, tanh(clamp(x, vec4<f32>(-15.0), vec4<f32>(15.0))));
-}
-
-// Abramowitz and Stegun 7.1.26, for z >= 0: absolute error below 1.5e-7.
-fn erfc_positive(z: vec4<f32>) -> vec4<f32> {
-  let t = 1.0 / (1.0 + 0.3275911 * z);
-  let p = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t;
-  return p * exp(-z * z);
-}
-
-// x times the normal distribution's probability of less than x.
-fn gelu_erf(x: vec4<f32>) -> vec4<f32> {
-  let tail = 0.5 * erfc_positive(abs(x) * 0.7071067811865476);
-  return x * select(tail, 1.0 - tail, x > vec4<f32>(0.0));
-}
-
-fn gelu_tanh(x: vec4<f32>) -> vec4<f32> {
-  return 0.5 * x * (1.0 + bounded_tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
-}
-
-// As in C: a negative base needs an integer exponent, or gives NaN, and so does a NaN, unless the other number decides.
-fn power(base: vec4<f32>, exponent: vec4<f32>) -> vec4<f32> {
-  let zero = vec4<f32>(0.0);
-  let odd = fract(abs(exponent) * 0.5) != zero;
-  let pole = (base == zero) & (exponent < zero);  // some drivers' pow gives 0 there
-  let size = select(pow(abs(base), exponent), 1.0 / abs(base), pole);
-  let nan = bitcast<vec4<f32>>(bitcast<vec4<u32>>(base) | vec4<u32>(0x7fc00000u));
-  let negative = select(nan, select(size, -size, odd), exponent == floor(exponent));
-  let result = keep_nan(exponent, keep_nan(base, select(size, negative, base < zero)));
-  return select(result, vec4<f32>(1.0), (exponent == zero) | (base == vec4<f32>(1.0)));
-}
-
 // A finite float32 that is not 0 as magnitude * 2^exponent.
 struct Parts {
   magnitude: u32,  // below 2^24
@@ -157,4 +110,82 @@ fn floor_quotient_i32(a: vec4<i32>, b: vec4<i32>) -> vec4<i32> {
   let zero = vec4<i32>(0);
   let q = a / b;
   return q - select(zero, vec4<i32>(1), (a - q * b != zero) & ((a < zero) != (b < zero)));
+}
+
+// The rest of |a| / |b| with the sign of a, exactly: long division in integers, eight bits at a time.
+fn fmod_f32(a: f32, b: f32) -> f32 {
+  let a_bits = bitcast<u32>(a);
+  let a_size = a_bits & 0x7fffffffu;
+  let b_size = bitcast<u32>(b) & 0x7fffffffu;
+  if (a_size >= 0x7f800000u || b_size > 0x7f800000u || b_size == 0u) {
+    return bitcast<f32>(select(a_bits, bitcast<u32>(b), b_size > 0x7f800000u) | 0x7fc00000u);
+  }
+  if (a_size < b_size) {
+    return a;
+  }
+  let n = parts(a);
+  let d = parts(b);
+  var rest = n.magnitude % d.magnitude;
+  for (var left = u32(n.exponent - d.exponent); left > 0u;) {
+    let bits = min(left, 8u);
+    rest = (rest << bits) % d.magnitude;
+    left -= bits;
+  }
+  // rest * 2^exponent as a float, subnormal where it must be.
+  let sign = a_bits & 0x80000000u;
+  if (rest == 0u) {
+    return bitcast<f32>(sign);
+  }
+  let up = countLeadingZeros(rest) - 8u;
+  let exponent = d.exponent - i32(up);
+  let normal = (u32(exponent) << 23u) | ((rest << up) & 0x7fffffu);
+  let size = select(rest << u32(d.exponent - 1), normal, exponent > 0);
+  return bitcast<f32>(sign | size);
+}
+
+// As Python has it: with the sign of b.
+fn remainder_f32(a: f32, b: f32) -> f32 {
+  let rest = fmod_f32(a, b);
+  return select(rest, rest + b, (bitcast<u32>(rest) & 0x7fffffffu) != 0u && (rest < 0.0) != (b < 0.0));
+}
+
+fn fmod(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+  return vec4<f32>(fmod_f32(a.x, b.x), fmod_f32(a.y, b.y), fmod_f32(a.z, b.z), fmod_f32(a.w, b.w));
+}
+
+fn remainder(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
+  return vec4<f32>(remainder_f32(a.x, b.x), remainder_f32(a.y, b.y), remainder_f32(a.z, b.z), remainder_f32(a.w, b.w));
+}
+
+fn fmod_i32(a: vec4<i32>, b: vec4<i32>) -> vec4<i32> {
+  return a - a / b * b;
+}
+
+fn remainder_i32(a: vec4<i32>, b: vec4<i32>) -> vec4<i32> {
+  return a - floor_quotient_i32(a, b) * b;
+}
+
+// Integers to the power of integers; they wrap. A negative exponent leaves something of 1 and -1 only.
+fn power_i32(base: vec4<i32>, exponent: vec4<i32>) -> vec4<i32> {
+  let zero = vec4<i32>(0);
+  var square = base;
+  var result = vec4<i32>(1);
+  for (var rest = max(exponent, zero); any(rest > zero); rest = rest >> vec4<u32>(1u)) {
+    result = select(result, result * square, (rest & vec4<i32>(1)) != zero);
+    square = square * square;
+  }
+  let odd = (exponent & vec4<i32>(1)) != zero;
+  let unit = select(select(zero, vec4<i32>(1), abs(base) == vec4<i32>(1)), vec4<i32>(-1), (base == vec4<i32>(-1)) & odd);
+  return select(result, unit, exponent < zero);
+}
+
+// Shifts by less than 0, or by all bits and more, leave no bit, or the sign.
+fn shift_left(a: vec4<i32>, b: vec4<i32>) -> vec4<i32> {
+  let inside = (b >= vec4<i32>(0)) & (b < vec4<i32>(32));
+  return select(vec4<i32>(0), a << (vec4<u32>(b) & vec4<u32>(31u)), inside);
+}
+
+fn shift_right(a: vec4<i32>, b: vec4<i32>) -> vec4<i32> {
+  let inside = (b >= vec4<i32>(0)) & (b < vec4<i32>(32));
+  return a >> select(vec4<u32>(31u), vec4<u32>(b) & vec4<u32>(31u), inside);
 }
