@@ -443,20 +443,6 @@ def softmax() -> Iterator[Sample]:
     yield Sample("aten._softmax.default", args, Out((7, 67)), {"routes": {"softmax": "invocation_row"}})
 
 
-def reductions() -> Iterator[Sample]:
-    x = _rows(7, 3, 2, 67)
-    sums, extremes = ("aten.sum.dim_IntList", "aten.mean.dim"), ("aten.amax.default", "aten.amin.default")
-    for op in (*sums, *extremes):
-        more = [None] if op in sums else []
-        for dims, out in (([-1], (7, 2, 1)), ([0, 2], (1, 2, 1)), ([], (1, 1, 1))):
-            yield Sample(op, [x, dims, True, *more], Out(out))
-        yield Sample(op, [_rows(7, 3, 1031), [0], False, *more], Out((1031,)))
-        yield Sample(op, [_rows(2, 1, 1031), [1], False, *more], Out((2,)))
-    for op in ("aten.argmax.default", "aten.argmin.default"):
-        for dim, kept in ((-1, (7, 2)), (0, (2, 67)), (None, ())):
-            yield Sample(op, [x, dim, False], Out(kept, "int32"))
-
-
 # -- numbers --------------------------------------------------------------------------------------------------------
 
 
@@ -556,6 +542,8 @@ def dense_attention() -> Iterator[Sample]:
     flat = [Input((9, 8), live=(4, 8)), *[Input((7, 8), live=(5, 8))] * 2]
     yield Sample("et_vk.sdpa.default", [*flat, None, None], Out((9, 8)))
 
+
+from .samples_reduce import reductions  # noqa: E402, which takes the types above
 
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     elementwise,
