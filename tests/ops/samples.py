@@ -434,15 +434,6 @@ def norms() -> Iterator[Sample]:
         yield Sample("aten.native_layer_norm.default", [x, [67], weight, bias, 1e-5], outs)
 
 
-def softmax() -> Iterator[Sample]:
-    for op, dim in itertools.product(
-        ("aten._softmax.default", "aten.softmax.int", "aten._log_softmax.default"), (-1, 0)
-    ):
-        yield Sample(op, [_rows(7, 3, 67), dim, False], Out((7, 67)))
-    args = [_rows(7, 3, 67), -1, False]
-    yield Sample("aten._softmax.default", args, Out((7, 67)), {"routes": {"softmax": "invocation_row"}})
-
-
 # -- numbers --------------------------------------------------------------------------------------------------------
 
 
@@ -543,7 +534,7 @@ def dense_attention() -> Iterator[Sample]:
     yield Sample("et_vk.sdpa.default", [*flat, None, None], Out((9, 8)))
 
 
-from .samples_reduce import reductions  # noqa: E402, which takes the types above
+from .samples_reduce import reductions, softmax  # noqa: E402, which takes the types above
 
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     elementwise,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .harness import Out
-from .samples import DTYPES, Sample, _rows
+from .samples import DTYPES, Input, Sample, _rows
 
 FLOATS = ("float32", "float16")
 CODES = {"uint8": 0, "int8": 1, "int16": 2, "int32": 3, "bool": 11}  # of torch's dtypes; floats need none
@@ -23,6 +23,19 @@ def _total_dtype(op: str, dtype: str) -> str:
     if op == "mean":
         return dtype if "float" in dtype else "float32"
     return dtype if "float" in dtype or op.startswith("a") else "int32"
+
+
+def softmax() -> Iterator[Sample]:
+    names = ("aten._softmax.default", "aten.softmax.int", "aten._log_softmax.default", "aten.log_softmax.int")
+    for op, dim in itertools.product((*names, "aten._safe_softmax.default"), (-1, 0)):
+        yield Sample(op, [_rows(7, 3, 67), dim, False], Out((7, 67)))
+    for op in (names[0], names[2], "aten._safe_softmax.default"):
+        for dtype, out in (("float16", "float16"), ("float16", "float32"), ("int32", "float32")):
+            yield Sample(op, [_rows(7, 3, 68, dtype=dtype), -1, False], Out((7, 68), out))
+        yield Sample(op, [_rows(7, 3, 5, dtype="float16"), 0, False], Out((7, 5), "float16"))
+        yield Sample(op, [_rows(2, 1, 4100), -1, False], Out((2, 4100)))
+        yield Sample(op, [_rows(2, 1, 5000), -1, False], Out((2, 5000)), {"routes": {"softmax": "two_passes"}})
+        yield Sample(op, [Input((3, 2000, 2), live=(3, 40, 2)), 1, False], Out((3, 2000, 2)))
 
 
 def reductions() -> Iterator[Sample]:

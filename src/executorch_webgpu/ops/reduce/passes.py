@@ -171,18 +171,25 @@ def chunk_partials(planner: Planner, reduction: Reduction, source: Tensor | Scra
     return found
 
 
-def _run(planner: Planner, reduction: Reduction, source: Tensor | Scratch, each: Pass, to: Scratch | Outs) -> None:
-    """A pass, in one dispatch or, by chunks, in two."""
-    chunks = each.chunks
-    after = Pass(each.rows, chunks, 1, 1, 1)
+def prepare(
+    planner: Planner, reduction: Reduction, source: Tensor | Scratch, each: Pass, to: Scratch | Outs | None
+) -> None:
+    """Have the kernels made that live sizes of a pass may need; ``to`` is None for partials."""
+    _prepare(planner, reduction, source, each.across, to)
     if each.may_have_chunks:
         _prepare(planner, reduction, source, each.across, None)
         _prepare(planner, reduction, None, False, to)
+
+
+def _run(planner: Planner, reduction: Reduction, source: Tensor | Scratch, each: Pass, to: Scratch | Outs) -> None:
+    """A pass, in one dispatch or, by chunks, in two."""
+    prepare(planner, reduction, source, each, to)
+    chunks = each.chunks
     if chunks == 1:
         _one(planner, reduction, source, each, each.chunk, to)
         return
-    _prepare(planner, reduction, source, each.across, to)
     found = chunk_partials(planner, reduction, source, each, each.chunk)
+    after = Pass(each.rows, chunks, 1, 1, 1)
     _one(planner, reduction, found, after, 4 * ceil_div(chunks, 4), to)
 
 
