@@ -129,3 +129,28 @@ def _norms() -> Iterator[Sample]:
     yield Sample("aten.logsumexp.default", [x, [0, 2], False], Out((5,)))
     yield Sample("aten.logsumexp.default", [x, [-1], True], Out((7, 5, 1)))
     yield Sample("aten.logsumexp.default", [_rows(7, 3, 5, dtype="float16"), [0], True], Out((1, 5), "float16"))
+
+
+# -- scans ------------------------------------------------------------------------------------------------------------
+
+
+def scans() -> Iterator[Sample]:
+    for dtype in DTYPES:
+        x = _rows(7, 3, 13, dtype=dtype)
+        total = dtype if "float" in dtype else "int32"
+        yield Sample("aten.cumsum.default", [x, -1, None], Out((7, 13), total))
+        yield Sample("aten.cumsum.default", [_rows(7, 3, 12, dtype=dtype), -1, None], Out((7, 12), total))
+        yield Sample("aten.cumsum.default", [x, 0, None], Out((7, 13), total))
+        yield Sample("aten.cumprod.default", [_rows(7, 3, 5, dtype=dtype), -1, None], Out((7, 5), total))
+        for op in ("cummax", "cummin"):
+            for dim in (1, 0):
+                yield Sample(f"aten.{op}.default", [x, dim], [Out((7, 13), dtype), Out((7, 13), "int32")])
+        if dtype not in ("float32", "bool"):
+            code = CODES.get(dtype)
+            yield Sample("aten.cumsum.default", [_rows(7, 3, 13, low=0, high=9), 1, code], Out((7, 13), dtype))
+    for dtype in FLOATS:
+        for dim in (-1, 0):
+            yield Sample("aten.logcumsumexp.default", [_rows(7, 3, 13, dtype=dtype), dim], Out((7, 13), dtype))
+    for op in ("aten.cumsum.default", "aten.cumprod.default"):
+        yield Sample(op, [Input((1, 9001), live=(1, 77), low=0.99, high=1.01), 1, None], Out((1, 9001)))
+        yield Sample(op, [Input((300, 3), live=(40, 3), low=0.9, high=1.1), 0, None], Out((300, 3)))

@@ -124,6 +124,13 @@ def passes_over(x: Tensor, axes: Collection[int]) -> list[Pass]:
     return found or [Pass(x.numel, 1, 1, 1, 1)]
 
 
+def along(x: Tensor, axis: int) -> Pass:
+    """The pass over one dimension; that of a scalar is its only element."""
+    dims, most = (x.dims, x.max_dims) if x.rank else ((1,), (1,))
+    after = axis + 1
+    return Pass(math.prod(dims[:axis]), dims[axis], math.prod(dims[after:]), most[axis], math.prod(most[after:]))
+
+
 @dataclass
 class Outs:
     """Where results go: the reduced numbers, and their places or means."""
@@ -258,13 +265,24 @@ def finish(planner: Planner, reduction: Reduction, found: Scratch, n: int, outs:
         planner.grid_1d(ceil_div(n, 4), FINISH_WORKGROUP),
         bindings,
         {"n": n, "p": reduction.p, "scale": reduction.scale},
-        template={
-            "kind": reduction.kind,
-            "compute": reduction.compute,
-            "finish": reduction.finish,
-            "results": outs.results,
-            "out": outs.first.dtype,
-            "second": outs.second.dtype if outs.second else "int32",
-        },
+        template=_finish_template(reduction, outs),
         overrides={"wg_size": FINISH_WORKGROUP},
     )
+
+
+def prepare_finish(planner: Planner, reduction: Reduction, outs: Outs) -> None:
+    """Have the kernel of ``finish`` made."""
+    template = _finish_template(reduction, outs)
+    planner.prepare("reduce/finish", template=template, overrides={"wg_size": FINISH_WORKGROUP})
+
+
+def _finish_template(reduction: Reduction, outs: Outs) -> dict[str, Any]:
+    assert outs.first is not None
+    return {
+        "kind": reduction.kind,
+        "compute": reduction.compute,
+        "finish": reduction.finish,
+        "results": outs.results,
+        "out": outs.first.dtype,
+        "second": outs.second.dtype if outs.second else "int32",
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +87,7 @@ def _along(planner: Planner, result: str, x: Tensor, dim: int, out: Tensor) -> N
     axis = normalize_dim(dim, max(x.rank, 1))
     planner.check(0 <= axis < max(x.rank, 1), f"softmax: {x} has no dimension {dim}")
     planner.resize(out)
-    each = _pass_along(x, axis)
+    each = passes.along(x, axis)
     template = {"result": result, "x": x.dtype, "out": out.dtype}
     _prepare(planner, template, each, x, out)
     kept = _kept(each, out)
@@ -134,13 +133,6 @@ def _prepare(planner: Planner, template: dict[str, Any], each: Pass, x: Tensor, 
         for kept in counts if (width == 4 and not each.across) or (width == 1 and words) else ():
             how = {**template, "kept": kept, "width": width, "across": each.across}
             planner.prepare("softmax/kept", template=how, overrides={"wg_size": WORKGROUP})
-
-
-def _pass_along(x: Tensor, axis: int) -> Pass:
-    dims, most = (x.dims, x.max_dims) if x.rank else ((1,), (1,))
-    return Pass(
-        math.prod(dims[:axis]), dims[axis], math.prod(dims[axis + 1 :]), most[axis], math.prod(most[axis + 1 :])
-    )
 
 
 def _kept(each: Pass, out: Tensor) -> _Kept | None:
