@@ -342,27 +342,6 @@ def norms() -> Iterator[Sample]:
         yield Sample("aten.native_layer_norm.default", [x, [67], weight, bias, 1e-5], outs)
 
 
-def softmax() -> Iterator[Sample]:
-    for op, dim in itertools.product(
-        ("aten._softmax.default", "aten.softmax.int", "aten._log_softmax.default"), (-1, 0)
-    ):
-        yield Sample(op, [_rows(7, 3, 67), dim, False], Out((7, 67)))
-    args = [_rows(7, 3, 67), -1, False]
-    yield Sample("aten._softmax.default", args, Out((7, 67)), {"routes": {"softmax": "invocation_row"}})
-
-
-def reductions() -> Iterator[Sample]:
-    x = _rows(7, 3, 2, 67)
-    sums, extremes = ("aten.sum.dim_IntList", "aten.mean.dim"), ("aten.amax.default", "aten.amin.default")
-    for op in (*sums, *extremes):
-        more = [None] if op in sums else []
-        for dims, out in (([-1], (7, 2, 1)), ([0, 2], (1, 2, 1)), ([], (1, 1, 1))):
-            yield Sample(op, [x, dims, True, *more], Out(out))
-        yield Sample(op, [_rows(7, 3, 1031), [0], False, *more], Out((1031,)))
-        yield Sample(op, [_rows(2, 1, 1031), [1], False, *more], Out((2,)))
-    for op in ("aten.argmax.default", "aten.argmin.default"):
-        for dim, kept in ((-1, (7, 2)), (0, (2, 67)), (None, ())):
-            yield Sample(op, [x, dim, False], Out(kept, "int32"))
 
 
 # -- attention ------------------------------------------------------------------------------------------------------
@@ -447,6 +426,7 @@ def dense_attention() -> Iterator[Sample]:
 
 
 from . import samples_elementwise  # noqa: E402, whose samples are made of what is above
+from .samples_reduce import reductions, scans, softmax  # noqa: E402, which takes the types above
 
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     *samples_elementwise.FAMILIES,
@@ -460,6 +440,7 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     norms,
     softmax,
     reductions,
+    scans,
     rope,
     attention,
     sampling,

@@ -13,6 +13,7 @@ from . import (
     reindex,
     rope,
     sampling,
+    scan,
     softmax,
     symint,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "reindex",
     "rope",
     "sampling",
+    "scan",
     "softmax",
     "symint",
 ]
