@@ -101,30 +101,6 @@ def _cumsum(x: Array, dim: int, dtype: Any) -> Any:
     return np.cumsum(wide, axis=dim) if x.ndim else wide
 
 
-def _copy(x: Array, source: Array, non_blocking: bool) -> Any:
-    return np.broadcast_to(source, x.shape).astype(x.dtype)
-
-
-def _slice_scatter(x: Array, source: Array, dim: int, start: int | None, end: int | None, step: int) -> Any:
-    result = x.copy()
-    place = [slice(None)] * x.ndim
-    place[dim] = slice(start, end, step)
-    result[tuple(place)] = source
-    return result
-
-
-def _select_scatter(x: Array, source: Array, dim: int, index: int) -> Any:
-    result = x.copy()
-    place: list[Any] = [slice(None)] * x.ndim
-    place[dim] = index
-    result[tuple(place)] = source
-    return result
-
-
-def _split(x: Array, sizes: Sequence[int], dim: int) -> tuple[Array, ...]:
-    return tuple(np.split(x, np.cumsum(sizes)[:-1], axis=dim))
-
-
 def _place(indices: Sequence[Array | None]) -> tuple[Any, ...]:
     return tuple(slice(None) if index is None else index for index in indices)
 
@@ -169,7 +145,6 @@ def _full_like(x: Array, value: Any, *_: Any) -> Any:
 OTHERS: dict[tuple[str, str], Simple] = {
     ("aten::sym_size", "int"): lambda x, dim: int(x.shape[dim]),
     ("aten::copy_", ""): lambda x, source, *_: np.broadcast_to(source, x.shape),
-    ("aten::copy", "out"): _copy,
     ("executorch_prim::et_view", "default"): lambda x, dims: x.reshape(dims),
     ("executorch_prim::et_copy_index", "tensor"): _copy_index,
     ("dim_order_ops::_to_dim_order_copy", "out"): lambda x, *_: x,
@@ -192,10 +167,6 @@ OTHERS: dict[tuple[str, str], Simple] = {
     ("aten::mean", "dtype_out"): lambda x, *_: np.mean(x, dtype=np.float64),
     ("aten::var", "correction_out"): _variance,
     ("aten::cumsum", "out"): _cumsum,
-    ("aten::slice_scatter", "out"): _slice_scatter,
-    ("aten::select_scatter", "out"): _select_scatter,
-    ("aten::split_with_sizes_copy", "out"): _split,
-    ("aten::unbind_copy", "int_out"): lambda x, dim: tuple(np.moveaxis(x, dim, 0)),
     ("aten::index", "Tensor_out"): lambda x, indices: x[_place(indices)],
     ("aten::index_put", "out"): _index_put,
     ("aten::index_select", "out"): _index_select,

@@ -1,0 +1,79 @@
+"""Samples of operators that move elements: by strides, into each other, and by indices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from .harness import Const, Out
+from .samples import DTYPES, Dims, Input, Position, Sample, numbers
+
+PACKED = ("float32", "float16", "uint8")  # elements of a word, of half and of a quarter of one
+
+
+def _moves(x: Input, op: str, *args: Any, out: Dims | list[Dims]) -> Sample:
+    outs = [Out(o, x.dtype) for o in out] if isinstance(out, list) else Out(out, x.dtype)
+    return Sample(op, [x, *args], outs)
+
+
+def parts() -> Iterator[Sample]:
+    for dtype in PACKED:
+        x = Input((5, 7), dtype, live=(4, 7))
+        for start in (2, -5, Position(full=2, live=-5)):
+            yield _moves(x, "aten.narrow_copy.default", 1, start, 3, out=(5, 3))
+        for op in ("aten.split_copy.Tensor", "aten.split.Tensor"):
+            yield _moves(x, op, 3, 1, out=[(5, 3), (5, 3), (5, 1)])
+        for op in ("aten.unbind_copy.int", "aten.unbind.int"):
+            yield _moves(Input((5, 2, 3), dtype, live=(4, 2, 3)), op, -2, out=[(5, 3)] * 2)
+        for op in ("aten.diagonal_copy.default", "aten.diagonal.default"):
+            yield _moves(Input((5, 3, 4), dtype, live=(2, 3, 4)), op, 1, 1, 2, out=(5, 3))
+            yield _moves(Input((4, 3, 3), dtype, live=(2, 3, 3)), op, -1, 2, 1, out=(4, 2))
+        for op in ("aten.as_strided_copy.default", "aten.as_strided.default"):
+            yield _moves(x, op, [Position(full=3, live=2), 3], [7, 2], 1, out=(3, 3))
+
+
+def order() -> Iterator[Sample]:
+    for dtype in PACKED:
+        x = Input((5, 3, 7), dtype, live=(4, 3, 7))
+        yield _moves(x, "aten.roll.default", [2, -1], [0, 2], out=(5, 3, 7))
+        yield _moves(x, "aten.roll.default", [-9], [], out=(5, 3, 7))
+        for k in (1, 2, -1):
+            yield _moves(x, "aten.rot90.default", k, [0, 2], out=(5, 3, 7) if k == 2 else (7, 3, 5))
+        yield _moves(Input((3, 2, 4, 6), dtype, live=(1, 2, 4, 6)), "aten.pixel_unshuffle.default", 2, out=(3, 8, 2, 3))
+        for op in ("aten.channel_shuffle.default", "aten.native_channel_shuffle.default"):
+            yield _moves(Input((3, 6, 5), dtype, live=(2, 6, 5)), op, 3, out=(3, 6, 5))
+        for op, diagonal in (("tril", 1), ("triu", Position(full=1, live=-1))):
+            yield _moves(x, f"aten.{op}.default", diagonal, out=(5, 3, 7))
+
+
+def repetition() -> Iterator[Sample]:
+    for dtype in PACKED:
+        x = Input((5, 7), dtype, live=(3, 7))
+        yield _moves(x, "aten.repeat_interleave.self_int", 3, 1, None, out=(5, 21))
+        row = Const(numbers(np.random.default_rng(3), (5, 7), dtype, -2, 2))
+        yield Sample("aten.repeat_interleave.self_int", [row, 2, None, None], Out((70,), dtype))
+        yield Sample("aten.copy.default", [x, Input((7,), dtype), False], Out((5, 7), dtype))
+
+
+def joining() -> Iterator[Sample]:
+    for dtype in DTYPES:
+        x, y = Input((5, 7), dtype, live=(3, 7)), Input((5, 3), dtype, live=(3, 3))
+        yield Sample("aten.cat.default", [[x, y], 1], Out((5, 10), dtype))
+        yield Sample("aten.cat.default", [[y, x, y, x, y, x, y, x, y, x], -1], Out((5, 50), dtype))
+        yield Sample("aten.stack.default", [[x, x, x], 1], Out((5, 3, 7), dtype))
+        yield Sample("aten.stack.default", [[x, Input((5, 7), dtype, live=(3, 7))], -1], Out((5, 7, 2), dtype))
+        part = Input((5, 3), dtype, live=(3, 3))
+        yield Sample("aten.slice_scatter.default", [x, part, 1, 1, None, 2], Out((5, 7), dtype))
+        moving = [x, Input((2, 7), dtype), 0, Position(full=3, live=1), Position(full=5, live=3), 1]
+        yield Sample("aten.slice_scatter.default", moving, Out((5, 7), dtype))
+        yield Sample("aten.select_scatter.default", [x, Input((5,), dtype, live=(3,)), 1, -2], Out((5, 7), dtype))
+        cube = Input((5, 3, 4), dtype, live=(2, 3, 4))
+        diagonal = [cube, Input((5, 2), dtype, live=(2, 2)), -1, 1, 2]
+        yield Sample("aten.diagonal_scatter.default", diagonal, Out((5, 3, 4), dtype))
+        strided = [x, Input((2, 3), dtype), [2, 3], [7, 2], 1]
+        yield Sample("aten.as_strided_scatter.default", strided, Out((5, 7), dtype))
+
+
+FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (parts, order, repetition, joining)
