@@ -76,4 +76,28 @@ def joining() -> Iterator[Sample]:
         yield Sample("aten.as_strided_scatter.default", strided, Out((5, 7), dtype))
 
 
-FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (parts, order, repetition, joining)
+def _indices(*dims: int, size: int, live: Dims | None = None, wraps: bool = False) -> Input:
+    """Indices into a dimension of ``size`` elements."""
+    return Input(dims, "int32", live=live, low=-size if wraps else 0, high=size - 1)
+
+
+def lookup() -> Iterator[Sample]:
+    for inner, dtype in ((8, "float32"), (3, "float32"), (3, "float16"), (3, "uint8")):
+        x = Input((7, 5, inner), dtype, live=(4, 5, inner))
+        yield _moves(x, "aten.gather.default", 0, _indices(3, 5, 2, size=4), False, out=(3, 5, 2))
+        along = _indices(7, 5, 6, size=inner, live=(4, 5, 6))
+        yield _moves(x, "aten.gather.default", -1, along, False, out=(7, 5, 6))
+        yield _moves(x, "aten.index_select.default", 1, _indices(9, size=5, live=(2,)), out=(7, 9, inner))
+        for op in ("aten.index.Tensor", "aten._unsafe_index.Tensor"):
+            i, j = _indices(6, size=4, live=(2,), wraps=True), _indices(2, 1, size=3, wraps=True)
+            yield _moves(x, op, [i], out=(6, 5, inner))
+            yield _moves(x, op, [i, None, j], out=(2, 6, 5))
+            yield _moves(x, op, [None, _indices(2, 4, size=5, live=(2, 1)), j], out=(7, 2, 4))
+            yield _moves(x, op, [None, None], out=(7, 5, inner))
+        yield _moves(x, "aten.take.default", _indices(4, 3, size=60, live=(2, 3), wraps=True), out=(4, 3))
+        spread = [_indices(1, 5, 2, size=inner, live=(1, 5, 2), wraps=True), 2]
+        yield _moves(x, "aten.take_along_dim.default", *spread, out=(7, 5, 2))
+        yield _moves(x, "aten.take_along_dim.default", _indices(9, size=60, live=(2,)), None, out=(9,))
+
+
+FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (parts, order, repetition, joining, lookup)

@@ -114,24 +114,6 @@ def _index_put(x: Array, indices: Sequence[Array | None], values: Array, accumul
     return result
 
 
-def _in_range(index: Array, size: int) -> Array:
-    if index.size and not 0 <= int(index.min()) <= int(index.max()) < size:
-        raise IndexError(f"an index is outside of the {size} elements of its dimension")
-    return index
-
-
-def _index_select(x: Array, dim: int, index: Array) -> Any:
-    return np.take(np.atleast_1d(x), _in_range(np.atleast_1d(index), np.atleast_1d(x).shape[dim]), axis=dim)
-
-
-def _gather(x: Array, dim: int, index: Array, sparse_grad: bool = False) -> Any:
-    if not x.ndim or not index.ndim:
-        return np.broadcast_to(x.reshape(-1)[:1].reshape(()), index.shape)
-    along = dim % x.ndim
-    front = x[tuple(slice(None) if a == along else slice(n) for a, n in enumerate(index.shape))]
-    return np.take_along_axis(front, _in_range(index, x.shape[along]), axis=along)
-
-
 def _copy_index(target: Array, source: Array, index: int) -> Any:
     """``target`` with ``source`` as its row ``index``, which is the last one: how loops collect their results."""
     return np.concatenate([target[:index], source[None]])
@@ -167,8 +149,5 @@ OTHERS: dict[tuple[str, str], Simple] = {
     ("aten::mean", "dtype_out"): lambda x, *_: np.mean(x, dtype=np.float64),
     ("aten::var", "correction_out"): _variance,
     ("aten::cumsum", "out"): _cumsum,
-    ("aten::index", "Tensor_out"): lambda x, indices: x[_place(indices)],
     ("aten::index_put", "out"): _index_put,
-    ("aten::index_select", "out"): _index_select,
-    ("aten::gather", "out"): _gather,
 }

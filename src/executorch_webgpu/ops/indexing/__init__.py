@@ -1,0 +1,5 @@
+"""Operators that read and write elements which indices name."""
+
+from . import lookup
+
+__all__ = ["lookup"]
