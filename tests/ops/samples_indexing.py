@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -100,4 +101,68 @@ def lookup() -> Iterator[Sample]:
         yield _moves(x, "aten.take_along_dim.default", _indices(9, size=60, live=(2,)), None, out=(9,))
 
 
-FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (parts, order, repetition, joining, lookup)
+WALK, OWNER, SORTED = ({"routes": {"scatter": route}} for route in ("walk", "owner", "sorted"))
+
+
+def puts() -> Iterator[Sample]:
+    for dtype in DTYPES:
+        x, out = Input((7, 5, 4), dtype, live=(6, 5, 4)), Out((7, 5, 4), dtype)
+        i, plain = _indices(9, size=6, live=(2,), wraps=True), _indices(9, size=6, live=(2,))
+        slices = Input((9, 5, 4), dtype, live=(2, 5, 4))
+        for route in (WALK, OWNER, SORTED):
+            yield Sample("aten.index_put.default", [x, [i], slices, False], out, route)
+        yield Sample("aten.index_copy.default", [x, 0, plain, slices], out)
+        if dtype in PACKED:
+            few = Input((3, 1, 5), dtype)
+            spread = [x, [i, None, _indices(3, 1, size=4, wraps=True)], few, False]
+            pair = [x, [i, _indices(2, 1, size=5)], Input((9, 1), dtype, live=(2, 1)), False]
+            yield Sample("aten._unsafe_index_put.default", spread, out, WALK)
+            yield Sample("aten.index_put.default", pair, out, OWNER)
+            yield Sample("aten.index_fill.int_Scalar", [x, 1, _indices(3, size=5, wraps=True), 1.5], out)
+            yield Sample("aten.index_fill.int_Tensor", [x, -1, _indices(3, size=4), Input((), dtype)], out, OWNER)
+            elements = [_indices(4, 3, size=120, live=(2, 3), wraps=True), Input((4, 3), dtype, live=(2, 3))]
+            yield Sample("aten.put.default", [x, *elements, False], out, OWNER)
+            yield Sample("aten.put.default", [x, *elements, True], out, SORTED)
+        yield Sample("aten.index_put.default", [x, [i], Input((1, 4), dtype), True], out, WALK)
+        yield Sample("aten.index_add.default", [x, 0, plain, slices, 2], out, SORTED)
+    for name, own in itertools.product(("prod", "mean", "amax", "amin"), (True, False)):
+        reduced = [Input((7, 5, 4), live=(6, 5, 4)), 0, plain, Input((9, 5, 4), live=(2, 5, 4)), name, own]
+        yield Sample("aten.index_reduce.default", reduced, Out((7, 5, 4)), SORTED)
+
+
+def scatters() -> Iterator[Sample]:
+    for dtype in DTYPES:
+        x, out = Input((7, 5, 4), dtype, live=(6, 5, 4)), Out((7, 5, 4), dtype)
+        along = [0, _indices(8, 4, 3, size=6, live=(2, 4, 3)), Input((9, 5, 4), dtype, live=(9, 4, 4))]
+        last = [-1, _indices(7, 5, 6, size=4, live=(6, 5, 6)), Input((7, 5, 6), dtype, live=(6, 5, 6))]
+        for given, route in ((along, WALK), (along, OWNER), (last, WALK), (last, OWNER), (along, SORTED)):
+            yield Sample("aten.scatter.src", [x, *given], out, route)
+        yield Sample("aten.scatter.value", [x, *along[:2], 1.5], out, OWNER)
+        for given, route in ((along, WALK), (along, SORTED), (last, SORTED)):
+            yield Sample("aten.scatter_add.default", [x, *given], out, route)
+        if dtype in (*PACKED, "int32"):
+            yield Sample("aten.scatter.reduce", [x, *along, "multiply"], out)
+            yield Sample("aten.scatter.value_reduce", [x, *last[:2], 2.0, "add"], out)
+            for name, own in itertools.product(("sum", "prod", "mean", "amax", "amin"), (True, False)):
+                yield Sample("aten.scatter_reduce.two", [x, *along, name, own], out)
+
+
+def masks() -> Iterator[Sample]:
+    for dtype in DTYPES:
+        x, mask = Input((7, 5), dtype, live=(4, 5)), Input((7, 1), "bool", live=(4, 1))
+        yield Sample("aten.masked_fill.Scalar", [x, mask, -1.0 if dtype != "uint8" else 3], Out((7, 5), dtype))
+        yield Sample("aten.masked_fill.Tensor", [x, mask, Input((), dtype)], Out((7, 5), dtype))
+        rows_of = [None, Input((5,), "bool")]
+        yield Sample("aten.index_put.default", [x, rows_of, Input((1,), dtype), False], Out((7, 5), dtype))
+
+
+FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
+    parts,
+    order,
+    repetition,
+    joining,
+    lookup,
+    puts,
+    scatters,
+    masks,
+)

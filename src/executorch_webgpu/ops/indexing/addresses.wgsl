@@ -1,5 +1,5 @@
 {#
-Which element of a tensor several indices together name: addresses[i] = a sum of index · step, at strides of i.
+Which element of a tensor several indices together name: addresses[i] = a sum of index · step, and of strides of i.
 
 Inputs:
   count = 1 | 2 | 3 | 4: index tensors
@@ -13,6 +13,7 @@ Inputs:
 
 struct Params {
   dims: array<vec4<u32>, 2>,  // innermost first
+  base_strides: array<vec4<u32>, 2>,
 {% for k in range(count) %}
   strides{{ k }}: array<vec4<u32>, 2>,
 {% endfor %}
@@ -34,6 +35,7 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     return;
   }
   var rest = i;
+  var base = 0;
 {% for k in range(count) %}
   var at{{ k }} = 0u;
 {% endfor %}
@@ -41,12 +43,13 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     let size = params.dims[d / 4u][d % 4u];
     let outer = rest / size;
     let coordinate = rest - outer * size;
+    base += i32(coordinate * params.base_strides[d / 4u][d % 4u]);
 {% for k in range(count) %}
     at{{ k }} += coordinate * params.strides{{ k }}[d / 4u][d % 4u];
 {% endfor %}
     rest = outer;
   }
-  var sum = {{ "addresses[i]" if more else "0" }};
+  var sum = {{ "addresses[i]" if more else "base" }};
 {% for k in range(count) %}
   sum += in_range(index{{ k }}[at{{ k }}], params.sizes[{{ k }}], params.wraps) * params.steps[{{ k }}];
 {% endfor %}

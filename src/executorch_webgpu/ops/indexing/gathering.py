@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..plan import Binding, Planner
 from ..reindex.strided import MAX_RANK, coalesce, innermost_first
-from ..shapes import ceil_div
+from ..shapes import ceil_div, row_major_strides
 from ..values import Dims, Scratch, Tensor
 
 WORKGROUP = 64
@@ -59,32 +59,37 @@ def gather(planner: Planner, x: Tensor, x_strides: Dims, picks: Sequence[Pick], 
     )
 
 
-def combined(planner: Planner, dims: Dims, picks: Sequence[Pick], wraps: bool) -> Pick:
-    """One pick in place of several: the sums of what they say, which a buffer of its own holds.
+def combined(
+    planner: Planner, dims: Dims, picks: Sequence[Pick], wraps: bool, base_strides: Dims | None = None
+) -> Pick:
+    """One pick in place of several: the sums of what they say, and of ``base_strides``, in a buffer of its own.
 
     That has as many elements as the dimensions of ``dims`` along which any of the picks moves.
     """
-    moved = tuple(n if any(p.strides[axis] for p in picks) else 1 for axis, n in enumerate(dims))
+    bases = base_strides or (0,) * len(dims)
+    views = list(zip(bases, *(p.strides for p in picks), strict=True))
+    moved = tuple(n if any(views[axis]) else 1 for axis, n in enumerate(dims))
     addresses = planner.scratch(math.prod(moved) * _WORD)
     for first in range(0, len(picks), MOST):
         part = picks[first : first + MOST]
-        sizes, strides = coalesce(moved, *(p.strides for p in part))
+        sizes, (base, *strides) = coalesce(moved, bases, *(p.strides for p in part))
         planner.check(len(sizes) <= MAX_RANK, f"indices of {len(sizes)} dimensions; at most {MAX_RANK} work")
         bound: dict[str, Binding] = {f"index{k}": p.index for k, p in enumerate(part)}
         planner.dispatch(
             "indexing/addresses",
             planner.grid_1d(math.prod(moved), WORKGROUP),
             {"addresses": addresses, **bound},
-            _index_params(sizes, strides, part, [p.step for p in part], wraps),
+            {
+                "base_strides": innermost_first(base, 0),
+                **_index_params(sizes, strides, part, [p.step for p in part], wraps),
+            },
             overrides=OVERRIDES,
             template={"count": len(part), "more": first > 0},
         )
-    last = 1 + sum((p.size - 1) * p.step for p in picks)
-    steps, total = [], 1
-    for n in reversed(moved):
-        steps.append(total if n > 1 else 0)
-        total *= n
-    return Pick(addresses, tuple(reversed(steps)), last, 1)
+    size = 1 + sum((p.size - 1) * p.step for p in picks)
+    size += sum((n - 1) * step for n, step in zip(moved, bases, strict=True))
+    along = tuple(s if n > 1 else 0 for s, n in zip(row_major_strides(moved), moved, strict=True))
+    return Pick(addresses, along, max(size, 1), 1)
 
 
 def _are_runs(times: int, dims: Dims, x_strides: Dims, strides: Sequence[Dims], steps: Sequence[int]) -> bool:

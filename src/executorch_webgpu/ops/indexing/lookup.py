@@ -142,7 +142,9 @@ def index(planner: Planner, x: Tensor, indices: Sequence[Tensor | None], out: Te
         move(planner, x, found.outer_strides, out)
 
 
-def checked_places(planner: Planner, name: str, x: Tensor, indices: Sequence[Tensor | None]) -> Places:
+def checked_places(
+    planner: Planner, name: str, x: Tensor, indices: Sequence[Tensor | None], wraps: bool = True
+) -> Places:
     """Where index tensors lead in ``x``, if they are integers that fit it."""
     given = [i for i in indices if i is not None]
     masks = [i for i in given if i.dtype in ("bool", "uint8")]
@@ -152,7 +154,7 @@ def checked_places(planner: Planner, name: str, x: Tensor, indices: Sequence[Ten
     planner.check(fits, f"{name}: the indices {given} do not broadcast to a common shape")
     for i, size in zip(indices, x.dims, strict=False):
         if i is not None:
-            check_indices(planner, name, i, size, wraps=True)
+            check_indices(planner, name, i, size, wraps)
     return places_of(x.dims, [None if i is None else i.dims for i in indices])
 
 

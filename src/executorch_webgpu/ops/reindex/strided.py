@@ -124,6 +124,16 @@ def dispatch_copies(planner: Planner, out: Tensor, parts: Sequence[tuple[Tensor,
     _dispatch(planner, words, out, Copy((out.numel,), (1,), (1,)), "u32", 1, lanes)
 
 
+def contiguous(planner: Planner, x: Tensor, dims: Dims, strides: Dims) -> Scratch:
+    """A buffer with the elements of ``x`` along ``strides``, one after the other, for this call."""
+    copy = Copy(dims, strides, row_major_strides(dims)).coalesced()
+    planner.check(len(copy.dims) <= MAX_RANK, f"moving {x} takes {len(copy.dims)} dimensions; at most {MAX_RANK} work")
+    lanes = max(1, _WORD // x.element.itemsize)
+    result = planner.scratch(math.prod(dims) * x.element.itemsize)
+    _dispatch(planner, x, result, replace(copy, out_strides=row_major_strides(copy.dims)), "u32", lanes, lanes)
+    return result
+
+
 def _checked(planner: Planner, x: Tensor, out: Tensor, copy: Copy) -> Copy:
     planner.check(x.dtype == out.dtype, f"{x} and {out} must have the same dtype")
     copy = copy.coalesced()
