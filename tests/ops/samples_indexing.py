@@ -142,6 +142,7 @@ def scatters() -> Iterator[Sample]:
             yield Sample("aten.scatter_add.default", [x, *given], out, route)
         if dtype in (*PACKED, "int32"):
             yield Sample("aten.scatter.reduce", [x, *along, "multiply"], out)
+            yield Sample("aten.scatter.reduce", [x, *last, "add"], out)
             yield Sample("aten.scatter.value_reduce", [x, *last[:2], 2.0, "add"], out)
             for name, own in itertools.product(("sum", "prod", "mean", "amax", "amin"), (True, False)):
                 yield Sample("aten.scatter_reduce.two", [x, *along, name, own], out)

@@ -100,9 +100,11 @@ def put_rows(cut: Cut, x: Tensor, indices: Sequence[Tensor | None], values: Tens
     """Dimensions of ``x`` without an index, with those of the values, unless these are the same everywhere."""
     axis = cut.axes.get(x.id)
     given = [i for i in indices if i is not None]
-    if axis is None or cut.counts or len(indices) > x.rank or any(i.id in cut.axes for i in given):
+    if axis is None or cut.counts or len(indices) > x.rank:
         return None
-    if any(i.dtype != "int32" for i in given) or not given:
+    if [i.dtype for i in given] == ["bool"]:
+        return masked_rows(cut, axis, indices.index(given[0]), given[0])
+    if any(i.dtype != "int32" or i.id in cut.axes for i in given) or not given:
         return None
     found = places_of(x.max_dims, [None if i is None else i.max_dims for i in indices])
     if axis in found.indexed:
@@ -114,6 +116,13 @@ def put_rows(cut: Cut, x: Tensor, indices: Sequence[Tensor | None], values: Tens
     if values.id in cut.axes:
         return axis if cut.axes[values.id] == of_values else None
     return axis if of_values < 0 or values.max_dims[of_values] == 1 else None
+
+
+def masked_rows(cut: Cut, axis: int, first: int, mask: Tensor) -> int | None:
+    """Dimensions of a tensor, with those that a mask has of them from ``first`` on."""
+    of_mask = axis - first if first <= axis < first + mask.rank else None
+    alone = len(cut.axes) == 1 if of_mask is None else len(cut.axes) == 2 and cut.axes.get(mask.id) == of_mask
+    return axis if alone else None
 
 
 @op(
