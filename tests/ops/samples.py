@@ -427,6 +427,7 @@ def dense_attention() -> Iterator[Sample]:
 
 from . import samples_elementwise  # noqa: E402, whose samples are made of what is above
 from .samples_reduce import reductions, scans, softmax  # noqa: E402, which takes the types above
+from . import samples_indexing  # noqa: E402, it needs what is above
 
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     *samples_elementwise.FAMILIES,
@@ -446,5 +447,6 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     sampling,
     rope_attention,
     dense_attention,
+    *samples_indexing.FAMILIES,
 )
 SAMPLES = [sample for family in FAMILIES for sample in family()]
