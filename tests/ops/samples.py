@@ -557,6 +557,8 @@ def dense_attention() -> Iterator[Sample]:
     yield Sample("et_vk.sdpa.default", [*flat, None, None], Out((9, 8)))
 
 
+from . import samples_spatial as spatial  # noqa: E402, it takes Sample from here
+
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     elementwise,
     elementwise_chains,
@@ -576,5 +578,10 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     sampling,
     rope_attention,
     dense_attention,
+    spatial.pooling,
+    spatial.average_pooling,
+    spatial.resampling,
+    spatial.grids,
+    spatial.padding,
 )
 SAMPLES = [sample for family in FAMILIES for sample in family()]
