@@ -583,5 +583,6 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     spatial.resampling,
     spatial.grids,
     spatial.padding,
+    spatial.channel_norms,
 )
 SAMPLES = [sample for family in FAMILIES for sample in family()]

@@ -6,10 +6,12 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from executorch_webgpu.ops.resample.upsample import OPERATORS
 from executorch_webgpu.ops.values import ELEMENT_TYPES
 
-from .harness import Out
+from .harness import Const, Out
 from .samples import Input, Position, Sample
 
 NUMERIC = ("float32", "float16", "int32", "uint8", "int8")
@@ -95,3 +97,35 @@ def padding() -> Iterator[Sample]:
     for mode in ("reflection", "replication"):
         yield Sample(f"aten.{mode}_pad1d.default", [_planes(7), [3, 2]], Out((2, 3, 12)))
         yield Sample(f"aten.{mode}_pad3d.default", [_planes(4, 5, 6), [3, -1, 0, 2, 1, 1]], Out((2, 3, 6, 7, 8)))
+
+
+def _per_channel(channels: int, dtype: str, low: float = -1) -> Const:
+    return Const(np.linspace(low, 2, channels).astype(dtype))
+
+
+def channel_norms() -> Iterator[Sample]:
+    for dtype, affine in (("float32", "float32"), ("float16", "float16"), ("float16", "float32")):
+        for weight, bias in itertools.product((None, _per_channel(6, affine)), (None, _per_channel(6, affine))):
+            x = Input((3, 6, 5, 7), live=(2, 6, 5, 4), dtype=dtype)
+            stats = [_per_channel(6, affine), _per_channel(6, affine, low=0.5)]
+            outs = [Out(x.max_dims, dtype), Out((0,), dtype), Out((0,), dtype)]
+            args = [x, weight, bias, *stats, 0.1, 1e-5]
+            yield Sample("aten._native_batch_norm_legit_no_training.default", args, outs)
+            if weight is not None:
+                for name in ("_native_batch_norm_legit", "native_batch_norm"):
+                    yield Sample(f"aten.{name}.default", [*args[:5], False, 0.1, 1e-5], outs)
+            outs = [Out(x.max_dims, dtype), Out((6,), dtype), Out((6,), dtype)]
+            yield Sample("aten._native_batch_norm_legit.no_stats", [x, weight, bias, True, 0.1, 1e-5], outs)
+            outs = [Out(x.max_dims, dtype), Out((3, 2), dtype), Out((3, 2), dtype)]
+            yield Sample("aten.native_group_norm.default", [x, weight, bias, 3, 6, 35, 2, 1e-5], outs)
+    x = Input((2, 3, 88, 100), live=(1, 3, 87, 100))
+    own = [Out(x.max_dims), Out((3,)), Out((3,))]
+    yield Sample("aten._native_batch_norm_legit.no_stats", [x, None, None, True, 0.1, 1e-5], own)
+    groups = [Out(x.max_dims), Out((2, 1)), Out((2, 1))]
+    yield Sample("aten.native_group_norm.default", [x, None, None, 2, 3, 8800, 1, 1e-5], groups)
+    row = Input((7, 5), live=(2, 5))
+    yield Sample(
+        "aten._native_batch_norm_legit_no_training.default",
+        [row, None, None, _per_channel(5, "float32"), _per_channel(5, "float32", low=0.5), 0.1, 1e-5],
+        [Out((7, 5)), Out((0,)), Out((0,))],
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -135,4 +136,4 @@ def gather_windows(x: Array, taps: Sequence[Taps]) -> tuple[Array, Array, Array]
         valid = valid & tap.valid.reshape(shape)
     counts = tuple(tap.index.shape[0] for tap in taps)
     place, valid = place.reshape(*counts, -1), valid.reshape(*counts, -1)
-    return x.reshape(*x.shape[: x.ndim - n], -1)[..., place], valid, place
+    return x.reshape(*x.shape[: x.ndim - n], math.prod(sizes))[..., place], valid, place

@@ -86,7 +86,8 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
       }
       value += weight_at(h, y) * along;
     }
-    numbers[j] = value / (h.total * w.total);
+    let total = h.total * w.total;
+    numbers[j] = select(value / total, 0.0, total == 0.0);  // a scale may lead beyond x
     place = next_place(place, params.out_dims);
   }
   out[quad] = pack_{{ dtype }}(numbers);

@@ -76,7 +76,8 @@ def antialias_matrix(out: int, size: int, scale: float, *, cubic: bool) -> Array
         weights = np.maximum(1 - distance, 0)
     start, end = (center - reach * wide + 0.5).astype(np.int64), (center + reach * wide + 0.5).astype(np.int64)
     weights = np.where((i >= np.maximum(start, 0)) & (i < end), weights, 0)
-    return weights / weights.sum(axis=1, keepdims=True)
+    total = weights.sum(axis=1, keepdims=True)
+    return weights / np.where(total == 0, 1, total)
 
 
 def apply_matrices(x: Array, matrices: Sequence[Array]) -> Array:

@@ -66,12 +66,17 @@ def step(size: int, out: int, scale: float | None, *, corners: bool) -> float:
 
 
 def _steps(sizes: Sequence[int], outs: Sequence[int], scales: Scales, mode: Mode, corners: bool) -> list[float]:
+    """Of some modes, torch does not ask for the scale where a size stays, or is doubled."""
     given = scales if scales is not None else [None] * len(outs)
-    found = []
-    for size, out, scale in zip(sizes, outs, given, strict=True):
-        same = size == out and mode.kernel == "resample/resample" and mode.mode == "linear"
-        found.append(1.0 if same else step(size, out, scale, corners=corners))
-    return found
+    images = mode is NEAREST and len(outs) == 2
+    copies = images or mode in (LINEAR, LINEAR_AA, CUBIC_AA)
+
+    def of(size: int, out: int, scale: float | None) -> float:
+        if copies and size == out:
+            return 1.0
+        return 0.5 if images and 2 * size == out else step(size, out, scale, corners=corners)
+
+    return [of(*each) for each in zip(sizes, outs, given, strict=True)]
 
 
 def scaled(size: Size, scale: float) -> Size | None:
@@ -219,9 +224,7 @@ def _register(name: str) -> None:
         aligned, (*scales, out) = split(*how)
         _plan(planner, name, x, size, scales, aligned, out)
 
-    plain.__doc__ = (
-        f"""``x`` [N, C, ...] in ``size``; steps are by scales, or else by the ratio of sizes; {floats}."""
-    )
+    plain.__doc__ = f"""``x`` [N, C, ...] in ``size``; steps are by scales, or else by the ratio of sizes; {floats}."""
     scales = {f"scales_{axis}" if n > 1 else "scales": float | None for axis in "dhw"[3 - n :]}
     register = op(f"aten.{name}.default", reference=plain_reference, sizes=plain_sizes, rows=resample_rows)
     register(_with_signature(plain, {"x": Tensor, "size": list[IntLike], **corners, **scales, "out": Tensor}))
