@@ -584,5 +584,7 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     spatial.grids,
     spatial.padding,
     spatial.channel_norms,
+    spatial.shuffles,
+    spatial.distances,
 )
 SAMPLES = [sample for family in FAMILIES for sample in family()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -129,3 +130,24 @@ def channel_norms() -> Iterator[Sample]:
         [row, None, None, _per_channel(5, "float32"), _per_channel(5, "float32", low=0.5), 0.1, 1e-5],
         [Out((7, 5)), Out((0,)), Out((0,))],
     )
+
+
+def shuffles() -> Iterator[Sample]:
+    for dtype in ELEMENT_TYPES:
+        x = Input((3, 2, 4, 6), live=(2, 2, 4, 2), dtype=dtype)
+        yield Sample("aten.pixel_unshuffle.default", [x, 2], Out((3, 8, 2, 3), dtype))
+        x = Input((2, 6, 3, 5), live=(1, 6, 2, 5), dtype=dtype)
+        for name in ("channel_shuffle", "native_channel_shuffle"):
+            yield Sample(f"aten.{name}.default", [x, 3], Out((2, 6, 3, 5), dtype))
+
+
+def distances() -> Iterator[Sample]:
+    a, b = Input((3, 1, 7, 5), live=(2, 1, 3, 5)), Input((4, 11, 5), live=(3, 4, 5))
+    for p in (0, 1, 2.0, math.inf, 2.5):
+        if p != 0:  # it does not depend on what is drawn
+            yield Sample("aten._cdist_forward.default", [a, b, p, None], Out((3, 4, 7, 11)))
+        yield Sample("aten._pdist_forward.default", [Input((13, 5), live=(6, 5)), p], Out((78,)))
+    digits = [Const(np.arange(n * 4, dtype=np.float32).reshape(n, 4) % 3) for n in (5, 7)]
+    yield Sample("aten._cdist_forward.default", [*digits, 0, None], Out((5, 7)))
+    both = [Input((3, 7, 5), live=(2, 3, 5)), Input((3, 11, 5), live=(2, 4, 5)), 2.0, 1]
+    yield Sample("aten._cdist_forward.default", both, Out((3, 7, 11)))

@@ -27,8 +27,9 @@ from .samples import SAMPLES, Input, Position, Sample
 
 PLANNING = Planning(Features.none(), Limits.floor())
 OPS = sorted({s.op for s in SAMPLES})
-# Whose sizes or values follow from nothing: arithmetic on live integers, and how many numbers lie between two.
+# Whose sizes or values follow from nothing: arithmetic on live integers, and numbers of numbers and of pairs.
 WITHOUT_SIZES = {"add", "sub", "mul", "floordiv", "mod", "neg", "sym_max", "sym_min", "aten.arange.start_step"}
+WITHOUT_SIZES |= {"aten._pdist_forward.default"}
 
 
 # -- registration -----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from . import (
     attention,
+    distance,
     elementwise,
     embedding,
     fill,
@@ -22,6 +23,7 @@ from . import (
 
 __all__ = [
     "attention",
+    "distance",
     "elementwise",
     "embedding",
     "fill",

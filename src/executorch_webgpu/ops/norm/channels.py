@@ -1,8 +1,8 @@
 """Normalization of channels: batch norm with given statistics or its own, instance norm, group norm.
 
 With given statistics it is one product and one sum an element. Own statistics are means and variances of rows, which
-are channels over a batch, or groups of channels of one element of it: parts of rows are reduced by a workgroup each, and
-merged, and a second pass applies them.
+are channels over a batch, or groups of channels of one element of it. A workgroup reduces a part of a row, another one
+merges the parts, and a second pass over the elements applies them.
 """
 
 from __future__ import annotations
@@ -318,10 +318,8 @@ def batch_norm_no_stats(
     _normalize(planner, x, rows, x.max_dims[1], 1, (weight, bias, affine), eps, outs)
 
 
-def group_norm_sizes(
-    s: Sizes, x: Tensor, weight: Any, bias: Any, n: Any, c: Any, inner: Any, groups: int, *rest: Any
-) -> Any:
-    stats = (*s.of(x)[:1], groups)
+def group_norm_sizes(s: Sizes, x: Tensor, *how: Any) -> list[Found]:
+    stats = (*s.of(x)[:1], how[5])  # the number of groups
     return [s.of(x), stats, stats]
 
 
