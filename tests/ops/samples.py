@@ -428,6 +428,7 @@ def dense_attention() -> Iterator[Sample]:
 from . import samples_elementwise  # noqa: E402, whose samples are made of what is above
 from .samples_reduce import reductions, scans, softmax  # noqa: E402, which takes the types above
 from . import samples_indexing  # noqa: E402, it needs what is above
+from . import samples_spatial as spatial  # noqa: E402, it takes Sample from here
 
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     *samples_elementwise.FAMILIES,
@@ -448,5 +449,13 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     rope_attention,
     dense_attention,
     *samples_indexing.FAMILIES,
+    spatial.pooling,
+    spatial.average_pooling,
+    spatial.resampling,
+    spatial.grids,
+    spatial.padding,
+    spatial.channel_norms,
+    spatial.shuffles,
+    spatial.distances,
 )
 SAMPLES = [sample for family in FAMILIES for sample in family()]

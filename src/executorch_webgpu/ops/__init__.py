@@ -2,6 +2,7 @@
 
 from . import (
     attention,
+    distance,
     elementwise,
     embedding,
     fill,
@@ -10,8 +11,11 @@ from . import (
     linear,
     linear_quantized,
     norm,
+    pad,
+    pool,
     reduce,
     reindex,
+    resample,
     rope,
     sampling,
     scan,
@@ -21,6 +25,7 @@ from . import (
 
 __all__ = [
     "attention",
+    "distance",
     "elementwise",
     "embedding",
     "fill",
@@ -29,8 +34,11 @@ __all__ = [
     "linear",
     "linear_quantized",
     "norm",
+    "pad",
+    "pool",
     "reduce",
     "reindex",
+    "resample",
     "rope",
     "sampling",
     "scan",
