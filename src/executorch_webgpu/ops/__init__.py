@@ -2,6 +2,7 @@
 
 from . import (
     attention,
+    convolution,
     elementwise,
     embedding,
     fill,
@@ -19,6 +20,7 @@ from . import (
 
 __all__ = [
     "attention",
+    "convolution",
     "elementwise",
     "embedding",
     "fill",
