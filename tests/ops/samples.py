@@ -557,7 +557,7 @@ def dense_attention() -> Iterator[Sample]:
     yield Sample("et_vk.sdpa.default", [*flat, None, None], Out((9, 8)))
 
 
-from .samples_convolution import convolutions  # noqa: E402, which takes the types above
+from .samples_convolution import convolutions, half_convolutions, products  # noqa: E402, which takes the types above
 
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     elementwise,
@@ -579,5 +579,7 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     rope_attention,
     dense_attention,
     convolutions,
+    products,
+    half_convolutions,
 )
 SAMPLES = [sample for family in FAMILIES for sample in family()]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from executorch_webgpu.ops.convolution.call import window_of
+from executorch_webgpu.ops.convolution.gemm.plan import Tile, Tuning
 
 from .harness import Const, Out
 from .samples import Input, Sample
@@ -82,8 +84,32 @@ LAYERS = (
 )
 
 
+WIDE = (
+    Layer((2, 24, 9, 11), (1, 24, 5, 7), 70, (3, 3), padding=(1, 1)),
+    Layer((2, 20, 12, 13), (1, 20, 5, 7), 70, (1, 1), bias=False),
+    Layer((2, 13, 12, 13), (1, 13, 6, 6), 131, (1, 1)),
+    Layer((2, 13, 15), (1, 13, 7), 34, (4,), (2,), (1,), transposed=True, groups=1),
+)
+SPLIT = {"convolution/gemm": Tuning(split_steps=2, split_workgroups=1000)}
+TILES = [{"convolution/gemm": Tuning((tile,), most_splits=1)} for tile in (Tile(2, 2, 16), Tile(1, 1, 32))]
+
+
 def convolutions() -> Iterator[Sample]:
     for layer in LAYERS:
         yield layer.sample()
     for bounds in ((0.0, 6.0), (None, 0.5), (-0.5, None), (None, None)):
         yield LAYERS[0].sample(bounds)
+
+
+def products() -> Iterator[Sample]:
+    """By the gemm route, whichever is chosen."""
+    gemm: dict[str, Any] = {"routes": {"convolution": "gemm"}}
+    for layer in (*LAYERS, *WIDE):
+        yield layer.sample((-1.5, 2.5), **gemm)
+    for layer, tunings in itertools.product((WIDE[0], WIDE[2], WIDE[3], LAYERS[1]), (SPLIT, *TILES)):
+        yield layer.sample(**gemm, tunings=tunings)
+
+
+def half_convolutions() -> Iterator[Sample]:
+    for route, layer in itertools.product(("direct", "gemm"), (LAYERS[0], LAYERS[8], WIDE[1], WIDE[2])):
+        yield replace(layer, dtype="float16").sample((-1.5, 2.5), routes={"convolution": route})

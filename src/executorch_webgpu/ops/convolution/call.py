@@ -112,10 +112,6 @@ class Convolution:
         """Of a channel of the output."""
         return math.prod(self.out.dims[2:])
 
-    @property
-    def clamp(self) -> bool:
-        return math.isfinite(self.low) or math.isfinite(self.high)
-
 
 def checked(
     planner: Planner,
@@ -194,12 +190,11 @@ def volume(sizes: Dims) -> Dims:
     return (*in_three(sizes, 1)[:MAX_SPATIAL], math.prod(sizes))
 
 
-def window_params(call: Convolution) -> dict[str, Any]:
-    """The parameters that say how a window moves."""
-    window = call.window
+def window_params(window: Window, in_dims: Dims, out_dims: Dims) -> dict[str, Any]:
+    """The parameters that say how a window moves over ``in_dims`` for ``out_dims``."""
     return {
-        "in_size": volume(call.x.dims[2:]),
-        "out_size": volume(call.out.dims[2:]),
+        "in_size": volume(in_dims),
+        "out_size": volume(out_dims),
         "kernel": volume(window.kernel),
         "stride": in_three(window.stride, 1),
         "padding": in_three(window.padding, 0),

@@ -1,6 +1,8 @@
 """Which kernel computes a convolution.
 
-* ``direct``: an invocation computes a few outputs alone; right for every convolution.
+* ``gemm``: a product of matrices, by workgroups that share tiles, with weights that are repacked at load;
+* ``direct``: an invocation computes a few outputs alone; right for every convolution, and what adapters that are CPUs
+  run best.
 """
 
 from __future__ import annotations
@@ -8,13 +10,25 @@ from __future__ import annotations
 from ..plan import Planner
 from .call import Convolution
 from .direct import plan as direct
+from .gemm import plan as gemm
+
+_GEMM_ROWS = 16  # a tile has 64
 
 
 def convolve(planner: Planner, call: Convolution) -> None:
     """Plans ``call`` by one of the routes."""
     tensors = [t for t in (call.x, call.weight, call.bias, call.out) if t is not None]
-    planner.check(all(t.dtype == "float32" for t in tensors), f"convolution takes float32 tensors, not {tensors}")
+    planner.check(
+        {t.dtype for t in tensors} <= {"float32", "float16"} and call.x.dtype == call.out.dtype,
+        f"convolution takes float32 or float16 tensors, not {tensors}",
+    )
     if call.out.numel == 0:
         return
-    planner.choose("convolution", {"direct": True})
-    direct.run(planner, call)
+    rows = call.group_out * (call.taps if call.window.transposed else 1)
+    can = {"direct": True, "gemm": gemm.fits(planner, call)}
+    order = ["gemm", "direct"] if not planner.features.cpu and rows >= _GEMM_ROWS else ["direct", "gemm"]
+    if planner.choose("convolution", {name: can[name] for name in order}) == "gemm":
+        gemm.prepare(planner, call)
+        gemm.run(planner, call)
+    else:
+        direct.run(planner, call)

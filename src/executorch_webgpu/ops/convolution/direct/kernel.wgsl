@@ -11,7 +11,6 @@ Inputs:
   places = 1 | 4: of an invocation
   transposed = False | True: strides are those of the output
   bias = "float32" | "float16" | None: the dtype of what is added to each output channel
-  clamp = False | True: whether results are bounded
 #}
 @group(0) @binding(0) var<storage, read> x: array<{{ "f32" if x_dtype == "float32" else "u32" }}>;  // [batch, groups, group_in, in_size]
 @group(0) @binding(1) var<storage, read> weights: array<{{ "f32" if weights_dtype == "float32" else "u32" }}>;
@@ -63,17 +62,7 @@ fn load_weight(at: u32) -> f32 {
   {% endif %}
 }
 
-// Where an output place reads x for a tap of the kernel; no place of x if there is none.
-fn read_place(at: vec3<i32>, tap: vec3<i32>) -> vec3<i32> {
-  {% if transposed %}
-  let stride = vec3<i32>(params.stride.xyz);
-  let spread = at + params.padding.xyz - tap * params.dilation.xyz;
-  let missing = any(spread < vec3<i32>()) || any(spread % stride != vec3<i32>());
-  return select(spread / stride, vec3<i32>(-1), missing);
-  {% else %}
-  return at * vec3<i32>(params.stride.xyz) - params.padding.xyz + tap * params.dilation.xyz;
-  {% endif %}
-}
+{% include "convolution/read_place.wgsl" %}
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
@@ -103,8 +92,9 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
   let x_from = image_group * params.group_in * params.in_size.w;
   for (var t = 0u; t < params.kernel.w; t++) {
     let tap = vec3<i32>(coordinates(t, params.kernel.xyz));
+    let stride = vec3<i32>(params.stride.xyz);
     {% for p in range(places) %}
-    let read{{ p }} = read_place(at{{ p }}, tap);
+    let read{{ p }} = read_place(at{{ p }}, tap, stride, params.padding.xyz, params.dilation.xyz);
     let inside{{ p }} = is_inside(read{{ p }}, params.in_size.xyz);
     var x_at{{ p }} = x_from + select(0u, place(vec3<u32>(read{{ p }}), params.in_size.xyz), inside{{ p }});
     {% endfor %}

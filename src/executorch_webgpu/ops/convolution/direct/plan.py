@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from ...plan import Binding, Planner
 from ...shapes import ceil_div
+from .. import sums
 from ..call import Convolution, window_params
 
 _WORKGROUP = 64
@@ -14,6 +16,16 @@ _CPU_WORKGROUP = 8  # an AVX2 vector of invocations
 
 
 def run(planner: Planner, call: Convolution) -> None:
+    """float16 results are sums in float32 first: an invocation cannot write half a word."""
+    if call.out.dtype == "float32":
+        _run(planner, call, call.out)
+        return
+    sums_of = planner.scratch(4 * call.out.numel)
+    _run(planner, replace(call, bias=None, low=-math.inf, high=math.inf), sums_of)
+    sums.add(planner, call, sums_of, 1)
+
+
+def _run(planner: Planner, call: Convolution, out: Binding) -> None:
     template = _template(call)
     channels, places = template["channels"], template["places"]
     place_blocks, channel_blocks = ceil_div(call.places, places), ceil_div(call.group_out, channels)
@@ -21,13 +33,13 @@ def run(planner: Planner, call: Convolution) -> None:
     taps, inputs, outputs = call.taps, call.group_in, call.group_out
     from_out, from_in = (taps, outputs * taps) if call.window.transposed else (inputs * taps, taps)
     wg_size = _CPU_WORKGROUP if planner.features.cpu else _WORKGROUP
-    bindings: dict[str, Binding] = {"x": call.x, "weights": call.weight, "out": call.out}
+    bindings: dict[str, Binding] = {"x": call.x, "weights": call.weight, "out": out}
     planner.dispatch(
         "convolution/direct",
         planner.grid_1d(invocations, wg_size),
         bindings if call.bias is None else bindings | {"bias": call.bias},
         {
-            **window_params(call),
+            **window_params(call.window, call.x.dims[2:], call.out.dims[2:]),
             "groups": call.groups,
             "group_in": inputs,
             "group_out": outputs,
@@ -54,5 +66,4 @@ def _template(call: Convolution) -> dict[str, Any]:
         "places": 4 if math.prod(call.out.max_dims[2:]) >= 16 else 1,
         "transposed": call.window.transposed,
         "bias": None if call.bias is None else call.bias.dtype,
-        "clamp": call.clamp,
     }
