@@ -557,7 +557,7 @@ def dense_attention() -> Iterator[Sample]:
     yield Sample("et_vk.sdpa.default", [*flat, None, None], Out((9, 8)))
 
 
-from .samples_convolution import convolutions, half_convolutions, products  # noqa: E402, which takes the types above
+from .samples_convolution import convolutions, depthwise, half_convolutions, products  # noqa: E402, which takes the types above
 
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     elementwise,
@@ -580,6 +580,7 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     dense_attention,
     convolutions,
     products,
+    depthwise,
     half_convolutions,
 )
 SAMPLES = [sample for family in FAMILIES for sample in family()]

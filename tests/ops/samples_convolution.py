@@ -110,6 +110,24 @@ def products() -> Iterator[Sample]:
         yield layer.sample(**gemm, tunings=tunings)
 
 
+DEPTHWISE = (
+    Layer(IMAGE, SMALLER, 6, (3, 3), padding=(1, 1), groups=6),
+    Layer(IMAGE, SMALLER, 12, (3, 5), (2, 2), (1, 2), (1, 2), groups=6, bias=False),
+    Layer(IMAGE, SMALLER, 6, (5, 2), (1, 3), (4, 0), (2, 1), groups=6),
+    Layer((2, 5, 67), (1, 5, 13), 5, (7,), (2,), (3,), groups=5),
+    Layer((2, 5, 1, 67), (1, 5, 1, 13), 5, (1, 4), (2, 1), (0, 3), groups=5),
+    Layer((2, 1, 9), (1, 1, 5), 1, (3,), padding=(1,)),
+)
+
+
+def depthwise() -> Iterator[Sample]:
+    for layer in DEPTHWISE:
+        yield layer.sample((-1.5, 2.5), routes={"convolution": "depthwise"})
+    for layer in DEPTHWISE[:2]:
+        yield replace(layer, dtype="float16").sample()
+        yield layer.sample(routes={"convolution": "direct"})
+
+
 def half_convolutions() -> Iterator[Sample]:
     for route, layer in itertools.product(("direct", "gemm"), (LAYERS[0], LAYERS[8], WIDE[1], WIDE[2])):
         yield replace(layer, dtype="float16").sample((-1.5, 2.5), routes={"convolution": route})

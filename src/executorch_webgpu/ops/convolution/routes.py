@@ -1,5 +1,6 @@
 """Which kernel computes a convolution.
 
+* ``depthwise``: of groups with one input channel, an invocation computes a few neighbours;
 * ``gemm``: a product of matrices, by workgroups that share tiles, with weights that are repacked at load;
 * ``direct``: an invocation computes a few outputs alone; right for every convolution, and what adapters that are CPUs
   run best.
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from ..plan import Planner
 from .call import Convolution
+from .depthwise import plan as depthwise
 from .direct import plan as direct
 from .gemm import plan as gemm
 
@@ -24,11 +26,20 @@ def convolve(planner: Planner, call: Convolution) -> None:
     )
     if call.out.numel == 0:
         return
+    can = {"direct": True, "gemm": gemm.fits(planner, call), "depthwise": depthwise.fits(planner, call)}
+    route = planner.choose("convolution", {name: can[name] for name in _order(planner, call)})
+    match route:
+        case "gemm":
+            gemm.prepare(planner, call)
+            gemm.run(planner, call)
+        case "depthwise":
+            depthwise.run(planner, call)
+        case _:
+            direct.run(planner, call)
+
+
+def _order(planner: Planner, call: Convolution) -> list[str]:
     rows = call.group_out * (call.taps if call.window.transposed else 1)
-    can = {"direct": True, "gemm": gemm.fits(planner, call)}
-    order = ["gemm", "direct"] if not planner.features.cpu and rows >= _GEMM_ROWS else ["direct", "gemm"]
-    if planner.choose("convolution", {name: can[name] for name in order}) == "gemm":
-        gemm.prepare(planner, call)
-        gemm.run(planner, call)
-    else:
-        direct.run(planner, call)
+    if planner.features.cpu or rows < _GEMM_ROWS:
+        return ["depthwise", "direct", "gemm"]
+    return ["depthwise", "gemm", "direct"]
