@@ -557,7 +557,7 @@ def dense_attention() -> Iterator[Sample]:
     yield Sample("et_vk.sdpa.default", [*flat, None, None], Out((9, 8)))
 
 
-from .samples_convolution import convolutions, depthwise, half_convolutions, products  # noqa: E402, which takes the types above
+from .samples_convolution import FAMILY as CONVOLUTIONS  # noqa: E402, which takes the types above
 
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     elementwise,
@@ -578,9 +578,6 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     sampling,
     rope_attention,
     dense_attention,
-    convolutions,
-    products,
-    depthwise,
-    half_convolutions,
+    *CONVOLUTIONS,
 )
 SAMPLES = [sample for family in FAMILIES for sample in family()]

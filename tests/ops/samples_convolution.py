@@ -128,6 +128,20 @@ def depthwise() -> Iterator[Sample]:
         yield layer.sample(routes={"convolution": "direct"})
 
 
-def half_convolutions() -> Iterator[Sample]:
+WHOLE = (
+    Layer((5, 13, 1, 1), (1, 13, 1, 1), 7, (1, 1)),
+    Layer((3, 4, 3, 5), (2, 4, 3, 5), 9, (3, 5), (2, 1), bias=False),
+)
+
+
+def whole_images() -> Iterator[Sample]:
+    for layer, bounds in itertools.product(WHOLE, (None, (-1.5, 2.5))):
+        yield layer.sample(bounds)
+
+
+def halves() -> Iterator[Sample]:
     for route, layer in itertools.product(("direct", "gemm"), (LAYERS[0], LAYERS[8], WIDE[1], WIDE[2])):
         yield replace(layer, dtype="float16").sample((-1.5, 2.5), routes={"convolution": route})
+
+
+FAMILY = (convolutions, products, depthwise, whole_images, halves)

@@ -1,5 +1,6 @@
 """Which kernel computes a convolution.
 
+* ``linear``: where the kernel covers the whole image, it is a linear layer;
 * ``depthwise``: of groups with one input channel, an invocation computes a few neighbours;
 * ``gemm``: a product of matrices, by workgroups that share tiles, with weights that are repacked at load;
 * ``direct``: an invocation computes a few outputs alone; right for every convolution, and what adapters that are CPUs
@@ -9,6 +10,7 @@
 from __future__ import annotations
 
 from ..plan import Planner
+from . import linear
 from .call import Convolution
 from .depthwise import plan as depthwise
 from .direct import plan as direct
@@ -26,7 +28,12 @@ def convolve(planner: Planner, call: Convolution) -> None:
     )
     if call.out.numel == 0:
         return
-    can = {"direct": True, "gemm": gemm.fits(planner, call), "depthwise": depthwise.fits(planner, call)}
+    can = {
+        "linear": linear.fits(call),
+        "depthwise": depthwise.fits(planner, call),
+        "gemm": gemm.fits(planner, call),
+        "direct": True,
+    }
     route = planner.choose("convolution", {name: can[name] for name in _order(planner, call)})
     match route:
         case "gemm":
@@ -34,6 +41,8 @@ def convolve(planner: Planner, call: Convolution) -> None:
             gemm.run(planner, call)
         case "depthwise":
             depthwise.run(planner, call)
+        case "linear":
+            linear.run(planner, call)
         case _:
             direct.run(planner, call)
 
@@ -41,5 +50,5 @@ def convolve(planner: Planner, call: Convolution) -> None:
 def _order(planner: Planner, call: Convolution) -> list[str]:
     rows = call.group_out * (call.taps if call.window.transposed else 1)
     if planner.features.cpu or rows < _GEMM_ROWS:
-        return ["depthwise", "direct", "gemm"]
-    return ["depthwise", "gemm", "direct"]
+        return ["linear", "depthwise", "direct", "gemm"]
+    return ["linear", "depthwise", "gemm", "direct"]

@@ -7,8 +7,8 @@ of x that it loads serves several channels, and each weight several places.
 Inputs:
   x_dtype = "float32" | "float16": of x
   weights_dtype = "float32" | "float16": of the weights
-  channels = 1 | 4: of an invocation
-  places = 1 | 4: of an invocation
+  channels = 1 | 4 | 8: of an invocation
+  places = 1 | 4 | 8: of an invocation
   transposed = False | True: strides are those of the output
   bias = "float32" | "float16" | None: the dtype of what is added to each output channel
 #}

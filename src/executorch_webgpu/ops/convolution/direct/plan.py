@@ -26,7 +26,7 @@ def run(planner: Planner, call: Convolution) -> None:
 
 
 def _run(planner: Planner, call: Convolution, out: Binding) -> None:
-    template = _template(call)
+    template = _template(planner, call)
     channels, places = template["channels"], template["places"]
     place_blocks, channel_blocks = ceil_div(call.places, places), ceil_div(call.group_out, channels)
     invocations = call.batch * call.groups * channel_blocks * place_blocks
@@ -57,13 +57,14 @@ def _run(planner: Planner, call: Convolution, out: Binding) -> None:
     )
 
 
-def _template(call: Convolution) -> dict[str, Any]:
+def _template(planner: Planner, call: Convolution) -> dict[str, Any]:
     """By maximum dims, so that all steps have one pipeline."""
+    most, places = (8 if planner.features.cpu else 4), math.prod(call.out.max_dims[2:])
     return {
         "x_dtype": call.x.dtype,
         "weights_dtype": call.weight.dtype,
-        "channels": 4 if call.group_out >= 4 else 1,
-        "places": 4 if math.prod(call.out.max_dims[2:]) >= 16 else 1,
+        "channels": next(n for n in (most, 4, 1) if n <= call.group_out),
+        "places": most if places >= 256 else 4 if places >= 16 else 1,
         "transposed": call.window.transposed,
         "bias": None if call.bias is None else call.bias.dtype,
     }
