@@ -429,6 +429,7 @@ from . import samples_elementwise  # noqa: E402, whose samples are made of what 
 from .samples_reduce import reductions, scans, softmax  # noqa: E402, which takes the types above
 from . import samples_indexing  # noqa: E402, it needs what is above
 from . import samples_spatial as spatial  # noqa: E402, it takes Sample from here
+from .samples_convolution import FAMILY as CONVOLUTIONS  # noqa: E402, which takes the types above
 
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     *samples_elementwise.FAMILIES,
@@ -457,5 +458,6 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     spatial.channel_norms,
     spatial.shuffles,
     spatial.distances,
+    *CONVOLUTIONS,
 )
 SAMPLES = [sample for family in FAMILIES for sample in family()]

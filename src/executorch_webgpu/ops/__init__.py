@@ -2,7 +2,11 @@
 
 from . import (
     attention,
+<<<<<<< HEAD
     distance,
+=======
+    convolution,
+>>>>>>> conv
     elementwise,
     embedding,
     fill,
@@ -25,7 +29,11 @@ from . import (
 
 __all__ = [
     "attention",
+<<<<<<< HEAD
     "distance",
+=======
+    "convolution",
+>>>>>>> conv
     "elementwise",
     "embedding",
     "fill",
