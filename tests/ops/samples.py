@@ -557,6 +557,8 @@ def dense_attention() -> Iterator[Sample]:
     yield Sample("et_vk.sdpa.default", [*flat, None, None], Out((9, 8)))
 
 
+from .samples_quantize import QUANTIZE  # noqa: E402, which takes the types above
+
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     elementwise,
     elementwise_chains,
@@ -576,5 +578,6 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     sampling,
     rope_attention,
     dense_attention,
+    *QUANTIZE,
 )
 SAMPLES = [sample for family in FAMILIES for sample in family()]
