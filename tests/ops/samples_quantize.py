@@ -124,4 +124,25 @@ def _byte(eps: float) -> list[Any]:
     return [-128, 127, eps, 1]
 
 
-QUANTIZE: tuple[Callable[[], Iterator[Sample]], ...] = (quantize, dequantize, choose_qparams)
+def q8ta_elements() -> Iterator[Sample]:
+    """Scales are powers of two, so that ties are ties whatever a device rounds."""
+    prefix = "et_vk.q8ta"
+    for a, b in (((7, 13), (7, 13)), ((2, 7, 5), (1, 7, 1)), ((4, 8), (1, 8))):
+        lives = [(a[0] // 2, *dims[1:]) if dims[0] == a[0] else dims for dims in (a, b)]
+        inputs = [_codes(*dims, live=live) for dims, live in zip((a, b), lives, strict=True)]
+        dims = np.broadcast_shapes(a, b)
+        for alpha in (1.0, -2.0):
+            args: list[Any] = [*inputs, 0.0625, 3, 0.25, -7, 0.5, -2, alpha]
+            yield Sample(f"{prefix}_add.default", args, Out(dims, "int8"))
+    yield Sample(f"{prefix}_relu.default", [_codes(7, 13, live=(3, 13)), 0.0625, 5, 0.25, -100], Out((7, 13), "int8"))
+    for dims, factor, out in (((3, 8, 2, 5), 2, (3, 2, 4, 10)), ((2, 9, 2, 4), 3, (2, 1, 6, 12))):
+        args = [_codes(*dims, live=(1, *dims[1:])), 0.0625, 5, 8.0, -3, factor]
+        yield Sample(f"{prefix}_pixel_shuffle.default", args, Out(out, "int8"))
+
+
+QUANTIZE: tuple[Callable[[], Iterator[Sample]], ...] = (
+    quantize,
+    dequantize,
+    choose_qparams,
+    q8ta_elements,
+)

@@ -34,7 +34,7 @@ decomposed = torch.ops.quantized_decomposed
 def difficult(*dims: int, scale: float = 0.05) -> np.ndarray:
     """Numbers around ties of ``scale``, far outside, and what is no number."""
     x = (RNG.integers(-600, 600, dims) * np.float32(scale / 2)).astype(np.float32)
-    x += RNG.choice(np.float32([0, 0, 1e-7, -1e-7, 1e-3]), dims)
+    x += RNG.choice(np.array([0, 0, 1e-7, -1e-7, 1e-3], np.float32), dims)
     flat = x.reshape(-1)
     flat[:6] = [np.nan, np.inf, -np.inf, 1e30, -1e30, -0.0]
     return x
@@ -123,7 +123,8 @@ def test_blocks_are_those_of_torchao(
 
 def test_parameters_of_what_is_not_finite(device: Device) -> None:
     """As torch has them: a row with NaN has none; one with an infinity an infinite scale."""
-    x = np.float32([[1, np.nan, 2], [1, np.inf, -2], [-np.inf, 0, 1], [0, 0, 0], [1e-40, 0, 0], [3e38, -3e38, 0]])
+    rows = [[1, np.nan, 2], [1, np.inf, -2], [-np.inf, 0, 1], [0, 0, 0], [1e-40, 0, 0], [3e38, -3e38, 0]]
+    x = np.array(rows, np.float32)
     args = [x, "ASYMMETRIC", [1, 3], None, -128, 127, None, None, None, False]
     outs = [Out((6,)), Out((6,), "int8")]
     scale, zero = on_device(device, "torchao.choose_qparams_affine.default", args, outs)
@@ -196,7 +197,7 @@ def test_quotients_are_exact_whatever_a_device_estimates(device: Device, tmp_pat
     a[:4096] = np.ldexp(b[:4096], RNG.integers(-9, 9, 4096))  # quotients of a power of two,
     a[:2048] = np.nextafter(a[:2048], np.float32(np.inf))  # and next to one
     a[1024:3072] *= -1
-    b[4096:] *= RNG.choice(np.float32([-1, 1]), count - 4096)
+    b[4096:] *= RNG.choice(np.array([-1, 1], np.float32), count - 4096)
     exact = a / b
     off = RNG.integers(-3, 4, count).astype(np.int32)
     got = run_division(device, tmp_path, [a, b, (exact.view(np.int32) + off).view(np.float32)])
