@@ -13,6 +13,8 @@ from .samples import Input, Sample
 INT8, UINT8, INT32 = (-128, 127, None), (0, 255, None), (-(2**20), 2**20, None)
 RANGES = {"int8": INT8, "uint8": UINT8, "int32": INT32}
 
+_rng = np.random.default_rng(0)
+
 
 def _codes(*dims: int, dtype: str = "int8", live: tuple[int, ...] | None = None) -> Input:
     low, high, _ = RANGES[dtype]
@@ -140,9 +142,99 @@ def q8ta_elements() -> Iterator[Sample]:
         yield Sample(f"{prefix}_pixel_shuffle.default", args, Out(out, "int8"))
 
 
+def _int8(*dims: int) -> Const:
+    return Const(_rng.integers(-127, 128, dims).astype(np.int8))
+
+
+def _floats(*dims: int, low: float = -1, high: float = 1) -> Const:
+    return Const(_rng.uniform(low, high, dims).astype(np.float32))
+
+
+def _powers(*dims: int) -> Const:
+    """Scales that are powers of two: with them, what a device rounds is exact, and ties are ties."""
+    return Const(np.exp2(_rng.integers(-9, -5, dims)).astype(np.float32))
+
+
+def _eighths(*dims: int) -> Const:
+    return Const((_rng.integers(-80, 80, dims) / 8).astype(np.float32))
+
+
+def q8ta_products() -> Iterator[Sample]:
+    """Convolutions and linear layers of codes, by both routes."""
+    for route in ("direct", "gemm"):
+        for n, k in ((13, 37), (16, 24), (7, 5)):
+            for bias, activation in ((_eighths(-(-n // 4) * 4), "none"), (None, "relu")):
+                args: list[Any] = [_codes(2, 5, k, live=(1, 5, k)), 0.0625, -3, _int8(n, k), _sums(n), _powers(n)]
+                out = Out((2, 5, n), "int8")
+                for name in ("q8ta_linear", "q8ta_linear_gemv"):
+                    yield _routed(f"et_vk.{name}.default", [*args, 0.5, 5, bias, activation], out, route)
+        yield from _convolutions(route)
+
+
+def _sums(n: int) -> Const:
+    return Const(np.zeros(n, np.int32))
+
+
+def _routed(op: str, args: list[Any], out: Out, route: str) -> Sample:
+    family = op.split(".")[1].removesuffix("_gemv")
+    return Sample(op, args, out, {"routes": {family: route}})
+
+
+def _convolutions(route: str) -> Iterator[Sample]:
+    """Kernel, stride, padding, dilation and groups; and planes that are whole words, and that are not."""
+    for (channels, size, kernel, lists, groups), live in (
+        (((3, 8), (8, 8), (3, 3), ([1, 1], [1, 1], [1, 1]), 1), 8),
+        (((8, 6), (7, 5), (3, 2), ([2, 1], [0, 1], [1, 2]), 2), 6),
+        (((6, 9), (5, 4), (1, 1), ([1, 1], [0, 0], [1, 1]), 1), 4),
+    ):
+        into, out_channels = channels
+        heights = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, kernel, *lists, strict=True)]
+        x = _codes(2, into, *size, live=(1, into, live, size[1]))
+        weights = _int8(out_channels, -(-kernel[0] * kernel[1] * into // groups // 4) * 4)
+        rest = [list(kernel), *lists, groups]
+        for bias, activation in ((_eighths(12), "none"), (None, "relu")):
+            args = [x, 0.0625, -3, weights, _sums(12), _powers(12), 0.5, 5, bias, *rest, activation]
+            for name in ("q8ta_conv2d", "q8ta_conv2d_pw"):
+                yield _routed(f"et_vk.{name}.default", args, Out((2, out_channels, *heights), "int8"), route)
+    x = _codes(2, 12, 7, 6, live=(1, 12, 5, 6))
+    args = [x, 0.0625, 3, _int8(3, 2, 12), _sums(12), _powers(12), 0.5, 5, _eighths(12)]
+    args += [[3, 2], [2, 1], [1, 0], [1, 2], 12, "none"]
+    yield _routed("et_vk.q8ta_conv2d_dw.default", args, Out((2, 12, 4, 4), "int8"), route)
+    for groups, output_padding in ((1, [0, 0]), (2, [1, 0])):
+        x = _codes(2, 6, 5, 4, live=(1, 6, 3, 4))
+        args = [x, 0.0625, 3, _int8(8, 36 // groups), _sums(8), _powers(8), 0.5, 5, _eighths(8)]
+        args += [[3, 2], [2, 1], [1, 0], output_padding, [1, 2], groups, "relu" if groups == 1 else "none"]
+        out = Out((2, 8, 9 + output_padding[0], 6), "int8")
+        yield _routed("et_vk.q8ta_conv2d_transposed.default", args, out, route)
+
+
+def quantizing_linear() -> Iterator[Sample]:
+    """Linear layers that quantize what they read, and those of 4 bits by channels."""
+    for route in ("columns", "gemv", "gemm"):
+        for n, k in ((13, 37), (16, 32)):
+            options = {"routes": {"linear_q8ta_q8csw": route}}
+            for x in (_codes(7, k, live=(3, k)), Input((7, k), live=(3, k))):
+                bias = _floats(-(-n // 4) * 4) if n == 13 else None
+                args: list[Any] = [x, 0.05, 3, _int8(n, k), _sums(n), _floats(n, low=0.01, high=0.1), bias]
+                yield Sample("et_vk.linear_q8ta_q8csw.default", args, Out((7, n)), options)
+            nibbles = Const(_rng.integers(0, 256, (n, -(-k // 2))).astype(np.uint8))
+            args = [Input((7, k), live=(3, k)), nibbles, _floats(n, low=0.01, high=0.1)]
+            yield Sample("et_vk.linear_qcs4w.default", args, Out((7, n)), {"routes": {"linear_qcs4w": route}})
+        for n, k, zero in ((13, 40, "int8"), (16, 64, "int32")):
+            padded = -(-n // 4) * 4
+            nibbles = Const(_rng.integers(0, 256, (n, k // 2)).astype(np.uint8))
+            scales = _floats(-(-k // 32), padded, low=0.01, high=0.1)
+            given = [Input((7, k), live=(3, k)), _scales(7, live=(3,)), _zeros(7, live=(3,), dtype=zero)]
+            args = [*given, nibbles, _sums(padded), scales, 32, _floats(padded) if n == 13 else None]
+            options = {"routes": {"linear_dq8ca_q4gsw": route}}
+            yield Sample("et_vk.linear_dq8ca_q4gsw.default", args, Out((7, n)), options)
+
+
 QUANTIZE: tuple[Callable[[], Iterator[Sample]], ...] = (
     quantize,
     dequantize,
     choose_qparams,
     q8ta_elements,
+    q8ta_products,
+    quantizing_linear,
 )

@@ -1,117 +1,23 @@
-"""Numbers to codes and back: what quantized_decomposed and torchao call quantize and dequantize."""
+"""Numbers to codes and back with one scale for a tensor, for each channel, or for each token."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..plan import Binding, Planner
+from ..plan import Planner
 from ..registry import op
 from ..rows import Cut, any_axis
 from ..shapes import ceil_div, normalize_dim
 from ..sizes import like_first
 from ..values import Dims, Tensor
-from .blocks import Blocks, index_params
+from .blocks import Blocks
 from .numbers import Array, dequantized, dequantized_exactly, inverse, quantized, quantized_by
-
-WORKGROUP = 64
-FLOATS = ("float32", "float16")
-CODES = ("int8", "uint8", "int32", "int16")
-ZEROS = (*CODES, "float32")
-Number = int | float
-
-
-@dataclass(frozen=True)
-class QParams:
-    """Where scales and zero points are, and which elements share them; ``zero`` None: it is 0."""
-
-    scale: Tensor
-    zero: Tensor | None
-    blocks: Blocks | None  # None: one for all
-
-
-def run_affine(
-    planner: Planner,
-    formula: str,
-    x: Tensor,
-    out: Tensor,
-    qparams: QParams | tuple[float, int],
-    bounds: tuple[Number, Number] | None = None,
-) -> None:
-    """``qparams`` as numbers are a factor and a zero point; ``bounds`` are those of codes."""
-    codes, floats = (out, x) if formula.startswith("quantize") else (x, out)
-    planner.check(
-        codes.dtype in CODES and floats.dtype in FLOATS, f"{formula}: {floats} must hold floats, and {codes} integers"
-    )
-    planner.resize(out)
-    template: dict[str, Any] = {"formula": formula, "x": x.dtype, "out": out.dtype, "scale": None, "zero": None}
-    bindings: dict[str, Binding] = {"input": x, "out": out}
-    params: dict[str, Any] = {"n": x.numel}
-    if bounds is not None:
-        params |= {"low": float(bounds[0]), "high": float(bounds[1])}
-    if not isinstance(qparams, QParams):
-        template |= {"qparams": "numbers", "shared": False}
-        params |= {"factor": qparams[0], "zero": qparams[1]}
-    else:
-        blocks = _check_qparams(planner, formula, qparams)
-        bindings |= {"scales": qparams.scale} | ({} if qparams.zero is None else {"zeros": qparams.zero})
-        template |= {
-            "scale": qparams.scale.dtype,
-            "zero": None if qparams.zero is None else qparams.zero.dtype,
-            "qparams": "single" if blocks is None else "blocks",
-            "shared": blocks is not None and _shared(blocks.coalesced()),
-        }
-        if blocks is not None:
-            params |= index_params(blocks.coalesced())
-            for shared in (False, True):  # live sizes decide
-                _prepare(planner, {**template, "shared": shared})
-    planner.dispatch(
-        "quantize/affine",
-        planner.grid_1d(ceil_div(x.numel, 4), WORKGROUP),
-        bindings,
-        params,
-        overrides={"wg_size": WORKGROUP},
-        template=template,
-    )
-
-
-def _prepare(planner: Planner, template: dict[str, Any]) -> None:
-    planner.prepare("quantize/affine", overrides={"wg_size": WORKGROUP}, template=template)
-
-
-def _shared(dims: Sequence[tuple[int, int, int]]) -> bool:
-    """Whether four neighbours lie in one block."""
-    if not dims:
-        return True
-    size, block, step = dims[-1]
-    return block % 4 == 0 and size % 4 == 0 if step or len(dims) > 1 else True
-
-
-def _check_qparams(planner: Planner, name: str, qparams: QParams) -> Blocks | None:
-    scale, zero, blocks = qparams.scale, qparams.zero, qparams.blocks
-    planner.check(scale.dtype in FLOATS, f"{name}: scales {scale} must be floats")
-    planner.check(zero is None or zero.dtype in ZEROS, f"{name}: zero points {zero} must be numbers")
-    count = 1
-    if blocks is not None:
-        planner.check(
-            blocks.divide, f"{name}: blocks of {list(blocks.sizes)} must divide dims {list(blocks.dims)} without a rest"
-        )
-        count = blocks.count
-    for tensor in [scale] if zero is None else [scale, zero]:
-        planner.check(tensor.numel == count, f"{name}: {tensor} must have {count} elements, one for each block")
-    return blocks
-
+from .plan import Numbers, QParams, run_affine
 
 # -- one scale for a tensor -------------------------------------------------------------------------------------------
-
-
-def _as_factor(value: float) -> float:
-    """A number of a call as float32 has it, so that one that is too large is inf."""
-    with np.errstate(all="ignore"):
-        return float(np.float32(value))
 
 
 @op(
@@ -135,8 +41,7 @@ def quantize_per_tensor(
 
     ``x`` is float32 or float16, ``out`` int8, uint8 or int32. Like torch on x86, NaN becomes 0, of int32 its lowest.
     """
-    factor = _as_factor(inverse(scale))
-    run_affine(planner, "quantize", x, out, (factor, _zero(planner, zero_point)), (quant_min, quant_max))
+    run_affine(planner, "quantize", x, out, Numbers(scale, _zero(planner, zero_point)), (quant_min, quant_max))
 
 
 @op(
@@ -156,7 +61,7 @@ def dequantize_per_tensor(
     out: Tensor,
 ) -> None:
     """(x - zero_point) * scale of integers, as float32 or float16."""
-    run_affine(planner, "dequantize", x, out, (_as_factor(scale), _zero(planner, zero_point)))
+    run_affine(planner, "dequantize", x, out, Numbers(scale, _zero(planner, zero_point)))
 
 
 def _zero(planner: Planner, zero: int) -> int:

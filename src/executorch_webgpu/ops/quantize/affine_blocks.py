@@ -10,9 +10,10 @@ from ..registry import op
 from ..rows import Cut
 from ..sizes import like_first
 from ..values import IntLike, Tensor
-from .affine import Number, QParams, run_affine, spread
+from .affine import spread
 from .blocks import Blocks
 from .numbers import RANGES, SCALAR_TYPES, Array, dequantized, dequantized_exactly, quantized
+from .plan import Number, QParams, run_affine
 
 
 def code_range(planner: Planner, low: Number | None, high: Number | None, dtype: Any) -> tuple[Number, Number]:

@@ -27,10 +27,10 @@ from ..rows import Cut
 from ..shapes import ceil_div, row_major_strides
 from ..sizes import Shape, Sizes, quotient
 from ..values import IntLike, Tensor
-from .affine import Number
 from .affine_blocks import code_range, in_blocks
 from .blocks import Blocks
 from .numbers import RANGES, SCALAR_TYPES, Array, codes, float32
+from .plan import Number
 
 CHUNK = 4096  # elements of a block that a workgroup reads, at least
 MOST_PARTS = 256  # of a block
