@@ -116,13 +116,12 @@ def channel_matrix(
         weights.dtype == layout.dtype and scales.dtype == layout.scales_dtype,
         f"{name} takes {layout.dtype} weights and {layout.scales_dtype} scales, not {weights} and {scales}",
     )
+    rows = weights.dims[0] if weights.rank else 0
     planner.check(
-        weights.rank == 2 and weights.dims[1] == ceil_div(width * layout.bits, 8) and scales.rank == 1,
-        f"{name}: {weights} must be [N, K] for an input of {width} features, and {scales} [N]",
-    )
-    planner.check(
-        scales.dims[0] in (weights.dims[0], ceil_div(weights.dims[0], 4) * 4),
-        f"{name}: {scales} must have {weights.dims[0]} scales, or these padded to a multiple of 4",
+        weights.rank == 2
+        and weights.dims[1] == ceil_div(width * layout.bits, 8)
+        and scales.dims in ((rows,), (ceil_div(rows, 4) * 4,)),
+        f"{name}: {weights} must be [N, K] for an input of {width} features, and {scales} [N], or that padded to fours",
     )
     # Scales of columns past the edge lie in the padding of the buffer to 16 bytes; nothing of them is stored.
     return QuantizedMatrix(layout, weights, scales, width, width, ceil_div(weights.dims[0], 4))
