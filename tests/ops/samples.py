@@ -267,9 +267,11 @@ WEIGHT_FORMATS = {
     "q4gaw": (4, "float16", 2),
     "q8gsw": (8, "float16", 1),
     "q8csw": (8, "float32", 1),
+    "q4csw": (4, "float32", 1),
     "f32": (32, "float32", 0),
     "f16": (16, "float16", 0),
 }
+BY_CHANNEL = ("q8csw", "q4csw")  # one scale for a row
 FLOATS = ("f32", "f16")  # ``fused_linear`` calls both "f32"
 
 
@@ -281,11 +283,11 @@ def matrix_of(weight_format: str, n: int, k: int, group: int) -> list[Const]:
     bits, dtype, count = WEIGHT_FORMATS[weight_format]
     if weight_format in FLOATS:
         return [_const(n, k, dtype=dtype, low=-0.5, high=0.5)]
-    codes = _quantized(bits, n, k if weight_format == "q8csw" else -(-k // 8) * bits, ())[0]
-    dims = (n,) if weight_format == "q8csw" else (-(-k // group), -(-n // 4) * 4, count)[: 1 + count]
+    codes = _quantized(bits, n, -(-k * bits // 8) if weight_format in BY_CHANNEL else -(-k // 8) * bits, ())[0]
+    dims = (n,) if weight_format in BY_CHANNEL else (-(-k // group), -(-n // 4) * 4, count)[: 1 + count]
     high = 2.0**-bits
     scales = _const(*dims, dtype=dtype, low=high / 8, high=high)
-    if weight_format != "q8csw":
+    if weight_format not in BY_CHANNEL:
         scales.array[:, n:] = np.nan  # nobody may use them
     return [codes, scales]
 
@@ -430,6 +432,7 @@ from .samples_reduce import reductions, scans, softmax  # noqa: E402, which take
 from . import samples_indexing  # noqa: E402, it needs what is above
 from . import samples_spatial as spatial  # noqa: E402, it takes Sample from here
 from .samples_convolution import FAMILY as CONVOLUTIONS  # noqa: E402, which takes the types above
+from .samples_quantize import QUANTIZE  # noqa: E402, which takes the types above
 
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     *samples_elementwise.FAMILIES,
@@ -459,5 +462,6 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     spatial.shuffles,
     spatial.distances,
     *CONVOLUTIONS,
+    *QUANTIZE,
 )
 SAMPLES = [sample for family in FAMILIES for sample in family()]

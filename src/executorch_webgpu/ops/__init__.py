@@ -15,8 +15,13 @@ from . import (
     linear,
     linear_quantized,
     norm,
+<<<<<<< HEAD
     pad,
     pool,
+=======
+    q8ta,
+    quantize,
+>>>>>>> quant
     reduce,
     reindex,
     resample,
@@ -42,8 +47,13 @@ __all__ = [
     "linear",
     "linear_quantized",
     "norm",
+<<<<<<< HEAD
     "pad",
     "pool",
+=======
+    "q8ta",
+    "quantize",
+>>>>>>> quant
     "reduce",
     "reindex",
     "resample",

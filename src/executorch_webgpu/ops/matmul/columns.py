@@ -89,6 +89,7 @@ def quantized_template(matrix: QuantizedMatrix) -> dict[str, Any]:
     step = _WIDE_BLOCK if whole_rows and whole_groups else layout.per_word
     return {
         **layout.template,
+        "high_first": layout.high_first,
         "columns": 32 if matrix.rows >= WIDE_LAYER else 16,
         "step": step,
         "aligned": matrix.row_bytes % 4 == 0,
