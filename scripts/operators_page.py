@@ -20,6 +20,7 @@ import click
 
 from executorch_webgpu.ops.plan import OpPlan
 from executorch_webgpu.ops.registry import Op, find, names
+from executorch_webgpu.ops.values import SymInt
 from executorch_webgpu.portable.kernels import ELEMENTWISE, OTHERS, SCALAR_OPERATORS
 from executorch_webgpu.runtime import inspect_program
 from tests.ops.dtypes import DTYPES, Taken, taken
@@ -75,7 +76,7 @@ def _row(group: list[Op], calls: dict[str, int]) -> tuple[str, ...]:
         f"{named}<br>({', '.join(parameters)})",
         _meaning(group[0], plans),
         _dtypes(found, group[0]),
-        _runs(plans),
+        "host" if group[0].kinds[-1] is SymInt else _runs(plans),
         _held_against(group, calls),
     )
 
@@ -105,11 +106,9 @@ def _listed(dtypes: tuple[str, ...]) -> str:
 
 
 def _runs(plans: list[OpPlan]) -> str:
-    """The kernels that the samples dispatch, with the names of the routes that choose among them."""
+    """Where an operator with a tensor as its result runs, and the kernels that its samples dispatch there."""
     kernels = sorted({dispatch.kernel for plan in plans for dispatch in plan.dispatches})
     shares = any(plan.alias_of is not None for plan in plans)
-    if not kernels and not shares:
-        return "host: sizes are numbers there" if any(plan.symints_set for plan in plans) else "device"
     return "<br>".join(["device", *(["shares memory"] if shares else []), *(f"`{kernel}`" for kernel in kernels)])
 
 
