@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..format import program_schema as schema
 from ..gpu.in_flight import InFlight
 from ..graph.execute import GraphExecutor
+from ..graph.executor import Executor
 from ..graph.sampler import Sampler, SamplerConfig
 from ..ops.values import Tensor
 from .delegates import DelegateArguments
@@ -38,12 +39,14 @@ class DecodeTarget:
 
 
 def decode_target(
-    plan: schema.ExecutionPlan, executors: Sequence[GraphExecutor], arguments: Sequence[DelegateArguments]
+    plan: schema.ExecutionPlan, executors: Sequence[Executor], arguments: Sequence[DelegateArguments]
 ) -> DecodeTarget | str:
     """What a decode loop runs of a method, or why there can be none."""
     if len(executors) != 1:
         return f"the program has {len(executors)} delegates, between which the host computes"
     (executor,), (its,) = executors, arguments
+    if not isinstance(executor, GraphExecutor):
+        return "there is no device"
     if executor.profiling:
         return "a profile waits for every step"
     calls = [instruction.call for chain in plan.chains for instruction in chain.instructions]

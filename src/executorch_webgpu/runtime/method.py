@@ -21,10 +21,11 @@ from ..gpu.locked import locked
 from ..graph.build import Graph
 from ..graph.constants import ConstantPool
 from ..graph.execute import GraphExecutor
+from ..graph.executor import Executor, GraphMemory
 from ..graph.fusion import fuse_graph
+from ..graph.host_executor import HostExecutor
 from ..graph.kernel_uses import KernelUse, kernel_uses
 from ..graph.kv_cache import KV_CACHE_DTYPES, has_kv_cache, store_kv_caches
-from ..graph.state import GraphState
 from ..graph.timing import CallTime
 from ..ops.plan import Planning
 from ..ops.values import SymInt, Tensor
@@ -65,13 +66,15 @@ class Method(Closing):
     def __init__(
         self,
         file: MethodFile,
-        constants: Callable[[], ConstantPool],
+        constants: Callable[[], ConstantPool] | None,
         options: LoadOptions,
         fingerprint: Callable[[], str],
         initial_buffers: Mapping[str, np.ndarray],
         buffers: SharedBuffers,
     ) -> None:
-        """``buffers``: what the program's methods share, for the method's own state.
+        """``constants`` opens the device, if it is not open; None: there is none, and references run everything.
+
+        ``buffers``: what the program's methods share, for the method's own state.
 
         ``initial_buffers``: the bytes with which they begin, by name.
         """
@@ -80,7 +83,7 @@ class Method(Closing):
         self._metadata: MethodMetadata | None = None
         self._computed_with = _arguments(plan)
         self._watch: Watch | None = None  # told of each call of a delegate
-        self._executors: list[GraphExecutor] = []
+        self._executors: list[Executor] = []
         self._states: WeakSet[State] = WeakSet()
         self._closed = False
         self._lock = RLock()  # of the device, if the method needs one
@@ -88,16 +91,7 @@ class Method(Closing):
             self._arguments = file.arguments
             for stored in _with_kv_caches(plan, file.graphs, options.kv_cache_dtype):
                 graph, _ = fuse_graph(stored, options.fusions)
-                pool = constants()  # opens the device, which a constant method does not need
-                self._lock = pool.device.lock
-                planning = Planning(
-                    pool.device.features,
-                    pool.device.limits,
-                    options.routes or {},
-                    options.scratch_bytes,
-                    options.matmul_precision,
-                )
-                self._executors.append(GraphExecutor(graph, pool, planning, profile=options.profile))
+                self._executors.append(self._executor(graph, constants, options))
             shared = shared_places(plan)
             lasting = lasting_places(plan, [its.given for its in self._arguments], shared.values())
             self._memory = HostMemory(file.file, plan, lasting, shared)
@@ -116,6 +110,20 @@ class Method(Closing):
         except BaseException:
             self.close()
             raise
+
+    def _executor(self, graph: Graph, constants: Callable[[], ConstantPool] | None, options: LoadOptions) -> Executor:
+        if constants is None:
+            return HostExecutor(graph)
+        pool = constants()  # opens the device, which a constant method does not need
+        self._lock = pool.device.lock
+        planning = Planning(
+            pool.device.features,
+            pool.device.limits,
+            options.routes or {},
+            options.scratch_bytes,
+            options.matmul_precision,
+        )
+        return GraphExecutor(graph, pool, planning, profile=options.profile, check=options.check)
 
     @property
     def lock(self) -> RLock:
@@ -305,7 +313,7 @@ class Method(Closing):
             case _:
                 return values[index]
 
-    def _own(self, graphs: Sequence[GraphState], buffers: SharedBuffers) -> State:
+    def _own(self, graphs: Sequence[GraphMemory], buffers: SharedBuffers) -> State:
         state = State(self._source, graphs, buffers)
         self._states.add(state)
         return state

@@ -23,8 +23,7 @@ import numpy as np
 from ..closing import Closing
 from ..errors import ClosedError, InvalidInputError, UnsupportedProgramError
 from ..gpu.locked import locked
-from ..graph.execute import GraphExecutor
-from ..graph.state import GraphState
+from ..graph.executor import Executor, GraphMemory
 from ..portable.memory import HostMemory
 from ..portable.shared_buffers import SharedBuffers
 
@@ -36,7 +35,7 @@ class StateSource:
     """What all states of one loaded method have in common; not for users."""
 
     method: str
-    executors: Sequence[GraphExecutor]
+    executors: Sequence[Executor]
     memory: HostMemory
     kv_cache_dtype: str  # as ``Program.load_method`` was asked for it
     fingerprint: Callable[[], str]  # of the program
@@ -84,7 +83,7 @@ class State(Closing):
     and in those that ``new_state`` was asked to make with the buffers of another.
     """
 
-    def __init__(self, source: StateSource, graphs: Sequence[GraphState], buffers: SharedBuffers) -> None:
+    def __init__(self, source: StateSource, graphs: Sequence[GraphMemory], buffers: SharedBuffers) -> None:
         self._source = source
         self._lock = source.lock
         self._graphs = graphs  # new ones, one for each executor
@@ -215,7 +214,7 @@ class State(Closing):
             graph.close()
         self._host = []
 
-    def graph_of(self, executor: GraphExecutor) -> GraphState:
+    def graph_of(self, executor: Executor) -> Any:
         """What one graph of the method keeps here. Raises ClosedError, and InvalidInputError if it is another's."""
         self._check_open()
         if executor not in self._source.executors:
