@@ -27,6 +27,7 @@ from ..gpu.replay import Replay
 from ..ops.plan import Binding, Dispatch, Planning
 from ..ops.values import Repacked, Scratch, SymInt, Tensor, packed_uniform
 from .build import PREPACK, Graph
+from .checked import CheckedSteps
 from .constants import ConstantPool, HeldConstants
 from .device_array import DeviceArray
 from .memory import Kind, MemoryPlan, plan_memory, unsafe_aliases
@@ -63,6 +64,7 @@ class GraphExecutor:
 
     What all states share (plans, live uniforms, buffers between calls) belongs to the step that runs, so a step holds
     the device's lock from the first thing that it sets to the last that it reads.
+    ``check`` runs steps call by call, and holds each call against its reference (``checked.py``).
     ``borrowed``: buffers, by tensor id, in place of our own, which the caller fills and frees: of memory that the
     graph writes and keeps, for all states, and of inputs and outputs. ``unseen``: see ``plan_graph``.
     """
@@ -74,6 +76,7 @@ class GraphExecutor:
         planning: Planning,
         *,
         profile: bool = False,
+        check: bool = False,
         borrowed: Mapping[int, Buffer] = MappingProxyType({}),
         unseen: Collection[int] = (),
     ) -> None:
@@ -92,6 +95,7 @@ class GraphExecutor:
         self._scratch_generations: dict[int, int] = {}
         self._readback = Readback(self.device)
         self._times: StepTimes | None = None
+        self._checked = CheckedSteps(self, planning.matmul_precision == "high") if check else None
         self._live: dict[int, Slot] = {}  # by SymInt id
         self._fixed: dict[int, Slot] = {}  # uniforms of plain ints where a kernel wants a live one
         self._params: dict[tuple[int, int], Slot] = {}  # by call and dispatch
@@ -216,8 +220,9 @@ class GraphExecutor:
                 self._arena.write(self._live[symint.id], packed_uniform(symint.value))
                 symint.dirty = False
         self._arena.flush()
-        replay = self._replay(state)
-        return Step(self.device, Part(self._to_write(inputs), state.commands, replay, self._scratch, self._times))
+        checked = None if self._checked is None else partial(self._checked.run, state)
+        inputs_to_write, replay = self._to_write(inputs), self._replay(state)
+        return Step(self.device, Part(inputs_to_write, state.commands, replay, self._scratch, self._times, checked))
 
     def _take(self, value: Tensor | SymInt, given: Given) -> None:
         if isinstance(value, SymInt):
@@ -320,6 +325,10 @@ class GraphExecutor:
         index = self.memory.storage_of[tensor.id]
         return (state or self.state).buffers[index] if index in self._mutable else self._buffer(index)
 
+    def is_bound(self, tensor: Tensor) -> bool:
+        """Whether a kernel or the caller sees a tensor's memory; inputs that are for the host only are not uploaded."""
+        return self.memory.storage_of[tensor.id] in self._bound
+
     def _buffer(self, index: int) -> Buffer:
         """The buffer of a storage that all states share, made when it is first asked for."""
         buffer = self._buffers.get(index) or self._lent.get(index)
@@ -352,7 +361,7 @@ class GraphExecutor:
             for index, buffer in self._buffers.items():
                 if self.memory.storages[index].kind is not Kind.CONSTANT:
                     buffer.destroy()
-            for owner in (self._arena, self._scratch, self._readback, self._times):
+            for owner in (self._arena, self._scratch, self._readback, self._times, self._checked):
                 if owner is not None:
                     owner.close()
             self._constants.release()

@@ -20,10 +20,11 @@ from ..gpu.locked import locked
 from ..graph.build import Graph
 from ..graph.constants import ConstantPool
 from ..graph.execute import GraphExecutor
+from ..graph.executor import Executor, GraphMemory
 from ..graph.fusion import fuse_graph
+from ..graph.host_executor import HostExecutor
 from ..graph.kernel_uses import KernelUse, kernel_uses
 from ..graph.kv_cache import KV_CACHE_DTYPES, has_kv_cache, store_kv_caches
-from ..graph.state import GraphState
 from ..graph.timing import CallTime
 from ..ops.plan import Planning
 from ..portable.shared_buffers import SharedBuffers
@@ -61,21 +62,29 @@ class Method(Closing):
     def __init__(
         self,
         file: MethodFile,
-        constants: Callable[[], ConstantPool],
+        constants: Callable[[], ConstantPool] | None,
         options: LoadOptions,
         fingerprint: Callable[[], str],
         initial_buffers: Mapping[str, np.ndarray],
         buffers: SharedBuffers,
     ) -> None:
-        """``buffers``: what the program's methods share, for the method's own state.
+        """``constants`` opens the device, if it is not open; None: there is none, and references run everything.
+
+        ``buffers``: what the program's methods share, for the method's own state.
 
         ``initial_buffers``: the bytes with which they begin, by name.
         """
         self._file = file
         self._described = plan = file.plan
         self._metadata: MethodMetadata | None = None
+<<<<<<< HEAD
         self._watch: Watch | None = None  # told of each run of a graph
         self._executors: list[GraphExecutor] = []
+=======
+        self._computed_with = _arguments(plan)
+        self._watch: Watch | None = None  # told of each call of a delegate
+        self._executors: list[Executor] = []
+>>>>>>> trust
         self._states: WeakSet[State] = WeakSet()
         self._closed = False
         self._lock = RLock()  # of the device, if the method needs one
@@ -86,6 +95,7 @@ class Method(Closing):
             graphs = _with_kv_caches(plan, file.graphs(options.lower), options.kv_cache_dtype)
             for stored, segment in zip(graphs, lowered.device_segments, strict=True):
                 graph, _ = fuse_graph(stored, options.fusions)
+<<<<<<< HEAD
                 pool = constants()  # opens the device, which a constant method does not need
                 self._lock = pool.device.lock
                 planning = Planning(
@@ -98,6 +108,13 @@ class Method(Closing):
                 self._executors.append(
                     GraphExecutor(graph, pool, planning, profile=options.profile, unseen=segment.unseen)
                 )
+=======
+                self._executors.append(self._executor(graph, constants, options))
+            shared = shared_places(plan)
+            lasting = lasting_places(plan, [its.given for its in self._arguments], shared.values())
+            self._memory = HostMemory(file.file, plan, lasting, shared)
+            self._branch_results = branch_results(plan)
+>>>>>>> trust
             self._source = StateSource(
                 plan.name,
                 self._executors,
@@ -111,6 +128,20 @@ class Method(Closing):
         except BaseException:
             self.close()
             raise
+
+    def _executor(self, graph: Graph, constants: Callable[[], ConstantPool] | None, options: LoadOptions) -> Executor:
+        if constants is None:
+            return HostExecutor(graph)
+        pool = constants()  # opens the device, which a constant method does not need
+        self._lock = pool.device.lock
+        planning = Planning(
+            pool.device.features,
+            pool.device.limits,
+            options.routes or {},
+            options.scratch_bytes,
+            options.matmul_precision,
+        )
+        return GraphExecutor(graph, pool, planning, profile=options.profile, check=options.check)
 
     @property
     def lock(self) -> RLock:
@@ -252,7 +283,7 @@ class Method(Closing):
         entries = (block.entry for block in self._lowered.flow.blocks)
         return cell is not None and any(entry[cell] in self._computed_with for entry in entries if cell in entry)
 
-    def _own(self, graphs: Sequence[GraphState], buffers: SharedBuffers) -> State:
+    def _own(self, graphs: Sequence[GraphMemory], buffers: SharedBuffers) -> State:
         state = State(self._source, graphs, buffers)
         self._states.add(state)
         return state

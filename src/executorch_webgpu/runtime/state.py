@@ -23,9 +23,14 @@ import numpy as np
 from ..closing import Closing
 from ..errors import ClosedError, InvalidInputError, UnsupportedProgramError
 from ..gpu.locked import locked
+<<<<<<< HEAD
 from ..graph.execute import GraphExecutor
 from ..graph.lowering.instructions import Cell
 from ..graph.state import GraphState
+=======
+from ..graph.executor import Executor, GraphMemory
+from ..portable.memory import HostMemory
+>>>>>>> trust
 from ..portable.shared_buffers import SharedBuffers
 from .host_state import HostState
 
@@ -37,8 +42,13 @@ class StateSource:
     """What all states of one loaded method have in common; not for users."""
 
     method: str
+<<<<<<< HEAD
     executors: Sequence[GraphExecutor]
     host: HostState
+=======
+    executors: Sequence[Executor]
+    memory: HostMemory
+>>>>>>> trust
     kv_cache_dtype: str  # as ``Program.load_method`` was asked for it
     fingerprint: Callable[[], str]  # of the program
     initial_shared: Mapping[str, np.ndarray]  # the bytes with which the buffers of all methods begin
@@ -84,7 +94,7 @@ class State(Closing):
     and in those that ``new_state`` was asked to make with the buffers of another.
     """
 
-    def __init__(self, source: StateSource, graphs: Sequence[GraphState], buffers: SharedBuffers) -> None:
+    def __init__(self, source: StateSource, graphs: Sequence[GraphMemory], buffers: SharedBuffers) -> None:
         self._source = source
         self._lock = source.lock
         self._graphs = graphs  # new ones, one for each executor
@@ -215,7 +225,7 @@ class State(Closing):
             graph.close()
         self._host = {}
 
-    def graph_of(self, executor: GraphExecutor) -> GraphState:
+    def graph_of(self, executor: Executor) -> Any:
         """What one graph of the method keeps here. Raises ClosedError, and InvalidInputError if it is another's."""
         self._check_open()
         if executor not in self._source.executors:
