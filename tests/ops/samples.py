@@ -344,8 +344,6 @@ def norms() -> Iterator[Sample]:
         yield Sample("aten.native_layer_norm.default", [x, [67], weight, bias, 1e-5], outs)
 
 
-
-
 # -- attention ------------------------------------------------------------------------------------------------------
 
 
@@ -427,12 +425,11 @@ def dense_attention() -> Iterator[Sample]:
     yield Sample("et_vk.sdpa.default", [*flat, None, None], Out((9, 8)))
 
 
-from . import samples_elementwise  # noqa: E402, whose samples are made of what is above
-from .samples_reduce import reductions, scans, softmax  # noqa: E402, which takes the types above
-from . import samples_indexing  # noqa: E402, it needs what is above
+from . import samples_elementwise, samples_indexing  # noqa: E402, whose samples are made of what is above
 from . import samples_spatial as spatial  # noqa: E402, it takes Sample from here
 from .samples_convolution import FAMILY as CONVOLUTIONS  # noqa: E402, which takes the types above
 from .samples_quantize import QUANTIZE  # noqa: E402, which takes the types above
+from .samples_reduce import reductions, scans, softmax  # noqa: E402, which takes the types above
 
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     *samples_elementwise.FAMILIES,

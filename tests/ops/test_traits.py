@@ -27,15 +27,10 @@ from .samples import SAMPLES, Input, Position, Sample
 
 PLANNING = Planning(Features.none(), Limits.floor())
 OPS = sorted({s.op for s in SAMPLES})
-<<<<<<< HEAD
 # Whose sizes or values follow from nothing: arithmetic on live integers, and how many numbers lie between two.
 RANGES = {f"aten.arange.{overload}" for overload in ("default", "start", "start_step")}
 WITHOUT_SIZES = {"add", "sub", "mul", "floordiv", "mod", "neg", "sym_max", "sym_min", *RANGES}
-=======
-# Whose sizes or values follow from nothing: arithmetic on live integers, and numbers of numbers and of pairs.
-WITHOUT_SIZES = {"add", "sub", "mul", "floordiv", "mod", "neg", "sym_max", "sym_min", "aten.arange.start_step"}
-WITHOUT_SIZES |= {"aten._pdist_forward.default"}
->>>>>>> spatial
+WITHOUT_SIZES |= {"aten._pdist_forward.default"}  # of the pairs of rows
 
 
 # -- registration -----------------------------------------------------------------------------------------------------

@@ -178,7 +178,7 @@ class GraphExecutor:
     @locked
     def execute(
         self, inputs: Sequence[Given], state: GraphState | None = None, stay: Collection[int] = ()
-    ) -> list[np.ndarray | DeviceArray | int]:
+    ) -> list[Any]:
         """Run one step.
 
         ``inputs``: an array of the tensor's element type and live dims, or an int, for each graph input; arrays may lie

@@ -2,11 +2,8 @@
 
 from . import (
     attention,
-<<<<<<< HEAD
-    distance,
-=======
     convolution,
->>>>>>> conv
+    distance,
     elementwise,
     embedding,
     fill,
@@ -15,13 +12,10 @@ from . import (
     linear,
     linear_quantized,
     norm,
-<<<<<<< HEAD
     pad,
     pool,
-=======
     q8ta,
     quantize,
->>>>>>> quant
     reduce,
     reindex,
     resample,
@@ -34,11 +28,8 @@ from . import (
 
 __all__ = [
     "attention",
-<<<<<<< HEAD
-    "distance",
-=======
     "convolution",
->>>>>>> conv
+    "distance",
     "elementwise",
     "embedding",
     "fill",
@@ -47,13 +38,10 @@ __all__ = [
     "linear",
     "linear_quantized",
     "norm",
-<<<<<<< HEAD
     "pad",
     "pool",
-=======
     "q8ta",
     "quantize",
->>>>>>> quant
     "reduce",
     "reindex",
     "resample",

@@ -15,11 +15,8 @@ from numpy.typing import NDArray
 
 from ..gpu.in_flight import InFlight
 from ..graph.execute import GraphExecutor
-<<<<<<< HEAD
-from ..graph.lowering.segments import DeviceSegment, Lowered
-=======
 from ..graph.executor import Executor
->>>>>>> trust
+from ..graph.lowering.segments import DeviceSegment, Lowered
 from ..graph.sampler import Sampler, SamplerConfig
 from ..ops.values import Tensor
 from .state import State
@@ -40,28 +37,17 @@ class DecodeTarget:
     logits: Tensor
 
 
-<<<<<<< HEAD
-def decode_target(lowered: Lowered, executors: Sequence[GraphExecutor]) -> DecodeTarget | str:
-=======
-def decode_target(
-    plan: schema.ExecutionPlan, executors: Sequence[Executor], arguments: Sequence[DelegateArguments]
-) -> DecodeTarget | str:
->>>>>>> trust
+def decode_target(lowered: Lowered, executors: Sequence[Executor]) -> DecodeTarget | str:
     """What a decode loop runs of a method, or why there can be none."""
     segments = [segment for block in lowered.blocks for segment in block.segments]
     if len(executors) != 1:
-<<<<<<< HEAD
         return f"the program has {len(executors)} graphs, between which the host computes"
     if len(segments) != 1 or len(lowered.blocks) != 1:
         return "the host computes before or after the program's graph"
     (executor,), (segment,), (block,) = executors, segments, lowered.flow.blocks
     assert isinstance(segment, DeviceSegment)
-=======
-        return f"the program has {len(executors)} delegates, between which the host computes"
-    (executor,), (its,) = executors, arguments
     if not isinstance(executor, GraphExecutor):
         return "there is no device"
->>>>>>> trust
     if executor.profiling:
         return "a profile waits for every step"
     if tuple(block.outputs or ()) != segment.outputs:

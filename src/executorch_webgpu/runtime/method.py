@@ -25,6 +25,7 @@ from ..graph.fusion import fuse_graph
 from ..graph.host_executor import HostExecutor
 from ..graph.kernel_uses import KernelUse, kernel_uses
 from ..graph.kv_cache import KV_CACHE_DTYPES, has_kv_cache, store_kv_caches
+from ..graph.lowering.segments import DeviceSegment
 from ..graph.timing import CallTime
 from ..ops.plan import Planning
 from ..portable.shared_buffers import SharedBuffers
@@ -77,14 +78,8 @@ class Method(Closing):
         self._file = file
         self._described = plan = file.plan
         self._metadata: MethodMetadata | None = None
-<<<<<<< HEAD
         self._watch: Watch | None = None  # told of each run of a graph
-        self._executors: list[GraphExecutor] = []
-=======
-        self._computed_with = _arguments(plan)
-        self._watch: Watch | None = None  # told of each call of a delegate
         self._executors: list[Executor] = []
->>>>>>> trust
         self._states: WeakSet[State] = WeakSet()
         self._closed = False
         self._lock = RLock()  # of the device, if the method needs one
@@ -95,26 +90,7 @@ class Method(Closing):
             graphs = _with_kv_caches(plan, file.graphs(options.lower), options.kv_cache_dtype)
             for stored, segment in zip(graphs, lowered.device_segments, strict=True):
                 graph, _ = fuse_graph(stored, options.fusions)
-<<<<<<< HEAD
-                pool = constants()  # opens the device, which a constant method does not need
-                self._lock = pool.device.lock
-                planning = Planning(
-                    pool.device.features,
-                    pool.device.limits,
-                    options.routes or {},
-                    options.scratch_bytes,
-                    options.matmul_precision,
-                )
-                self._executors.append(
-                    GraphExecutor(graph, pool, planning, profile=options.profile, unseen=segment.unseen)
-                )
-=======
-                self._executors.append(self._executor(graph, constants, options))
-            shared = shared_places(plan)
-            lasting = lasting_places(plan, [its.given for its in self._arguments], shared.values())
-            self._memory = HostMemory(file.file, plan, lasting, shared)
-            self._branch_results = branch_results(plan)
->>>>>>> trust
+                self._executors.append(self._executor(graph, segment, constants, options))
             self._source = StateSource(
                 plan.name,
                 self._executors,
@@ -129,9 +105,15 @@ class Method(Closing):
             self.close()
             raise
 
-    def _executor(self, graph: Graph, constants: Callable[[], ConstantPool] | None, options: LoadOptions) -> Executor:
+    def _executor(
+        self,
+        graph: Graph,
+        segment: DeviceSegment,
+        constants: Callable[[], ConstantPool] | None,
+        options: LoadOptions,
+    ) -> Executor:
         if constants is None:
-            return HostExecutor(graph)
+            return HostExecutor(graph, segment.unseen)
         pool = constants()  # opens the device, which a constant method does not need
         self._lock = pool.device.lock
         planning = Planning(
@@ -141,7 +123,7 @@ class Method(Closing):
             options.scratch_bytes,
             options.matmul_precision,
         )
-        return GraphExecutor(graph, pool, planning, profile=options.profile, check=options.check)
+        return GraphExecutor(graph, pool, planning, profile=options.profile, check=options.check, unseen=segment.unseen)
 
     @property
     def lock(self) -> RLock:

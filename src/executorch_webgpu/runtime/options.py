@@ -25,13 +25,10 @@ class LoadOptions:
     (11 significant bits, as in TF32) where tensor cores multiply more than 8 rows by quantized weights, with errors up
     to about 1e-3 of the largest output, and queries of attention over float16 or int8 caches, where scores near 1,000
     are then off by up to 0.5, for speed. Sums are float32 in either.
-<<<<<<< HEAD
     ``lower``: "all" runs every operator on the device that has a kernel there, delegated or not, in one graph with the
     delegates; "delegates" leaves to the host, in NumPy, what the exporter did not delegate.
-=======
     ``check`` holds every operator call of a step against its float64 reference, one after the other, and raises
     DivergenceError at the first one that differs; slow.
->>>>>>> trust
     ``fuse``: whether several operator calls become one where that computes the same, or names of the passes that do
     so, as ``inspect`` lists them.
     Raises InvalidInputError for a name that is none of the choices.
@@ -42,11 +39,8 @@ class LoadOptions:
     scratch_bytes: int = SCRATCH_BYTES
     kv_cache_dtype: str = "f32"
     matmul_precision: str = "highest"
-<<<<<<< HEAD
     lower: str = "all"
-=======
     check: bool = False
->>>>>>> trust
     fuse: bool | Iterable[str] = True
     fusions: tuple[str, ...] = field(init=False)  # the passes that ``fuse`` chooses, in their order
 

@@ -23,14 +23,8 @@ import numpy as np
 from ..closing import Closing
 from ..errors import ClosedError, InvalidInputError, UnsupportedProgramError
 from ..gpu.locked import locked
-<<<<<<< HEAD
-from ..graph.execute import GraphExecutor
-from ..graph.lowering.instructions import Cell
-from ..graph.state import GraphState
-=======
 from ..graph.executor import Executor, GraphMemory
-from ..portable.memory import HostMemory
->>>>>>> trust
+from ..graph.lowering.instructions import Cell
 from ..portable.shared_buffers import SharedBuffers
 from .host_state import HostState
 
@@ -42,13 +36,8 @@ class StateSource:
     """What all states of one loaded method have in common; not for users."""
 
     method: str
-<<<<<<< HEAD
-    executors: Sequence[GraphExecutor]
-    host: HostState
-=======
     executors: Sequence[Executor]
-    memory: HostMemory
->>>>>>> trust
+    host: HostState
     kv_cache_dtype: str  # as ``Program.load_method`` was asked for it
     fingerprint: Callable[[], str]  # of the program
     initial_shared: Mapping[str, np.ndarray]  # the bytes with which the buffers of all methods begin
