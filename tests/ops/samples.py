@@ -456,7 +456,6 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     spatial.grids,
     spatial.padding,
     spatial.channel_norms,
-    spatial.shuffles,
     spatial.distances,
     *CONVOLUTIONS,
     *QUANTIZE,

@@ -138,9 +138,15 @@ def _arange(count: int, results: int, *given: Range) -> Range:
     return (min(start[0], ends[0]), max(start[1], ends[1]))
 
 
-def _at_most(count: int, results: int, a: Range, *rest: Range) -> Range:
-    """Quotients and remainders are no larger than what is divided, or than the divisor."""
-    largest = max(abs(n) for r in (a, *rest[:1]) for n in r)
+def _quotient(count: int, results: int, a: Range, b: Range) -> Range:
+    """No larger than what is divided; the one quotient of int32 that is, -2^31 / -1, is left out."""
+    largest = min(max(map(abs, a)), 2**31 - 1)
+    return (-largest, largest)
+
+
+def _remainder(count: int, results: int, a: Range, b: Range) -> Range:
+    """Less than the divisor."""
+    largest = max(max(map(abs, b)) - 1, 0)
     return (-largest, largest)
 
 
@@ -166,10 +172,10 @@ ARITHMETIC: dict[str, Rule] = {
     "bucketize": _position,
     "searchsorted": _position,
     "arange": _arange,
-    "div": _at_most,
-    "floor_divide": _at_most,
-    "remainder": _at_most,
-    "fmod": _at_most,
+    "div": _quotient,
+    "floor_divide": _quotient,
+    "remainder": _remainder,
+    "fmod": _remainder,
     "zeros": _made,
     "zeros_like": _made,
     "ones": _made,

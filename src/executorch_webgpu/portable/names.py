@@ -62,7 +62,7 @@ def _candidates(namespace: str, stem: str, overload: str) -> list[Op]:
     if functional is None:
         functional = overload.removesuffix("out").removesuffix("_").replace("out_", "Tensor_")
     prefix = f"{namespace}.{stem}."
-    wanted = [prefix + functional] if functional else [prefix + "Tensor", prefix + "default", prefix + "self"]
+    wanted = [prefix + functional] if functional else [prefix + "default", prefix + "Tensor", prefix + "self"]
     if functional == "values":
         wanted.append(prefix + "default")
     wanted += [name for name in names() if name.startswith(prefix)] if functional not in _exact(prefix) else []

@@ -11,6 +11,7 @@ from ...ops.registry import Op, is_a
 from ...ops.values import SymInt, Tensor
 from ...portable.dtypes import dtype_name
 from ...portable.names import arguments, operator_of
+from ..casts import HALVES
 from ..refusal import mapped, refusal, tensors
 from .instructions import Operation, Value
 from .ranges import Ranges, fits
@@ -93,7 +94,7 @@ def _widened(arg: Any) -> Any:
 
 
 def _is_half(arg: Any) -> bool:
-    return any(t.dtype in ("float16", "bfloat16") for t in tensors([arg]))
+    return any(t.dtype in HALVES for t in tensors([arg]))
 
 
 def _is_long(value: Value) -> bool:
