@@ -7,13 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from ...format import program_schema as schema
-from ...gpu.capabilities import Features, Limits
-from ...ops.plan import Planning
 from ...ops.registry import Op, is_a
 from ...ops.values import SymInt, Tensor
 from ...portable.names import arguments
 from ..build import COPY, Constant, Graph, GraphValue, OpCall, make_call
-from ..execute import plan_graph
 from .delegates import DelegateArguments
 from .instructions import Arg, Cell, Flow, Operation, Value
 from .placement import COPIES
@@ -23,12 +20,12 @@ Delegates = Sequence[tuple[Graph, DelegateArguments]]
 
 CAST = "dim_order_ops._to_dim_order_copy.default"
 EXPAND = "aten.expand_copy.default"
+SELECT = "et_vk.select_as_symint.default"
 
 
 def host_read_inputs(graph: Graph) -> frozenset[int]:
     """Positions of the inputs that must be on the host before a step: live integers, and where they come from."""
-    plans = plan_graph(graph, Planning(Features.none(), Limits.floor())).plans
-    read = {tensor.id for plan in plans for tensor in plan.read_on_host}
+    read = {tensor.id for call in graph.calls if call.name == SELECT for tensor in call.inputs}
     return frozenset(i for i, v in enumerate(graph.inputs) if isinstance(v, SymInt) or v.id in read)
 
 
