@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ..ops.elementwise.element import quiet
 from ..ops.registry import Op, find, names
 from .dtypes import is_float
-from .kernels import ELEMENTWISE, OTHERS, SCALAR_OPERATORS
+from .kernels import OTHERS, SCALAR_OPERATORS
 from .promotion import promoted
 
 Kernel = Callable[[Sequence[Any], np.dtype | None], Any]
@@ -33,8 +32,6 @@ def host_kernel(name: str, overload: str, arity: int) -> Kernel | None:
         return lambda args, _: scalar(*args)
     if other := OTHERS.get((name, overload)):
         return lambda args, _: other(*args)
-    if elementwise := ELEMENTWISE.get((name, overload)):
-        return lambda args, dtype: quiet(elementwise)(*promoted(args, dtype, discontinuous=True))
     reference_name = _operator_name(namespace, stem, overload, arity)
     if reference_name is None:
         return None
