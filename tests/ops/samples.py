@@ -534,7 +534,7 @@ def dense_attention() -> Iterator[Sample]:
     yield Sample("et_vk.sdpa.default", [*flat, None, None], Out((9, 8)))
 
 
-from .samples_reduce import reductions, scans, softmax  # noqa: E402, which takes the types above
+from .samples_reduce import reductions, scans, softmax, sorts  # noqa: E402, which takes the types above
 
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     elementwise,
@@ -550,6 +550,7 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     softmax,
     reductions,
     scans,
+    sorts,
     fills,
     rope,
     attention,

@@ -15,6 +15,7 @@ from . import (
     sampling,
     scan,
     softmax,
+    sort,
     symint,
 )
 
@@ -33,5 +34,6 @@ __all__ = [
     "sampling",
     "scan",
     "softmax",
+    "sort",
     "symint",
 ]
