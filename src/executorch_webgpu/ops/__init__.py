@@ -23,6 +23,7 @@ from . import (
     sampling,
     scan,
     softmax,
+    sort,
     symint,
 )
 
@@ -49,5 +50,6 @@ __all__ = [
     "sampling",
     "scan",
     "softmax",
+    "sort",
     "symint",
 ]
