@@ -156,6 +156,26 @@ def masks() -> Iterator[Sample]:
         rows_of = [None, Input((5,), "bool")]
         yield Sample("aten.index_put.default", [x, rows_of, Input((1,), dtype), False], Out((7, 5), dtype))
 
+        for given in (mask, Input((7, 5), "bool", live=(4, 5))):
+            yield Sample("aten.masked_scatter.default", [x, given, Input((35,), dtype)], Out((7, 5), dtype))
+
+
+def search() -> Iterator[Sample]:
+    ordered = np.array([-1.5, -0.5, -0.5, 0, 1, 2])
+    for dtype, right in itertools.product(("float32", "float16", "int32", "uint8", "int8"), (False, True)):
+        layout, out = np.dtype(dtype), Out((7, 5), "int32")
+        row = Const(np.abs(ordered).astype(layout) if dtype == "uint8" else ordered.astype(layout))
+        row = Const(np.sort(row.array))
+        x = Input((7, 5), dtype, live=(4, 5))
+        yield Sample("aten.bucketize.Tensor", [x, row, False, right], out)
+        yield Sample("aten.bucketize.Scalar", [1, row, False, right], Out((), "int32"))
+        yield Sample("aten.searchsorted.Tensor", [row, x, True, right, None, None], out)
+        yield Sample("aten.searchsorted.Scalar", [row, -0.5, True, right, None, None], Out((), "int32"))
+    rows_of = Const(np.stack([ordered + i for i in range(5)]).astype(np.float32))
+    x, sorter = Input((5, 9), live=(5, 4)), Const(np.tile(np.arange(6, dtype=np.int32), (5, 1)))
+    for side, given in (("left", None), ("right", sorter)):
+        yield Sample("aten.searchsorted.Tensor", [rows_of, x, False, False, side, given], Out((5, 9), "int32"))
+
 
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     parts,
@@ -166,4 +186,5 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     puts,
     scatters,
     masks,
+    search,
 )
