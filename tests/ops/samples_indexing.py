@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .harness import Const, Out
+from .harness import Const, Mutable, Out
 from .samples import DTYPES, Dims, Input, Position, Sample, numbers
 
 PACKED = ("float32", "float16", "uint8")  # elements of a word, of half and of a quarter of one
@@ -177,6 +177,21 @@ def search() -> Iterator[Sample]:
         yield Sample("aten.searchsorted.Tensor", [rows_of, x, False, False, side, given], Out((5, 9), "int32"))
 
 
+def in_place() -> Iterator[Sample]:
+    for inner, dtype in ((8, "float32"), (3, "int32"), (4, "float16"), (3, "float16"), (8, "uint8")):
+        cache = numbers(np.random.default_rng(5), (2, 3, 11, inner), dtype, -2, 2)
+        out, position = Out(cache.shape, dtype), _indices(5, size=11, live=(1,), wraps=True)
+        states = Input((2, 3, 5, inner), dtype, live=(2, 3, 1, inner))
+        prompt = Input((1, 3, 70, inner), dtype, live=(1, 3, 67, inner))
+        for many, new in ((position, states), (_indices(70, size=11, live=(67,)), prompt)):
+            yield Sample("aten.index_put_.default", [Mutable(cache), [None, None, many], new, False], out)
+        pairs = Input((3, 5, 3, inner), dtype, live=(3, 1, 3, inner))
+        given = [Mutable(cache), [_indices(3, 1, size=2), None, position], pairs, False]
+        yield Sample("aten.index_put_.default", given, out)
+    added = [Mutable(cache.astype(np.float32)), [None, None, position], Input((1, inner)), True]
+    yield Sample("aten.index_put_.default", added, Out(cache.shape))
+
+
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     parts,
     order,
@@ -187,4 +202,5 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     scatters,
     masks,
     search,
+    in_place,
 )
