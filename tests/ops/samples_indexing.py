@@ -192,6 +192,23 @@ def in_place() -> Iterator[Sample]:
     yield Sample("aten.index_put_.default", added, Out(cache.shape))
 
 
+def bags() -> Iterator[Sample]:
+    for dtype, (mode, weighted), last in itertools.product(
+        ("float32", "float16"), ((0, False), (0, True), (1, False), (2, False)), (False, True)
+    ):
+        table = Const(numbers(np.random.default_rng(7), (11, 5), dtype, -2, 2))
+        weights = Input((9,), dtype, live=(8,)) if weighted else None
+        offsets = Const(np.array([0, 2, 2, 5, *([7] if last else [])], np.int32))
+        outs = [Out((4, 5), dtype), Out((9,), "int32"), Out((5 if last else 4,), "int32")]
+        outs.append(Out((4, 5) if mode == 2 else (0,), "int32"))
+        indices = _indices(9, size=11, live=(8,))
+        for op in ("aten._embedding_bag.default", "aten._embedding_bag_forward_only.default"):
+            yield Sample(op, [table, indices, offsets, False, mode, False, weights, last, 3], outs)
+    odd = Const(numbers(np.random.default_rng(8), (11, 3), "float16", -2, 2))
+    args = [odd, _indices(1, 5, size=11, live=(1, 2)), -1, False, False]
+    yield Sample("aten.embedding.default", args, Out((1, 5, 3), "float16"))
+
+
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     parts,
     order,
@@ -203,4 +220,5 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     masks,
     search,
     in_place,
+    bags,
 )
