@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .dtypes import is_float
+from .selections import SELECTIONS
 
 Array = np.ndarray
 Simple = Callable[..., Any]
@@ -70,19 +71,6 @@ def _cumsum(x: Array, dim: int, dtype: Any) -> Any:
     return np.cumsum(wide, axis=dim) if x.ndim else wide
 
 
-def _place(indices: Sequence[Array | None]) -> tuple[Any, ...]:
-    return tuple(slice(None) if index is None else index for index in indices)
-
-
-def _index_put(x: Array, indices: Sequence[Array | None], values: Array, accumulate: bool = False) -> Any:
-    result = x.copy()
-    if accumulate:
-        np.add.at(result, _place(indices), values)
-    else:
-        result[_place(indices)] = values
-    return result
-
-
 def _copy_index(target: Array, source: Array, index: int) -> Any:
     """``target`` with ``source`` as its row ``index``, which is the last one: how loops collect their results."""
     return np.concatenate([target[:index], source[None]])
@@ -118,5 +106,5 @@ OTHERS: dict[tuple[str, str], Simple] = {
     ("aten::mean", "dtype_out"): lambda x, *_: np.mean(x, dtype=np.float64),
     ("aten::var", "correction_out"): _variance,
     ("aten::cumsum", "out"): _cumsum,
-    ("aten::index_put", "out"): _index_put,
+    **SELECTIONS,
 }
