@@ -50,6 +50,7 @@ struct Params {
   tiles: u32,         // workgroups of all groups, but for splits
   steps: u32,         // along K, of a workgroup
   splits: u32,
+  split_size: u32,    // elements of out from a split to the next, whole fours
   finishes: u32,      // 0: bias and bounds come later
   low: f32,
   high: f32,
@@ -260,7 +261,7 @@ fn main(
   {% for c in range(1 if quads else 4) %}
   {
     let column = first_column + column_of({{ j }}u, {{ c }}u, local.x);
-    let to = split * params.columns * channels + (column / plane * channels + group * params.rows) * plane + column % plane;
+    let to = split * params.split_size + (column / plane * channels + group * params.rows) * plane + column % plane;
     if (column < params.columns) {
       {% for r in range(4 * row_quads) %}
       {

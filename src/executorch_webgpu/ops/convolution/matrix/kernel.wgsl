@@ -50,6 +50,7 @@ struct Params {
   all_steps: u32,
   steps: u32,          // of a workgroup
   splits: u32,
+  split_size: u32,     // elements of out from a split to the next, whole fours
   finishes: u32,       // 0: bias and bounds come later
   low: f32,
   high: f32,
@@ -210,13 +211,12 @@ fn main(
   const sums_from = 0u;
   {% endif %}
   let sums_block = subgroup % {{ blocks }}u;
-  let numel = params.columns * params.channels;
   {% for j in range(column_tiles) %}
   {
     let out_column = tile_column + column_block * BLOCK_COLUMNS + {{ 16 * j }}u + lane % 16u;
     let image = min(out_column, params.columns - 1u) / params.out_size.w;
     let inverse = inverses[image];
-    let to = part_of_k * numel + image * (params.channels - 1u) * params.out_size.w + out_column;
+    let to = part_of_k * params.split_size + image * (params.channels - 1u) * params.out_size.w + out_column;
     {% for i in range(row_tiles) %}
     workgroupBarrier();
     subgroupMatrixStore<row_major>(&{{ sums }}[sums_block], sums_from, sum{{ i }}_{{ j }}, 5u);

@@ -141,7 +141,7 @@ def run(planner: Planner, call: Convolution, parts: int) -> None:
     fitting = planner.scratch_bytes // (4 * call.out.numel)
     steps = ceil_div(all_steps, max(1, min(shares, fitting)))
     splits = ceil_div(all_steps, steps)
-    out: Binding = call.out if splits == 1 else planner.scratch(4 * splits * call.out.numel)
+    out: Binding = call.out if splits == 1 else planner.scratch(4 * splits * sums.split_size(call.out.numel))
     bound: dict[str, Binding] = {
         "split": split,
         "weights": _weights(call, tile, parts),
@@ -164,6 +164,7 @@ def run(planner: Planner, call: Convolution, parts: int) -> None:
             "all_steps": all_steps,
             "steps": steps,
             "splits": splits,
+            "split_size": sums.split_size(call.out.numel),
             "finishes": int(splits == 1),
             "low": call.low,
             "high": call.high,
