@@ -17,6 +17,7 @@ from . import (
     sampling,
     softmax,
     symint,
+    training,
 )
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "sampling",
     "softmax",
     "symint",
+    "training",
 ]
