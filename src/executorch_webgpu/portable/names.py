@@ -39,6 +39,7 @@ _NUMBER = "et_vk.select_as_symint.default"
 _NAMES = {
     "aten::_local_scalar_dense": _NUMBER,
     "aten::sym_size": "sym_size.int",
+    "dim_order_ops::_empty_dim_order": "aten.empty.memory_format",
     VIEW: "aten.view_copy.default",
 }
 _SCALARS = {"sub", "mul", "floordiv", "mod", "neg", "sym_max", "sym_min", "add"}
