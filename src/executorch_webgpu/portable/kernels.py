@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from .dtypes import is_float
-
 Array = np.ndarray
 Simple = Callable[..., Any]
 
@@ -67,38 +65,6 @@ ELEMENTWISE: dict[tuple[str, str], Simple] = {
     ("aten::log1p", "out"): np.log1p,
     ("aten::expm1", "out"): np.expm1,
 }
-
-
-def _axes(x: Array, dims: int | Sequence[int] | None) -> tuple[int, ...] | None:
-    """Axes for NumPy; none are all, and a tensor without dimensions has none to name."""
-    given = (dims,) if isinstance(dims, int) else tuple(dims or ())
-    return given if given and x.ndim else None
-
-
-def _extreme(values: Simple, position: Simple) -> Simple:
-    """The largest or smallest elements along a dimension, and where the first of them lie."""
-
-    def run(x: Array, dim: int, keepdim: bool) -> tuple[Any, Any]:
-        if not x.ndim:
-            return x, np.zeros((), np.int64)
-        wide = x.astype(np.float64) if is_float(x.dtype) else x
-        return values(wide, axis=dim, keepdims=keepdim), position(wide, axis=dim, keepdims=keepdim)
-
-    return run
-
-
-def _variance(x: Array, dims: Sequence[int] | None, correction: float | None, keepdim: bool) -> Any:
-    axes = _axes(x, dims)
-    wide = x.astype(np.float64)
-    squares = np.square(wide - wide.mean(axis=axes, keepdims=True)).sum(axis=axes, keepdims=keepdim)
-    count = x.size if axes is None else math.prod(x.shape[a] for a in axes)
-    with np.errstate(all="ignore"):
-        return squares / np.float64(max(count - (1 if correction is None else correction), 0))
-
-
-def _cumsum(x: Array, dim: int, dtype: Any) -> Any:
-    wide = x.astype(np.float64) if is_float(x.dtype) else x.astype(np.int64)
-    return np.cumsum(wide, axis=dim) if x.ndim else wide
 
 
 def _copy(x: Array, source: Array, non_blocking: bool) -> Any:
@@ -179,19 +145,6 @@ OTHERS: dict[tuple[str, str], Simple] = {
     ("aten::full", "out"): lambda dims, value, *_: np.full(dims, value),
     ("aten::full_like", "out"): _full_like,
     ("aten::arange", "start_out"): lambda start, end, step: np.arange(start, end, step),
-    ("aten::any", "out"): lambda x, dim, keepdim: np.any(x != 0, axis=_axes(x, dim), keepdims=keepdim),
-    ("aten::any", "dims_out"): lambda x, dims, keepdim: np.any(x != 0, axis=_axes(x, dims), keepdims=keepdim),
-    ("aten::any", "all_out"): lambda x: np.any(x != 0),
-    ("aten::all", "out"): lambda x, dim, keepdim: np.all(x != 0, axis=_axes(x, dim), keepdims=keepdim),
-    ("aten::all", "dims_out"): lambda x, dims, keepdim: np.all(x != 0, axis=_axes(x, dims), keepdims=keepdim),
-    ("aten::all", "all_out"): lambda x: np.all(x != 0),
-    ("aten::max", "unary_out"): np.max,
-    ("aten::min", "unary_out"): np.min,
-    ("aten::max", "dim_max"): _extreme(np.max, np.argmax),
-    ("aten::min", "dim_min"): _extreme(np.min, np.argmin),
-    ("aten::mean", "dtype_out"): lambda x, *_: np.mean(x, dtype=np.float64),
-    ("aten::var", "correction_out"): _variance,
-    ("aten::cumsum", "out"): _cumsum,
     ("aten::slice_scatter", "out"): _slice_scatter,
     ("aten::select_scatter", "out"): _select_scatter,
     ("aten::split_with_sizes_copy", "out"): _split,
