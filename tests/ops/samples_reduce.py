@@ -36,6 +36,7 @@ def softmax() -> Iterator[Sample]:
         yield Sample(op, [_rows(2, 1, 4100), -1, False], Out((2, 4100)))
         yield Sample(op, [_rows(2, 1, 5000), -1, False], Out((2, 5000)), {"routes": {"softmax": "two_passes"}})
         yield Sample(op, [Input((3, 2000, 2), live=(3, 40, 2)), 1, False], Out((3, 2000, 2)))
+    yield Sample(names[0], [Input((2, 4100, 9), live=(1, 1030, 9)), 1, False], Out((2, 4100, 9)))
 
 
 def reductions() -> Iterator[Sample]:
