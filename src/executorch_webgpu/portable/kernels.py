@@ -89,6 +89,31 @@ def _full_like(x: Array, value: Any, *_: Any) -> Any:
     return np.full(x.shape, value)
 
 
+def _unique(x: Array, inverse: bool, counts: bool, dim: int | None = None) -> tuple[Array, Array, Array]:
+    """Different elements, or parts along a dimension, in order; where each one went; how often each is there."""
+    values, places, numbers = np.unique(x, return_inverse=True, return_counts=True, axis=dim, equal_nan=False)
+    shape = x.shape if dim is None else (x.shape[dim],)
+    return _asked_for(values, places.reshape(shape), numbers, inverse or dim is not None, counts or dim is not None)
+
+
+def _unique_consecutive(x: Array, inverse: bool, counts: bool, dim: int | None) -> tuple[Array, Array, Array]:
+    """The first element, or part along a dimension, of every run of equal ones; see ``_unique``."""
+    rows = x.reshape(-1, 1) if dim is None else np.moveaxis(x, dim, 0).reshape(x.shape[dim], -1)
+    new = np.ones(len(rows), bool)
+    new[1:] = np.any(rows[1:] != rows[:-1], axis=1)
+    first = np.flatnonzero(new)
+    values = x.reshape(-1)[first] if dim is None else np.take(x, first, axis=dim)
+    places = (np.cumsum(new) - 1).reshape(x.shape if dim is None else len(rows))
+    numbers = np.diff(first, append=len(rows))
+    return _asked_for(values, places, numbers, inverse or dim is not None, counts or dim is not None)
+
+
+def _asked_for(values: Array, places: Array, numbers: Array, inverse: bool, counts: bool) -> tuple[Array, Array, Array]:
+    """Results of which some are empty unless they are asked for; along a dimension, all always are."""
+    nothing = np.zeros(0, np.int64)
+    return values, places if inverse else nothing, numbers if counts else nothing
+
+
 # What remains, by name and overload.
 OTHERS: dict[tuple[str, str], Simple] = {
     ("aten::sym_size", "int"): lambda x, dim: int(x.shape[dim]),
@@ -101,6 +126,9 @@ OTHERS: dict[tuple[str, str], Simple] = {
     ("aten::scalar_tensor", "out"): lambda value, *_: np.asarray(value),
     ("aten::full", "out"): lambda dims, value, *_: np.full(dims, value),
     ("aten::full_like", "out"): _full_like,
+    ("aten::_unique2", "out"): lambda x, is_sorted, inverse, counts: _unique(x, inverse, counts),
+    ("aten::unique_dim", "out"): lambda x, dim, is_sorted, inverse, counts: _unique(x, inverse, counts, dim),
+    ("aten::unique_consecutive", "out"): _unique_consecutive,
     ("aten::arange", "start_out"): lambda start, end, step: np.arange(start, end, step),
     ("aten::index_put", "out"): _index_put,
 }
