@@ -199,11 +199,13 @@ def bags() -> Iterator[Sample]:
         table = Const(numbers(np.random.default_rng(7), (11, 5), dtype, -2, 2))
         weights = Input((9,), dtype, live=(8,)) if weighted else None
         offsets = Const(np.array([0, 2, 2, 5, *([7] if last else [])], np.int32))
-        outs = [Out((4, 5), dtype), Out((9,), "int32"), Out((5 if last else 4,), "int32")]
-        outs.append(Out((4, 5) if mode == 2 else (0,), "int32"))
         indices = _indices(9, size=11, live=(8,))
-        for op in ("aten._embedding_bag.default", "aten._embedding_bag_forward_only.default"):
-            yield Sample(op, [table, indices, offsets, False, mode, False, weights, last, 3], outs)
+        for name, padding in (("", 3), ("_forward_only", -1)):
+            in_bags = 0 if (mode, padding) == (0, -1) else 9
+            outs = [Out((4, 5), dtype), Out((in_bags,), "int32"), Out((5 if last and name else 4,), "int32")]
+            outs.append(Out((4, 5) if mode == 2 else (4,), "int32"))
+            args = [table, indices, offsets, False, mode, False, weights, last, padding]
+            yield Sample(f"aten._embedding_bag{name}.default", args, outs)
     odd = Const(numbers(np.random.default_rng(8), (11, 3), "float16", -2, 2))
     args = [odd, _indices(1, 5, size=11, live=(1, 2)), -1, False, False]
     yield Sample("aten.embedding.default", args, Out((1, 5, 3), "float16"))
