@@ -108,7 +108,7 @@ def embedding_bag(
     planner.check(vectors, f"{name}: {weight} must be a matrix, and {indices} and {offsets} vectors")
     planner.check(mode in (0, 1, 2) and len(outs) == 4, f"{name}: there is no mode {mode} with {len(outs)} results")
     out, bags_of, sizes, rows = outs
-    floats = weight.dtype in ("float32", "float16") and weight.dtype == out.dtype
+    floats = weight.element.is_float and weight.dtype == out.dtype
     planner.check(floats, f"{name}: {weight} and {out} must have the same float dtype")
     planner.check(offsets.dtype == "int32", f"{name}: the offsets {offsets} must be integers")
     integers = all(t.dtype == "int32" for t in (bags_of, sizes, rows))

@@ -4,7 +4,7 @@ Sum, mean or maximum of the rows of a table that each bag of indices names; an i
 Inputs:
   mode = "sum" | "mean" | "max": what is made of rows
   result = "values" | "rows": that, or from which rows maxima are
-  dtype = "float32" | "float16": of the table, the weights and out
+  dtype = "float32" | "float16" | "bfloat16": of the table, the weights and out
   weighted = False | True: whether every index has a weight
 #}
 {% set out_dtype = "int32" if result == "rows" else dtype %}

@@ -25,7 +25,6 @@ from .gathering import OVERRIDES, WORKGROUP
 FEW = 32  # sources that an invocation looks at in less time than a table takes
 FEW_LOOKS = 2**18  # the same for all invocations together
 _WORD = 4  # bytes
-_FLOATS = ("float32", "float16")
 
 
 @dataclass(frozen=True)
@@ -190,7 +189,7 @@ def _dispatch(
             "size": sources.size,
             "wraps": int(sources.wraps),
             "number": word_of(sources.values, x),
-            "alpha": reduction.alpha if x.dtype in _FLOATS else int(reduction.alpha),
+            "alpha": reduction.alpha if x.element.is_float else int(reduction.alpha),
         },
         overrides=OVERRIDES,
         template=template,
@@ -205,5 +204,5 @@ def word_of(value: Any, x: Tensor) -> int:
         return int(bool(value))
     kind = x.element.numpy
     with np.errstate(all="ignore"):
-        element = np.asarray(value).astype(kind) if kind.kind == "f" else np.asarray(int(value)).astype(kind)
+        element = np.asarray(value if x.element.is_float else int(value)).astype(kind)
     return int.from_bytes(element.tobytes(), "little")
