@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,15 @@ def order() -> Iterator[Sample]:
             yield _moves(Input((3, 6, 5), dtype, live=(2, 6, 5)), op, 3, out=(3, 6, 5))
         for op, diagonal in (("tril", 1), ("triu", Position(full=1, live=-1))):
             yield _moves(x, f"aten.{op}.default", diagonal, out=(5, 3, 7))
+
+
+def transposes() -> Iterator[Sample]:
+    for route in ("tiled", "plain"):
+        x = Input((131, 127), live=(129, 127))
+        yield replace(_moves(x, "aten.t_copy.default", out=(127, 131)), options={"routes": {"transpose": route}})
+        x = Input((2, 37, 19, 13), live=(2, 35, 19, 13))
+        turned = _moves(x, "aten.permute_copy.default", [0, 3, 2, 1], out=(2, 13, 19, 37))
+        yield replace(turned, options={"routes": {"transpose": route}})
 
 
 def repetition() -> Iterator[Sample]:
@@ -214,6 +224,7 @@ def bags() -> Iterator[Sample]:
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     parts,
     order,
+    transposes,
     repetition,
     joining,
     lookup,
