@@ -165,6 +165,8 @@ def masks() -> Iterator[Sample]:
         yield Sample("aten.masked_fill.Tensor", [x, mask, Input((), dtype)], Out((7, 5), dtype))
         rows_of = [None, Input((5,), "bool")]
         yield Sample("aten.index_put.default", [x, rows_of, Input((1,), dtype), False], Out((7, 5), dtype))
+        row = [x, [Input((7,), "bool", live=(4,))], Input((5,), dtype), False]
+        yield Sample("aten.index_put.default", row, Out((7, 5), dtype))
 
         for given in (mask, Input((7, 5), "bool", live=(4, 5))):
             yield Sample("aten.masked_scatter.default", [x, given, Input((35,), dtype)], Out((7, 5), dtype))
@@ -198,6 +200,8 @@ def in_place() -> Iterator[Sample]:
         pairs = Input((3, 5, 3, inner), dtype, live=(3, 1, 3, inner))
         given = [Mutable(cache), [_indices(3, 1, size=2), None, position], pairs, False]
         yield Sample("aten.index_put_.default", given, out)
+    masked = [Mutable(cache), [None, Input((3,), "bool")], Input((), dtype), False]
+    yield Sample("aten.index_put_.default", masked, Out(cache.shape, dtype))
     added = [Mutable(cache.astype(np.float32)), [None, None, position], Input((1, inner)), True]
     yield Sample("aten.index_put_.default", added, Out(cache.shape))
 

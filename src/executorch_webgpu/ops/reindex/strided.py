@@ -169,7 +169,7 @@ def _prepare(planner: Planner, unit: str, x_lanes: int, out_lanes: int, live: bo
     planner.prepare(KERNEL, overrides=OVERRIDES, template=template)
 
 
-def dispatch_whole_copy(planner: Planner, x: Tensor, out: Tensor) -> None:
+def dispatch_whole_copy(planner: Planner, x: Tensor | Scratch, out: Tensor) -> None:
     """Copy all of ``x`` as it lies in memory, padding included."""
     units = ceil_div(x.nbytes, _QUAD)
     _dispatch(planner, x, out, Copy((units,), (1,), (1,)), "vec4<u32>", 1, 1)
