@@ -20,7 +20,14 @@ struct Params {
 
 override wg_size: u32 = 64;
 {% include "wgsl/linear_index.wgsl" %}
-{% include "embedding/bag_range.wgsl" %}
+
+// Where the indices of a bag begin; the bag after the last one begins at their end.
+fn bag_start(bag: u32) -> u32 {
+  if (bag >= params.offsets) {
+    return params.count;
+  }
+  return u32(clamp(offsets[bag], 0, i32(params.count)));
+}
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

@@ -4,11 +4,10 @@ Values that go to addresses, and what is made of two of them.
 Inputs:
   reduce = "set" | "add" | "mul" | "mean" | "amax" | "amin": what is made of values; "set" takes the last one
   dtype = "float32" | "float16" | "bfloat16" | "int32" | "int16" | "bool" | "uint8" | "int8": of x, values and out
-  lanes = 1 | 2 | 4: elements of that in a word
 #}
 {% include "wgsl/elements.wgsl" %}
 {% include "wgsl/float_order.wgsl" %}
-alias Number = {{ "u32" if reduce == "set" else dtype ~ "_word" if lanes == 1 else "f32" if "float" in dtype else "i32" }};
+alias Number = {{ "u32" if reduce == "set" or dtype == "bool" else "f32" if "float" in dtype else "i32" }};
 
 const CHUNK = 1024u;  // sources in a row of which one total is made, if they have one address
 
