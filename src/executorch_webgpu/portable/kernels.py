@@ -39,37 +39,6 @@ SCALAR_OPERATORS: dict[str, Simple] = {
 }
 
 
-def _divided(compute: Simple) -> Simple:
-    """A remainder, whose divisor must not be 0 if it is an integer."""
-
-    def run(a: Any, b: Any) -> Any:
-        if np.result_type(a, b).kind != "f" and not np.all(b):
-            raise ZeroDivisionError("an integer is divided by 0")
-        return compute(a, b)
-
-    return run
-
-
-def _erf(x: Array) -> Any:
-    return np.vectorize(math.erf, otypes=[float])(x)
-
-
-# Element by element, in the dtype to which torch brings all arguments first. By name and overload.
-ELEMENTWISE: dict[tuple[str, str], Simple] = {
-    **{("aten::remainder", o): _divided(np.remainder) for o in ("Scalar_out", "Tensor_out")},
-    **{("aten::fmod", o): _divided(np.fmod) for o in ("Scalar_out", "Tensor_out")},
-    ("aten::isnan", "out"): lambda x: x != x,
-    ("aten::isinf", "out"): np.isinf,
-    ("aten::floor", "out"): np.floor,
-    ("aten::ceil", "out"): np.ceil,
-    ("aten::trunc", "out"): np.trunc,
-    ("aten::sign", "out"): lambda x: np.where(x > 0, 1, np.where(x < 0, -1, 0)),
-    ("aten::erf", "out"): _erf,
-    ("aten::log1p", "out"): np.log1p,
-    ("aten::expm1", "out"): np.expm1,
-}
-
-
 def _axes(x: Array, dims: int | Sequence[int] | None) -> tuple[int, ...] | None:
     """Axes for NumPy; none are all, and a tensor without dimensions has none to name."""
     given = (dims,) if isinstance(dims, int) else tuple(dims or ())

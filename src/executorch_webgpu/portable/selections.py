@@ -52,7 +52,7 @@ def _unique_rows(x: Array, dim: int, is_sorted: bool, inverse: bool, counts: boo
 
 
 def _unique_runs(x: Array, inverse: bool, counts: bool, dim: int | None) -> tuple[Array, ...]:
-    """The first element, or slice along ``dim``, of every run of equal ones; the run of each; and their lengths."""
+    """The first of every run of equal elements, or slices along ``dim``; which run each is in, and their lengths."""
     moved = x.reshape(-1) if dim is None else np.moveaxis(x, dim, 0)
     n = len(moved)
     begins = np.ones(n, bool)
