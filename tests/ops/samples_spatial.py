@@ -132,15 +132,6 @@ def channel_norms() -> Iterator[Sample]:
     )
 
 
-def shuffles() -> Iterator[Sample]:
-    for dtype in ELEMENT_TYPES:
-        x = Input((3, 2, 4, 6), live=(2, 2, 4, 2), dtype=dtype)
-        yield Sample("aten.pixel_unshuffle.default", [x, 2], Out((3, 8, 2, 3), dtype))
-        x = Input((2, 6, 3, 5), live=(1, 6, 2, 5), dtype=dtype)
-        for name in ("channel_shuffle", "native_channel_shuffle"):
-            yield Sample(f"aten.{name}.default", [x, 3], Out((2, 6, 3, 5), dtype))
-
-
 def distances() -> Iterator[Sample]:
     a, b = Input((3, 1, 7, 5), live=(2, 1, 3, 5)), Input((4, 11, 5), live=(3, 4, 5))
     for p in (0, 1, 2.0, math.inf, 2.5):

@@ -10,7 +10,7 @@ import pytest
 from executorch_webgpu.errors import UnsupportedProgramError
 from executorch_webgpu.gpu.device import Device
 
-from .against_torch import by_torch, check_device, check_reference
+from .beside_torch import by_torch, check_device, check_reference
 from .harness import Const, In, OpProgram, Out, assert_close
 
 DIMS = [(2, 6, 5, 7), (3, 4), (1, 6, 13), (2, 2, 3, 2, 5), (1, 2, 101, 89), (3, 2, 48, 64)]

@@ -9,7 +9,7 @@ import pytest
 
 from executorch_webgpu.gpu.device import Device
 
-from .against_torch import check_device, check_reference
+from .beside_torch import check_device, check_reference
 from .harness import In, OpProgram, Out
 
 ORDERS = (0.0, 1.0, 2.0, 3.0, 0.5, math.inf)

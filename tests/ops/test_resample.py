@@ -12,7 +12,7 @@ from executorch_webgpu.errors import InvalidInputError, UnsupportedProgramError
 from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.ops.resample.upsample import CUBIC_AA, LINEAR_AA, OPERATORS
 
-from .against_torch import check_device, check_reference
+from .beside_torch import check_device, check_reference
 from .harness import In, OpProgram, Out, Sym
 
 FACTORS = (0.5, 0.7, 1.0, 1.3, 1.5, 2.0, 3.0)
