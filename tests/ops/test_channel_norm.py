@@ -10,8 +10,8 @@ import pytest
 from executorch_webgpu.errors import UnsupportedProgramError
 from executorch_webgpu.gpu.device import Device
 
-from .beside_torch import by_torch, check_device, check_reference
 from .harness import Const, In, OpProgram, Out, assert_close
+from .torch_checks import by_torch, check_device, check_reference
 
 DIMS = [(2, 6, 5, 7), (3, 4), (1, 6, 13), (2, 2, 3, 2, 5), (1, 2, 101, 89), (3, 2, 48, 64)]
 

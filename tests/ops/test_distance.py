@@ -9,8 +9,8 @@ import pytest
 
 from executorch_webgpu.gpu.device import Device
 
-from .beside_torch import check_device, check_reference
 from .harness import In, OpProgram, Out
+from .torch_checks import check_device, check_reference
 
 ORDERS = (0.0, 1.0, 2.0, 3.0, 0.5, math.inf)
 

@@ -10,8 +10,8 @@ import pytest
 from executorch_webgpu.errors import InvalidInputError, UnsupportedProgramError
 from executorch_webgpu.gpu.device import Device
 
-from .beside_torch import check_device, check_reference
 from .harness import In, OpProgram, Out, Sym
+from .torch_checks import check_device, check_reference
 
 DTYPES = (np.float32, np.int64, np.bool_, np.uint8, np.float64, np.int16)
 

@@ -10,8 +10,8 @@ import pytest
 from executorch_webgpu.errors import InvalidInputError, UnsupportedProgramError
 from executorch_webgpu.gpu.device import Device
 
-from .beside_torch import check_device, check_reference
 from .harness import In, OpProgram, Out
+from .torch_checks import check_device, check_reference
 
 SEEDS = range(40)
 

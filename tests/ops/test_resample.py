@@ -12,8 +12,8 @@ from executorch_webgpu.errors import InvalidInputError, UnsupportedProgramError
 from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.ops.resample.upsample import CUBIC_AA, LINEAR_AA, OPERATORS
 
-from .beside_torch import check_device, check_reference
 from .harness import In, OpProgram, Out, Sym
+from .torch_checks import check_device, check_reference
 
 FACTORS = (0.5, 0.7, 1.0, 1.3, 1.5, 2.0, 3.0)
 
