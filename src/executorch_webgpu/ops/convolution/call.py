@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..plan import Planner
@@ -82,6 +82,12 @@ class Convolution:
     groups: int
     low: float = -math.inf
     high: float = math.inf
+
+    @property
+    def largest(self) -> Convolution:
+        """The same at maximum dims."""
+        x, out = (Tensor(t.id, t.dtype, t.max_dims, t.constant) for t in (self.x, self.out))
+        return replace(self, x=x, out=out)
 
     @property
     def batch(self) -> int:
