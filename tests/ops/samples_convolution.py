@@ -152,4 +152,17 @@ def tensor_cores() -> Iterator[Sample]:
         yield layer.sample(tunings=tunings, matmul_precision=precision)
 
 
-FAMILY = (convolutions, products, depthwise, whole_images, halves, tensor_cores)
+def fused() -> Iterator[Sample]:
+    """With a batch norm, by every route."""
+    channels = {"direct": LAYERS[3], "gemm": WIDE[0], "depthwise": DEPTHWISE[1]}
+    layers = [*channels.items(), ("direct", LAYERS[9]), ("gemm", LAYERS[8]), ("gemm", LAYERS[9])]
+    for (route, layer), parts in itertools.product(layers, ("all", "mean and variance")):
+        plain, n = layer.sample(), layer.channels
+        affine = [Const(_rng.uniform(-1, 1, n).astype(np.float32)) for _ in range(2)] if parts == "all" else [None] * 2
+        stats = [Const(_rng.uniform(low, 1.5, n).astype(np.float32)) for low in (-1.5, 0.1)]
+        rest = [[*affine, *stats], 1e-3, -1.5, 2.5 if parts == "all" else None]
+        options = {"routes": {"convolution": route}}
+        yield Sample("et_webgpu.fused_convolution.default", [*plain.args, *rest], plain.out, options)
+
+
+FAMILY = (convolutions, products, depthwise, whole_images, halves, tensor_cores, fused)

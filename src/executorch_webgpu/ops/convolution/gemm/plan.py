@@ -50,7 +50,7 @@ TUNING = Tuning()
 
 def fits(planner: Planner, call: Convolution) -> bool:
     """Whether the weights are constants that can be repacked, and there is memory for what comes between."""
-    if not planner.is_constant(call.weight):
+    if not all(map(planner.is_constant, call.constants)):
         return False
     product, limits = _product(call), planner.limits
     most_bytes = max(product.weights.nbytes, product.table.nbytes)
@@ -107,7 +107,7 @@ def _multiply(planner: Planner, call: Convolution, product: Product, cut: Cut[Ti
     tile = cut.tile
     template = _template(call, product, tile, walk, isinstance(out, Tensor))
     bound: dict[str, Binding] = {"x": product.x, "weights": product.weights, "out": out}
-    bound |= {} if template["bias"] is None or call.bias is None else {"bias": call.bias}
+    bound |= {} if template["bias"] is None or call.shift is None else {"bias": call.shift}
     row_tiles, column_tiles = ceil_div(product.rows, tile.rows), ceil_div(product.columns, tile.columns)
     tiles = product.groups * row_tiles * column_tiles
     planner.dispatch(
@@ -155,5 +155,5 @@ def _template(call: Convolution, product: Product, tile: Tile, walk: str, finish
         "x_dtype": call.x.dtype,
         "weights_dtype": product.weights_dtype,
         "out_dtype": call.out.dtype if finishes and walk == "quads" else "float32",
-        "bias": None if call.bias is None or call.window.transposed else call.bias.dtype,
+        "bias": None if call.window.transposed else call.shift_dtype,
     }

@@ -106,7 +106,7 @@ def fits(planner: Planner, call: Convolution, parts: int) -> bool:
         and features.f16
         and features.subgroups
     )
-    plain = call.groups == 1 and not call.window.transposed and planner.is_constant(call.weight)
+    plain = call.groups == 1 and not call.window.transposed and all(map(planner.is_constant, call.constants))
     if not (has_cores and plain and call.x.dtype == call.out.dtype == call.weight.dtype == "float32"):
         return False
     tiles = _tiles(planner, parts)
@@ -154,7 +154,7 @@ def run(planner: Planner, call: Convolution, parts: int) -> None:
     planner.dispatch(
         "convolution/matrix",
         planner.grid_1d(tiles * splits, 1),
-        bound if call.bias is None else bound | {"bias": call.bias},
+        bound if call.shift is None else bound | {"bias": call.shift},
         {
             **window_params(call.window, call.x.dims[2:], call.out.dims[2:]),
             "images": call.batch,
@@ -237,7 +237,7 @@ def _weights(call: Convolution, tile: Tile, parts: int) -> Repacked:
     layout = (
         f"{parts} float16 parts of [element of the kernel, {depth} input channels, output channel], {tile.rows} more"
     )
-    return Repacked(layout, (call.weight,), 2 * (taps * steps * outputs * parts * depth + past), pack)
+    return call.repacked(layout, 2 * (taps * steps * outputs * parts * depth + past), pack)
 
 
 def _scales(call: Convolution) -> Repacked:
@@ -246,7 +246,7 @@ def _scales(call: Convolution) -> Repacked:
     def pack(array: Array) -> Array:
         return (1 / _powers(array.reshape(call.out_channels, call.group_in, call.taps))).astype(np.float32)
 
-    return Repacked("inverse powers of output channels", (call.weight,), 4 * call.out_channels, pack)
+    return call.repacked("inverse powers of output channels", 4 * call.out_channels, pack)
 
 
 def _powers(rows: Array) -> Array:
@@ -288,4 +288,4 @@ def _best(planner: Planner, tiles: list[Tile], call: Convolution, columns: int) 
 
 
 def _template(call: Convolution, tile: Tile, parts: int) -> dict[str, Any]:
-    return {**asdict(tile), "parts": parts, "bias": None if call.bias is None else call.bias.dtype}
+    return {**asdict(tile), "parts": parts, "bias": call.shift_dtype}
