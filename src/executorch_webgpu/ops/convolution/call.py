@@ -110,11 +110,12 @@ class Convolution:
 
         def folded(weights: Array, *arrays: Array) -> Array:
             scale, groups = norm.scale(arrays), self.groups
-            if self.window.transposed:  # [groups, inputs, outputs, kernel]
-                by_group = weights.reshape(groups, -1, self.group_out, self.taps)
-                scaled = by_group * scale.reshape(groups, 1, self.group_out, 1)
-            else:
-                scaled = weights.reshape(len(scale), -1) * scale[:, None]
+            with np.errstate(all="ignore"):
+                if self.window.transposed:  # [groups, inputs, outputs, kernel]
+                    by_group = weights.reshape(groups, -1, self.group_out, self.taps)
+                    scaled = by_group * scale.reshape(groups, 1, self.group_out, 1)
+                else:
+                    scaled = weights.reshape(len(scale), -1) * scale[:, None]
             return pack(scaled.reshape(weights.shape).astype(weights.dtype))
 
         kind = f"in {self.groups} groups" if self.window.transposed else "by row"
