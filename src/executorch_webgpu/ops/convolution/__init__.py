@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..elementwise.element import as_scalar
 from ..plan import Planner
 from ..registry import op
 from ..rows import Cut
@@ -128,8 +129,8 @@ def conv_with_clamp(
     """``convolution`` held between ``output_min`` and ``output_max``; None is no bound, and the upper one wins."""
     lists = (stride, padding, dilation, output_padding)
     call = checked(planner, "conv_with_clamp", x, weight, bias, lists, transposed, groups, out)
-    low = -math.inf if output_min is None else output_min
-    high = math.inf if output_max is None else output_max
+    low = as_scalar(-math.inf if output_min is None else output_min, "f32")
+    high = as_scalar(math.inf if output_max is None else output_max, "f32")
     convolve(planner, replace(call, low=low, high=high))
 
 
