@@ -30,11 +30,11 @@ from ..values import IntLike, Tensor
 from .affine_blocks import code_range, in_blocks
 from .blocks import Blocks
 from .numbers import RANGES, SCALAR_TYPES, Array, codes, float32
-from .plan import Number
+from .plan import FLOATS, Number
 
 CHUNK = 4096  # elements of a block that a workgroup reads, at least
 MOST_PARTS = 256  # of a block
-FLOATS, ZEROS = ("float32", "float16"), ("int32", "int8", "uint8", "float32")
+ZEROS = ("int32", "int16", "int8", "uint8", "float32")
 MAPPINGS = {
     "ASYMMETRIC": "asymmetric",
     "SYMMETRIC": "symmetric",
