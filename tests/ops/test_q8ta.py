@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.ao.quantization.fx._decomposed  # noqa: F401, registers quantized_decomposed
+import torch.ao.quantization.fx._decomposed
 from torch.nn import functional
 
 from executorch_webgpu.errors import UnsupportedProgramError
