@@ -182,14 +182,15 @@ def _eighths(*dims: int) -> Const:
 
 def q8ta_products() -> Iterator[Sample]:
     """Convolutions and linear layers of codes, by both routes."""
-    for route in ("direct", "gemm"):
+    for route in ("direct", "gemm", "gemv"):
         for n, k in ((13, 37), (16, 24), (7, 5)):
             for bias, activation in ((_eighths(-(-n // 4) * 4), "none"), (None, "relu")):
                 args: list[Any] = [_codes(2, 5, k, live=(1, 5, k)), 0.0625, -3, _int8(n, k), _sums(n), _powers(n)]
                 out = Out((2, 5, n), "int8")
                 for name in ("q8ta_linear", "q8ta_linear_gemv"):
                     yield _routed(f"et_vk.{name}.default", [*args, 0.5, 5, bias, activation], out, route)
-        yield from _convolutions(route)
+        if route != "gemv":
+            yield from _convolutions(route)
 
 
 def _sums(n: int) -> Const:
