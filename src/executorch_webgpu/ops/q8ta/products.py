@@ -1,8 +1,8 @@
 """Sums of products of 8-bit codes, exact in int32, as codes: convolutions, and linear layers, which are such of 1 x 1.
 
-Three kernels: ``direct``, where an invocation computes four elements alone and reads weights as the file has them; and from
-weights that are repacked at load ``gemm``, where a workgroup computes a tile, and ``gemv``, where a team computes
-four elements of a linear layer on a few rows.
+Three kernels: ``direct``, where an invocation computes four elements alone and reads weights as the file has them; and
+two from weights that are repacked at load: ``gemm``, where a workgroup computes a tile, and ``gemv``, where a team
+computes four elements of a linear layer on a few rows.
 """
 
 from __future__ import annotations
