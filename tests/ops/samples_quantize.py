@@ -250,6 +250,10 @@ def quantizing_linear() -> Iterator[Sample]:
             args = [*given, nibbles, _sums(padded), scales, 32, _floats(padded) if n == 13 else None]
             options = {"routes": {"linear_dq8ca_q4gsw": route}}
             yield Sample("et_vk.linear_dq8ca_q4gsw.default", args, Out((7, n)), options)
+            args = [given[0], nibbles, scales, 32, args[-1]]
+            yield Sample(
+                "et_webgpu.linear_q4gsw_dq8.default", args, Out((7, n)), {"routes": {"linear_q4gsw_dq8": route}}
+            )
 
 
 def training() -> Iterator[Sample]:
