@@ -131,6 +131,10 @@ KNOWN_BY_NAME = {
     ),
     "fusion/elementwise.py": ("et_webgpu.elementwise_chain.default",),  # makes it
     "fusion/projection.py": ("et_webgpu.fused_linear.default",),  # makes it
+    "fusion/dynamic_linear.py": (
+        *("et_vk.linear_dq8ca_q4gsw.default", "torchao.choose_qparams_affine.default"),  # two, of which it makes
+        "et_webgpu.linear_q4gsw_dq8.default",
+    ),
     "fusion/views.py": ("aten.view_copy.default",),  # makes views of squeezes, and other ones of views
     # What ``fused_linear`` computes beside products: it takes these operators in.
     "fusion/epilogue.py": ("aten.add.Tensor",),

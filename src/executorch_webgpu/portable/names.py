@@ -31,6 +31,10 @@ _OVERLOADS = {
     ("aten::unbind_copy", "int_out"): "int",
     ("aten::arange", "out"): "default",
     ("aten::arange", "start_out"): "start_step",
+    **{
+        (f"quantized_decomposed::{name}", "Tensor_out"): "tensor"
+        for name in ("quantize_per_tensor", "dequantize_per_tensor", "choose_qparams")
+    },
 }
 # Of these, some say how a result is made, and its dtype says so too.
 _MADE_AS = frozenset({"dtype", "layout", "device", "pin_memory", "memory_format"})
