@@ -1,4 +1,7 @@
-"""The references are what torch computes, in float64: every sample of an operator that torch has by the same name."""
+"""The references are what torch computes, in float64: every sample of an operator that torch has by the same name.
+
+Also where inputs are NaN, infinite or zero.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,10 @@ def test_reference_is_what_torch_computes(op: str) -> None:
     assert found is not None
     compared = 0
     for sample in (s for s in SAMPLES if s.op == op and not s.options):
-        for live in (False, True):
+        for live, wild in ((False, False), (True, False), (False, True)):
             given = sample.inputs(live, seed=7)
+            if wild:
+                given = [_with_special_numbers(array) for array in given]
             with np.errstate(all="ignore"):
                 wanted = found.reference(*_resolved(sample, given, _for_reference))
             try:
@@ -75,6 +80,16 @@ def _resolved(sample: Sample, given: list[Any], convert: Any) -> list[Any]:
         return arg
 
     return [resolve(arg) for arg in sample.args]
+
+
+def _with_special_numbers(given: Any) -> Any:
+    """Floats with NaN, infinite numbers and zeros among them; anything else as it is."""
+    if not isinstance(given, np.ndarray) or given.dtype.kind != "f":
+        return given
+    random, result = np.random.default_rng(3), given.copy()
+    places = np.asarray(random.random(given.shape) < 0.2)
+    result[places] = random.choice([np.nan, np.inf, -np.inf, 0.0, -0.0], int(places.sum()))
+    return result
 
 
 def _for_reference(array: np.ndarray, dtype: str) -> np.ndarray:
