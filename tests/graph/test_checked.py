@@ -96,7 +96,7 @@ def test_the_first_call_that_differs_is_named(device: Device, monkeypatch: pytes
     assert (found.operator, found.call, found.value) == ("aten.mul.Tensor", 1, "out (%2)")
     assert (found.shape, found.dtype, found.index, found.off) == ((4, 3), "float32", (2, 1), 2)
     assert found.wanted - found.got == pytest.approx(0.5, abs=1e-5) and found.allowed < 0.01
-    assert found.kernels == ("elementwise/binary",)
+    assert found.kernels == ("elementwise/broadcast",)
     assert str(error.value).startswith("call 1, aten.mul.Tensor(%1:float32[4, 3], %0:float32[4, 3], %2:float32[4, 3])")
 
 

@@ -488,8 +488,8 @@ def test_whole_files_with_the_wrong_contents(llama: Method, tmp_path: Path) -> N
     ):
         altered(good, bad, **change)
         refused(llama, bad, "damaged, or no saved state")
-    altered(good, bad, about=np.array(about.replace('"format": 1', '"format": 2')))
-    refused(llama, bad, "format 2 .*reads 1")
+    altered(good, bad, about=np.array(about.replace('"format": 2', '"format": 1')))
+    refused(llama, bad, "format 1 .*reads 2")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -67,8 +67,11 @@ class Executor(Protocol):
     def new_state(self) -> Any:
         """Another ``GraphMemory``, with its first contents."""
 
-    def execute(self, inputs: Sequence[Any], state: Any = None) -> list[Any]:
-        """Run one step on a ``GraphMemory`` of this graph, by default ``state``."""
+    def execute(self, inputs: Sequence[Any], state: Any = None, stay: Collection[int] = ()) -> list[Any]:
+        """Run one step on a ``GraphMemory`` of this graph, by default ``state``.
+
+        ``stay``: positions of the outputs that stay on the device, if there is one.
+        """
 
     def close(self) -> None:
         """Free all memory, that of states included. Closing twice is allowed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from weakref import WeakSet
@@ -116,9 +116,9 @@ class HostExecutor:
     A step that is refused, be it half-way, changes nothing.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, unseen: Collection[int] = ()) -> None:
         self.graph = graph
-        self.plans = plan_graph(graph, Planning(Features.none(), _NO_LIMITS))
+        self.plans = plan_graph(graph, Planning(Features.none(), _NO_LIMITS), unseen)
         self._references = References(graph, lambda call, array: None)
         writes = cache_writes(graph)
         memory = plan_memory(graph, self.plans.plans)
@@ -160,7 +160,7 @@ class HostExecutor:
         self._states.add(state)
         return state
 
-    def execute(self, inputs: Sequence[Any], state: HostState | None = None) -> list[Any]:
+    def execute(self, inputs: Sequence[Any], state: HostState | None = None, stay: Collection[int] = ()) -> list[Any]:
         """Run one step; see ``Executor``. Results are float64, integers of 64 bits, bools and ints.
 
         Raises InvalidInputError, also where a reference refuses a value that no plan has seen.
@@ -193,7 +193,7 @@ class HostExecutor:
                 f"an input has shape {list(given.shape)}, but the program takes at most {list(value.max_dims)}"
             )
         self.plans.set_dims(value, given.shape)
-        if value.dtype == "int32":
+        if value.id in self.plans.host_inputs:
             self.plans.set_host(value, given)
 
     def _check_open(self) -> None:
