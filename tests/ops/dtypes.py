@@ -90,11 +90,10 @@ def planned(sample: Sample) -> OpPlan | None:
     """The plan of a sample on the smallest device, if there is one that fits its kernels."""
     planning = Planning(Features.none(), Limits.floor(), **sample.options)
     try:
-        plans = plan_graph(build_graph(sample.graph()), planning)
+        plan = plan_graph(build_graph(sample.graph()), planning).plans[-1]
+        return plan if all(map(_fits, plan.dispatches)) else None
     except Error:
         return None
-    plan = plans.plans[-1]
-    return plan if all(map(_fits, plan.dispatches)) else None
 
 
 def _fits(dispatch: Dispatch) -> bool:
