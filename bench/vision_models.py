@@ -148,7 +148,7 @@ def vit_b16(net: Net[T], x: T) -> T:
 def tiny(net: Net[T], x: T) -> T:
     """Some of everything."""
     x = net.conv(x, Conv(3, 16, 3, 2, bounds=RELU6))
-    x = net.relu(net.add(x, net.conv(x, Conv(16, 16, 3, groups=16))))
+    x = net.max_pool(net.relu(net.add(x, net.conv(x, Conv(16, 16, 3, groups=16)))))
     averages = net.mean(x)
     x = net.tokens(net.conv(x, Conv(16, 32, 4, 4, padding=0)))
     x = net.add(x, net.attention(net.linear(net.layer_norm(x, 32), 32, 96), 2))

@@ -32,7 +32,7 @@ def test_main(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows[0]["name"] == "tiny 16" and "direct" in rows[0]["route"] and not rows[0]["rate"]
-    layers = ["3->16 3x3/2 at 16", "16->16 3x3/1 at 8 in 16 groups", "16->32 4x4/4 at 8"]
+    layers = ["3->16 3x3/2 at 16", "16->16 3x3/1 at 8 in 16 groups", "16->32 4x4/4 at 4"]
     assert [(r["name"], r["route"]) for r in rows[1:]] == [(name, r) for name in layers for r in ("direct", "gemm")]
     for row in rows:
         assert float(row["error"]) < 1e-5 and float(row["microseconds"]) > 0 and row["batch"] == "2"
