@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -97,14 +97,24 @@ def planned(sample: Sample) -> OpPlan | None:
 
 
 def _fits(dispatch: Dispatch) -> bool:
-    """Whether the kernel renders, and declares its tensors with the elements that they have."""
-    source = render(dispatch.kernel, dispatch.template, "wgpu", Features.none())
-    declared = {binding.name: _ELEMENT.match(binding.type) for binding in source.bindings}
-    for name, value in dispatch.bindings.items():
-        element = declared[name]
-        if isinstance(value, Tensor) and element is not None and element[1] != value.wgsl:
-            return False
-    return True
+    """Whether the kernel declares its tensors with the elements that they have. Raises KernelError."""
+    elements = _elements(dispatch.kernel, dispatch.template)
+    return all(
+        elements[name] in (None, value.wgsl) for name, value in dispatch.bindings.items() if isinstance(value, Tensor)
+    )
+
+
+_known: dict[str, dict[str, str | None]] = {}
+
+
+def _elements(kernel: str, template: Mapping[str, Any]) -> dict[str, str | None]:
+    """By binding: the element of its array, if that is f32 or i32."""
+    key = f"{kernel} {sorted(template.items())}"
+    if key not in _known:
+        source = render(kernel, template, "wgpu", Features.none())
+        found = {binding.name: _ELEMENT.match(binding.type) for binding in source.bindings}
+        _known[key] = {name: element and element[1] for name, element in found.items()}
+    return _known[key]
 
 
 def _dtypes(sample: Sample) -> Iterator[tuple[str, str]]:
