@@ -81,7 +81,9 @@ def variant(sample: Sample, old: str, new: str) -> Sample | None:
     args = [_changed(arg, old, new) for arg in sample.args]
     out = _changed(sample.out, old, new)
     choices = [replace(sample, args=args, out=out)]
-    if out != sample.out and any(isinstance(value, PLACES) for value in _flat(sample.args)):
+    integers = any("int" in _dtype(value) for value in _flat([sample.out]))
+    to_integers = integers and "float" in new and "float" not in old  # as torch does only where it is told a dtype
+    if out != sample.out and not to_integers and any(isinstance(value, PLACES) for value in _flat(sample.args)):
         choices.append(replace(sample, args=args))
     return next((choice for choice in choices if planned(choice) is not None), None)
 
