@@ -11,7 +11,7 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,8 @@ class WrongPlanError(Exception):
 
 @functools.cache
 def samples_of(op: str) -> tuple[Sample, ...]:
-    return tuple(sample for sample in SAMPLES if sample.op == op and not sample.options)
+    """The samples of an operator, whatever route they are for."""
+    return tuple({id(s.args): replace(s, options={}) for s in SAMPLES if s.op == op}.values())
 
 
 @functools.cache
@@ -68,7 +69,7 @@ def variant_of(op: str, index: int, old: str, new: str) -> Sample | None:
 
 def drawn_operators() -> list[str]:
     """The operators that graphs are made of."""
-    return sorted({sample.op for sample in SAMPLES if not sample.options} - UNDRAWN)
+    return sorted({sample.op for sample in SAMPLES} - UNDRAWN)
 
 
 def draw(seed: Sequence[int], calls: int, operators: Sequence[str] | None = None) -> RandomGraph:
@@ -112,7 +113,7 @@ class _Drawing:
         """Try a call of an operator."""
         operator = find(op)
         assert operator is not None
-        if self.wild and operator.plan.__module__.split(".")[2] in TAME:
+        if self.wild and (operator.plan.__module__.split(".")[2] in TAME or "_mean." in op):
             return
         index = int(self.random.integers(len(samples_of(op))))
         sample = samples_of(op)[index]
@@ -134,7 +135,7 @@ class _Drawing:
         """``plain``: with the sizes of the sample."""
         operator = find(sample.op)
         assert operator is not None
-        binding = _Binding(self, operator, self._wishes(sample, plain))
+        binding = _Binding(self, operator, self._wishes(sample, plain), plain)
         if plain:
             binding.sizes |= binding.wishes
         args = [binding.bind(name, arg) for name, arg in zip(operator.parameters, sample.args, strict=False)]
@@ -235,6 +236,7 @@ class _Binding:
     drawing: _Drawing
     operator: Op
     wishes: dict[int, Sizes]  # by sizes of the sample: what they become where nothing says otherwise
+    plain: bool  # all sizes are the sample's own
     sizes: dict[int, Sizes] = field(default_factory=dict)  # what they have become
     chosen: int = 0  # values that were there
     made: int = 0
@@ -244,7 +246,8 @@ class _Binding:
         match arg:
             case In():
                 low, high = (arg.low, arg.high) if isinstance(arg, Input) else (-2, 2)
-                return self._tensor(arg.max_dims, arg.dtype, low, high)
+                live = arg.live if isinstance(arg, Input) and arg.live is not None else arg.max_dims
+                return self._tensor(arg.max_dims, live, arg.dtype, low, high)
             case Const() | Mutable():
                 return self._constant(arg)
             case Sym():
@@ -269,7 +272,7 @@ class _Binding:
         """What sizes of the sample have become; from now on they are that."""
         return [self.sizes.setdefault(n, self.wishes.get(n, (n,) * STEPS)) for n in dims]
 
-    def _tensor(self, dims: Sequence[int], dtype: str, low: float, high: float) -> Value:
+    def _tensor(self, dims: Sequence[int], live: Sequence[int], dtype: str, low: float, high: float) -> Value:
         if "float" not in dtype and (of_size := self.sizes.get(int(high) + 1)):  # an index
             high = min(of_size) - 1
         elementwise = self.operator.elementwise
@@ -288,7 +291,10 @@ class _Binding:
             self.chosen += 1
             return chosen
         self.made += 1
-        value = self.drawing._input(self.sizes_of(dims), dtype, low, high)
+        sizes = self.sizes_of(dims)
+        if self.plain:  # equal sizes need not have to do with each other
+            sizes = [wanted if n != least else (n,) * STEPS for wanted, n, least in zip(sizes, dims, live, strict=True)]
+        value = self.drawing._input(sizes, dtype, low, high)
         self.drawing.values.append(value)
         return value
 
@@ -304,12 +310,15 @@ class _Binding:
         return found
 
     def _constant(self, arg: Const | Mutable) -> Value:
-        sizes = self.sizes_of(arg.array.shape)
+        sizes = [(n,) * STEPS for n in arg.array.shape] if self.plain else self.sizes_of(arg.array.shape)
         dims = tuple(s[0] for s in sizes)
         if any(len(set(s)) > 1 for s in sizes) or math.prod(dims) > MOST_ELEMENTS:
             raise RejectedError
         dtype = str(arg.array.dtype)
-        array = np.resize(arg.array, dims).astype(ELEMENT_TYPES[dtype].numpy)
+        array = np.resize(arg.array, dims)
+        if array.ndim == 1 and np.array_equal(arg.array, np.sort(arg.array)):  # bounds of something
+            array = np.sort(array)
+        array = array.astype(ELEMENT_TYPES[dtype].numpy)
         return Value(dtype, (array,) * STEPS, "state" if isinstance(arg, Mutable) else "constant", dims)
 
     def _live(self, arg: Sym) -> Value:
