@@ -31,8 +31,8 @@ def _whisper(full: bool) -> Any:
         vocab_size=VOCABULARY,
         num_mel_bins=20,
         d_model=32,
-        encoder_layers=2,
-        decoder_layers=2,
+        encoder_layers=1,
+        decoder_layers=1,
         encoder_attention_heads=4,
         decoder_attention_heads=4,
         encoder_ffn_dim=40,
@@ -131,7 +131,7 @@ def parakeet_encoder(full: bool) -> Prepared:
     else:
         config = ParakeetEncoderConfig(
             hidden_size=32,
-            num_hidden_layers=2,
+            num_hidden_layers=1,
             num_attention_heads=4,
             intermediate_size=48,
             conv_kernel_size=5,
@@ -158,7 +158,7 @@ def wav2vec2(full: bool) -> Prepared:
         return Prepared(FirstOutput(Wav2Vec2Model(Wav2Vec2Config())).eval(), [(noise(1, 16000),)])
     config = Wav2Vec2Config(
         hidden_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=1,
         num_attention_heads=4,
         intermediate_size=48,
         conv_dim=[8, 12, 12],

@@ -48,14 +48,14 @@ def _sentence(
     return tokens(batch, length, below=below, seed=seed), mask
 
 
-def sentences(module: nn.Module, longest: int, below: int = VOCABULARY, batch: bool = True) -> Prepared:
+def sentences(module: nn.Module, longest: int, below: int = VOCABULARY, batch: bool = False) -> Prepared:
     """Batches with padding, shorter and longer from call to call."""
     calls = [
         _sentence(2, longest, (longest, longest - 5), below, 0),
         _sentence(1, 5, (4,), below, 1) if batch else _sentence(2, 5, (5, 3), below, 1),
         _sentence(2, longest // 2 + 1, (longest // 2, 3), below, 2),
     ]
-    dims: dict[int, Any] = {1: Dim("length", min=2, max=longest)}
+    dims: dict[int, Any] = {1: Dim("length", min=3, max=longest)}
     if batch:
         dims[0] = Dim("batch", min=1, max=2)
     return Prepared(module.eval(), calls, (dims, dims))
@@ -70,7 +70,7 @@ def bert(full: bool) -> Prepared:
     config = BertConfig(
         vocab_size=VOCABULARY,
         hidden_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=1,
         num_attention_heads=4,
         intermediate_size=56,
         max_position_embeddings=64,
@@ -86,7 +86,7 @@ def bert_eager(full: bool) -> Prepared:
     config = BertConfig(
         vocab_size=VOCABULARY,
         hidden_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=1,
         num_attention_heads=4,
         intermediate_size=56,
         max_position_embeddings=64,
@@ -105,7 +105,7 @@ def minilm(full: bool) -> Prepared:
     config = BertConfig(
         vocab_size=VOCABULARY,
         hidden_size=48,
-        num_hidden_layers=2,
+        num_hidden_layers=1,
         num_attention_heads=12,
         intermediate_size=96,
         max_position_embeddings=64,
@@ -121,7 +121,7 @@ def roberta(full: bool) -> Prepared:
     config = RobertaConfig(
         vocab_size=VOCABULARY,
         hidden_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=1,
         num_attention_heads=4,
         intermediate_size=56,
         max_position_embeddings=64,
@@ -134,9 +134,9 @@ def distilbert(full: bool) -> Prepared:
     from transformers import DistilBertConfig, DistilBertModel
 
     config = DistilBertConfig(
-        vocab_size=VOCABULARY, dim=32, n_layers=2, n_heads=4, hidden_dim=56, max_position_embeddings=64
+        vocab_size=VOCABULARY, dim=32, n_layers=1, n_heads=4, hidden_dim=56, max_position_embeddings=64
     )
-    return sentences(Masked(DistilBertModel(config)), 19)
+    return sentences(Masked(DistilBertModel(config)), 19, batch=True)
 
 
 @zoo("albert")
@@ -147,7 +147,7 @@ def albert(full: bool) -> Prepared:
         vocab_size=VOCABULARY,
         embedding_size=16,
         hidden_size=32,
-        num_hidden_layers=3,
+        num_hidden_layers=1,
         num_attention_heads=4,
         intermediate_size=56,
         max_position_embeddings=64,
@@ -163,7 +163,7 @@ def mobilebert(full: bool) -> Prepared:
         vocab_size=VOCABULARY,
         hidden_size=32,
         embedding_size=16,
-        num_hidden_layers=2,
+        num_hidden_layers=1,
         num_attention_heads=4,
         intermediate_size=40,
         intra_bottleneck_size=16,
@@ -180,7 +180,7 @@ def mpnet(full: bool) -> Prepared:
     config = MPNetConfig(
         vocab_size=VOCABULARY,
         hidden_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=1,
         num_attention_heads=4,
         intermediate_size=56,
         max_position_embeddings=64,
@@ -196,7 +196,7 @@ def deberta(full: bool) -> Prepared:
     config = DebertaV2Config(
         vocab_size=VOCABULARY,
         hidden_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=1,
         num_attention_heads=4,
         intermediate_size=56,
         max_position_embeddings=64,
@@ -214,10 +214,11 @@ def modernbert(full: bool) -> Prepared:
     config = ModernBertConfig(
         vocab_size=VOCABULARY,
         hidden_size=32,
-        num_hidden_layers=3,
+        num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=40,
         max_position_embeddings=64,
+        global_attn_every_n_layers=2,
         local_attention=8,
         pad_token_id=0,
         bos_token_id=1,
@@ -237,7 +238,7 @@ def clip_text(full: bool) -> Prepared:
         vocab_size=VOCABULARY,
         hidden_size=32,
         intermediate_size=56,
-        num_hidden_layers=2,
+        num_hidden_layers=1,
         num_attention_heads=4,
         max_position_embeddings=24,
         eos_token_id=96,
@@ -259,7 +260,7 @@ def _t5() -> Any:
         d_model=32,
         d_kv=8,
         d_ff=56,
-        num_layers=2,
+        num_layers=1,
         num_heads=4,
         relative_attention_num_buckets=8,
         relative_attention_max_distance=20,
@@ -316,7 +317,7 @@ def bart_decoder(full: bool) -> Prepared:
         vocab_size=VOCABULARY,
         d_model=32,
         encoder_layers=1,
-        decoder_layers=2,
+        decoder_layers=1,
         encoder_attention_heads=4,
         decoder_attention_heads=4,
         encoder_ffn_dim=40,

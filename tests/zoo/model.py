@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from .files import VARIANTS
+
 Inputs = tuple[Any, ...]
 
 
@@ -33,26 +35,25 @@ class Prepared:
 class ZooModel:
     """``prepare(full)`` builds a model: thin, or at the size that people use.
 
-    ``absolute`` and ``relative``: a float is right if its error is at most the one, or at most the other times what is
-    right.
+    ``variants``: the ways in which the stock exporter can export it (``files.VARIANTS``).
     """
 
     name: str
     family: str
     prepare: Callable[[bool], Prepared]
-    absolute: float = 1e-4
-    relative: float = 1e-3
+    variants: tuple[str, ...]
 
 
+Preparing = Callable[[bool], Prepared]
 MODELS: dict[str, ZooModel] = {}
 
 
-def zoo(name: str, **tolerance: float) -> Callable[[Callable[[bool], Prepared]], Callable[[bool], Prepared]]:
+def zoo(name: str, variants: tuple[str, ...] = VARIANTS) -> Callable[[Preparing], Preparing]:
     """Adds a model to the zoo. Its family is the module that it stands in."""
 
-    def register(prepare: Callable[[bool], Prepared]) -> Callable[[bool], Prepared]:
+    def register(prepare: Preparing) -> Preparing:
         assert name not in MODELS, name
-        MODELS[name] = ZooModel(name, prepare.__module__.rsplit(".", 1)[-1], prepare, **tolerance)
+        MODELS[name] = ZooModel(name, prepare.__module__.rsplit(".", 1)[-1], prepare, variants)
         return prepare
 
     return register

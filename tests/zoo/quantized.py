@@ -9,6 +9,9 @@ from torch.export import Dim
 from .model import Inputs, Prepared, noise, randomized, tokens, zoo
 from .plain_vision import ConvAct
 
+# torchao's operators have no variants that write to an output, so the exporter cannot leave them to the host.
+DELEGATED = ("vulkan", "partial")
+
 
 class Perceptron(nn.Module):
     def __init__(self, width: int, hidden: int) -> None:
@@ -188,13 +191,13 @@ def _encoder(config: object, full: bool) -> Prepared:
     return Prepared(module, calls, ({1: Dim("length", min=2, max=17)},))
 
 
-@zoo("8da4w_encoder")
+@zoo("8da4w_encoder", DELEGATED)
 def encoder_8da4w(full: bool) -> Prepared:
     """4-bit weights by groups, activations of 8 bits by token."""
     return _encoder(_8da4w(), full)
 
 
-@zoo("4w_encoder")
+@zoo("4w_encoder", DELEGATED)
 def encoder_4w(full: bool) -> Prepared:
     """4-bit weights by groups."""
     from torchao.quantization import IntxWeightOnlyConfig
@@ -203,7 +206,7 @@ def encoder_4w(full: bool) -> Prepared:
     return _encoder(IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32)), full)
 
 
-@zoo("8w_encoder")
+@zoo("8w_encoder", DELEGATED)
 def encoder_8w(full: bool) -> Prepared:
     """8-bit weights, one scale a channel."""
     from torchao.quantization import IntxWeightOnlyConfig
@@ -212,7 +215,7 @@ def encoder_8w(full: bool) -> Prepared:
     return _encoder(IntxWeightOnlyConfig(weight_dtype=torch.int8, granularity=PerAxis(0)), full)
 
 
-@zoo("8da8w_encoder")
+@zoo("8da8w_encoder", DELEGATED)
 def encoder_8da8w(full: bool) -> Prepared:
     """8-bit weights by channel, activations of 8 bits by token."""
     from torchao.quantization import Int8DynamicActivationIntxWeightConfig
@@ -221,7 +224,7 @@ def encoder_8da8w(full: bool) -> Prepared:
     return _encoder(Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int8, weight_granularity=PerAxis(0)), full)
 
 
-@zoo("embedding_4bit")
+@zoo("embedding_4bit", DELEGATED)
 def embedding_4bit(full: bool) -> Prepared:
     """A 4-bit embedding by groups, before a 4-bit encoder."""
     from torchao.quantization import IntxWeightOnlyConfig, quantize_

@@ -102,7 +102,7 @@ def vit(full: bool) -> Prepared:
     if full:
         return images(models.vit_b_16(), 224)
     net = models.VisionTransformer(
-        image_size=32, patch_size=8, num_layers=2, num_heads=4, hidden_dim=32, mlp_dim=48, num_classes=10
+        image_size=32, patch_size=8, num_layers=1, num_heads=4, hidden_dim=32, mlp_dim=48, num_classes=10
     )
     nn.init.normal_(net.heads.head.weight, std=0.1)
     return images(net, 32)
@@ -246,7 +246,7 @@ def deit(full: bool) -> Prepared:
     if full:
         return images(FirstOutput(DeiTForImageClassification(DeiTConfig())), 224)
     config = DeiTConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, image_size=32, patch_size=8
+        hidden_size=24, num_hidden_layers=1, num_attention_heads=3, intermediate_size=40, image_size=32, patch_size=8
     )
     return images(FirstOutput(DeiTForImageClassification(config)), 32)
 
@@ -259,7 +259,7 @@ def dinov2(full: bool) -> Prepared:
     if full:
         return images(FirstOutput(Dinov2Model(Dinov2Config(hidden_size=384, num_attention_heads=6))), 224)
     config = Dinov2Config(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=3, image_size=42, patch_size=7, use_swiglu_ffn=True
+        hidden_size=24, num_hidden_layers=1, num_attention_heads=3, image_size=42, patch_size=7, use_swiglu_ffn=True
     )
     return images(FirstOutput(Dinov2Model(config)), 28)
 
@@ -291,7 +291,7 @@ def clip_vision(full: bool) -> Prepared:
     if full:
         return images(FirstOutput(CLIPVisionModel(CLIPVisionConfig())), 224)
     config = CLIPVisionConfig(
-        hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=3, image_size=32, patch_size=8
+        hidden_size=24, intermediate_size=40, num_hidden_layers=1, num_attention_heads=3, image_size=32, patch_size=8
     )
     return images(FirstOutput(CLIPVisionModel(config)), 32)
 
@@ -320,7 +320,7 @@ def yolos(full: bool) -> Prepared:
         return images(FirstOutput(YolosForObjectDetection(YolosConfig(hidden_size=192, num_attention_heads=3))), 512)
     config = YolosConfig(
         hidden_size=24,
-        num_hidden_layers=2,
+        num_hidden_layers=1,
         num_attention_heads=3,
         intermediate_size=40,
         image_size=[32, 48],
