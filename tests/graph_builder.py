@@ -15,9 +15,14 @@ import numpy as np
 
 from executorch_webgpu.format import values
 from executorch_webgpu.format import vkgraph as vk
+from executorch_webgpu.graph import build as build_module
 from executorch_webgpu.ops.values import ELEMENT_TYPES
 
-VK_DTYPES = {name: vk.DataType[name.upper()] for name in ELEMENT_TYPES}
+# Dtypes that programs have and delegates cannot state go by their own names, and the reader of graphs learns these.
+VK_DTYPES: dict[str, Any] = {n: vk.DataType.__members__.get(n.upper(), n) for n in ELEMENT_TYPES}
+for _name in (n for n, code in VK_DTYPES.items() if n == code):
+    build_module._DTYPES.setdefault(_name, _name)  # type: ignore[arg-type]
+    build_module._FILE_DTYPES.setdefault(_name, ELEMENT_TYPES[_name].numpy)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

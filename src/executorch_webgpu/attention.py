@@ -168,7 +168,8 @@ class KVCache(Closing):
         length = rows[-1].shape[1]
         executor = self._executor(variant, length)
         inputs = [*rows, start]
-        results: list[Any] = [*(executor.execute_on_device(inputs) if on_device else executor.execute(inputs))]
+        stay = range(len(executor.graph.outputs)) if on_device else ()
+        results: list[Any] = executor.execute(inputs, stay=stay)
         self._length = start + length
         return executor, results
 

@@ -9,6 +9,7 @@
     │   ├── LimitError            the adapter is too small for this program
     │   └── DeviceLostError       the device went away; load the program again
     ├── KernelError               a kernel and its caller disagree, or its WGSL does not compile: a bug of ours
+    ├── DivergenceError           a checked call on the device gives something else than its reference
     ├── ClosedError               use after ``close()``
     └── InUseError                what belongs to one thread at a time was used by another one meanwhile
 
@@ -17,7 +18,9 @@ Each message is one sentence that says what is wrong and what to do about it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 
 class Error(Exception):
@@ -61,6 +64,51 @@ class DeviceLostError(DeviceError):
 
 class KernelError(Error):
     """A kernel's WGSL and the values that its caller gave do not match, or it does not compile."""
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first operator call of a checked step that is not what its reference says.
+
+    ``call`` counts the calls of the method's graph, after fusion; ``node`` has it with its arguments, tensors as
+    ``%id:dtype[dims]``. ``value`` is what differs, [``shape``] of ``dtype``: a result, other memory that the call
+    writes, or an argument that has ``changed`` since it was computed. ``index`` is where the worst element lies, which
+    is ``got`` and should be within ``allowed`` of ``wanted``; ``off`` elements are further off than they may be.
+    ``kernels`` are those that the call dispatched.
+    """
+
+    operator: str
+    call: int
+    node: str
+    value: str
+    shape: tuple[int, ...]
+    dtype: str
+    index: tuple[int, ...]
+    got: float
+    wanted: float
+    allowed: float
+    off: int
+    kernels: tuple[str, ...]
+    changed: bool
+
+    def __str__(self) -> str:
+        source = "it was written as" if self.changed else "the reference gives"
+        kernels = f"; kernels: {', '.join(self.kernels)}" if self.kernels else ""
+        return (
+            f"{self.node}: element {list(self.index)} of {self.value} is {self.got!r} where {source} {self.wanted!r}, "
+            f"within {self.allowed:.3g} ({self.off} of {math.prod(self.shape)} elements are off){kernels}"
+        )
+
+
+class DivergenceError(Error):
+    """A checked call on the device gives something else than its reference; ``divergence`` says where.
+
+    ``divergence`` is None where the reference refuses values that the device took.
+    """
+
+    def __init__(self, message: str, divergence: Divergence | None = None) -> None:
+        super().__init__(message)
+        self.divergence = divergence
 
 
 class ClosedError(Error):

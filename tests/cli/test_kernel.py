@@ -35,18 +35,18 @@ def test_prints_what_the_compiler_gets_and_who_dispatches_it(cli: Cli, name: str
 
 
 def test_a_variant_replaces_samples(cli: Cli) -> None:
-    name = "softmax/workgroup_row"
-    (log,) = head_of(name).inputs
-    codes = {cli("kernel", name, "--variant", f"log={value}").stdout for value in log.samples}
-    assert len(codes) == len(log.samples) == 2
+    name = "sampling/partial_argmax"
+    (noise,) = head_of(name).inputs
+    codes = {cli("kernel", name, "--variant", f"noise={value}").stdout for value in noise.samples}
+    assert len(codes) == len(noise.samples) == 2
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         (["no/such"], "there is no kernel 'no/such'"),
-        (["softmax/workgroup_row", "--variant", "rows=4"], "has no template inputs rows"),
-        (["softmax/workgroup_row", "--variant", "rows"], "is not name=value"),
+        (["sampling/partial_argmax", "--variant", "rows=4"], "has no template inputs rows"),
+        (["sampling/partial_argmax", "--variant", "rows"], "is not name=value"),
     ],
 )
 def test_refuses_what_is_not_there(cli: Cli, args: list[str], message: str) -> None:

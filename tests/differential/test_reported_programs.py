@@ -16,9 +16,6 @@ FOLDER = Path(__file__).parents[1] / "data" / "programs"
 
 # Operators that are not here: the refusal names each of them.
 MISSING = {
-    "a06_bert_mask": ["aten.gather.default"],
-    "r12228_reppad": ["aten.index.Tensor"],
-    "r12230_cross": ["aten.index_select.default"],
     "r21950_fft": ["aten::_fft_r2c.out", "complex64"],
 }
 

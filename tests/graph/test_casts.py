@@ -55,7 +55,7 @@ def test_a_float16_delegate_agrees_with_torch_within_float16(exported: tuple[Blo
 
 def test_weights_are_widened_once_and_results_stay_float16(exported: tuple[Block, bytes]) -> None:
     file = read_program(exported[1])
-    graphs = MethodFile(file, file.methods[0]).graphs
+    graphs = MethodFile(file, file.methods[0]).graphs()
     casts = [
         call for graph in graphs for call in graph.calls if call.name == "dim_order_ops._to_dim_order_copy.default"
     ]

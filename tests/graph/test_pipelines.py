@@ -70,7 +70,7 @@ def test_no_step_of_a_model_would_compile_on_other_devices(
 ) -> None:
     mapped, file = open_program(program)
     (plan,) = (plan for plan in file.methods if plan.name == "forward")
-    graphs = MethodFile(file, plan).graphs
+    graphs = MethodFile(file, plan).graphs()
     for stored in _with_kv_caches(plan, graphs, cache):
         graph, _ = fuse_graph(stored, chosen_fusions(fuse))
         plans = plan_graph(graph, Planning(*DEVICES[device], matmul_precision=precision))

@@ -24,8 +24,8 @@ from executorch_webgpu.errors import (
     InvalidInputError,
     UnsupportedProgramError,
 )
-from executorch_webgpu.format import program_schema as schema
 from executorch_webgpu.gpu.device import Device, open_null_device
+from executorch_webgpu.graph.lowering.segments import HostSegment
 from executorch_webgpu.llm.decode_session import DecodeSession
 from executorch_webgpu.llm.generate import Piece, cached_prefix, generate
 from executorch_webgpu.llm.model import LanguageModel
@@ -484,20 +484,29 @@ def test_a_program_that_cannot_run_ahead_uses_the_plain_loop_and_says_so(
         assert last.stats is not None and why in str(last.stats.host_reason)
 
 
-def test_work_of_the_host_around_the_delegate(chain_file: Program) -> None:
+def test_work_of_the_host_around_the_graph(chain_file: Program) -> None:
     with chain_file.load_method("forward") as method:
-        plan, executors = method._described, method._executors
-        (chain_of_calls,) = plan.chains
-        more = (*chain_of_calls.instructions, schema.Instruction(schema.MoveCall(0, 1)))
+        lowered, executors = method._lowered, method._executors
+        (block,) = lowered.blocks
+        flow, (graph,) = lowered.flow, block.segments
+        before = replace(block, segments=(HostSegment(()), graph))
+        given = next(iter(block.block.entry.values()))
+        other_output = replace(block, block=replace(block.block, outputs=[given]))
         changes = {
-            "the host computes before or after": (replace(plan, chains=(schema.Chain(instructions=more),)), executors),
-            "output is not the delegate's": (replace(plan, outputs=plan.inputs[:1]), executors),
-            "does not take the tokens and their position": (replace(plan, inputs=plan.inputs[:1] * 3), executors),
-            "2 delegates": (plan, executors * 2),
+            "the host computes before or after": (replace(lowered, blocks=(before,)), executors),
+            "output is not the graph's": (
+                replace(lowered, blocks=(other_output,), flow=replace(flow, blocks=(other_output.block,))),
+                executors,
+            ),
+            "does not take the tokens and their position": (
+                replace(lowered, flow=replace(flow, inputs=flow.inputs[:1])),
+                executors,
+            ),
+            "2 graphs": (lowered, executors * 2),
         }
         assert host_reason(method, method.state) is None
-        for why, (other_plan, other_executors) in changes.items():
-            assert why in str(decode_target(other_plan, other_executors, method._arguments))
+        for why, (other, other_executors) in changes.items():
+            assert why in str(decode_target(other, other_executors))
 
 
 @pytest.mark.parametrize("ahead", [0, -1])

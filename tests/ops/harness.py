@@ -18,6 +18,7 @@ from executorch_webgpu.graph.memory import Kind
 from executorch_webgpu.ops.plan import Planning
 from executorch_webgpu.ops.registry import find
 from executorch_webgpu.ops.values import Tensor
+from executorch_webgpu.portable.dtypes import is_float
 from tests.graph_builder import GraphBuilder, Ref
 
 # The peer's tolerances: either one suffices.
@@ -78,7 +79,7 @@ class OpProgram:
             build_graph(call_graph(op, args, out)), self.constants, Planning(device.features, device.limits, **options)
         )
         self._reference_state = [
-            np.array(a.array, np.float64 if a.array.dtype.kind == "f" else a.array.dtype)
+            np.array(a.array, np.float64 if is_float(a.array.dtype) else a.array.dtype)
             for a in args
             if isinstance(a, Mutable)
         ]
@@ -172,7 +173,7 @@ def _value(build: GraphBuilder, arg: Any) -> Any:
 
 def as_float64(array: Any) -> np.ndarray:
     array = np.asarray(array)
-    return array.astype(np.float64) if array.dtype.kind == "f" else array
+    return array.astype(np.float64) if is_float(array.dtype) else array
 
 
 def assert_close(got: np.ndarray | int, expected: Any, absolute: float = ABSOLUTE, relative: float = RELATIVE) -> None:
@@ -182,13 +183,14 @@ def assert_close(got: np.ndarray | int, expected: Any, absolute: float = ABSOLUT
         return
     expected = np.asarray(expected)
     assert got.shape == expected.shape, f"shape {got.shape}, expected {expected.shape}"
-    if got.dtype.kind != "f":
+    if not is_float(got.dtype):
         np.testing.assert_array_equal(got, expected.astype(got.dtype))
         return
+    stored, got = got.dtype, got.astype(np.float64)
     np.testing.assert_array_equal(np.isnan(got), np.isnan(expected))
     finite = np.isfinite(expected)
-    np.testing.assert_array_equal(got[~finite], expected[~finite].astype(got.dtype))
-    error = np.abs(got[finite].astype(np.float64) - expected[finite])
+    np.testing.assert_array_equal(got[~finite], expected[~finite].astype(stored).astype(np.float64))
+    error = np.abs(got[finite] - expected[finite])
     allowed = np.maximum(absolute, relative * np.abs(expected[finite]))
     worst = int(np.argmax(error - allowed)) if error.size else 0
     assert (error <= allowed).all(), (

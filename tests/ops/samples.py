@@ -7,7 +7,6 @@ signature share a builder; together the samples reach every variant of every ker
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,10 +14,6 @@ from typing import Any
 import numpy as np
 
 from executorch_webgpu.format import vkgraph as vk
-from executorch_webgpu.ops.elementwise.binary import BINARY, BITWISE, DIVISIONS, WITH_ALPHA
-from executorch_webgpu.ops.elementwise.chain import link
-from executorch_webgpu.ops.elementwise.unary import FLOAT, GELU, PLAIN, WITH_SCALAR, WITH_TWO_SCALARS
-from executorch_webgpu.ops.registry import find, names
 from executorch_webgpu.ops.symint import BINARY as SYMINT_BINARY
 from executorch_webgpu.ops.values import ELEMENT_TYPES
 
@@ -72,6 +67,8 @@ class Sample:
     @property
     def tolerance(self) -> dict[str, float]:
         outs = self.out if isinstance(self.out, list) else [self.out]
+        if any(o.dtype == "bfloat16" for o in outs):
+            return {"absolute": 1e-2, "relative": 8e-3}
         half = any(o.dtype == "float16" for o in outs)
         return {"absolute": 2e-3, "relative": 2e-3} if half else {}
 
@@ -103,8 +100,9 @@ def flat(args: Sequence[Any]) -> Iterator[Any]:
 def numbers(rng: np.random.Generator, dims: Sequence[int], dtype: str, low: float, high: float) -> np.ndarray:
     """Random elements as they lie in a device buffer; unsigned ones and bools are not negative."""
     layout = ELEMENT_TYPES[dtype].numpy
-    if layout.kind == "f":
-        return rng.uniform(low, high, dims).astype(layout)
+    if ELEMENT_TYPES[dtype].is_float:
+        with np.errstate(over="ignore"):
+            return rng.uniform(low, high, dims).astype(layout)
     low, high = max(low, 0) if layout.kind == "u" else low, min(high, 1) if dtype == "bool" else high
     return rng.integers(int(low), int(high), dims, endpoint=True).astype(layout)
 
@@ -121,97 +119,7 @@ def _rows(rows: int, live: int, *rest: int, **more: Any) -> Input:
     return Input((rows, *rest), live=(live, *rest), **more)
 
 
-# -- elementwise ----------------------------------------------------------------------------------------------------
-
 DTYPES = tuple(ELEMENT_TYPES)
-POSITIVE = ("sqrt", "log10", "log.", "reciprocal")
-TO_BOOL = ("eq.", "ne.", "lt.", "le.", "gt.", "ge.", "logical_")
-
-
-def _result(op: str, dtype: str) -> str:
-    if any(name in op for name in TO_BOOL):
-        return "bool"
-    return "float32" if op in ("aten.div.Tensor", "aten.div.Scalar") and dtype == "int32" else dtype
-
-
-def _unary(op: str, *scalars: Any, dtype: str = "float32", out: str | None = None) -> Sample:
-    low = 0.05 if any(name in op for name in POSITIVE) or out == "uint8" else -4
-    x = _rows(7, 3, 13, dtype=dtype, low=low, high=4)
-    return Sample(op, [x, *scalars], Out((7, 13), out or _result(op, dtype)))
-
-
-def _binary(op: str, *scalars: Any, dtype: str = "float32", other: str | None = None) -> Iterator[Sample]:
-    """With equal dims; broadcast; and with dims that are equal only while they are live."""
-    for a, b in (((7, 13), (7, 13)), ((7, 13), (1, 13)), ((5, 1, 13), (3, 1))):
-        dims = np.broadcast_shapes(a, b)
-        low = 0.1 if "pow" in op else 1 if dtype == "int32" else -2
-        left = Input(a, dtype, live=(1, 13) if a == (7, 13) else a, low=low)
-        right = Input(b, other or dtype, live=(1, 13) if b == (7, 13) else b, low=low, high=3)
-        yield Sample(op, [left, right, *scalars], Out(dims, _result(op, dtype)))
-
-
-def elementwise() -> Iterator[Sample]:
-    for op in (*FLOAT, *PLAIN):
-        yield _unary(op)
-    for op, dtype in itertools.product(("aten.abs.default", "aten.relu.default"), DTYPES):
-        yield _unary(op, dtype=dtype)
-    yield _unary("aten.sigmoid.default", dtype="float16")
-    yield _unary("aten.exp.default", dtype="int32", out="float32")
-    for op in (*WITH_SCALAR, *WITH_TWO_SCALARS):
-        count = 1 if op in WITH_SCALAR else 2
-        yield _unary(op, *[0.5, -3.0][:count])
-        yield _unary(op, *[2, -3][:count], dtype="int32")
-    for op in ("aten.clamp.default", "aten.hardtanh.default"):
-        yield _unary(op, -1.0, 1.5)
-        yield _unary(op, None, 1, dtype="int32")
-    for approximate in GELU:
-        yield _unary("aten.gelu.default", approximate)
-    yield _unary("aten.pow.Tensor_Scalar", 2)
-    yield _unary("aten.pow.Tensor_Scalar", 3.0)
-    for dtype in ("int32", "uint8", "int8"):
-        yield _unary("aten.bitwise_not.default", dtype=dtype)
-    yield from itertools.chain.from_iterable(_binary(op) for op in BINARY)
-    yield from itertools.chain.from_iterable(_binary(op, dtype="int32") for op in (*BITWISE, "aten.div.Tensor"))
-    yield from itertools.chain.from_iterable(_binary(op, 2.5) for op in WITH_ALPHA)
-    for mode, dtype in itertools.product(DIVISIONS, ("float32", "int32")):
-        if (mode, dtype) != (None, "int32"):  # is div.Tensor
-            yield from _binary("aten.div.Tensor_mode", mode, dtype=dtype)
-    yield from _binary("aten.pow.Tensor_Tensor")
-    for dtype in DTYPES[1:]:
-        yield from _binary("aten.mul.Tensor", dtype=dtype)
-    yield from _binary("aten.lt.Tensor", dtype="int32", other="float32")
-    for dtype in DTYPES:
-        choices = [Input((7, 13), dtype, live=(3, 13)), Input((13,), dtype)]
-        yield Sample("aten.where.self", [_rows(7, 3, 1, dtype="bool"), *choices], Out((7, 13), dtype))
-    mixed = [Input((7, 13), "int32", live=(3, 13)), Const(np.array(0.5, np.float32))]
-    yield Sample("aten.where.self", [_rows(7, 3, 13, dtype="bool"), *mixed], Out((7, 13)))
-    for cast in ("dim_order_ops._to_dim_order_copy.default", "aten._to_copy.default"):
-        for dtype, out in itertools.product(DTYPES, DTYPES):
-            yield _unary(cast, *[None] * 6, dtype=dtype, out=out)
-
-
-def elementwise_chains() -> Iterator[Sample]:
-    name, inputs = "et_webgpu.elementwise_chain.default", [_rows(7, 3, 13), _rows(7, 3, 13), Input((1, 1))]
-    gate = [["aten.sigmoid.default", [0], []], ["aten.mul.Tensor", [0, 3], []], ["aten.sub.Tensor", [4, 1], [0.5]]]
-    bounded = [["aten.clamp.default", [5], [-0.5, None]], ["aten.minimum.default", [6, 2], []]]
-    yield Sample(name, [inputs, [*gate, *bounded]], Out((7, 13)))
-    many = [_rows(7, 3, 13, low=0.1) for _ in range(7)]
-    sums = [["aten.add.Tensor", [0, 1], [1]], *(["aten.div.Tensor", [5 + i, i], []] for i in range(2, 7))]
-    yield Sample(name, [many, sums], Out((7, 13)))
-    scalars: dict[str, list[Any]] = {
-        "clamp": [0.5, 1.5],
-        "hardtanh": [-1.0, 1.0],
-        "gelu": ["tanh"],
-        "Scalar": [3],
-        "mode": ["trunc"],
-    }
-    for op in sorted(set(names()) - {*BINARY, *WITH_ALPHA, *WITH_SCALAR, *WITH_TWO_SCALARS}):
-        more: list[Any] = next((found for part, found in scalars.items() if part in op), [])
-        if link(find(op), more) is None:
-            continue
-        places = [0, 1] if "Tensor" in op and "Scalar" not in op else [0]
-        twice = [[op, places, more], ["aten.mul.Tensor", [0, 2], []]]
-        yield Sample(name, [[_rows(7, 3, 13, low=0.1), _rows(7, 3, 13, low=0.5)], twice], Out((7, 13)))
 
 
 # -- reindexing -----------------------------------------------------------------------------------------------------
@@ -359,9 +267,11 @@ WEIGHT_FORMATS = {
     "q4gaw": (4, "float16", 2),
     "q8gsw": (8, "float16", 1),
     "q8csw": (8, "float32", 1),
+    "q4csw": (4, "float32", 1),
     "f32": (32, "float32", 0),
     "f16": (16, "float16", 0),
 }
+BY_CHANNEL = ("q8csw", "q4csw")  # one scale for a row
 FLOATS = ("f32", "f16")  # ``fused_linear`` calls both "f32"
 
 
@@ -373,11 +283,11 @@ def matrix_of(weight_format: str, n: int, k: int, group: int) -> list[Const]:
     bits, dtype, count = WEIGHT_FORMATS[weight_format]
     if weight_format in FLOATS:
         return [_const(n, k, dtype=dtype, low=-0.5, high=0.5)]
-    codes = _quantized(bits, n, k if weight_format == "q8csw" else -(-k // 8) * bits, ())[0]
-    dims = (n,) if weight_format == "q8csw" else (-(-k // group), -(-n // 4) * 4, count)[: 1 + count]
+    codes = _quantized(bits, n, -(-k * bits // 8) if weight_format in BY_CHANNEL else -(-k // 8) * bits, ())[0]
+    dims = (n,) if weight_format in BY_CHANNEL else (-(-k // group), -(-n // 4) * 4, count)[: 1 + count]
     high = 2.0**-bits
     scales = _const(*dims, dtype=dtype, low=high / 8, high=high)
-    if weight_format != "q8csw":
+    if weight_format not in BY_CHANNEL:
         scales.array[:, n:] = np.nan  # nobody may use them
     return [codes, scales]
 
@@ -432,48 +342,6 @@ def norms() -> Iterator[Sample]:
     for weight, bias in itertools.product((None, _const(67)), (None, _const(67))):
         outs = [Out((7, 67)), Out((7, 1)), Out((7, 1))]
         yield Sample("aten.native_layer_norm.default", [x, [67], weight, bias, 1e-5], outs)
-
-
-def softmax() -> Iterator[Sample]:
-    for op, dim in itertools.product(
-        ("aten._softmax.default", "aten.softmax.int", "aten._log_softmax.default"), (-1, 0)
-    ):
-        yield Sample(op, [_rows(7, 3, 67), dim, False], Out((7, 67)))
-    args = [_rows(7, 3, 67), -1, False]
-    yield Sample("aten._softmax.default", args, Out((7, 67)), {"routes": {"softmax": "invocation_row"}})
-
-
-def reductions() -> Iterator[Sample]:
-    x = _rows(7, 3, 2, 67)
-    sums, extremes = ("aten.sum.dim_IntList", "aten.mean.dim"), ("aten.amax.default", "aten.amin.default")
-    for op in (*sums, *extremes):
-        more = [None] if op in sums else []
-        for dims, out in (([-1], (7, 2, 1)), ([0, 2], (1, 2, 1)), ([], (1, 1, 1))):
-            yield Sample(op, [x, dims, True, *more], Out(out))
-        yield Sample(op, [_rows(7, 3, 1031), [0], False, *more], Out((1031,)))
-        yield Sample(op, [_rows(2, 1, 1031), [1], False, *more], Out((2,)))
-    for op in ("aten.argmax.default", "aten.argmin.default"):
-        for dim, kept in ((-1, (7, 2)), (0, (2, 67)), (None, ())):
-            yield Sample(op, [x, dim, False], Out(kept, "int32"))
-
-
-# -- numbers --------------------------------------------------------------------------------------------------------
-
-
-def fills() -> Iterator[Sample]:
-    size, plain = [Position(full=7, live=3), 13], [None, None, None, None]
-    x = _rows(7, 3, 13)
-    for dtype in DTYPES:
-        value = 200 if dtype == "uint8" else True if dtype == "bool" else -7 if "int" in dtype else -2.5
-        yield Sample("aten.full.default", [size, value, *plain], Out((7, 13), dtype))
-        yield Sample("aten.full_like.default", [x, value, *plain, None], Out((7, 13), dtype))
-    for name in ("zeros", "ones"):
-        yield Sample(f"aten.{name}.default", [size, *plain], Out((7, 13)))
-        yield Sample(f"aten.{name}_like.default", [x, *plain, None], Out((7, 13)))
-    yield Sample("aten.scalar_tensor.default", [Position(full=7, live=3), *plain], Out(()))
-    yield Sample("aten.scalar_tensor.default", [-math.inf, *plain], Out(()))
-    yield Sample("aten.arange.start_step", [2, Position(full=67, live=5), 3, *plain], Out((22,), "int32"))
-    yield Sample("aten.arange.start_step", [0.5, Position(full=67, live=5), 0.25, *plain], Out((266,)))
 
 
 # -- attention ------------------------------------------------------------------------------------------------------
@@ -557,9 +425,14 @@ def dense_attention() -> Iterator[Sample]:
     yield Sample("et_vk.sdpa.default", [*flat, None, None], Out((9, 8)))
 
 
+from . import samples_elementwise, samples_indexing  # noqa: E402, whose samples are made of what is above
+from . import samples_spatial as spatial  # noqa: E402, it takes Sample from here
+from .samples_convolution import FAMILY as CONVOLUTIONS  # noqa: E402, which takes the types above
+from .samples_quantize import QUANTIZE  # noqa: E402, which takes the types above
+from .samples_reduce import reductions, scans, softmax  # noqa: E402, which takes the types above
+
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
-    elementwise,
-    elementwise_chains,
+    *samples_elementwise.FAMILIES,
     same_order,
     reindex,
     symints,
@@ -570,11 +443,21 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     norms,
     softmax,
     reductions,
-    fills,
+    scans,
     rope,
     attention,
     sampling,
     rope_attention,
     dense_attention,
+    *samples_indexing.FAMILIES,
+    spatial.pooling,
+    spatial.average_pooling,
+    spatial.resampling,
+    spatial.grids,
+    spatial.padding,
+    spatial.channel_norms,
+    spatial.distances,
+    *CONVOLUTIONS,
+    *QUANTIZE,
 )
 SAMPLES = [sample for family in FAMILIES for sample in family()]

@@ -14,12 +14,16 @@ from hypothesis import strategies as st
 from executorch_webgpu.errors import InvalidInputError, UnsupportedProgramError
 from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.device import Device
-from executorch_webgpu.ops.elementwise.binary import BINARY, BITWISE, DIVISIONS, WITH_ALPHA
-from executorch_webgpu.ops.elementwise.unary import FLOAT, GELU, PLAIN, WITH_SCALAR, WITH_TWO_SCALARS, Unary
+from executorch_webgpu.ops.elementwise.activations import GELU
+from executorch_webgpu.ops.elementwise.binary import BINARY, WITH_ALPHA
+from executorch_webgpu.ops.elementwise.integers import BITWISE
+from executorch_webgpu.ops.elementwise.quotients import QUOTIENTS, REMAINDERS
+from executorch_webgpu.ops.elementwise.unary import FLOAT, PLAIN, WITH_SCALAR, WITH_TWO_SCALARS, Unary
+from executorch_webgpu.ops.values import ELEMENT_TYPES
 
 from .harness import Const, In, OpProgram, Out
 
-BOOLEAN = ("eq.", "ne.", "lt.", "le.", "gt.", "ge.", "logical_")
+BOOLEAN = ("eq.", "ne.", "lt.", "le.", "gt.", "ge.", "logical_", "isnan", "isinf", "isfinite")
 HALF = {"absolute": 2e-3, "relative": 2e-3}
 SHAPES = [(1,), (5,), (67,), (3, 5, 7, 11)]
 
@@ -371,30 +375,20 @@ def test_live_shapes_that_do_not_fit_are_rejected_and_the_next_step_works(device
 # -- the other engine -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "int32", "bool", "int8", "uint8"])
+@pytest.mark.parametrize("dtype", ELEMENT_TYPES)
 def test_every_row_compiles_on_dawn(dtype: str) -> None:
+    floats = ELEMENT_TYPES[dtype].is_float
     gelus = {f"gelu {name}": Unary(*row) for name, row in GELU.items()}
-    floats = {**FLOAT, **gelus, "pow": Unary("power(x, p)", np.power)}
-    unary = {**PLAIN, **WITH_SCALAR, **WITH_TWO_SCALARS, **(floats if "float" in dtype else {})}
-    binary = {**BINARY, **WITH_ALPHA, **({} if "float" in dtype else BITWISE)}
-    common = {"out": dtype, "compute": "f32" if "float" in dtype else "i32"}
-    out: dict[str, Any]
-    for op, row in unary.items():
-        out = {"out": out_dtype(op, dtype), "expression": row.wgsl}
-        compile_check("dawn", "elementwise/unary", {**common, **out, "x": dtype})
+    unary = {**PLAIN, **WITH_SCALAR, **WITH_TWO_SCALARS, **({**FLOAT, **gelus} if floats else {})}
+    binary = {**BINARY, **WITH_ALPHA, **QUOTIENTS, **REMAINDERS, **({} if floats else BITWISE)}
+    compute = "f32" if floats else "i32"
+    for op, row in unary.items() if dtype in ("float32", "int32") else ():
+        values = {"out": out_dtype(op, dtype), "expression": row.expression(compute), "x": dtype}
+        compile_check("dawn", "elementwise/unary", {**values, "compute": compute})
     for op, one in binary.items():
-        for spread in (False, True):
-            out = {"out": out_dtype(op, dtype), "expression": one.wgsl, "broadcast": spread}
-            compile_check("dawn", "elementwise/binary", {**common, **out, "a": dtype, "b": dtype})
-
-
-def test_divisions_and_powers_compile_on_dawn() -> None:
-    float_expressions = ["power(a, b)", *(d[0] for d in DIVISIONS.values())]
-    for compute, expressions in (("f32", float_expressions), ("i32", [d[1] for d in DIVISIONS.values()])):
-        dtype = {"f32": "float32", "i32": "int32"}[compute]
-        for expression in expressions:
-            values = {"a": dtype, "b": dtype, "out": dtype, "compute": compute, "expression": expression}
-            compile_check("dawn", "elementwise/binary", {**values, "broadcast": True})
+        for places in ("equal", "any") if dtype in ("float32", "int32") else ("quads",):
+            values = {"out": out_dtype(str(op), dtype), "expression": one.expression(compute), "compute": compute}
+            compile_check("dawn", "elementwise/broadcast", {**values, "places": places, "dtypes": (dtype, dtype)})
 
 
 # -- quotients and large integers -----------------------------------------------------------------------------------

@@ -117,8 +117,8 @@ def test_every_link_is_described_by_the_operator_itself() -> None:
         return found
 
     assert described("aten.sigmoid.default").expression == "sigmoid(x)"
-    assert described("aten.add.Tensor", 2).scalars == (("alpha", 2.0),)
-    assert described("aten.clamp.default", None, 3).scalars == (("p", -np.inf), ("q", 3.0))
+    assert described("aten.add.Tensor", 2).scalars == (("p", 2.0),)
+    assert described("aten.clamp.default", None, 3).scalars == (("p", -np.inf), ("q", 3.0), ("r", 0.0))
     assert described("aten.mul.Tensor").operands == ("a", "b")
 
 

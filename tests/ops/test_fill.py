@@ -22,7 +22,8 @@ SHAPES = [(), (1,), (5,), (3, 5, 7)]
 
 
 def value_of(dtype: str) -> int | float | bool:
-    return {"float32": -2.1, "float16": -2.5, "int32": -(2**31), "uint8": 255, "int8": -128, "bool": True}[dtype]
+    floats = {"float32": -2.1, "float16": -2.5, "bfloat16": -2.5}
+    return {**floats, "int32": -(2**31), "int16": -(2**15), "uint8": 255, "int8": -128, "bool": True}[dtype]
 
 
 @pytest.mark.parametrize("dtype", ELEMENT_TYPES)
@@ -128,7 +129,7 @@ def test_live_ends(device: Device) -> None:
         ((0.5, 5, 1), "int32", "must be 32-bit integers"),
         ((0, 2**31, 2**30), "int32", "must be 32-bit integers"),
         ((0, math.inf, 1), "float32", "must be finite"),
-        ((0, 5, 1), "uint8", "must be float32 or int32"),
+        ((0, 5, 1), "bool", "cannot hold bools"),
     ],
 )
 def test_ranges_that_cannot_be(device: Device, bounds: tuple[float, ...], dtype: str, message: str) -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from executorch_webgpu.errors import InvalidInputError, UnsupportedProgramError
 from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.device import Device
-from executorch_webgpu.ops import reduce
+from executorch_webgpu.ops.reduce import reference as means
+from executorch_webgpu.ops.reduce.passes import PARTIAL_BYTES, WORKGROUP
 from executorch_webgpu.ops.registry import find
 
 from .harness import Const, In, OpProgram, Out
@@ -51,11 +52,11 @@ def reference_of(name: str) -> Any:
 
 def test_references_by_hand() -> None:
     x = np.array([[1.0, 5.0, 5.0], [4.0, -2.0, np.nan]])
-    np.testing.assert_array_equal(reduce.sum_reference(x, [0], True), [[5, 3, np.nan]])
-    np.testing.assert_array_equal(reduce.mean_reference(x, [-1], False), [11 / 3, np.nan])
-    assert np.isnan(reduce.mean_reference(np.zeros((0, 3)), None, False))
-    np.testing.assert_array_equal(reduce.amax_reference(x, [1], False), [5, np.nan])
-    np.testing.assert_array_equal(reduce.amin_reference(x[:1], [], False), 1)
+    np.testing.assert_array_equal(means.sum_reference(x, [0], True), [[5, 3, np.nan]])
+    np.testing.assert_array_equal(means.mean_reference(x, [-1], False), [11 / 3, np.nan])
+    assert np.isnan(means.mean_reference(np.zeros((0, 3)), None, False))
+    np.testing.assert_array_equal(means.amax_reference(x, [1], False), [5, np.nan])
+    np.testing.assert_array_equal(means.amin_reference(x[:1], [], False), 1)
     for name, expected in zip(POSITIONS, ([1, 2], [0, 2]), strict=True):
         np.testing.assert_array_equal(reference_of(name)(x, 1, False), expected)
 
@@ -172,15 +173,31 @@ def test_dimensions_that_cannot_be(device: Device, dims: list[int]) -> None:
 
 
 def test_other_dtypes_are_refused(device: Device) -> None:
-    with pytest.raises(UnsupportedProgramError, match="float32"):
-        OpProgram(device, "aten.amax.default", [In((3, 4), "int32"), [1], False], Out((3,), "int32"))
+    with pytest.raises(UnsupportedProgramError, match="gives the dtype"):
+        OpProgram(device, "aten.amax.default", [In((3, 4), "int32"), [1], False], Out((3,)))
     with pytest.raises(UnsupportedProgramError, match="int32"):
         OpProgram(device, "aten.argmax.default", [In((3, 4)), 1, False], Out((3,)))
+    with pytest.raises(UnsupportedProgramError, match="floats"):
+        OpProgram(device, "aten.var.correction", [In((3, 4), "int32"), [1], None, False], Out((3,)))
+
+
+KINDS = (*PARTIAL_BYTES, "max", "min", "sum", "product", "any", "all")
 
 
 @pytest.mark.parametrize("engine", ["wgpu", "dawn"])
-@pytest.mark.parametrize("lanes", reduce.LANES)
-def test_kernels_compile(engine: str, lanes: int) -> None:
-    for kind in ("sum", "max", "min", "argmax", "argmin"):
-        overrides = {"wg_size": reduce.WORKGROUP, "lanes": lanes}
-        compile_check(engine, "reduce/reduce", {"kind": kind}, overrides)
+@pytest.mark.parametrize("kind", KINDS)
+def test_kernels_compile(engine: str, kind: str) -> None:
+    template: dict[str, object] = {
+        "kind": kind,
+        "compute": "f32",
+        "of": "v",
+        "finish": "v",
+        "results": "first",
+        "second": "int32",
+    }
+    out = "bool" if kind in ("any", "all") else "float32"
+    for x, final in (("float16", False), ("partial", True)):
+        each = {**template, "x": x, "across": False, "final": final, "out": out}
+        compile_check(engine, "reduce/reduce", each, {"wg_size": WORKGROUP})
+    del template["of"]
+    compile_check(engine, "reduce/finish", {**template, "out": out}, {"wg_size": 64})

@@ -185,6 +185,8 @@ def _independent(rows: Rows, count: int) -> list[set[int | None]] | None:
         return None
     if not all(same(a, b) for memory in memories[1:] for a, b in zip(memories[0], memory, strict=True)):
         return None
+    if len({*map(len, results)}) > 1:  # the number of results is that of rows
+        return None
     found = [set(axes(parts, outs)) for outs in zip(*results, strict=True)]
     return found if all(found) and rows.are_planned(parts, results) else None
 

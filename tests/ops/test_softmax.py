@@ -12,6 +12,7 @@ from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.ops import softmax
 
+from . import against_torch
 from .harness import In, OpProgram, Out
 
 NAMES = ("aten._softmax.default", "aten._log_softmax.default")
@@ -88,9 +89,9 @@ def test_more_rows_than_workgroups_in_one_dimension(device: Device) -> None:
 
 def test_forced_routes_agree(device: Device) -> None:
     x = normal(5, 130)
-    with program(device, NAMES[0], x.shape, -1, routes={"softmax": "invocation_row"}) as loaded:
+    with program(device, NAMES[0], x.shape, -1, routes={"softmax": "two_passes"}) as loaded:
         loaded.check([x])
-        assert loaded.executor.plans.plans[-1].route == "invocation_row"
+        assert loaded.executor.plans.plans[-1].route == "two_passes"
 
 
 def test_a_dimension_that_is_not_there(device: Device) -> None:
@@ -98,8 +99,33 @@ def test_a_dimension_that_is_not_there(device: Device) -> None:
         program(device, NAMES[0], (3, 4), 2)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
+@pytest.mark.parametrize("name", [*NAMES, "aten._safe_softmax.default"])
+def test_against_torch(device: Device, name: str, dtype: str) -> None:
+    """Rows with masked elements, of all lengths that rows are kept in, and longer ones."""
+    for shape, dim in (((5, 12), -1), ((3, 7), 1), ((12, 3, 5), 0), ((2, 70, 3), 1), ((1, 4099), 1), ((600, 4), 0)):
+        x = (4 * RNG.standard_normal(shape)).astype(dtype)
+        x.reshape(-1)[::5] = -np.inf
+        against_torch.check(device, name, x, dim, False if "safe" not in name else None)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "aten._safe_softmax.default"])
+def test_not_finite_rows(device: Device, name: str) -> None:
+    x = normal(8, 8)
+    x[0, 3] = x[1] = -np.inf
+    x[2, 5] = x[3, 0] = x[3, 1] = np.inf
+    x[4, 7] = np.nan
+    x[5], x[6, ::2] = 3e38, -3e38
+    for dim in (0, 1):
+        given = np.ascontiguousarray(x if dim else x.T)
+        against_torch.check(device, name, given, dim, False if "safe" not in name else None)
+
+
 @pytest.mark.parametrize("engine", ["wgpu", "dawn"])
-@pytest.mark.parametrize("log", [False, True])
-def test_kernels_compile(engine: str, log: bool) -> None:
-    compile_check(engine, "softmax/workgroup_row", {"log": log})
-    compile_check(engine, "softmax/invocation_row", {"log": log})
+@pytest.mark.parametrize("result", ["softmax", "log", "safe"])
+def test_kernels_compile(engine: str, result: str) -> None:
+    template = {"result": result, "x": "float16", "out": "float16"}
+    compile_check(engine, "softmax/apply", template)
+    for width, across, out in ((4, False, "float16"), (1, False, "float32"), (1, True, "float32")):
+        each = {**template, "width": width, "across": across, "out": out, "kept": 4}
+        compile_check(engine, "softmax/kept", each, {"wg_size": softmax.WORKGROUP})

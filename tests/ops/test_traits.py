@@ -19,7 +19,7 @@ from executorch_webgpu.ops import registry, rows, sizes
 from executorch_webgpu.ops.plan import Planner, Planning
 from executorch_webgpu.ops.registry import Linear, find, names, op
 from executorch_webgpu.ops.sizes import Size, Sizes, unknown
-from executorch_webgpu.ops.values import SymInt, Tensor
+from executorch_webgpu.ops.values import ELEMENT_TYPES, SymInt, Tensor
 from tests.graph_builder import GraphBuilder
 
 from .harness import Const, In, Mutable, Out, as_float64
@@ -28,7 +28,9 @@ from .samples import SAMPLES, Input, Position, Sample
 PLANNING = Planning(Features.none(), Limits.floor())
 OPS = sorted({s.op for s in SAMPLES})
 # Whose sizes or values follow from nothing: arithmetic on live integers, and how many numbers lie between two.
-WITHOUT_SIZES = {"add", "sub", "mul", "floordiv", "mod", "neg", "sym_max", "sym_min", "aten.arange.start_step"}
+RANGES = {f"aten.arange.{overload}" for overload in ("default", "start", "start_step")}
+WITHOUT_SIZES = {"add", "sub", "mul", "floordiv", "mod", "neg", "sym_max", "sym_min", *RANGES}
+WITHOUT_SIZES |= {"aten._pdist_forward.default"}  # of the pairs of rows
 
 
 # -- registration -----------------------------------------------------------------------------------------------------
@@ -90,7 +92,8 @@ def resolved(arg: Any) -> Any:
         case Const() | Mutable():
             return as_float64(arg.array)
         case In():
-            return as_float64(np.ones(arg.max_dims, np.float32 if arg.dtype.startswith("float") else np.int64))
+            floats = ELEMENT_TYPES[arg.dtype].is_float
+            return np.full(arg.max_dims, 1.25) if floats else np.full(arg.max_dims, 2)
         case Position():
             return arg.full
         case list():

@@ -19,6 +19,7 @@ from executorch_webgpu import ClosedError, InvalidInputError, Method, Program, R
 from executorch_webgpu.format import program_schema as schema
 from executorch_webgpu.format.pte import write_program
 from executorch_webgpu.format.vkgraph import write_vkgraph
+from executorch_webgpu.graph.execute import GraphExecutor
 from executorch_webgpu.models.llama import LlamaOptions
 from tests.graph_builder import GraphBuilder
 from tests.portable.test_portable import Counter, export
@@ -487,8 +488,8 @@ def test_whole_files_with_the_wrong_contents(llama: Method, tmp_path: Path) -> N
     ):
         altered(good, bad, **change)
         refused(llama, bad, "damaged, or no saved state")
-    altered(good, bad, about=np.array(about.replace('"format": 1', '"format": 2')))
-    refused(llama, bad, "format 2 .*reads 1")
+    altered(good, bad, about=np.array(about.replace('"format": 2', '"format": 1')))
+    refused(llama, bad, "format 1 .*reads 2")
 
 
 @pytest.fixture(scope="module")
@@ -585,6 +586,7 @@ def test_many_states_one_after_the_other_leave_nothing(llama: Method, tmp_path: 
         one(number)
     before = (device.memory.live_bytes, device.memory.live_buffers, device.kernels.stats())
     (executor,) = llama._executors
+    assert isinstance(executor, GraphExecutor)
     groups = len(executor._groups)
     for number in range(200):
         one(number)

@@ -97,13 +97,13 @@ def _print_method(out: Console, method: MethodReport) -> None:
 def _print_operators(out: Console, method: MethodReport) -> None:
     from .tables import table
 
-    made = table(("Operator", "Calls>", "Runs on"))
+    made = table(("Operator", "Calls>", "Runs on", "Why"))
     for operator in sorted(method.operators, key=lambda each: (each.supported, -each.count, each.name)):
-        place = "GPU" if operator.where == "delegate" else "host"
         made.add_row(
             operator.name,
             str(operator.count),
-            place if operator.supported else f"unsupported ({operator.where})",
+            {"device": "GPU", "host": "host", "nowhere": "unsupported"}[operator.where],
+            operator.why,
             style=None if operator.supported else "red",
         )
     out.print(made)

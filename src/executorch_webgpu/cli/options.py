@@ -25,7 +25,8 @@ def device_options(command: Command) -> Command:
         "--adapter",
         metavar="INDEX|NAME",
         callback=_index_or_name,
-        help="Adapter by index or part of its name, see the devices command.  [default: ET_WEBGPU_ADAPTER]",
+        help="Adapter by index or part of its name, see the devices command; reference: none, NumPy computes "
+        "everything.  [default: ET_WEBGPU_ADAPTER]",
     )
     return engine(adapter(command))
 
@@ -55,6 +56,11 @@ _LOAD_OPTIONS = {
     ),
     "fuse": fuse_option,
     "profile": profile_option,
+    "check": click.option(
+        "--check",
+        is_flag=True,
+        help="Hold every operator call against its float64 reference; end at the first one that differs. Slow.",
+    ),
 }
 
 

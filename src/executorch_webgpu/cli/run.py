@@ -23,7 +23,7 @@ LITERALS = {"true": True, "false": False}
 @click.option("--input", "inputs", multiple=True, metavar="NPY|NUMBER", help="One for each input, in order")
 @click.option("--method", default="forward", show_default=True, help="Which method to run")
 @click.option("--output", type=FILE, metavar="DIR", help="Folder for output_0.npy, output_1.npy, …")
-@load_options("fuse", "profile")
+@load_options("fuse", "profile", "check")
 @device_options
 def command(
     file: Path,

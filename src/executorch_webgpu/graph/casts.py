@@ -10,17 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
-from ..errors import Error
-from ..gpu.capabilities import Features, Limits
-from ..ops.plan import Planner, Planning
-from ..ops.values import LiveSymInt, LiveTensor, SymInt, Tensor
+from ..ops.values import Tensor
 from .build import PREPACK, Constant, Graph, OpCall, make_call
 from .fusion.dataflow import Dataflow, new_ids, substituted, with_calls
+from .refusal import refusal
 
 _CAST = "dim_order_ops._to_dim_order_copy.default"
 _CAT = "aten.cat.default"
+HALVES = ("float16", "bfloat16")
 
 
 def with_casts(graph: Graph) -> Graph:
@@ -43,8 +41,8 @@ def _with_cat_promoted(graph: Graph) -> Graph:
 
 
 def _with_halves_widened(graph: Graph) -> Graph:
-    """``graph`` whose calls take and give float32 where they cannot do so with float16."""
-    if not any(t.dtype == "float16" for call in graph.calls for t in (*call.inputs, *call.outputs)):
+    """``graph`` whose calls take and give float32 where they cannot do so with floats of 16 bits."""
+    if not any(t.dtype in HALVES for call in graph.calls for t in (*call.inputs, *call.outputs)):
         return graph
     return _Widening(graph).graph()
 
@@ -62,18 +60,19 @@ class _Widening:
         return with_calls(replace(self._graph, constants=self._constants), calls)
 
     def _calls(self, call: OpCall) -> Iterator[OpCall]:
-        halves = [t for t in (*call.inputs, *call.outputs) if t.dtype == "float16"]
-        if not halves or call.name == PREPACK or any(t.dtype == "float16" for t in call.mutated) or _takes(call):
+        halves = [t for t in (*call.inputs, *call.outputs) if t.dtype in HALVES]
+        keeps = call.name == PREPACK or any(t.dtype in HALVES for t in call.mutated)
+        if not halves or keeps or refusal(call.op, call.args) is None:
             yield call
             return
         wide: dict[int, Tensor] = {}
         for tensor in call.inputs:
-            if tensor.dtype == "float16" and tensor.id not in wide:
+            if tensor.dtype in HALVES and tensor.id not in wide:
                 constant = self._constant(tensor)
                 wide[tensor.id] = constant or self._like(tensor)
                 if constant is None:
                     yield _cast(tensor, wide[tensor.id])
-        results = {t.id: self._like(t) for t in call.outputs if t.dtype == "float16"}
+        results = {t.id: self._like(t) for t in call.outputs if t.dtype in HALVES}
         yield make_call(call.name, tuple(substituted(arg, {**wide, **results}) for arg in call.args))
         for tensor in call.outputs:
             if tensor.id in results:
@@ -83,7 +82,7 @@ class _Widening:
         return Tensor(next(self._ids), "float32", tensor.max_dims)
 
     def _constant(self, tensor: Tensor) -> Tensor | None:
-        """The float32 constant with the contents of a float16 one that nothing writes."""
+        """The float32 constant with the contents of one of 16 bits that nothing writes."""
         if not self._flow.is_constant(tensor):
             return None
         root = self._flow.root(tensor)
@@ -98,22 +97,3 @@ class _Widening:
 
 def _cast(x: Tensor, out: Tensor) -> OpCall:
     return make_call(_CAST, (x, None, None, None, None, False, [], out))
-
-
-def _takes(call: OpCall) -> bool:
-    """Whether an operator can be planned with its float16 tensors, as far as it cannot be told that it must not."""
-    args = [_stand_in(arg) for arg in call.args]
-    try:
-        Planner(Planning(Features.none(), Limits.floor()), building=True, may_alias=True).plan(call.op, args)
-    except (Error, TypeError, AttributeError, ValueError, IndexError, KeyError, ArithmeticError):
-        return False
-    return True
-
-
-def _stand_in(arg: Any) -> Any:
-    """An argument that planning may resize and set."""
-    if isinstance(arg, Tensor):
-        return LiveTensor(arg)
-    if isinstance(arg, SymInt):
-        return LiveSymInt(arg)
-    return [_stand_in(item) for item in arg] if isinstance(arg, list) else arg

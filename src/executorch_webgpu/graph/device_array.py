@@ -1,8 +1,9 @@
-"""A float32 array on a device."""
+"""An array on a device."""
 
 from __future__ import annotations
 
 import math
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -12,29 +13,39 @@ from ..gpu.buffers import Buffer, Readback, create, upload
 from ..gpu.device import Device
 from ..gpu.locked import locked
 
+_FLOAT32: np.dtype[Any] = np.dtype(np.float32)
+
 
 class DeviceArray:
-    """A float32 array [shape], row-major, in a GPU buffer of its own, which goes with it or with ``close``."""
+    """An array [shape], row-major, in a GPU buffer of its own, which goes with it or with ``close``.
 
-    dtype: np.dtype[Any] = np.dtype(np.float32)
+    ``dtype``: how its elements lie there; float32 by default.
+    """
+
     stand_in: np.ndarray | None = None  # of integers: what the host sees in their place when it checks an input
 
-    def __init__(self, device: Device, shape: tuple[int, ...]) -> None:
+    def __init__(self, device: Device, shape: tuple[int, ...], dtype: np.dtype[Any] = _FLOAT32) -> None:
         self.shape = shape
+        self.dtype = dtype
         self._device = device
         self._lock = device.lock
         self._buffer = create(device, self.nbytes, f"array {list(shape)}")
 
-    @classmethod
-    def upload(cls, device: Device, array: np.ndarray) -> DeviceArray:
+    @staticmethod
+    def upload(device: Device, array: np.ndarray) -> DeviceArray:
         """A copy of ``array``, which is float32."""
-        result = cls(device, array.shape)
+        result = DeviceArray(device, array.shape)
         upload(device, result._buffer, array)
         return result
 
     @property
     def nbytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def _words(self) -> int:
+        """Bytes that are copied: whole words, which a buffer always holds."""
+        return -(-self.nbytes // 4) * 4
 
     @property
     def ndim(self) -> int:
@@ -67,11 +78,17 @@ class DeviceArray:
     def copy_to(self, encoder: Any, buffer: Buffer) -> None:
         """Record a copy of the elements to the beginning of ``buffer``."""
         self._check_open()
-        encoder.copy_buffer_to_buffer(self._buffer.raw, 0, buffer.raw, 0, self.nbytes)
+        encoder.copy_buffer_to_buffer(self._buffer.raw, 0, buffer.raw, 0, self._words)
 
     def copy_from(self, encoder: Any, buffer: Buffer) -> None:
         """Record a copy of the elements from the beginning of ``buffer``."""
-        encoder.copy_buffer_to_buffer(buffer.raw, 0, self._buffer.raw, 0, self.nbytes)
+        encoder.copy_buffer_to_buffer(buffer.raw, 0, self._buffer.raw, 0, self._words)
+
+    def reshaped(self, shape: tuple[int, ...]) -> DeviceArray:
+        """The same elements, in the same buffer, under another shape."""
+        result = copy(self)
+        result.shape = shape
+        return result
 
     def close(self) -> None:
         """Free the memory. Closing twice is allowed."""
@@ -88,8 +105,6 @@ class DeviceArray:
 class DeviceTokens(DeviceArray):
     """Token ids [shape], int32, of a vocabulary of ``vocab``, which the host does not know."""
 
-    dtype: np.dtype[Any] = np.dtype(np.int32)
-
     def __init__(self, device: Device, shape: tuple[int, ...], vocab: int) -> None:
-        super().__init__(device, shape)
+        super().__init__(device, shape, np.dtype(np.int32))
         self.stand_in = np.full(shape, vocab - 1, np.int32)  # if the largest id is right, all are

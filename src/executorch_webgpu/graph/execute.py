@@ -8,7 +8,7 @@ a single compute pass.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -27,6 +27,7 @@ from ..gpu.replay import Replay
 from ..ops.plan import Binding, Dispatch, Planning
 from ..ops.values import Repacked, Scratch, SymInt, Tensor, packed_uniform
 from .build import PREPACK, Graph
+from .checked import CheckedSteps
 from .constants import ConstantPool, HeldConstants
 from .device_array import DeviceArray
 from .memory import Kind, MemoryPlan, plan_memory, unsafe_aliases
@@ -40,9 +41,13 @@ LIVE_UNIFORM_BYTES = 16
 Given = np.ndarray | DeviceArray | int  # what a graph input takes
 
 
-def plan_graph(graph: Graph, planning: Planning) -> LivePlans:
-    """Plan every call at maximum dims; aliases of memory that the graph mutates become copies."""
-    host_inputs = frozenset(v.id for v in graph.inputs if isinstance(v, Tensor) and v.dtype == "int32")
+def plan_graph(graph: Graph, planning: Planning, unseen: Collection[int] = ()) -> LivePlans:
+    """Plan every call at maximum dims; aliases of memory that the graph mutates become copies.
+
+    ``unseen``: ids of the integer inputs that come from the device, so that the host does not know their elements.
+    """
+    integers = {v.id for v in graph.inputs if isinstance(v, Tensor) and v.dtype == "int32"}
+    host_inputs = frozenset(integers.difference(unseen))
     written = {t.id for call in graph.calls for t in (call.inputs if call.name == PREPACK else call.mutated)}
     planning = replace(planning, host_inputs=host_inputs, read_only=frozenset(graph.constants) - written)
     plans = LivePlans(graph, planning)
@@ -59,8 +64,9 @@ class GraphExecutor:
 
     What all states share (plans, live uniforms, buffers between calls) belongs to the step that runs, so a step holds
     the device's lock from the first thing that it sets to the last that it reads.
+    ``check`` runs steps call by call, and holds each call against its reference (``checked.py``).
     ``borrowed``: buffers, by tensor id, in place of our own, which the caller fills and frees: of memory that the
-    graph writes and keeps, for all states, and of inputs and outputs.
+    graph writes and keeps, for all states, and of inputs and outputs. ``unseen``: see ``plan_graph``.
     """
 
     def __init__(
@@ -70,12 +76,14 @@ class GraphExecutor:
         planning: Planning,
         *,
         profile: bool = False,
+        check: bool = False,
         borrowed: Mapping[int, Buffer] = MappingProxyType({}),
+        unseen: Collection[int] = (),
     ) -> None:
         self.device: Device = constants.device
         self._lock = self.device.lock
         self.graph = graph
-        self.plans = plan_graph(graph, planning)
+        self.plans = plan_graph(graph, planning, unseen)
         self.memory: MemoryPlan = plan_memory(graph, self.plans.plans)
         self._profile = profile
         self._borrowed = borrowed
@@ -87,6 +95,7 @@ class GraphExecutor:
         self._scratch_generations: dict[int, int] = {}
         self._readback = Readback(self.device)
         self._times: StepTimes | None = None
+        self._checked = CheckedSteps(self, planning.matmul_precision == "high") if check else None
         self._live: dict[int, Slot] = {}  # by SymInt id
         self._fixed: dict[int, Slot] = {}  # uniforms of plain ints where a kernel wants a live one
         self._params: dict[tuple[int, int], Slot] = {}  # by call and dispatch
@@ -167,36 +176,31 @@ class GraphExecutor:
     # -- one step ---------------------------------------------------------------------------------------------------
 
     @locked
-    def execute(self, inputs: Sequence[Given], state: GraphState | None = None) -> list[np.ndarray | int]:
+    def execute(
+        self, inputs: Sequence[Given], state: GraphState | None = None, stay: Collection[int] = ()
+    ) -> list[Any]:
         """Run one step.
 
-        ``inputs``: an array of the tensor's element type and live dims, or an int, for each graph input; arrays of
-        float32 may lie on the device. ``state`` is one that ``new_state`` gave.
+        ``inputs``: an array of the tensor's element type and live dims, or an int, for each graph input; arrays may lie
+        on the device. ``state`` is one that ``new_state`` gave. ``stay``: positions of the outputs that are to stay on
+        the device; if all do, this does not wait for it.
         Returns new arrays (device element types, live dims) and ints, one for each graph output.
         Raises InvalidInputError, before anything runs, when dims or live values are out of range.
         """
         step = self.begin_step(inputs, state)
-        tensors = [self.plans.tensor(v) for v in self.graph.outputs if isinstance(v, Tensor)]
-        ranges = [(self.buffer_of(t, state), 0, t.nbytes) for t in tensors]
-        step.submit(lambda encoder: self._readback.copy(encoder, ranges))
-        arrays = iter(self._readback.read())
-        return [
-            self.plans.value(v)
-            if isinstance(v, SymInt)
-            else next(arrays).view(v.element.numpy).reshape(self.plans.tensor(v).dims)
-            for v in self.graph.outputs
-        ]
-
-    @locked
-    def execute_on_device(self, inputs: Sequence[Given], state: GraphState | None = None) -> list[DeviceArray]:
-        """``execute`` with outputs, all of them float32 tensors, that stay on the device; does not wait for it."""
-        step = self.begin_step(inputs, state)
-        results, copies = [], []
-        for tensor in self.graph.outputs:
-            assert isinstance(tensor, Tensor) and tensor.dtype == "float32"
-            results.append(DeviceArray(self.device, self.plans.tensor(tensor).dims))
-            copies.append(partial(results[-1].copy_from, buffer=self.buffer_of(tensor, state)))
-        step.submit(*copies)
+        results: list[Any] = [self.plans.value(v) if isinstance(v, SymInt) else None for v in self.graph.outputs]
+        tensors = {i: self.plans.tensor(v) for i, v in enumerate(self.graph.outputs) if isinstance(v, Tensor)}
+        for i in stay:
+            results[i] = DeviceArray(self.device, tensors[i].dims, tensors[i].element.numpy)
+        copies = [partial(results[i].copy_from, buffer=self.buffer_of(tensors[i], state)) for i in stay]
+        read = {i: tensor for i, tensor in tensors.items() if i not in stay}
+        if not read:
+            step.submit(*copies)
+            return results
+        ranges = [(self.buffer_of(t, state), 0, t.nbytes) for t in read.values()]
+        step.submit(*copies, lambda encoder: self._readback.copy(encoder, ranges))
+        for (i, tensor), raw in zip(read.items(), self._readback.read(), strict=True):
+            results[i] = raw.view(tensor.element.numpy).reshape(tensor.dims)
         return results
 
     def begin_step(self, inputs: Sequence[Given], state: GraphState | None = None) -> Step:
@@ -216,8 +220,9 @@ class GraphExecutor:
                 self._arena.write(self._live[symint.id], packed_uniform(symint.value))
                 symint.dirty = False
         self._arena.flush()
-        replay = self._replay(state)
-        return Step(self.device, Part(self._to_write(inputs), state.commands, replay, self._scratch, self._times))
+        checked = None if self._checked is None else partial(self._checked.run, state)
+        inputs_to_write, replay = self._to_write(inputs), self._replay(state)
+        return Step(self.device, Part(inputs_to_write, state.commands, replay, self._scratch, self._times, checked))
 
     def _take(self, value: Tensor | SymInt, given: Given) -> None:
         if isinstance(value, SymInt):
@@ -232,8 +237,8 @@ class GraphExecutor:
                 f"an input has shape {list(given.shape)}, but the program takes at most {list(value.max_dims)}"
             )
         self.plans.set_dims(value, given.shape)
-        if value.dtype == "int32":
-            host = given if isinstance(given, np.ndarray) else given.stand_in
+        host = given if isinstance(given, np.ndarray) else given.stand_in
+        if value.id in self.plans.host_inputs:
             assert host is not None
             self.plans.set_host(value, host)
 
@@ -320,6 +325,10 @@ class GraphExecutor:
         index = self.memory.storage_of[tensor.id]
         return (state or self.state).buffers[index] if index in self._mutable else self._buffer(index)
 
+    def is_bound(self, tensor: Tensor) -> bool:
+        """Whether a kernel or the caller sees a tensor's memory; inputs that are for the host only are not uploaded."""
+        return self.memory.storage_of[tensor.id] in self._bound
+
     def _buffer(self, index: int) -> Buffer:
         """The buffer of a storage that all states share, made when it is first asked for."""
         buffer = self._buffers.get(index) or self._lent.get(index)
@@ -352,7 +361,7 @@ class GraphExecutor:
             for index, buffer in self._buffers.items():
                 if self.memory.storages[index].kind is not Kind.CONSTANT:
                     buffer.destroy()
-            for owner in (self._arena, self._scratch, self._readback, self._times):
+            for owner in (self._arena, self._scratch, self._readback, self._times, self._checked):
                 if owner is not None:
                     owner.close()
             self._constants.release()

@@ -5,18 +5,24 @@ Slow, needs no adapter, and shares nothing with the kernels, so it is what a dev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..errors import InvalidInputError
 from ..ops.values import INT32_MAX, INT32_MIN, SymInt, Tensor
 from .build import COPY, PREPACK, Graph, OpCall
 from .state import cache_writes
 
+# What references raise for values that an operator does not take.
+REFUSALS = (TypeError, ValueError, IndexError, ArithmeticError)
 
-class ReferenceExecutor:
-    """Runs a graph like ``GraphExecutor``, with float64 for every floating-point value.
+Notice = Callable[[OpCall, np.ndarray], None]
+
+
+class References:
+    """What single calls of a graph compute, with float64 for every floating-point value.
 
     ``notice``: integers are 64 bits wide instead of 32, and it is told of every result of a call that the device's 32
     bits cannot hold, which is integers outside of int32, or finite floats that float32 makes infinite.
@@ -25,44 +31,33 @@ class ReferenceExecutor:
     jumps, as a comparison does, is computed in float32.
     """
 
-    def __init__(self, graph: Graph, notice: Callable[[OpCall, np.ndarray], None] | None = None) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, notice: Notice | None = None) -> None:
         self._notice = notice
         self._stored_as = {w.call: {"stored_as": w.cache.dtype} for w in cache_writes(graph)}
-        self.reset()
 
-    def reset(self) -> None:
-        """Put all state back to the program's initial contents."""
-        tensors = {t.id: t for call in self.graph.calls for t in call.inputs if t.constant is not None}
-        self._constants: dict[int, Any] = {
-            id: self._wide(self.graph.constants[id].array(t), t).copy() for id, t in tensors.items()
-        }
+    def results(self, call: OpCall, values: Mapping[int, Any]) -> list[Any]:
+        """What a call gives for each value of ``call.writes``: float64, integers or bools.
 
-    def execute(self, inputs: Sequence[np.ndarray | int]) -> list[Any]:
-        """One step: arrays or ints in, float64 or integer arrays and ints out."""
-        values: dict[int, Any] = dict(self._constants)
-        for value, given in zip(self.graph.inputs, inputs, strict=True):
-            values[value.id] = self._wide(np.asarray(given), value) if isinstance(value, Tensor) else int(given)
-        for call in self.graph.calls:
-            self._run(call, values)
-        return [values[v.id] for v in self.graph.outputs]
-
-    def _run(self, call: OpCall, values: dict[int, Any]) -> None:
+        ``values``: what it reads by id, as ``wide`` makes it. What it mutates besides its output is written in place.
+        """
         args = [_resolve(a, values) for a in call.args[:-1]]
         if call.op.discontinuous:
             args = _as_on_device(call, args)
         result = call.op.reference(*args, **self._stored_as.get(call.index, {}))
         out = call.args[-1]
-        if isinstance(out, list):
-            for target, value in zip(out, result, strict=True):
-                values[target.id] = self._as_kind(call, value, target)
-        elif out in call.mutated:
-            values[out.id][...] = self._as_kind(call, result, out)  # state: the array that the next step begins with
-        else:
-            value = self._as_kind(call, result, out)
-            if call.name != PREPACK and any(isinstance(a, np.ndarray) and np.may_share_memory(a, value) for a in args):
-                value = value.copy()  # what a later call writes to an argument is not seen here
-            values[out.id] = value
+        pairs = zip(out, result, strict=True) if isinstance(out, list) else [(out, result)]
+        found = [self._as_kind(call, value, target) for target, value in pairs]
+        if call.name == PREPACK:
+            return found
+        # What a later call writes to an argument is not seen in a result.
+        arrays = [a for a in args if isinstance(a, np.ndarray)]
+        return [_apart(value, arrays) for value in found]
+
+    def wide(self, array: np.ndarray, tensor: Tensor) -> np.ndarray:
+        """Elements as references want them: float64, KV caches too, and bools that are not words."""
+        if tensor.dtype == "bool":
+            return array != 0
+        return array.astype(np.float64) if _is_real(tensor) else array.astype(self._integers(tensor), copy=False)
 
     def _as_kind(self, call: OpCall, result: Any, out: Tensor | SymInt) -> Any:
         """A result as integers, bools or float64, whichever the output holds; a cast to bool asks for nonzero."""
@@ -77,15 +72,57 @@ class ReferenceExecutor:
             self._notice(call, array)
         return array
 
-    def _wide(self, array: np.ndarray, tensor: Tensor) -> np.ndarray:
-        """Elements as references want them: float64, KV caches too, and bools that are not words."""
-        if tensor.dtype == "bool":
-            return array != 0
-        return array.astype(np.float64) if _is_real(tensor) else array.astype(self._integers(tensor), copy=False)
-
     def _integers(self, tensor: Tensor) -> np.dtype:
         """The dtype of the integers of a tensor."""
         return np.dtype(np.int64) if self._notice is not None and tensor.dtype == "int32" else tensor.element.numpy
+
+
+class ReferenceExecutor:
+    """Runs whole graphs by their ``References``, with the constants and the state that these need."""
+
+    def __init__(self, graph: Graph, notice: Notice | None = None) -> None:
+        self.graph = graph
+        self._references = References(graph, notice)
+        self.reset()
+
+    def reset(self) -> None:
+        """Put all state back to the program's initial contents."""
+        tensors = {t.id: t for call in self.graph.calls for t in call.inputs if t.constant is not None}
+        self._constants: dict[int, Any] = {
+            id: self._references.wide(self.graph.constants[id].array(t), t).copy() for id, t in tensors.items()
+        }
+
+    def execute(self, inputs: Sequence[np.ndarray | int]) -> list[Any]:
+        """One step: arrays or ints in, float64 or integer arrays and ints out."""
+        return execute(self.graph, self._references, dict(self._constants), inputs)
+
+
+def execute(
+    graph: Graph, references: References, values: dict[int, Any], inputs: Sequence[np.ndarray | int]
+) -> list[Any]:
+    """One step of ``graph``. ``values`` are its constants by id; those that it writes are written in place.
+
+    Raises InvalidInputError where a reference refuses a value, which may be half-way.
+    """
+    for value, given in zip(graph.inputs, inputs, strict=True):
+        values[value.id] = references.wide(np.asarray(given), value) if isinstance(value, Tensor) else int(given)
+    for call in graph.calls:
+        written = {tensor.id for tensor in call.mutated}
+        try:
+            results = references.results(call, values)
+        except REFUSALS as error:
+            raise InvalidInputError(f"call {call.index}, {call.name}, cannot run on these values: {error}") from error
+        for target, result in zip(call.writes, results, strict=True):
+            if target.id in written:
+                values[target.id][...] = result  # state: the array that the next step begins with
+            else:
+                values[target.id] = result
+    return [values[v.id] for v in graph.outputs]
+
+
+def _apart(value: Any, arrays: Sequence[np.ndarray]) -> Any:
+    shares = isinstance(value, np.ndarray) and any(np.may_share_memory(array, value) for array in arrays)
+    return value.copy() if shares else value
 
 
 def _leaves_32_bits(array: np.ndarray, tensor: Tensor) -> bool:
@@ -104,7 +141,7 @@ def _as_on_device(call: OpCall, args: list[Any]) -> list[Any]:
     return [np.asarray(a, np.float32) if i in places and any(floats) else a for i, a in enumerate(args)]
 
 
-def _resolve(arg: Any, values: dict[int, Any]) -> Any:
+def _resolve(arg: Any, values: Mapping[int, Any]) -> Any:
     if isinstance(arg, Tensor | SymInt):
         return values[arg.id]
     if isinstance(arg, list):

@@ -34,6 +34,7 @@ class LivePlans:
     def __init__(self, graph: Graph, planning: Planning) -> None:
         self.graph = graph
         self.prepared: list[Prepared] = []
+        self.host_inputs = planning.host_inputs
         self._planning = planning
         self._tensors: dict[int, LiveTensor] = {}
         self._symints: dict[int, LiveSymInt] = {}

@@ -19,18 +19,22 @@ from .timing import StepTimes
 
 @dataclass(frozen=True)
 class Part:
-    """What one graph adds to a step: ``commands`` by call, the same as a ``replay``, and ``times`` when profiling."""
+    """What one graph adds to a step: ``commands`` by call, the same as a ``replay``, and ``times`` when profiling.
+
+    ``checked`` runs the commands in the place of all that, call by call, each as soon as it is recorded.
+    """
 
     inputs: Sequence[tuple[Buffer, np.ndarray | DeviceArray]]
     commands: Sequence[Sequence[Command]]
     replay: Replay
     scratch: ScratchPool
     times: StepTimes | None
+    checked: Callable[[], None] | None = None
 
     @property
     def timed(self) -> bool:
         """Whether the GPU tells the time of each call, which then has a pass of its own."""
-        return self.times is not None and self.times.by_gpu
+        return self.checked is None and self.times is not None and self.times.by_gpu
 
 
 class Step:
@@ -51,7 +55,8 @@ class Step:
     def submit(self, *copies: Callable[[Any], None]) -> int:
         """Hand the step to the device, with the copies that each of ``copies`` records into the raw encoder.
 
-        Does not wait, unless profiling. Returns the number of the submission. Raises DeviceError.
+        Does not wait, unless profiling or checked. Returns the number of the submission. Raises DeviceError, and
+        DivergenceError where it is checked.
         """
         encoder = self._device.encoder()
         for buffer, given in (item for part in self._parts for item in part.inputs):
@@ -59,17 +64,14 @@ class Step:
                 given.copy_to(encoder, buffer)
             else:
                 upload(self._device, buffer, given)
+        for checked, parts in groupby(self._parts, lambda part: part.checked):
+            if checked is None:
+                self._record(encoder, list(parts))
+                continue
+            self._device.submit([encoder.finish()])
+            checked()
+            encoder = self._device.encoder()
         with self._device.errors("recording a step"):  # what is wrong in a pass is only said when it is finished
-            for timed, parts in groupby(self._parts, lambda part: part.timed):
-                if timed:
-                    for part in parts:
-                        assert part.times is not None
-                        part.times.encode(encoder, part.commands)
-                else:
-                    compute_pass = encoder.begin_compute_pass()
-                    for part in parts:
-                        part.replay.encode(compute_pass)
-                    compute_pass.end()
             for copy in copies:
                 copy(encoder)
             commands = encoder.finish()
@@ -79,3 +81,17 @@ class Step:
             if part.times is not None:
                 part.times.count(part.commands)
         return submission
+
+    def _record(self, encoder: Any, parts: Sequence[Part]) -> None:
+        """The dispatches of parts that follow one another."""
+        with self._device.errors("recording a step"):
+            for timed, alike in groupby(parts, lambda part: part.timed):
+                if timed:
+                    for part in alike:
+                        assert part.times is not None
+                        part.times.encode(encoder, part.commands)
+                else:
+                    compute_pass = encoder.begin_compute_pass()
+                    for part in alike:
+                        part.replay.encode(compute_pass)
+                    compute_pass.end()

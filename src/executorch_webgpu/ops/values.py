@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
+import ml_dtypes
 import numpy as np
 
 from ..errors import InvalidInputError
@@ -24,8 +25,9 @@ INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 class ElementType:
     """How elements of one dtype lie in a storage buffer.
 
-    ``wgsl`` is the element of the ``array<>`` that a kernel declares. 8-bit types are packed, four to a ``u32``;
-    a bool takes a whole ``u32`` (0 or 1), so that every invocation can write its own element.
+    ``wgsl`` is the element of the ``array<>`` that a kernel declares. Elements of 8 and 16 bits are packed into words
+    of a ``u32``, for kernels that have f16 into that; a bool takes a whole ``u32`` (0 or 1), so that every invocation
+    can write its own element. Kernels compute with bfloat16 and float16 in float32, and round to the nearest even.
     """
 
     name: str
@@ -33,13 +35,28 @@ class ElementType:
     wgsl: str
     numpy: np.dtype  # the same layout on the host
 
+    @property
+    def is_float(self) -> bool:
+        """Whether elements are floating-point numbers; NumPy does not say so of bfloat16."""
+        return "float" in self.name
+
+    @property
+    def integer_limits(self) -> tuple[int, int] | None:
+        """The least and the largest integer that an element can be; None for floats and bools."""
+        if self.is_float or self.name == "bool":
+            return None
+        limits = np.iinfo(self.numpy)
+        return int(limits.min), int(limits.max)
+
 
 ELEMENT_TYPES = {
     e.name: e
     for e in (
         ElementType("float32", 4, "f32", np.dtype(np.float32)),
         ElementType("float16", 2, "f16", np.dtype(np.float16)),
+        ElementType("bfloat16", 2, "u32", np.dtype(ml_dtypes.bfloat16)),
         ElementType("int32", 4, "i32", np.dtype(np.int32)),
+        ElementType("int16", 2, "u32", np.dtype(np.int16)),
         ElementType("uint8", 1, "u32", np.dtype(np.uint8)),
         ElementType("int8", 1, "u32", np.dtype(np.int8)),
         ElementType("bool", 4, "u32", np.dtype(np.uint32)),

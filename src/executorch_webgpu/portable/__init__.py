@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from ..ops.elementwise.element import quiet
-from ..ops.registry import Op, find, names
+from ..ops.registry import Op
 from .dtypes import is_float
 from .kernels import ELEMENTWISE, OTHERS, SCALAR_OPERATORS
+from .names import arguments, operator_of
 from .promotion import promoted
 
 Kernel = Callable[[Sequence[Any], np.dtype | None], Any]
@@ -26,7 +27,8 @@ def host_kernel(name: str, overload: str, arity: int) -> Kernel | None:
     """The kernel for an ExecuTorch operator such as ``aten::add`` / ``out``, or None.
 
     ``arity``: its number of inputs, without outputs. The kernel takes them as arrays, numbers and lists, with the dtype
-    of its first output if that is a tensor, and returns the result, or a tuple of them.
+    of its first output if that is a tensor, and returns the result, or a tuple of them. Arrays that it writes besides
+    are float64 where they hold floats, and the caller's own.
     """
     namespace, _, stem = name.partition("::")
     if namespace == "executorch_prim" and (scalar := SCALAR_OPERATORS.get(stem)):
@@ -35,24 +37,10 @@ def host_kernel(name: str, overload: str, arity: int) -> Kernel | None:
         return lambda args, _: other(*args)
     if elementwise := ELEMENTWISE.get((name, overload)):
         return lambda args, dtype: quiet(elementwise)(*promoted(args, dtype, discontinuous=True))
-    reference_name = _operator_name(namespace, stem, overload, arity)
-    if reference_name is None:
+    op = operator_of(name, overload, arity)
+    if op is None:
         return None
-    op = find(reference_name)
-    assert op is not None
-    return lambda args, dtype: op.reference(*_prepared(op, args, dtype))
-
-
-def _operator_name(namespace: str, stem: str, overload: str, arity: int) -> str | None:
-    """Our name for the functional variant of an ``out`` overload; the number of inputs decides if the name does not."""
-    functional = overload.removesuffix("out").removesuffix("_").replace("out_", "Tensor_")
-    prefix = f"{namespace}.{stem}."
-    wanted = [prefix + functional] if functional else [prefix + "Tensor", prefix + "default"]
-    for name in [*wanted, *(n for n in names() if n.startswith(prefix))]:
-        op = find(name)
-        if op is not None and not op.mutates and len(op.parameters) - 1 == arity:
-            return name
-    return None
+    return lambda args, dtype: op.reference(*_prepared(op, arguments(op, args), dtype))
 
 
 def _prepared(op: Op, args: Sequence[Any], dtype: np.dtype | None) -> list[Any]:
@@ -72,5 +60,5 @@ def _widened(value: Any) -> Any:
     if isinstance(value, list):
         return [_widened(item) for item in value]
     if isinstance(value, np.ndarray) and is_float(value.dtype):
-        return value.astype(np.float64)
+        return value.astype(np.float64, copy=False)
     return value

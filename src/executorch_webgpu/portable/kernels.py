@@ -101,30 +101,6 @@ def _cumsum(x: Array, dim: int, dtype: Any) -> Any:
     return np.cumsum(wide, axis=dim) if x.ndim else wide
 
 
-def _copy(x: Array, source: Array, non_blocking: bool) -> Any:
-    return np.broadcast_to(source, x.shape).astype(x.dtype)
-
-
-def _slice_scatter(x: Array, source: Array, dim: int, start: int | None, end: int | None, step: int) -> Any:
-    result = x.copy()
-    place = [slice(None)] * x.ndim
-    place[dim] = slice(start, end, step)
-    result[tuple(place)] = source
-    return result
-
-
-def _select_scatter(x: Array, source: Array, dim: int, index: int) -> Any:
-    result = x.copy()
-    place: list[Any] = [slice(None)] * x.ndim
-    place[dim] = index
-    result[tuple(place)] = source
-    return result
-
-
-def _split(x: Array, sizes: Sequence[int], dim: int) -> tuple[Array, ...]:
-    return tuple(np.split(x, np.cumsum(sizes)[:-1], axis=dim))
-
-
 def _place(indices: Sequence[Array | None]) -> tuple[Any, ...]:
     return tuple(slice(None) if index is None else index for index in indices)
 
@@ -136,24 +112,6 @@ def _index_put(x: Array, indices: Sequence[Array | None], values: Array, accumul
     else:
         result[_place(indices)] = values
     return result
-
-
-def _in_range(index: Array, size: int) -> Array:
-    if index.size and not 0 <= int(index.min()) <= int(index.max()) < size:
-        raise IndexError(f"an index is outside of the {size} elements of its dimension")
-    return index
-
-
-def _index_select(x: Array, dim: int, index: Array) -> Any:
-    return np.take(np.atleast_1d(x), _in_range(np.atleast_1d(index), np.atleast_1d(x).shape[dim]), axis=dim)
-
-
-def _gather(x: Array, dim: int, index: Array, sparse_grad: bool = False) -> Any:
-    if not x.ndim or not index.ndim:
-        return np.broadcast_to(x.reshape(-1)[:1].reshape(()), index.shape)
-    along = dim % x.ndim
-    front = x[tuple(slice(None) if a == along else slice(n) for a, n in enumerate(index.shape))]
-    return np.take_along_axis(front, _in_range(index, x.shape[along]), axis=along)
 
 
 def _copy_index(target: Array, source: Array, index: int) -> Any:
@@ -169,7 +127,6 @@ def _full_like(x: Array, value: Any, *_: Any) -> Any:
 OTHERS: dict[tuple[str, str], Simple] = {
     ("aten::sym_size", "int"): lambda x, dim: int(x.shape[dim]),
     ("aten::copy_", ""): lambda x, source, *_: np.broadcast_to(source, x.shape),
-    ("aten::copy", "out"): _copy,
     ("executorch_prim::et_view", "default"): lambda x, dims: x.reshape(dims),
     ("executorch_prim::et_copy_index", "tensor"): _copy_index,
     ("dim_order_ops::_to_dim_order_copy", "out"): lambda x, *_: x,
@@ -192,12 +149,5 @@ OTHERS: dict[tuple[str, str], Simple] = {
     ("aten::mean", "dtype_out"): lambda x, *_: np.mean(x, dtype=np.float64),
     ("aten::var", "correction_out"): _variance,
     ("aten::cumsum", "out"): _cumsum,
-    ("aten::slice_scatter", "out"): _slice_scatter,
-    ("aten::select_scatter", "out"): _select_scatter,
-    ("aten::split_with_sizes_copy", "out"): _split,
-    ("aten::unbind_copy", "int_out"): lambda x, dim: tuple(np.moveaxis(x, dim, 0)),
-    ("aten::index", "Tensor_out"): lambda x, indices: x[_place(indices)],
     ("aten::index_put", "out"): _index_put,
-    ("aten::index_select", "out"): _index_select,
-    ("aten::gather", "out"): _gather,
 }

@@ -14,8 +14,7 @@ import numpy as np
 from ..errors import UnsupportedProgramError
 from ..format import program_schema as schema
 from ..format.pte import ProgramFile
-from .dtypes import numpy_dtype
-from .memory import Place, in_dim_order
+from .elements import file_elements
 
 
 @dataclass(frozen=True)
@@ -34,24 +33,6 @@ class SharedBuffers:
         """Let buffers hold other bytes; arrays are never written in place, so no reader sees half of a change."""
         with self.lock:
             self.contents.update({name: contents[name] for name in names})
-
-
-def shared_places(plan: schema.ExecutionPlan) -> dict[str, Place]:
-    """Where the named buffers of a method lie, by name."""
-    places: dict[str, Place] = {}
-    for boxed in plan.values:
-        if (tensor := _named(boxed.value)) is None:
-            continue
-        where = tensor.allocation_info
-        assert where is not None and tensor.extra_tensor_info is not None
-        name = tensor.extra_tensor_info.fully_qualified_name
-        assert name is not None
-        place = Place(where.memory_id, where.offset, where.offset + tensor.nbytes)
-        if places.setdefault(name, place) != place:
-            raise UnsupportedProgramError(
-                f"method {plan.name!r} has the buffer {name!r} at two places in memory: export the program again"
-            )
-    return places
 
 
 def initial_buffers(file: ProgramFile) -> dict[str, np.ndarray]:
@@ -76,9 +57,7 @@ def initial_buffers(file: ProgramFile) -> dict[str, np.ndarray]:
                 )
             if name not in stated and (first := file.first_value(tensor)) is not None:
                 stated.add(name)
-                elements = np.frombuffer(first, numpy_dtype(tensor, plan.name))
-                laid_out = in_dim_order(elements, tensor.sizes, tensor.dim_order)
-                buffer[...] = np.frombuffer(laid_out.tobytes(), np.uint8)
+                buffer[...] = np.frombuffer(file_elements(tensor, first, plan.name).tobytes(), np.uint8)
     return found
 
 

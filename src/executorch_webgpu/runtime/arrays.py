@@ -13,7 +13,8 @@ from ..errors import InvalidInputError
 from ..format import program_schema as schema
 from ..format import values as plain
 from ..portable.dtypes import BFLOAT16, dtype_name, numpy_dtype
-from ..portable.memory import HostValue
+
+HostValue = np.ndarray | int | float | bool | str | list[float] | list[bool] | None
 
 
 def is_torch(value: object) -> bool:
@@ -78,11 +79,6 @@ def to_device_array(array: np.ndarray, dtype: np.dtype, what: str) -> np.ndarray
         if low < -(2**31) or high >= 2**31:
             raise InvalidInputError(f"{what} holds {low if low < -(2**31) else high}, which 32 bits cannot hold")
     return np.asarray(array, dtype, order="C")
-
-
-def owned(value: HostValue) -> HostValue:
-    """A value that the next call does not change: arrays that lie in the method's memory are copied."""
-    return value.copy() if isinstance(value, np.ndarray) and value.base is not None else value
 
 
 def checked_input(described: schema.ProgramValue, value: HostValue, what: str, method: str) -> HostValue:

@@ -65,7 +65,7 @@ def check_method(file: MethodFile, method: Method, steps: Iterable[Sequence[Any]
 
     references = [
         ReferenceExecutor(graph, lambda call, array, delegate=i: notice(delegate, call, array))  # type: ignore[misc]
-        for i, graph in enumerate(file.graphs)
+        for i, graph in enumerate(file.graphs())
     ]
 
     def watch(delegate: int, inputs: Sequence[np.ndarray | int], outputs: Sequence[np.ndarray | int]) -> None:

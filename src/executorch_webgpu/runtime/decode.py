@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..format import program_schema as schema
 from ..gpu.in_flight import InFlight
 from ..graph.execute import GraphExecutor
+from ..graph.executor import Executor
+from ..graph.lowering.segments import DeviceSegment, Lowered
 from ..graph.sampler import Sampler, SamplerConfig
 from ..ops.values import Tensor
-from .delegates import DelegateArguments
 from .state import State
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _AHEAD, _AHEAD_ON_CPU = 8, 2
 
 @dataclass(frozen=True)
 class DecodeTarget:
-    """The one delegate of ``forward(tokens, input_pos) -> logits``, and what these are in its graph."""
+    """The one graph of ``forward(tokens, input_pos) -> logits``, and what these are in its graph."""
 
     executor: GraphExecutor
     tokens: Tensor
@@ -37,31 +37,32 @@ class DecodeTarget:
     logits: Tensor
 
 
-def decode_target(
-    plan: schema.ExecutionPlan, executors: Sequence[GraphExecutor], arguments: Sequence[DelegateArguments]
-) -> DecodeTarget | str:
+def decode_target(lowered: Lowered, executors: Sequence[Executor]) -> DecodeTarget | str:
     """What a decode loop runs of a method, or why there can be none."""
+    segments = [segment for block in lowered.blocks for segment in block.segments]
     if len(executors) != 1:
-        return f"the program has {len(executors)} delegates, between which the host computes"
-    (executor,), (its,) = executors, arguments
+        return f"the program has {len(executors)} graphs, between which the host computes"
+    if len(segments) != 1 or len(lowered.blocks) != 1:
+        return "the host computes before or after the program's graph"
+    (executor,), (segment,), (block,) = executors, segments, lowered.flow.blocks
+    assert isinstance(segment, DeviceSegment)
+    if not isinstance(executor, GraphExecutor):
+        return "there is no device"
     if executor.profiling:
         return "a profile waits for every step"
-    calls = [instruction.call for chain in plan.chains for instruction in chain.instructions]
-    work = [call for call in calls if not isinstance(call, schema.FreeCall)]
-    if len(work) != 1 or not isinstance(call := work[0], schema.DelegateCall):
-        return "the host computes before or after the program's delegate"
+    if tuple(block.outputs or ()) != segment.outputs:
+        return "the program's output is not the graph's"
+    given = dict(zip(segment.inputs, executor.graph.inputs, strict=True))
+    inputs = [given.get(block.entry.get(cell)) for cell in lowered.flow.inputs if cell is not None]
+    integers = [v for v in inputs if isinstance(v, Tensor) and v.dtype == "int32"]
+    if len(integers) != 2 or len(given) != 2:
+        return "the graph does not take the tokens and their position as they are"
     outputs = executor.graph.outputs
-    if tuple(its.outputs) != tuple(range(len(its.outputs))) or its.of_outputs(call) != tuple(plan.outputs):
-        return "the program's output is not the delegate's"
-    by_index = dict(zip(its.of_inputs(call), executor.graph.inputs, strict=True))
-    inputs = [v for v in map(by_index.get, plan.inputs) if isinstance(v, Tensor) and v.dtype == "int32"]
-    if len(inputs) != 2:
-        return "the delegate does not take the tokens and their position as they are"
     if len(outputs) != 1 or not isinstance(logits := outputs[0], Tensor) or logits.dtype != "float32":
-        return "the delegate's logits are not float32"
-    if executor.reads_on_host(inputs[0]):
+        return "the graph's logits are not float32"
+    tokens, input_pos = integers
+    if executor.reads_on_host(tokens):
         return "the program needs to know tokens on the host"
-    tokens, input_pos = inputs
     return DecodeTarget(executor, tokens, input_pos, logits)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import Error, UnsupportedProgramError
 from ..format import program_schema as schema
@@ -16,12 +16,15 @@ from ..graph.dynamic import dynamic_dims
 from ..graph.execute import plan_graph
 from ..graph.fusion import FusionReport, fuse_graph
 from ..graph.kv_cache import KV_CACHE_DTYPES, store_kv_caches
+from ..graph.lowering.placement import Placement
+from ..graph.lowering.segments import DeviceSegment
 from ..graph.memory import Kind, plan_memory
 from ..graph.traffic import StepBytes, step_bytes
 from ..ops.plan import Planning
 from ..ops.registry import find
 from ..portable import host_kernel
 from ..portable.dtypes import dtype_name, is_supported
+from ..portable.names import kernel_values
 from .method_file import DELEGATE_ID, MethodFile
 
 _HASH = re.compile("[0-9a-f]{64}")
@@ -58,12 +61,16 @@ class MethodMetadata:
 
 @dataclass(frozen=True)
 class OperatorCount:
-    """How often a method calls an operator. ``where`` is "delegate" or "host"."""
+    """How often a method calls an operator, and where and why it runs there.
+
+    ``where`` is "device", "host" or "nowhere". ``why`` is "delegated", "lowered", or what keeps it from the device.
+    """
 
     name: str
     count: int
     supported: bool
     where: str
+    why: str
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,7 @@ def method_metadata(method: MethodFile) -> MethodMetadata:
     )
 
 
-def method_report(method: MethodFile, fusions: Sequence[str]) -> MethodReport:
+def method_report(method: MethodFile, fusions: Sequence[str], lower: str = "all") -> MethodReport:
     """What ``inspect`` shows of a method that is loaded with these fusions."""
     plan, metadata = method.plan, method_metadata(method)
     keys: dict[str, int] = {}
@@ -134,7 +141,7 @@ def method_report(method: MethodFile, fusions: Sequence[str]) -> MethodReport:
     graphs: Sequence[Graph] = ()
     if plannable:
         try:
-            graphs = method.graphs
+            graphs = method.graphs(lower)
         except Error as error:
             plannable, problem = False, str(error)
     for unfused in graphs:
@@ -153,7 +160,7 @@ def method_report(method: MethodFile, fusions: Sequence[str]) -> MethodReport:
         plan.name,
         metadata.inputs,
         metadata.outputs,
-        tuple(_operator_counts(method)),
+        tuple(_operator_counts(method, lower)),
         len(keys),
         sum(keys.values()),
         mutable,
@@ -166,9 +173,9 @@ def method_report(method: MethodFile, fusions: Sequence[str]) -> MethodReport:
     )
 
 
-def method_step_bytes(method: MethodFile, kv_cache_dtype: str) -> StepBytes:
+def method_step_bytes(method: MethodFile, kv_cache_dtype: str, lower: str = "all") -> StepBytes:
     """What a decode step of a method must read, with KV caches stored as ``load_method`` is asked to."""
-    graphs = method.graphs
+    graphs = method.graphs(lower)
     if kv_cache_dtype != "f32":
         graphs = [store_kv_caches(graph, KV_CACHE_DTYPES[kv_cache_dtype]) for graph in graphs]
     return step_bytes(graphs)
@@ -208,40 +215,33 @@ def unsupported_delegates(plan: schema.ExecutionPlan) -> list[str]:
     return sorted({d.id for d in plan.delegates} - {DELEGATE_ID})
 
 
-def kernel_values(plan: schema.ExecutionPlan, call: schema.KernelCall) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Ids of the inputs and of the outputs of a host instruction.
-
-    An ``out`` overload names its output and then once more as its result, several outputs, or a list of them, once more
-    as a list. What collects the results of a loop names the output first.
-    """
-    args = call.args
-    if plan.operators[call.op_index].name == "executorch_prim::et_copy_index":
-        return args, args[:1]
-    last = plan.values[args[-1]].value if args else None
-    if isinstance(last, schema.TensorList):
-        listed = plan.values[args[-2]].value == last
-        return args[: -2 if listed else -1 - len(last.items)], last.items
-    return (args[:-2] if args[-2:-1] == args[-1:] else args[:-1]), args[-1:]
-
-
-def operator_name(operator: schema.Operator) -> str:
-    return f"{operator.name}.{operator.overload}" if operator.overload else operator.name
-
-
-def _operator_counts(method: MethodFile) -> list[OperatorCount]:
-    plan = method.plan
+def _operator_counts(method: MethodFile, lower: str = "all") -> list[OperatorCount]:
+    """What a method calls, as delegates and instructions have it."""
     delegated = Counter(call.name for vkgraph in method.vkgraphs for call in vkgraph.chain)
-    on_host: Counter[tuple[str, bool]] = Counter()
-    for chain in plan.chains:
-        for instruction in chain.instructions:
-            if isinstance(call := instruction.call, schema.KernelCall):
-                operator = plan.operators[call.op_index]
-                inputs, _ = kernel_values(plan, call)
-                kernel = host_kernel(operator.name, operator.overload or "", len(inputs))
-                on_host[operator_name(operator), kernel is not None] += 1
-    return [OperatorCount(n, c, find(n) is not None, "delegate") for n, c in delegated.most_common()] + [
-        OperatorCount(n, c, supported, "host") for (n, supported), c in on_host.most_common()
+    counts = [
+        OperatorCount(n, c, find(n) is not None, "device" if find(n) is not None else "nowhere", "delegated")
+        for n, c in delegated.most_common()
     ]
+    others: Counter[OperatorCount] = Counter()
+    for name, overload, arity, placement in _instructions(method, lower):
+        hosted = host_kernel(name, overload, arity) is not None
+        where = "device" if placement.on_device else "host" if hosted else "nowhere"
+        full = f"{name}.{overload}" if overload else name
+        others[OperatorCount(full, 1, where != "nowhere", where, placement.why)] += 1
+    return counts + [replace(each, count=count) for each, count in others.most_common()]
+
+
+def _instructions(method: MethodFile, lower: str) -> list[tuple[str, str, int, Placement]]:
+    """Name, overload, number of inputs and place of every instruction that calls a kernel."""
+    try:
+        placed = method.lowered(lower).placements
+        return [(o.name, o.overload, len(o.args), place) for o, place in placed if o.delegate is None]
+    except Error as error:  # it cannot run, but what it calls can be told
+        unplaced = Placement(False, f"the method cannot be lowered: {error}")
+    plan = method.plan
+    calls = [i.call for chain in plan.chains for i in chain.instructions if isinstance(i.call, schema.KernelCall)]
+    operators = [(plan.operators[call.op_index], len(kernel_values(plan, call)[0])) for call in calls]
+    return [(o.name, o.overload or "", arity, unplaced) for o, arity in operators]
 
 
 def _describe(plan: schema.ExecutionPlan, index: int, dynamic: tuple[int, ...]) -> TensorMetadata:
@@ -261,20 +261,19 @@ def _bounded_dims(plan: schema.ExecutionPlan, index: int) -> tuple[int, ...]:
 
 
 def _dynamic_inputs(method: MethodFile) -> Mapping[int, tuple[int, ...]]:
-    """Dynamic dims by position of the input; what the file bounds, narrowed by planning where one delegate does all."""
+    """Dynamic dims by position of the input; what the file bounds, narrowed by planning where one graph does all."""
     plan = method.plan
     bounded = {p: dims for p, i in enumerate(plan.inputs) if (dims := _bounded_dims(plan, i))}
-    instructions = [i.call for chain in plan.chains for i in chain.instructions]
-    if not bounded or len(instructions) != 1 or not isinstance(call := instructions[0], schema.DelegateCall):
-        return bounded
-    delegate = plan.delegates[call.delegate_index]
-    if delegate.id != DELEGATE_ID:
+    if not bounded or unsupported_delegates(plan):
         return bounded
     try:
-        (graph,), (arguments,) = method.graphs, method.arguments
-        given = arguments.of_inputs(call)
-        position_in_graph = {p: given.index(plan.inputs[p]) for p in bounded}
-        found = dynamic_dims(graph, list(position_in_graph.values()))
-    except (Error, ValueError):  # not plannable here: what the file says has to do
+        lowered = method.lowered()
+        ((segment,),) = (block.segments for block in lowered.blocks)
+        (block,) = lowered.flow.blocks
+        assert isinstance(segment, DeviceSegment)
+        values = [block.entry.get(cell) for cell in lowered.flow.inputs if cell is not None]
+        position_in_graph = {p: segment.inputs.index(values[p]) for p in bounded}
+        found = dynamic_dims(segment.graph, list(position_in_graph.values()))
+    except (Error, ValueError, IndexError, AssertionError):  # not plannable here: what the file says has to do
         return bounded
     return {p: found[q] for p, q in position_in_graph.items()}

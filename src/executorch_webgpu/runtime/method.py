@@ -14,33 +14,31 @@ from weakref import WeakSet
 import numpy as np
 
 from ..closing import Closing
-from ..errors import ClosedError, InvalidInputError, InvalidProgramError, UnsupportedProgramError
+from ..errors import ClosedError, InvalidInputError, UnsupportedProgramError
 from ..format import program_schema as schema
-from ..format import values as plain
 from ..gpu.locked import locked
 from ..graph.build import Graph
 from ..graph.constants import ConstantPool
 from ..graph.execute import GraphExecutor
+from ..graph.executor import Executor, GraphMemory
 from ..graph.fusion import fuse_graph
+from ..graph.host_executor import HostExecutor
 from ..graph.kernel_uses import KernelUse, kernel_uses
 from ..graph.kv_cache import KV_CACHE_DTYPES, has_kv_cache, store_kv_caches
-from ..graph.state import GraphState
+from ..graph.lowering.segments import DeviceSegment
 from ..graph.timing import CallTime
 from ..ops.plan import Planning
-from ..ops.values import SymInt, Tensor
-from ..portable import host_kernel
-from ..portable.dtypes import numpy_dtype
-from ..portable.memory import HostMemory, HostValue
-from ..portable.shared_buffers import SharedBuffers, shared_places
-from .arrays import checked_input, owned, to_caller, to_device_array, to_host
+from ..portable.shared_buffers import SharedBuffers
+from .arrays import HostValue, checked_input, to_caller, to_host
 from .decode import DecodeTarget, decode_target
-from .host_state import branch_results, lasting_places
-from .metadata import MethodMetadata, kernel_values, method_metadata, operator_name
+from .host_state import HostState
+from .metadata import MethodMetadata, method_metadata
 from .method_file import MethodFile
 from .options import LoadOptions
+from .run import Runner, to_host_value
 from .state import State, StateSource
 
-Watch = Callable[[int, Sequence[np.ndarray | int], Sequence[np.ndarray | int]], None]  # delegate, inputs, outputs
+Watch = Callable[[int, Sequence[np.ndarray | int], Sequence[np.ndarray | int]], None]  # graph, inputs, outputs
 
 
 @dataclass(frozen=True)
@@ -65,50 +63,40 @@ class Method(Closing):
     def __init__(
         self,
         file: MethodFile,
-        constants: Callable[[], ConstantPool],
+        constants: Callable[[], ConstantPool] | None,
         options: LoadOptions,
         fingerprint: Callable[[], str],
         initial_buffers: Mapping[str, np.ndarray],
         buffers: SharedBuffers,
     ) -> None:
-        """``buffers``: what the program's methods share, for the method's own state.
+        """``constants`` opens the device, if it is not open; None: there is none, and references run everything.
+
+        ``buffers``: what the program's methods share, for the method's own state.
 
         ``initial_buffers``: the bytes with which they begin, by name.
         """
         self._file = file
         self._described = plan = file.plan
         self._metadata: MethodMetadata | None = None
-        self._computed_with = _arguments(plan)
-        self._watch: Watch | None = None  # told of each call of a delegate
-        self._executors: list[GraphExecutor] = []
+        self._watch: Watch | None = None  # told of each run of a graph
+        self._executors: list[Executor] = []
         self._states: WeakSet[State] = WeakSet()
         self._closed = False
         self._lock = RLock()  # of the device, if the method needs one
         try:
-            self._arguments = file.arguments
-            for stored in _with_kv_caches(plan, file.graphs, options.kv_cache_dtype):
+            self._lowered = lowered = file.lowered(options.lower)
+            self._computed_with = {value for o, _ in lowered.placements for value in o.inputs}
+            self._runner = Runner(plan.name, lowered, file.constant)
+            graphs = _with_kv_caches(plan, file.graphs(options.lower), options.kv_cache_dtype)
+            for stored, segment in zip(graphs, lowered.device_segments, strict=True):
                 graph, _ = fuse_graph(stored, options.fusions)
-                pool = constants()  # opens the device, which a constant method does not need
-                self._lock = pool.device.lock
-                planning = Planning(
-                    pool.device.features,
-                    pool.device.limits,
-                    options.routes or {},
-                    options.scratch_bytes,
-                    options.matmul_precision,
-                )
-                self._executors.append(GraphExecutor(graph, pool, planning, profile=options.profile))
-            shared = shared_places(plan)
-            lasting = lasting_places(plan, [its.given for its in self._arguments], shared.values())
-            self._memory = HostMemory(file.file, plan, lasting, shared)
-            self._branch_results = branch_results(plan)
+                self._executors.append(self._executor(graph, segment, constants, options))
             self._source = StateSource(
                 plan.name,
                 self._executors,
-                self._memory,
+                HostState.of(file, lowered),
                 options.kv_cache_dtype,
                 fingerprint,
-                frozenset(shared),
                 initial_buffers,
                 self._lock,
             )
@@ -116,6 +104,26 @@ class Method(Closing):
         except BaseException:
             self.close()
             raise
+
+    def _executor(
+        self,
+        graph: Graph,
+        segment: DeviceSegment,
+        constants: Callable[[], ConstantPool] | None,
+        options: LoadOptions,
+    ) -> Executor:
+        if constants is None:
+            return HostExecutor(graph, segment.unseen)
+        pool = constants()  # opens the device, which a constant method does not need
+        self._lock = pool.device.lock
+        planning = Planning(
+            pool.device.features,
+            pool.device.limits,
+            options.routes or {},
+            options.scratch_bytes,
+            options.matmul_precision,
+        )
+        return GraphExecutor(graph, pool, planning, profile=options.profile, check=options.check, unseen=segment.unseen)
 
     @property
     def lock(self) -> RLock:
@@ -126,7 +134,7 @@ class Method(Closing):
     def decode_target(self) -> DecodeTarget | str:
         """What a ``DecodeLoop`` runs, or why there can be none."""
         self._check_open()
-        return decode_target(self._described, self._executors, self._arguments)
+        return decode_target(self._lowered, self._executors)
 
     @property
     def metadata(self) -> MethodMetadata:
@@ -173,7 +181,7 @@ class Method(Closing):
         one that ``new_state`` or ``load_state`` of this method gave; without it, the method's own.
         Returns a list of NumPy arrays (torch tensors if an input was one) and plain values.
         Raises InvalidInputError when an input does not fit: before anything ran, so that the state is unchanged. Where
-        a method has several delegates and a later one refuses, rows that earlier ones appended to KV caches are taken
+        a method has several graphs and a later one refuses, rows that earlier ones appended to KV caches are taken
         back, but not what they overwrote.
         """
         self._check_open()
@@ -182,21 +190,29 @@ class Method(Closing):
             raise InvalidInputError(f"a state is made by this method's new_state; {type(state).__name__} is none")
         given = self._checked(inputs)
         # Another method may be at work on the same buffers, with another device's lock or none.
-        with state._buffers.lock if self._source.shared else nullcontext():
-            self._step(given, state)
-        return to_caller([owned(self._memory.values[i]) for i in self._described.outputs], inputs)
+        with state._buffers.lock if self._source.host.shared else nullcontext():
+            outputs = self._step(given, state)
+        described = (self._described.values[index].value for index in self._described.outputs)
+        host = [to_host_value(*pair, self._described.name) for pair in zip(outputs, described, strict=True)]
+        return to_caller(host, inputs)
 
-    def _step(self, given: Sequence[HostValue], state: State) -> None:
-        state._begin(self._source)
-        for index, value in zip(self._described.inputs, given, strict=True):
-            self._memory.store(index, value)
+    def _step(self, given: Sequence[HostValue], state: State) -> list[Any]:
+        cells = state._begin(self._source)
+        cells |= {c: v for c, v in zip(self._lowered.flow.inputs, given, strict=True) if c is not None}
+
+        def execute(graph: int, inputs: Sequence[Any], stay: frozenset[int]) -> list[Any]:
+            results = state._execute(graph, inputs, stay if self._watch is None else frozenset())
+            if self._watch is not None:
+                self._watch(graph, inputs, results)
+            return results
+
         try:
-            for chain in self._described.chains:
-                self._run(chain, state)
+            outputs = self._runner.run(cells, execute)
         except InvalidInputError:
             state._take_back()
             raise
-        state._commit()
+        state._commit(cells)
+        return outputs
 
     @locked
     def reset(self) -> None:
@@ -211,7 +227,7 @@ class Method(Closing):
 
     @locked
     def kernels(self) -> list[KernelUse]:
-        """The kernels of its delegates, with variants as ``et-webgpu kernel`` prints them; see ``KernelUse``."""
+        """The kernels of its graphs, with variants as ``et-webgpu kernel`` prints them; see ``KernelUse``."""
         return kernel_uses(executor.plans for executor in self._executors)
 
     @locked
@@ -239,73 +255,17 @@ class Method(Closing):
 
     def _checked_one(self, index: int, value: HostValue, what: str) -> HostValue:
         checked = checked_input(self._described.values[index].value, value, what, self._described.name)
-        if checked is None and index in self._computed_with:
+        if checked is None and self._computes_with(index):
             raise InvalidInputError(f"{what} is None, but the program computes with it: pass a number")
         return checked
 
-    # -- instructions -----------------------------------------------------------------------------------------------
+    def _computes_with(self, index: int) -> bool:
+        """Whether some operation takes an input."""
+        cell = self._lowered.flow.inputs[self._described.inputs.index(index)]
+        entries = (block.entry for block in self._lowered.flow.blocks)
+        return cell is not None and any(entry[cell] in self._computed_with for entry in entries if cell in entry)
 
-    def _run(self, chain: schema.Chain, state: State) -> None:
-        values = self._memory.values
-        position = 0
-        while position < len(chain.instructions):
-            call = chain.instructions[position].call
-            position += 1
-            match call:
-                case schema.DelegateCall():
-                    self._run_delegate(call, state)
-                case schema.KernelCall():
-                    self._run_kernel(call)
-                case schema.MoveCall():
-                    if call.target in self._branch_results and values[call.source] is not None:
-                        self._memory.store(call.target, values[call.source])
-                    else:
-                        values[call.target] = values[call.source]
-                case schema.JumpFalseCall():
-                    if not values[call.condition]:
-                        position = call.destination
-                case schema.FreeCall():
-                    values[call.value_index] = None
-
-    def _run_delegate(self, call: schema.DelegateCall, state: State) -> None:
-        its = self._arguments[call.delegate_index]
-        graph = self._executors[call.delegate_index].graph
-        given = [
-            _to_graph(value, self._memory.values[index], f"value {index}")
-            for value, index in zip(graph.inputs, its.of_inputs(call), strict=True)
-        ]
-        results = state._execute(call.delegate_index, given)
-        if self._watch is not None:
-            self._watch(call.delegate_index, given, results)
-        for index, output in zip(its.of_outputs(call), its.outputs, strict=True):
-            self._memory.store(index, results[output])
-
-    def _run_kernel(self, call: schema.KernelCall) -> None:
-        operator = self._described.operators[call.op_index]
-        inputs, outputs = kernel_values(self._described, call)
-        kernel = host_kernel(operator.name, operator.overload or "", len(inputs))
-        assert kernel is not None  # load_method refused the program otherwise
-        try:
-            results = kernel([self._host_argument(i) for i in inputs], self._dtype(outputs[0]))
-            for index, result in zip(outputs, results if isinstance(results, tuple) else (results,), strict=True):
-                self._memory.store(index, result)
-        except (TypeError, ValueError, IndexError, ArithmeticError, AttributeError) as error:
-            raise InvalidInputError(f"{operator_name(operator)} cannot run on these values: {error}") from error
-
-    def _dtype(self, index: int) -> np.dtype | None:
-        """The dtype of a value, if it is a tensor."""
-        described = self._described.values[index].value
-        return numpy_dtype(described, self._described.name) if isinstance(described, schema.Tensor) else None
-
-    def _host_argument(self, index: int) -> Any:
-        values = self._memory.values
-        match self._described.values[index].value:
-            case plain.IntList(items) | schema.TensorList(items) | schema.OptionalTensorList(items):
-                return [values[i] if i >= 0 else None for i in items]
-            case _:
-                return values[index]
-
-    def _own(self, graphs: Sequence[GraphState], buffers: SharedBuffers) -> State:
+    def _own(self, graphs: Sequence[GraphMemory], buffers: SharedBuffers) -> State:
         state = State(self._source, graphs, buffers)
         self._states.add(state)
         return state
@@ -344,25 +304,3 @@ def _with_kv_caches(plan: schema.ExecutionPlan, graphs: Sequence[Graph], dtype: 
             f"method {plan.name!r} has no KV cache that could be {dtype}: load it without kv_cache_dtype"
         )
     return (store_kv_caches(graph, KV_CACHE_DTYPES[dtype]) for graph in graphs)
-
-
-def _arguments(plan: schema.ExecutionPlan) -> frozenset[int]:
-    """Values that instructions take, those in lists too."""
-    found: set[int] = set()
-    for chain in plan.chains:
-        for instruction in chain.instructions:
-            if isinstance(call := instruction.call, schema.KernelCall | schema.DelegateCall):
-                found.update(call.args)
-    lists = [plan.values[index].value for index in found]
-    return frozenset(found.union(*(value.items for value in lists if isinstance(value, plain.IntList))))
-
-
-def _to_graph(value: Tensor | SymInt, given: HostValue, what: str) -> np.ndarray | int:
-    if given is None:
-        raise InvalidProgramError(f"{what} is an input of a delegate, but nothing gives it a value: export it again")
-    if isinstance(value, SymInt):
-        number = np.asarray(given).reshape(-1)[0]
-        if number != int(number):
-            raise InvalidInputError(f"{what} is {number}, but a delegate takes an integer there")
-        return int(number)
-    return to_device_array(np.asarray(given), value.element.numpy, what)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
+import numpy as np
+
 from ..format import program_schema as schema
 from ..format.pte import ProgramFile
 from ..format.vkgraph import VkGraph, read_vkgraph
 from ..graph.build import Graph, build_graph
-from ..graph.casts import with_casts
-from .delegates import DelegateArguments, matched
+from ..graph.lowering.delegates import DelegateArguments, matched
+from ..graph.lowering.instructions import Value
+from ..graph.lowering.segments import Lowered, lower_method
+from ..portable.elements import file_elements
 
 DELEGATE_ID = "VulkanBackend"
 
@@ -21,6 +25,7 @@ class MethodFile:
     def __init__(self, file: ProgramFile, plan: schema.ExecutionPlan) -> None:
         self.file = file
         self.plan = plan
+        self._lowered: dict[str, Lowered] = {}
 
     @property
     def our_delegates(self) -> list[schema.BackendDelegate]:
@@ -32,22 +37,27 @@ class MethodFile:
         """What ``our_delegates`` hold. Raises InvalidProgramError."""
         return tuple(self._read(delegate) for delegate in self.our_delegates)
 
-    @property
-    def graphs(self) -> Sequence[Graph]:
-        """The graphs of all delegates, which are ours. Raises like ``build_graph`` and ``matched``."""
-        return self._matched[0]
+    def lowered(self, lower: str = "all") -> Lowered:
+        """The method as graphs and what the host does between them. Raises like ``build_graph`` and ``matched``."""
+        if lower not in self._lowered:
+            graphs, arguments = self._matched
+            self._lowered[lower] = lower_method(self.file, self.plan, graphs, arguments, lower)
+        return self._lowered[lower]
 
-    @property
-    def arguments(self) -> Sequence[DelegateArguments]:
-        """What the arguments of the calls of each delegate are. Raises like ``graphs``."""
-        return self._matched[1]
+    def graphs(self, lower: str = "all") -> Sequence[Graph]:
+        """The graphs of ``lowered``, in order."""
+        return [segment.graph for segment in self.lowered(lower).device_segments]
+
+    def constant(self, value: Value) -> np.ndarray:
+        """The elements of a constant, in the program's dtype. Raises UnsupportedProgramError if they are not there."""
+        assert value.tensor is not None
+        return file_elements(value.tensor, self.file.constant(value.tensor), self.plan.name)
 
     @cached_property
     def _matched(self) -> tuple[list[Graph], list[DelegateArguments]]:
         ours = len(self.vkgraphs) == len(self.plan.delegates)
         vkgraphs = self.vkgraphs if ours else [self._read(delegate) for delegate in self.plan.delegates]
-        graphs, arguments = matched(self.plan, [build_graph(vkgraph) for vkgraph in vkgraphs])
-        return [with_casts(graph) for graph in graphs], arguments
+        return matched(self.plan, [build_graph(vkgraph) for vkgraph in vkgraphs])
 
     def _read(self, delegate: schema.BackendDelegate) -> VkGraph:
         return read_vkgraph(self.file.delegate_data(delegate), self.file.data)

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import InvalidInputError
 from ..graph.fusion import chosen_fusions
 from ..graph.kv_cache import check_dtype
+from ..graph.lowering.placement import LOWERINGS
 from ..ops.plan import MATMUL_PRECISIONS, SCRATCH_BYTES
 
 
@@ -24,6 +25,10 @@ class LoadOptions:
     (11 significant bits, as in TF32) where tensor cores multiply more than 8 rows by quantized weights, with errors up
     to about 1e-3 of the largest output, and queries of attention over float16 or int8 caches, where scores near 1,000
     are then off by up to 0.5, for speed. Sums are float32 in either.
+    ``lower``: "all" runs every operator on the device that has a kernel there, delegated or not, in one graph with the
+    delegates; "delegates" leaves to the host, in NumPy, what the exporter did not delegate.
+    ``check`` holds every operator call of a step against its float64 reference, one after the other, and raises
+    DivergenceError at the first one that differs; slow.
     ``fuse``: whether several operator calls become one where that computes the same, or names of the passes that do
     so, as ``inspect`` lists them.
     Raises InvalidInputError for a name that is none of the choices.
@@ -34,6 +39,8 @@ class LoadOptions:
     scratch_bytes: int = SCRATCH_BYTES
     kv_cache_dtype: str = "f32"
     matmul_precision: str = "highest"
+    lower: str = "all"
+    check: bool = False
     fuse: bool | Iterable[str] = True
     fusions: tuple[str, ...] = field(init=False)  # the passes that ``fuse`` chooses, in their order
 
@@ -43,6 +50,8 @@ class LoadOptions:
             raise InvalidInputError(
                 f"there is no matmul precision {self.matmul_precision!r}; choose {', '.join(MATMUL_PRECISIONS)}"
             )
+        if self.lower not in LOWERINGS:
+            raise InvalidInputError(f"there is no lowering {self.lower!r}; choose {' or '.join(LOWERINGS)}")
         object.__setattr__(self, "fusions", chosen_fusions(self.fuse))
         if not isinstance(self.fuse, bool):  # an iterator gives its names once only
             object.__setattr__(self, "fuse", self.fusions)

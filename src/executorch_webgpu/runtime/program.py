@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 
 from ..closing import Closing
-from ..errors import ClosedError, InvalidInputError
+from ..errors import ClosedError, InvalidInputError, NoAdapterError
 from ..format.mapped_file import MappedFile
 from ..format.ptd import DataFiles, data_files_beside
 from ..format.pte import ProgramFile, open_program, read_program
@@ -38,6 +38,8 @@ from .method import Method
 from .method_file import MethodFile
 from .options import LoadOptions
 
+REFERENCE = "reference"  # the adapter that is none
+
 
 class Runtime:
     """Programs on one adapter. The device opens when the first method that needs it is loaded.
@@ -45,40 +47,49 @@ class Runtime:
     Threads may share everything here; docs/architecture.md says what waits for what.
     """
 
-    _runtimes: ClassVar[dict[tuple[str, int | str | None], Runtime]] = {}
+    _runtimes: ClassVar[dict[tuple[str, int | str | None, bool], Runtime]] = {}
     _runtimes_lock: ClassVar[RLock] = RLock()
 
-    def __init__(self, engine: str | None = None, adapter: int | str | None = None) -> None:
+    def __init__(self, engine: str | None = None, adapter: int | str | None = None, *, check: bool = False) -> None:
         self._lock = RLock()
         self._choice = (engine, adapter)
         self._device: Device | None = None
+        self._check = check
 
     @classmethod
-    def get(cls, engine: str | None = None, adapter: int | str | None = None) -> Runtime:
+    def get(cls, engine: str | None = None, adapter: int | str | None = None, *, check: bool = False) -> Runtime:
         """The runtime of an engine and adapter; the same one for the same choice.
 
         ``engine``: "auto", "wgpu" or "dawn"; None reads ET_WEBGPU_ENGINE. ``adapter``: index, or part of the name;
-        None reads ET_WEBGPU_ADAPTER, else takes the most capable one.
+        None reads ET_WEBGPU_ADAPTER, else takes the most capable one. "reference" is no adapter: the NumPy references
+        of the operators run programs, slowly, in float64, on a machine that needs no engine.
+        ``check``: whatever is loaded runs as ``LoadOptions.check`` says.
         """
         engine = engine or os.environ.get("ET_WEBGPU_ENGINE") or "auto"
         if adapter is None:
             adapter = os.environ.get("ET_WEBGPU_ADAPTER") or None
-        key = (engine, adapter)
+        key = (engine, adapter, check)
         with cls._runtimes_lock:
             if key not in cls._runtimes:
-                cls._runtimes[key] = cls(engine, adapter)
+                cls._runtimes[key] = cls(engine, adapter, check=check)
             return cls._runtimes[key]
 
     @property
     @locked
     def device(self) -> Device:
         """The open device. Raises NoAdapterError when there is none."""
+        if self._on_host:
+            raise NoAdapterError("the reference has no device: name another adapter, or none")
         if self._device is not None and not self._device.usable:
             self._device.close()  # lost
             self._device = None
         if self._device is None:
             self._device = open_device(*self._choice)
         return self._device
+
+    @property
+    def _on_host(self) -> bool:
+        return self._choice[1] == REFERENCE
 
     def load_program(
         self,
@@ -143,13 +154,14 @@ class Program(Closing):
         Raises InvalidInputError for a name that is none of the choices, UnsupportedProgramError that lists every
         operator that cannot run, or says why the KV caches must stay as they are, LimitError, NoAdapterError.
         """
-        options = LoadOptions.of(options, changes)
+        options = LoadOptions.of(options, {"check": True, **changes} if self._runtime._check else changes)
         file, described = self._open_file, self._method(name)
         refuse_unsupported(described)
         if self._initial_buffers is None:
             self._initial_buffers = initial_buffers(file)
             self._buffers = SharedBuffers.beginning(self._initial_buffers)
-        method = Method(described, self._constant_pool, options, self._identify, self._initial_buffers, self._buffers)
+        constants = None if self._runtime._on_host else self._constant_pool
+        method = Method(described, constants, options, self._identify, self._initial_buffers, self._buffers)
         self._methods.add(method)
         return method
 

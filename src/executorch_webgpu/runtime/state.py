@@ -23,12 +23,12 @@ import numpy as np
 from ..closing import Closing
 from ..errors import ClosedError, InvalidInputError, UnsupportedProgramError
 from ..gpu.locked import locked
-from ..graph.execute import GraphExecutor
-from ..graph.state import GraphState
-from ..portable.memory import HostMemory
+from ..graph.executor import Executor, GraphMemory
+from ..graph.lowering.instructions import Cell
 from ..portable.shared_buffers import SharedBuffers
+from .host_state import HostState
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,10 @@ class StateSource:
     """What all states of one loaded method have in common; not for users."""
 
     method: str
-    executors: Sequence[GraphExecutor]
-    memory: HostMemory
+    executors: Sequence[Executor]
+    host: HostState
     kv_cache_dtype: str  # as ``Program.load_method`` was asked for it
     fingerprint: Callable[[], str]  # of the program
-    shared: frozenset[str]  # names of the buffers that it has in common with other methods
     initial_shared: Mapping[str, np.ndarray]  # the bytes with which the buffers of all methods begin
     lock: RLock  # the method's
 
@@ -84,11 +83,11 @@ class State(Closing):
     and in those that ``new_state`` was asked to make with the buffers of another.
     """
 
-    def __init__(self, source: StateSource, graphs: Sequence[GraphState], buffers: SharedBuffers) -> None:
+    def __init__(self, source: StateSource, graphs: Sequence[GraphMemory], buffers: SharedBuffers) -> None:
         self._source = source
         self._lock = source.lock
         self._graphs = graphs  # new ones, one for each executor
-        self._host = list(source.memory.initial)
+        self._host: dict[Cell, Any] = dict(source.host.initial)
         self._buffers = buffers  # which other states may hold too
         self._progress = Progress()
         self._written: set[int] = set()  # the ends of the writes of the step that runs
@@ -107,7 +106,7 @@ class State(Closing):
     def can_rewind(self) -> bool:
         """Whether it keeps KV caches only, all with as many rows."""
         only_caches = all(executor.keeps_only_caches for executor in self._source.executors)
-        return only_caches and not self._host and not self._source.shared and self._progress.even
+        return only_caches and not self._host and not self._source.host.shared and self._progress.even
 
     @locked
     def rewind(self, length: int) -> None:
@@ -135,8 +134,8 @@ class State(Closing):
         self._check_open()
         for graph in self._graphs:
             graph.reset()
-        self._host = list(self._source.memory.initial)
-        self._buffers.take(self._source.initial_shared, self._source.shared)
+        self._host = dict(self._source.host.initial)
+        self._buffers.take(self._source.initial_shared, self._source.host.shared)
         self._progress = Progress()
 
     def save(self, path: str | Path) -> None:
@@ -192,8 +191,7 @@ class State(Closing):
             for i, graph in enumerate(self._graphs)
             for id, array in graph.read(self._progress.extent).items()
         }
-        arrays |= {f"host{i}": array for i, array in enumerate(self._host)}
-        arrays |= {f"buffer.{name}": self._buffers.contents[name] for name in self._source.shared}
+        arrays |= self._host_arrays()
         return self._progress, arrays
 
     @locked
@@ -203,8 +201,9 @@ class State(Closing):
         self._check_contents(arrays, progress.extent, path)
         for i, graph in enumerate(self._graphs):
             graph.write({id: arrays[f"delegate{i}.tensor{id}"] for id in graph.layout(0)})
-        self._host = [arrays[f"host{i}"] for i in range(len(self._host))]
-        self._buffers.take({name: arrays[f"buffer.{name}"] for name in self._source.shared}, self._source.shared)
+        self._host = {cell: arrays[f"host{i}"] for i, cell in enumerate(self._host)}
+        shared = self._source.host.shared
+        self._buffers.take({name: arrays[f"buffer.{name}"] for name in shared}, shared)
         self._progress = progress
 
     @locked
@@ -213,9 +212,9 @@ class State(Closing):
         self._closed = True
         for graph in self._graphs:
             graph.close()
-        self._host = []
+        self._host = {}
 
-    def graph_of(self, executor: GraphExecutor) -> GraphState:
+    def graph_of(self, executor: Executor) -> Any:
         """What one graph of the method keeps here. Raises ClosedError, and InvalidInputError if it is another's."""
         self._check_open()
         if executor not in self._source.executors:
@@ -224,23 +223,23 @@ class State(Closing):
 
     # -- one step, for Method -----------------------------------------------------------------------------------------
 
-    def _begin(self, source: StateSource) -> None:
-        """Check that a method may run on this state, and put what it keeps on the host in place."""
+    def _begin(self, source: StateSource) -> dict[Cell, Any]:
+        """Check that a method may run on this state. Returns the cells that a call begins with."""
         self._check_open()
         if self._source is not source:
             raise _of_another_method()
         self._written = set()
-        source.memory.begin(self._host, self._buffers.contents)
+        return source.host.begin(self._host, self._buffers.contents)
 
-    def _execute(self, delegate: int, inputs: Sequence[np.ndarray | int]) -> list[np.ndarray | int]:
-        executor = self._source.executors[delegate]
-        results = executor.execute(inputs, self._graphs[delegate])
+    def _execute(self, graph: int, inputs: Sequence[Any], stay: frozenset[int]) -> list[Any]:
+        executor = self._source.executors[graph]
+        results = executor.execute(inputs, self._graphs[graph], stay)
         self._written |= executor.cache_ends
         return results
 
-    def _commit(self) -> None:
-        """The step has succeeded."""
-        self._host, shared = self._source.memory.end()
+    def _commit(self, cells: Mapping[Cell, Any]) -> None:
+        """The step has succeeded, and leaves these cells."""
+        self._host, shared = self._source.host.end(cells)
         self._buffers.take(shared, shared)
         self._progress = self._progress.after(self._written)
 
@@ -272,15 +271,19 @@ class State(Closing):
         for graph in self._graphs:
             graph.clear_rows(first)
 
+    def _host_arrays(self) -> dict[str, np.ndarray]:
+        """What is not in graphs, by the names of saved states."""
+        host = self._source.host
+        arrays = {f"host{i}": host.on_host(cell, held) for i, (cell, held) in enumerate(self._host.items())}
+        return arrays | {f"buffer.{name}": self._buffers.contents[name] for name in host.shared}
+
     def _check_contents(self, arrays: Mapping[str, np.ndarray], rows: int, path: str | Path) -> None:
         wanted = {
             f"delegate{i}.tensor{id}": described
             for i, graph in enumerate(self._graphs)
             for id, described in graph.layout(rows).items()
         }
-        kept = [(f"host{i}", array) for i, array in enumerate(self._host)]
-        kept += [(f"buffer.{name}", self._buffers.contents[name]) for name in self._source.shared]
-        wanted |= {name: (array.shape, array.dtype) for name, array in kept}
+        wanted |= {name: (array.shape, array.dtype) for name, array in self._host_arrays().items()}
         if {name: (array.shape, array.dtype) for name, array in arrays.items()} != wanted:
             raise _damaged(path)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ...ops.elementwise.chain import MOST_INPUTS, link
+from ...ops.elementwise.chain import DTYPES, MOST_INPUTS, link
 from ...ops.sizes import Sizes
 from ...ops.values import Tensor
 from ..build import Graph, OpCall, make_call
@@ -15,7 +15,7 @@ _MOST_STEPS = 32  # of one kernel
 
 
 def fuse_chains(graph: Graph) -> Graph:
-    """The graph with ``elementwise_chain`` in the place of elementwise operators of float32 with the same sizes."""
+    """The graph with ``elementwise_chain`` in the place of elementwise operators of one float dtype and one size."""
     flow, sizes = Dataflow(graph), sizes_of(graph)
     calls_at: dict[int, list[OpCall]] = {}
     for call in reversed(graph.calls):
@@ -32,16 +32,16 @@ def _is_link(call: OpCall, flow: Dataflow, sizes: Sizes) -> bool:
     if not call.op.elementwise or not flow.is_stateless(call):
         return False
     (out,) = call.outputs
-    floats = all(t.dtype == "float32" for t in (*call.inputs, out))
+    floats = out.dtype in DTYPES and all(t.dtype == out.dtype for t in call.inputs)
     whole = [t for t in call.inputs if not _is_single(t)]
     ranks = all(t.rank <= out.rank for t in call.inputs)
     fits = floats and ranks and bool(whole) and all(sizes.same(t, out) for t in whole)
-    return fits and link(call.op, _scalars(call)) is not None
+    return fits and link(call.op, _scalars(call), out.dtype) is not None
 
 
 def _scalars(call: OpCall) -> list[Any]:
-    """The arguments of an elementwise operator after its tensors."""
-    return list(call.args[len(call.inputs) : -1])
+    """The arguments of an elementwise operator beside its tensors."""
+    return [arg for arg in call.args[:-1] if not isinstance(arg, Tensor)]
 
 
 def _is_single(x: Tensor) -> bool:

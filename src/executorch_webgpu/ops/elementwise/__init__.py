@@ -1,5 +1,5 @@
 """Operators that compute each element of the output from one element of every input."""
 
-from . import binary, cast, chain, unary, where
+from . import activations, binary, bounds, cast, chain, integers, quotients, slopes, ternary, unary
 
-__all__ = ["binary", "cast", "chain", "unary", "where"]
+__all__ = ["activations", "binary", "bounds", "cast", "chain", "integers", "quotients", "slopes", "ternary", "unary"]

@@ -1,178 +1,178 @@
-"""Binary operators with broadcasting: one table, one kernel template. A new operator is a new row."""
+"""Binary operators with broadcasting, and those of a tensor that comes after a number. A new operator is a new row."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..plan import Planner
 from ..registry import op
-from ..reindex.strided import MAX_RANK, coalesce, innermost_first
-from ..shapes import broadcast, broadcast_strides, ceil_div
 from ..values import Tensor
-from .element import WORKGROUP, as_scalar, check_scalars, compute_type, is_float, quiet
+from .broadcast import Expression, apply_broadcast
+from .element import compute_type, is_float, quiet
+from .unary import Scalar, apply_unary
 
 
 @dataclass(frozen=True)
 class Binary:
-    """``wgsl`` is an expression in the vec4s ``a`` and ``b``: numbers, or bools where the output is bool."""
+    """``wgsl`` is an expression in the vec4s ``a`` and ``b``: numbers, or bools where the output is bool.
+
+    ``of_integers`` is what it is where integers are computed with, if that differs. ``jumps``: the result jumps where
+    an operand hardly changes.
+    """
 
     wgsl: str
     reference: Callable[..., Any]
+    of_integers: str | None = None
+    jumps: bool = False
+
+    def expression(self, compute: str) -> str:
+        return self.of_integers if self.of_integers is not None and compute == "i32" else self.wgsl
+
+
+def _float_only(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that NumPy has of floats only."""
+    return lambda a, b: function(np.asarray(a, np.result_type(a, np.float32)), b)
 
 
 # WGSL leaves min and max of a NaN open, and naga makes != an ordered comparison, false for a NaN. So a NaN is
 # what !(x == x) holds for; min and max keep it, and it is unequal to everything.
+_ANY_NAN = "!(a == a) | !(b == b)"
 BINARY = {
     "aten.mul.Tensor": Binary("a * b", np.multiply),
     "aten.div.Tensor": Binary("a / b", np.divide),
-    "aten.minimum.default": Binary("select(min(a, b), a + b, !(a == a) | !(b == b))", np.minimum),
-    "aten.maximum.default": Binary("select(max(a, b), a + b, !(a == a) | !(b == b))", np.maximum),
-    "aten.eq.Tensor": Binary("a == b", np.equal),
-    "aten.ne.Tensor": Binary("!(a == b)", np.not_equal),
-    "aten.lt.Tensor": Binary("a < b", np.less),
-    "aten.le.Tensor": Binary("a <= b", np.less_equal),
-    "aten.gt.Tensor": Binary("a > b", np.greater),
-    "aten.ge.Tensor": Binary("a >= b", np.greater_equal),
+    "aten.minimum.default": Binary(f"select(min(a, b), a + b, {_ANY_NAN})", np.minimum, "min(a, b)"),
+    "aten.maximum.default": Binary(f"select(max(a, b), a + b, {_ANY_NAN})", np.maximum, "max(a, b)"),
+    "aten.fmin.default": Binary("select(select(min(a, b), a, !(b == b)), b, !(a == a))", np.fmin, "min(a, b)"),
+    "aten.fmax.default": Binary("select(select(max(a, b), a, !(b == b)), b, !(a == a))", np.fmax, "max(a, b)"),
+    "aten.eq.Tensor": Binary("a == b", np.equal, jumps=True),
+    "aten.ne.Tensor": Binary("!(a == b)", np.not_equal, jumps=True),
+    "aten.lt.Tensor": Binary("a < b", np.less, jumps=True),
+    "aten.le.Tensor": Binary("a <= b", np.less_equal, jumps=True),
+    "aten.gt.Tensor": Binary("a > b", np.greater, jumps=True),
+    "aten.ge.Tensor": Binary("a >= b", np.greater_equal, jumps=True),
     "aten.logical_and.default": Binary("!(a == V(0)) & !(b == V(0))", np.logical_and),
     "aten.logical_or.default": Binary("!(a == V(0)) | !(b == V(0))", np.logical_or),
     "aten.logical_xor.default": Binary("(a == V(0)) != (b == V(0))", np.logical_xor),
+    "aten.heaviside.default": Binary(
+        "select(select(select(V(0), V(1), a > V(0)), b, a == V(0)), a, !(a == a))",
+        _float_only(np.heaviside),
+        "select(select(V(0), V(1), a > V(0)), b, a == V(0))",
+        jumps=True,
+    ),
 }
 
-BITWISE = {
-    "aten.bitwise_and.Tensor": Binary("a & b", np.bitwise_and),
-    "aten.bitwise_or.Tensor": Binary("a | b", np.bitwise_or),
-    "aten.bitwise_xor.Tensor": Binary("a ^ b", np.bitwise_xor),
+# Of floats.
+FLOAT_BINARY = {
+    "aten.atan2.default": Binary("arctangent2(a, b)", np.arctan2),
+    "aten.copysign.Tensor": Binary("with_sign(a, b)", np.copysign),
+    "aten.hypot.default": Binary("hypotenuse(a, b)", np.hypot),
 }
 
-# These take a factor for b as a third argument.
+# These take a number for p as a third argument.
 WITH_ALPHA = {
-    "aten.add.Tensor": Binary("a + alpha * b", lambda a, b, alpha: a + alpha * b),
-    "aten.sub.Tensor": Binary("a - alpha * b", lambda a, b, alpha: a - alpha * b),
+    "aten.add.Tensor": Binary("a + p * b", lambda a, b, alpha: a + alpha * b),
+    "aten.sub.Tensor": Binary("a - p * b", lambda a, b, alpha: a - alpha * b),
+    "aten.rsub.Tensor": Binary("b - p * a", lambda a, b, alpha: b - alpha * a),
 }
 
 
-def _whole_quotient(a: np.ndarray, b: np.ndarray, *, down: bool) -> Any:
-    """a / b, rounded down or else towards zero: of floats in their own precision, of integers exactly.
-
-    Raises ZeroDivisionError when an integer is divided by 0.
-    """
-    if np.result_type(a, b).kind == "f":
-        return np.floor_divide(a, b) if down else np.trunc(np.divide(a, b))
-    if not np.all(b):
-        raise ZeroDivisionError("an integer is divided by 0")
-    quotient = np.floor_divide(a, b)
-    if down:
-        return quotient
-    return quotient + ((quotient < 0) & (quotient * b != a))
-
-
-# How div.Tensor_mode rounds: the f32 expression, the i32 one, and the reference.
-DIVISIONS: dict[str | None, tuple[str, str, Callable[..., Any]]] = {
-    None: ("a / b", "a / b", np.divide),
-    "floor": ("floor_quotient(a, b)", "floor_quotient_i32(a, b)", partial(_whole_quotient, down=True)),
-    "trunc": ("trunc_quotient(a, b)", "a / b", partial(_whole_quotient, down=False)),
-}
-_DISCONTINUOUS = frozenset(f"aten.{name}.Tensor" for name in ("eq", "ne", "lt", "le", "gt", "ge"))
-
-
-def apply_binary(
-    planner: Planner,
-    a: Tensor,
-    b: Tensor,
-    out: Tensor,
-    expression: str,
-    alpha: int | float = 1,
-    compute: str | None = None,
-) -> None:
-    """``out`` = ``expression`` of ``a`` and ``b``, broadcast; ``compute`` is the WGSL type to do it in."""
-    planner.check(None not in broadcast(a.dims, b.dims), f"the shapes of {a} and {b} do not broadcast to a common one")
-    planner.resize(out)
-    compute = compute or compute_type([a, b], [alpha])
-    check_scalars(planner, [alpha], compute)
-    template = {"a": a.dtype, "b": b.dtype, "out": out.dtype, "compute": compute, "expression": expression}
-    params: dict[str, Any] = {"n": out.numel, "alpha": as_scalar(alpha, compute)}
-    spread = a.dims != b.dims
-    if spread:
-        shape, (a_strides, b_strides) = coalesce(out.dims, *(broadcast_strides(t.dims, out.dims) for t in (a, b)))
-        planner.check(
-            len(shape) <= MAX_RANK,
-            f"broadcasting {a} with {b} takes {len(shape)} dimensions; at most {MAX_RANK} work",
-        )
-        params |= {
-            "rank": len(shape),
-            "dims": innermost_first(shape, 1),
-            "a_strides": innermost_first(a_strides, 0),
-            "b_strides": innermost_first(b_strides, 0),
-        }
-    overrides = {"wg_size": WORKGROUP}
-    if a.max_dims != b.max_dims:  # live dims may be equal where the maximum ones are not
-        planner.prepare("elementwise/binary", template={**template, "broadcast": not spread}, overrides=overrides)
-    planner.dispatch(
-        "elementwise/binary",
-        planner.grid_1d(ceil_div(out.numel, 4), WORKGROUP),
-        {"left": a, "right": b, "out": out},
-        params,
-        overrides=overrides,
-        template={**template, "broadcast": spread},
-    )
+def apply_binary(planner: Planner, row: Binary, a: Tensor, b: Tensor, out: Tensor, p: Scalar = 0) -> None:
+    """``out`` = what a row of a table says; a float result of integers, as of div.Tensor, is computed in floats."""
+    compute = compute_type([a, b, out], [p])
+    apply_broadcast(planner, [a, b], out, Expression(row.expression(compute), p, compute))
 
 
 def _register(name: str, row: Binary) -> None:
-    @op(
-        name,
-        reference=quiet(row.reference),
-        promoted=("a", "b"),
-        discontinuous=name in _DISCONTINUOUS,
-        elementwise=True,
-    )
+    @op(name, reference=quiet(row.reference), promoted=("a", "b"), discontinuous=row.jumps, elementwise=True)
     def plan(planner: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
-        # A float result of integers, as of div.Tensor, is computed in floats.
-        apply_binary(planner, a, b, out, row.wgsl, compute=compute_type([a, b, out], []))
+        apply_binary(planner, row, a, b, out)
 
 
-def _register_bitwise(name: str, row: Binary) -> None:
-    @op(name, reference=row.reference, promoted=("a", "b"), elementwise=True)
+def _register_float(name: str, row: Binary) -> None:
+    @op(name, reference=quiet(row.reference), promoted=("a", "b"), discontinuous=row.jumps, elementwise=True)
     def plan(planner: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
-        planner.check(not is_float(a) and not is_float(b), f"{name}: {a} and {b} must hold integers or bools")
-        apply_binary(planner, a, b, out, row.wgsl)
+        planner.check(is_float(out), f"{name}: {out} must have a float dtype")
+        apply_binary(planner, row, a, b, out)
 
 
 def _register_with_alpha(name: str, row: Binary) -> None:
     @op(name, reference=quiet(row.reference), promoted=("a", "b", "alpha"), elementwise=True)
-    def plan(planner: Planner, a: Tensor, b: Tensor, alpha: int | float, out: Tensor) -> None:
-        apply_binary(planner, a, b, out, row.wgsl, alpha)
+    def plan(planner: Planner, a: Tensor, b: Tensor, alpha: Scalar, out: Tensor) -> None:
+        apply_binary(planner, row, a, b, out, alpha)
 
 
 for _name, _row in BINARY.items():
     _register(_name, _row)
-for _name, _row in BITWISE.items():
-    _register_bitwise(_name, _row)
+for _name, _row in FLOAT_BINARY.items():
+    _register_float(_name, _row)
 for _name, _row in WITH_ALPHA.items():
     _register_with_alpha(_name, _row)
 
 
+@op("aten.copysign.Scalar", reference=quiet(np.copysign), promoted=("x", "sign"), elementwise=True)
+def copysign_scalar(planner: Planner, x: Tensor, sign: Scalar, out: Tensor) -> None:
+    """The size of ``x`` with the sign of the number ``sign``."""
+    planner.check(is_float(out), f"copysign: {out} must have a float dtype")
+    apply_unary(planner, x, out, "with_sign(x, p)", sign, compute="f32")
+
+
 @op(
-    "aten.div.Tensor_mode",
-    reference=quiet(lambda a, b, mode: DIVISIONS[mode][2](a, b)),
+    "aten.lerp.Scalar",
+    reference=quiet(lambda a, b, weight: a + weight * (b - a) if abs(weight) < 0.5 else b - (b - a) * (1 - weight)),
     promoted=("a", "b"),
-    discontinuous=True,
     elementwise=True,
 )
-def div_mode(planner: Planner, a: Tensor, b: Tensor, mode: str | None, out: Tensor) -> None:
-    """``a / b``, rounded as ``mode`` says: None, "floor" or "trunc"."""
-    planner.check(mode in DIVISIONS, f"div.Tensor_mode: there is no rounding mode {mode!r}")
-    compute = compute_type([a, b, out], [])
-    of_floats, of_integers, _ = DIVISIONS[mode]
-    apply_binary(planner, a, b, out, of_floats if compute == "f32" else of_integers, compute=compute)
+def lerp(planner: Planner, a: Tensor, b: Tensor, weight: Scalar, out: Tensor) -> None:
+    """From ``a``, ``weight`` of the way to ``b``."""
+    planner.check(is_float(out), f"lerp: {out} must have a float dtype")
+    expression = "a + p * (b - a)" if abs(weight) < 0.5 else "b - (b - a) * (V(1) - p)"
+    apply_broadcast(planner, [a, b], out, Expression(expression, weight, "f32"))
 
 
-@op("aten.pow.Tensor_Tensor", reference=quiet(np.power), promoted=("a", "b"), elementwise=True)
+# -- powers -----------------------------------------------------------------------------------------------------------
+
+
+def power_reference(base: Any, exponent: Any) -> Any:
+    """Of integers, which wrap, too: a negative exponent leaves something of 1 and -1 only."""
+    if np.result_type(base, exponent).kind == "f" or not np.any(np.asarray(exponent) < 0):
+        return np.power(base, exponent)
+    base, exponent = np.broadcast_arrays(base, exponent)
+    unit = np.where(base == 1, 1, np.where(base == -1, np.where(exponent % 2 != 0, -1, 1), 0))
+    return np.where(exponent < 0, unit, np.power(base, np.maximum(exponent, 0)))
+
+
+POWER = Binary("power(a, b)", power_reference, "power_i32(a, b)")
+
+
+@op("aten.pow.Tensor_Tensor", reference=quiet(power_reference), promoted=("a", "b"), elementwise=True)
 def pow_tensor(planner: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
-    """``a`` to the power of ``b``, of floats: NaN for a negative base and a fractional exponent."""
-    planner.check(is_float(out), f"pow: {out} must have a float dtype")
-    apply_binary(planner, a, b, out, "power(a, b)", compute="f32")
+    """``a`` to the power of ``b``: NaN for a negative base and a fractional exponent; integers wrap."""
+    apply_binary(planner, POWER, a, b, out)
+
+
+@op("aten.pow.Tensor_Scalar", reference=quiet(power_reference), promoted=("x", "exponent"), elementwise=True)
+def pow_scalar(planner: Planner, x: Tensor, exponent: Scalar, out: Tensor) -> None:
+    """``x`` to the power of ``exponent``; integers wrap."""
+    if compute_type([x, out], [exponent]) == "i32":
+        planner.check(exponent >= 0, f"pow: integers cannot have the power {exponent}")
+        apply_unary(planner, x, out, "power_i32(x, p)", exponent)
+    else:
+        known = {0.5: "sqrt(x)", 1: "x", 2: "x * x", 3: "x * x * x", -1: "1.0 / x"}
+        apply_unary(planner, x, out, known.get(exponent, "power(x, p)"), exponent, compute="f32")
+
+
+@op(
+    "aten.pow.Scalar",
+    reference=quiet(power_reference),
+    promoted=("base", "x"),
+    elementwise=True,
+)
+def scalar_pow(planner: Planner, base: Scalar, x: Tensor, out: Tensor) -> None:
+    """``base`` to the power of ``x``; integers wrap."""
+    floats = compute_type([x, out], [base]) == "f32"
+    expression = "exponential2(x)" if base == 2 else "power(p, x)"
+    apply_unary(planner, x, out, expression if floats else "power_i32(p, x)", base)

@@ -19,43 +19,50 @@ from ..values import LiveTensor, Tensor
 from .element import WORKGROUP
 
 NAME = "elementwise_chain"
+DTYPES = ("float32", "float16", "bfloat16")
 MOST_INPUTS = 7  # beside the output: storage buffers of the smallest device
 # What kernels of one expression call its operands and its scalars.
-_NAMES = {"elementwise/unary": (("x",), ("p", "q")), "elementwise/binary": (("a", "b"), ("alpha",))}
+_NAMES = {"elementwise/unary": (("x",), ("p", "q", "r")), "elementwise/broadcast": (("a", "b", "c"), ("p",))}
 
 
 @dataclass(frozen=True)
 class Link:
-    """One operator on float32: an ``expression`` of WGSL, and the names of its vec4 operands and of its scalars."""
+    """One operator on floats: an ``expression`` of WGSL, and the names of its vec4 operands and of its scalars."""
 
     expression: str
     operands: tuple[str, ...]
     scalars: tuple[tuple[str, float], ...]
 
 
-def link(operator: Op | None, scalars: Sequence[Any]) -> Link | None:
-    """What an operator computes, whose arguments after the tensors are ``scalars``; None if it cannot be in a chain.
+def link(operator: Op | None, scalars: Sequence[Any], dtype: str = "float32") -> Link | None:
+    """What an operator computes, whose arguments beside the tensors are ``scalars``; None if it cannot be in a chain.
 
-    It can if it is elementwise and its plan on float32 is one kernel of one expression.
+    It can if it is elementwise and its plan on tensors of ``dtype`` is one kernel of one expression.
     """
     if operator is None or not operator.elementwise:
         return None
     tensors = operator.kinds[:-1].count(Tensor)
-    kinds = operator.kinds[tensors:-1]
+    kinds = [kind for kind in operator.kinds[:-1] if kind is not Tensor]
     if len(kinds) != len(scalars) or not all(map(is_a, kinds, scalars)):
         return None
     planner = Planner(Planning(Features.none(), Limits.floor()), building=True, may_alias=False)
-    *operands, out = (LiveTensor(Tensor(-1 - i, "float32", (4,))) for i in range(tensors + 1))
+    *operands, out = (LiveTensor(Tensor(-1 - i, dtype, (4,))) for i in range(tensors + 1))
     try:
-        planner.plan(operator, [*operands, *scalars, out])
+        planner.plan(operator, [*_arguments(operator, operands, scalars), out])
     except UnsupportedProgramError:
         return None
-    (dispatch, *others) = planner.result.dispatches
-    if others or dispatch.kernel not in _NAMES:
+    (dispatch, *others) = planner.result.dispatches or (None,)
+    if others or dispatch is None or dispatch.kernel not in _NAMES or dispatch.template["compute"] != "f32":
         return None
     operand_names, scalar_names = _NAMES[dispatch.kernel]
     expression = dispatch.template["expression"]
-    return Link(expression, operand_names, tuple((n, float(dispatch.params[n])) for n in scalar_names))
+    return Link(expression, operand_names[:tensors], tuple((n, float(dispatch.params[n])) for n in scalar_names))
+
+
+def _arguments(operator: Op, tensors: Sequence[Any], scalars: Sequence[Any]) -> list[Any]:
+    """Tensors and other arguments in the order in which an operator takes them."""
+    given, others = iter(tensors), iter(scalars)
+    return [next(given if kind is Tensor else others) for kind in operator.kinds[:-1]]
 
 
 def elementwise_chain_reference(inputs: list[np.ndarray], steps: list[Any]) -> Any:
@@ -63,7 +70,8 @@ def elementwise_chain_reference(inputs: list[np.ndarray], steps: list[Any]) -> A
     for name, operands, scalars in steps:
         found = find(name)
         assert found is not None
-        values.append(np.asarray(found.reference(*(values[i] for i in operands), *scalars), np.float64))
+        given = _arguments(found, [values[i] for i in operands], scalars)
+        values.append(np.asarray(found.reference(*given), np.float64))
     return values[-1]
 
 
@@ -78,19 +86,21 @@ def chain_rows(cut: Cut, inputs: list[Tensor], steps: list[Any], out: Tensor) ->
 
 @op("et_webgpu.elementwise_chain.default", reference=elementwise_chain_reference, sizes=chain_sizes, rows=chain_rows)
 def elementwise_chain(planner: Planner, inputs: list[Tensor], steps: list[Any], out: Tensor) -> None:
-    """``out`` = the last of ``steps``, which are elementwise operators of float32.
+    """``out`` = the last of ``steps``, which are elementwise operators of tensors of one of ``DTYPES``.
 
     A step is an operator's name, the places of its tensors among the inputs and the results before it, and its other
-    arguments. ``inputs`` have the dims of ``out``, or one element, which then goes with all of them.
+    arguments, wherever they stand between these. ``inputs`` have the dims of ``out``, or one element, which then goes
+    with all of them.
     """
     tensors = [*inputs, out]
-    planner.check(all(t.dtype == "float32" for t in tensors), f"{NAME} takes float32 tensors, not {tensors}")
+    alike = out.dtype in DTYPES and all(t.dtype == out.dtype for t in inputs)
+    planner.check(alike, f"{NAME} takes tensors of one float dtype, not {tensors}")
     planner.check(0 < len(inputs) <= MOST_INPUTS, f"{NAME} takes up to {MOST_INPUTS} inputs, not {len(inputs)}")
     whole = [t for t in inputs if not _is_single(t)] or inputs[:1]
     fits = all(t.dims == whole[0].dims for t in whole) and all(t.rank <= whole[0].rank for t in inputs)
     planner.check(fits, f"{NAME}: {inputs} must have the same dims, or one element")
     planner.resize(out)
-    links = _links(planner, steps, len(inputs))
+    links = _links(planner, steps, len(inputs), out.dtype)
     quads = ceil_div(out.numel, 4)
     scalars = [[*(value for _, value in step.scalars), *(0.0,) * (4 - len(step.scalars))] for step, _ in links]
     planner.dispatch(
@@ -100,12 +110,13 @@ def elementwise_chain(planner: Planner, inputs: list[Tensor], steps: list[Any], 
         {"quads": quads, "scalars": scalars},
         overrides={"wg_size": WORKGROUP},
         template={
+            "dtype": out.dtype,
             "single": tuple(_is_single(t) for t in inputs),
             "steps": tuple(
                 (
                     step.expression,
                     tuple(zip(step.operands, places, strict=True)),
-                    tuple(zip((name for name, _ in step.scalars), "xy", strict=False)),
+                    tuple(zip((name for name, _ in step.scalars), "xyzw", strict=False)),
                 )
                 for step, places in links
             ),
@@ -117,7 +128,7 @@ def _is_single(x: Tensor) -> bool:
     return all(n == 1 for n in x.max_dims)
 
 
-def _links(planner: Planner, steps: list[Any], inputs: int) -> list[tuple[Link, list[int]]]:
+def _links(planner: Planner, steps: list[Any], inputs: int, dtype: str) -> list[tuple[Link, list[int]]]:
     """The steps with the places of their operands."""
     found: list[tuple[Link, list[int]]] = []
     planner.check(len(steps) > 0, f"{NAME} needs a step")
@@ -126,7 +137,7 @@ def _links(planner: Planner, steps: list[Any], inputs: int) -> list[tuple[Link, 
             isinstance(step, list) and len(step) == 3 and isinstance(step[2], list), f"{NAME} has no step {step}"
         )
         name, places, scalars = step
-        described = link(find(name) if isinstance(name, str) else None, scalars)
+        described = link(find(name) if isinstance(name, str) else None, scalars, dtype)
         if described is None:
             raise UnsupportedProgramError(f"{NAME}: {name} with {list(scalars)} can be no step of it")
         before = range(inputs + len(found))

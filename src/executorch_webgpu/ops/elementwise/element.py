@@ -1,4 +1,4 @@
-"""What the unary and the binary template share: the type to compute in, and quiet references."""
+"""What the elementwise templates share: the type to compute in, and quiet references."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from ..values import INT32_MAX, INT32_MIN, Tensor
 
 WORKGROUP = 64
 FLOAT32_MAX = float(np.finfo(np.float32).max)
-_FLOATS = ("float32", "float16")
 
 
 def is_float(x: Tensor) -> bool:
-    return x.dtype in _FLOATS
+    return x.element.is_float
 
 
 def compute_type(tensors: list[Tensor], scalars: list[Any]) -> str:

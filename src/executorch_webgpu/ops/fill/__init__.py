@@ -1,4 +1,4 @@
-"""Operators that make a tensor from numbers: one value everywhere, or evenly spaced ones."""
+"""Operators that make a tensor from numbers: one value everywhere, or evenly spaced ones (``sequences``)."""
 
 from __future__ import annotations
 
@@ -8,23 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from ..elementwise.element import as_scalar
 from ..plan import Planner
 from ..registry import op
 from ..rows import Cut, counted
 from ..shapes import ceil_div
 from ..sizes import listed
-from ..values import INT32_MAX, INT32_MIN, Dims, IntLike, SymInt, Tensor
+from ..values import Dims, IntLike, Tensor
+from . import sequences
+from .sequences import Number, is_unknown
+
+__all__ = ["element_word", "filled_rows", "sequences"]
 
 WORKGROUP = 64
 _QUAD = 16  # bytes of a vec4<u32>, and what buffers are padded to
-
-Number = int | float | SymInt
-
-
-def _unknown(planner: Planner, *values: Number) -> bool:
-    """Whether, at load, a number that an input holds is not there yet; everything has its maximum dims then."""
-    return planner.building and any(isinstance(v, SymInt) and v.value == 0 for v in values)
 
 
 def element_word(value: int | float, out: Tensor) -> int:
@@ -33,7 +29,7 @@ def element_word(value: int | float, out: Tensor) -> int:
     with np.errstate(over="ignore"):
         if out.dtype == "bool":
             element = np.array(value != 0, layout)
-        elif layout.kind == "f":
+        elif out.element.is_float:
             element = np.array(value, np.float64).astype(layout)
         else:
             element = np.array(int(value), layout)
@@ -43,11 +39,10 @@ def element_word(value: int | float, out: Tensor) -> int:
 def _fill(planner: Planner, value: Number, out: Tensor, dims: Dims | None = None) -> None:
     """``out`` is ``value`` everywhere; integers are cut off towards zero."""
     number = planner.value(value)
-    planner.check(math.isfinite(number) or out.dtype in ("float32", "float16", "bool"), f"{out} cannot hold {number}")
-    if out.dtype != "bool" and out.element.numpy.kind in "iu":
-        limits = np.iinfo(out.element.numpy)
+    planner.check(math.isfinite(number) or out.element.is_float or out.dtype == "bool", f"{out} cannot hold {number}")
+    if limits := out.element.integer_limits:
         planner.check(
-            limits.min <= int(number) <= limits.max,
+            limits[0] <= int(number) <= limits[1],
             f"{out} cannot hold {number}: integers have up to 32 bits on the device, so keep this operator out of the "
             "delegate",
         )
@@ -64,7 +59,7 @@ def _fill(planner: Planner, value: Number, out: Tensor, dims: Dims | None = None
 
 def _fill_size(planner: Planner, size: Sequence[IntLike], value: Number, out: Tensor) -> None:
     stated = planner.dims_of(out)
-    dims = out.max_dims if _unknown(planner, *size) else stated
+    dims = out.max_dims if is_unknown(planner, *size) else stated
     planner.check(min(dims, default=0) >= 0, f"{out} cannot have the dims {list(dims)}")
     _fill(planner, value, out, dims)
 
@@ -161,43 +156,27 @@ _register_constant("zeros", 0)
 _register_constant("ones", 1)
 
 
-def arange_length(start: int | float, end: int | float, step: int | float) -> int:
-    """How many numbers there are from ``start`` up, or down, to ``end``, which is left out."""
-    steps = (end - start) / step
-    return math.ceil(steps) if math.isfinite(steps) else INT32_MAX
+@op("aten.fill.Scalar", reference=lambda x, value: np.full(x.shape, value), elementwise=True)
+def fill(planner: Planner, x: Tensor, value: Number, out: Tensor) -> None:
+    """``value`` everywhere, with the dims of ``x``; any dtype."""
+    _fill(planner, value, out)
 
 
 @op(
-    "aten.arange.start_step",
-    reference=lambda start, end, step, dtype, layout, device, pin_memory: np.arange(start, end, step),
+    "aten.empty.memory_format",
+    reference=lambda size, dtype, layout, device, pin_memory, memory_format: np.zeros(size),
+    sizes=listed,
+    rows=filled_rows,
 )
-def arange(
+def empty(
     planner: Planner,
-    start: Number,
-    end: Number,
-    step: Number,
+    size: list[IntLike],
     dtype: Any,
     layout: Any,
     device: Any,
     pin_memory: Any,
+    memory_format: Any,
     out: Tensor,
 ) -> None:
-    """``start``, ``start + step``, ... as far as they lie before ``end``; float32 or int32."""
-    first, last, by = (planner.value(v) for v in (start, end, step))
-    planner.check(out.dtype in ("float32", "int32"), f"arange: {out} must be float32 or int32")
-    planner.check(all(math.isfinite(v) for v in (first, last, by)), f"arange: {first}, {last} and {by} must be finite")
-    planner.check(by != 0, "arange: the step must not be 0")
-    unknown = _unknown(planner, start, end)
-    planner.check((last - first) * by >= 0 or unknown, f"arange: steps of {by} do not lead from {first} to {last}")
-    planner.resize(out, out.max_dims if unknown else [arange_length(first, last, by)])
-    if out.dtype == "int32":
-        whole = all(float(v).is_integer() and INT32_MIN <= v <= INT32_MAX for v in (first, last, by))
-        planner.check(whole, f"arange: {first}, {last} and {by} must be 32-bit integers, as {out} is")
-    planner.dispatch(
-        "fill/arange",
-        planner.grid_1d(out.numel, WORKGROUP),
-        {"out": out},
-        {"n": out.numel, "start": as_scalar(first, out.wgsl), "step": as_scalar(by, out.wgsl)},
-        overrides={"wg_size": WORKGROUP},
-        template={"element": out.wgsl},
-    )
+    """Zeros, with dims ``size``, so that what nobody has written is the same in every call; any dtype."""
+    _fill_size(planner, size, 0, out)

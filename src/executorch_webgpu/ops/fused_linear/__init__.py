@@ -13,6 +13,7 @@ import numpy as np
 
 from ..matmul import Norm, Product, multiply
 from ..matmul.formats import (
+    Q4CSW,
     Q4GAW,
     Q4GSW,
     Q8CSW,
@@ -36,6 +37,7 @@ WEIGHT_FORMATS: dict[str, WeightFormat | None] = {
     "q4gaw": Q4GAW,
     "q8gsw": Q8GSW,
     "q8csw": Q8CSW,
+    "q4csw": Q4CSW,
     "f32": None,
 }
 Array = np.ndarray
@@ -63,7 +65,7 @@ def fused_linear_reference(
             case WeightFormat(grouped=True) as layout:
                 matrix = dequantize(layout, weight, by_group, group_size)[:, : x.shape[-1]]
             case layout:
-                matrix = dequantize(layout, weight, by_group[None], weight.shape[1])
+                matrix = dequantize(layout, weight, by_group[None], x.shape[-1])
         products.append(x @ matrix.T + (0 if bias is None else bias[: len(weight)]))
     if gated:
         gate, up = products
@@ -119,7 +121,8 @@ def fused_linear(
     ``norm_weight`` [K]: ``x`` is RMS-normalized first, x / sqrt(mean(x²) + ``norm_eps``) * ``norm_weight``.
     ``weight_format`` says what the matrices are, all of them with K input features: "f32" for float32, or all float16,
     [N_i, K] with no ``scales``, or the weights and scales of ``linear_q4gsw``, ``linear_q4gaw``, ``linear_q8gsw``, or,
-    as "q8csw", of ``_weight_int8pack_mm``; there ``group_size`` says nothing. A bias is None, or has at least N_i
+    as "q8csw", of ``_weight_int8pack_mm``, and as
+    "q4csw", of ``linear_qcs4w``; there ``group_size`` says nothing. A bias is None, or has at least N_i
     elements.
 
     ``gated``: of two matrices alike, the one output is silu(x w0ᵀ + b0) * (x w1ᵀ + b1). ``residual``, of the shape of

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..matmul import Product, multiply
 from ..matmul.formats import (
+    Q4CSW,
     Q4GAW,
     Q4GSW,
     Q8CSW,
@@ -23,6 +24,9 @@ from ..registry import Linear, op
 from ..rows import each_row
 from ..sizes import linear, packed_linear
 from ..values import Tensor
+from . import activations
+
+__all__ = ["activations"]
 
 
 def _product(
@@ -136,6 +140,28 @@ def weight_int8pack_mm(planner: Planner, x: Tensor, weights: Tensor, scales: Ten
     name = "weight_int8pack_mm"
     planner.check(x.rank >= 1, f"{name}: {x} must have a dimension of features")
     _linear(planner, name, x, channel_matrix(planner, name, Q8CSW, weights, scales, x.dims[-1]), None, out)
+
+
+def linear_qcs4w_reference(x: np.ndarray, weights: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    return _product(x, Q4CSW, weights, scales[None], x.shape[-1])
+
+
+@op(
+    "et_vk.linear_qcs4w.default",
+    reference=linear_qcs4w_reference,
+    sizes=packed_linear,
+    rows=each_row,
+    linear=Linear("q4csw", "weights", "scales"),
+)
+def linear_qcs4w(planner: Planner, x: Tensor, weights: Tensor, scales: Tensor, out: Tensor) -> None:
+    """``out`` [..., N] = ``x`` [..., K] times the transpose of 4-bit ``weights``, times ``scales`` [N].
+
+    ``weights`` [N, ceil(K / 2)] uint8 holds two weights a byte, the even one in the high nibble, each with 8 added. The
+    exporter packs them so; its eager stand-in does not subtract the 8. All but the weights are float32.
+    """
+    name = "linear_qcs4w"
+    planner.check(x.rank >= 1, f"{name}: {x} must have a dimension of features")
+    _linear(planner, name, x, channel_matrix(planner, name, Q4CSW, weights, scales, x.dims[-1]), None, out)
 
 
 def _grouped(

@@ -89,6 +89,7 @@ def quantized_template(matrix: QuantizedMatrix) -> dict[str, Any]:
     step = _WIDE_BLOCK if whole_rows and whole_groups else layout.per_word
     return {
         **layout.template,
+        "high_first": layout.high_first,
         "columns": 32 if matrix.rows >= WIDE_LAYER else 16,
         "step": step,
         "aligned": matrix.row_bytes % 4 == 0,
@@ -99,12 +100,12 @@ def quantized_template(matrix: QuantizedMatrix) -> dict[str, Any]:
 
 def _combine(planner: Planner, a: Binding, b: Binding, out: Binding, expression: str, numel: int) -> None:
     """An elementwise step after the products."""
-    dtypes = dict.fromkeys(("a", "b", "out"), "float32")
+    dtypes = {"dtypes": ("float32", "float32"), "out": "float32", "compute": "f32"}
     planner.dispatch(
-        "elementwise/binary",
+        "elementwise/broadcast",
         planner.grid_1d(ceil_div(numel, 4), _ELEMENTWISE_WORKGROUP),
-        {"left": a, "right": b, "out": out},
-        {"n": numel, "alpha": 1.0},
+        {"a_data": a, "b_data": b, "out": out},
+        {"n": numel, "p": 1.0},
         overrides={"wg_size": _ELEMENTWISE_WORKGROUP},
-        template={**dtypes, "compute": "f32", "broadcast": False, "expression": expression},
+        template={**dtypes, "places": "equal", "expression": expression},
     )

@@ -9,6 +9,7 @@ Inputs:
   columns = 32 | 16: of an invocation
   step = 32 | 8: weights of a column at a time, a block: 32 in vec4s of words, or those of one word
   bits = 4 | 8: of a code
+  high_first = False | True: of two codes of 4 bits in a byte, the first one is the high one
   zero_point = 8 | 0: what is subtracted from each code of 4 bits; codes of 8 bits are signed
   scales = "float32" | "float16" | "float16_and_min": see scales.wgsl
   vec4_x = True | False: K is a multiple of 4
@@ -55,8 +56,17 @@ const COLUMNS = {{ columns }}u;
 const STEP = {{ step }}u;
 const LOADS = {{ loads }}u;  // of a block
 
-// Load i of the row of weights that begins at `start`, a multiple of row_stride.
+// Load i of the row of weights that begins at `start`, a multiple of row_stride, the first code in the lowest bits.
 fn load_weights(start: u32, i: u32) -> Weights {
+  {% if high_first %}
+  let packed = stored_weights(start, i);
+  return ((packed & Weights(0x0f0f0f0fu)) << Weights(4u)) | ((packed >> Weights(4u)) & Weights(0x0f0f0f0fu));
+  {% else %}
+  return stored_weights(start, i);
+  {% endif %}
+}
+
+fn stored_weights(start: u32, i: u32) -> Weights {
   {% if aligned or words == 4 %}
   return weights[start + i];
   {% else %}

@@ -22,11 +22,12 @@ from ..values import Tensor
 class WeightFormat:
     """A weight is ``(code - zero_point) * scale``, plus the minimum of its group if the format has ``mins``."""
 
-    dtype: str  # of the codes: uint8 for two of 4 bits a byte, the even one in the low nibble; int8 for one of 8 bits
+    dtype: str  # of the codes: uint8 for two of 4 bits a byte, the even one first; int8 for one of 8 bits
     zero_point: int
     scales_dtype: str
     mins: bool = False
     grouped: bool = True  # or one scale for a whole row
+    high_first: bool = False  # codes of 4 bits: the even one is in the high nibble
 
     @property
     def bits(self) -> int:
@@ -49,6 +50,7 @@ Q4GSW = WeightFormat("uint8", 8, "float32")
 Q4GAW = WeightFormat("uint8", 0, "float16", mins=True)
 Q8GSW = WeightFormat("int8", 0, "float16")
 Q8CSW = WeightFormat("int8", 0, "float32", grouped=False)
+Q4CSW = WeightFormat("uint8", 8, "float32", grouped=False, high_first=True)
 
 
 @dataclass(frozen=True)
@@ -109,14 +111,17 @@ def grouped_matrix(
 def channel_matrix(
     planner: Planner, name: str, layout: WeightFormat, weights: Tensor, scales: Tensor, width: int
 ) -> QuantizedMatrix:
-    """Refuses constants that are not ``weights`` [N, width], of any width, and ``scales`` [N]."""
+    """Refuses constants that do not hold ``weights`` [N, width], of any width, and a scale for each of N."""
     planner.check(
         weights.dtype == layout.dtype and scales.dtype == layout.scales_dtype,
         f"{name} takes {layout.dtype} weights and {layout.scales_dtype} scales, not {weights} and {scales}",
     )
+    rows = weights.dims[0] if weights.rank else 0
     planner.check(
-        weights.rank == 2 and weights.dims[1] == width and scales.dims == weights.dims[:1],
-        f"{name}: {weights} must be [N, K] for an input of {width} features, and {scales} [N]",
+        weights.rank == 2
+        and weights.dims[1] == ceil_div(width * layout.bits, 8)
+        and scales.dims in ((rows,), (ceil_div(rows, 4) * 4,)),
+        f"{name}: {weights} must be [N, K] for an input of {width} features, and {scales} [N], or that padded to fours",
     )
     # Scales of columns past the edge lie in the padding of the buffer to 16 bytes; nothing of them is stored.
     return QuantizedMatrix(layout, weights, scales, width, width, ceil_div(weights.dims[0], 4))
@@ -126,7 +131,10 @@ def dequantize(layout: WeightFormat, weights: np.ndarray, scales: np.ndarray, gr
     """The weights [N, K] in float64, with K as long as both codes and groups last."""
     codes = weights.astype(np.float64)
     if layout.bits == 4:
-        codes = np.stack([weights & 15, weights >> 4], axis=-1).reshape(len(weights), -1) - float(layout.zero_point)
+        pair = [weights & 15, weights >> 4]
+        codes = np.stack(pair[::-1] if layout.high_first else pair, axis=-1).reshape(len(weights), -1) - float(
+            layout.zero_point
+        )
     group = np.arange(min(codes.shape[1], len(scales) * group_size)) // group_size
     by_code = scales[group, : len(weights)].swapaxes(0, 1).astype(np.float64)  # [N, K] or [N, K, 2]
     codes = codes[:, : len(group)]

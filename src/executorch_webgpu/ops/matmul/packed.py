@@ -111,10 +111,10 @@ def pack(matrices: Sequence[Matrix], gated: bool) -> Packed:
         layout,
         layout.dtype,
         Repacked(
-            f"{_order(gated)} quads of {units} words",
+            f"{_order(gated)} quads of {units} words" + (", nibbles swapped" if layout.high_first else ""),
             tuple(m.weights for m in quantized),
             quads * units * 16,
-            lambda *arrays: _in_order([_pack_words(a, units) for a in arrays], gated),
+            lambda *arrays: _in_order([_pack_words(_low_first(layout, a), units) for a in arrays], gated),
         ),
         Repacked(
             f"{_order(gated)} quads of {groups} scales",
@@ -196,6 +196,11 @@ def _pad_rows(matrix: Array) -> Array:
     return padded.reshape(-1, 4, padded.shape[1])
 
 
+def _low_first(layout: WeightFormat, codes: Array) -> Array:
+    """Bytes with the even one of two codes in the low nibble, as kernels have it."""
+    return (codes << 4) | (codes >> 4) if layout.high_first else codes
+
+
 def _pack_words(codes: Array, units: int) -> Array:
     """Rows of bytes [N, B] as [quads, units, 4] words."""
     n, nbytes = codes.shape
@@ -211,6 +216,6 @@ def _pack_scales(scales: Array, n: int, groups: int) -> Array:
     """Scales [groups, n to 4 at least(, 2)], or [n] of whole rows, as [quads, groups, 4(, 2)]."""
     quads = ceil_div(n, 4)
     if scales.ndim == 1:
-        scales = np.pad(scales, (0, 4 * quads - n))[None]
+        scales = np.pad(scales[:n], (0, 4 * quads - n))[None]
     by_quad = scales[:groups, : 4 * quads].reshape(groups, quads, 4, *scales.shape[2:])
     return np.ascontiguousarray(by_quad.swapaxes(0, 1))

@@ -1,4 +1,7 @@
-"""Normalization over the last dimensions: RMSNorm and LayerNorm, one kernel with a workgroup for each row."""
+"""Normalization over the last dimensions: RMSNorm and LayerNorm, one kernel with a workgroup for each row.
+
+``channels`` has that of channels.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from ..registry import op
 from ..rows import Cut, each_row, other_dims
 from ..sizes import Shape, Sizes
 from ..values import IntLike, Tensor
+from . import channels as channels
 
 _WORKGROUP = 64
 Array = np.ndarray

@@ -1,103 +1,111 @@
 {#
-One reduction of every row. `lanes` invocations of a workgroup share a row; it holds wg_size / lanes rows.
+One pass of a reduction: x [outer, length, inner] along its middle dimension, whole or in chunks.
+
+`lanes` invocations of a workgroup share a row, which is a pair of an outer and an inner index; a workgroup has several.
+What is left of a chunk is a partial: [rows, chunks] of them, or the results.
 
 Inputs:
-  kind = "sum" | "max" | "min" | "argmax" | "argmin": of float32, times a scale if it is a sum; of equals, the first index
+  kind = "largest" | "sum": see partial.wgsl
+  compute = "f32" | "i32": the type of the numbers that are reduced
+  x = "float32" | "float16" | "int32" | "bool" | "uint8" | "int8" | "partial": dtype, or partials of a pass before
+  of = "v" | "abs(v)": what is reduced of an element v, with a number p
+  across = False | True: whether neighbours own neighbouring rows; else they read neighbouring elements of a row
+  final = True | False: whether there are results, not partials
+  finish = "v" | "v * p": a result of the reduced number v, with a number p
+  results = "first" | "second" | "both": of two results, such as the extreme and its index, which are wanted
+  out = "float32" | "int32" | "bool": dtype of the first result
+  second = "int32" | "float32": dtype of the second one
 #}
-{% set least = kind in ("min", "argmin") %}
-{% set index = kind in ("argmax", "argmin") %}
-{% if kind == "sum" %}
-alias Element = f32;
-alias Result = f32;
-var<workgroup> partials: array<f32, wg_size>;
-{% elif index %}
-alias Element = u32;  // the bits of a float
-alias Result = i32;
-var<workgroup> partials: array<vec2<u32>, wg_size>;  // ranks and indices
+{% set tensor = x != "partial" %}
+{% set quads = tensor and not across %}
+{% if x == "partial" %}
+@group(0) @binding(0) var<storage, read> x: array<Partial>;
+{% elif quads %}
+@group(0) @binding(0) var<storage, read> x: array<{{ x }}_quad>;
 {% else %}
-alias Element = u32;
-alias Result = u32;
-var<workgroup> partials: array<u32, wg_size>;  // ranks
+@group(0) @binding(0) var<storage, read> x: array<{{ x }}_word>;
 {% endif %}
-@group(0) @binding(0) var<storage, read> x: array<Element>;
-@group(0) @binding(1) var<storage, read_write> out: array<Result>;
-@group(0) @binding(2) var<uniform> params: Params;
+{% if not final %}
+@group(0) @binding(1) var<storage, read_write> out: array<Partial>;
+{% elif results != "second" %}
+@group(0) @binding(1) var<storage, read_write> out: array<{{ out }}_word>;
+{% endif %}
+{% if final and results != "first" %}
+@group(0) @binding(2) var<storage, read_write> second: array<{{ second }}_word>;
+{% endif %}
+@group(0) @binding(3) var<uniform> params: Params;
 
 struct Params {
-  rows: u32,
-  length: u32,  // elements of a row
-  scale: f32,  // of a sum
-  row_rank: u32,
-  element_rank: u32,
-  row_dims: array<vec4<u32>, 2>,  // innermost first, as all of these
-  row_strides: array<vec4<u32>, 2>,
-  element_dims: array<vec4<u32>, 2>,
-  element_strides: array<vec4<u32>, 2>,
+  rows: u32,  // outer * inner
+  length: u32,
+  inner: u32,
+  chunk: u32,  // elements of a chunk, a multiple of 4
+  chunks: u32,
+  lanes: u32,  // a power of two that divides wg_size
+  p: f32,
+  scale: f32,  // the p of `finish`
 }
 
 override wg_size: u32 = 256;
-override lanes: u32 = 32;  // a power of two that divides wg_size
 
-{% for space in ("row", "element") %}
+{% set words = {"sum": compute, "product": compute, "lse": "vec2<f32>", "var": "vec4<f32>"} %}
+var<workgroup> partials: array<{{ words.get(kind, "vec2<u32>" if "est" in kind else "u32") }}, wg_size>;
 
-// Where it begins, in elements of x.
-fn {{ space }}_offset(i: u32) -> u32 {
-  var rest = i;
-  var at = 0u;
-  for (var d = 0u; d < params.{{ space }}_rank; d++) {
-    let size = params.{{ space }}_dims[d / 4u][d % 4u];
-    let outer = rest / size;
-    at += (rest - outer * size) * params.{{ space }}_strides[d / 4u][d % 4u];
-    rest = outer;
-  }
-  return at;
-}
-{% endfor %}
+{% include "reduce/partial.wgsl" %}
+{% include "wgsl/elements.wgsl" %}
 
-// ---- values: of extremes the rank, of x or, for the least, of -x; 0 is below all ----
-{% if kind == "sum" %}
-fn value_of(element: f32, i: u32) -> f32 {
-  return element;
-}
-
-fn combine(a: f32, b: f32) -> f32 {
-  return a + b;
-}
-
-fn result_of(value: f32) -> f32 {
-  return value * params.scale;
-}
-{% else %}
-{% include "wgsl/float_order.wgsl" %}
-
-const SIGN = {{ "0x80000000u" if least else "0u" }};  // what turns x over
-
-{% if index %}
-fn value_of(bits: u32, i: u32) -> vec2<u32> {
-  return vec2<u32>(rank_of(bits ^ SIGN), i);
-}
-
-fn combine(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
-  return select(a, b, b.x > a.x || (b.x == a.x && b.y < a.y));
-}
-
-fn result_of(value: vec2<u32>) -> i32 {
-  return i32(value.y);
-}
-{% else %}
-fn value_of(bits: u32, i: u32) -> u32 {
-  return rank_of(bits ^ SIGN);
-}
-
-fn combine(a: u32, b: u32) -> u32 {
-  return max(a, b);
-}
-
-fn result_of(rank: u32) -> u32 {
-  let bits = bits_of(rank);
-  return select(bits ^ SIGN, bits, bits == 0u);
+{% if tensor %}
+fn seen(v: {{ "f32" if "float" in x else "u32" if x == "bool" else "i32" }}, i: u32) -> Partial {
+  let p = params.p;
+  return partial_of(Number({{ of }}), i);
 }
 {% endif %}
+
+fn four(a: Partial, b: Partial, c: Partial, d: Partial) -> Partial {
+  return combine(combine(a, b), combine(c, d));
+}
+
+{% if quads %}
+// What elements begin..end of the row at `start` come to, of those that this lane reads; inner is 1.
+fn reduced(start: u32, begin: u32, end: u32, lane: u32) -> Partial {
+  let first = start + begin;
+  let past = start + end;
+  var result = nothing();
+  for (var quad = first / 4u + lane; quad * 4u < past; quad += params.lanes) {
+    let v = unpack_{{ x }}(x[quad]);
+    let at = vec4<u32>(quad * 4u) + vec4<u32>(0u, 1u, 2u, 3u);
+    let inside = (at >= vec4<u32>(first)) & (at < vec4<u32>(past));
+    let i = at - start;
+    result = combine(result, four(
+      {% for k in "xyzw" %}
+      select(nothing(), seen(v.{{ k }}, i.{{ k }}), inside.{{ k }}){{ "," if k != "w" }}
+      {% endfor %}
+    ));
+  }
+  return result;
+}
+{% else %}
+fn loaded(start: u32, i: u32, end: u32) -> Partial {
+  let at = start + min(i, end - 1u) * params.inner;
+  {% if tensor %}
+  return select(nothing(), seen(element_{{ x }}(x[at / {{ x }}_per_word], at), i), i < end);
+  {% else %}
+  return select(nothing(), x[at], i < end);
+  {% endif %}
+}
+
+// What elements begin..end of the row at `start` come to, of those that this lane reads. Four loads are on their way.
+fn reduced(start: u32, begin: u32, end: u32, lane: u32) -> Partial {
+  let step = params.lanes;
+  var result = nothing();
+  for (var i = begin + lane; i < end; i += 4u * step) {
+    result = combine(result, four(
+      loaded(start, i, end), loaded(start, i + step, end), loaded(start, i + 2u * step, end),
+      loaded(start, i + 3u * step, end)
+    ));
+  }
+  return result;
+}
 {% endif %}
 
 @compute @workgroup_size(wg_size)
@@ -106,30 +114,44 @@ fn main(
   @builtin(num_workgroups) groups: vec3<u32>,
   @builtin(local_invocation_index) local: u32,
 ) {
-  let row = (group.x + group.y * groups.x) * (wg_size / lanes) + local / lanes;
-  let lane = local % lanes;
-  {% if index %}
-  var result = vec2<u32>(0u, 0xffffffffu);
-  {% elif kind == "sum" %}
-  var result = 0.0;
+  let block = group.x + group.y * groups.x;
+  let chunk = block % params.chunks;
+  let rows = wg_size / params.lanes;
+  {% if across %}
+  let row = block / params.chunks * rows + local % rows;
+  let lane = local / rows;
+  let stride = rows;
   {% else %}
-  var result = 0u;
+  let row = block / params.chunks * rows + local / params.lanes;
+  let lane = local % params.lanes;
+  let stride = 1u;
   {% endif %}
+  var result = nothing();
   if (row < params.rows) {
-    let start = row_offset(row);
-    for (var i = lane; i < params.length; i += lanes) {
-      result = combine(result, value_of(x[start + element_offset(i)], i));
-    }
+    let start = row / params.inner * params.length * params.inner + row % params.inner;
+    let begin = chunk * params.chunk;
+    result = reduced(start, begin, min(begin + params.chunk, params.length), lane);
   }
   partials[local] = result;
   workgroupBarrier();
-  for (var half = lanes / 2u; half > 0u; half /= 2u) {
+  for (var half = params.lanes / 2u; half > 0u; half /= 2u) {
     if (lane < half) {
-      partials[local] = combine(partials[local], partials[local + half]);
+      partials[local] = combine(partials[local], partials[local + half * stride]);
     }
     workgroupBarrier();
   }
   if (lane == 0u && row < params.rows) {
-    out[row] = result_of(partials[local]);
+    {% if final %}
+    {% if results != "second" %}
+    let v = result_of(partials[local], params.p);
+    let p = params.scale;
+    out[row] = {{ out }}_word({{ finish }});
+    {% endif %}
+    {% if results != "first" %}
+    second[row] = {{ second }}_word(second_of(partials[local]));
+    {% endif %}
+    {% else %}
+    out[row * params.chunks + chunk] = partials[local];
+    {% endif %}
   }
 }

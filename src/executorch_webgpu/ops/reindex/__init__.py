@@ -1,5 +1,5 @@
 """Operators that move elements without changing them."""
 
-from . import gather, same_order
+from . import joining, order, parts, repetition, same_order, triangle
 
-__all__ = ["gather", "same_order"]
+__all__ = ["joining", "order", "parts", "repetition", "same_order", "triangle"]

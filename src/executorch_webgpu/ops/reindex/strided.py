@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from ..plan import Binding, Planner
 from ..shapes import ceil_div, row_major_strides
-from ..values import Dims, SymInt, Tensor
+from ..values import Dims, Scratch, SymInt, Tensor
 
 MAX_RANK = 8
 WORKGROUP = 64
@@ -88,37 +88,90 @@ class Copy:
 def dispatch_copy(planner: Planner, x: Tensor, out: Tensor, copy: Copy) -> None:
     """Run ``copy`` in the widest units that its alignment allows: 16 bytes, a word, or elements within words.
 
-    The last needs an ``out`` view that is all of ``out``, in order, since an invocation owns a word.
+    The view of ``out`` must be all of ``out``, in order, where the dtype may have elements narrower than a word.
     """
+    copy = _checked(planner, x, out, copy)
+    lanes = max(1, _WORD // x.element.itemsize)
+    for unit, width in {("vec4<u32>", 1), ("u32", 1), ("u32", lanes)}:  # live sizes decide which of them fits
+        _prepare(planner, unit, width, width, copy.start is not None)
+    found = _units(x, copy)
+    planner.check(found is not None, f"a part of {out} does not begin and end at 4-byte words")
+    assert found is not None
+    _dispatch(planner, x, out, *found)
+
+
+def dispatch_copies(planner: Planner, out: Tensor, parts: Sequence[tuple[Tensor, Copy]]) -> None:
+    """Run several copies, one after the other, into views of ``out``, which together are all of it.
+
+    Elements narrower than a word, where a view does not consist of whole words, are put together in a scratch buffer
+    of one word for each element, since invocations must not share words.
+    """
+    copies = [(x, _checked(planner, x, out, copy)) for x, copy in parts]
+    copies = [(x, copy) for x, copy in copies if math.prod(copy.dims)]
+    lanes = max(1, _WORD // out.element.itemsize)
+    units = {("vec4<u32>", 1, 1), ("u32", 1, 1), ("u32", lanes, lanes), ("u32", lanes, 1), ("u32", 1, lanes)}
+    for unit, x_lanes, out_lanes in units:
+        _prepare(planner, unit, x_lanes, out_lanes, live=False)
+    found = [_units(x, copy) for x, copy in copies]
+    if None not in found:
+        for (x, _), each in zip(copies, found, strict=True):
+            assert each is not None
+            _dispatch(planner, x, out, *each)
+        return
+    words = planner.scratch(out.numel * _WORD)
+    for x, copy in copies:
+        _dispatch(planner, x, words, copy, "u32", lanes, 1)
+    _dispatch(planner, words, out, Copy((out.numel,), (1,), (1,)), "u32", 1, lanes)
+
+
+def contiguous(planner: Planner, x: Tensor, dims: Dims, strides: Dims) -> Scratch:
+    """A buffer with the elements of ``x`` along ``strides``, one after the other, for this call."""
+    copy = Copy(dims, strides, row_major_strides(dims)).coalesced()
+    planner.check(len(copy.dims) <= MAX_RANK, f"moving {x} takes {len(copy.dims)} dimensions; at most {MAX_RANK} work")
+    lanes = max(1, _WORD // x.element.itemsize)
+    result = planner.scratch(math.prod(dims) * x.element.itemsize)
+    _dispatch(planner, x, result, replace(copy, out_strides=row_major_strides(copy.dims)), "u32", lanes, lanes)
+    return result
+
+
+def _checked(planner: Planner, x: Tensor, out: Tensor, copy: Copy) -> Copy:
     planner.check(x.dtype == out.dtype, f"{x} and {out} must have the same dtype")
     copy = copy.coalesced()
     planner.check(
         len(copy.dims) <= MAX_RANK,
         f"moving {x} to {out} takes {len(copy.dims)} dimensions; at most {MAX_RANK} work",
     )
-    size, live = x.element.itemsize, copy.start is not None
+    return copy
+
+
+def _units(x: Tensor, copy: Copy) -> tuple[Copy, str, int, int] | None:
+    """A coalesced copy in the widest units that it allows; None where it would share words of the result."""
+    size = x.element.itemsize
     lanes = max(1, _WORD // size)
-    for unit, width in {("vec4<u32>", 1), ("u32", 1), ("u32", lanes)}:  # live sizes decide which of them fits
-        planner.prepare(KERNEL, overrides=OVERRIDES, template={"unit": unit, "lanes": width, "live": live})
     if wide := copy.widened(_QUAD // size):
-        _dispatch(planner, x, out, wide, "vec4<u32>", 1)
-    elif lanes == 1:
-        _dispatch(planner, x, out, copy, "u32", 1)
-    elif words := copy.widened(lanes):
-        _dispatch(planner, x, out, words, "u32", 1)
-    else:
-        whole = copy.out_base == 0 and copy.out_strides == row_major_strides(copy.dims)
-        planner.check(whole, f"a part of {out} does not begin and end at 4-byte words; use a 32-bit dtype for it")
-        _dispatch(planner, x, out, copy, "u32", lanes)
+        return wide, "vec4<u32>", 1, 1
+    if lanes == 1:
+        return copy, "u32", 1, 1
+    if words := copy.widened(lanes):
+        return words, "u32", 1, 1
+    whole = copy.out_base == 0 and copy.out_strides == row_major_strides(copy.dims)
+    return (copy, "u32", lanes, lanes) if whole else None
+
+
+def _prepare(planner: Planner, unit: str, x_lanes: int, out_lanes: int, live: bool) -> None:
+    template = {"unit": unit, "x_lanes": x_lanes, "out_lanes": out_lanes, "live": live}
+    planner.prepare(KERNEL, overrides=OVERRIDES, template=template)
 
 
 def dispatch_whole_copy(planner: Planner, x: Tensor, out: Tensor) -> None:
     """Copy all of ``x`` as it lies in memory, padding included."""
     units = ceil_div(x.nbytes, _QUAD)
-    _dispatch(planner, x, out, Copy((units,), (1,), (1,)), "vec4<u32>", 1)
+    _dispatch(planner, x, out, Copy((units,), (1,), (1,)), "vec4<u32>", 1, 1)
 
 
-def _dispatch(planner: Planner, x: Tensor, out: Tensor, copy: Copy, unit: str, lanes: int) -> None:
+def _dispatch(
+    planner: Planner, x: Tensor | Scratch, out: Tensor | Scratch, copy: Copy, unit: str, x_lanes: int, out_lanes: int
+) -> None:
     n = math.prod(copy.dims)
     bindings: dict[str, Binding] = {"x": x, "out": out}
     params = {
@@ -135,9 +188,9 @@ def _dispatch(planner: Planner, x: Tensor, out: Tensor, copy: Copy, unit: str, l
         params |= {"start_size": copy.start_size, "start_stride": copy.start_stride}
     planner.dispatch(
         KERNEL,
-        planner.grid_1d(ceil_div(n, lanes), WORKGROUP),
+        planner.grid_1d(ceil_div(n, out_lanes), WORKGROUP),
         bindings,
         params,
         overrides=OVERRIDES,
-        template={"unit": unit, "lanes": lanes, "live": copy.start is not None},
+        template={"unit": unit, "x_lanes": x_lanes, "out_lanes": out_lanes, "live": copy.start is not None},
     )

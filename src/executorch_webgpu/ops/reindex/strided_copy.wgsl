@@ -3,7 +3,8 @@ Copies a strided view of x to a strided view of out, one unit per invocation.
 
 Inputs:
   unit = "u32" | "vec4<u32>": the WGSL type
-  lanes = 1 | 2 | 4: elements that are packed in a unit; if several, out's view is contiguous and an invocation gathers a word
+  x_lanes = 1 | 2 | 4: elements that are packed in a unit of x
+  out_lanes = 1 | 2 | 4: the same of out; if several, out's view is contiguous and an invocation gathers a word
   live = False | True: the view of x begins at a live index along a dimension
 #}
 @group(0) @binding(0) var<storage, read> x: array<{{ unit }}>;
@@ -29,8 +30,9 @@ struct Params {
 
 override wg_size: u32 = 64;
 
-const LANES = {{ lanes }}u;
-const BITS = 32u / LANES;  // of an element
+const X_LANES = {{ x_lanes }}u;
+const OUT_LANES = {{ out_lanes }}u;
+const BITS = 32u / max(X_LANES, OUT_LANES);  // of an element that is packed
 {% include "wgsl/linear_index.wgsl" %}
 
 // Where element i of the index space lies in x and in out.
@@ -51,24 +53,30 @@ fn offsets(i: u32) -> vec2<i32> {
   return at;
 }
 
+{% if x_lanes > 1 %}
+fn element(i: i32) -> {{ unit }} {
+  return extractBits(x[u32(i) / X_LANES], u32(i) % X_LANES * BITS, BITS);
+}
+{% else %}
+fn element(i: i32) -> {{ unit }} {
+  return x[i];
+}
+{% endif %}
+
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
   let i = linear_index(gid, groups, wg_size);
-{% if lanes == 1 %}
-  if (i >= params.n) {
+  if (i * OUT_LANES >= params.n) {
     return;
   }
+{% if out_lanes == 1 %}
   let at = offsets(i);
-  out[at.y] = x[at.x];
+  out[at.y] = element(at.x);
 {% else %}
-  if (i * LANES >= params.n) {
-    return;
-  }
   var word = 0u;
-  for (var lane = 0u; lane < LANES; lane++) {
-    let element = u32(offsets(min(i * LANES + lane, params.n - 1u)).x);
-    let bits = extractBits(x[element / LANES], element % LANES * BITS, BITS);
-    word = insertBits(word, bits, lane * BITS, BITS);
+  for (var lane = 0u; lane < OUT_LANES; lane++) {
+    let place = offsets(min(i * OUT_LANES + lane, params.n - 1u)).x;
+    word = insertBits(word, element(place), lane * BITS, BITS);
   }
   out[i] = word;
 {% endif %}

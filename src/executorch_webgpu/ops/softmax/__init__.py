@@ -2,68 +2,155 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..plan import Planner
+from ..reduce import passes
+from ..reduce.passes import Pass, Reduction, power_of_two
 from ..registry import op
 from ..rows import other_dims
-from ..shapes import normalize_dim
+from ..shapes import ceil_div, normalize_dim
 from ..sizes import like_first
 from ..values import Tensor
 
 Array = np.ndarray
+WORKGROUP = 256
+APPLY_WORKGROUP = 64
+KEPT = (4, 16)  # units that an invocation keeps
+LEAST_ROWS = 8  # of a workgroup, side by side: 32 bytes, as memory is read
 
 
-def softmax_reference(x: Array, dim: int, half_to_float: bool = False) -> Array:
+def softmax_reference(x: Array, dim: int, half_to_float: Any = False) -> Array:
     """exp(x) / sum(exp(x)) along ``dim``. Where everything is -inf the result is NaN, as in torch."""
+    if x.size == 0:
+        return np.asarray(x, np.float64)
+    wide, axis = np.asarray(x, np.float64), dim if x.ndim else None
     with np.errstate(invalid="ignore"):
-        e = np.exp(x - x.max(axis=dim, keepdims=True))
-    return e / e.sum(axis=dim, keepdims=True)
+        e = np.exp(wide - wide.max(axis=axis, keepdims=True))
+    return np.asarray(e / e.sum(axis=axis, keepdims=True))
 
 
-def log_softmax_reference(x: Array, dim: int, half_to_float: bool = False) -> Array:
+def safe_softmax_reference(x: Array, dim: int, dtype: Any = None) -> Array:
+    """Softmax, and 0 where everything is -inf."""
+    nothing = np.all(x == -np.inf, axis=dim if x.ndim else None, keepdims=True)
+    return np.where(nothing, 0.0, softmax_reference(x, dim))
+
+
+def log_softmax_reference(x: Array, dim: int, half_to_float: Any = False) -> Array:
     """The logarithm of softmax, exact where softmax itself would be 0."""
+    if x.size == 0:
+        return np.asarray(x, np.float64)
+    wide, axis = np.asarray(x, np.float64), dim if x.ndim else None
     with np.errstate(invalid="ignore"):
-        centered = x - x.max(axis=dim, keepdims=True)
-    return centered - np.log(np.exp(centered).sum(axis=dim, keepdims=True))
+        centered = wide - wide.max(axis=axis, keepdims=True)
+    return np.asarray(centered - np.log(np.exp(centered).sum(axis=axis, keepdims=True)))
 
 
 @op("aten._softmax.default", "aten.softmax.int", reference=softmax_reference, sizes=like_first, rows=other_dims)
-def softmax(planner: Planner, x: Tensor, dim: int, half_to_float: bool | None, out: Tensor) -> None:
-    """Softmax of x along ``dim``, any rank. float32 only, so ``half_to_float`` and a dtype change nothing."""
+def softmax(planner: Planner, x: Tensor, dim: int, half_to_float: Any, out: Tensor) -> None:
+    """Softmax of x along ``dim``, any rank and dtype; rows of -inf alone are NaN. The output's dtype says the rest."""
     _along(planner, "softmax", x, dim, out)
 
 
-@op("aten._log_softmax.default", reference=log_softmax_reference, sizes=like_first, rows=other_dims)
-def log_softmax(planner: Planner, x: Tensor, dim: int, half_to_float: bool | None, out: Tensor) -> None:
-    """Log-softmax of x along ``dim``, any rank; float32."""
-    _along(planner, "log_softmax", x, dim, out)
+@op(
+    "aten._log_softmax.default",
+    "aten.log_softmax.int",
+    reference=log_softmax_reference,
+    sizes=like_first,
+    rows=other_dims,
+)
+def log_softmax(planner: Planner, x: Tensor, dim: int, half_to_float: Any, out: Tensor) -> None:
+    """Log-softmax of x along ``dim``, any rank and dtype; rows of -inf alone are NaN."""
+    _along(planner, "log", x, dim, out)
 
 
-def _along(planner: Planner, name: str, x: Tensor, dim: int, out: Tensor) -> None:
-    planner.check(x.dtype == out.dtype == "float32", f"{name} takes float32, not {x} into {out}")
-    axis = normalize_dim(dim, x.rank)
-    planner.check(0 <= axis < max(x.rank, 1), f"{name}: {x} has no dimension {dim}")
+@op("aten._safe_softmax.default", reference=safe_softmax_reference, sizes=like_first, rows=other_dims)
+def safe_softmax(planner: Planner, x: Tensor, dim: int, dtype: Any, out: Tensor) -> None:
+    """Softmax of x along ``dim``, any rank and dtype; rows of -inf alone are 0."""
+    _along(planner, "safe", x, dim, out)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """How workgroups keep rows: ``width`` elements a unit, ``kept`` units at most in each of ``lanes`` invocations."""
+
+    width: int
+    kept: int
+    lanes: int
+
+
+def _along(planner: Planner, result: str, x: Tensor, dim: int, out: Tensor) -> None:
+    planner.check("float" in out.dtype, f"softmax gives floats, not {out}")
+    axis = normalize_dim(dim, max(x.rank, 1))
+    planner.check(0 <= axis < max(x.rank, 1), f"softmax: {x} has no dimension {dim}")
     planner.resize(out)
-    length = x.dims[axis] if x.rank else 1
-    inner = math.prod(x.dims[axis + 1 :])
+    each = passes.along(x, axis)
+    template = {"result": result, "x": x.dtype, "out": out.dtype}
+    _prepare(planner, template, each, x, out)
+    kept = _kept(each, out)
+    fused = planner.choose("softmax", {"kept": kept is not None, "two_passes": True}) == "kept"
     if x.numel == 0:
         return
-    rows = x.numel // length
-    template = {"log": name == "log_softmax"}
-    # Along the last dimension a workgroup reads a row together; else neighbours own neighbouring columns.
-    for kernel in ("softmax/workgroup_row", "softmax/invocation_row"):
-        planner.prepare(kernel, template=template)
-    route = planner.choose("softmax", {"workgroup_row": inner == 1, "invocation_row": True})
-    if route == "workgroup_row":
-        params = {"rows": rows, "length": length}
+    if fused:
+        assert kept is not None
+        length = each.length // kept.width
         planner.dispatch(
-            "softmax/workgroup_row", planner.grid_1d(rows, 1), {"x": x, "out": out}, params, template=template
+            "softmax/kept",
+            planner.grid_1d(ceil_div(each.rows * kept.lanes, WORKGROUP), 1),
+            {"x": x, "out": out},
+            {"rows": each.rows, "length": length, "inner": each.inner, "lanes": kept.lanes},
+            template={**template, "kept": kept.kept, "width": kept.width, "across": each.across},
+            overrides={"wg_size": WORKGROUP},
         )
-    else:
-        params = {"rows": rows, "length": length, "inner": inner}
-        planner.dispatch(
-            "softmax/invocation_row", planner.grid_1d(rows, 64), {"x": x, "out": out}, params, template=template
-        )
+        return
+    planner.dispatch(
+        "softmax/apply",
+        planner.grid_1d(ceil_div(x.numel, 4), APPLY_WORKGROUP),
+        {"x": x, "partials": passes.partials(planner, Reduction("lse"), x, each), "out": out},
+        {"n": x.numel, "length": each.length, "inner": each.inner},
+        template=template,
+        overrides={"wg_size": APPLY_WORKGROUP},
+    )
+
+
+def _prepare(planner: Planner, template: dict[str, Any], each: Pass, x: Tensor, out: Tensor) -> None:
+    """Have the kernels made that live sizes may need."""
+    words = out.element.itemsize == 4
+    longest = WORKGROUP * KEPT[-1] if not each.across else WORKGROUP // LEAST_ROWS * KEPT[-1]
+    if not words or each.most_length > longest:
+        planner.prepare("softmax/apply", template=template, overrides={"wg_size": APPLY_WORKGROUP})
+        passes.prepare(planner, Reduction("lse"), x, each, None)
+    for width in (4, 1):
+        units = each.most_length // width
+        counts = [
+            k
+            for k, least in zip(KEPT, (1, 17 if each.across else WORKGROUP * KEPT[0] + 1), strict=True)
+            if units >= least
+        ]
+        for kept in counts if (width == 4 and not each.across) or (width == 1 and words) else ():
+            how = {**template, "kept": kept, "width": width, "across": each.across}
+            planner.prepare("softmax/kept", template=how, overrides={"wg_size": WORKGROUP})
+
+
+def _kept(each: Pass, out: Tensor) -> _Kept | None:
+    """How rows can be kept; None where they are too long, or do not consist of whole words of ``out``."""
+    if not each.across:
+        width = 4 if each.length % 4 == 0 else 1
+        units = each.length // width
+        for kept in KEPT:
+            if units <= WORKGROUP * kept and (width == 4 or out.element.itemsize == 4):
+                return _Kept(width, kept, power_of_two(ceil_div(units, kept)))
+        return None
+    rows = min(64, power_of_two(each.inner))
+    while out.element.itemsize == 4:
+        lanes = WORKGROUP // rows
+        for kept in KEPT:
+            if each.length <= lanes * kept:
+                return _Kept(1, kept, min(lanes, power_of_two(ceil_div(each.length, kept))))
+        if rows <= LEAST_ROWS:
+            return None
+        rows //= 2
+    return None

@@ -1,0 +1,1 @@
+"""Programs for developers: each says at its top what it does."""

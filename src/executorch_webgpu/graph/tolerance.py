@@ -1,0 +1,100 @@
+"""How far a result of the device may be from its float64 reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..ops.values import Tensor
+from .build import OpCall
+from .reference import References
+
+# By dtype of the result: absolute and relative; either one suffices.
+TOLERANCES = {"float32": (1e-4, 1e-3), "float16": (2e-3, 2e-3)}
+# Of the largest element of the result, where tensor cores multiply: float32 in parts, or rounded to float16.
+MATRIX, MATRIX_ROUNDED = 1e-4, 2e-3
+# Inputs that differ by less than this are the same to float32 arithmetic of a few steps.
+_ROUNDING = 2.0**-22
+_ROUNDINGS, _MARGIN = 3, 16
+
+
+@dataclass(frozen=True)
+class FurthestOff:
+    """The element of a result that is furthest off, by what it may be, and how many are off."""
+
+    index: tuple[int, ...]
+    allowed: float
+    off: int
+
+
+def allowed_error(
+    call: OpCall, route: str | None, tensor: Tensor, wanted: np.ndarray, steps: np.ndarray | None, rounded: bool
+) -> np.ndarray:
+    """The error that each element of a result may have.
+
+    ``steps``: of an int8 KV cache, by how much a code of each element counts. ``rounded``: tensor cores may multiply
+    numbers rounded to float16.
+    """
+    magnitude = np.abs(np.where(np.isfinite(wanted), wanted, 0).astype(np.float64))
+    if steps is not None:  # a tie may be rounded either way
+        return steps * 1.01 + TOLERANCES["float32"][1] * magnitude
+    if tensor.dtype in TOLERANCES:
+        absolute, relative = TOLERANCES[tensor.dtype]
+        allowed = np.maximum(absolute, relative * magnitude)
+        if route is not None and "matrix" in route:
+            largest = magnitude.max(initial=0)
+            allowed = np.maximum(allowed, (MATRIX_ROUNDED if rounded else MATRIX) * largest)
+        return allowed
+    return np.zeros(wanted.shape)
+
+
+def sensitivity(
+    references: References, call: OpCall, values: Mapping[int, Any], target: Tensor, wanted: np.ndarray
+) -> np.ndarray:
+    """By how much each element changes, at most, where the last bits of floating-point inputs do; inf where it jumps.
+
+    Sums that cancel out and codes that are nearly ties differ by that much in float32, however they are computed. What
+    is exact does not: comparisons, and positions of elements.
+    """
+    if target.dtype in ("int32", "bool"):
+        return np.zeros(wanted.shape)
+    random = np.random.default_rng(0)
+    largest = np.zeros(wanted.shape)
+    for _ in range(_ROUNDINGS):
+        moved = {
+            id: value * (1 + random.uniform(-_ROUNDING, _ROUNDING, value.shape))
+            if isinstance(value, np.ndarray) and value.dtype == np.float64
+            else value.copy()
+            if isinstance(value, np.ndarray)
+            else value
+            for id, value in values.items()
+        }
+        results = {v.id: r for v, r in zip(call.writes, references.results(call, moved), strict=True)}
+        other = np.asarray({**moved, **results}[target.id])
+        if other.shape != wanted.shape:
+            return np.full(wanted.shape, np.inf)
+        change = np.abs(other.astype(np.float64) - wanted.astype(np.float64))
+        same = (other == wanted) | ((other != other) & (wanted != wanted))
+        largest = np.maximum(largest, np.where(same, 0, np.nan_to_num(change, nan=np.inf)))
+    return largest * _MARGIN
+
+
+def furthest_off(got: np.ndarray, wanted: np.ndarray, allowed: np.ndarray) -> FurthestOff | None:
+    """The element that is furthest off, of arrays of one shape; None where all are right.
+
+    NaN must be where NaN is wanted, and inf where a dtype makes what is wanted infinite.
+    """
+    if got.dtype.kind == "f":
+        wanted = wanted.astype(got.dtype)
+    same = (got == wanted) | ((got != got) & (wanted != wanted))
+    error = np.abs(got.astype(np.float64) - wanted.astype(np.float64))
+    excess = np.where(same, -np.inf, np.nan_to_num(error, nan=np.inf) - allowed)
+    off = ~same & ~(error <= allowed) & (allowed < np.inf)
+    if not off.any():
+        return None
+    place = int(np.argmax(np.where(off, excess, -np.inf)))
+    index = tuple(int(i) for i in np.unravel_index(place, got.shape))
+    return FurthestOff(index, float(allowed[index]), int(off.sum()))

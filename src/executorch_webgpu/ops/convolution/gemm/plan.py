@@ -1,0 +1,175 @@
+"""The gemm route: a convolution as a product of matrices, in tiles of float32 that every device can hold."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ...plan import Binding, Planner
+from ...shapes import ceil_div
+from ...values import Tensor
+from .. import sums
+from ..call import Convolution, window_params
+from .product import Product, columns_of, packed_rows, product_of
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A workgroup of 16 x 16 invocations computes 64 * ``row_quads`` channels at 64 * ``column_quads`` places."""
+
+    row_quads: int
+    column_quads: int
+    depth: int  # along K at a time: 16, or 32 if both others are 1
+
+    @property
+    def rows(self) -> int:
+        return 64 * self.row_quads
+
+    @property
+    def columns(self) -> int:
+        return 64 * self.column_quads
+
+    def workgroups(self, product: Product) -> int:
+        return product.groups * ceil_div(product.rows, self.rows) * ceil_div(product.columns, self.columns)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Tiles, the largest first: the first one that gives enough ``workgroups``, or the last one.
+
+    If that gives fewer than ``split_workgroups``, several share a tile, each of at least ``split_steps`` along K.
+    """
+
+    tiles: tuple[Tile, ...] = (Tile(2, 2, 16), Tile(1, 2, 16), Tile(1, 1, 16))
+    workgroups: int = 128
+    split_workgroups: int = 256
+    split_steps: int = 8
+    most_splits: int = 32
+
+
+TUNING = Tuning()
+
+
+def fits(planner: Planner, call: Convolution) -> bool:
+    """Whether the weights are constants that can be repacked, and there is memory for what comes between."""
+    if not planner.is_constant(call.weight):
+        return False
+    product, limits = _product(call), planner.limits
+    most_bytes = max(product.weights.nbytes, product.table.nbytes)
+    return most_bytes <= limits.max_binding_bytes and _between(call) <= planner.scratch_bytes
+
+
+def _between(call: Convolution) -> int:
+    """Bytes of sums that must be stored, at most: by maximum dims, so that all steps take one route."""
+    if call.window.transposed:
+        return 4 * call.x.max_dims[0] * call.out_channels * call.taps * math.prod(call.x.max_dims[2:])
+    return 0 if call.out.dtype == "float32" else 4 * math.prod(call.out.max_dims)
+
+
+def prepare(planner: Planner, call: Convolution) -> None:
+    """Pipelines for smaller inputs, whose rows may not be whole fours."""
+    tuning, product = planner.tuning("convolution/gemm", TUNING), _product(call)
+    tile = _tile(tuning, product)
+    for smaller in tuning.tiles[tuning.tiles.index(tile) :]:
+        for walk in dict.fromkeys((_walk(product, smaller, whole=True), _walk(product, smaller, whole=False))):
+            for finishes in {True, call.out.dtype == "float32"}:
+                planner.prepare("convolution/gemm", template=_template(call, product, smaller, walk, finishes))
+    sums.prepare(planner, call)
+
+
+def run(planner: Planner, call: Convolution) -> None:
+    """A transposed convolution first computes what each place of x adds to the output, and then adds it."""
+    tuning, product = planner.tuning("convolution/gemm", TUNING), _product(call)
+    tile = _tile(tuning, product)
+    walk = _walk(product, tile, product.places % 4 == 0)
+    steps = _steps(planner, tuning, tile, product)
+    splits = ceil_div(ceil_div(product.k, tile.depth), steps)
+    finishes = splits == 1 and not call.window.transposed and (call.out.dtype == "float32" or walk == "quads")
+    out: Binding = call.out if finishes else planner.scratch(4 * splits * product.numel)
+    _multiply(planner, call, product, tile, walk, (steps, splits), out)
+    if call.window.transposed:
+        sums.fold(planner, call, out, splits)
+    elif not finishes:
+        sums.add(planner, call, out, splits)
+
+
+def _multiply(
+    planner: Planner,
+    call: Convolution,
+    product: Product,
+    tile: Tile,
+    walk: str,
+    parts: tuple[int, int],
+    out: Binding,
+) -> None:
+    """``parts``: steps along K of a workgroup, and how many share a tile."""
+    template = _template(call, product, tile, walk, isinstance(out, Tensor))
+    bound: dict[str, Binding] = {"x": product.x, "weights": product.weights, "out": out}
+    bound |= {} if template["bias"] is None or call.bias is None else {"bias": call.bias}
+    steps, splits = parts
+    row_tiles, column_tiles = ceil_div(product.rows, tile.rows), ceil_div(product.columns, tile.columns)
+    tiles = product.groups * row_tiles * column_tiles
+    planner.dispatch(
+        "convolution/gemm",
+        planner.grid_1d(tiles * splits, 1),
+        bound | ({"table": product.table} if walk == "any" else {}),
+        {
+            **window_params(product.window, product.in_dims, product.out_dims),
+            "groups": product.groups,
+            "group_in": product.group_in,
+            "rows": product.rows,
+            "k": product.k,
+            "k_rows": packed_rows(product.k),
+            "row_stride": ceil_div(product.rows, 4),
+            "columns": product.columns,
+            "row_tiles": row_tiles,
+            "column_tiles": column_tiles,
+            "tiles": tiles,
+            "steps": steps,
+            "splits": splits,
+            "finishes": int(isinstance(out, Tensor)),
+            "low": call.low,
+            "high": call.high,
+        },
+        template=template,
+    )
+
+
+def _product(call: Convolution) -> Product:
+    return columns_of(call) if call.window.transposed else product_of(call)
+
+
+def _tile(tuning: Tuning, product: Product) -> Tile:
+    enough = (tile for tile in tuning.tiles if tile.workgroups(product) >= tuning.workgroups)
+    return next(enough, tuning.tiles[-1])
+
+
+def _steps(planner: Planner, tuning: Tuning, tile: Tile, product: Product) -> int:
+    """Along K, of a workgroup."""
+    steps = ceil_div(product.k, tile.depth)
+    splits = min(
+        tuning.split_workgroups // tile.workgroups(product),
+        steps // tuning.split_steps,
+        tuning.most_splits,
+        planner.scratch_bytes // (4 * product.numel),
+    )
+    return ceil_div(steps, max(1, splits))
+
+
+def _walk(product: Product, tile: Tile, whole: bool) -> str:
+    """How x is read; ``whole``: channels are whole fours of places."""
+    if whole and product.window.is_plain:
+        return "quads"
+    return "channels" if product.taps == 1 or product.group_in % tile.depth == 0 else "any"
+
+
+def _template(call: Convolution, product: Product, tile: Tile, walk: str, finishes: bool) -> dict[str, Any]:
+    return {
+        **asdict(tile),
+        "walk": walk,
+        "x_dtype": call.x.dtype,
+        "weights_dtype": product.weights_dtype,
+        "out_dtype": call.out.dtype if finishes and walk == "quads" else "float32",
+        "bias": None if call.bias is None or call.window.transposed else call.bias.dtype,
+    }

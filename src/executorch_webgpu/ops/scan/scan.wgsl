@@ -1,0 +1,219 @@
+{#
+Inclusive scan of x [outer, length, inner] along its middle dimension, such as cumsum, whole rows or chunks of them.
+
+`lanes` invocations of a workgroup share a row, which is a pair of an outer and an inner index, and go along it in tiles, in
+which each owns consecutive elements. Chunks begin with what reduce.wgsl made of those before.
+
+Inputs:
+  kind = "last_largest" | "sum" | "lse": see reduce/partial.wgsl
+  compute = "f32" | "i32": the type of the numbers that are scanned
+  across = False | True: whether neighbours own neighbouring rows; else inner is 1, and elements come in fours
+  chunked = False | True: whether a row is cut into chunks
+  x = "float32" | "float16" | "int32" | "bool" | "uint8" | "int8": dtype
+  out = "float32" | "int32": dtype; one narrower than a word only where rows and chunks begin and end at multiples of four
+  places = False | True: whether the places of extremes are wanted, too
+#}
+{% set words = {"sum": compute, "product": compute, "lse": "vec2<f32>", "var": "vec4<f32>"} %}
+{% set partial = words.get(kind, "vec2<u32>" if "est" in kind else "u32") %}
+{% set part = "word" if across else "quad" %}
+{% set whole_words = out in ("float32", "int32", "bool") %}
+@group(0) @binding(0) var<storage, read> x: array<{{ x }}_{{ part }}>;
+@group(0) @binding(1) var<storage, read_write> out: array<{{ out }}_{{ part }}>;
+{% if places %}
+@group(0) @binding(2) var<storage, read_write> places: array<int32_{{ part }}>;
+{% endif %}
+{% if chunked %}
+@group(0) @binding(3) var<storage, read> carries: array<{{ partial }}>;  // [rows, chunks]
+{% endif %}
+@group(0) @binding(4) var<uniform> params: Params;
+
+struct Params {
+  rows: u32,  // outer * inner
+  length: u32,
+  inner: u32,
+  chunk: u32,  // elements of a chunk, a multiple of 4
+  chunks: u32,
+  lanes: u32,  // a power of two that divides wg_size
+  blocks: u32,  // workgroups that have work
+}
+
+override wg_size: u32 = 256;
+
+var<workgroup> partials: array<{{ partial }}, wg_size>;
+
+const UNITS = {{ 8 if across else 4 }}u;  // words or quads that an invocation owns of a tile
+
+{% include "reduce/partial.wgsl" %}
+{% include "wgsl/elements.wgsl" %}
+
+alias Row = vec4<u32>;  // where it starts in x; the chunk's first element and the one past its last one; the lane
+
+{% if across %}
+{% set components = [""] %}
+// Element k of those that a lane owns in a tile, as far as there are so many.
+fn index_of(row: Row, tile: u32, k: u32) -> u32 {
+  return row.y + (tile * params.lanes + row.w) * UNITS + k;
+}
+
+fn loaded(row: Row, index: u32) -> Number {
+  let at = row.x + min(index, row.z - 1u) * params.inner;
+  return Number(element_{{ x }}(x[at / {{ x }}_per_word], at));
+}
+
+fn inside(row: Row, index: u32) -> bool {
+  return index < row.z;
+}
+
+fn stepped(before: Partial, row: Row, index: u32, v: Number) -> Partial {
+  return select(before, combine(before, partial_of(v, index)), inside(row, index));
+}
+
+fn store(row: Row, index: u32, result: Partial) {
+  if (inside(row, index)) {
+    let at = row.x + index * params.inner;
+    out[at] = {{ out }}_word(result_of(result, 0.0));
+    {% if places %}
+    places[at] = second_of(result);
+    {% endif %}
+  }
+}
+{% else %}
+{% set components = ["x", "y", "z", "w"] %}
+// Quad k, counted in all of x, of those that a lane owns in a tile.
+fn index_of(row: Row, tile: u32, k: u32) -> u32 {
+  return (row.x + row.y) / 4u + (tile * params.lanes + row.w) * UNITS + k;
+}
+
+fn loaded(row: Row, quad: u32) -> vec4<Number> {
+  return vec4<Number>(unpack_{{ x }}(x[min(quad, (row.x + row.z - 1u) / 4u)]));
+}
+
+// Element `at` of x.
+fn inside(row: Row, at: u32) -> bool {
+  return at >= row.x + row.y && at < row.x + row.z;
+}
+
+fn stepped(before: Partial, row: Row, at: u32, v: Number) -> Partial {
+  return select(before, combine(before, partial_of(v, at - row.x)), inside(row, at));
+}
+
+// Rows meet within a quad, so that each stores its elements of it.
+fn store(row: Row, quad: u32, a: Partial, b: Partial, c: Partial, d: Partial) {
+  let at = quad * 4u;
+  {% set number = "f32" if "float" in out else "u32" if out == "bool" else "i32" %}
+  {% set results = [("out", out ~ "_numbers", number ~ "(result_of(%s, 0.0))"), ("places", "int32_numbers", "second_of(%s)")] %}
+  {% for buffer, numbers, result in results[:2 if places else 1] %}
+  let {{ buffer }}_quad = {{ numbers }}({% for p in "abcd" %}{{ result | format(p) }}{{ ", " if p != "d" }}{% endfor %});
+  {% endfor %}
+  if (inside(row, at) && inside(row, at + 3u)) {
+    out[quad] = pack_{{ out }}(out_quad);
+    {% if places %}
+    places[quad] = places_quad;
+    {% endif %}
+    return;
+  }
+  {% if whole_words %}
+  {% for c in "xyzw" %}
+  if (inside(row, at + {{ loop.index0 }}u)) {
+    out[quad].{{ c }} = out_quad.{{ c }};
+    {% if places %}
+    places[quad].{{ c }} = places_quad.{{ c }};
+    {% endif %}
+  }
+  {% endfor %}
+  {% endif %}
+}
+{% endif %}
+
+@compute @workgroup_size(wg_size)
+fn main(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(num_workgroups) groups: vec3<u32>,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let order = group.x + group.y * groups.x;
+  if (order >= params.blocks) {
+    return;
+  }
+  let block = params.blocks - 1u - order;  // what was reduced last may still be in a cache
+  let rows = wg_size / params.lanes;
+  let chunk = block % params.chunks;
+  {% if across %}
+  let number = block / params.chunks * rows + local % rows;
+  let lane = local / rows;
+  let stride = rows;
+  {% else %}
+  let number = block / params.chunks * rows + local / params.lanes;
+  let lane = local % params.lanes;
+  let stride = 1u;
+  {% endif %}
+  let known = min(number, params.rows - 1u);
+  let begin = chunk * params.chunk;
+  let end = select(begin, min(begin + params.chunk, params.length), number < params.rows);
+  let row = Row(known / params.inner * params.length * params.inner + known % params.inner, begin, end, lane);
+
+  var carry = nothing();
+  {% if chunked %}
+  for (var i = lane; i < chunk; i += params.lanes) {
+    carry = combine(carry, carries[known * params.chunks + i]);
+  }
+  partials[local] = carry;
+  workgroupBarrier();
+  for (var half = params.lanes / 2u; half > 0u; half /= 2u) {
+    if (lane < half) {
+      partials[local] = combine(partials[local], partials[local + half * stride]);
+    }
+    workgroupBarrier();
+  }
+  carry = partials[local - lane * stride];
+  workgroupBarrier();
+  {% endif %}
+
+  let span = params.lanes * UNITS{{ "" if across else " * 4u" }};
+  let tiles = (params.chunk + {{ "" if across else "3u + " }}span - 1u) / span;
+  for (var tile = 0u; tile < tiles; tile++) {
+    {% for k in range(8 if across else 4) %}
+    let at{{ k }} = index_of(row, tile, {{ k }}u);
+    let v{{ k }} = loaded(row, at{{ k }});
+    {% endfor %}
+    var total = nothing();
+    {% for k in range(8 if across else 4) %}
+    {% for c in components %}
+    {% if across %}
+    total = stepped(total, row, at{{ k }}, v{{ k }});
+    {% else %}
+    total = stepped(total, row, at{{ k }} * 4u + {{ loop.index0 }}u, v{{ k }}.{{ c }});
+    {% endif %}
+    {% endfor %}
+    {% endfor %}
+    partials[local] = total;
+    workgroupBarrier();
+    for (var distance = 1u; distance < params.lanes; distance *= 2u) {
+      var sum = partials[local];
+      if (lane >= distance) {
+        sum = combine(partials[local - distance * stride], sum);
+      }
+      workgroupBarrier();
+      partials[local] = sum;
+      workgroupBarrier();
+    }
+    var result = carry;
+    if (lane > 0u) {
+      result = combine(result, partials[local - stride]);
+    }
+    carry = combine(carry, partials[local + (params.lanes - 1u - lane) * stride]);
+    workgroupBarrier();
+    {% for k in range(8 if across else 4) %}
+    {% if across %}
+    result = stepped(result, row, at{{ k }}, v{{ k }});
+    store(row, at{{ k }}, result);
+    {% else %}
+    {% for c in components %}
+    let {{ c }}{{ k }} = stepped(result, row, at{{ k }} * 4u + {{ loop.index0 }}u, v{{ k }}.{{ c }});
+    result = {{ c }}{{ k }};
+    {% endfor %}
+    store(row, at{{ k }}, x{{ k }}, y{{ k }}, z{{ k }}, w{{ k }});
+    {% endif %}
+    {% endfor %}
+  }
+}
