@@ -53,7 +53,7 @@ def whisper_encoder(full: bool) -> Prepared:
     bins, frames = (80, 3000) if full else (20, 60)
     calls = [(noise(b, bins, frames, seed=b),) for b in ((1,) if full else (2, 1))]
     return Prepared(
-        FirstOutput(_whisper(full).encoder).eval(), calls, None if full else ({0: Dim("batch", min=1, max=2)},)
+        randomized(FirstOutput(_whisper(full).encoder)), calls, None if full else ({0: Dim("batch", min=1, max=2)},)
     )
 
 
@@ -74,7 +74,7 @@ def whisper_decoder(full: bool) -> Prepared:
         (tokens(1, n, below=below, seed=n), noise(1, source, width, seed=n)) for n in (longest, 2, longest // 2 + 1)
     ]
     return Prepared(
-        WhisperDecoder(_whisper(full).decoder).eval(), calls, ({1: Dim("length", min=2, max=longest)}, None)
+        randomized(WhisperDecoder(_whisper(full).decoder)), calls, ({1: Dim("length", min=2, max=longest)}, None)
     )
 
 
@@ -104,7 +104,7 @@ def wav2letter(full: bool) -> Prepared:
     longest = samples // 160
     frames = 160 * Dim("frames", min=10, max=longest)
     calls = [(noise(1, 1, 160 * n, seed=n),) for n in (longest, 10, longest // 2 + 1)]
-    return Prepared(Wav2Letter(width, 29).eval(), calls, ({2: frames},))
+    return Prepared(randomized(Wav2Letter(width, 29)), calls, ({2: frames},))
 
 
 class Masked(nn.Module):
@@ -155,7 +155,7 @@ def wav2vec2(full: bool) -> Prepared:
     from transformers import Wav2Vec2Config, Wav2Vec2Model
 
     if full:
-        return Prepared(FirstOutput(Wav2Vec2Model(Wav2Vec2Config())).eval(), [(noise(1, 16000),)])
+        return Prepared(randomized(FirstOutput(Wav2Vec2Model(Wav2Vec2Config()))), [(noise(1, 16000),)])
     config = Wav2Vec2Config(
         hidden_size=32,
         num_hidden_layers=1,
@@ -169,7 +169,7 @@ def wav2vec2(full: bool) -> Prepared:
         num_conv_pos_embedding_groups=4,
         vocab_size=VOCABULARY,
     )
-    return Prepared(FirstOutput(Wav2Vec2Model(config)).eval(), [(noise(1, 800, seed=i),) for i in range(2)])
+    return Prepared(randomized(FirstOutput(Wav2Vec2Model(config))), [(noise(1, 800, seed=i),) for i in range(2)])
 
 
 class GatedBlock(nn.Module):
@@ -208,7 +208,7 @@ class WaveNet(nn.Module):
 def wavenet(full: bool) -> Prepared:
     width, depth, longest = (64, 10, 4000) if full else (6, 4, 48)
     calls = [(noise(1, 1, n, seed=n),) for n in (longest, longest // 4, longest // 2)]
-    return Prepared(WaveNet(width, depth).eval(), calls, ({2: Dim("samples", min=2, max=longest)},))
+    return Prepared(randomized(WaveNet(width, depth)), calls, ({2: Dim("samples", min=2, max=longest)},))
 
 
 class Vocoder(nn.Module):
@@ -239,7 +239,7 @@ class Vocoder(nn.Module):
 def vocoder(full: bool) -> Prepared:
     bins, width, longest = (80, 128, 100) if full else (10, 16, 13)
     calls = [(noise(1, bins, n, seed=n),) for n in (longest, 3, 8)]
-    return Prepared(Vocoder(bins, width).eval(), calls, ({2: Dim("frames", min=2, max=longest)},))
+    return Prepared(randomized(Vocoder(bins, width)), calls, ({2: Dim("frames", min=2, max=longest)},))
 
 
 class VoiceActivity(nn.Module):
@@ -270,4 +270,4 @@ class VoiceActivity(nn.Module):
 def voice_activity(full: bool) -> Prepared:
     window, width, samples = (256, 128, 512) if full else (16, 12, 64)
     calls = [(noise(1, samples, seed=i), noise(1, width, seed=i + 5), noise(1, width, seed=i + 9)) for i in range(2)]
-    return Prepared(VoiceActivity(window, width).eval(), calls)
+    return Prepared(randomized(VoiceActivity(window, width)), calls)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from .model import FirstOutput, Prepared, noise, tokens, zoo
+from .model import FirstOutput, Prepared, noise, randomized, tokens, zoo
 from .sentence_encoder import load_minilm
 
 VOCABULARY = 97
@@ -48,7 +48,9 @@ def _sentence(
     return tokens(batch, length, below=below, seed=seed), mask
 
 
-def sentences(module: nn.Module, longest: int, below: int = VOCABULARY, batch: bool = False) -> Prepared:
+def sentences(
+    module: nn.Module, longest: int, below: int = VOCABULARY, batch: bool = False, own_weights: bool = False
+) -> Prepared:
     """Batches with padding, shorter and longer from call to call."""
     calls = [
         _sentence(2, longest, (longest, longest - 5), below, 0),
@@ -58,7 +60,7 @@ def sentences(module: nn.Module, longest: int, below: int = VOCABULARY, batch: b
     dims: dict[int, Any] = {1: Dim("length", min=3, max=longest)}
     if batch:
         dims[0] = Dim("batch", min=1, max=2)
-    return Prepared(module.eval(), calls, (dims, dims))
+    return Prepared(module.eval() if own_weights else randomized(module), calls, (dims, dims))
 
 
 @zoo("bert")
@@ -101,7 +103,7 @@ def minilm(full: bool) -> Prepared:
     from transformers import BertConfig, BertModel
 
     if full:
-        return sentences(SentenceEmbedding(load_minilm()), 128, 30000)
+        return sentences(SentenceEmbedding(load_minilm()), 128, 30000, own_weights=True)
     config = BertConfig(
         vocab_size=VOCABULARY,
         hidden_size=48,
@@ -301,7 +303,7 @@ def decoding(decoder: nn.Module, width: int) -> Prepared:
         _, mask = _sentence(1, source, (source - 1,), VOCABULARY, seed)
         calls.append((tokens(1, target, below=VOCABULARY, seed=seed), noise(1, source, width, seed=seed), mask))
     target, source = Dim("target", min=2, max=11), Dim("source", min=2, max=17)
-    return Prepared(Decoder(decoder).eval(), calls, ({1: target}, {1: source}, {1: source}))
+    return Prepared(randomized(Decoder(decoder)), calls, ({1: target}, {1: source}, {1: source}))
 
 
 @zoo("t5_decoder")
@@ -355,7 +357,7 @@ def torch_transformer(full: bool) -> Prepared:
         source[1, 9:] = 0
         return source, tokens(2, 7, below=VOCABULARY, seed=seed + 1)
 
-    return Prepared(Translator().eval(), [call(0), call(5)])
+    return Prepared(randomized(Translator()), [call(0), call(5)])
 
 
 @zoo("gpt2")
@@ -366,4 +368,4 @@ def gpt2(full: bool) -> Prepared:
     config = GPT2Config(vocab_size=VOCABULARY, n_positions=64, n_embd=32, n_layer=2, n_head=4, use_cache=False)
     lengths = (21, 3, 12)
     calls = [(tokens(1, n, below=VOCABULARY, seed=n),) for n in lengths]
-    return Prepared(FirstOutput(GPT2LMHeadModel(config)).eval(), calls, ({1: Dim("length", min=2, max=21)},))
+    return Prepared(randomized(FirstOutput(GPT2LMHeadModel(config))), calls, ({1: Dim("length", min=2, max=21)},))

@@ -21,7 +21,7 @@ import numpy as np
 
 from executorch_webgpu import Error, Runtime
 from executorch_webgpu.models.cache import cache_folder
-from tests.differential.programs_compare import difference
+from tests.differential.programs_compare import Tolerance, Tolerances, difference
 from tests.differential.programs_saved import read_saved
 
 # Delegated as far as the partitioner can; with operators in the middle left to the host; not at all.
@@ -76,6 +76,9 @@ class Judged:
 def judged(path: Path, **runtime: Any) -> Judged:
     """Run a program's calls one after the other on one loaded method, and hold the answers against torch's.
 
+    A float is right if its error is at most 1e-3 of what is right, or at most 1e-4 of the largest number of its output
+    where that is below one, so that outputs of small numbers are held as tightly.
+
     ``runtime`` are options of ``Runtime.get``.
     """
     saved = read_saved(path)
@@ -89,7 +92,7 @@ def judged(path: Path, **runtime: Any) -> Judged:
                 given = [value.copy() if isinstance(value, np.ndarray) else value for value in step.inputs]
                 got = list(methods[step.method].execute(given))
                 largest = max(largest, _largest(got, step.outputs))
-                if problem := difference(got, step.outputs, saved.tolerances):
+                if problem := _problem(got, step.outputs, saved.tolerances):
                     return Judged("wrong", f"call {number}, {problem}", largest, load_s, time.perf_counter() - began)
     except Error as error:
         return Judged("refused", f"{type(error).__name__}: {error}", largest)
@@ -106,6 +109,24 @@ def operators(path: Path) -> tuple[list[str], dict[str, int]]:
     for call in calls:
         places[call.where] += call.count
     return sorted({call.name for call in calls if not call.supported}), dict(sorted(places.items()))
+
+
+def _problem(got: list[Any], wanted: list[Any], tolerances: Tolerances) -> str | None:
+    if len(got) != len(wanted):
+        return f"{len(got)} outputs, not {len(wanted)}"
+    for number, (a, b) in enumerate(zip(got, wanted, strict=True)):
+        scale = _scale(b)
+        scaled = {name: Tolerance(scale * t.absolute, t.relative) for name, t in tolerances.items()}
+        if problem := difference([a], [b], scaled):
+            return problem.replace("output 0", f"output {number}")
+    return None
+
+
+def _scale(wanted: Any) -> float:
+    if not isinstance(wanted, np.ndarray) or wanted.dtype.kind != "f":
+        return 1.0
+    finite = np.abs(wanted[np.isfinite(wanted)])
+    return min(1.0, float(finite.max(initial=0.0)))
 
 
 def _largest(got: list[Any], wanted: list[Any]) -> float:

@@ -60,20 +60,28 @@ def zoo(name: str, variants: tuple[str, ...] = VARIANTS) -> Callable[[Preparing]
 
 
 def randomized(module: nn.Module) -> nn.Module:
-    """``module`` in evaluation, with running statistics and affine weights that are not zeros and ones."""
+    """``module`` in evaluation, with weights that keep activations near one, and running statistics and affine weights
+    that are not zeros and ones: a small answer would hide an error, and a zero a term that is left out.
+    """
     generator = torch.Generator().manual_seed(0)
+
+    def fill(values: torch.Tensor | None, mean: float, deviation: float) -> None:
+        if values is not None:
+            values.copy_(mean + deviation * torch.randn(values.shape, generator=generator))
+
     with torch.no_grad():
         for part in module.modules():
-            if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is not None:
-                part.running_mean.copy_(0.1 * torch.randn(part.running_mean.shape, generator=generator))
+            if isinstance(part, nn.Linear | nn.modules.conv._ConvNd) and not nn.utils.parametrize.is_parametrized(part):
+                transposed = isinstance(part, nn.modules.conv._ConvTransposeNd)
+                fan_in = part.weight[0].numel() if not transposed else part.weight[:, 0].numel() // 2
+                fill(part.weight, 0.0, 1.2 / max(1, fan_in) ** 0.5)
+                fill(part.bias, 0.0, 0.1)
+            elif isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is not None:
+                fill(part.running_mean, 0.0, 0.1)
                 part.running_var.copy_(0.5 + torch.rand(part.running_var.shape, generator=generator))
-            if (
-                isinstance(part, nn.modules.batchnorm._BatchNorm | nn.GroupNorm | nn.LayerNorm)
-                and part.weight is not None
-            ):
-                part.weight.copy_(0.5 + torch.rand(part.weight.shape, generator=generator))
-                if part.bias is not None:
-                    part.bias.copy_(0.1 * torch.randn(part.bias.shape, generator=generator))
+            if isinstance(part, nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.LayerNorm):
+                fill(part.weight, 1.0, 0.2)
+                fill(part.bias, 0.0, 0.1)
     return module.eval()
 
 

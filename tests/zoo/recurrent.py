@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from .model import Prepared, noise, tokens, zoo
+from .model import Prepared, noise, randomized, tokens, zoo
 
 
 class Tagger(nn.Module):
@@ -24,7 +24,7 @@ class Tagger(nn.Module):
 
 def _tagged(net: nn.Module, width: int, outputs: int, steps: int, batch: int = 2) -> Prepared:
     calls = [(tokens(b, steps, below=50, seed=b),) for b in (batch, 1)]
-    return Prepared(Tagger(net, width, outputs).eval(), calls, ({0: Dim("batch", min=1, max=batch)},))
+    return Prepared(randomized(Tagger(net, width, outputs)), calls, ({0: Dim("batch", min=1, max=batch)},))
 
 
 @zoo("lstm")
@@ -71,7 +71,7 @@ def streaming_lstm(full: bool) -> Prepared:
     calls = [
         (noise(1, 1, width, seed=i), noise(2, 1, width, seed=i + 3), noise(2, 1, width, seed=i + 6)) for i in range(2)
     ]
-    return Prepared(Streaming(width).eval(), calls)
+    return Prepared(randomized(Streaming(width)), calls)
 
 
 class Remembering(nn.Module):
@@ -93,7 +93,7 @@ class Remembering(nn.Module):
 @zoo("remembering_gru")
 def remembering_gru(full: bool) -> Prepared:
     width = 128 if full else 12
-    return Prepared(Remembering(width).eval(), [(noise(1, width, seed=i),) for i in range(4)])
+    return Prepared(randomized(Remembering(width)), [(noise(1, width, seed=i),) for i in range(4)])
 
 
 class MinimalSelectiveScan(nn.Module):
@@ -128,5 +128,5 @@ class MinimalSelectiveScan(nn.Module):
 def selective_scan(full: bool) -> Prepared:
     width, states, steps = (64, 16, 16) if full else (8, 4, 5)
     return Prepared(
-        MinimalSelectiveScan(width, states, steps).eval(), [(noise(2, steps, width, seed=i),) for i in range(2)]
+        randomized(MinimalSelectiveScan(width, states, steps)), [(noise(2, steps, width, seed=i),) for i in range(2)]
     )
