@@ -23,7 +23,9 @@ from . import (
     sampling,
     scan,
     softmax,
+    sort,
     symint,
+    training,
 )
 
 __all__ = [
@@ -49,5 +51,7 @@ __all__ = [
     "sampling",
     "scan",
     "softmax",
+    "sort",
     "symint",
+    "training",
 ]

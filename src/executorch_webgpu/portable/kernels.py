@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .dtypes import is_float
+from .selections import SELECTIONS
 
 Array = np.ndarray
 Simple = Callable[..., Any]
@@ -35,37 +36,6 @@ SCALAR_OPERATORS: dict[str, Simple] = {
     "ge": operator.ge,
     "sym_max": max,
     "sym_min": min,
-}
-
-
-def _divided(compute: Simple) -> Simple:
-    """A remainder, whose divisor must not be 0 if it is an integer."""
-
-    def run(a: Any, b: Any) -> Any:
-        if np.result_type(a, b).kind != "f" and not np.all(b):
-            raise ZeroDivisionError("an integer is divided by 0")
-        return compute(a, b)
-
-    return run
-
-
-def _erf(x: Array) -> Any:
-    return np.vectorize(math.erf, otypes=[float])(x)
-
-
-# Element by element, in the dtype to which torch brings all arguments first. By name and overload.
-ELEMENTWISE: dict[tuple[str, str], Simple] = {
-    **{("aten::remainder", o): _divided(np.remainder) for o in ("Scalar_out", "Tensor_out")},
-    **{("aten::fmod", o): _divided(np.fmod) for o in ("Scalar_out", "Tensor_out")},
-    ("aten::isnan", "out"): lambda x: x != x,
-    ("aten::isinf", "out"): np.isinf,
-    ("aten::floor", "out"): np.floor,
-    ("aten::ceil", "out"): np.ceil,
-    ("aten::trunc", "out"): np.trunc,
-    ("aten::sign", "out"): lambda x: np.where(x > 0, 1, np.where(x < 0, -1, 0)),
-    ("aten::erf", "out"): _erf,
-    ("aten::log1p", "out"): np.log1p,
-    ("aten::expm1", "out"): np.expm1,
 }
 
 
@@ -99,19 +69,6 @@ def _variance(x: Array, dims: Sequence[int] | None, correction: float | None, ke
 def _cumsum(x: Array, dim: int, dtype: Any) -> Any:
     wide = x.astype(np.float64) if is_float(x.dtype) else x.astype(np.int64)
     return np.cumsum(wide, axis=dim) if x.ndim else wide
-
-
-def _place(indices: Sequence[Array | None]) -> tuple[Any, ...]:
-    return tuple(slice(None) if index is None else index for index in indices)
-
-
-def _index_put(x: Array, indices: Sequence[Array | None], values: Array, accumulate: bool = False) -> Any:
-    result = x.copy()
-    if accumulate:
-        np.add.at(result, _place(indices), values)
-    else:
-        result[_place(indices)] = values
-    return result
 
 
 def _copy_index(target: Array, source: Array, index: int) -> Any:
@@ -149,5 +106,5 @@ OTHERS: dict[tuple[str, str], Simple] = {
     ("aten::mean", "dtype_out"): lambda x, *_: np.mean(x, dtype=np.float64),
     ("aten::var", "correction_out"): _variance,
     ("aten::cumsum", "out"): _cumsum,
-    ("aten::index_put", "out"): _index_put,
+    **SELECTIONS,
 }
