@@ -368,4 +368,4 @@ def gpt2(full: bool) -> Prepared:
     config = GPT2Config(vocab_size=VOCABULARY, n_positions=64, n_embd=32, n_layer=2, n_head=4, use_cache=False)
     lengths = (21, 3, 12)
     calls = [(tokens(1, n, below=VOCABULARY, seed=n),) for n in lengths]
-    return Prepared(randomized(FirstOutput(GPT2LMHeadModel(config))), calls, ({1: Dim("length", min=2, max=21)},))
+    return Prepared(randomized(FirstOutput(GPT2LMHeadModel(config))), calls, (({1: Dim("length", min=2, max=21)},),))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +14,6 @@ from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPart
 from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
 from executorch.exir.dialects._ops import ops as exir_ops
 from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPass
-from torch import nn
 from torch.export import ExportedProgram
 
 from executorch_webgpu.models.cache import exclusive
@@ -32,6 +33,9 @@ class Exported:
 
     program: bytes
     data: dict[str, bytes] = field(default_factory=dict)
+
+
+importlib.import_module("executorch.kernels.quantized")  # registers the variants that write to an output
 
 
 def traced(prepared: Prepared) -> dict[str, ExportedProgram]:
@@ -71,9 +75,10 @@ def call_inputs(prepared: Prepared, call: Inputs) -> Inputs:
     return call[1:] if prepared.methods else call
 
 
-def eager_steps(prepared: Prepared, run: dict[str, nn.Module] | None = None) -> list[Step]:
+def eager_steps(prepared: Prepared) -> list[Step]:
     """torch's answers to a model's calls, in the order and form in which a program gives them."""
-    modules = run or prepared.methods or {"forward": prepared.module}
+    # A copy, since calls may change buffers and the export begins with them as they were.
+    modules = copy.deepcopy(prepared.methods or {"forward": prepared.module})
     steps = []
     with torch.no_grad():
         for call in prepared.calls:

@@ -186,7 +186,7 @@ def yolo_postprocessed(full: bool) -> Prepared:
     detector = Detector(32, 2, 80, 16) if full else Detector(4, 1)
     module = randomized(Suppressed(detector, 100 if full else 12))
     for head in detector.heads:
-        nn.init.normal_(head.weight, std=3.0)
+        nn.init.normal_(head.weight, std=0.3)
     size = 320 if full else 32
     return Prepared(module, [(noise(1, 3, size, size, seed=i),) for i in range(2)])
 

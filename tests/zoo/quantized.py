@@ -134,7 +134,7 @@ def static_cnn(full: bool) -> Prepared:
     return Prepared(pt2e(randomized(SmallCNN(width)), quantizer, calls), calls)
 
 
-@zoo("static_cnn_per_tensor")
+@zoo("static_cnn_per_tensor", ("portable",))  # the partitioner takes scales by channel only
 def static_cnn_per_tensor(full: bool) -> Prepared:
     width, size = (32, 64) if full else (8, 16)
     calls = [(noise(1, 3, size, size, seed=i),) for i in range(3)]

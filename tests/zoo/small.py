@@ -337,10 +337,15 @@ def to_channels_last(x: Tensor) -> tuple[Tensor, Tensor]:
 def dynamic_views(x: Tensor) -> tuple[Tensor, ...]:
     n = x.shape[0]
     y = x.view(n, 3, 4).transpose(1, 2)
-    return y.reshape(n * 4, 3), y.flatten(), x.unflatten(1, (2, -1)), x.repeat(2, 1), x.expand(2, n, 12).sum(0), x[1:-1]
+    return y.reshape(n * 4, 3), y.flatten(), x.unflatten(1, (2, -1)), x.repeat(2, 1), x.expand(2, n, 12).sum(0), x[1:]
 
 
-@small("dynamic_arange", *[(tokens(1, n, below=9, seed=n),) for n in (13, 2, 7)], dynamic=({1: lengths()},))
+@small(
+    "dynamic_arange",
+    *[(tokens(1, n, below=9, seed=n),) for n in (13, 2, 7)],
+    dynamic=({1: lengths()},),
+    variants=("portable",),
+)
 def dynamic_arange(ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     length = ids.shape[1]
     position = torch.arange(length)
@@ -348,7 +353,7 @@ def dynamic_arange(ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return position.expand(1, -1) + ids, causal, torch.full((length,), float(3)) * length
 
 
-@small("symbolic_numbers", *rows(13, 2, 5), dynamic=DYNAMIC_ROWS)
+@small("symbolic_numbers", *rows(13, 2, 5), dynamic=DYNAMIC_ROWS, variants=("portable",))
 def symbolic_numbers(x: Tensor) -> tuple[Tensor, Tensor]:
     n = x.shape[0]
     return x / n + n // 2, x * n
@@ -449,7 +454,7 @@ def nan_and_inf(x: Tensor) -> tuple[Tensor, ...]:
     )
 
 
-@small("rolled_flipped", (noise(3, 4, 5),))
+@small("rolled_flipped", (noise(3, 4, 5),), variants=("portable",))
 def rolled_flipped(x: Tensor) -> tuple[Tensor, ...]:
     return (
         torch.roll(x, (1, -2), (0, 2)),
@@ -481,7 +486,7 @@ def pads(x: Tensor) -> tuple[Tensor, ...]:
     )
 
 
-@small("interpolations", (noise(1, 2, 5, 4),))
+@small("interpolations", (noise(1, 2, 5, 4),), variants=("portable",))
 def interpolations(x: Tensor) -> tuple[Tensor, ...]:
     return (
         F.interpolate(x, (7, 9), mode="bilinear", align_corners=False),

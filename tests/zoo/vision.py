@@ -198,7 +198,7 @@ def regnet(full: bool) -> Prepared:
     models = torchvision_models()
     if full:
         return images(models.regnet_y_400mf(), 224)
-    params = models.regnet.BlockParams([16, 24], [8, 8], [2, 1], [2, 2], [1.0, 1.0], se_ratio=0.25)
+    params = models.regnet.BlockParams([2, 1], [16, 24], [8, 8], [1.0, 1.0], [2, 2], se_ratio=0.25)
     return images(models.RegNet(params, num_classes=10, stem_width=8), 32)
 
 
@@ -207,7 +207,7 @@ def maxvit(full: bool) -> Prepared:
     models = torchvision_models()
     if full:
         return images(models.maxvit_t(), 224)
-    net = models.MaxVit((64, 64), 8, 2, [8, 16], 4, 4, 0.0, num_classes=10, block_layers=[1, 1])
+    net = models.MaxVit((64, 64), 8, 4, [8, 16], [1, 1], 4, 0.0, num_classes=10)
     return images(net, 64)
 
 
@@ -221,7 +221,7 @@ def inception(full: bool) -> Prepared:
     net = nn.Sequential(
         nn.Conv2d(3, 16, 3, 2),
         part.InceptionA(16, pool_features=8),
-        part.InceptionC(200, channels_7x7=8),
+        part.InceptionC(232, channels_7x7=8),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(768, 10),
@@ -253,11 +253,22 @@ def deit(full: bool) -> Prepared:
 
 @zoo("dinov2")
 def dinov2(full: bool) -> Prepared:
-    """Positions are interpolated for images of another size than that of the pretraining."""
     from transformers import Dinov2Config, Dinov2Model
 
     if full:
         return images(FirstOutput(Dinov2Model(Dinov2Config(hidden_size=384, num_attention_heads=6))), 224)
+    config = Dinov2Config(
+        hidden_size=24, num_hidden_layers=1, num_attention_heads=3, image_size=28, patch_size=7, use_swiglu_ffn=True
+    )
+    return images(FirstOutput(Dinov2Model(config)), 28)
+
+
+# The partitioner fails on the constants of a bicubic interpolation.
+@zoo("dinov2_resized", ("portable",))
+def dinov2_resized(full: bool) -> Prepared:
+    """Positions are interpolated for images of another size than that of the pretraining."""
+    from transformers import Dinov2Config, Dinov2Model
+
     config = Dinov2Config(
         hidden_size=24, num_hidden_layers=1, num_attention_heads=3, image_size=42, patch_size=7, use_swiglu_ffn=True
     )
@@ -312,7 +323,7 @@ def mobilevit(full: bool) -> Prepared:
     return images(FirstOutput(MobileViTForImageClassification(config)), 64)
 
 
-@zoo("yolos")
+@zoo("yolos", ("portable",))
 def yolos(full: bool) -> Prepared:
     from transformers import YolosConfig, YolosForObjectDetection
 
