@@ -53,7 +53,7 @@ def whisper_encoder(full: bool) -> Prepared:
     bins, frames = (80, 3000) if full else (20, 60)
     calls = [(noise(b, bins, frames, seed=b),) for b in ((1,) if full else (2, 1))]
     return Prepared(
-        randomized(FirstOutput(_whisper(full).encoder)), calls, None if full else ({0: Dim("batch", min=1, max=2)},)
+        randomized(FirstOutput(_whisper(full).encoder)), calls, None if full else (({0: Dim("batch", min=1, max=2)},),)
     )
 
 

@@ -11,6 +11,8 @@ from .plain_vision import ConvAct
 
 # torchao's operators have no variants that write to an output, so the exporter cannot leave them to the host.
 DELEGATED = ("vulkan", "partial")
+# The partitioner leaves the quantization of activations out of these, so that a file does not hold the model's meaning.
+UNDELEGATED = ("portable",)
 
 
 class Perceptron(nn.Module):
@@ -99,7 +101,7 @@ def weights_4bit_pt2e(full: bool) -> Prepared:
     return Prepared(pt2e(Perceptron(width, hidden), _vulkan(weight_bits=4), calls, dynamic), calls, dynamic)
 
 
-@zoo("dynamic_8bit")
+@zoo("dynamic_8bit", UNDELEGATED)
 def dynamic_8bit(full: bool) -> Prepared:
     """VulkanQuantizer, activations quantized as they come."""
     width, hidden = (256, 512) if full else (32, 48)
@@ -147,9 +149,8 @@ def static_batchnorm_cnn(full: bool) -> Prepared:
     """Batch norms are folded into the quantized convolutions."""
     width, size = (32, 64) if full else (8, 16)
     calls = [(noise(1, 3, size, size, seed=i),) for i in range(3)]
-    net = nn.Sequential(
-        ConvAct(3, width, 3, 2), ConvAct(width, width, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 5)
-    )
+    features = width * (size // 4) ** 2
+    net = nn.Sequential(ConvAct(3, width, 3, 2), ConvAct(width, width, 3, 2), nn.Flatten(), nn.Linear(features, 5))
     return Prepared(pt2e(randomized(net), _static(is_per_channel=True), calls), calls)
 
 
@@ -160,7 +161,7 @@ def static_perceptron(full: bool) -> Prepared:
     return Prepared(pt2e(Perceptron(width, hidden), _static(is_per_channel=True), calls, dynamic), calls, dynamic)
 
 
-@zoo("dynamic_perceptron")
+@zoo("dynamic_perceptron", UNDELEGATED)
 def dynamic_perceptron(full: bool) -> Prepared:
     """XNNPACKQuantizer's dynamic quantization: choose_qparams on the host or in the delegate."""
     width, hidden = (256, 512) if full else (32, 48)
@@ -213,15 +214,6 @@ def encoder_8w(full: bool) -> Prepared:
     from torchao.quantization.granularity import PerAxis
 
     return _encoder(IntxWeightOnlyConfig(weight_dtype=torch.int8, granularity=PerAxis(0)), full)
-
-
-@zoo("8da8w_encoder", DELEGATED)
-def encoder_8da8w(full: bool) -> Prepared:
-    """8-bit weights by channel, activations of 8 bits by token."""
-    from torchao.quantization import Int8DynamicActivationIntxWeightConfig
-    from torchao.quantization.granularity import PerAxis
-
-    return _encoder(Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int8, weight_granularity=PerAxis(0)), full)
 
 
 @zoo("embedding_4bit", DELEGATED)
