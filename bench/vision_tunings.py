@@ -8,11 +8,16 @@ from itertools import product
 from typing import Any
 
 from bench.vision_models import Conv
-from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.ops.convolution.depthwise import plan as depthwise
 from executorch_webgpu.ops.convolution.gemm import plan as gemm
+from executorch_webgpu.ops.convolution.matrix import plan as matrix
 
-KERNELS = {"gemm": "convolution/gemm", "depthwise": "convolution/depthwise"}
+KERNELS = {
+    "gemm": "convolution/gemm",
+    "depthwise": "convolution/depthwise",
+    "matrix": "convolution/matrix",
+    "matrix_f16": "convolution/matrix",
+}
 
 
 @dataclass(frozen=True)
@@ -33,10 +38,12 @@ class Tuned:
         return {} if self.route is None or self.tuning is None else {KERNELS[self.route]: self.tuning}
 
 
-def of_layers(device: Device, layer: Conv) -> list[Tuned]:
+def of_layers(layer: Conv, precision: str) -> list[Tuned]:
     """What is chosen now, and then what else can run."""
-    own = depthwise_tunings() if layer.groups == layer.inputs else gemm_tunings()
-    return [Tuned(), Tuned("direct"), *own]
+    if layer.groups == layer.inputs:
+        return [Tuned(), Tuned("direct"), *depthwise_tunings()]
+    rounded = list(matrix_tunings("matrix_f16")) if precision == "high" else []
+    return [Tuned(), Tuned("direct"), *gemm_tunings(), *matrix_tunings("matrix"), *rounded]
 
 
 def gemm_tunings() -> Iterator[Tuned]:
@@ -52,3 +59,11 @@ def gemm_tunings() -> Iterator[Tuned]:
 def depthwise_tunings() -> Iterator[Tuned]:
     for outputs, workgroup in product((1, 2, 4, 7, 8), (32, 64, 128, 256)):
         yield Tuned("depthwise", depthwise.Tuning(outputs, workgroup), f"{outputs} in {workgroup}")
+
+
+def matrix_tunings(route: str) -> Iterator[Tuned]:
+    tiles = ((2, 2, 4, 4, 16), (2, 2, 4, 4, 32), (2, 4, 4, 2, 32), (2, 2, 2, 4, 16), (2, 2, 2, 2, 32), (2, 2, 4, 2, 32))
+    for numbers, splits in product(tiles, (1, 2, 4)):
+        tuning = matrix.Tuning((matrix.Tile(*numbers),), split_workgroups=1 << 20, split_steps=1, most_splits=splits)
+        rows, columns, row_tiles, column_tiles, depth = numbers
+        yield Tuned(route, tuning, f"{rows}x{columns} of {row_tiles}x{column_tiles} d{depth} /{splits}")

@@ -117,8 +117,11 @@ def test_importing_the_package_loads_no_engine_and_no_exporter() -> None:
 KNOWN_BY_NAME = {
     "build.py": ("et_vk.prepack.default", "aten.clone.default"),  # constants by another name; the copies that it makes
     "casts.py": ("dim_order_ops._to_dim_order_copy.default", "aten.cat.default"),  # makes casts; torch promotes for cat
-    # Casts and broadcasts of ``copy``, for which there is no operator.
-    "lowering/emit.py": ("aten.expand_copy.default", "dim_order_ops._to_dim_order_copy.default"),
+    # Casts and broadcasts of ``copy``, which is no operator; live integers; what reads an element on the host.
+    "lowering/emit.py": (
+        "add",
+        *("aten.expand_copy.default", "dim_order_ops._to_dim_order_copy.default", "et_vk.select_as_symint.default"),
+    ),
     "sampler.py": ("et_webgpu.sample_token.default",),  # makes it
     "fusion/elementwise.py": ("et_webgpu.elementwise_chain.default",),  # makes it
     "fusion/projection.py": ("et_webgpu.fused_linear.default",),  # makes it

@@ -51,24 +51,39 @@ def taken(op: str) -> Taken:
 
 
 def variants(sample: Sample, known: dict[str, set[str]] | None = None) -> Iterator[Sample]:
-    """The sample with another dtype in the place of one that its inputs have, where that can be planned.
+    """The sample with another dtype in the place of one that it has, wherever that can be planned.
+
+    ``known``: dtypes by argument that need not be looked for any more.
+    """
+    for old in dtypes_of(sample):
+        names = {name for name, dtype in _dtypes(sample) if dtype == old}
+        for new in DTYPES:
+            if not all(new in (known or {}).get(name, ()) for name in names):
+                found = variant(sample, old, new)
+                if found is not None:
+                    yield found
+
+
+def dtypes_of(sample: Sample) -> list[str]:
+    """The dtypes of its inputs, or of its outputs where it has none."""
+    inputs = [value for value in _flat(sample.args) if isinstance(value, PLACES)]
+    return sorted({_dtype(value) for value in inputs or _flat([sample.out])}.intersection(DTYPES))
+
+
+def variant(sample: Sample, old: str, new: str) -> Sample | None:
+    """The sample with ``new`` in the place of the dtype ``old``; None where that cannot be planned.
 
     Tensors that have a dtype in common change together. Where the outputs cannot change, only the inputs do; where
     there are no inputs, the outputs.
-    ``known``: dtypes by argument that need not be looked for any more.
     """
-    inputs = [value for value in _flat(sample.args) if isinstance(value, PLACES)]
-    for old in sorted({_dtype(value) for value in inputs or _flat([sample.out])}):
-        names = {name for name, dtype in _dtypes(sample) if dtype == old}
-        for new in DTYPES:
-            if old not in DTYPES or new == old or all(new in (known or {}).get(name, ()) for name in names):
-                continue
-            args = [_changed(arg, old, new) for arg in sample.args]
-            out = _changed(sample.out, old, new)
-            choices = [replace(sample, args=args, out=out)]
-            if inputs and out != sample.out:
-                choices.append(replace(sample, args=args))
-            yield from [choice for choice in choices if planned(choice) is not None][:1]
+    if new == old:
+        return None
+    args = [_changed(arg, old, new) for arg in sample.args]
+    out = _changed(sample.out, old, new)
+    choices = [replace(sample, args=args, out=out)]
+    if out != sample.out and any(isinstance(value, PLACES) for value in _flat(sample.args)):
+        choices.append(replace(sample, args=args))
+    return next((choice for choice in choices if planned(choice) is not None), None)
 
 
 def planned(sample: Sample) -> OpPlan | None:

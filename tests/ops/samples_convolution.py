@@ -11,6 +11,7 @@ import numpy as np
 
 from executorch_webgpu.ops.convolution.call import window_of
 from executorch_webgpu.ops.convolution.gemm.plan import Tile, Tuning
+from executorch_webgpu.ops.convolution.matrix import plan as matrix
 
 from .harness import Const, Out
 from .samples import Input, Sample
@@ -144,4 +145,11 @@ def halves() -> Iterator[Sample]:
         yield replace(layer, dtype="float16").sample((-1.5, 2.5), routes={"convolution": route})
 
 
-FAMILY = (convolutions, products, depthwise, whole_images, halves)
+def tensor_cores() -> Iterator[Sample]:
+    """By a matrix route on a device that has one, however few operations there are."""
+    tunings = {"convolution/matrix": matrix.Tuning(operations=0, channels=0)}
+    for precision, layer in itertools.product(("highest", "high"), (WIDE[0], replace(WIDE[2], bias=False))):
+        yield layer.sample(tunings=tunings, matmul_precision=precision)
+
+
+FAMILY = (convolutions, products, depthwise, whole_images, halves, tensor_cores)

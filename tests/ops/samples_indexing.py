@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .harness import Const, Out
+from .harness import Const, Mutable, Out
 from .samples import DTYPES, Dims, Input, Position, Sample, numbers
 
 PACKED = ("float32", "float16", "uint8")  # elements of a word, of half and of a quarter of one
@@ -156,6 +156,58 @@ def masks() -> Iterator[Sample]:
         rows_of = [None, Input((5,), "bool")]
         yield Sample("aten.index_put.default", [x, rows_of, Input((1,), dtype), False], Out((7, 5), dtype))
 
+        for given in (mask, Input((7, 5), "bool", live=(4, 5))):
+            yield Sample("aten.masked_scatter.default", [x, given, Input((35,), dtype)], Out((7, 5), dtype))
+
+
+def search() -> Iterator[Sample]:
+    ordered = np.array([-1.5, -0.5, -0.5, 0, 1, 2])
+    for dtype, right in itertools.product(("float32", "float16", "int32", "uint8", "int8"), (False, True)):
+        layout, out = np.dtype(dtype), Out((7, 5), "int32")
+        row = Const(np.abs(ordered).astype(layout) if dtype == "uint8" else ordered.astype(layout))
+        row = Const(np.sort(row.array))
+        x = Input((7, 5), dtype, live=(4, 5))
+        yield Sample("aten.bucketize.Tensor", [x, row, False, right], out)
+        yield Sample("aten.bucketize.Scalar", [1, row, False, right], Out((), "int32"))
+        yield Sample("aten.searchsorted.Tensor", [row, x, True, right, None, None], out)
+        yield Sample("aten.searchsorted.Scalar", [row, -0.5, True, right, None, None], Out((), "int32"))
+    rows_of = Const(np.stack([ordered + i for i in range(5)]).astype(np.float32))
+    x, sorter = Input((5, 9), live=(5, 4)), Const(np.tile(np.arange(6, dtype=np.int32), (5, 1)))
+    for side, given in (("left", None), ("right", sorter)):
+        yield Sample("aten.searchsorted.Tensor", [rows_of, x, False, False, side, given], Out((5, 9), "int32"))
+
+
+def in_place() -> Iterator[Sample]:
+    for inner, dtype in ((8, "float32"), (3, "int32"), (4, "float16"), (3, "float16"), (8, "uint8")):
+        cache = numbers(np.random.default_rng(5), (2, 3, 11, inner), dtype, -2, 2)
+        out, position = Out(cache.shape, dtype), _indices(5, size=11, live=(1,), wraps=True)
+        states = Input((2, 3, 5, inner), dtype, live=(2, 3, 1, inner))
+        prompt = Input((1, 3, 70, inner), dtype, live=(1, 3, 67, inner))
+        for many, new in ((position, states), (_indices(70, size=11, live=(67,)), prompt)):
+            yield Sample("aten.index_put_.default", [Mutable(cache), [None, None, many], new, False], out)
+        pairs = Input((3, 5, 3, inner), dtype, live=(3, 1, 3, inner))
+        given = [Mutable(cache), [_indices(3, 1, size=2), None, position], pairs, False]
+        yield Sample("aten.index_put_.default", given, out)
+    added = [Mutable(cache.astype(np.float32)), [None, None, position], Input((1, inner)), True]
+    yield Sample("aten.index_put_.default", added, Out(cache.shape))
+
+
+def bags() -> Iterator[Sample]:
+    for dtype, (mode, weighted), last in itertools.product(
+        ("float32", "float16"), ((0, False), (0, True), (1, False), (2, False)), (False, True)
+    ):
+        table = Const(numbers(np.random.default_rng(7), (11, 5), dtype, -2, 2))
+        weights = Input((9,), dtype, live=(8,)) if weighted else None
+        offsets = Const(np.array([0, 2, 2, 5, *([7] if last else [])], np.int32))
+        outs = [Out((4, 5), dtype), Out((9,), "int32"), Out((5 if last else 4,), "int32")]
+        outs.append(Out((4, 5) if mode == 2 else (0,), "int32"))
+        indices = _indices(9, size=11, live=(8,))
+        for op in ("aten._embedding_bag.default", "aten._embedding_bag_forward_only.default"):
+            yield Sample(op, [table, indices, offsets, False, mode, False, weights, last, 3], outs)
+    odd = Const(numbers(np.random.default_rng(8), (11, 3), "float16", -2, 2))
+    args = [odd, _indices(1, 5, size=11, live=(1, 2)), -1, False, False]
+    yield Sample("aten.embedding.default", args, Out((1, 5, 3), "float16"))
+
 
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     parts,
@@ -166,4 +218,7 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     puts,
     scatters,
     masks,
+    search,
+    in_place,
+    bags,
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .harness import Const, Out
+from .harness import Const, Mutable, Out
 from .samples import Input, Sample
 
 INT8, UINT8, INT32 = (-128, 127, None), (0, 255, None), (-(2**20), 2**20, None)
@@ -230,6 +230,26 @@ def quantizing_linear() -> Iterator[Sample]:
             yield Sample("et_vk.linear_dq8ca_q4gsw.default", args, Out((7, n)), options)
 
 
+def training() -> Iterator[Sample]:
+    for width in (7, 1031):
+        args: list[Any] = [Input((5, width), live=(3, width)), Input((5,), "int32", live=(3,), low=-2, high=6), 4.0]
+        yield Sample("et_vk.fused_ce.default", args, [Out(()), Out((5, width))])
+    args = [Input((2, 7, 13), live=(1, 7, 13)), Input((14, 37), live=(7, 37))]
+    yield Sample("et_vk.linear_dW.default", args, Out((13, 37)))
+    weights = Const(_rng.integers(0, 256, (13, 20)).astype(np.uint8))
+    args = [Input((2, 7, 13), live=(1, 7, 13)), weights, _floats(5, 16, low=0.01, high=0.1), 8]
+    yield Sample("et_vk.linear_q4gsw_backward.default", args, Out((2, 7, 40)))
+    for n, k in ((5, 13), (6, 64)):
+        latent = Input((n, k), live=(3, k))
+        args = [latent, _floats(-(-k // 8), 8, low=0.05, high=0.3), 8]
+        yield Sample("et_vk.q4gsw_requant.default", args, Out((n, -(-k // 2)), "uint8"))
+    state = [Mutable(_floats(7, 13).array), Mutable(_floats(7, 13).array), Mutable(_floats(7, 13, low=0).array)]
+    moments = [Input((7, 13), live=(3, 13)), Input((7, 13), live=(3, 13), low=0)]
+    for first in (state, [Input((7, 13), live=(3, 13)), *moments]):
+        args = [*first, Input((7, 13), live=(7 if first is state else 3, 13)), 0.01, 0.9, 0.999, 1e-8, 0.1, 0.19, 0.002]
+        yield Sample("et_vk.adamw_step.default", args, [Out((7, 13))] * 3)
+
+
 QUANTIZE: tuple[Callable[[], Iterator[Sample]], ...] = (
     quantize,
     dequantize,
@@ -237,4 +257,5 @@ QUANTIZE: tuple[Callable[[], Iterator[Sample]], ...] = (
     q8ta_elements,
     q8ta_products,
     quantizing_linear,
+    training,
 )

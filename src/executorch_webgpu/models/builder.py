@@ -92,9 +92,13 @@ class GraphBuilder:
             self._placed[constant.name] = self._stored(constant)
         return self._placed[constant.name]
 
-    def state(self, dims: tuple[int, ...]) -> TensorRef:
-        """A new tensor that begins with zeros and that operators write; equal ones share bytes in the file only."""
-        tensor = self._stored(zeros("zeros." + "x".join(map(str, dims)), dims))
+    def state(self, first: tuple[int, ...] | Constant) -> TensorRef:
+        """A new tensor that operators write, and what it begins with: zeros of those dims, or a constant.
+
+        Equal ones share bytes in the file only.
+        """
+        begin = first if isinstance(first, Constant) else zeros("zeros." + "x".join(map(str, first)), first)
+        tensor = self._stored(begin)
         self._state.add(tensor.id)
         return tensor
 
@@ -190,6 +194,16 @@ class GraphBuilder:
         sequence, mask, dropout, causal, scale = 1, None, 0, True, None  # the exporter says 1 for every length
         arguments = (q, k, v, k_cache, v_cache, input_pos, sequence, mask, dropout, causal, scale)
         return self._call("sdpa_with_kv_cache.default", *arguments, out=q.dims)
+
+    def call(self, op: str, *arguments: Argument, out: Sequence[int]) -> TensorRef:
+        """Any operator with one float32 result, by its name in the registry."""
+        return self._call(op, *arguments, out=out)
+
+    def calls(self, op: str, *arguments: Argument, outs: Sequence[Sequence[int]]) -> tuple[TensorRef, ...]:
+        """Any operator with a list of float32 results."""
+        results = tuple(self._tensor(dims) for dims in outs)
+        self._append(op, *arguments, results)
+        return results
 
     # -- the result -------------------------------------------------------------------------------------------------
 

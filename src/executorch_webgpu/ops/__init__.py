@@ -25,6 +25,7 @@ from . import (
     softmax,
     sort,
     symint,
+    training,
 )
 
 __all__ = [
@@ -52,4 +53,5 @@ __all__ = [
     "softmax",
     "sort",
     "symint",
+    "training",
 ]

@@ -127,7 +127,11 @@ def _held(arg: Arg, values: Mapping[Value, Held]) -> Held:
 
 def _as_described(held: Held, value: Value) -> Held:
     """What a cell holds under the dims that a block reads it with, which a dropped view may have changed."""
-    if value.tensor is None or value.is_live or getattr(held, "shape", None) == (dims := tuple(value.tensor.sizes)):
+    if value.tensor is None or getattr(held, "shape", None) == (dims := tuple(value.tensor.sizes)):
+        return held
+    if value.is_live:
+        if len(held.shape) != len(dims):
+            raise InvalidProgramError("the program looks at a tensor of live size in two shapes: export it again")
         return held
     if isinstance(held, DeviceArray):
         return held.reshaped(dims)

@@ -82,10 +82,14 @@ class Placer:
                 args[place] = int(arg)
             if not is_a(kind, args[place]):
                 return f"on the device, its argument {op.parameters[place]} cannot be {arg!r}"
-        first = refusal(op, args)
-        if first is None or not any(_is_half(arg) for arg in args):
-            return first
-        return refusal(op, [_widened(arg) for arg in args])
+        most: dict[int, int] = {}
+        found = refusal(op, args, most)
+        if found is not None and any(_is_half(arg) for arg in args):
+            found = refusal(op, [_widened(arg) for arg in args], most)
+        for value, out in zip(operation.outputs, outs, strict=True):
+            if out.id in most:  # graphs that are given it are planned for the largest one
+                self._values.bind(value, SymInt(out.id, most[out.id]))
+        return found
 
 
 def _widened(arg: Any) -> Any:

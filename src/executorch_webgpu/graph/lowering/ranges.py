@@ -17,7 +17,7 @@ from ...ops.bounds import ARITHMETIC, BITWISE, MOVES, POSITIONS, Range, joined
 from ...ops.values import INT32_MAX, INT32_MIN
 from .instructions import Arg, Operation, Value
 
-INT32: Range = (INT32_MIN, INT32_MAX)
+INT32: Range = (-INT32_MAX, INT32_MAX)  # but for the one number whose negative does not fit
 
 _OF_DTYPE: dict[schema.ScalarType, Range] = {
     schema.ScalarType.BOOL: (0, 1),

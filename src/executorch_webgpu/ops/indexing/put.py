@@ -47,7 +47,8 @@ def put(
     if isinstance(values, Tensor):
         fits = broadcast(values.dims, shape) == shape
         planner.check(fits, f"{name}: the values {values} do not broadcast to dims {list(shape)}")
-    planner.resize(out)
+    if out is not x:
+        planner.resize(out)
     scatter(planner, x, _sources(planner, found, indices, values, wraps), reduction, out)
 
 

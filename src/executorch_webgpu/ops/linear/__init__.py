@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -79,7 +79,7 @@ def mm(planner: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
     )
     (m, k), n = a.dims, b.dims[1]
     planner.resize(out)
-    _gemm(planner, (1, m, n, k), a, b, out)
+    gemm(planner, (1, m, n, k), a, b, out)
 
 
 @op("aten.bmm.default", reference=mm_reference, sizes=matmul_sizes, rows=matmul_rows)
@@ -92,7 +92,7 @@ def bmm(planner: Planner, a: Tensor, b: Tensor, out: Tensor) -> None:
     )
     (batches, m, k), n = a.dims, b.dims[2]
     planner.resize(out)
-    _gemm(planner, (batches, m, n, k), a, b, out)
+    gemm(planner, (batches, m, n, k), a, b, out)
 
 
 def addmm_reference(bias: np.ndarray, a: np.ndarray, b: np.ndarray, beta: float, alpha: float) -> np.ndarray:
@@ -136,7 +136,7 @@ def addmm(planner: Planner, bias: Tensor, a: Tensor, b: Tensor, beta: float, alp
     )
     planner.resize(out)
     strides = broadcast_strides(bias.dims, (m, n))
-    _gemm(planner, (1, m, n, k), a, b, out, bias if beta != 0 else None, strides, alpha=alpha, beta=beta)
+    gemm(planner, (1, m, n, k), a, b, out, bias if beta != 0 else None, strides, alpha=alpha, beta=beta)
 
 
 def _check_floats(planner: Planner, name: str, *tensors: Tensor | None) -> None:
@@ -144,7 +144,15 @@ def _check_floats(planner: Planner, name: str, *tensors: Tensor | None) -> None:
     planner.check(all(t.dtype == "float32" for t in given), f"{name} takes float32 tensors, not {given}")
 
 
-def _gemm(
+@dataclass(frozen=True)
+class Codes:
+    """What makes a matrix [K, N] of codes of 4 bits: ``scales`` [N / group_size, K at least]."""
+
+    scales: Tensor
+    group_size: int
+
+
+def gemm(
     planner: Planner,
     sizes: tuple[int, int, int, int],
     a: Tensor,
@@ -155,35 +163,41 @@ def _gemm(
     *,
     alpha: float = 1.0,
     beta: float = 1.0,
+    a_transposed: bool = False,
+    codes: Codes | None = None,
 ) -> None:
-    """``sizes``: batches, M, N, K."""
+    """``out`` = ``alpha`` * ``a`` x ``b`` + ``beta`` * ``bias``, float32; ``sizes``: batches, M, N, K.
+
+    ``a_transposed``: a single ``a`` lies as [K, M]. ``codes``: a single ``b`` lies as the weights of ``linear_q4gsw``.
+    """
     batches, m, n, k = sizes
     quads = ceil_div(n, 4)
     tuning = planner.tuning("linear/gemm", TUNING)
     enough = (tile for tile in tuning.tiles if tile.workgroups(m, quads) * batches >= tuning.workgroups)
     tile = next(enough, tuning.tiles[-1])
+    template = {"bias": bias is not None, "a_transposed": a_transposed, "b_codes": codes is not None}
     for other in tuning.tiles:
-        planner.prepare("linear/gemm", template=_gemm_template(other, bias))
+        planner.prepare("linear/gemm", template={**asdict(other), **template})
     x, y, _ = planner.grid_1d(tile.workgroups(m, quads), 1)
-    bindings = {"a": a, "b": b, "out": out}
+    bindings = {"a": a, "b": b, "out": out} | ({} if bias is None else {"bias": bias})
+    params: dict[str, Any] = {
+        "m": m,
+        "n": n,
+        "k": k,
+        "alpha": alpha,
+        "beta": beta,
+        "bias_row": bias_strides[0],
+        "bias_column": bias_strides[1],
+        "column_tiles": ceil_div(quads, 16 * tile.column_quads),
+        "batches": batches,
+    }
+    if codes is not None:
+        bindings["scales"] = codes.scales
+        params |= {"b_bytes": b.dims[1], "group_size": codes.group_size, "scale_stride": codes.scales.dims[1]}
     planner.dispatch(
         "linear/gemm",
         (x, y, min(batches, planner.limits.max_workgroups)),
-        bindings if bias is None else bindings | {"bias": bias},
-        {
-            "m": m,
-            "n": n,
-            "k": k,
-            "alpha": alpha,
-            "beta": beta,
-            "bias_row": bias_strides[0],
-            "bias_column": bias_strides[1],
-            "column_tiles": ceil_div(quads, 16 * tile.column_quads),
-            "batches": batches,
-        },
-        template=_gemm_template(tile, bias),
+        bindings,
+        params,
+        template={**asdict(tile), **template},
     )
-
-
-def _gemm_template(tile: Tile, bias: Tensor | None) -> dict[str, Any]:
-    return {**asdict(tile), "bias": bias is not None}

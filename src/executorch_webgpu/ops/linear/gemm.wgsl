@@ -1,5 +1,5 @@
 {#
-out[batch] = alpha * a[batch] x b[batch] + beta * bias, of float32 matrices: mm, bmm and addmm.
+out[batch] = alpha * a[batch] x b[batch] + beta * bias, of float32 matrices: mm, bmm, addmm, and what training multiplies.
 
 A workgroup of 16 x 16 invocations computes a tile of 64 * row_quads rows and 64 * column_quads columns, an invocation
 4 * row_quads rows of 4 * column_quads columns, a step along k at a time.
@@ -9,9 +9,16 @@ Inputs:
   column_quads = 2 | 1: fours of columns of an invocation
   depth = 16 | 8: of a step along k
   bias = False | True: whether it is added
+  a_transposed = False | True: a lies as [k, m]
+  b_codes = False | True: b [k, n] holds codes of 4 bits with 8 added, the even one of a byte in the low nibble
 #}
 @group(0) @binding(0) var<storage, read> a: array<f32>;  // [batch, m, k]
+{% if b_codes %}
+@group(0) @binding(1) var<storage, read> b: array<u32>;
+@group(0) @binding(5) var<storage, read> scales: array<f32>;  // [n / group_size, scale_stride], of each row of b and group
+{% else %}
 @group(0) @binding(1) var<storage, read> b: array<f32>;  // [batch, k, n]
+{% endif %}
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;  // [batch, m, n]
 {% if bias %}
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
@@ -27,6 +34,11 @@ struct Params {
   bias_column: u32,
   column_tiles: u32,  // workgroups side by side; grid.x, y is the flat list of a batch's tiles, row by row
   batches: u32,
+{% if b_codes %}
+  b_bytes: u32,       // of a row of b
+  group_size: u32,
+  scale_stride: u32,
+{% endif %}
 }
 @group(0) @binding(4) var<uniform> params: Params;
 
@@ -38,11 +50,22 @@ var<workgroup> a_tile: array<vec4<f32>, DEPTH * A_QUADS>;  // [k, quads of rows]
 var<workgroup> b_tile: array<vec4<f32>, DEPTH * B_QUADS>;  // [k, quads of columns]
 
 fn a_at(base: u32, row: u32, k: u32) -> f32 {
+  {% if a_transposed %}
+  return a[base + k * params.m + min(row, params.m - 1u)];
+  {% else %}
   return a[base + min(row, params.m - 1u) * params.k + k];
+  {% endif %}
 }
 
 fn b_at(base: u32, k: u32, column: u32) -> f32 {
+  {% if b_codes %}
+  let inside = min(column, params.n - 1u);
+  let byte = k * params.b_bytes + inside / 2u;
+  let code = extractBits(b[byte / 4u], byte % 4u * 8u + inside % 2u * 4u, 4u);
+  return (f32(code) - 8.0) * scales[inside / params.group_size * params.scale_stride + k];
+  {% else %}
   return b[base + k * params.n + min(column, params.n - 1u)];
+  {% endif %}
 }
 
 fn finished(sum: f32, row: u32, column: u32) -> f32 {
@@ -75,17 +98,23 @@ fn main(
     {% endfor %}
     {% endfor %}
     for (var first = 0u; first < params.k; first += DEPTH) {
-      // ---- a step to workgroup memory: neighbours read neighbouring elements, of a along k and of b along its rows ----
+      // ---- a step to workgroup memory: neighbours read neighbouring elements, of a along k, or m, and of b along its rows ----
       for (var i = lane; i < DEPTH * A_QUADS; i += 256u) {
+        {% if a_transposed %}
+        let k = i / A_QUADS;
+        let quad = i % A_QUADS;
+        {% else %}
         let k = i % DEPTH;
-        let row = tile_row + i / DEPTH * 4u;
+        let quad = i / DEPTH;
+        {% endif %}
+        let row = tile_row + quad * 4u;
         let at = first + k;
         var values = vec4<f32>();
         if (at < params.k) {
           values = vec4<f32>(
             a_at(a_base, row, at), a_at(a_base, row + 1u, at), a_at(a_base, row + 2u, at), a_at(a_base, row + 3u, at));
         }
-        a_tile[k * A_QUADS + i / DEPTH] = values;
+        a_tile[k * A_QUADS + quad] = values;
       }
       for (var i = lane; i < DEPTH * B_QUADS; i += 256u) {
         let at = first + i / B_QUADS;

@@ -61,7 +61,7 @@ def _plan(
     planner.check(
         found is not None,
         f"{name}: there are no windows of kernel, stride, padding {[kernel, stride, padding]}; padding is at most half "
-        "of a window",
+        "of a kernel",
     )
     assert found is not None
     fits = divisor is None or (divisor != 0 and abs(divisor) <= INT32_MAX)

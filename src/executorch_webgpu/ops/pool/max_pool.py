@@ -113,7 +113,7 @@ def _register_max_pool(n: int) -> None:
         planner.check(
             found is not None,
             f"{name}: there are no windows of kernel, stride, padding, dilation {list(how[:4])}; padding is at most "
-            "half of a window",
+            "half of a kernel",
         )
         assert found is not None
         counts = [found.count(a, x.dims[x.rank - n + a]) for a in range(n)]

@@ -50,6 +50,7 @@ struct Params {
   tiles: u32,         // workgroups of all groups, but for splits
   steps: u32,         // along K, of a workgroup
   splits: u32,
+  split_size: u32,    // elements of out from a split to the next, whole fours
   finishes: u32,      // 0: bias and bounds come later
   low: f32,
   high: f32,
@@ -68,7 +69,12 @@ const X_LANES = {{ x_lanes }}u;  // invocations that stage a row of x; all toget
 const X_ROWS = 256u / X_LANES;
 const W_ROWS = 256u / W_QUADS;
 
-var<workgroup> x_tile: array<vec4<f32>, DEPTH * X_QUADS>;  // [k, fours of columns]
+// [k, columns]. Single places are no parts of vectors here: to write one could write all four.
+{% if quads %}
+var<workgroup> x_tile: array<vec4<f32>, DEPTH * X_QUADS>;
+{% else %}
+var<workgroup> x_tile: array<f32, DEPTH * 4u * X_QUADS>;
+{% endif %}
 var<workgroup> w_tile: array<vec4<f32>, DEPTH * W_QUADS>;  // [k, fours of channels]
 
 {% include "wgsl/volume.wgsl" %}
@@ -133,11 +139,8 @@ fn main(
   let x_row = index / X_LANES;
   {% if quads %}
   let x_column = min(first_column + index % X_LANES * 4u, params.columns - 4u);
-  let x_to = index % X_LANES;
   {% else %}
   let x_column = min(first_column + index % X_LANES, params.columns - 1u);
-  let x_to = index % X_LANES / 64u * 16u + index % 16u;
-  let x_part = index % 64u / 16u;
   {% endif %}
   let image = x_column / params.out_size.w;
   let image_from = (image * params.groups + group) * params.group_in * params.in_size.w;
@@ -210,11 +213,7 @@ fn main(
   // ---- what was fetched, to workgroup memory ----
   {% macro stage() %}
   {% for i in range(x_loads) %}
-  {% if quads %}
-  x_tile[(x_row + {{ i }}u * X_ROWS) * X_QUADS + x_to] = x{{ i }};
-  {% else %}
-  x_tile[(x_row + {{ i }}u * X_ROWS) * X_QUADS + x_to][x_part] = x{{ i }};
-  {% endif %}
+  x_tile[(x_row + {{ i }}u * X_ROWS) * X_LANES + index % X_LANES] = x{{ i }};
   {% endfor %}
   {% for i in range(w_loads) %}
   w_tile[(w_row + {{ i }}u * W_ROWS) * W_QUADS + index % W_QUADS] = w{{ i }};
@@ -235,7 +234,12 @@ fn main(
       let a{{ i }} = w_tile[k * W_QUADS + local.y + {{ 16 * i }}u];
       {% endfor %}
       {% for j in range(column_quads) %}
+      {% if quads %}
       let b{{ j }} = x_tile[k * X_QUADS + local.x + {{ 16 * j }}u];
+      {% else %}
+      let at{{ j }} = k * X_LANES + local.x + {{ 64 * j }}u;
+      let b{{ j }} = vec4<f32>(x_tile[at{{ j }}], x_tile[at{{ j }} + 16u], x_tile[at{{ j }} + 32u], x_tile[at{{ j }} + 48u]);
+      {% endif %}
       {% endfor %}
       {% for r in range(4 * row_quads) %}
       {% for j in range(column_quads) %}
@@ -257,7 +261,7 @@ fn main(
   {% for c in range(1 if quads else 4) %}
   {
     let column = first_column + column_of({{ j }}u, {{ c }}u, local.x);
-    let to = split * params.columns * channels + (column / plane * channels + group * params.rows) * plane + column % plane;
+    let to = split * params.split_size + (column / plane * channels + group * params.rows) * plane + column % plane;
     if (column < params.columns) {
       {% for r in range(4 * row_quads) %}
       {

@@ -86,7 +86,7 @@ def run(planner: Planner, call: Convolution) -> None:
     steps = _steps(planner, tuning, tile, product)
     splits = ceil_div(ceil_div(product.k, tile.depth), steps)
     finishes = splits == 1 and not call.window.transposed and (call.out.dtype == "float32" or walk == "quads")
-    out: Binding = call.out if finishes else planner.scratch(4 * splits * product.numel)
+    out: Binding = call.out if finishes else planner.scratch(4 * splits * sums.split_size(product.numel))
     _multiply(planner, call, product, tile, walk, (steps, splits), out)
     if call.window.transposed:
         sums.fold(planner, call, out, splits)
@@ -128,6 +128,7 @@ def _multiply(
             "tiles": tiles,
             "steps": steps,
             "splits": splits,
+            "split_size": sums.split_size(product.numel),
             "finishes": int(isinstance(out, Tensor)),
             "low": call.low,
             "high": call.high,
