@@ -117,6 +117,16 @@ POSITIONS = frozenset(
 )
 
 
+# What takes positions after its first operand.
+INDEXED = frozenset(
+    (
+        *("embedding", "gather", "index", "_unsafe_index", "index_select", "index_put", "index_put_", "index_copy"),
+        *("index_add", "index_fill", "scatter", "scatter_add", "scatter_reduce", "take", "take_along_dim"),
+        *("_embedding_bag", "_embedding_bag_forward_only"),
+    )
+)
+
+
 def joined(ranges: Sequence[Range | None]) -> Range | None:
     """Bounds of what is in any of these; those that are not known do not count."""
     known = [r for r in ranges if r is not None]

@@ -42,22 +42,10 @@ def _copy_index(target: Array, source: Array, index: int) -> Any:
     return np.concatenate([target[:index], source[None]])
 
 
-def _full_like(x: Array, value: Any, *_: Any) -> Any:
-    return np.full(x.shape, value)
-
-
 # What remains, by name and overload.
 OTHERS: dict[tuple[str, str], Simple] = {
-    ("aten::sym_size", "int"): lambda x, dim: int(x.shape[dim]),
+    ("aten::_local_scalar_dense", ""): lambda x: x.reshape(-1)[0].item(),
     ("aten::copy_", ""): lambda x, source, *_: np.broadcast_to(source, x.shape),
-    ("executorch_prim::et_view", "default"): lambda x, dims: x.reshape(dims),
     ("executorch_prim::et_copy_index", "tensor"): _copy_index,
-    ("dim_order_ops::_to_dim_order_copy", "out"): lambda x, *_: x,
-    ("dim_order_ops::_clone_dim_order", "out"): lambda x, *_: x,
-    ("aten::_to_copy", "out"): lambda x, *_: x,
-    ("aten::scalar_tensor", "out"): lambda value, *_: np.asarray(value),
-    ("aten::full", "out"): lambda dims, value, *_: np.full(dims, value),
-    ("aten::full_like", "out"): _full_like,
-    ("aten::arange", "start_out"): lambda start, end, step: np.arange(start, end, step),
     **SELECTIONS,
 }
