@@ -7,13 +7,14 @@ Inputs:
   found = "walk" | "owner" | "sorted": whether sources are all looked at, in a table of the last one of each address, or
     a part of all in the order of their addresses
   reduce = "set" | "add" | "mul" | "mean" | "amax" | "amin": what is made of values; "set" takes the last one
-  dtype = "float32" | "float16" | "int32" | "bool" | "uint8" | "int8": of x, values and out
+  dtype = "float32" | "float16" | "bfloat16" | "int32" | "bool" | "uint8" | "int8": of x, values and out
   lanes = 1 | 2 | 4: elements of that in a word
   include_self = True | False: whether x counts where there are sources
   in_place = False | True: whether out is x
   number = False | True: whether one number stands for all values
 #}
 {% set raw = reduce == "set" %}
+{% set real = dtype in ("float32", "float16", "bfloat16") %}
 {% set many = lanes if raw else 4 %}
 {% set unit = "u32" if raw else dtype ~ "_quad" %}
 {% set word = "u32" if raw else dtype ~ "_word" %}
@@ -43,7 +44,7 @@ struct Params {
   size: i32,  // addresses
   wraps: u32,
   number: u32,  // as it lies in a word
-  alpha: {{ "i32" if dtype not in ("float32", "float16") else "f32" }},  // what added values are multiplied by
+  alpha: {{ "f32" if real else "i32" }},  // what added values are multiplied by
 }
 
 override wg_size: u32 = 64;
@@ -55,7 +56,7 @@ const MANY = {{ many }}u;  // elements of an invocation
 {% include "wgsl/elements.wgsl" %}
 {% include "wgsl/float_order.wgsl" %}
 {% include "indexing/index.wgsl" %}
-alias Number = {{ "u32" if raw else dtype ~ "_word" if lanes == 1 else "f32" if dtype == "float16" else "i32" }};
+alias Number = {{ "u32" if raw else dtype ~ "_word" if lanes == 1 else "f32" if real else "i32" }};
 
 struct Place {
   address: u32,
@@ -109,7 +110,7 @@ fn own(unit: {{ unit }}, lane: u32) -> Number {
 {% if reduce in ("amax", "amin") %}
 // Of two numbers, how they are ordered; NaN is what remains.
 fn is_beyond(a: Number, b: Number) -> bool {
-{% if dtype in ("float32", "float16") %}
+{% if real %}
   let ranks = vec2<u32>(rank_of(bitcast<u32>(a)), rank_of(bitcast<u32>(b)));
 {% if reduce == "amax" %}
   return ranks.x > ranks.y;
@@ -140,7 +141,7 @@ fn joined(a: Number, b: Number) -> Number {
 
 {% if reduce == "mean" %}
 fn divided(sum: Number, count: u32) -> Number {
-{% if dtype in ("float32", "float16") %}
+{% if real %}
   return sum / f32(count);
 {% elif dtype == "bool" %}
   return sum;

@@ -25,7 +25,7 @@ from .gathering import OVERRIDES, WORKGROUP
 FEW = 32  # sources that an invocation looks at in less time than a table takes
 FEW_LOOKS = 2**18  # the same for all invocations together
 _WORD = 4  # bytes
-_FLOATS = ("float32", "float16")
+_FLOATS = ("float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -205,5 +205,5 @@ def word_of(value: Any, x: Tensor) -> int:
         return int(bool(value))
     kind = x.element.numpy
     with np.errstate(all="ignore"):
-        element = np.asarray(value).astype(kind) if kind.kind == "f" else np.asarray(int(value)).astype(kind)
+        element = np.asarray(value).astype(kind) if x.element.is_float else np.asarray(int(value)).astype(kind)
     return int.from_bytes(element.tobytes(), "little")

@@ -14,7 +14,7 @@ from ..sizes import like_first
 from ..values import INT32_MAX, INT32_MIN, Tensor
 from .gathering import OVERRIDES, WORKGROUP
 
-_FLOATS = ("float32", "float16")
+_FLOATS = ("float32", "float16", "bfloat16")
 
 
 def _search(
