@@ -81,9 +81,10 @@ def variant(sample: Sample, old: str, new: str) -> Sample | None:
     args = [_changed(arg, old, new) for arg in sample.args]
     out = _changed(sample.out, old, new)
     choices = [replace(sample, args=args, out=out)]
-    integers = any("int" in _dtype(value) for value in _flat([sample.out]))
-    to_integers = integers and "float" in new and "float" not in old  # as torch does only where it is told a dtype
-    if out != sample.out and not to_integers and any(isinstance(value, PLACES) for value in _flat(sample.args)):
+    integers = any("int" in _dtype(value) for value in _flat([out]))
+    if integers and "float" in new and "float" not in old:
+        return None  # torch gives integers for floats where it is told a dtype
+    if out != sample.out and any(isinstance(value, PLACES) for value in _flat(sample.args)):
         choices.append(replace(sample, args=args))
     return next((choice for choice in choices if planned(choice) is not None), None)
 
@@ -149,6 +150,7 @@ def _changed(arg: Any, old: str, new: str) -> Any:
         case In() | Out() if arg.dtype == old:
             return replace(arg, dtype=new)
         case Const() | Mutable() if _dtype(arg) == old:
-            with np.errstate(all="ignore"):
-                return type(arg)(arg.array.astype(new))
+            limits = ELEMENT_TYPES[new].integer_limits
+            array = arg.array if limits is None or _dtype(arg) == "bool" else np.clip(arg.array, *limits)
+            return type(arg)(array.astype(ELEMENT_TYPES[new].numpy if new != "bool" else np.bool_))
     return arg
