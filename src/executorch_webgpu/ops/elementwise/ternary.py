@@ -52,6 +52,18 @@ def _check_condition(planner: Planner, condition: Tensor) -> None:
     planner.check(condition.dtype in ("bool", "uint8"), f"where: the condition {condition} must hold bools")
 
 
+@op(
+    "aten.fill.Tensor",
+    reference=lambda x, value: np.broadcast_to(value, x.shape),
+    elementwise=True,
+)
+def fill(planner: Planner, x: Tensor, value: Tensor, out: Tensor) -> None:
+    """The one element of ``value`` everywhere, with the dims of ``x``; any dtype."""
+    planner.check(value.rank == 0, f"fill: {value} must have no dimensions")
+    moved = value.dtype == out.dtype == x.dtype
+    apply_broadcast(planner, [x, value], out, Expression("b", compute="u32" if moved else None))
+
+
 def addcdiv_reference(x: np.ndarray, a: np.ndarray, b: np.ndarray, value: Scalar) -> Any:
     return x + value * (a / b)
 
