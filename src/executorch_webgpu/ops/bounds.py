@@ -15,6 +15,16 @@ Rule = Callable[..., Range]  # called with how many elements the first operand a
 MOVES = frozenset(
     [
         "view_copy",
+        "rot90",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "channel_shuffle",
+        "native_channel_shuffle",
+        "diagonal_scatter",
+        "as_strided_scatter",
+        "take_along_dim",
+        "split",
+        "unbind",
         "et_view",
         "clone",
         "alias_copy",
@@ -134,6 +144,12 @@ POSITIONS = frozenset(
 )
 
 
+# Results that count, or are positions among, elements of some operand.
+COUNTS = frozenset(
+    {"count_nonzero", "bucketize", "searchsorted", "_embedding_bag", "_embedding_bag_forward_only", "nonzero"}
+)
+# What adds or multiplies elements if it is told so.
+SUMS_IF_ASKED = frozenset({"index_put", "index_put_", "_unsafe_index_put", "scatter", "put"})
 # What takes positions after its first operand.
 INDEXED = frozenset(
     (
@@ -183,10 +199,6 @@ def _remainder(count: int, results: int, a: Range, b: Range) -> Range:
     return (-largest, largest)
 
 
-def _position(count: int, results: int, *rest: Range) -> Range:
-    return (0, max(count, 1))
-
-
 def _made(count: int, results: int, *rest: Range) -> Range:
     return (0, 1)
 
@@ -201,9 +213,6 @@ ARITHMETIC: dict[str, Rule] = {
     "sign": lambda n, m, a: (-1, 1),
     "sum": _sum,
     "cumsum": _sum,
-    "count_nonzero": _position,
-    "bucketize": _position,
-    "searchsorted": _position,
     "arange": _arange,
     "div": _quotient,
     "floor_divide": _quotient,

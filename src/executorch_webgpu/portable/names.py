@@ -36,6 +36,8 @@ _OVERLOADS = {
         for name in ("quantize_per_tensor", "dequantize_per_tensor", "choose_qparams")
     },
 }
+# Other operators of the same meaning.
+_SAME = {("aten::max", "out"): "aten.maximum.default", ("aten::min", "out"): "aten.minimum.default"}
 # Of these, some say how a result is made, and its dtype says so too.
 _MADE_AS = frozenset({"dtype", "layout", "device", "pin_memory", "memory_format"})
 VIEW = "executorch_prim::et_view"  # of memory, without a copy
@@ -56,8 +58,8 @@ def operator_of(name: str, overload: str, arity: int) -> Op | None:
     ``name`` and ``overload`` as in a program: ``aten::add``, ``out``.
     """
     namespace, _, stem = name.partition("::")
-    if name in _NAMES:
-        return find(_NAMES[name])
+    if name in _NAMES or (name, overload) in _SAME:
+        return find(_NAMES.get(name) or _SAME[name, overload])
     if namespace == "executorch_prim":
         return find(stem) if stem in _SCALARS else None
     return next((op for op in _candidates(namespace, stem, overload) if _takes(op, arity)), None)

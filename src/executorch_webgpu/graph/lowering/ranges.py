@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...format import program_schema as schema
-from ...ops.bounds import ARITHMETIC, BITWISE, INDEXED, MOVES, POSITIONS, Range, joined
+from ...ops.bounds import ARITHMETIC, BITWISE, COUNTS, INDEXED, MOVES, POSITIONS, SUMS_IF_ASKED, Range, joined
 from ...ops.values import INT32_MAX, INT32_MIN
 from .instructions import Arg, Operation, Value
 
@@ -80,8 +80,10 @@ class Ranges:
     def _result(self, operation: Operation) -> Range | None:
         stem = operation.stem
         args = operation.args
-        if stem in POSITIONS and not any(map(_is_long, operation.inputs)):
+        if stem in COUNTS or (stem in POSITIONS and not any(map(_is_long, operation.inputs))):
             return _positions(operation)
+        if stem in MOVES and any(arg is True or isinstance(arg, str) for arg in args if stem in SUMS_IF_ASKED):
+            return None
         if stem in MOVES:
             # Sizes, dims and indices are no operands, but wider bounds do no harm.
             operands = [a for a in _flat(args) if not isinstance(a, Value) or _is_integer(a)]
@@ -122,4 +124,5 @@ def _count(values: Sequence[Value]) -> int:
 
 
 def _positions(operation: Operation) -> Range:
-    return (0, max(_count(operation.inputs) - 1, 0))
+    """How many elements any of its inputs has, at most."""
+    return (-1, max((_count([value]) for value in operation.inputs), default=1))
