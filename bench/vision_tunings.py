@@ -52,7 +52,7 @@ def gemm_tunings() -> Iterator[Tuned]:
         ((2, 2, 16), (1, 2, 16), (2, 1, 16), (1, 1, 16), (1, 1, 32)), (1, 2, 4, 8, 16)
     ):
         tile = gemm.Tile(rows, columns, depth)
-        tuning = gemm.Tuning((tile,), split_workgroups=1 << 20, split_steps=1, most_splits=splits)
+        tuning = gemm.Tuning((tile,), (1.0,), (splits,))
         yield Tuned("gemm", tuning, f"{tile.row_quads}x{tile.column_quads} d{tile.depth} /{splits}")
 
 
@@ -64,6 +64,6 @@ def depthwise_tunings() -> Iterator[Tuned]:
 def matrix_tunings(route: str) -> Iterator[Tuned]:
     tiles = ((2, 2, 4, 4, 16), (2, 2, 4, 4, 32), (2, 4, 4, 2, 32), (2, 2, 2, 4, 16), (2, 2, 2, 2, 32), (2, 2, 4, 2, 32))
     for numbers, splits in product(tiles, (1, 2, 4)):
-        tuning = matrix.Tuning((matrix.Tile(*numbers),), split_workgroups=1 << 20, split_steps=1, most_splits=splits)
+        tuning = matrix.Tuning((matrix.Tile(*numbers),), (1.0,), (splits,))
         rows, columns, row_tiles, column_tiles, depth = numbers
         yield Tuned(route, tuning, f"{rows}x{columns} of {row_tiles}x{column_tiles} d{depth} /{splits}")

@@ -123,8 +123,18 @@ KNOWN_BY_NAME = {
         *("aten.expand_copy.default", "dim_order_ops._to_dim_order_copy.default", "et_vk.select_as_symint.default"),
     ),
     "sampler.py": ("et_webgpu.sample_token.default",),  # makes it
+    # What ``fused_convolution`` computes behind the product.
+    "fusion/convolution.py": (
+        *("aten._native_batch_norm_legit_no_training.default", "aten.clamp.default", "aten.convolution.default"),
+        *("aten.hardtanh.default", "aten.relu.default", "aten.relu6.default", "et_vk.conv_with_clamp.default"),
+        "et_webgpu.fused_convolution.default",
+    ),
     "fusion/elementwise.py": ("et_webgpu.elementwise_chain.default",),  # makes it
     "fusion/projection.py": ("et_webgpu.fused_linear.default",),  # makes it
+    "fusion/dynamic_linear.py": (
+        *("et_vk.linear_dq8ca_q4gsw.default", "torchao.choose_qparams_affine.default"),  # two, of which it makes
+        "et_webgpu.linear_q4gsw_dq8.default",
+    ),
     "fusion/views.py": ("aten.view_copy.default",),  # makes views of squeezes, and other ones of views
     # What ``fused_linear`` computes beside products: it takes these operators in.
     "fusion/epilogue.py": ("aten.add.Tensor",),

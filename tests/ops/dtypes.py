@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,7 +81,9 @@ def variant(sample: Sample, old: str, new: str) -> Sample | None:
     args = [_changed(arg, old, new) for arg in sample.args]
     out = _changed(sample.out, old, new)
     choices = [replace(sample, args=args, out=out)]
-    if out != sample.out and any(isinstance(value, PLACES) for value in _flat(sample.args)):
+    integers = any("int" in _dtype(value) for value in _flat([sample.out]))
+    to_integers = integers and "float" in new and "float" not in old  # as torch does only where it is told a dtype
+    if out != sample.out and not to_integers and any(isinstance(value, PLACES) for value in _flat(sample.args)):
         choices.append(replace(sample, args=args))
     return next((choice for choice in choices if planned(choice) is not None), None)
 
@@ -90,22 +92,31 @@ def planned(sample: Sample) -> OpPlan | None:
     """The plan of a sample on the smallest device, if there is one that fits its kernels."""
     planning = Planning(Features.none(), Limits.floor(), **sample.options)
     try:
-        plans = plan_graph(build_graph(sample.graph()), planning)
+        plan = plan_graph(build_graph(sample.graph()), planning).plans[-1]
+        return plan if all(map(_fits, plan.dispatches)) else None
     except Error:
         return None
-    plan = plans.plans[-1]
-    return plan if all(map(_fits, plan.dispatches)) else None
 
 
 def _fits(dispatch: Dispatch) -> bool:
-    """Whether the kernel renders, and declares its tensors with the elements that they have."""
-    source = render(dispatch.kernel, dispatch.template, "wgpu", Features.none())
-    declared = {binding.name: _ELEMENT.match(binding.type) for binding in source.bindings}
-    for name, value in dispatch.bindings.items():
-        element = declared[name]
-        if isinstance(value, Tensor) and element is not None and element[1] != value.wgsl:
-            return False
-    return True
+    """Whether the kernel declares its tensors with the elements that they have. Raises KernelError."""
+    elements = _elements(dispatch.kernel, dispatch.template)
+    return all(
+        elements[name] in (None, value.wgsl) for name, value in dispatch.bindings.items() if isinstance(value, Tensor)
+    )
+
+
+_known: dict[str, dict[str, str | None]] = {}
+
+
+def _elements(kernel: str, template: Mapping[str, Any]) -> dict[str, str | None]:
+    """By binding: the element of its array, if that is f32 or i32."""
+    key = f"{kernel} {sorted(template.items())}"
+    if key not in _known:
+        source = render(kernel, template, "wgpu", Features.none())
+        found = {binding.name: _ELEMENT.match(binding.type) for binding in source.bindings}
+        _known[key] = {name: element and element[1] for name, element in found.items()}
+    return _known[key]
 
 
 def _dtypes(sample: Sample) -> Iterator[tuple[str, str]]:

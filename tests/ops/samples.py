@@ -268,6 +268,7 @@ WEIGHT_FORMATS = {
     "q8gsw": (8, "float16", 1),
     "q8csw": (8, "float32", 1),
     "q4csw": (4, "float32", 1),
+    "q4gsw_dq8": (4, "float32", 1),
     "f32": (32, "float32", 0),
     "f16": (16, "float16", 0),
 }

@@ -91,8 +91,8 @@ WIDE = (
     Layer((2, 13, 12, 13), (1, 13, 6, 6), 131, (1, 1)),
     Layer((2, 13, 15), (1, 13, 7), 34, (4,), (2,), (1,), transposed=True, groups=1),
 )
-SPLIT = {"convolution/gemm": Tuning(split_steps=2, split_workgroups=1000)}
-TILES = [{"convolution/gemm": Tuning((tile,), most_splits=1)} for tile in (Tile(2, 2, 16), Tile(1, 1, 32))]
+SPLIT = {"convolution/gemm": Tuning(splits=(7,))}
+TILES = [{"convolution/gemm": Tuning((tile,), (1.0,), (1,))} for tile in (Tile(2, 2, 16), Tile(1, 1, 32))]
 
 
 def convolutions() -> Iterator[Sample]:
@@ -147,9 +147,22 @@ def halves() -> Iterator[Sample]:
 
 def tensor_cores() -> Iterator[Sample]:
     """By a matrix route on a device that has one, however few operations there are."""
-    tunings = {"convolution/matrix": matrix.Tuning(operations=0, channels=0)}
+    tunings = {"convolution/matrix": matrix.Tuning(split=-1e9, channels=0)}
     for precision, layer in itertools.product(("highest", "high"), (WIDE[0], replace(WIDE[2], bias=False))):
         yield layer.sample(tunings=tunings, matmul_precision=precision)
 
 
-FAMILY = (convolutions, products, depthwise, whole_images, halves, tensor_cores)
+def fused() -> Iterator[Sample]:
+    """With a batch norm, by every route."""
+    channels = {"direct": LAYERS[3], "gemm": WIDE[0], "depthwise": DEPTHWISE[1]}
+    layers = [*channels.items(), ("direct", LAYERS[9]), ("gemm", LAYERS[8]), ("gemm", LAYERS[9])]
+    for (route, layer), parts in itertools.product(layers, ("all", "mean and variance")):
+        plain, n = layer.sample(), layer.channels
+        affine = [Const(_rng.uniform(-1, 1, n).astype(np.float32)) for _ in range(2)] if parts == "all" else [None] * 2
+        stats = [Const(_rng.uniform(low, 1.5, n).astype(np.float32)) for low in (-1.5, 0.1)]
+        rest = [[*affine, *stats], 1e-3, -1.5, 2.5 if parts == "all" else None]
+        options = {"routes": {"convolution": route}}
+        yield Sample("et_webgpu.fused_convolution.default", [*plain.args, *rest], plain.out, options)
+
+
+FAMILY = (convolutions, products, depthwise, whole_images, halves, tensor_cores, fused)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,15 @@ def order() -> Iterator[Sample]:
             yield _moves(Input((3, 6, 5), dtype, live=(2, 6, 5)), op, 3, out=(3, 6, 5))
         for op, diagonal in (("tril", 1), ("triu", Position(full=1, live=-1))):
             yield _moves(x, f"aten.{op}.default", diagonal, out=(5, 3, 7))
+
+
+def transposes() -> Iterator[Sample]:
+    for route in ("tiled", "plain"):
+        x = Input((131, 127), live=(129, 127))
+        yield replace(_moves(x, "aten.t_copy.default", out=(127, 131)), options={"routes": {"transpose": route}})
+        x = Input((2, 37, 19, 13), live=(2, 35, 19, 13))
+        turned = _moves(x, "aten.permute_copy.default", [0, 3, 2, 1], out=(2, 13, 19, 37))
+        yield replace(turned, options={"routes": {"transpose": route}})
 
 
 def repetition() -> Iterator[Sample]:
@@ -155,6 +165,8 @@ def masks() -> Iterator[Sample]:
         yield Sample("aten.masked_fill.Tensor", [x, mask, Input((), dtype)], Out((7, 5), dtype))
         rows_of = [None, Input((5,), "bool")]
         yield Sample("aten.index_put.default", [x, rows_of, Input((1,), dtype), False], Out((7, 5), dtype))
+        row = [x, [Input((7,), "bool", live=(4,))], Input((5,), dtype), False]
+        yield Sample("aten.index_put.default", row, Out((7, 5), dtype))
 
         for given in (mask, Input((7, 5), "bool", live=(4, 5))):
             yield Sample("aten.masked_scatter.default", [x, given, Input((35,), dtype)], Out((7, 5), dtype))
@@ -188,6 +200,8 @@ def in_place() -> Iterator[Sample]:
         pairs = Input((3, 5, 3, inner), dtype, live=(3, 1, 3, inner))
         given = [Mutable(cache), [_indices(3, 1, size=2), None, position], pairs, False]
         yield Sample("aten.index_put_.default", given, out)
+    masked = [Mutable(cache), [None, Input((3,), "bool")], Input((), dtype), False]
+    yield Sample("aten.index_put_.default", masked, Out(cache.shape, dtype))
     added = [Mutable(cache.astype(np.float32)), [None, None, position], Input((1, inner)), True]
     yield Sample("aten.index_put_.default", added, Out(cache.shape))
 
@@ -199,11 +213,13 @@ def bags() -> Iterator[Sample]:
         table = Const(numbers(np.random.default_rng(7), (11, 5), dtype, -2, 2))
         weights = Input((9,), dtype, live=(8,)) if weighted else None
         offsets = Const(np.array([0, 2, 2, 5, *([7] if last else [])], np.int32))
-        outs = [Out((4, 5), dtype), Out((9,), "int32"), Out((5 if last else 4,), "int32")]
-        outs.append(Out((4, 5) if mode == 2 else (0,), "int32"))
         indices = _indices(9, size=11, live=(8,))
-        for op in ("aten._embedding_bag.default", "aten._embedding_bag_forward_only.default"):
-            yield Sample(op, [table, indices, offsets, False, mode, False, weights, last, 3], outs)
+        for name, padding in (("", 3), ("_forward_only", -1)):
+            in_bags = 0 if (mode, padding) == (0, -1) else 9
+            outs = [Out((4, 5), dtype), Out((in_bags,), "int32"), Out((5 if last and name else 4,), "int32")]
+            outs.append(Out((4, 5) if mode == 2 else (4,), "int32"))
+            args = [table, indices, offsets, False, mode, False, weights, last, padding]
+            yield Sample(f"aten._embedding_bag{name}.default", args, outs)
     odd = Const(numbers(np.random.default_rng(8), (11, 3), "float16", -2, 2))
     args = [odd, _indices(1, 5, size=11, live=(1, 2)), -1, False, False]
     yield Sample("aten.embedding.default", args, Out((1, 5, 3), "float16"))
@@ -212,6 +228,7 @@ def bags() -> Iterator[Sample]:
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     parts,
     order,
+    transposes,
     repetition,
     joining,
     lookup,

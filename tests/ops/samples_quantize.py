@@ -11,7 +11,8 @@ from .harness import Const, Mutable, Out
 from .samples import Input, Sample
 
 INT8, UINT8, INT32 = (-128, 127, None), (0, 255, None), (-(2**20), 2**20, None)
-RANGES = {"int8": INT8, "uint8": UINT8, "int32": INT32}
+INT16 = (-(2**15), 2**15 - 1, None)
+RANGES = {"int8": INT8, "uint8": UINT8, "int16": INT16, "int32": INT32}
 
 _rng = np.random.default_rng(0)
 
@@ -35,8 +36,9 @@ def quantize() -> Iterator[Sample]:
     x = Input((7, 13), live=(3, 13), low=-9, high=9)
     for dtype, bounds in RANGES.items():
         yield Sample(f"{prefix}_tensor.default", [x, 0.05, 3, *bounds], Out((7, 13), dtype))
-    half = Input((7, 13), "float16", live=(3, 13))
-    yield Sample(f"{prefix}_tensor.default", [half, 0.05, -3, *INT8], Out((7, 13), "int8"))
+    for dtype in ("float16", "bfloat16"):
+        half = Input((7, 13), dtype, live=(3, 13))
+        yield Sample(f"{prefix}_tensor.default", [half, 0.05, -3, *INT8], Out((7, 13), "int8"))
     for zero in ("int32", "int8", "float32"):
         args: list[Any] = [x, _scales(1), _zeros(1, dtype=zero), *INT8]
         yield Sample(f"{prefix}_tensor.tensor", args, Out((7, 13), "int8"))
@@ -101,7 +103,7 @@ def choose_qparams() -> Iterator[Sample]:
     yield Sample(f"{prefix}.tensor", [Input((7, 13), live=(3, 13)), *_byte(1e-5)], single)
     yield Sample(f"{prefix}.tensor", [Input((9, 1013), live=(2, 1013)), *_byte(1e-5)], single)
     yield Sample(f"{prefix}_symmetric.tensor", [Input((7, 13), live=(3, 13)), *_byte(1e-5)], single)
-    for dtype in ("float32", "float16"):
+    for dtype in ("float32", "float16", "bfloat16"):
         x = Input((2, 7, 37), dtype, live=(2, 3, 37), low=-1, high=4)
         outs = [Out((2, 7, 1)), Out((2, 7, 1), "int32")]
         yield Sample(f"{prefix}_per_token.default", [x, 1], [outs[0], Out((2, 7, 1))])
@@ -120,6 +122,25 @@ def choose_qparams() -> Iterator[Sample]:
         yield Sample(name, args, [Out((7, 3)), Out((7, 3), "int32")])
     args = [groups, "ASYMMETRIC", [1, 4, 2], 0, None, None, None, None, None, False]
     yield Sample(name, args, [Out((5, 3)), Out((5, 3), "uint8")])
+
+
+def quantized_embedding() -> Iterator[Sample]:
+    indices = Input((3, 5), "int32", live=(2, 5), low=0, high=10)
+    for name, dtype, row, width in (
+        ("embedding_byte", "int8", 13, 13),
+        ("embedding_byte", "uint8", 8, 8),
+        ("embedding_4bit", "uint8", 6, 12),
+        ("embedding_2bit", "uint8", 2, 8),
+    ):
+        low, high, _ = RANGES[dtype]
+        table = Const(_rng.integers(low, high, (11, row), endpoint=True).astype(dtype))
+        for scales, zeros in ((_floats(11, low=0.01), None), (_floats(11, 1, low=0.01), _floats(11, 1))):
+            args: list[Any] = [table, scales, zeros, low, high, indices]
+            yield Sample(f"quantized_decomposed.{name}.default", args, Out((3, 5, width)))
+            yield Sample(f"quantized_decomposed.{name}.dtype", [*args, None], Out((3, 5, width)))
+        if width % 4 == 0:
+            args = [table, _floats(11, 4, low=0.01), _floats(11, 4), low, high, indices, 5]
+            yield Sample(f"quantized_decomposed.{name}.dtype", args, Out((3, 5, width), "float16"))
 
 
 def _byte(eps: float) -> list[Any]:
@@ -161,14 +182,15 @@ def _eighths(*dims: int) -> Const:
 
 def q8ta_products() -> Iterator[Sample]:
     """Convolutions and linear layers of codes, by both routes."""
-    for route in ("direct", "gemm"):
+    for route in ("direct", "gemm", "gemv"):
         for n, k in ((13, 37), (16, 24), (7, 5)):
             for bias, activation in ((_eighths(-(-n // 4) * 4), "none"), (None, "relu")):
                 args: list[Any] = [_codes(2, 5, k, live=(1, 5, k)), 0.0625, -3, _int8(n, k), _sums(n), _powers(n)]
                 out = Out((2, 5, n), "int8")
                 for name in ("q8ta_linear", "q8ta_linear_gemv"):
                     yield _routed(f"et_vk.{name}.default", [*args, 0.5, 5, bias, activation], out, route)
-        yield from _convolutions(route)
+        if route != "gemv":
+            yield from _convolutions(route)
 
 
 def _sums(n: int) -> Const:
@@ -228,6 +250,10 @@ def quantizing_linear() -> Iterator[Sample]:
             args = [*given, nibbles, _sums(padded), scales, 32, _floats(padded) if n == 13 else None]
             options = {"routes": {"linear_dq8ca_q4gsw": route}}
             yield Sample("et_vk.linear_dq8ca_q4gsw.default", args, Out((7, n)), options)
+            args = [given[0], nibbles, scales, 32, args[-1]]
+            yield Sample(
+                "et_webgpu.linear_q4gsw_dq8.default", args, Out((7, n)), {"routes": {"linear_q4gsw_dq8": route}}
+            )
 
 
 def training() -> Iterator[Sample]:
@@ -254,6 +280,7 @@ QUANTIZE: tuple[Callable[[], Iterator[Sample]], ...] = (
     quantize,
     dequantize,
     choose_qparams,
+    quantized_embedding,
     q8ta_elements,
     q8ta_products,
     quantizing_linear,

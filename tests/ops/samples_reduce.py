@@ -36,6 +36,7 @@ def softmax() -> Iterator[Sample]:
         yield Sample(op, [_rows(2, 1, 4100), -1, False], Out((2, 4100)))
         yield Sample(op, [_rows(2, 1, 5000), -1, False], Out((2, 5000)), {"routes": {"softmax": "two_passes"}})
         yield Sample(op, [Input((3, 2000, 2), live=(3, 40, 2)), 1, False], Out((3, 2000, 2)))
+    yield Sample(names[0], [Input((2, 4100, 9), live=(1, 1030, 9)), 1, False], Out((2, 4100, 9)))
 
 
 def reductions() -> Iterator[Sample]:
@@ -175,6 +176,9 @@ def sorts() -> Iterator[Sample]:
     yield Sample("aten.topk.default", [x, 3, 0, False, False], [Out((3, 13)), Out((3, 13), "int32")])
     yield Sample("aten.kthvalue.default", [x, 4, -1, True], [Out((7, 1)), Out((7, 1), "int32")])
     yield Sample("aten.nanmedian.dim", [x, 0, True], [Out((1, 13)), Out((1, 13), "int32")])
+    for dtype in ("float32", "int8"):
+        frequent = _rows(7, 3, 13, dtype=dtype, low=-9, high=9)
+        yield Sample("aten.mode.default", [frequent, 1, False], [Out((7,), dtype), Out((7,), "int32")])
     for op in ("median", "nanmedian"):
         yield Sample(f"aten.{op}.default", [x], Out(()))
     long = Input((2, 4500), live=(2, 2300))

@@ -38,8 +38,8 @@ def matrix_device(device: Device, monkeypatch: pytest.MonkeyPatch) -> Device:
     return device
 
 
-def program(device: Device, sample: Sample, route: str, tile: Tile, **tuning: int) -> OpProgram:
-    tunings = {"convolution/matrix": Tuning((tile,), **tuning)}
+def program(device: Device, sample: Sample, route: str, tile: Tile, splits: int = 1) -> OpProgram:
+    tunings = {"convolution/matrix": Tuning((tile,), (1.0,), (splits,))}
     return OpProgram(device, sample.op, sample.args, sample.out, routes={"convolution": route}, tunings=tunings)
 
 
@@ -56,7 +56,7 @@ def test_it_agrees_with_the_reference(matrix_device: Device, tile: Tile, layers:
 
 def test_several_workgroups_share_a_tile(matrix_device: Device) -> None:
     sample = LAYERS[0].sample((-2.5, 3.0))
-    with program(matrix_device, sample, "matrix", TILES[0], split_steps=2, split_workgroups=1000) as loaded:
+    with program(matrix_device, sample, "matrix", TILES[0], splits=4) as loaded:
         (plan,) = loaded.executor.plans.plans
         assert [d.kernel.split("/")[1] for d in plan.dispatches] == ["largest", "split_channels", "matrix", "sum"]
         for live in (False, True):

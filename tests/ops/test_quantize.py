@@ -26,8 +26,8 @@ from executorch_webgpu.ops.registry import find
 from .harness import In, OpProgram, Out, assert_close, call_graph
 
 RNG = np.random.default_rng(0)
-CODES = {"int8": torch.int8, "uint8": torch.uint8, "int32": torch.int32}
-RANGES = {"int8": (-128, 127), "uint8": (0, 255), "int32": (-(2**31), 2**31 - 1)}
+CODES = {"int8": torch.int8, "uint8": torch.uint8, "int16": torch.int16, "int32": torch.int32}
+RANGES = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-(2**15), 2**15 - 1), "int32": (-(2**31), 2**31 - 1)}
 decomposed = torch.ops.quantized_decomposed
 
 

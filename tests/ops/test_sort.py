@@ -92,6 +92,21 @@ def test_row_lengths(device: Device, length: int) -> None:
         check(device, "aten.sort.stable", np.ascontiguousarray(x.T), True, 0, False)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int64", "uint8", "bool"])
+def test_modes(device: Device, dtype: str) -> None:
+    """Of rows as short as torch sorts stably, so that its index is that of the last of equals."""
+    x = RNG.integers(0, 4, (6, 13)).astype(dtype)
+    for dim in (0, 1):
+        check(device, "aten.mode.default", x, dim, True)
+    if dtype == "float32":
+        with OpProgram(device, "aten.mode.default", [In((4, 5)), 1, False], [Out((4,)), Out((4,), "int32")]) as program:
+            nan = np.nan
+            rows = [[nan, 1, nan, 2, nan], [nan] * 5, [3, 3, 2, 2, nan], [np.inf, -np.inf, np.inf, 1, 1]]
+            values, indices = program.check([np.array(rows, np.float32)])
+        np.testing.assert_array_equal(values, [1, nan, 2, 1])
+        np.testing.assert_array_equal(indices, [1, 0, 3, 4])
+
+
 def test_live_dims_and_a_live_count(device: Device) -> None:
     shape = (3, 5000)
     outs = [Out((3, 9)), Out((3, 9), "int32")]

@@ -143,7 +143,7 @@ def _promoted(call: OpCall, args: list[Any]) -> list[Any]:
     floats = [isinstance(args[p], float) or getattr(args[p], "dtype", None) == np.float64 for p in places]
     if call.op.discontinuous and any(floats):
         return [np.asarray(a, np.float32) if i in places else a for i, a in enumerate(args)]
-    if any(t.dtype.startswith("float") for t in call.outputs):
+    if any(t.element.is_float for t in call.outputs):
         return [a.astype(np.float64) if i in places and _is_integer(a) else a for i, a in enumerate(args)]
     return args
 
@@ -162,4 +162,4 @@ def _resolve(arg: Any, values: Mapping[int, Any]) -> Any:
 
 def _is_real(tensor: Tensor) -> bool:
     """Whether it holds real numbers; an int8 KV cache stands for codes times scales."""
-    return tensor.dtype.startswith("float") or tensor.scales is not None
+    return tensor.element.is_float or tensor.scales is not None

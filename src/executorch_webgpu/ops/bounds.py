@@ -52,6 +52,10 @@ MOVES = frozenset(
         "minimum",
         "amax",
         "amin",
+        "aminmax",
+        "kthvalue",
+        "nanmedian",
+        "msort",
         "max",
         "min",
         "clamp",
@@ -115,6 +119,8 @@ POSITIONS = frozenset(
         "argsort",
         "topk",
         "median",
+        "nanmedian",
+        "kthvalue",
         "mode",
         "cummax",
         "cummin",
@@ -125,6 +131,16 @@ POSITIONS = frozenset(
         "adaptive_max_pool2d",
         "adaptive_max_pool3d",
     ]
+)
+
+
+# What takes positions after its first operand.
+INDEXED = frozenset(
+    (
+        *("embedding", "gather", "index", "_unsafe_index", "index_select", "index_put", "index_put_", "index_copy"),
+        *("index_add", "index_fill", "scatter", "scatter_add", "scatter_reduce", "take", "take_along_dim"),
+        *("_embedding_bag", "_embedding_bag_forward_only"),
+    )
 )
 
 

@@ -31,6 +31,10 @@ _OVERLOADS = {
     ("aten::unbind_copy", "int_out"): "int",
     ("aten::arange", "out"): "default",
     ("aten::arange", "start_out"): "start_step",
+    **{
+        (f"quantized_decomposed::{name}", "Tensor_out"): "tensor"
+        for name in ("quantize_per_tensor", "dequantize_per_tensor", "choose_qparams")
+    },
 }
 # Of these, some say how a result is made, and its dtype says so too.
 _MADE_AS = frozenset({"dtype", "layout", "device", "pin_memory", "memory_format"})
@@ -39,6 +43,7 @@ _NUMBER = "et_vk.select_as_symint.default"
 _NAMES = {
     "aten::_local_scalar_dense": _NUMBER,
     "aten::sym_size": "sym_size.int",
+    "dim_order_ops::_empty_dim_order": "aten.empty.memory_format",
     VIEW: "aten.view_copy.default",
 }
 _SCALARS = {"sub", "mul", "floordiv", "mod", "neg", "sym_max", "sym_min", "add"}

@@ -14,7 +14,18 @@ from dataclasses import dataclass
 
 from ...errors import InvalidInputError
 from ..build import Graph
-from . import elementwise, epilogue, gate, last_row, norm_linear, rms_norm, rope_cache, views
+from . import (
+    convolution,
+    dynamic_linear,
+    elementwise,
+    epilogue,
+    gate,
+    last_row,
+    norm_linear,
+    rms_norm,
+    rope_cache,
+    views,
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,9 @@ class FusionReport:
 # In this order: later passes match what earlier ones leave.
 FUSIONS: dict[str, Callable[[Graph], Graph]] = {
     "views": views.drop_views,
+    "convolution": convolution.fuse_convolutions,
     "rms_norm": rms_norm.compose_norms,
+    "dynamic_linear": dynamic_linear.fuse_choices,
     "last_row": last_row.select_early,
     "bias": epilogue.fuse_biases,
     "norm_linear": norm_linear.fuse_norm_and_projections,

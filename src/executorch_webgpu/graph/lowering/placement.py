@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import Error
-from ...format import program_schema as schema
 from ...ops.registry import Op, is_a
 from ...ops.values import SymInt, Tensor
 from ...portable.dtypes import dtype_name
@@ -65,7 +64,7 @@ class Placer:
                 return f"the device does not compute with {dtype_name(value.tensor)}"
         found = self._ranges.results(operation)
         self._ranges.note(operation, found)
-        if not fits(found) or not fits([self._ranges.of(v) for v in operation.inputs if _is_long(v)]):
+        if not fits(found) or self._ranges.unbounded(operation):
             return "its 64-bit integers may need more than 32 bits"
         return None if op is None else self._refusal(op, operation)
 
@@ -99,7 +98,3 @@ def _widened(arg: Any) -> Any:
 
 def _is_half(arg: Any) -> bool:
     return any(t.dtype in HALVES for t in tensors([arg]))
-
-
-def _is_long(value: Value) -> bool:
-    return value.tensor is not None and value.tensor.scalar_type is schema.ScalarType.LONG

@@ -13,8 +13,9 @@ from ..registry import op
 from ..rows import Cut
 from ..sizes import Found, Sizes
 from ..values import IntLike, Tensor
+from .batch_norm import BatchNorm
 from .call import Window, checked, window_of
-from .reference import conv_with_clamp_reference, convolution_reference
+from .reference import conv_with_clamp_reference, convolution_reference, fused_convolution_reference
 from .routes import convolve
 
 Ints = Sequence[IntLike]
@@ -131,3 +132,51 @@ def conv_with_clamp(
     low = as_scalar(-math.inf if output_min is None else output_min, "f32")
     high = as_scalar(math.inf if output_max is None else output_max, "f32")
     convolve(planner, replace(call, low=low, high=high))
+
+
+@op(
+    "et_webgpu.fused_convolution.default",
+    reference=fused_convolution_reference,
+    sizes=convolution_sizes,
+    rows=convolution_rows,
+)
+def fused_convolution(
+    planner: Planner,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    transposed: bool,
+    output_padding: Ints,
+    groups: IntLike,
+    norm: list[Tensor | None],
+    eps: float,
+    output_min: float | None,
+    output_max: float | None,
+    out: Tensor,
+) -> None:
+    """``conv_with_clamp`` with a batch norm before the bounds.
+
+    ``norm``: its weight and bias, which may be None, mean and variance [O]. Weights, bias and norm are float32
+    constants, so that load computes them as one.
+    """
+    lists = (stride, padding, dilation, output_padding)
+    call = checked(planner, "fused_convolution", x, weight, bias, lists, transposed, groups, out)
+    planner.check(len(norm) == 4, f"fused_convolution: a norm has four tensors, not {norm}")
+    gamma, beta, mean, variance = norm
+    given = [t for t in (bias, *norm) if t is not None]
+    planner.check(
+        all(t.dtype == "float32" and planner.is_constant(t) for t in (weight, *given)) and x.dtype == "float32",
+        f"fused_convolution takes float32 tensors and constants, not {[x, weight, *given]}",
+    )
+    planner.check(
+        mean is not None and variance is not None and all(t.dims == (call.out_channels,) for t in given),
+        f"fused_convolution: a norm of {call.out_channels} channels, not {norm}",
+    )
+    if mean is None or variance is None:
+        return
+    low = -math.inf if output_min is None else output_min
+    high = math.inf if output_max is None else output_max
+    convolve(planner, replace(call, low=low, high=high, norm=BatchNorm(gamma, beta, mean, variance, eps)))

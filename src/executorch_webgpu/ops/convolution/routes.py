@@ -58,13 +58,17 @@ def convolve(planner: Planner, call: Convolution) -> None:
             matrix.run(planner, call, _MATRIX_PARTS[route])
 
 
+def _matrix_pays(planner: Planner, call: Convolution) -> bool:
+    return matrix.estimated(planner, call) < gemm.estimated(planner, call)
+
+
 def _order(planner: Planner, call: Convolution) -> list[str]:
     """All routes, those that pay first."""
     first = ["linear", "depthwise"]
     rows = call.group_out * (call.taps if call.window.transposed else 1)
     if planner.features.cpu:
         first.append("direct")
-    elif matrix.pays(planner, call):
+    elif matrix.takes(planner, call) and all(_matrix_pays(planner, c) for c in (call.largest, call)):
         first += ["matrix_f16", "matrix", "gemm"] if planner.matmul_precision == "high" else ["matrix", "gemm"]
     elif rows >= _GEMM_ROWS:
         first.append("gemm")

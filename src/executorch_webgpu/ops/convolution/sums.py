@@ -40,7 +40,7 @@ def _dispatch(planner: Planner, kernel: str, call: Convolution, sums: Binding, p
     planner.dispatch(
         kernel,
         planner.grid_1d(ceil_div(call.out.numel, 4), _OVERRIDES["wg_size"]),
-        {"sums": sums, "out": call.out} | ({} if call.bias is None else {"bias": call.bias}),
+        {"sums": sums, "out": call.out} | ({} if call.shift is None else {"bias": call.shift}),
         params | {"channels": call.out_channels, "low": call.low, "high": call.high},
         overrides=_OVERRIDES,
         template=_template(call),
@@ -48,4 +48,4 @@ def _dispatch(planner: Planner, kernel: str, call: Convolution, sums: Binding, p
 
 
 def _template(call: Convolution) -> dict[str, Any]:
-    return {"out_dtype": call.out.dtype, "bias": None if call.bias is None else call.bias.dtype}
+    return {"out_dtype": call.out.dtype, "bias": call.shift_dtype}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -29,6 +29,7 @@ def embedding_bag_reference(
     weights: np.ndarray | None,
     include_last: bool,
     padding: int,
+    training: bool = False,
 ) -> tuple[np.ndarray, ...]:
     count, bags = len(indices), len(offsets) - include_last
     places = in_range(indices, len(weight), wraps=False)
@@ -36,7 +37,8 @@ def embedding_bag_reference(
     if starts and not (starts[0] == 0 and all(a <= b for a, b in zip(starts, [*starts[1:], count], strict=True))):
         raise IndexError(f"the offsets {starts} do not divide {count} indices into bags")
     result = np.zeros((bags, weight.shape[1]), weight.dtype)
-    rows, sizes = np.zeros((bags, weight.shape[1] if mode == 2 else 0), np.int64), np.zeros(len(offsets), np.int64)
+    rows = np.zeros((bags, weight.shape[1]) if mode == 2 else bags, np.int64)
+    sizes = np.zeros(bags if training else len(offsets), np.int64)
     for bag in range(bags):
         taken = np.arange(starts[bag], starts[bag + 1])
         taken = taken[places[taken] != padding]
@@ -49,7 +51,12 @@ def embedding_bag_reference(
                 rows[bag] = places[taken][np.argmax(values, axis=0)]
         sizes[bag] = len(taken) if mode else 0
     in_bags = np.maximum(np.searchsorted(starts[:bags], np.arange(count), "right") - 1, 0)
-    return result, in_bags, sizes, rows if mode == 2 else np.zeros(0, np.int64)
+    return result, in_bags[: 0 if _is_plain_sum(mode, padding) else count], sizes, rows
+
+
+def _is_plain_sum(mode: int, padding: int) -> bool:
+    """Whether torch says nothing of the bags of indices."""
+    return mode == 0 and padding < 0
 
 
 def bag_sizes(
@@ -64,20 +71,17 @@ def bag_sizes(
     include_last: bool,
     padding: int,
     outs: Sequence[Tensor],
+    training: bool = False,
 ) -> list[Found]:
-    bags = s.of(offsets)[:1]
+    bags: Found = s.of(offsets)[:1]
     if include_last:
-        bags = tuple(n - 1 if isinstance(n, int) else None for n in bags)  # type: ignore[misc]
+        bags = tuple(n - 1 if isinstance(n, int) else None for n in bags)
     rows: Found = (*bags, *s.of(weight)[1:])
-    return [rows, s.of(indices), s.of(offsets), rows if mode == 2 else tuple(outs[3].max_dims)]
+    in_bags: Found = (0,) if _is_plain_sum(mode, padding) else s.of(indices)
+    return [rows, in_bags, bags if training else s.of(offsets), rows if mode == 2 else bags]
 
 
-@op(
-    "aten._embedding_bag.default",
-    "aten._embedding_bag_forward_only.default",
-    reference=embedding_bag_reference,
-    sizes=bag_sizes,
-)
+@op("aten._embedding_bag_forward_only.default", reference=embedding_bag_reference, sizes=bag_sizes)
 def embedding_bag(
     planner: Planner,
     weight: Tensor,
@@ -95,15 +99,16 @@ def embedding_bag(
 
     Mode 1: their mean; mode 2: their maximum. ``weights`` [N] multiply rows in sums. ``include_last``: the last offset
     is where the last bag ends. Indices that are ``padding`` do not count; a bag without rows is 0. ``outs`` are the
-    result [bags, D], the bag of each index, the number of indices of each bag (0 in sums), and the rows of maxima.
-    Indices and offsets that are no input of the program are clamped.
+    result [bags, D]; the bag of each index, of none for sums without padding; the number of indices of each bag, 0 in
+    sums; and the rows of maxima [bags, D], or zeros [bags]. Indices and offsets that are no input of the program are
+    clamped.
     """
     name = "embedding_bag"
     vectors = weight.rank == 2 and indices.rank == offsets.rank == 1
     planner.check(vectors, f"{name}: {weight} must be a matrix, and {indices} and {offsets} vectors")
     planner.check(mode in (0, 1, 2) and len(outs) == 4, f"{name}: there is no mode {mode} with {len(outs)} results")
     out, bags_of, sizes, rows = outs
-    floats = weight.dtype in ("float32", "float16") and weight.dtype == out.dtype
+    floats = weight.element.is_float and weight.dtype == out.dtype
     planner.check(floats, f"{name}: {weight} and {out} must have the same float dtype")
     planner.check(offsets.dtype == "int32", f"{name}: the offsets {offsets} must be integers")
     integers = all(t.dtype == "int32" for t in (bags_of, sizes, rows))
@@ -113,9 +118,8 @@ def embedding_bag(
         planner.check(fits, f"{name}: the weights {weights} must be those of a sum, one for each index")
     check_indices(planner, name, indices, weight.dims[0], wraps=False)
     _check_offsets(planner, offsets, indices.numel)
-    for each in (out, bags_of, rows):
+    for each in outs:
         planner.resize(each)
-    planner.resize(sizes, tuple(min(n, m) for n, m in zip(offsets.dims, sizes.max_dims, strict=True)))
     bags = offsets.numel - include_last
     planner.check(bags >= 0, f"{name}: {offsets} is without the offset where the last bag ends")
     padding = padding + weight.dims[0] if padding < -1 else padding
@@ -136,14 +140,39 @@ def embedding_bag(
                 "weighted": weights is not None,
             },
         )
-    n = max(math.prod(sizes.dims), indices.numel)
+    if mode != 2:
+        quads = ceil_div(rows.numel, 4)
+        planner.dispatch("fill/fill", planner.grid_1d(quads, 64), {"out": rows}, {"quads": quads, "word": 0})
+    n = max(sizes.numel, bags_of.numel)
     planner.dispatch(
         "embedding/bag_sizes",
         planner.grid_1d(n, WORKGROUP),
         {"indices": indices, "offsets": offsets, "bags": bags_of, "sizes": sizes},
-        {"n": n, "bags": bags, "sizes": sizes.numel, "counted": int(mode > 0), **shape},
+        {"n": n, "bags": bags, "sizes": sizes.numel, "indices": bags_of.numel, "counted": int(mode > 0), **shape},
         overrides={"wg_size": WORKGROUP},
     )
+
+
+@op(
+    "aten._embedding_bag.default",
+    reference=partial(embedding_bag_reference, training=True),
+    sizes=partial(bag_sizes, training=True),
+)
+def embedding_bag_for_training(
+    planner: Planner,
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    scale_grad: bool,
+    mode: int,
+    sparse: bool,
+    weights: Tensor | None,
+    include_last: bool,
+    padding: int,
+    outs: Sequence[Tensor],
+) -> None:
+    """``_embedding_bag_forward_only`` with as many numbers of indices as there are bags."""
+    embedding_bag(planner, weight, indices, offsets, scale_grad, mode, sparse, weights, include_last, padding, outs)
 
 
 def _check_offsets(planner: Planner, offsets: Tensor, count: int) -> None:

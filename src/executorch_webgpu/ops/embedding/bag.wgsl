@@ -4,7 +4,7 @@ Sum, mean or maximum of the rows of a table that each bag of indices names; an i
 Inputs:
   mode = "sum" | "mean" | "max": what is made of rows
   result = "values" | "rows": that, or from which rows maxima are
-  dtype = "float32" | "float16": of the table, the weights and out
+  dtype = "float32" | "float16" | "bfloat16": of the table, the weights and out
   weighted = False | True: whether every index has a weight
 #}
 {% set out_dtype = "int32" if result == "rows" else dtype %}
@@ -29,7 +29,14 @@ struct Params {
 override wg_size: u32 = 64;
 {% include "wgsl/linear_index.wgsl" %}
 {% include "wgsl/elements.wgsl" %}
-{% include "embedding/bag_range.wgsl" %}
+
+// Where the indices of a bag begin; the bag after the last one begins at their end.
+fn bag_start(bag: u32) -> u32 {
+  if (bag >= params.offsets) {
+    return params.count;
+  }
+  return u32(clamp(offsets[bag], 0, i32(params.count)));
+}
 
 fn of_bag(bag: u32, column: u32) -> {{ "i32" if result == "rows" else "f32" }} {
   var total = 0.0;

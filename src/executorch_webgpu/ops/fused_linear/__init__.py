@@ -26,6 +26,7 @@ from ..matmul.formats import (
 from ..matmul.packed import Matrix, rows_of
 from ..norm import rms_norm_reference
 from ..plan import Planner
+from ..quantize.rows import fake_quantized_rows
 from ..registry import op
 from ..rows import Cut
 from ..sizes import Shape, Sizes, packed_linear
@@ -38,8 +39,10 @@ WEIGHT_FORMATS: dict[str, WeightFormat | None] = {
     "q8gsw": Q8GSW,
     "q8csw": Q8CSW,
     "q4csw": Q4CSW,
+    "q4gsw_dq8": Q4GSW,
     "f32": None,
 }
+QUANTIZING = ("q4gsw_dq8",)  # what they read becomes int8 codes with a scale for every row
 Array = np.ndarray
 
 
@@ -57,6 +60,8 @@ def fused_linear_reference(
 ) -> list[Array]:
     if norm_weight is not None:
         x = rms_norm_reference(x, norm_weight, norm_eps)
+    if weight_format in QUANTIZING:
+        x = fake_quantized_rows(x)
     products = []
     for weight, by_group, bias in zip_longest(weights, scales, biases):
         match WEIGHT_FORMATS[weight_format]:
@@ -122,7 +127,8 @@ def fused_linear(
     ``weight_format`` says what the matrices are, all of them with K input features: "f32" for float32, or all float16,
     [N_i, K] with no ``scales``, or the weights and scales of ``linear_q4gsw``, ``linear_q4gaw``, ``linear_q8gsw``, or,
     as "q8csw", of ``_weight_int8pack_mm``, and as
-    "q4csw", of ``linear_qcs4w``; there ``group_size`` says nothing. A bias is None, or has at least N_i
+    "q4csw", of ``linear_qcs4w``; there ``group_size`` says nothing. With "q4gsw_dq8" the rows of the input, after the
+    norm, become what their int8 codes stand for, as in ``linear_q4gsw_dq8``. A bias is None, or has at least N_i
     elements.
 
     ``gated``: of two matrices alike, the one output is silu(x w0ᵀ + b0) * (x w1ᵀ + b1). ``residual``, of the shape of
@@ -148,7 +154,8 @@ def fused_linear(
     )
     m = math.prod(x.dims[:-1])
     norm = None if norm_weight is None else Norm(norm_weight, norm_eps)
-    product = Product(x, m, tuple(matrices), tuple(biases), tuple(outs), norm, gated, residual)
+    quantizes = weight_format in QUANTIZING
+    product = Product(x, m, tuple(matrices), tuple(biases), tuple(outs), norm, gated, residual, quantizes)
     multiply(planner, NAME, product)
 
 

@@ -16,6 +16,7 @@ from ..sizes import like_first
 from ..values import Tensor
 from .gathering import OVERRIDES, WORKGROUP, are_runs, combined
 from .lookup import checked_places, picks_of
+from .masks import put_where
 from .put import index_put_reference, put
 from .scattering import Reduction
 
@@ -39,9 +40,12 @@ def index_put_in_place(
     At most 64 indices cost what the values take; more cost a pass over ``x``, as do values that accumulate, those that
     do not begin and end at 4-byte words, and masks.
     """
-    masked = any(i is not None and i.dtype != "int32" for i in indices)
-    planner.check(not masked, "index_put_: a mask in place is for the host; index_put takes some of them")
-    if accumulate or not _put_few(planner, x, indices, values):
+    given = [(axis, i) for axis, i in enumerate(indices) if i is not None]
+    if [i.dtype for _, i in given] == ["bool"] and not accumulate:
+        result = planner.scratch(x.nbytes)
+        put_where(planner, x, given[0][1], given[0][0], values, result)
+        dispatch_whole_copy(planner, result, x)
+    elif accumulate or not _put_few(planner, x, indices, values):
         put(planner, "index_put_", x, indices, values, Reduction("add" if accumulate else "set"), x)
     planner.resize(out)
     if out is not x:

@@ -32,8 +32,8 @@ def reduced_at(x: np.ndarray, place: Any, values: Any, reduction: Reduction) -> 
     with np.errstate(all="ignore"):
         ufunc.at(result, place, values if reduction.alpha == 1 else np.asarray(values) * reduction.alpha)
         if reduction.name == "mean" and x.dtype.kind != "b":
-            count = np.maximum(taken, 1)
-            result = result / count if x.dtype.kind == "f" else result // count
+            count = np.maximum(taken, 1).astype(x.dtype)  # integers wrap
+            result = result / count if x.dtype.kind == "f" else result // np.where(count == 0, 1, count)
     return result.astype(x.dtype)
 
 

@@ -14,8 +14,6 @@ from ..sizes import like_first
 from ..values import INT32_MAX, INT32_MIN, Tensor
 from .gathering import OVERRIDES, WORKGROUP
 
-_FLOATS = ("float32", "float16")
-
 
 def _search(
     planner: Planner,
@@ -34,7 +32,7 @@ def _search(
     planner.check(fits, f"{name}: {values} must have as many rows as {boundaries}")
     kinds = [boundaries.dtype, *([values.dtype] if isinstance(values, Tensor) else [])]
     planner.check("bool" not in kinds, f"{name}: bools are not searched")
-    compute = "f32" if any(k in _FLOATS for k in kinds) or isinstance(values, float) else "i32"
+    compute = "f32" if any("float" in k for k in kinds) or isinstance(values, float) else "i32"
     bindings: dict[str, Binding] = {"boundaries": boundaries, "out": out}
     number: int | float = 0
     if isinstance(values, Tensor):

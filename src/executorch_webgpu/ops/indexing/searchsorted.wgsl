@@ -2,8 +2,8 @@
 out = where each value belongs among sorted boundaries: how many of them are below it, or at most as large.
 
 Inputs:
-  boundaries = "float32" | "float16" | "int32" | "uint8" | "int8": dtype
-  values = "float32" | "float16" | "int32" | "uint8" | "int8" | "number": dtype; a number of the call
+  boundaries = "float32" | "float16" | "bfloat16" | "int32" | "int16" | "uint8" | "int8": dtype
+  values = "float32" | "float16" | "bfloat16" | "int32" | "int16" | "uint8" | "int8" | "number": dtype; a number of the call
   compute = "f32" | "i32": in which they are compared
   sorter = False | True: whether the order of the boundaries is given beside them
 #}

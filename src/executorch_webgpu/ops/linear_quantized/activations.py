@@ -16,7 +16,8 @@ from ..plan import Binding, Planner
 from ..quantize.blocks import Blocks
 from ..quantize.numbers import dequantized, inverse, quantized, quantized_by
 from ..quantize.plan import Numbers, QParams, fake_quantize
-from ..registry import op
+from ..quantize.rows import fake_quantized_rows
+from ..registry import Linear, op
 from ..rows import Cut, each_row
 from ..sizes import Shape, Sizes, packed_linear
 from ..values import Tensor
@@ -30,12 +31,20 @@ def _plus(out: Array, bias: Array | None) -> Array:
 
 
 def _multiply(
-    planner: Planner, name: str, x: Binding, m: int, matrix: QuantizedMatrix, bias: Tensor | None, out: Tensor
+    planner: Planner,
+    name: str,
+    x: Binding,
+    m: int,
+    matrix: QuantizedMatrix,
+    bias: Tensor | None,
+    out: Tensor,
+    *,
+    quantizes: bool = False,
 ) -> None:
     floats = [out] if bias is None else [bias, out]
     planner.check(all(t.dtype == "float32" for t in floats), f"{name} takes float32, not {floats}")
     planner.check(bias is None or bias.numel >= matrix.rows, f"{name}: bias {bias} must hold {matrix.rows} elements")
-    multiply(planner, name, Product(x, m, (matrix,), (bias,), (out,)))
+    multiply(planner, name, Product(x, m, (matrix,), (bias,), (out,), quantizes=quantizes))
 
 
 # -- one scale, which the program states ------------------------------------------------------------------------------
@@ -144,3 +153,39 @@ def linear_dq8ca_q4gsw(
     blocks = Blocks(x.dims, (*(1,) * (x.rank - 1), max(x.dims[-1], 1)))
     rows = fake_quantize(planner, name, x, QParams(input_scales, input_zero_points, blocks))
     _multiply(planner, name, rows, math.prod(x.dims[:-1]), matrix, bias, out)
+
+
+# -- a scale for every row, which the layer computes ----------------------------------------------------------------
+
+
+def linear_q4gsw_dq8_reference(
+    x: Array, weights: Array, weight_scales: Array, group_size: int, bias: Array | None
+) -> Array:
+    matrix = dequantize(Q4GSW, weights, weight_scales, group_size)[:, : x.shape[-1]]
+    return _plus(fake_quantized_rows(x) @ matrix.T, bias)
+
+
+@op(
+    "et_webgpu.linear_q4gsw_dq8.default",
+    reference=linear_q4gsw_dq8_reference,
+    promoted=("x",),
+    discontinuous=True,
+    sizes=packed_linear,
+    rows=each_row,
+    linear=Linear("q4gsw_dq8", "weights", "weight_scales", "group_size", "bias"),
+)
+def linear_q4gsw_dq8(
+    planner: Planner,
+    x: Tensor,
+    weights: Tensor,
+    weight_scales: Tensor,
+    group_size: int,
+    bias: Tensor | None,
+    out: Tensor,
+) -> None:
+    """As ``linear_dq8ca_q4gsw`` with the scales and zero points that ``choose_qparams_affine`` chooses for its rows."""
+    name = "linear_q4gsw_dq8"
+    planner.check(x.rank >= 1 and x.dtype == "float32", f"{name}: {x} must have features in float32")
+    matrix = grouped_matrix(planner, name, Q4GSW, weights, weight_scales, group_size, x.dims[-1])
+    planner.resize(out)
+    _multiply(planner, name, x, math.prod(x.dims[:-1]), matrix, bias, out, quantizes=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..norm import normalize_rows
 from ..plan import Binding, Planner
+from ..quantize.rows import fake_quantize_rows
 from ..values import Repacked, Tensor
 from .packed import Matrix, Packed, pack, pack_biases
 
@@ -27,6 +28,7 @@ class Norm:
 class Product:
     """``outs[i]`` [m, N_i] = ``x`` [m, K] times the transpose of ``matrices[i]`` plus ``biases[i]``; float32.
 
+    ``quantizes``: rows of x, after the norm, become what their int8 codes stand for, by a scale for every row.
     ``gated``: of two matrices with as many rows, the one output is silu of the first product times the second one.
     ``residual`` is added to the one output.
     """
@@ -39,6 +41,7 @@ class Product:
     norm: Norm | None = None
     gated: bool = False
     residual: Binding | None = None
+    quantizes: bool = False
 
     @property
     def width(self) -> int:
@@ -56,6 +59,13 @@ def normalized(planner: Planner, product: Product) -> Product:
     if m:
         normalize_rows(planner, product.x, m, norm.weight, norm.eps, x)
     return replace(product, x=x, norm=None)
+
+
+def quantized(planner: Planner, product: Product) -> Product:
+    """The product of rows that are quantized already, by dispatches of their own."""
+    before = normalized(planner, product)
+    x = fake_quantize_rows(planner, before.x, product.m, product.width)
+    return replace(before, x=x, quantizes=False)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from ..plan import Planner
 from . import columns, gemm, gemm_matrix, gemv
-from .call import MAX_OUTPUTS, Call, Product, normalized
+from .call import MAX_OUTPUTS, Call, Product, normalized, quantized
 from .packed import can_pack
 
 _MATRIX_PARTS = {"matrix": 2, "matrix_f16": 1}  # float16 numbers for each float32
@@ -25,6 +25,8 @@ _MATRIX_PARTS = {"matrix": 2, "matrix_f16": 1}  # float16 numbers for each float
 
 def multiply(planner: Planner, family: str, product: Product) -> None:
     """Plans ``product`` by a route of ``family``."""
+    if product.quantizes:
+        product = quantized(planner, product)
     parts = list(_parts(planner, product))
     packable = all(_can_pack(planner, part) for part in parts)
     if product.m > 1:

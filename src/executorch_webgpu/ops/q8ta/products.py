@@ -1,7 +1,8 @@
 """Sums of products of 8-bit codes, exact in int32, as codes: convolutions, and linear layers, which are such of 1 x 1.
 
-Two kernels: ``direct``, where an invocation computes four elements alone and reads weights as they lie in the file, and
-``gemm``, where a workgroup computes a tile from weights that are repacked at load.
+Three kernels: ``direct``, where an invocation computes four elements alone and reads weights as the file has them; and
+two from weights that are repacked at load: ``gemm``, where a workgroup computes a tile, and ``gemv``, where a team
+computes four elements of a linear layer on a few rows.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from .window import Window
 DIRECT_WORKGROUP = 64
 TILE = 64  # rows and columns of a workgroup's tile
 LEAST_COLUMNS = 8  # of a group, for which a tile pays
+MOST_GEMV_ROWS = 8  # for more, a tile reads weights less often
+TEAM = 16  # invocations that share a column
 ACTIVATIONS = ("none", "relu")
 
 
@@ -105,6 +108,16 @@ class Products:
     def group_out(self) -> int:
         return self.weights.channels // self.groups
 
+    @property
+    def rows(self) -> int:
+        """Places of all images."""
+        return self.batch * self.plane
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether neighbours of the output are channels."""
+        return self.in_size == self.out_size == (1, 1) and self.window.taps == 1 and self.groups == 1
+
 
 def finished(sums: Array, scales: Array, bias: Array | None, given: Quantized, out: Quantized, relu: bool) -> Array:
     """Codes of exact sums, all of which have the shape of ``sums``; int64."""
@@ -129,18 +142,28 @@ def check(planner: Planner, name: str, p: Products, activation: str) -> None:
 
 def run(planner: Planner, family: str, p: Products) -> None:
     """Plans the products, which are checked, by a route of ``family``."""
-    constant = planner.is_constant(p.weights.tensor) and 4 * p.weights.channels * p.weights.row_words <= (
-        planner.limits.max_binding_bytes
-    )
-    tiled = constant and p.weights.channels > 0 and p.weights.inputs > 0
-    small = p.group_out < LEAST_COLUMNS
-    order = ["direct", "gemm"] if small or not tiled else ["gemm", "direct"]
-    fits = {"direct": True, "gemm": tiled}
-    route = planner.choose(family, {name: fits[name] for name in order})
-    if route == "direct":
-        _direct(planner, p)
+    if planner.building and p.is_linear and p.rows > 1:  # live rows decide
+        _ROUTES[_choose(planner, family, p, 1)](planner, p, run=False)
+    _ROUTES[_choose(planner, family, p, p.rows)](planner, p, run=True)
+
+
+def _can_pack(planner: Planner, p: Products) -> bool:
+    """Whether weights can be repacked: they are constants, and not too large."""
+    weights = p.weights
+    fits = 4 * weights.channels * weights.row_words <= planner.limits.max_binding_bytes
+    return fits and planner.is_constant(weights.tensor) and weights.channels > 0 and weights.inputs > 0
+
+
+def _choose(planner: Planner, family: str, p: Products, rows: int) -> str:
+    packed = _can_pack(planner, p)
+    fits = {"direct": True, "gemm": packed, "gemv": packed and p.is_linear}
+    if p.is_linear and (planner.features.cpu or rows <= MOST_GEMV_ROWS):
+        order = ["gemv", "direct", "gemm"]
+    elif p.group_out >= LEAST_COLUMNS:
+        order = ["gemm", "direct", "gemv"]
     else:
-        _gemm(planner, p)
+        order = ["direct", "gemm", "gemv"]
+    return planner.choose(family, {name: fits[name] for name in order})
 
 
 def _shared(p: Products) -> tuple[dict[str, Binding], dict[str, Any], dict[str, Any]]:
@@ -169,49 +192,75 @@ def _shared(p: Products) -> tuple[dict[str, Binding], dict[str, Any], dict[str, 
     return bindings, params, template
 
 
-def _direct(planner: Planner, p: Products) -> None:
+def _direct(planner: Planner, p: Products, run: bool) -> None:
     bindings, params, template = _shared(p)
-    weights = p.weights
+    weights, overrides = p.weights, {"wg_size": DIRECT_WORKGROUP}
     for aligned in (False, True):  # live sizes decide
-        planner.prepare(
-            "q8ta/direct", template={**template, "aligned": aligned}, overrides={"wg_size": DIRECT_WORKGROUP}
+        planner.prepare("q8ta/direct", template={**template, "aligned": aligned}, overrides=overrides)
+    if run:
+        planner.dispatch(
+            "q8ta/direct",
+            planner.grid_1d(ceil_div(p.out.numel, 4), DIRECT_WORKGROUP),
+            {**bindings, "weights": weights.tensor},
+            {
+                **params,
+                "n": p.out.numel,
+                "w_channel": weights.channel,
+                "w_tap": weights.tap,
+                "w_input": weights.input,
+            },
+            overrides=overrides,
+            template={**template, "aligned": p.plane % 4 == 0},
         )
-    planner.dispatch(
-        "q8ta/direct",
-        planner.grid_1d(ceil_div(p.out.numel, 4), DIRECT_WORKGROUP),
-        {**bindings, "weights": weights.tensor},
-        {
-            **params,
-            "n": p.out.numel,
-            "w_channel": weights.channel,
-            "w_tap": weights.tap,
-            "w_input": weights.input,
-        },
-        overrides={"wg_size": DIRECT_WORKGROUP},
-        template={**template, "aligned": p.plane % 4 == 0},
-    )
 
 
-def _gemm(planner: Planner, p: Products) -> None:
+def _gemm(planner: Planner, p: Products, run: bool) -> None:
     bindings, params, template = _shared(p)
     weights = p.weights
-    linear = p.in_size == p.out_size == (1, 1) and p.window.taps == 1
-    rows = p.batch * p.plane
     columns = ceil_div(p.group_out, TILE)
-    template |= {"linear": linear}
-    words = {"words": (p.group_out if linear else p.plane) % 4 == 0}
-    for whole in (False, True):
-        planner.prepare("q8ta/gemm", template={**template, "words": whole})
-    planner.dispatch(
-        "q8ta/gemm",
-        planner.grid_1d(ceil_div(rows, TILE) * columns * p.groups, 1),
-        {**bindings, "weights": weights.packed(), "weight_sums": weights.sums()},
-        {
-            **params,
-            "rows": rows,
-            "column_tiles": columns,
-            "tap_words": ceil_div(weights.inputs, 4),
-            "row_words": weights.row_words,
-        },
-        template={**template, **words},
-    )
+    template |= {"linear": p.is_linear}
+    for words in (False, True):  # live sizes decide
+        planner.prepare("q8ta/gemm", template={**template, "words": words})
+    if run:
+        planner.dispatch(
+            "q8ta/gemm",
+            planner.grid_1d(ceil_div(p.rows, TILE) * columns * p.groups, 1),
+            {**bindings, "weights": weights.packed(), "weight_sums": weights.sums()},
+            {
+                **params,
+                "rows": p.rows,
+                "column_tiles": columns,
+                "tap_words": ceil_div(weights.inputs, 4),
+                "row_words": weights.row_words,
+            },
+            template={**template, "words": (p.group_out if p.is_linear else p.plane) % 4 == 0},
+        )
+
+
+def _gemv(planner: Planner, p: Products, run: bool) -> None:
+    bindings, params, template = _shared(p)
+    weights = p.weights
+    lanes = 1 if planner.features.cpu else TEAM
+    overrides = {"wg_size": DIRECT_WORKGROUP, "lanes": lanes}
+    del template["transposed"]
+    template |= {"words": weights.channels % 4 == 0, "whole_x": weights.inputs % 4 == 0}
+    planner.prepare("q8ta/gemv", template=template, overrides=overrides)
+    names = ("x_zero", "x_scale", "out_factor", "out_zero")
+    if run:
+        planner.dispatch(
+            "q8ta/gemv",
+            planner.grid_1d(ceil_div(p.out.numel, 4) * lanes, DIRECT_WORKGROUP),
+            {**bindings, "weights": weights.packed(), "weight_sums": weights.sums()},
+            {
+                **{name: params[name] for name in names},
+                "n": p.out.numel,
+                "k": weights.inputs,
+                "row_words": weights.row_words,
+                "channels": weights.channels,
+            },
+            overrides=overrides,
+            template=template,
+        )
+
+
+_ROUTES = {"direct": _direct, "gemm": _gemm, "gemv": _gemv}

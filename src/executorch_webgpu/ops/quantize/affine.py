@@ -39,7 +39,7 @@ def quantize_per_tensor(
 ) -> None:
     """round(x * (1 / scale)) + zero_point between quant_min and quant_max; a half goes to the even integer.
 
-    ``x`` is float32 or float16, ``out`` int8, uint8 or int32. Like torch on x86, NaN becomes 0, of int32 its lowest.
+    ``x`` holds floats, ``out`` int8, uint8, int16 or int32. Like torch on x86, NaN becomes 0, of int32 its lowest.
     """
     run_affine(planner, "quantize", x, out, Numbers(scale, _zero(planner, zero_point)), (quant_min, quant_max))
 
@@ -60,7 +60,7 @@ def dequantize_per_tensor(
     out_dtype: Any,
     out: Tensor,
 ) -> None:
-    """(x - zero_point) * scale of integers, as float32 or float16."""
+    """(x - zero_point) * scale of integers, as floats."""
     run_affine(planner, "dequantize", x, out, Numbers(scale, _zero(planner, zero_point)))
 
 

@@ -7,10 +7,10 @@ Inputs:
   qparams = "numbers" | "single" | "blocks": numbers of the call, where that of a scale is its inverse if x is quantized;
     tensors of one element; or of one for each block
   shared = False | True: four neighbours, from a multiple of four on, lie in one block
-  x = "float32" | "float16" | "int8" | "uint8" | "int32": dtype
-  out = "int8" | "uint8" | "int32" | "float32" | "float16": dtype
-  scale = "float32" | "float16": dtype, of tensors
-  zero = None | "int32" | "int8" | "uint8" | "float32": dtype, of tensors; None: there are none, and it is 0
+  x = "float32" | "float16" | "bfloat16" | "int8" | "uint8" | "int16" | "int32": dtype
+  out = "int8" | "uint8" | "int16" | "int32" | "float32" | "float16" | "bfloat16": dtype
+  scale = "float32" | "float16" | "bfloat16": dtype, of tensors
+  zero = None | "int32" | "int16" | "int8" | "uint8" | "float32": dtype, of tensors; None: there are none, and it is 0
 #}
 {% set number = "f32" if zero == "float32" else "i32" %}
 {% set quantizes = formula in ("quantize", "quantize_shifted", "fake_quantize") %}

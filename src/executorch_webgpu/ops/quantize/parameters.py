@@ -8,7 +8,8 @@ Of each block, by its smallest element and its largest one, between which 0 is:
 * ``no_clipping``: the smallest scale with which both ends have codes;
 * ``magnitude``: the larger magnitude is the highest code.
 
-Two dispatches: parts of blocks are read by a workgroup each, and what they found becomes parameters.
+A workgroup reads four small blocks, and computes their parameters. Of large ones it reads a part, and what all parts
+found becomes parameters in a second dispatch.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ from ..values import IntLike, Tensor
 from .affine_blocks import code_range, in_blocks
 from .blocks import Blocks
 from .numbers import RANGES, SCALAR_TYPES, Array, codes, float32
-from .plan import Number
+from .plan import FLOATS, Number
 
-CHUNK = 4096  # elements of a block that a workgroup reads, at least
+SCAN_WORKGROUP = 256
+CHUNK = 16384  # elements of a block that a workgroup reads, at least
 MOST_PARTS = 256  # of a block
-FLOATS, ZEROS = ("float32", "float16"), ("int32", "int8", "uint8", "float32")
+ZEROS = ("int32", "int16", "int8", "uint8", "float32")
 MAPPINGS = {
     "ASYMMETRIC": "asymmetric",
     "SYMMETRIC": "symmetric",
@@ -90,44 +92,59 @@ def choose(planner: Planner, name: str, x: Tensor, blocks: Blocks, rule: Rule, o
     planner.check(size > 0 or blocks.count == 0, f"{name}: {x} has no elements")
     fits = scale.numel == zero.numel == blocks.count
     planner.check(fits, f"{name}: {scale} and {zero} must have {blocks.count} elements, one for each block")
-    parts = max(1, min(ceil_div(size, CHUNK), MOST_PARTS, planner.limits.max_workgroups // max(blocks.count, 1)))
-    found = planner.scratch(16 * blocks.count * parts)
+    _dispatch(planner, x, blocks, size, rule, scale, zero)
+
+
+def _dispatch(planner: Planner, x: Tensor, blocks: Blocks, size: int, rule: Rule, scale: Tensor, zero: Tensor) -> None:
+    count = blocks.count
     strides = row_major_strides(blocks.dims)
     outer, (outer_strides,) = coalesce(blocks.counts, [b * s for b, s in zip(blocks.sizes, strides, strict=True)])
     inner, (inner_strides,) = coalesce(blocks.sizes, strides)
+    scanned = {
+        "blocks": count,
+        "size": size,
+        "outer_rank": len(outer),
+        "outer_dims": innermost_first(outer, 1),
+        "outer_strides": innermost_first(outer_strides, 0),
+        "inner_rank": len(inner),
+        "inner_dims": innermost_first(inner, 1),
+        "inner_strides": innermost_first(inner_strides, 0),
+    }
+    codes_range = (rule.low, rule.high, rule.eps, rule.zero)
+    template = {"mapping": rule.mapping, "scale": scale.dtype, "zero": zero.dtype}
+    overrides = {"wg_size": SCAN_WORKGROUP}
+    at_once = {"finish": True, "x": x.dtype, **template}
+    in_parts = {"finish": False, "x": x.dtype, "mapping": None, "scale": None, "zero": None}
+    for one in (at_once, in_parts):  # live sizes decide
+        planner.prepare("quantize/extremes", template=one, overrides=overrides)
+    planner.prepare("quantize/parameters", template=template, overrides={"wg_size": 64})
+    parts = max(1, min(ceil_div(size, CHUNK), MOST_PARTS, planner.limits.max_workgroups // max(count, 1)))
+    if parts == 1:
+        planner.dispatch(
+            "quantize/extremes",
+            planner.grid_1d(ceil_div(count, 4), 1),
+            {"input": x, "scales": scale, "zeros": zero},
+            {**scanned, "range": codes_range},
+            overrides=overrides,
+            template=at_once,
+        )
+        return
+    found = planner.scratch(16 * count * parts)
     planner.dispatch(
         "quantize/extremes",
-        planner.grid_1d(blocks.count * parts, 1),
+        planner.grid_1d(count * parts, 1),
         {"input": x, "extremes": found},
-        {
-            "workgroups": blocks.count * parts,
-            "parts": parts,
-            "size": size,
-            "chunk": ceil_div(size, parts),
-            "outer_rank": len(outer),
-            "outer_dims": innermost_first(outer, 1),
-            "outer_strides": innermost_first(outer_strides, 0),
-            "inner_rank": len(inner),
-            "inner_dims": innermost_first(inner, 1),
-            "inner_strides": innermost_first(inner_strides, 0),
-        },
-        overrides={"wg_size": 64 if math.prod(x.max_dims[-1:]) <= 1024 and blocks.sizes[:-1] else 256},
-        template={"x": x.dtype},
+        {**scanned, "parts": parts, "chunk": ceil_div(size, parts)},
+        overrides=overrides,
+        template=in_parts,
     )
     planner.dispatch(
         "quantize/parameters",
-        planner.grid_1d(ceil_div(blocks.count, 4), 64),
+        planner.grid_1d(ceil_div(count, 4), 64),
         {"extremes": found, "scales": scale, "zeros": zero},
-        {
-            "blocks": blocks.count,
-            "parts": parts,
-            "low": rule.low,
-            "high": rule.high,
-            "eps": rule.eps,
-            "zero": rule.zero,
-        },
+        {"blocks": count, "parts": parts, "range": codes_range},
         overrides={"wg_size": 64},
-        template={"mapping": rule.mapping, "scale": scale.dtype, "zero": zero.dtype},
+        template=template,
     )
 
 

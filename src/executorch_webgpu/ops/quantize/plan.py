@@ -15,7 +15,7 @@ from .blocks import Blocks, index_params
 from .numbers import inverse
 
 WORKGROUP = 64
-FLOATS = ("float32", "float16")
+FLOATS = ("float32", "float16", "bfloat16")
 CODES = ("int8", "uint8", "int32", "int16")
 ZEROS = (*CODES, "float32")
 Number = int | float

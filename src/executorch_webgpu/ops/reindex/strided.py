@@ -90,14 +90,19 @@ def dispatch_copy(planner: Planner, x: Tensor, out: Tensor, copy: Copy) -> None:
 
     The view of ``out`` must be all of ``out``, in order, where the dtype may have elements narrower than a word.
     """
-    copy = _checked(planner, x, out, copy)
-    lanes = max(1, _WORD // x.element.itemsize)
-    for unit, width in {("vec4<u32>", 1), ("u32", 1), ("u32", lanes)}:  # live sizes decide which of them fits
-        _prepare(planner, unit, width, width, copy.start is not None)
+    copy = checked(planner, x, out, copy)
+    prepare_copy(planner, x, copy.start is not None)
     found = _units(x, copy)
     planner.check(found is not None, f"a part of {out} does not begin and end at 4-byte words")
     assert found is not None
     _dispatch(planner, x, out, *found)
+
+
+def prepare_copy(planner: Planner, x: Tensor, live: bool = False) -> None:
+    """Have what copies of ``x`` may run made at load: live sizes decide which units fit."""
+    lanes = max(1, _WORD // x.element.itemsize)
+    for unit, width in {("vec4<u32>", 1), ("u32", 1), ("u32", lanes)}:
+        _prepare(planner, unit, width, width, live)
 
 
 def dispatch_copies(planner: Planner, out: Tensor, parts: Sequence[tuple[Tensor, Copy]]) -> None:
@@ -106,7 +111,7 @@ def dispatch_copies(planner: Planner, out: Tensor, parts: Sequence[tuple[Tensor,
     Elements narrower than a word, where a view does not consist of whole words, are put together in a scratch buffer
     of one word for each element, since invocations must not share words.
     """
-    copies = [(x, _checked(planner, x, out, copy)) for x, copy in parts]
+    copies = [(x, checked(planner, x, out, copy)) for x, copy in parts]
     copies = [(x, copy) for x, copy in copies if math.prod(copy.dims)]
     lanes = max(1, _WORD // out.element.itemsize)
     units = {("vec4<u32>", 1, 1), ("u32", 1, 1), ("u32", lanes, lanes), ("u32", lanes, 1), ("u32", 1, lanes)}
@@ -134,7 +139,8 @@ def contiguous(planner: Planner, x: Tensor, dims: Dims, strides: Dims) -> Scratc
     return result
 
 
-def _checked(planner: Planner, x: Tensor, out: Tensor, copy: Copy) -> Copy:
+def checked(planner: Planner, x: Tensor, out: Tensor, copy: Copy) -> Copy:
+    """``copy`` in the fewest dimensions, which are no more than kernels take."""
     planner.check(x.dtype == out.dtype, f"{x} and {out} must have the same dtype")
     copy = copy.coalesced()
     planner.check(
@@ -163,7 +169,7 @@ def _prepare(planner: Planner, unit: str, x_lanes: int, out_lanes: int, live: bo
     planner.prepare(KERNEL, overrides=OVERRIDES, template=template)
 
 
-def dispatch_whole_copy(planner: Planner, x: Tensor, out: Tensor) -> None:
+def dispatch_whole_copy(planner: Planner, x: Tensor | Scratch, out: Tensor) -> None:
     """Copy all of ``x`` as it lies in memory, padding included."""
     units = ceil_div(x.nbytes, _QUAD)
     _dispatch(planner, x, out, Copy((units,), (1,), (1,)), "vec4<u32>", 1, 1)

@@ -15,7 +15,7 @@ from ..shapes import ceil_div, normalize_dim
 from ..sizes import Shape, Sizes, like_first
 from ..values import IntLike, Tensor
 from . import reference
-from .network import Sorted, sorted_pairs
+from .network import PAIR_BYTES, WORKGROUP, Sorted, sorted_pairs
 
 RESULTS_WORKGROUP = 64
 
@@ -172,6 +172,29 @@ def _register_median(name: str, ignore_nan: bool) -> None:
 
 _register_median("median", ignore_nan=False)
 _register_median("nanmedian", ignore_nan=True)
+
+
+@op("aten.mode.default", reference=reference.mode_reference, sizes=_median_sizes, rows=reduced_rows)
+def mode(planner: Planner, x: Tensor, dim: int, keepdim: bool, outs: list[Tensor]) -> None:
+    """The most frequent element along ``dim``, or the smallest of these, and the index, int32, of the last of it.
+
+    Torch leaves open which of equals its index is of. No NaN equals another.
+    """
+    each = _along(planner, "mode", x, dim, outs)
+    for out in outs:
+        planner.resize(out)
+    planner.check(each.length > 0 or outs[0].numel == 0, f"mode: {x} has no elements to choose from")
+    found = sorted_pairs(planner, x, each, False, each.length)
+    chosen = planner.scratch(PAIR_BYTES * each.rows)
+    planner.dispatch(
+        "sort/mode",
+        planner.grid_1d(each.rows if each.length else 0, 1),
+        {"pairs": found.pairs, "out": chosen},
+        {"rows": each.rows, "length": each.length, "sorted": found.length},
+        template={"nan": "float" in x.dtype},
+        overrides={"wg_size": WORKGROUP},
+    )
+    _results(planner, x, each, Sorted(chosen, 1), 0, 1, outs)
 
 
 # -- what they share --------------------------------------------------------------------------------------------------

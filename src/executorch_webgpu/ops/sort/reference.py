@@ -67,5 +67,24 @@ def median_of_all_reference(x: Array, ignore_nan: bool = False) -> Array:
     return median_reference(flat, 0, False, ignore_nan)[0] if flat.size else np.asarray(np.nan)
 
 
+def mode_reference(x: Array, dim: int, keepdim: bool) -> tuple[Array, Array]:
+    """The most frequent value, or the smallest of these, and where the last of it is; no NaN equals another."""
+    if x.ndim == 0:
+        return np.array(x), np.zeros((), np.int64)
+    values, order = (np.moveaxis(a, dim, -1) for a in sort_reference(x, dim))
+    length = x.shape[dim]
+    if not length:
+        raise IndexError("the mode of nothing is asked for")
+    same = values[..., 1:] == values[..., :-1]
+    run = np.ones(values.shape, np.int64)
+    for i in range(1, length):
+        run[..., i] = np.where(same[..., i - 1], run[..., i - 1] + 1, 1)
+    # The first longest run is that of the smallest value, and its largest count stands at its end.
+    best = np.argmax(run, axis=-1)[..., None]
+    found = [np.moveaxis(np.take_along_axis(a, best, -1), -1, dim) for a in (values, order)]
+    first, second = found if keepdim else [a.squeeze(dim) for a in found]
+    return first, second
+
+
 def _at(x: Array, place: Array, dim: int, keepdim: bool) -> Array:
     return np.take(x, place[None] if keepdim else place, axis=dim)

@@ -22,6 +22,7 @@ from ...shapes import ceil_div
 from ...values import Repacked, Scratch
 from .. import sums
 from ..call import Convolution, window_params
+from ..cut import H100, SPLITS, Cut, Estimate, Option, best_cut
 
 Array = np.ndarray
 _SPLIT_OVERRIDES = {"wg_size": 64}
@@ -76,18 +77,18 @@ class Tile:
 
 @dataclass(frozen=True)
 class Tuning:
-    """Tiles, the largest first: the first one that gives enough ``workgroups``, or the last one.
+    """Tiles, and how many workgroups may share one; ``steps``: the microseconds that each takes a step, see ``cut``.
 
-    If that gives fewer than ``split_workgroups``, several share a tile, each of at least ``split_steps`` along K.
-    Layers of fewer ``operations``, or fewer ``channels``, go by another route.
+    ``split`` is what x takes before it can be multiplied, but for reading it at ``split_rate`` bytes a microsecond.
+    Layers of fewer ``channels`` go by another route.
     """
 
     tiles: tuple[Tile, ...] = (Tile(2, 2, 4, 4, 16), Tile(2, 2, 2, 2, 32))
-    workgroups: int = 128
-    split_workgroups: int = 200
-    split_steps: int = 16
-    most_splits: int = 8
-    operations: int = 1 << 29
+    steps: tuple[float, ...] = (1.6, 1.4)
+    splits: tuple[int, ...] = SPLITS[:6]
+    estimate: Estimate = H100
+    split: float = 6.0
+    split_rate: float = 8e5
     channels: int = 32
     most_bytes: int = 1 << 28  # of x in float16
 
@@ -105,7 +106,7 @@ def fits(planner: Planner, call: Convolution, parts: int) -> bool:
         and features.f16
         and features.subgroups
     )
-    plain = call.groups == 1 and not call.window.transposed and planner.is_constant(call.weight)
+    plain = call.groups == 1 and not call.window.transposed and all(map(planner.is_constant, call.constants))
     if not (has_cores and plain and call.x.dtype == call.out.dtype == call.weight.dtype == "float32"):
         return False
     tiles = _tiles(planner, parts)
@@ -114,11 +115,15 @@ def fits(planner: Planner, call: Convolution, parts: int) -> bool:
     return bool(tiles) and max(needs) <= most
 
 
-def pays(planner: Planner, call: Convolution) -> bool:
-    """Whether it is worth the two dispatches before it."""
+def takes(planner: Planner, call: Convolution) -> bool:
+    """Whether ``call`` can go by these routes, and has enough channels to fill a tile."""
+    return min(call.group_in, call.out_channels) >= _tuning(planner).channels and fits(planner, call, 2)
+
+
+def estimated(planner: Planner, call: Convolution) -> float:
+    """Microseconds of ``matrix``."""
     tuning = _tuning(planner)
-    operations = 2 * call.batch * call.places * call.out_channels * call.group_in * call.taps
-    return operations >= tuning.operations and min(call.group_in, call.out_channels) >= tuning.channels
+    return tuning.split + call.x.nbytes / tuning.split_rate + _cut(planner, call, 2).microseconds
 
 
 def prepare(planner: Planner, call: Convolution, parts: int) -> None:
@@ -133,14 +138,11 @@ def prepare(planner: Planner, call: Convolution, parts: int) -> None:
 
 def run(planner: Planner, call: Convolution, parts: int) -> None:
     """``parts``: float16 numbers for each float32, 1 or 2."""
-    tuning, tile = _tuning(planner), _tile(planner, call, parts)
+    cut = _cut(planner, call, parts)
+    tile, splits = cut.tile, cut.splits
     split, inverses = _split(planner, call, tile, parts)
     channel_steps = ceil_div(call.group_in, tile.depth)
-    all_steps, tiles = call.taps * channel_steps, tile.workgroups(call.out_channels, call.batch * call.places)
-    shares = min(tuning.split_workgroups // tiles, all_steps // tuning.split_steps, tuning.most_splits)
-    fitting = planner.scratch_bytes // (4 * call.out.numel)
-    steps = ceil_div(all_steps, max(1, min(shares, fitting)))
-    splits = ceil_div(all_steps, steps)
+    tiles = tile.workgroups(call.out_channels, call.batch * call.places)
     out: Binding = call.out if splits == 1 else planner.scratch(4 * splits * sums.split_size(call.out.numel))
     bound: dict[str, Binding] = {
         "split": split,
@@ -152,7 +154,7 @@ def run(planner: Planner, call: Convolution, parts: int) -> None:
     planner.dispatch(
         "convolution/matrix",
         planner.grid_1d(tiles * splits, 1),
-        bound if call.bias is None else bound | {"bias": call.bias},
+        bound if call.shift is None else bound | {"bias": call.shift},
         {
             **window_params(call.window, call.x.dims[2:], call.out.dims[2:]),
             "images": call.batch,
@@ -161,8 +163,8 @@ def run(planner: Planner, call: Convolution, parts: int) -> None:
             "channel_steps": channel_steps,
             "row_tiles": ceil_div(call.out_channels, tile.rows),
             "tiles": tiles,
-            "all_steps": all_steps,
-            "steps": steps,
+            "all_steps": call.taps * channel_steps,
+            "steps": cut.steps,
             "splits": splits,
             "split_size": sums.split_size(call.out.numel),
             "finishes": int(splits == 1),
@@ -235,7 +237,7 @@ def _weights(call: Convolution, tile: Tile, parts: int) -> Repacked:
     layout = (
         f"{parts} float16 parts of [element of the kernel, {depth} input channels, output channel], {tile.rows} more"
     )
-    return Repacked(layout, (call.weight,), 2 * (taps * steps * outputs * parts * depth + past), pack)
+    return call.repacked(layout, 2 * (taps * steps * outputs * parts * depth + past), pack)
 
 
 def _scales(call: Convolution) -> Repacked:
@@ -244,7 +246,7 @@ def _scales(call: Convolution) -> Repacked:
     def pack(array: Array) -> Array:
         return (1 / _powers(array.reshape(call.out_channels, call.group_in, call.taps))).astype(np.float32)
 
-    return Repacked("inverse powers of output channels", (call.weight,), 4 * call.out_channels, pack)
+    return call.repacked("inverse powers of output channels", 4 * call.out_channels, pack)
 
 
 def _powers(rows: Array) -> Array:
@@ -266,19 +268,24 @@ def _tiles(planner: Planner, parts: int) -> list[Tile]:
 
 def _same_depth(planner: Planner, call: Convolution, parts: int) -> list[Tile]:
     """Tiles as deep as the one for maximum dims: weights of another depth lie in another order."""
-    tiles, images, *sizes = _tiles(planner, parts), call.out.max_dims[0], *call.out.max_dims[2:]
-    depth = _first(planner, tiles, call.out_channels, images * math.prod(sizes)).depth
+    tiles, (images, _, *sizes) = _tiles(planner, parts), call.out.max_dims
+    depth = _best(planner, tiles, call, images * math.prod(sizes)).tile.depth
     return [tile for tile in tiles if tile.depth == depth]
 
 
-def _tile(planner: Planner, call: Convolution, parts: int) -> Tile:
-    return _first(planner, _same_depth(planner, call, parts), call.out_channels, call.batch * call.places)
+def _cut(planner: Planner, call: Convolution, parts: int) -> Cut[Tile]:
+    return _best(planner, _same_depth(planner, call, parts), call, call.batch * call.places)
 
 
-def _first(planner: Planner, tiles: list[Tile], channels: int, columns: int) -> Tile:
-    enough = (t for t in tiles if t.workgroups(channels, columns) >= _tuning(planner).workgroups)
-    return next(enough, tiles[-1])
+def _best(planner: Planner, tiles: list[Tile], call: Convolution, columns: int) -> Cut[Tile]:
+    tuning, channels = _tuning(planner), call.out_channels
+    options = [
+        Option(tile, step, tile.workgroups(channels, columns), call.taps * ceil_div(call.group_in, tile.depth))
+        for tile, step in zip(tuning.tiles, tuning.steps, strict=True)
+        if tile in tiles
+    ]
+    return best_cut(options, tuning.splits, channels * columns, planner.scratch_bytes, tuning.estimate)
 
 
 def _template(call: Convolution, tile: Tile, parts: int) -> dict[str, Any]:
-    return {**asdict(tile), "parts": parts, "bias": None if call.bias is None else call.bias.dtype}
+    return {**asdict(tile), "parts": parts, "bias": call.shift_dtype}
