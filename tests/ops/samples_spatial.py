@@ -58,7 +58,8 @@ def average_pooling() -> Iterator[Sample]:
     yield Sample("aten.avg_pool3d.default", args, Out((2, 3, 2, 3, 3)))
     for prefix, n in (("", 1), ("", 2), ("", 3), ("_", 2), ("_", 3)):
         sizes, parts = PARTS[n]
-        yield Sample(f"aten.{prefix}adaptive_avg_pool{n}d.default", [_planes(*sizes), parts], Out((2, 3, *parts)))
+        for each in (parts, [1] * n):
+            yield Sample(f"aten.{prefix}adaptive_avg_pool{n}d.default", [_planes(*sizes), each], Out((2, 3, *each)))
 
 
 def resampling() -> Iterator[Sample]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..plan import Planner
+from ..reduce.passes import Outs, Reduction, dispatch
 from ..registry import op
 from ..sizes import Found, Sizes
 from ..values import INT32_MAX, IntLike, Tensor
@@ -160,7 +162,12 @@ def _register_adaptive(n: int, name: str) -> None:
         check_input(planner, name, x, n)
         check_parts(planner, name, size, n)
         planner.resize(out)
-        dispatch_pool(planner, x, out, n, None, "average", divisor=0, padded=0)
+        if list(size) == [1] * n:  # invocations share the one window of a plane
+            axes = range(x.rank - n, x.rank)
+            scale = 1 / math.prod(x.dims[a] for a in axes)
+            dispatch(planner, Reduction("sum", finish="v * p", scale=scale), x, axes, Outs(out))
+        else:
+            dispatch_pool(planner, x, out, n, None, "average", divisor=0, padded=0)
 
 
 for _n in (2, 3):
