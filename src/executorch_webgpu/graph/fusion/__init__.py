@@ -14,7 +14,18 @@ from dataclasses import dataclass
 
 from ...errors import InvalidInputError
 from ..build import Graph
-from . import dynamic_linear, elementwise, epilogue, gate, last_row, norm_linear, rms_norm, rope_cache, views
+from . import (
+    dynamic_linear,
+    elementwise,
+    epilogue,
+    gate,
+    last_row,
+    norm_linear,
+    quantized_weights,
+    rms_norm,
+    rope_cache,
+    views,
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,7 @@ FUSIONS: dict[str, Callable[[Graph], Graph]] = {
     "views": views.drop_views,
     "rms_norm": rms_norm.compose_norms,
     "dynamic_linear": dynamic_linear.fuse_choices,
+    "quantized_weights": quantized_weights.read_codes,
     "last_row": last_row.select_early,
     "bias": epilogue.fuse_biases,
     "norm_linear": norm_linear.fuse_norm_and_projections,
