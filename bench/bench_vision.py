@@ -122,7 +122,7 @@ def of_model(bench: Bench, model: str, batch: int, options: argparse.Namespace) 
     """Lines of each different convolution of a model: its own, or those of the routes, or the best of the sweep."""
     for (layer, size), count in layers_of(model, options.size).items():
         case = Case(batch, size, layer=layer)
-        tunings = of_layers(bench.device, layer) if options.sweep else [Tuned(route) for route in options.routes]
+        tunings = of_layers(layer, bench.precision) if options.sweep else [Tuned(route) for route in options.routes]
         lines = list(measure_all(bench, case, tunings, model, count))
         yield from sorted(lines, key=lambda line: line.microseconds or math.inf)[:SHOWN] if options.sweep else lines
 

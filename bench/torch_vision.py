@@ -64,7 +64,7 @@ class TorchNet:
         out = functional.conv2d(x, weight, None if norm else bias, layer.stride, layer.pad, 1, layer.groups)
         if norm:
             zeros, ones = self._constant(np.zeros, layer.outputs), self._constant(np.ones, layer.outputs)
-            out = functional.batch_norm(out, zeros, ones, ones, bias, eps=0.0)
+            out = functional.batch_norm(out, zeros, ones, ones, bias, eps=1e-30)
         if layer.bounds is None:
             return out
         low, high = layer.bounds

@@ -145,8 +145,22 @@ def vit_b16(net: Net[T], x: T) -> T:
     return net.linear(net.first(net.layer_norm(x, width)), width, CLASSES)
 
 
-Model = Callable[[Net[T], T], T]
-MODELS: dict[str, Callable[..., object]] = {"resnet50": resnet50, "mobilenet_v2": mobilenet_v2, "vit_b16": vit_b16}
+def tiny(net: Net[T], x: T) -> T:
+    """Some of everything."""
+    x = net.conv(x, Conv(3, 16, 3, 2, bounds=RELU6))
+    x = net.max_pool(net.relu(net.add(x, net.conv(x, Conv(16, 16, 3, groups=16)))))
+    averages = net.mean(x)
+    x = net.tokens(net.conv(x, Conv(16, 32, 4, 4, padding=0)))
+    x = net.add(x, net.attention(net.linear(net.layer_norm(x, 32), 32, 96), 2))
+    return net.add(net.linear(net.gelu(net.first(x)), 32, 10), net.linear(averages, 16, 10))
+
+
+MODELS: dict[str, Callable[..., object]] = {
+    "resnet50": resnet50,
+    "mobilenet_v2": mobilenet_v2,
+    "vit_b16": vit_b16,
+    "tiny": tiny,
+}
 
 
 class Layers:

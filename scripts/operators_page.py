@@ -21,7 +21,7 @@ import click
 from executorch_webgpu.ops.plan import OpPlan
 from executorch_webgpu.ops.registry import Op, find, names
 from executorch_webgpu.ops.values import SymInt
-from executorch_webgpu.portable.kernels import ELEMENTWISE, OTHERS, SCALAR_OPERATORS
+from executorch_webgpu.portable.kernels import OTHERS, SCALAR_OPERATORS
 from executorch_webgpu.runtime import inspect_program
 from tests.ops.dtypes import DTYPES, Taken, taken
 from tests.ops.torch_calls import functional_name, torch_overload
@@ -127,7 +127,7 @@ def host_only() -> list[str]:
     scalar = [f"executorch_prim::{stem}" for stem in SCALAR_OPERATORS]
     rest = [
         f"{name}.{overload}".rstrip(".")
-        for name, overload in (*ELEMENTWISE, *OTHERS)
+        for name, overload in OTHERS
         if functional_name(name, overload) not in registered
     ]
     return sorted([*scalar, *rest])

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 # By fixture: the command that exports what it gives. Without work to do, each ends at once.
 EXPORTERS = {
+    "zoo": ["-m", "tests.zoo", "--export"],
     "tiny_llama": ["-m", "tests.models.tiny_llama"],
     "smollm2": ["examples/export_smollm2.py"],
 }

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 # What the extra ``test`` does not install.
 EXPORTER = {"torch", "torchao", "executorch", "transformers", "safetensors", "matplotlib"}
 # Fixtures that export a program or fetch a model.
-MODELS = {"tiny_llama", "smollm2", "smollm2_gguf", "conformance_dir"}
+MODELS = {"zoo", "tiny_llama", "smollm2", "smollm2_gguf", "conformance_dir"}
 
 
 def fast_slice(items: Iterable[pytest.Item]) -> list[pytest.Item]:

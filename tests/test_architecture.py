@@ -117,9 +117,18 @@ def test_importing_the_package_loads_no_engine_and_no_exporter() -> None:
 KNOWN_BY_NAME = {
     "build.py": ("et_vk.prepack.default", "aten.clone.default"),  # constants by another name; the copies that it makes
     "casts.py": ("dim_order_ops._to_dim_order_copy.default", "aten.cat.default"),  # makes casts; torch promotes for cat
-    # Casts and broadcasts of ``copy``, for which there is no operator.
-    "lowering/emit.py": ("aten.expand_copy.default", "dim_order_ops._to_dim_order_copy.default"),
+    # Casts and broadcasts of ``copy``, which is no operator; live integers; what reads an element on the host.
+    "lowering/emit.py": (
+        "add",
+        *("aten.expand_copy.default", "dim_order_ops._to_dim_order_copy.default", "et_vk.select_as_symint.default"),
+    ),
     "sampler.py": ("et_webgpu.sample_token.default",),  # makes it
+    # What ``fused_convolution`` computes behind the product.
+    "fusion/convolution.py": (
+        *("aten._native_batch_norm_legit_no_training.default", "aten.clamp.default", "aten.convolution.default"),
+        *("aten.hardtanh.default", "aten.relu.default", "aten.relu6.default", "et_vk.conv_with_clamp.default"),
+        "et_webgpu.fused_convolution.default",
+    ),
     "fusion/elementwise.py": ("et_webgpu.elementwise_chain.default",),  # makes it
     "fusion/projection.py": ("et_webgpu.fused_linear.default",),  # makes it
     "fusion/quantized_weights.py": (  # replaces them in one formula
@@ -136,6 +145,11 @@ KNOWN_BY_NAME = {
     "fusion/epilogue.py": ("aten.add.Tensor",),
     "fusion/gate.py": ("aten.mul.Tensor", "aten.sigmoid.default"),
     "fusion/norm_linear.py": ("et_vk.rms_norm.default",),
+    # A product with a transposed matrix, which is a linear layer.
+    "fusion/transposed.py": (
+        *("aten.addmm.default", "aten.linear.default", "aten.mm.default", "aten.permute.default"),
+        *("aten.permute_copy.default", "aten.t_copy.default", "aten.transpose_copy.int"),
+    ),
     # The one formula that ``rms_norm`` stands for.
     "fusion/rms_norm.py": (
         *("aten.add.Scalar", "aten.add.Tensor", "aten.div.Tensor", "aten.mean.dim", "aten.mul.Tensor"),
@@ -172,7 +186,7 @@ def test_passes_know_operators_by_their_traits(path: Path) -> None:
 
 
 # Folders of tests that are about several packages.
-OTHER_FOLDERS = {"conformance", "differential", "threads"}
+OTHER_FOLDERS = {"conformance", "differential", "threads", "zoo"}
 
 
 def test_folders_of_tests_mirror_the_source() -> None:

@@ -191,6 +191,19 @@ def test_values_are_written_once_and_before_they_are_read() -> None:
             build_graph(build.build())
 
 
+def test_a_first_step_with_the_values_that_load_assumed_is_planned_with_them() -> None:
+    """Load takes a live 0 for a number that is not known yet, and everything as large as it may become."""
+    build = GraphBuilder()
+    end = build.live()
+    arange = build.call("aten.arange.start_step", 0, end, 1, None, None, None, None, build.tensor((7,), "int32"))
+    build.output(arange)
+    plans = plan_graph(build_graph(build.build()), PLANNING)
+    assert result_dims(plans) == (7,)
+    set_hosts(plans, 0)
+    plans.update()
+    assert result_dims(plans) == (0,)
+
+
 def test_a_route_of_nothing_is_refused() -> None:
     build = GraphBuilder()
     build.output(build.call("aten.sigmoid.default", build.input((4,)), build.tensor((4,))))

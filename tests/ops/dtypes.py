@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,46 +51,73 @@ def taken(op: str) -> Taken:
 
 
 def variants(sample: Sample, known: dict[str, set[str]] | None = None) -> Iterator[Sample]:
-    """The sample with another dtype in the place of one that its inputs have, where that can be planned.
+    """The sample with another dtype in the place of one that it has, wherever that can be planned.
+
+    ``known``: dtypes by argument that need not be looked for any more.
+    """
+    for old in dtypes_of(sample):
+        names = {name for name, dtype in _dtypes(sample) if dtype == old}
+        for new in DTYPES:
+            if not all(new in (known or {}).get(name, ()) for name in names):
+                found = variant(sample, old, new)
+                if found is not None:
+                    yield found
+
+
+def dtypes_of(sample: Sample) -> list[str]:
+    """The dtypes of its inputs, or of its outputs where it has none."""
+    inputs = [value for value in _flat(sample.args) if isinstance(value, PLACES)]
+    return sorted({_dtype(value) for value in inputs or _flat([sample.out])}.intersection(DTYPES))
+
+
+def variant(sample: Sample, old: str, new: str) -> Sample | None:
+    """The sample with ``new`` in the place of the dtype ``old``; None where that cannot be planned.
 
     Tensors that have a dtype in common change together. Where the outputs cannot change, only the inputs do; where
     there are no inputs, the outputs.
-    ``known``: dtypes by argument that need not be looked for any more.
     """
-    inputs = [value for value in _flat(sample.args) if isinstance(value, PLACES)]
-    for old in sorted({_dtype(value) for value in inputs or _flat([sample.out])}):
-        names = {name for name, dtype in _dtypes(sample) if dtype == old}
-        for new in DTYPES:
-            if old not in DTYPES or new == old or all(new in (known or {}).get(name, ()) for name in names):
-                continue
-            args = [_changed(arg, old, new) for arg in sample.args]
-            out = _changed(sample.out, old, new)
-            choices = [replace(sample, args=args, out=out)]
-            if inputs and out != sample.out:
-                choices.append(replace(sample, args=args))
-            yield from [choice for choice in choices if planned(choice) is not None][:1]
+    if new == old:
+        return None
+    args = [_changed(arg, old, new) for arg in sample.args]
+    out = _changed(sample.out, old, new)
+    choices = [replace(sample, args=args, out=out)]
+    integers = any("int" in _dtype(value) for value in _flat([out]))
+    if integers and "float" in new and "float" not in old:
+        return None  # torch gives integers for floats where it is told a dtype
+    if out != sample.out and any(isinstance(value, PLACES) for value in _flat(sample.args)):
+        choices.append(replace(sample, args=args))
+    return next((choice for choice in choices if planned(choice) is not None), None)
 
 
 def planned(sample: Sample) -> OpPlan | None:
     """The plan of a sample on the smallest device, if there is one that fits its kernels."""
     planning = Planning(Features.none(), Limits.floor(), **sample.options)
     try:
-        plans = plan_graph(build_graph(sample.graph()), planning)
+        plan = plan_graph(build_graph(sample.graph()), planning).plans[-1]
+        return plan if all(map(_fits, plan.dispatches)) else None
     except Error:
         return None
-    plan = plans.plans[-1]
-    return plan if all(map(_fits, plan.dispatches)) else None
 
 
 def _fits(dispatch: Dispatch) -> bool:
-    """Whether the kernel renders, and declares its tensors with the elements that they have."""
-    source = render(dispatch.kernel, dispatch.template, "wgpu", Features.none())
-    declared = {binding.name: _ELEMENT.match(binding.type) for binding in source.bindings}
-    for name, value in dispatch.bindings.items():
-        element = declared[name]
-        if isinstance(value, Tensor) and element is not None and element[1] != value.wgsl:
-            return False
-    return True
+    """Whether the kernel declares its tensors with the elements that they have. Raises KernelError."""
+    elements = _elements(dispatch.kernel, dispatch.template)
+    return all(
+        elements[name] in (None, value.wgsl) for name, value in dispatch.bindings.items() if isinstance(value, Tensor)
+    )
+
+
+_known: dict[str, dict[str, str | None]] = {}
+
+
+def _elements(kernel: str, template: Mapping[str, Any]) -> dict[str, str | None]:
+    """By binding: the element of its array, if that is f32 or i32."""
+    key = f"{kernel} {sorted(template.items())}"
+    if key not in _known:
+        source = render(kernel, template, "wgpu", Features.none())
+        found = {binding.name: _ELEMENT.match(binding.type) for binding in source.bindings}
+        _known[key] = {name: element and element[1] for name, element in found.items()}
+    return _known[key]
 
 
 def _dtypes(sample: Sample) -> Iterator[tuple[str, str]]:
@@ -123,6 +150,7 @@ def _changed(arg: Any, old: str, new: str) -> Any:
         case In() | Out() if arg.dtype == old:
             return replace(arg, dtype=new)
         case Const() | Mutable() if _dtype(arg) == old:
-            with np.errstate(all="ignore"):
-                return type(arg)(arg.array.astype(new))
+            limits = ELEMENT_TYPES[new].integer_limits
+            array = arg.array if limits is None or _dtype(arg) == "bool" else np.clip(arg.array, *limits)
+            return type(arg)(array.astype(ELEMENT_TYPES[new].numpy if new != "bool" else np.bool_))
     return arg

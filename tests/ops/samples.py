@@ -430,7 +430,7 @@ from . import samples_elementwise, samples_indexing  # noqa: E402, whose samples
 from . import samples_spatial as spatial  # noqa: E402, it takes Sample from here
 from .samples_convolution import FAMILY as CONVOLUTIONS  # noqa: E402, which takes the types above
 from .samples_quantize import QUANTIZE  # noqa: E402, which takes the types above
-from .samples_reduce import reductions, scans, softmax  # noqa: E402, which takes the types above
+from .samples_reduce import reductions, scans, softmax, sorts  # noqa: E402, which takes the types above
 
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     *samples_elementwise.FAMILIES,
@@ -445,6 +445,7 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     softmax,
     reductions,
     scans,
+    sorts,
     rope,
     attention,
     sampling,

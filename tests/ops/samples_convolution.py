@@ -11,6 +11,7 @@ import numpy as np
 
 from executorch_webgpu.ops.convolution.call import window_of
 from executorch_webgpu.ops.convolution.gemm.plan import Tile, Tuning
+from executorch_webgpu.ops.convolution.matrix import plan as matrix
 
 from .harness import Const, Out
 from .samples import Input, Sample
@@ -90,8 +91,10 @@ WIDE = (
     Layer((2, 13, 12, 13), (1, 13, 6, 6), 131, (1, 1)),
     Layer((2, 13, 15), (1, 13, 7), 34, (4,), (2,), (1,), transposed=True, groups=1),
 )
-SPLIT = {"convolution/gemm": Tuning(split_steps=2, split_workgroups=1000)}
-TILES = [{"convolution/gemm": Tuning((tile,), most_splits=1)} for tile in (Tile(2, 2, 16), Tile(1, 1, 32))]
+SPLIT = {"convolution/gemm": Tuning(splits=(7,))}
+TILES = [
+    {"convolution/gemm": Tuning((tile,), (1.0,), (1,))} for tile in (Tile(2, 2, 16), Tile(1, 1, 32), Tile(1, 1, 16, 8))
+]
 
 
 def convolutions() -> Iterator[Sample]:
@@ -144,4 +147,24 @@ def halves() -> Iterator[Sample]:
         yield replace(layer, dtype="float16").sample((-1.5, 2.5), routes={"convolution": route})
 
 
-FAMILY = (convolutions, products, depthwise, whole_images, halves)
+def tensor_cores() -> Iterator[Sample]:
+    """By a matrix route on a device that has one, however few operations there are."""
+    tunings = {"convolution/matrix": matrix.Tuning(split=-1e9, channels=0)}
+    for precision, layer in itertools.product(("highest", "high"), (WIDE[0], replace(WIDE[2], bias=False))):
+        yield layer.sample(tunings=tunings, matmul_precision=precision)
+
+
+def fused() -> Iterator[Sample]:
+    """With a batch norm, by every route."""
+    channels = {"direct": LAYERS[3], "gemm": WIDE[0], "depthwise": DEPTHWISE[1]}
+    layers = [*channels.items(), ("direct", LAYERS[9]), ("gemm", LAYERS[8]), ("gemm", LAYERS[9])]
+    for (route, layer), parts in itertools.product(layers, ("all", "mean and variance")):
+        plain, n = layer.sample(), layer.channels
+        affine = [Const(_rng.uniform(-1, 1, n).astype(np.float32)) for _ in range(2)] if parts == "all" else [None] * 2
+        stats = [Const(_rng.uniform(low, 1.5, n).astype(np.float32)) for low in (-1.5, 0.1)]
+        rest = [[*affine, *stats], 1e-3, -1.5, 2.5 if parts == "all" else None]
+        options = {"routes": {"convolution": route}}
+        yield Sample("et_webgpu.fused_convolution.default", [*plain.args, *rest], plain.out, options)
+
+
+FAMILY = (convolutions, products, depthwise, whole_images, halves, tensor_cores, fused)

@@ -266,6 +266,7 @@ def fills() -> Iterator[Sample]:
     yield Sample("aten.scalar_tensor.default", [-math.inf, *plain], Out(()))
     yield Sample("aten.fill.Scalar", [x, 2.5], Out((7, 13)))
     yield Sample("aten.empty.memory_format", [size, *plain, None], Out((7, 13), "int16"))
+    yield Sample("dim_order_ops._empty_dim_order.default", [size, *plain, [0, 1]], Out((7, 13), "int16"))
 
 
 def sequences() -> Iterator[Sample]:

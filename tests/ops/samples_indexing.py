@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from .harness import Const, Out
+from .harness import Const, Mutable, Out
 from .samples import DTYPES, Dims, Input, Position, Sample, numbers
 
 PACKED = ("float32", "float16", "uint8")  # elements of a word, of half and of a quarter of one
@@ -49,6 +50,15 @@ def order() -> Iterator[Sample]:
             yield _moves(x, f"aten.{op}.default", diagonal, out=(5, 3, 7))
 
 
+def transposes() -> Iterator[Sample]:
+    for route in ("tiled", "plain"):
+        x = Input((131, 127), live=(129, 127))
+        yield replace(_moves(x, "aten.t_copy.default", out=(127, 131)), options={"routes": {"transpose": route}})
+        x = Input((2, 37, 19, 13), live=(2, 35, 19, 13))
+        turned = _moves(x, "aten.permute_copy.default", [0, 3, 2, 1], out=(2, 13, 19, 37))
+        yield replace(turned, options={"routes": {"transpose": route}})
+
+
 def repetition() -> Iterator[Sample]:
     for dtype in PACKED:
         x = Input((5, 7), dtype, live=(3, 7))
@@ -59,10 +69,12 @@ def repetition() -> Iterator[Sample]:
 
 
 def joining() -> Iterator[Sample]:
-    for dtype in DTYPES:
+    for dtype in (*PACKED, "bool"):
         x, y = Input((5, 7), dtype, live=(3, 7)), Input((5, 3), dtype, live=(3, 3))
         yield Sample("aten.cat.default", [[x, y], 1], Out((5, 10), dtype))
-        yield Sample("aten.cat.default", [[y, x, y, x, y, x, y, x, y, x], -1], Out((5, 50), dtype))
+        if dtype in PACKED:
+            many = [Const(numbers(np.random.default_rng(9), (1, 7), dtype, -2, 2))] * 9
+            yield Sample("aten.cat.default", [[x, *many], 0], Out((14, 7), dtype))
         yield Sample("aten.stack.default", [[x, x, x], 1], Out((5, 3, 7), dtype))
         yield Sample("aten.stack.default", [[x, Input((5, 7), dtype, live=(3, 7))], -1], Out((5, 7, 2), dtype))
         part = Input((5, 3), dtype, live=(3, 3))
@@ -155,15 +167,77 @@ def masks() -> Iterator[Sample]:
         yield Sample("aten.masked_fill.Tensor", [x, mask, Input((), dtype)], Out((7, 5), dtype))
         rows_of = [None, Input((5,), "bool")]
         yield Sample("aten.index_put.default", [x, rows_of, Input((1,), dtype), False], Out((7, 5), dtype))
+        row = [x, [Input((7,), "bool", live=(4,))], Input((5,), dtype), False]
+        yield Sample("aten.index_put.default", row, Out((7, 5), dtype))
+
+        for given in (mask, Input((7, 5), "bool", live=(4, 5))):
+            yield Sample("aten.masked_scatter.default", [x, given, Input((35,), dtype)], Out((7, 5), dtype))
+
+
+def search() -> Iterator[Sample]:
+    ordered = np.array([-1.5, -0.5, -0.5, 0, 1, 2])
+    for dtype, right in itertools.product(("float32", "float16", "int32", "uint8", "int8"), (False, True)):
+        layout, out = np.dtype(dtype), Out((7, 5), "int32")
+        row = Const(np.abs(ordered).astype(layout) if dtype == "uint8" else ordered.astype(layout))
+        row = Const(np.sort(row.array))
+        x = Input((7, 5), dtype, live=(4, 5))
+        yield Sample("aten.bucketize.Tensor", [x, row, False, right], out)
+        yield Sample("aten.bucketize.Scalar", [1, row, False, right], Out((), "int32"))
+        yield Sample("aten.searchsorted.Tensor", [row, x, True, right, None, None], out)
+        yield Sample("aten.searchsorted.Scalar", [row, -0.5, True, right, None, None], Out((), "int32"))
+    rows_of = Const(np.stack([ordered + i for i in range(5)]).astype(np.float32))
+    x, sorter = Input((5, 9), live=(5, 4)), Const(np.tile(np.arange(6, dtype=np.int32), (5, 1)))
+    for side, given in (("left", None), ("right", sorter)):
+        yield Sample("aten.searchsorted.Tensor", [rows_of, x, False, False, side, given], Out((5, 9), "int32"))
+
+
+def in_place() -> Iterator[Sample]:
+    for inner, dtype in ((8, "float32"), (3, "int32"), (4, "float16"), (3, "float16"), (8, "uint8")):
+        cache = numbers(np.random.default_rng(5), (2, 3, 11, inner), dtype, -2, 2)
+        out, position = Out(cache.shape, dtype), _indices(5, size=11, live=(1,), wraps=True)
+        states = Input((2, 3, 5, inner), dtype, live=(2, 3, 1, inner))
+        prompt = Input((1, 3, 70, inner), dtype, live=(1, 3, 67, inner))
+        for many, new in ((position, states), (_indices(70, size=11, live=(67,)), prompt)):
+            yield Sample("aten.index_put_.default", [Mutable(cache), [None, None, many], new, False], out)
+        pairs = Input((3, 5, 3, inner), dtype, live=(3, 1, 3, inner))
+        given = [Mutable(cache), [_indices(3, 1, size=2), None, position], pairs, False]
+        yield Sample("aten.index_put_.default", given, out)
+    masked = [Mutable(cache), [None, Input((3,), "bool")], Input((), dtype), False]
+    yield Sample("aten.index_put_.default", masked, Out(cache.shape, dtype))
+    added = [Mutable(cache.astype(np.float32)), [None, None, position], Input((1, inner)), True]
+    yield Sample("aten.index_put_.default", added, Out(cache.shape))
+
+
+def bags() -> Iterator[Sample]:
+    for dtype, (mode, weighted), last in itertools.product(
+        ("float32", "float16"), ((0, False), (0, True), (1, False), (2, False)), (False, True)
+    ):
+        table = Const(numbers(np.random.default_rng(7), (11, 5), dtype, -2, 2))
+        weights = Input((9,), dtype, live=(8,)) if weighted else None
+        offsets = Const(np.array([0, 2, 2, 5, *([7] if last else [])], np.int32))
+        indices = _indices(9, size=11, live=(8,))
+        for name, padding in (("", 3), ("_forward_only", -1)):
+            in_bags = 0 if (mode, padding) == (0, -1) else 9
+            outs = [Out((4, 5), dtype), Out((in_bags,), "int32"), Out((5 if last and name else 4,), "int32")]
+            outs.append(Out((4, 5) if mode == 2 else (4,), "int32"))
+            args = [table, indices, offsets, False, mode, False, weights, last, padding]
+            yield Sample(f"aten._embedding_bag{name}.default", args, outs)
+    odd = Const(numbers(np.random.default_rng(8), (11, 3), "float16", -2, 2))
+    args = [odd, _indices(1, 5, size=11, live=(1, 2)), -1, False, False]
+    yield Sample("aten.embedding.default", args, Out((1, 5, 3), "float16"))
 
 
 FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     parts,
     order,
+    transposes,
     repetition,
     joining,
     lookup,
     puts,
     scatters,
     masks,
+    search,
+    in_place,
+    bags,
 )

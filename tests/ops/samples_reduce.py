@@ -36,6 +36,7 @@ def softmax() -> Iterator[Sample]:
         yield Sample(op, [_rows(2, 1, 4100), -1, False], Out((2, 4100)))
         yield Sample(op, [_rows(2, 1, 5000), -1, False], Out((2, 5000)), {"routes": {"softmax": "two_passes"}})
         yield Sample(op, [Input((3, 2000, 2), live=(3, 40, 2)), 1, False], Out((3, 2000, 2)))
+    yield Sample(names[0], [Input((2, 4100, 9), live=(1, 1030, 9)), 1, False], Out((2, 4100, 9)))
 
 
 def reductions() -> Iterator[Sample]:
@@ -154,3 +155,32 @@ def scans() -> Iterator[Sample]:
     for op in ("aten.cumsum.default", "aten.cumprod.default"):
         yield Sample(op, [Input((1, 9001), live=(1, 77), low=0.99, high=1.01), 1, None], Out((1, 9001)))
         yield Sample(op, [Input((300, 3), live=(40, 3), low=0.9, high=1.1), 0, None], Out((300, 3)))
+
+
+# -- sorting ----------------------------------------------------------------------------------------------------------
+
+
+def sorts() -> Iterator[Sample]:
+    for dtype in DTYPES:
+        x = _rows(7, 3, 13, dtype=dtype, low=-99, high=99)
+        both, some = ([Out((7, n), dtype), Out((7, n), "int32")] for n in (13, 5))
+        yield Sample("aten.sort.default", [x, -1, False], both)
+        yield Sample("aten.topk.default", [x, 5, 1, True, True], some)
+        yield Sample("aten.median.dim", [x, 1, False], [Out((7,), dtype), Out((7,), "int32")])
+    x, index = _rows(7, 3, 13), Out((7, 13), "int32")
+    yield Sample("aten.sort.default", [x, 0, True], [Out((7, 13)), index])
+    yield Sample("aten.sort.stable", [x, None, -1, True], [Out((7, 13)), index])
+    yield Sample("aten.argsort.default", [x, 1, False], index)
+    yield Sample("aten.argsort.stable", [x, True, 1, True], index)
+    yield Sample("aten.msort.default", [x], Out((7, 13)))
+    yield Sample("aten.topk.default", [x, 3, 0, False, False], [Out((3, 13)), Out((3, 13), "int32")])
+    yield Sample("aten.kthvalue.default", [x, 4, -1, True], [Out((7, 1)), Out((7, 1), "int32")])
+    yield Sample("aten.nanmedian.dim", [x, 0, True], [Out((1, 13)), Out((1, 13), "int32")])
+    for dtype in ("float32", "int8"):
+        frequent = _rows(7, 3, 13, dtype=dtype, low=-9, high=9)
+        yield Sample("aten.mode.default", [frequent, 1, False], [Out((7,), dtype), Out((7,), "int32")])
+    for op in ("median", "nanmedian"):
+        yield Sample(f"aten.{op}.default", [x], Out(()))
+    long = Input((2, 4500), live=(2, 2300))
+    yield Sample("aten.sort.default", [long, 1, False], [Out((2, 4500)), Out((2, 4500), "int32")])
+    yield Sample("aten.topk.default", [long, 3, 1, True, True], [Out((2, 3)), Out((2, 3), "int32")])

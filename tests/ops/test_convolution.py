@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from executorch_webgpu.errors import InvalidInputError, UnsupportedProgramError
 from executorch_webgpu.gpu.device import Device
+from executorch_webgpu.ops.convolution.cut import H100, SPLITS, Option, best_cut
 from executorch_webgpu.ops.convolution.reference import conv_with_clamp_reference, convolution_reference
 
 from .harness import Const, In, OpProgram, Out, assert_close
@@ -55,6 +56,22 @@ def test_the_reference_is_torch(call: tuple[np.ndarray, np.ndarray, list[Any]], 
 def program(device: Device, x: tuple[int, ...], weight: np.ndarray, rest: list[Any], out: Out, **options: Any) -> Any:
     op = CONVOLUTION if len(rest) == 6 else WITH_CLAMP
     return OpProgram(device, op, [In(x), Const(weight), None, *rest], out, **options)
+
+
+@given(st.integers(1, 3000), st.integers(1, 300), st.integers(1, 10**6))
+def test_a_cut_covers_all_of_k_once(workgroups: int, all_steps: int, numel: int) -> None:
+    options = [Option("large", 4.0, workgroups, all_steps), Option("small", 2.0, 4 * workgroups, all_steps)]
+    cut = best_cut(options, SPLITS, numel, 1 << 26, H100)
+    assert (cut.splits - 1) * cut.steps < all_steps <= cut.splits * cut.steps
+    assert cut.splits == 1 or 4 * numel * cut.splits <= 1 << 26
+
+
+def test_the_cut_of_products_that_are_typical() -> None:
+    """Many tiles are not shared, and few are."""
+    many = best_cut([Option("large", 4.2, 1000, 100), Option("small", 1.7, 4000, 100)], SPLITS, 1 << 24, 1 << 26, H100)
+    assert (many.tile, many.splits) == ("large", 1)
+    few = best_cut([Option("large", 4.2, 4, 144), Option("small", 1.7, 8, 144)], SPLITS, 1 << 15, 1 << 26, H100)
+    assert few.splits > 8
 
 
 PLAIN: list[Any] = [[1, 1], [0, 0], [1, 1], False, [0, 0], 1]

@@ -121,6 +121,14 @@ def test_not_finite_rows(device: Device, name: str) -> None:
         against_torch.check(device, name, given, dim, False if "safe" not in name else None)
 
 
+def test_long_columns_as_gpus_keep_them(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(softmax, "ACROSS", (*softmax.ACROSS, *softmax.ACROSS_LONG))
+    for length in (513, 2049, 4096):
+        with program(device, NAMES[0], (2, length, 9), 1) as loaded:
+            loaded.check([normal(2, length, 9)])
+            assert loaded.executor.plans.plans[-1].route == "kept"
+
+
 @pytest.mark.parametrize("engine", ["wgpu", "dawn"])
 @pytest.mark.parametrize("result", ["softmax", "log", "safe"])
 def test_kernels_compile(engine: str, result: str) -> None:

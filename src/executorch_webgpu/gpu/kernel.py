@@ -136,7 +136,7 @@ def _prologue(name: str, text: str, dialect: str, features: Features) -> str:
     """The directives that the text needs; the engines disagree about these, so kernels never write them."""
     if re.search(r"^\s*enable\b", text, re.MULTILINE):
         raise KernelError(f"kernel {name!r} must not write `enable`: the renderer puts it in front")
-    f16 = bool(re.search(r"\bf16\b|\bvec[234]h\b|\bmat[234]x[234]h\b|\b[\d.]+h\b", text))
+    f16 = bool(re.search(r"\bf16\b|\bvec[234]h\b|\bmat[234]x[234]h\b|\b\d[\d.]*h\b", text))
     subgroups = bool(re.search(r"\b(subgroup|quad)[A-Z]\w*\s*\(|\bsubgroup_(size|invocation_id|id)\b", text))
     matrix = "subgroup_matrix" in text or "subgroupMatrix" in text
     needs = {

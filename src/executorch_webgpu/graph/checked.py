@@ -25,7 +25,7 @@ from .tolerance import allowed_error, furthest_off, sensitivity
 if TYPE_CHECKING:
     from .execute import GraphExecutor
 
-_NAN, _NANS_OF_16_BITS = 0x7FC00001, 0x7E007E00
+_NAN, _NANS_OF_16_BITS = 0x7FC00001, {"float16": 0x7E007E00, "bfloat16": 0x7FC07FC0}
 
 
 class CheckedSteps:
@@ -95,6 +95,11 @@ class CheckedSteps:
         written = {t.id: t for t in (*call.outputs, *call.mutated) if t.id in wanted}
         for tensor, raw in self._read(list(written.values()), state):
             got, right = self._wide(tensor, raw, state), np.asarray(wanted[tensor.id])
+            if tensor.dtype == "bool":  # a word that is neither 0 nor 1 would be another number to who reads it so
+                got, right = raw, right.astype(np.uint32)
+            elif tensor.element.is_float:  # what the dtype cannot hold is infinite
+                held = right.astype(tensor.element.numpy).astype(np.float64)
+                right = np.where(np.isinf(held), held, right)
             allowed = allowed_error(call, plan.route, tensor, right, self._code_steps(tensor, state), self._rounded)
             if got.shape == right.shape and furthest_off(got, right, allowed) is not None:
                 allowed = allowed + sensitivity(self._references, call, before, tensor, right)
@@ -162,7 +167,7 @@ class CheckedSteps:
             return
         for tensor in map(executor.plans.tensor, call.outputs):
             if executor.memory.storages[executor.memory.storage_of[tensor.id]].kind is Kind.SHARED:
-                word = _NANS_OF_16_BITS if tensor.dtype == "float16" else _NAN
+                word = _NANS_OF_16_BITS.get(tensor.dtype, _NAN)
                 poison = np.full(-(-tensor.nbytes // 4), word, np.uint32)
                 upload(executor.device, executor.buffer_of(tensor, state), poison)
 

@@ -41,8 +41,8 @@ class References:
         ``values``: what it reads by id, as ``wide`` makes it. What it mutates besides its output is written in place.
         """
         args = [_resolve(a, values) for a in call.args[:-1]]
-        if call.op.discontinuous:
-            args = _as_on_device(call, args)
+        if call.op.promoted:
+            args = _promoted(call, args)
         result = call.op.reference(*args, **self._stored_as.get(call.index, {}))
         out = call.args[-1]
         pairs = zip(out, result, strict=True) if isinstance(out, list) else [(out, result)]
@@ -134,11 +134,22 @@ def _leaves_32_bits(array: np.ndarray, tensor: Tensor) -> bool:
     return bool(np.any(finite > np.finfo(np.float32).max))
 
 
-def _as_on_device(call: OpCall, args: list[Any]) -> list[Any]:
-    """Arguments in float32, if one of those that count is a float: more bits would move where a result jumps."""
+def _promoted(call: OpCall, args: list[Any]) -> list[Any]:
+    """Arguments as torch promotes them: integers to floats where the result is one.
+
+    Where the result jumps, and an argument is a float, all are float32: more bits would move where it does.
+    """
     places = [call.op.parameters.index(name) for name in call.op.promoted]
     floats = [isinstance(args[p], float) or getattr(args[p], "dtype", None) == np.float64 for p in places]
-    return [np.asarray(a, np.float32) if i in places and any(floats) else a for i, a in enumerate(args)]
+    if call.op.discontinuous and any(floats):
+        return [np.asarray(a, np.float32) if i in places else a for i, a in enumerate(args)]
+    if any(t.element.is_float for t in call.outputs):
+        return [a.astype(np.float64) if i in places and _is_integer(a) else a for i, a in enumerate(args)]
+    return args
+
+
+def _is_integer(arg: Any) -> bool:
+    return isinstance(arg, np.ndarray) and arg.dtype.kind in "iub"
 
 
 def _resolve(arg: Any, values: Mapping[int, Any]) -> Any:
@@ -151,4 +162,4 @@ def _resolve(arg: Any, values: Mapping[int, Any]) -> Any:
 
 def _is_real(tensor: Tensor) -> bool:
     """Whether it holds real numbers; an int8 KV cache stands for codes times scales."""
-    return tensor.dtype.startswith("float") or tensor.scales is not None
+    return tensor.element.is_float or tensor.scales is not None

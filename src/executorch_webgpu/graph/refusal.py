@@ -15,12 +15,18 @@ from ..ops.values import LiveSymInt, LiveTensor, SymInt, Tensor
 _ARGUMENT_ERRORS = (TypeError, AttributeError, ValueError, IndexError, KeyError, ArithmeticError, AssertionError)
 
 
-def refusal(op: Op, args: Sequence[Any]) -> str | None:
-    """Why ``op`` cannot be planned with these values of a graph, at their maximum dims; None if it can."""
+def refusal(op: Op, args: Sequence[Any], set_to: dict[int, int] | None = None) -> str | None:
+    """Why ``op`` cannot be planned with these values of a graph, at their maximum dims; None if it can.
+
+    ``set_to`` takes what live integers are set to, by id.
+    """
     host_inputs = frozenset(tensor.id for tensor in tensors(args))
     planning = Planning(Features.none(), Limits.floor(), host_inputs=host_inputs)
     try:
-        Planner(planning, building=True, may_alias=True).plan(op, [_stand_in(arg) for arg in args])
+        planner = Planner(planning, building=True, may_alias=True)
+        planner.plan(op, [_stand_in(arg) for arg in args])
+        if set_to is not None:
+            set_to |= {symint.id: symint.value for symint in planner.result.symints_set}
     except Error as error:
         return str(error)
     except _ARGUMENT_ERRORS as error:

@@ -47,8 +47,8 @@ class LivePlans:
                 self._by_tensor[tensor.id].add(call.index)
         self.plans = [self._plan(call, building=True) for call in graph.calls]
         self.changed = set(range(len(graph.calls)))
-        # No value was real yet: the first step looks at all of them, also at those that are what load assumed.
-        self._mark({i for i, plan in enumerate(self.plans) if plan.derived}, _CHECK)
+        # No value was real yet: the first step plans with all of them, also with those that are what load assumed.
+        self._mark({i for i, plan in enumerate(self.plans) if plan.derived}, _PLAN)
 
     def pipelines(self) -> Iterator[Prepared]:
         """What load must compile: what was prepared for steps to come, and what the current plans dispatch."""

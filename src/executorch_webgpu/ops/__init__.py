@@ -23,6 +23,7 @@ from . import (
     sampling,
     scan,
     softmax,
+    sort,
     symint,
     training,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "sampling",
     "scan",
     "softmax",
+    "sort",
     "symint",
     "training",
 ]

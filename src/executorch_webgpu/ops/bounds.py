@@ -52,6 +52,10 @@ MOVES = frozenset(
         "minimum",
         "amax",
         "amin",
+        "aminmax",
+        "kthvalue",
+        "nanmedian",
+        "msort",
         "max",
         "min",
         "clamp",
@@ -83,8 +87,20 @@ MOVES = frozenset(
         "repeat_interleave",
         "reflection_pad1d",
         "reflection_pad2d",
+        "reflection_pad3d",
         "replication_pad1d",
         "replication_pad2d",
+        "replication_pad3d",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "channel_shuffle",
+        "native_channel_shuffle",
+        "max_pool1d",
+        "max_pool2d",
+        "max_pool3d",
+        "max_pool1d_with_indices",
+        "max_pool2d_with_indices",
+        "max_pool3d_with_indices",
         "narrow_copy",
     ]
 )
@@ -103,11 +119,28 @@ POSITIONS = frozenset(
         "argsort",
         "topk",
         "median",
+        "nanmedian",
+        "kthvalue",
         "mode",
         "cummax",
         "cummin",
+        "max_pool1d_with_indices",
         "max_pool2d_with_indices",
+        "max_pool3d_with_indices",
+        "adaptive_max_pool1d",
+        "adaptive_max_pool2d",
+        "adaptive_max_pool3d",
     ]
+)
+
+
+# What takes positions after its first operand.
+INDEXED = frozenset(
+    (
+        *("embedding", "gather", "index", "_unsafe_index", "index_select", "index_put", "index_put_", "index_copy"),
+        *("index_add", "index_fill", "scatter", "scatter_add", "scatter_reduce", "take", "take_along_dim"),
+        *("_embedding_bag", "_embedding_bag_forward_only"),
+    )
 )
 
 

@@ -222,7 +222,8 @@ class Planner:
         """Let ``out`` share the memory of ``x``, if neither is written; False means: dispatch a copy."""
         if not self._may_alias or out.id in self._shared.no_alias or out.dtype != x.dtype:
             return False
-        self.check(out.max_nbytes <= x.max_nbytes, f"{out} is planned larger than {x}, whose memory it shares")
+        if out.max_nbytes > x.max_nbytes:  # bounds of live sizes may be further apart than the sizes
+            return False
         self.result.alias_of = x
         return True
 

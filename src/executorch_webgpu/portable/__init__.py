@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ..ops.elementwise.element import quiet
 from ..ops.registry import Op
 from .dtypes import is_float
-from .kernels import ELEMENTWISE, OTHERS, SCALAR_OPERATORS
+from .kernels import OTHERS, SCALAR_OPERATORS
 from .names import arguments, operator_of
 from .promotion import promoted
 
@@ -35,8 +34,6 @@ def host_kernel(name: str, overload: str, arity: int) -> Kernel | None:
         return lambda args, _: scalar(*args)
     if other := OTHERS.get((name, overload)):
         return lambda args, _: other(*args)
-    if elementwise := ELEMENTWISE.get((name, overload)):
-        return lambda args, dtype: quiet(elementwise)(*promoted(args, dtype, discontinuous=True))
     op = operator_of(name, overload, arity)
     if op is None:
         return None

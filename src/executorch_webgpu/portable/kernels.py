@@ -7,14 +7,13 @@ ArithmeticError.
 
 from __future__ import annotations
 
-import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from .dtypes import is_float
+from .selections import SELECTIONS
 
 Array = np.ndarray
 Simple = Callable[..., Any]
@@ -38,116 +37,15 @@ SCALAR_OPERATORS: dict[str, Simple] = {
 }
 
 
-def _divided(compute: Simple) -> Simple:
-    """A remainder, whose divisor must not be 0 if it is an integer."""
-
-    def run(a: Any, b: Any) -> Any:
-        if np.result_type(a, b).kind != "f" and not np.all(b):
-            raise ZeroDivisionError("an integer is divided by 0")
-        return compute(a, b)
-
-    return run
-
-
-def _erf(x: Array) -> Any:
-    return np.vectorize(math.erf, otypes=[float])(x)
-
-
-# Element by element, in the dtype to which torch brings all arguments first. By name and overload.
-ELEMENTWISE: dict[tuple[str, str], Simple] = {
-    **{("aten::remainder", o): _divided(np.remainder) for o in ("Scalar_out", "Tensor_out")},
-    **{("aten::fmod", o): _divided(np.fmod) for o in ("Scalar_out", "Tensor_out")},
-    ("aten::isnan", "out"): lambda x: x != x,
-    ("aten::isinf", "out"): np.isinf,
-    ("aten::floor", "out"): np.floor,
-    ("aten::ceil", "out"): np.ceil,
-    ("aten::trunc", "out"): np.trunc,
-    ("aten::sign", "out"): lambda x: np.where(x > 0, 1, np.where(x < 0, -1, 0)),
-    ("aten::erf", "out"): _erf,
-    ("aten::log1p", "out"): np.log1p,
-    ("aten::expm1", "out"): np.expm1,
-}
-
-
-def _axes(x: Array, dims: int | Sequence[int] | None) -> tuple[int, ...] | None:
-    """Axes for NumPy; none are all, and a tensor without dimensions has none to name."""
-    given = (dims,) if isinstance(dims, int) else tuple(dims or ())
-    return given if given and x.ndim else None
-
-
-def _extreme(values: Simple, position: Simple) -> Simple:
-    """The largest or smallest elements along a dimension, and where the first of them lie."""
-
-    def run(x: Array, dim: int, keepdim: bool) -> tuple[Any, Any]:
-        if not x.ndim:
-            return x, np.zeros((), np.int64)
-        wide = x.astype(np.float64) if is_float(x.dtype) else x
-        return values(wide, axis=dim, keepdims=keepdim), position(wide, axis=dim, keepdims=keepdim)
-
-    return run
-
-
-def _variance(x: Array, dims: Sequence[int] | None, correction: float | None, keepdim: bool) -> Any:
-    axes = _axes(x, dims)
-    wide = x.astype(np.float64)
-    squares = np.square(wide - wide.mean(axis=axes, keepdims=True)).sum(axis=axes, keepdims=keepdim)
-    count = x.size if axes is None else math.prod(x.shape[a] for a in axes)
-    with np.errstate(all="ignore"):
-        return squares / np.float64(max(count - (1 if correction is None else correction), 0))
-
-
-def _cumsum(x: Array, dim: int, dtype: Any) -> Any:
-    wide = x.astype(np.float64) if is_float(x.dtype) else x.astype(np.int64)
-    return np.cumsum(wide, axis=dim) if x.ndim else wide
-
-
-def _place(indices: Sequence[Array | None]) -> tuple[Any, ...]:
-    return tuple(slice(None) if index is None else index for index in indices)
-
-
-def _index_put(x: Array, indices: Sequence[Array | None], values: Array, accumulate: bool = False) -> Any:
-    result = x.copy()
-    if accumulate:
-        np.add.at(result, _place(indices), values)
-    else:
-        result[_place(indices)] = values
-    return result
-
-
 def _copy_index(target: Array, source: Array, index: int) -> Any:
     """``target`` with ``source`` as its row ``index``, which is the last one: how loops collect their results."""
     return np.concatenate([target[:index], source[None]])
 
 
-def _full_like(x: Array, value: Any, *_: Any) -> Any:
-    return np.full(x.shape, value)
-
-
 # What remains, by name and overload.
 OTHERS: dict[tuple[str, str], Simple] = {
-    ("aten::sym_size", "int"): lambda x, dim: int(x.shape[dim]),
+    ("aten::_local_scalar_dense", ""): lambda x: x.reshape(-1)[0].item(),
     ("aten::copy_", ""): lambda x, source, *_: np.broadcast_to(source, x.shape),
-    ("executorch_prim::et_view", "default"): lambda x, dims: x.reshape(dims),
     ("executorch_prim::et_copy_index", "tensor"): _copy_index,
-    ("dim_order_ops::_to_dim_order_copy", "out"): lambda x, *_: x,
-    ("dim_order_ops::_clone_dim_order", "out"): lambda x, *_: x,
-    ("aten::_to_copy", "out"): lambda x, *_: x,
-    ("aten::scalar_tensor", "out"): lambda value, *_: np.asarray(value),
-    ("aten::full", "out"): lambda dims, value, *_: np.full(dims, value),
-    ("aten::full_like", "out"): _full_like,
-    ("aten::arange", "start_out"): lambda start, end, step: np.arange(start, end, step),
-    ("aten::any", "out"): lambda x, dim, keepdim: np.any(x != 0, axis=_axes(x, dim), keepdims=keepdim),
-    ("aten::any", "dims_out"): lambda x, dims, keepdim: np.any(x != 0, axis=_axes(x, dims), keepdims=keepdim),
-    ("aten::any", "all_out"): lambda x: np.any(x != 0),
-    ("aten::all", "out"): lambda x, dim, keepdim: np.all(x != 0, axis=_axes(x, dim), keepdims=keepdim),
-    ("aten::all", "dims_out"): lambda x, dims, keepdim: np.all(x != 0, axis=_axes(x, dims), keepdims=keepdim),
-    ("aten::all", "all_out"): lambda x: np.all(x != 0),
-    ("aten::max", "unary_out"): np.max,
-    ("aten::min", "unary_out"): np.min,
-    ("aten::max", "dim_max"): _extreme(np.max, np.argmax),
-    ("aten::min", "dim_min"): _extreme(np.min, np.argmin),
-    ("aten::mean", "dtype_out"): lambda x, *_: np.mean(x, dtype=np.float64),
-    ("aten::var", "correction_out"): _variance,
-    ("aten::cumsum", "out"): _cumsum,
-    ("aten::index_put", "out"): _index_put,
+    **SELECTIONS,
 }

@@ -38,11 +38,13 @@ _OVERLOADS = {
 }
 # Of these, some say how a result is made, and its dtype says so too.
 _MADE_AS = frozenset({"dtype", "layout", "device", "pin_memory", "memory_format"})
+VIEW = "executorch_prim::et_view"  # of memory, without a copy
 _NUMBER = "et_vk.select_as_symint.default"
 _NAMES = {
     "aten::_local_scalar_dense": _NUMBER,
     "aten::sym_size": "sym_size.int",
-    "executorch_prim::et_view": "aten.view_copy.default",
+    "dim_order_ops::_empty_dim_order": "aten.empty.memory_format",
+    VIEW: "aten.view_copy.default",
 }
 _SCALARS = {"sub", "mul", "floordiv", "mod", "neg", "sym_max", "sym_min", "add"}
 

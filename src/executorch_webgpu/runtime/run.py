@@ -102,10 +102,6 @@ class Runner:
             return result
         with np.errstate(all="ignore"):  # what a dtype cannot hold becomes what C makes of it, as in torch
             array: np.ndarray = np.asarray(result).astype(numpy_dtype(value.tensor, self._method), copy=False)
-        if array.size > math.prod(value.tensor.sizes):
-            raise InvalidProgramError(
-                f"a result has {array.size} elements, but {list(value.tensor.sizes)} are planned: export it again"
-            )
         return array
 
 
@@ -127,7 +123,11 @@ def _held(arg: Arg, values: Mapping[Value, Held]) -> Held:
 
 def _as_described(held: Held, value: Value) -> Held:
     """What a cell holds under the dims that a block reads it with, which a dropped view may have changed."""
-    if value.tensor is None or value.is_live or getattr(held, "shape", None) == (dims := tuple(value.tensor.sizes)):
+    if value.tensor is None or getattr(held, "shape", None) == (dims := tuple(value.tensor.sizes)):
+        return held
+    if value.is_live:
+        if len(held.shape) != len(dims):
+            raise InvalidProgramError("the program looks at a tensor of live size in two shapes: export it again")
         return held
     if isinstance(held, DeviceArray):
         return held.reshaped(dims)

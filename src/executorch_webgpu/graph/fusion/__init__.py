@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ...errors import InvalidInputError
 from ..build import Graph
 from . import (
+    convolution,
     dynamic_linear,
     elementwise,
     epilogue,
@@ -24,6 +25,7 @@ from . import (
     quantized_weights,
     rms_norm,
     rope_cache,
+    transposed,
     views,
 )
 
@@ -49,7 +51,9 @@ class FusionReport:
 
 # In this order: later passes match what earlier ones leave.
 FUSIONS: dict[str, Callable[[Graph], Graph]] = {
+    "linear": transposed.compose_layers,
     "views": views.drop_views,
+    "convolution": convolution.fuse_convolutions,
     "rms_norm": rms_norm.compose_norms,
     "dynamic_linear": dynamic_linear.fuse_choices,
     "quantized_weights": quantized_weights.read_codes,

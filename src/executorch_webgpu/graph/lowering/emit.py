@@ -7,13 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from ...format import program_schema as schema
-from ...gpu.capabilities import Features, Limits
-from ...ops.plan import Planning
 from ...ops.registry import Op, is_a
 from ...ops.values import SymInt, Tensor
 from ...portable.names import arguments
 from ..build import COPY, Constant, Graph, GraphValue, OpCall, make_call
-from ..execute import plan_graph
 from .delegates import DelegateArguments
 from .instructions import Arg, Cell, Flow, Operation, Value
 from .placement import COPIES
@@ -23,12 +20,13 @@ Delegates = Sequence[tuple[Graph, DelegateArguments]]
 
 CAST = "dim_order_ops._to_dim_order_copy.default"
 EXPAND = "aten.expand_copy.default"
+ADD = "add"  # of live integers
+SELECT = "et_vk.select_as_symint.default"
 
 
 def host_read_inputs(graph: Graph) -> frozenset[int]:
     """Positions of the inputs that must be on the host before a step: live integers, and where they come from."""
-    plans = plan_graph(graph, Planning(Features.none(), Limits.floor())).plans
-    read = {tensor.id for plan in plans for tensor in plan.read_on_host}
+    read = {tensor.id for call in graph.calls if call.name == SELECT for tensor in call.inputs}
     return frozenset(i for i, v in enumerate(graph.inputs) if isinstance(v, SymInt) or v.id in read)
 
 
@@ -164,15 +162,18 @@ class GraphWriter:
         self, theirs: GraphValue, value: Value, mapped: dict[int, GraphValue], offset: int
     ) -> list[OpCall]:
         """Let a delegate's output be ``value`` here; the calls that make it one of the program's dtype."""
-        result = mapped.get(theirs.id) or _shifted(theirs, offset)
-        mapped.setdefault(theirs.id, result)
-        natural = graph_dtype(value.tensor) if value.tensor is not None else None
         bound = self._values.find(value)
+        if bound is not None and theirs.id not in mapped and _alike(theirs, bound):
+            mapped[theirs.id] = bound
+            return []
+        result = mapped.setdefault(theirs.id, _shifted(theirs, offset))
+        natural = graph_dtype(value.tensor) if value.tensor is not None else None
         if bound is None and (isinstance(result, SymInt) or natural in (None, result.dtype)):
             self._values.bind(value, result)
             return []
         made = self._values.of(value)
-        assert isinstance(made, Tensor) and isinstance(result, Tensor)
+        if isinstance(made, SymInt) or isinstance(result, SymInt):
+            return [make_call(ADD, (result, 0, made))]
         return [_cast_call(result, made) if made.dtype != result.dtype else make_call(COPY, (result, None, made))]
 
     # -- values -------------------------------------------------------------------------------------------------------
@@ -207,6 +208,13 @@ class GraphWriter:
     def _append(self, call: OpCall) -> None:
         self._calls.append(call)
         self._known |= {value.id for value in (*call.writes, *call.mutated)}
+
+
+def _alike(theirs: GraphValue, ours: GraphValue) -> bool:
+    """Whether a result of a delegate can be one of ours as it is."""
+    if isinstance(theirs, SymInt) or isinstance(ours, SymInt):
+        return isinstance(theirs, SymInt) and isinstance(ours, SymInt)
+    return theirs.constant is None and (theirs.dtype, theirs.max_dims) == (ours.dtype, ours.max_dims)
 
 
 def _cast_call(x: Tensor, out: Tensor) -> OpCall:

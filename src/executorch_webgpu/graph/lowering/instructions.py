@@ -20,7 +20,7 @@ from ...errors import InvalidProgramError, UnsupportedProgramError
 from ...format import program_schema as schema
 from ...format import values as plain
 from ...portable.dtypes import dtype_name
-from ...portable.names import kernel_values, mutated_positions
+from ...portable.names import VIEW, kernel_values, mutated_positions
 from .delegates import DelegateArguments
 
 Cell = tuple[int, int, int] | int  # arena, first byte and end of a place; or the number of a value without one
@@ -250,7 +250,8 @@ class _Reader:
         name, overload = operator.name, operator.overload or ""
         written = [position for position in mutated_positions(name, overload, len(args)) if inputs[position] >= 0]
         mutated = tuple((position, memory.set(inputs[position])) for position in written)
-        results = tuple(memory.set(index) for index in outputs)
+        view_of = inputs[0] if name == VIEW else None
+        results = tuple(memory.set(index, view_of) for index in outputs)
         memory.block.operations.append(Operation(name, overload, args, results, mutated))
 
     def _delegate(self, call: schema.DelegateCall, memory: _Memory) -> None:
@@ -267,7 +268,8 @@ class _Memory:
         self.block = block
         self._reader = reader
         self._views: dict[tuple[Value, tuple[int, ...]], Value] = {}
-        self._held: dict[Cell, Value] = {}
+        self._held: dict[Cell, Arg] = {}
+        self._named: dict[Cell, dict[int, Arg]] = {}  # by the value's number, where several name one place
 
     def get(self, index: int) -> Arg:
         """What a value holds; a number or a string where the program fixes it."""
@@ -287,19 +289,27 @@ class _Memory:
         if cell not in self._held:
             self._check_whole(cell)
             self._held[cell] = self.block.entry[cell] = Value(described)
+        if index in self._named.get(cell, {}):
+            return self._named[cell][index]
         return self._as(self._held[cell], described)
 
-    def set(self, index: int) -> Value:
-        """A new value, which ``index`` holds from here on."""
+    def set(self, index: int, view_of: int | None = None) -> Value:
+        """A new value, which ``index`` holds from here on; ``view_of`` keeps its own if both lie at one place."""
         value = Value(self._reader.described(index))
-        self.put(index, value)
+        cell = self._reader.cell(index)
+        if view_of is not None and view_of != index and cell == self._reader.cell(view_of):
+            names = self._named.setdefault(cell, {view_of: self.get(view_of)})
+            names[index] = self._held[cell] = self.block.exit[cell] = value
+        else:
+            self.put(index, value)
         return value
 
     def put(self, index: int, value: Arg) -> None:
         """Let ``index`` hold ``value`` from here on, and nothing that lay there be read again."""
         cell = self._reader.cell(index)
-        for other in [c for c in self._held if c != cell and _overlap(c, cell)]:
+        for other in [c for c in self._held if c == cell or _overlap(c, cell)]:
             del self._held[other]
+            self._named.pop(other, None)
         self._held[cell] = self.block.exit[cell] = value
 
     def _check_whole(self, cell: Cell) -> None:

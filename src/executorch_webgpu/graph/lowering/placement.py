@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import Error
-from ...format import program_schema as schema
 from ...ops.registry import Op, is_a
 from ...ops.values import SymInt, Tensor
 from ...portable.dtypes import dtype_name
@@ -65,7 +64,7 @@ class Placer:
                 return f"the device does not compute with {dtype_name(value.tensor)}"
         found = self._ranges.results(operation)
         self._ranges.note(operation, found)
-        if not fits(found) or not fits([self._ranges.of(v) for v in operation.inputs if _is_long(v)]):
+        if not fits(found) or self._ranges.unbounded(operation):
             return "its 64-bit integers may need more than 32 bits"
         return None if op is None else self._refusal(op, operation)
 
@@ -82,10 +81,14 @@ class Placer:
                 args[place] = int(arg)
             if not is_a(kind, args[place]):
                 return f"on the device, its argument {op.parameters[place]} cannot be {arg!r}"
-        first = refusal(op, args)
-        if first is None or not any(_is_half(arg) for arg in args):
-            return first
-        return refusal(op, [_widened(arg) for arg in args])
+        most: dict[int, int] = {}
+        found = refusal(op, args, most)
+        if found is not None and any(_is_half(arg) for arg in args):
+            found = refusal(op, [_widened(arg) for arg in args], most)
+        for value, out in zip(operation.outputs, outs, strict=True):
+            if out.id in most:  # graphs that are given it are planned for the largest one
+                self._values.bind(value, SymInt(out.id, most[out.id]))
+        return found
 
 
 def _widened(arg: Any) -> Any:
@@ -95,7 +98,3 @@ def _widened(arg: Any) -> Any:
 
 def _is_half(arg: Any) -> bool:
     return any(t.dtype in HALVES for t in tensors([arg]))
-
-
-def _is_long(value: Value) -> bool:
-    return value.tensor is not None and value.tensor.scalar_type is schema.ScalarType.LONG

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from ...format import program_schema as schema
-from ...ops.bounds import ARITHMETIC, BITWISE, MOVES, POSITIONS, Range, joined
+from ...ops.bounds import ARITHMETIC, BITWISE, INDEXED, MOVES, POSITIONS, Range, joined
 from ...ops.values import INT32_MAX, INT32_MIN
 from .instructions import Arg, Operation, Value
 
-INT32: Range = (INT32_MIN, INT32_MAX)
+INT32: Range = (-INT32_MAX, INT32_MAX)  # but for the one number whose negative does not fit
 
 _OF_DTYPE: dict[schema.ScalarType, Range] = {
     schema.ScalarType.BOOL: (0, 1),
@@ -26,6 +26,9 @@ _OF_DTYPE: dict[schema.ScalarType, Range] = {
     schema.ScalarType.SHORT: (-(2**15), 2**15 - 1),
     schema.ScalarType.INT: INT32,
 }
+
+# A cast of floats saturates on the device. What else than an overflow would be as large is no position or count.
+FROM_FLOATS: Range = (-(2**30), 2**30)
 
 
 def fits(values: Sequence[Range | None]) -> bool:
@@ -67,7 +70,12 @@ class Ranges:
     def note(self, operation: Operation, found: Sequence[Range | None]) -> None:
         """Remember what ``results`` said."""
         wide = [v for v in operation.results if _is_long(v)]
-        self._known.update(zip(wide, (r if r is None or fits([r]) else INT32 for r in found), strict=True))
+        self._known.update(zip(wide, (r if fits([r]) else None for r in found), strict=True))
+
+    def unbounded(self, operation: Operation) -> bool:
+        """Whether it computes with integers that may need more than 32 bits; positions that are too large are wrong."""
+        held = operation.inputs[:1] if operation.stem in INDEXED else operation.inputs
+        return not fits([self.of(v) for v in held if _is_long(v)])
 
     def _result(self, operation: Operation) -> Range | None:
         stem = operation.stem
@@ -78,8 +86,13 @@ class Ranges:
             # Sizes, dims and indices are no operands, but wider bounds do no harm.
             operands = [a for a in _flat(args) if not isinstance(a, Value) or _is_integer(a)]
             if any(isinstance(a, Value) and not _is_integer(a) for a in _flat(args[:1])):
-                return None  # a cast from floats
-            found = joined([self.of(a) for a in operands if a is not None])
+                return FROM_FLOATS
+            bounds = [self.of(a) for a in operands if a is not None]
+            if stem == "clamp" and len(bounds) == 3 and None not in bounds[1:]:
+                return joined(bounds[1:])
+            if None in bounds:
+                return None
+            found = joined(bounds)
             return joined([found, _positions(operation)]) if stem in POSITIONS else found
         if stem in BITWISE:
             return INT32 if fits([self.of(a) for a in operation.inputs]) else None

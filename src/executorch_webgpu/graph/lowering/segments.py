@@ -12,8 +12,12 @@ from dataclasses import dataclass
 
 from ...format import program_schema as schema
 from ...format.pte import ProgramFile
+from ...gpu.capabilities import Features, Limits
+from ...ops.plan import Planning
+from ...ops.values import SymInt
 from ..build import Graph
 from ..casts import with_casts
+from ..execute import plan_graph
 from .delegates import DelegateArguments
 from .emit import Delegates, GraphWriter, host_read_inputs
 from .instructions import Arg, Block, Cell, Flow, Operation, Value, read_flow
@@ -137,7 +141,7 @@ class _Splitter:
         if not any(self._stage[v] % 2 for v in tensors):
             return set()
         read = host_read_inputs(self._delegates[operation.delegate][0])
-        return {v for position, v in enumerate(operation.args) if isinstance(v, Value) and position in read}
+        return {v for position, v in enumerate(operation.args) if position in read and v in tensors}
 
     def kept_on_device(self) -> dict[Value, Cell]:
         """The buffers that one graph alone reads and writes, by what they hold when a call begins."""
@@ -182,12 +186,21 @@ class _Splitter:
             writer.add(operation, self._places[operation].op)
         wanted = [v for v in elsewhere if self._stage.get(v) == stage]
         graph, inputs, outputs = writer.finish(wanted, ends)
+        self._plan_for_the_largest(graph, outputs)
         of_device = frozenset(
             v.id for v, arg in zip(graph.inputs, inputs, strict=True) if isinstance(arg, Value) and self._is_unseen(arg)
         )
         return DeviceSegment(
             with_casts(graph), inputs, outputs, frozenset(v for v in outputs if v in fetched), of_device
         )
+
+    def _plan_for_the_largest(self, graph: Graph, outputs: Sequence[Value]) -> None:
+        """Let later graphs be planned for the largest live integers that this one gives them."""
+        integers = [(v, s) for v, s in zip(outputs, graph.outputs, strict=True) if isinstance(s, SymInt)]
+        if integers:
+            plans = plan_graph(graph, Planning(Features.none(), Limits.floor()))
+            for value, symint in integers:
+                self._values.bind(value, SymInt(symint.id, plans.value(symint)))
 
     def _is_unseen(self, value: Value) -> bool:
         """Whether an input of a graph may come from the device: from another graph, block or call."""

@@ -7,16 +7,34 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..elementwise.element import as_scalar
 from ..plan import Planner
 from ..registry import op
 from ..rows import Cut
 from ..sizes import Found, Sizes
 from ..values import IntLike, Tensor
-from .call import checked, window_of
-from .reference import conv_with_clamp_reference, convolution_reference
+from .batch_norm import BatchNorm
+from .call import Window, checked, window_of
+from .reference import conv_with_clamp_reference, convolution_reference, fused_convolution_reference
 from .routes import convolve
 
 Ints = Sequence[IntLike]
+
+
+def _known_window(
+    s: Sizes, weight: Tensor, lists: Sequence[Ints], transposed: bool, groups: IntLike
+) -> tuple[Window, int] | None:
+    """The window and the output channels of a call, if no live number has a part in them."""
+    numbers = [[s.value(n) for n in one] for one in lists]
+    kernel, count = s.of(weight), s.value(groups)
+    known = [[n for n in one if isinstance(n, int)] for one in (kernel, *numbers)]
+    complete = list(map(len, known)) == list(map(len, (kernel, *numbers)))
+    if not complete or not isinstance(count, int) or len(kernel) < 3 or 0 in known[1]:
+        return None
+    window = window_of(tuple(known[0]), known[1], known[2], known[3], transposed, known[4])
+    if {len(n) for n in (window.stride, window.padding, window.dilation, window.output_padding)} != {len(kernel) - 2}:
+        return None
+    return window, known[0][1] * count if transposed else known[0][0]
 
 
 def convolution_sizes(
@@ -32,30 +50,41 @@ def convolution_sizes(
     groups: IntLike,
     *rest: Any,
 ) -> Found | None:
-    lists = [[s.value(n) for n in numbers] for numbers in (stride, padding, dilation, output_padding)]
-    kernel, count = s.of(weight), s.value(groups)
-    numbers = [*kernel, count, *(n for numbers in lists for n in numbers)]
-    if not all(isinstance(n, int) for n in numbers) or not 2 < x.rank == weight.rank:
+    known = _known_window(s, weight, (stride, padding, dilation, output_padding), transposed, groups)
+    if known is None or x.rank != weight.rank:
         return None
-    fixed: list[list[int]] = [[n for n in numbers if isinstance(n, int)] for numbers in (kernel, *lists)]
-    window = window_of(tuple(fixed[0]), fixed[1], fixed[2], fixed[3], transposed, fixed[4])
-    if {len(n) for n in (window.stride, window.padding, window.dilation, window.output_padding)} != {x.rank - 2}:
-        return None
-    if 0 in window.stride or not isinstance(count, int):
-        return None
-    channels = fixed[0][1] * count if transposed else fixed[0][0]
+    window, channels = known
     found: list[Any] = [s.of(x)[0], channels]
     for axis, (size, kept) in enumerate(zip(s.of(x)[2:], window.keeps, strict=True)):
         found.append(size if kept else window.output(size, axis) if isinstance(size, int) else None)
     return tuple(found)
 
 
-def batch_rows(cut: Cut, x: Tensor, *rest: Any) -> int | None:
-    """The images of a batch."""
-    return 0 if cut.only(x) == 0 else None
+def convolution_rows(
+    cut: Cut,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    transposed: bool,
+    output_padding: Ints,
+    groups: IntLike,
+    *rest: Any,
+) -> int | None:
+    """The images of a batch, and the places of a dimension along which nothing but one of them is under the kernel."""
+    axis = cut.only(x)
+    if axis is None or axis == 0:
+        return axis
+    known = _known_window(Sizes(), weight, (stride, padding, dilation, output_padding), transposed, groups)
+    if known is None or axis == 1 or x.rank != weight.rank:
+        return None
+    window, along = known[0], axis - 2
+    return axis if window.keeps[along] and window.kernel[along] == 1 and window.padding[along] == 0 else None
 
 
-@op("aten.convolution.default", reference=convolution_reference, sizes=convolution_sizes, rows=batch_rows)
+@op("aten.convolution.default", reference=convolution_reference, sizes=convolution_sizes, rows=convolution_rows)
 def convolution(
     planner: Planner,
     x: Tensor,
@@ -79,7 +108,9 @@ def convolution(
     convolve(planner, checked(planner, "convolution", x, weight, bias, lists, transposed, groups, out))
 
 
-@op("et_vk.conv_with_clamp.default", reference=conv_with_clamp_reference, sizes=convolution_sizes, rows=batch_rows)
+@op(
+    "et_vk.conv_with_clamp.default", reference=conv_with_clamp_reference, sizes=convolution_sizes, rows=convolution_rows
+)
 def conv_with_clamp(
     planner: Planner,
     x: Tensor,
@@ -98,6 +129,54 @@ def conv_with_clamp(
     """``convolution`` held between ``output_min`` and ``output_max``; None is no bound, and the upper one wins."""
     lists = (stride, padding, dilation, output_padding)
     call = checked(planner, "conv_with_clamp", x, weight, bias, lists, transposed, groups, out)
+    low = as_scalar(-math.inf if output_min is None else output_min, "f32")
+    high = as_scalar(math.inf if output_max is None else output_max, "f32")
+    convolve(planner, replace(call, low=low, high=high))
+
+
+@op(
+    "et_webgpu.fused_convolution.default",
+    reference=fused_convolution_reference,
+    sizes=convolution_sizes,
+    rows=convolution_rows,
+)
+def fused_convolution(
+    planner: Planner,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    transposed: bool,
+    output_padding: Ints,
+    groups: IntLike,
+    norm: list[Tensor | None],
+    eps: float,
+    output_min: float | None,
+    output_max: float | None,
+    out: Tensor,
+) -> None:
+    """``conv_with_clamp`` with a batch norm before the bounds.
+
+    ``norm``: its weight and bias, which may be None, mean and variance [O]. Weights, bias and norm are float32
+    constants, so that load computes them as one.
+    """
+    lists = (stride, padding, dilation, output_padding)
+    call = checked(planner, "fused_convolution", x, weight, bias, lists, transposed, groups, out)
+    planner.check(len(norm) == 4, f"fused_convolution: a norm has four tensors, not {norm}")
+    gamma, beta, mean, variance = norm
+    given = [t for t in (bias, *norm) if t is not None]
+    planner.check(
+        all(t.dtype == "float32" and planner.is_constant(t) for t in (weight, *given)) and x.dtype == "float32",
+        f"fused_convolution takes float32 tensors and constants, not {[x, weight, *given]}",
+    )
+    planner.check(
+        mean is not None and variance is not None and all(t.dims == (call.out_channels,) for t in given),
+        f"fused_convolution: a norm of {call.out_channels} channels, not {norm}",
+    )
+    if mean is None or variance is None:
+        return
     low = -math.inf if output_min is None else output_min
     high = math.inf if output_max is None else output_max
-    convolve(planner, replace(call, low=low, high=high))
+    convolve(planner, replace(call, low=low, high=high, norm=BatchNorm(gamma, beta, mean, variance, eps)))

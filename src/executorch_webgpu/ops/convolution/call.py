@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from ..plan import Planner
-from ..values import Dims, IntLike, Tensor
+from ..values import Dims, IntLike, Repacked, Tensor
+from .batch_norm import BatchNorm
+
+Array = np.ndarray
 
 MAX_SPATIAL = 3
 _LARGEST = 2**31 - 1  # kernels compute with signed places
@@ -69,7 +74,7 @@ def window_of(
 
 @dataclass(frozen=True)
 class Convolution:
-    """``out`` [N, O, ...] of ``x`` [N, C, ...], held between ``low`` and ``high`` where these are finite.
+    """``out`` [N, O, ...] of ``x`` [N, C, ...], normalized by ``norm``, and held between ``low`` and ``high``.
 
     ``weight`` is [O, C / groups, kernel...], or [C, O / groups, kernel...] if the window is transposed.
     """
@@ -82,6 +87,64 @@ class Convolution:
     groups: int
     low: float = -math.inf
     high: float = math.inf
+    norm: BatchNorm | None = None
+
+    @property
+    def largest(self) -> Convolution:
+        """The same at maximum dims."""
+        x, out = (Tensor(t.id, t.dtype, t.max_dims, t.constant) for t in (self.x, self.out))
+        return replace(self, x=x, out=out)
+
+    # -- constants, with the norm in them ----------------------------------------------------------------------------
+
+    @property
+    def constants(self) -> tuple[Tensor, ...]:
+        """What weights and bias are made of."""
+        return (self.weight, *(() if self.norm is None else self.norm.tensors))
+
+    def repacked(self, layout: str, nbytes: int, pack: Callable[[Array], Array]) -> Repacked:
+        """``pack`` of the weights, which lie as in the file."""
+        norm = self.norm
+        if norm is None:
+            return Repacked(layout, (self.weight,), nbytes, pack)
+
+        def folded(weights: Array, *arrays: Array) -> Array:
+            scale, groups = norm.scale(arrays), self.groups
+            with np.errstate(all="ignore"):
+                if self.window.transposed:  # [groups, inputs, outputs, kernel]
+                    by_group = weights.reshape(groups, -1, self.group_out, self.taps)
+                    scaled = by_group * scale.reshape(groups, 1, self.group_out, 1)
+                else:
+                    scaled = weights.reshape(len(scale), -1) * scale[:, None]
+            return pack(scaled.reshape(weights.shape).astype(weights.dtype))
+
+        kind = f"in {self.groups} groups" if self.window.transposed else "by row"
+        return Repacked(f"{layout}, after {norm.layout} {kind}", (self.weight, *norm.tensors), nbytes, folded)
+
+    @property
+    def weights(self) -> Tensor | Repacked:
+        """As they lie in the file."""
+        return self.weight if self.norm is None else self.repacked("as in the file", self.weight.nbytes, lambda a: a)
+
+    @property
+    def shift(self) -> Tensor | Repacked | None:
+        """What is added to each output channel."""
+        norm = self.norm
+        if norm is None:
+            return self.bias
+        nbytes, given = 4 * self.out_channels, () if self.bias is None else (self.bias,)
+
+        def pack(*arrays: Array) -> Array:
+            before = arrays[0].astype(np.float64) if given else 0.0
+            return norm.shift(arrays[len(given) :], before).astype(np.float32)
+
+        return Repacked(f"{len(given)} bias after {norm.layout}", (*given, *norm.tensors), nbytes, pack)
+
+    @property
+    def shift_dtype(self) -> str | None:
+        return "float32" if self.norm is not None else None if self.bias is None else self.bias.dtype
+
+    # -- sizes -------------------------------------------------------------------------------------------------------
 
     @property
     def batch(self) -> int:

@@ -21,7 +21,7 @@ struct Params {
   dilation: vec4<i32>,
   n: u32,         // elements of out
   splits: u32,
-  split_size: u32,
+  split_size: u32,  // elements of sums from a split to the next
   channels: u32,  // of the output
   low: f32,
   high: f32,

@@ -16,7 +16,7 @@ def fits(call: Convolution) -> bool:
     window = call.window
     whole = call.x.max_dims[2:] == window.kernel and not any(window.padding) and not window.transposed
     floats = [t for t in (call.x, call.bias, call.out) if t is not None]
-    return whole and call.groups == 1 and all(t.dtype == "float32" for t in floats)
+    return whole and call.groups == 1 and call.norm is None and all(t.dtype == "float32" for t in floats)
 
 
 def run(planner: Planner, call: Convolution) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..elementwise.bounds import clamp_reference
+from ..norm.channels import batch_norm_reference
 from .call import Window, window_of
 
 Array = np.ndarray
@@ -46,8 +48,30 @@ def conv_with_clamp_reference(
 ) -> Array:
     """``convolution_reference``, bounded; the upper bound wins a crossing."""
     out = convolution_reference(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)
-    out = out if output_min is None else np.maximum(out, output_min)
-    return out if output_max is None else np.minimum(out, output_max)
+    return clamp_reference(out, output_min, output_max)
+
+
+def fused_convolution_reference(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+    norm: Sequence[Array | None],
+    eps: float,
+    output_min: float | None,
+    output_max: float | None,
+) -> Array:
+    """``convolution_reference``, normalized by channel, and bounded."""
+    out = convolution_reference(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)
+    weight_of_norm, bias_of_norm, mean, variance = norm
+    assert mean is not None and variance is not None
+    out, _, _ = batch_norm_reference(out, weight_of_norm, bias_of_norm, mean, variance, 0.0, eps)
+    return clamp_reference(out, output_min, output_max)
 
 
 def _gather(x: Array, weight: Array, window: Window, groups: int, sizes: tuple[int, ...]) -> Array:

@@ -2,9 +2,13 @@
 
 * ``linear``: where the kernel covers the whole image, it is a linear layer;
 * ``depthwise``: of groups with one input channel, an invocation computes a few neighbours;
-* ``gemm``: a product of matrices, by workgroups that share tiles, with weights that are repacked at load;
+* ``matrix``: a product of matrices on tensor cores, of many operations;
+* ``matrix_f16``: faster and less exact, chosen where the method was loaded with ``matmul_precision="high"``;
+* ``gemm``: a product of matrices in float32, by workgroups that share tiles, and transposed convolutions;
 * ``direct``: an invocation computes a few outputs alone; right for every convolution, and what adapters that are CPUs
   run best.
+
+The matrix routes and ``gemm`` read weights that are repacked at load, so they want constants.
 """
 
 from __future__ import annotations
@@ -15,8 +19,10 @@ from .call import Convolution
 from .depthwise import plan as depthwise
 from .direct import plan as direct
 from .gemm import plan as gemm
+from .matrix import plan as matrix
 
 _GEMM_ROWS = 16  # a tile has 64
+_MATRIX_PARTS = {"matrix": 2, "matrix_f16": 1}  # float16 numbers for each float32
 
 
 def convolve(planner: Planner, call: Convolution) -> None:
@@ -31,24 +37,39 @@ def convolve(planner: Planner, call: Convolution) -> None:
     can = {
         "linear": linear.fits(call),
         "depthwise": depthwise.fits(planner, call),
+        **{name: matrix.fits(planner, call, parts) for name, parts in _MATRIX_PARTS.items()},
         "gemm": gemm.fits(planner, call),
         "direct": True,
     }
     route = planner.choose("convolution", {name: can[name] for name in _order(planner, call)})
+    if route in ("gemm", *_MATRIX_PARTS) and can["gemm"]:
+        gemm.prepare(planner, call)  # for smaller inputs, too
     match route:
-        case "gemm":
-            gemm.prepare(planner, call)
-            gemm.run(planner, call)
-        case "depthwise":
-            depthwise.run(planner, call)
         case "linear":
             linear.run(planner, call)
-        case _:
+        case "depthwise":
+            depthwise.run(planner, call)
+        case "gemm":
+            gemm.run(planner, call)
+        case "direct":
             direct.run(planner, call)
+        case _:
+            matrix.prepare(planner, call, _MATRIX_PARTS[route])
+            matrix.run(planner, call, _MATRIX_PARTS[route])
+
+
+def _matrix_pays(planner: Planner, call: Convolution) -> bool:
+    return matrix.estimated(planner, call) < gemm.estimated(planner, call)
 
 
 def _order(planner: Planner, call: Convolution) -> list[str]:
+    """All routes, those that pay first."""
+    first = ["linear", "depthwise"]
     rows = call.group_out * (call.taps if call.window.transposed else 1)
-    if planner.features.cpu or rows < _GEMM_ROWS:
-        return ["linear", "depthwise", "direct", "gemm"]
-    return ["linear", "depthwise", "gemm", "direct"]
+    if planner.features.cpu:
+        first.append("direct")
+    elif matrix.takes(planner, call) and all(_matrix_pays(planner, c) for c in (call.largest, call)):
+        first += ["matrix_f16", "matrix", "gemm"] if planner.matmul_precision == "high" else ["matrix", "gemm"]
+    elif rows >= _GEMM_ROWS:
+        first.append("gemm")
+    return [*first, *(name for name in ("direct", "gemm", *_MATRIX_PARTS) if name not in first)]

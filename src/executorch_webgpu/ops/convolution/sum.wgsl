@@ -7,12 +7,12 @@ Inputs:
   out_dtype = "float32" | "float16": of out
   bias = "float32" | "float16" | None: the dtype of what is added to each output channel
 #}
-@group(0) @binding(0) var<storage, read> sums: array<f32>;  // [splits, n]
+@group(0) @binding(0) var<storage, read> sums: array<vec4<f32>>;  // [splits, quads]
 @group(0) @binding(2) var<storage, read_write> out: array<{{ "vec4<f32>" if out_dtype == "float32" else "vec2<u32>" }}>;
 {% include "convolution/output.wgsl" %}
 
 struct Params {
-  n: u32,
+  quads: u32,     // fours of elements, of which the last may be filled up
   splits: u32,
   plane: u32,     // elements of an output channel of an image
   channels: u32,  // of the output
@@ -28,17 +28,16 @@ override wg_size: u32 = 64;
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
   let quad = linear_index(gid, groups, wg_size);
-  if (quad * 4u >= params.n) {
+  if (quad >= params.quads) {
     return;
   }
   var values = vec4<f32>();
+  for (var split = 0u; split < params.splits; split++) {
+    values += sums[split * params.quads + quad];
+  }
   for (var i = 0u; i < 4u; i++) {
-    let at = min(quad * 4u + i, params.n - 1u);
-    var sum = 0.0;
-    for (var split = 0u; split < params.splits; split++) {
-      sum += sums[split * params.n + at];
-    }
-    values[i] = finished(sum, at / params.plane % params.channels, params.low, params.high);
+    let channel = (quad * 4u + i) / params.plane % params.channels;
+    values[i] = finished(values[i], channel, params.low, params.high);
   }
   {% if out_dtype == "float32" %}
   out[quad] = values;

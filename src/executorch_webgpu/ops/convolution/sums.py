@@ -17,29 +17,35 @@ def prepare(planner: Planner, call: Convolution) -> None:
     planner.prepare(kernel, template=_template(call), overrides=_OVERRIDES)
 
 
+def split_size(numel: int) -> int:
+    """Elements from the sums of a workgroup to those of the next one that shares its tile: whole fours."""
+    return ceil_div(numel, 4) * 4
+
+
 def add(planner: Planner, call: Convolution, sums: Binding, splits: int) -> None:
     """The result of ``sums`` [splits, out]: added up, with bias and bounds."""
-    _dispatch(planner, "convolution/sum", call, sums, {"splits": splits, "plane": call.places})
+    quads = split_size(call.out.numel) // 4
+    _dispatch(planner, "convolution/sum", call, sums, {"quads": quads, "splits": splits, "plane": call.places})
 
 
 def fold(planner: Planner, call: Convolution, sums: Binding, splits: int) -> None:
     """The result of ``sums`` [splits, batch, output channels, kernel, size of x], what places of x add to it."""
     params = window_params(call.window, call.x.dims[2:], call.out.dims[2:])
-    split_size = call.batch * call.out_channels * call.taps * params["in_size"][-1]
-    _dispatch(planner, "convolution/fold", call, sums, params | {"splits": splits, "split_size": split_size})
+    size = split_size(call.batch * call.out_channels * call.taps * params["in_size"][-1])
+    params |= {"n": call.out.numel, "splits": splits, "split_size": size}
+    _dispatch(planner, "convolution/fold", call, sums, params)
 
 
 def _dispatch(planner: Planner, kernel: str, call: Convolution, sums: Binding, params: dict[str, Any]) -> None:
-    n = call.out.numel
     planner.dispatch(
         kernel,
-        planner.grid_1d(ceil_div(n, 4), _OVERRIDES["wg_size"]),
-        {"sums": sums, "out": call.out} | ({} if call.bias is None else {"bias": call.bias}),
-        params | {"n": n, "channels": call.out_channels, "low": call.low, "high": call.high},
+        planner.grid_1d(ceil_div(call.out.numel, 4), _OVERRIDES["wg_size"]),
+        {"sums": sums, "out": call.out} | ({} if call.shift is None else {"bias": call.shift}),
+        params | {"channels": call.out_channels, "low": call.low, "high": call.high},
         overrides=_OVERRIDES,
         template=_template(call),
     )
 
 
 def _template(call: Convolution) -> dict[str, Any]:
-    return {"out_dtype": call.out.dtype, "bias": None if call.bias is None else call.bias.dtype}
+    return {"out_dtype": call.out.dtype, "bias": call.shift_dtype}

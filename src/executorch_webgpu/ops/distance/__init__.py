@@ -20,22 +20,22 @@ Array = np.ndarray
 WORKGROUP = 64
 
 
-def norm_of(difference: Array, p: float) -> Any:
-    """The p-norm along the last dimension: for 0 the number of what is not 0, for infinity the largest."""
+def norm_of(difference: Array, p: float, largest: np.ufunc) -> Any:
+    """The p-norm along the last dimension: for 0 the number of what is not 0, for infinity the ``largest``."""
     if p == 0:
-        return (difference != 0).sum(axis=-1).astype(difference.dtype)
+        return np.where(np.isnan(difference), difference, difference != 0).sum(axis=-1)
     if p == math.inf:
-        return np.abs(difference).max(axis=-1, initial=0)
+        return largest.reduce(np.abs(difference), axis=-1, initial=0)
     return (np.abs(difference) ** p).sum(axis=-1) ** (1 / p)
 
 
 def cdist_reference(a: Array, b: Array, p: float, compute_mode: int | None) -> Any:
-    return norm_of(a[..., :, None, :] - b[..., None, :, :], p)
+    return norm_of(a[..., :, None, :] - b[..., None, :, :], p, np.fmax)
 
 
 def pdist_reference(x: Array, p: float) -> Any:
     first, second = np.triu_indices(len(x), 1)
-    return norm_of(x[first] - x[second], p)
+    return norm_of(x[first] - x[second], p, np.maximum)
 
 
 def _template(p: float, pairs: str) -> dict[str, str]:
@@ -69,7 +69,8 @@ def cdist_rows(cut: Cut, a: Tensor, b: Tensor, *rest: Any) -> int | None:
 def cdist(planner: Planner, a: Tensor, b: Tensor, p: float, compute_mode: int | None, out: Tensor) -> None:
     """``out`` [..., P, R]: distances between rows of ``a`` [..., P, M] and of ``b`` [..., R, M]; float32.
 
-    ``p`` is 0 or more, or infinity. Batches broadcast. All modes of computation come to the plain formula.
+    ``p`` is 0 or more, or infinity, which passes over NaN as torch does. Batches broadcast. All modes of computation
+    come to the plain formula.
     """
     _check(planner, "cdist", p, a, b, out)
     planner.check(min(a.rank, b.rank) >= 2 and a.dims[-1] == b.dims[-1], f"cdist: rows of {a} and {b} must be as long")

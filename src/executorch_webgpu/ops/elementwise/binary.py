@@ -33,11 +33,6 @@ class Binary:
         return self.of_integers if self.of_integers is not None and compute == "i32" else self.wgsl
 
 
-def _float_only(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that NumPy has of floats only."""
-    return lambda a, b: function(np.asarray(a, np.result_type(a, np.float32)), b)
-
-
 # WGSL leaves min and max of a NaN open, and naga makes != an ordered comparison, false for a NaN. So a NaN is
 # what !(x == x) holds for; min and max keep it, and it is unequal to everything.
 _ANY_NAN = "!(a == a) | !(b == b)"
@@ -58,9 +53,8 @@ BINARY = {
     "aten.logical_or.default": Binary("!(a == V(0)) | !(b == V(0))", np.logical_or),
     "aten.logical_xor.default": Binary("(a == V(0)) != (b == V(0))", np.logical_xor),
     "aten.heaviside.default": Binary(
-        "select(select(select(V(0), V(1), a > V(0)), b, a == V(0)), a, !(a == a))",
-        _float_only(np.heaviside),
         "select(select(V(0), V(1), a > V(0)), b, a == V(0))",
+        lambda a, b: np.where(a == 0, b, np.where(a > 0, 1, 0)),
         jumps=True,
     ),
 }

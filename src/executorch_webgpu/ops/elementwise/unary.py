@@ -75,7 +75,7 @@ FLOAT = {
     "aten.log10.default": Unary("logarithm10(x)", np.log10),
     "aten.log1p.default": Unary("log1p(x)", np.log1p),
     "aten.log2.default": Unary("logarithm2(x)", np.log2),
-    "aten.log_sigmoid.default": Unary("-softplus(-x)", lambda x: -_softplus(-x)),
+    "aten.log_sigmoid.default": Unary("min(x, V(0)) - log1p(exponential(-abs(x)))", lambda x: -_softplus(-x)),
     "aten.mish.default": Unary("mish(x)", lambda x: x * np.tanh(_softplus(x))),
     "aten.reciprocal.default": Unary("1.0 / x", lambda x: 1 / x),
     "aten.rsqrt.default": Unary("inverseSqrt(x)", lambda x: 1 / np.sqrt(x)),

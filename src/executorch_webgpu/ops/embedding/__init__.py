@@ -8,14 +8,19 @@ from typing import Any
 import numpy as np
 
 from ...errors import InvalidInputError
+from ..indexing.bounds import in_range
+from ..indexing.gathering import Pick, gather
 from ..matmul.formats import Q4GAW, Q8GSW, QuantizedMatrix, WeightFormat, dequantize, grouped_matrix
 from ..matmul.packed import can_pack, pack
 from ..plan import Binding, Planner
 from ..registry import op
 from ..rows import Cut
-from ..shapes import ceil_div
+from ..shapes import ceil_div, row_major_strides
 from ..sizes import Shape, Sizes, quotient
 from ..values import Tensor
+from . import bag
+
+__all__ = ["bag"]
 
 WORKGROUP = 64
 _WORD, _QUAD = 4, 16  # bytes
@@ -37,7 +42,7 @@ def _check_indices(planner: Planner, indices: Tensor, rows: int) -> None:
 def embedding_reference(
     weight: np.ndarray, indices: np.ndarray, padding_idx: int, scale_grad: bool, sparse: bool
 ) -> Any:
-    return weight[indices]
+    return weight[in_range(indices, len(weight), wraps=False)]
 
 
 def gathered_rows(cut: Cut, *args: Any) -> int | None:
@@ -62,9 +67,13 @@ def embedding(
     )
     rows, width = weight.dims
     nbytes = width * weight.element.itemsize
-    planner.check(nbytes % _WORD == 0, f"embedding: a row of {weight} must be a multiple of {_WORD} bytes")
     _check_indices(planner, indices, rows)
     planner.resize(out)
+    if nbytes % _WORD:  # rows share words
+        strides = (*row_major_strides(indices.dims), 0)
+        along = (*(0,) * indices.rank, 1)
+        gather(planner, weight, along, [Pick(indices, strides, rows, width)], False, out)
+        return
     unit = _QUAD if nbytes % _QUAD == 0 else _WORD
     row = nbytes // unit
     n = math.prod(indices.dims) * row

@@ -164,6 +164,7 @@ def fill(planner: Planner, x: Tensor, value: Number, out: Tensor) -> None:
 
 @op(
     "aten.empty.memory_format",
+    "dim_order_ops._empty_dim_order.default",
     reference=lambda size, dtype, layout, device, pin_memory, memory_format: np.zeros(size),
     sizes=listed,
     rows=filled_rows,

@@ -1,5 +1,5 @@
 """Operators that read and write elements which indices name."""
 
-from . import lookup, masks, put, scatter
+from . import in_place, lookup, masks, put, scatter, search
 
-__all__ = ["lookup", "masks", "put", "scatter"]
+__all__ = ["in_place", "lookup", "masks", "put", "scatter", "search"]

@@ -43,7 +43,7 @@ def gather(planner: Planner, x: Tensor, x_strides: Dims, picks: Sequence[Pick], 
     planner.check(len(dims) <= MAX_RANK, f"{out} takes {len(dims)} dimensions; at most {MAX_RANK} work")
     steps = [p.step for p in picks]
     widths = (("vec4<u32>", 1, _QUAD // x.element.itemsize), ("u32", 1, lanes), ("u32", lanes, 1))
-    unit, width, times = next(each for each in widths if _are_runs(each[2], dims, x_strides, strides, steps))
+    unit, width, times = next(each for each in widths if are_runs(each[2], dims, [x_strides], strides, steps))
     if times > 1:
         dims = (*dims[:-1], dims[-1] // times)
         x_strides, steps = (*(s // times for s in x_strides[:-1]), 1), [s // times for s in steps]
@@ -92,13 +92,15 @@ def combined(
     return Pick(addresses, along, max(size, 1), 1)
 
 
-def _are_runs(times: int, dims: Dims, x_strides: Dims, strides: Sequence[Dims], steps: Sequence[int]) -> bool:
-    """Whether all that is moved consists of aligned runs of ``times`` elements."""
+def are_runs(
+    times: int, dims: Dims, moved: Sequence[Dims], index_strides: Sequence[Dims], steps: Sequence[int]
+) -> bool:
+    """Whether what is ``moved`` between tensors consists of aligned runs of ``times`` elements."""
     if times == 1:
         return True
-    if not dims or x_strides[-1] != 1 or any(s[-1] for s in strides):
+    if not dims or any(s[-1] != 1 for s in moved) or any(s[-1] for s in index_strides):
         return False
-    return not any(n % times for n in (dims[-1], *x_strides[:-1], *steps))
+    return not any(n % times for n in (dims[-1], *(n for s in moved for n in s[:-1]), *steps))
 
 
 def _index_params(

@@ -1,22 +1,23 @@
 {#
-out = a value where a mask holds, x elsewhere; an invocation makes a word.
+out = values where a mask holds, x elsewhere; an invocation makes a word.
 
 Inputs:
   lanes = 1 | 2 | 4: elements of a word
-  number = True | False: whether the value is a number of the call, not an element of a buffer
+  number = True | False: whether one number of the call stands for all values
 #}
 @group(0) @binding(0) var<storage, read> x: array<u32>;
 @group(0) @binding(1) var<storage, read> mask: array<u32>;
 @group(0) @binding(2) var<storage, read_write> out: array<u32>;
 @group(0) @binding(3) var<uniform> params: Params;
 {% if not number %}
-@group(0) @binding(4) var<storage, read> value: array<u32>;
+@group(0) @binding(4) var<storage, read> values: array<u32>;
 {% endif %}
 
 struct Params {
   dims: array<vec4<u32>, 2>,  // of out, innermost first
   x_strides: array<vec4<u32>, 2>,  // 0 where it is repeated
   mask_strides: array<vec4<u32>, 2>,
+  value_strides: array<vec4<u32>, 2>,
   rank: u32,
   n: u32,
   number: u32,  // as it lies in a word
@@ -30,15 +31,22 @@ const BITS = 32u / LANES;  // of an element
 
 fn element(i: u32) -> u32 {
   var rest = i;
-  var at = vec2<u32>(0u);
+  var at = vec3<u32>(0u);
   for (var d = 0u; d < params.rank; d++) {
     let size = params.dims[d / 4u][d % 4u];
     let outer = rest / size;
-    at += (rest - outer * size) * vec2<u32>(params.x_strides[d / 4u][d % 4u], params.mask_strides[d / 4u][d % 4u]);
+    at += (rest - outer * size) * vec3<u32>(
+      params.x_strides[d / 4u][d % 4u], params.mask_strides[d / 4u][d % 4u], params.value_strides[d / 4u][d % 4u]);
     rest = outer;
   }
-  let bits = extractBits(x[at.x / LANES], at.x % LANES * BITS, BITS);
-  return select(bits, {{ "params.number" if number else "value[0]" }}, mask[at.y] != 0u);
+  if (mask[at.y] == 0u) {
+    return extractBits(x[at.x / LANES], at.x % LANES * BITS, BITS);
+  }
+{% if number %}
+  return params.number;
+{% else %}
+  return extractBits(values[at.z / LANES], at.z % LANES * BITS, BITS);
+{% endif %}
 }
 
 @compute @workgroup_size(wg_size)

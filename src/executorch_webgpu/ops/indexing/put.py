@@ -47,7 +47,8 @@ def put(
     if isinstance(values, Tensor):
         fits = broadcast(values.dims, shape) == shape
         planner.check(fits, f"{name}: the values {values} do not broadcast to dims {list(shape)}")
-    planner.resize(out)
+    if out is not x:
+        planner.resize(out)
     scatter(planner, x, _sources(planner, found, indices, values, wraps), reduction, out)
 
 
@@ -103,7 +104,7 @@ def put_rows(cut: Cut, x: Tensor, indices: Sequence[Tensor | None], values: Tens
     if axis is None or cut.counts or len(indices) > x.rank:
         return None
     if [i.dtype for i in given] == ["bool"]:
-        return masked_rows(cut, axis, indices.index(given[0]), given[0])
+        return masked_rows(cut, x.rank, axis, indices.index(given[0]), given[0], values)
     if any(i.dtype != "int32" or i.id in cut.axes for i in given) or not given:
         return None
     found = places_of(x.max_dims, [None if i is None else i.max_dims for i in indices])
@@ -118,11 +119,18 @@ def put_rows(cut: Cut, x: Tensor, indices: Sequence[Tensor | None], values: Tens
     return axis if of_values < 0 or values.max_dims[of_values] == 1 else None
 
 
-def masked_rows(cut: Cut, axis: int, first: int, mask: Tensor) -> int | None:
-    """Dimensions of a tensor, with those that a mask has of them from ``first`` on."""
-    of_mask = axis - first if first <= axis < first + mask.rank else None
-    alone = len(cut.axes) == 1 if of_mask is None else len(cut.axes) == 2 and cut.axes.get(mask.id) == of_mask
-    return axis if alone else None
+def masked_rows(cut: Cut, rank: int, axis: int, first: int, mask: Tensor, values: Tensor) -> int | None:
+    """Dimension ``axis`` of ``rank``, with that of a mask from dimension ``first`` on, or with that of the values."""
+    others = {id: a for id, a in cut.axes.items() if id in (mask.id, values.id)}
+    if len(cut.axes) != 1 + len(others):
+        return None
+    if first <= axis < first + mask.rank:
+        return axis if others == {mask.id: axis - first} else None
+    place = axis if axis < first else axis - mask.rank + 1
+    of_values = place - (rank - mask.rank + 1 - values.rank)
+    if others:
+        return axis if others == {values.id: of_values} else None
+    return axis if of_values < 0 or values.max_dims[of_values] == 1 else None
 
 
 @op(
@@ -137,10 +145,10 @@ def index_put(
 ) -> None:
     """``x`` with ``values``, which broadcast to ``x[indices]``, there, or added to what is there.
 
-    Index tensors are as in ``index``. A mask of bools is taken where ``values`` is one element that is put.
+    Index tensors are as in ``index``. A mask of bools is taken where what is put is the same for all that it selects.
     """
     given = [(axis, i) for axis, i in enumerate(indices) if i is not None]
-    if [i.dtype for _, i in given] == ["bool"] and math.prod(values.max_dims) == 1 and not accumulate:
+    if [i.dtype for _, i in given] == ["bool"] and not accumulate:
         ((axis, mask),) = given
         planner.resize(out)
         put_where(planner, x, mask, axis, values, out)

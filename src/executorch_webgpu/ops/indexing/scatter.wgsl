@@ -7,13 +7,14 @@ Inputs:
   found = "walk" | "owner" | "sorted": whether sources are all looked at, in a table of the last one of each address, or
     a part of all in the order of their addresses
   reduce = "set" | "add" | "mul" | "mean" | "amax" | "amin": what is made of values; "set" takes the last one
-  dtype = "float32" | "float16" | "int32" | "bool" | "uint8" | "int8": of x, values and out
+  dtype = "float32" | "float16" | "bfloat16" | "int32" | "int16" | "bool" | "uint8" | "int8": of x, values and out
   lanes = 1 | 2 | 4: elements of that in a word
   include_self = True | False: whether x counts where there are sources
   in_place = False | True: whether out is x
   number = False | True: whether one number stands for all values
 #}
 {% set raw = reduce == "set" %}
+{% set totals = found == "sorted" and not raw %}
 {% set many = lanes if raw else 4 %}
 {% set unit = "u32" if raw else dtype ~ "_quad" %}
 {% set word = "u32" if raw else dtype ~ "_word" %}
@@ -26,6 +27,9 @@ Inputs:
 @group(0) @binding(3) var<storage, read> values: array<{{ word }}>;
 {% endif %}
 @group(0) @binding(4) var<uniform> params: Params;
+{% if totals %}
+@group(0) @binding(5) var<storage, read> totals: array<{{ "u32" if dtype == "bool" else "f32" if "float" in dtype else "i32" }}>;
+{% endif %}
 
 struct Params {
   dims: array<vec4<u32>, 2>,  // of out, innermost first
@@ -33,8 +37,10 @@ struct Params {
   address_strides: array<vec4<u32>, 2>,
   source_strides: array<vec4<u32>, 2>,  // where the first source of a line lies
   value_strides: array<vec4<u32>, 2>,
+  line_strides: array<vec4<u32>, 2>,  // which line it is: elements of one line have the same sources
   rank: u32,
   n: u32,
+  lines: u32,
   count: u32,  // sources of a line
   source_step: u32,
   value_step: u32,  // between the values of two sources
@@ -43,7 +49,7 @@ struct Params {
   size: i32,  // addresses
   wraps: u32,
   number: u32,  // as it lies in a word
-  alpha: {{ "i32" if dtype not in ("float32", "float16") else "f32" }},  // what added values are multiplied by
+  alpha: {{ "i32" if "float" not in dtype else "f32" }},  // what added values are multiplied by
 }
 
 override wg_size: u32 = 64;
@@ -52,21 +58,20 @@ const LANES = {{ lanes }}u;
 const BITS = 32u / LANES;  // of an element
 const MANY = {{ many }}u;  // elements of an invocation
 {% include "wgsl/linear_index.wgsl" %}
-{% include "wgsl/elements.wgsl" %}
-{% include "wgsl/float_order.wgsl" %}
 {% include "indexing/index.wgsl" %}
-alias Number = {{ "u32" if raw else dtype ~ "_word" if lanes == 1 else "f32" if dtype == "float16" else "i32" }};
+{% include "indexing/reduction.wgsl" %}
 
 struct Place {
   address: u32,
   source: u32,
   value: u32,
+  line: u32,
   inside: bool,
 }
 
 fn place(i: u32) -> Place {
   var rest = i;
-  var at = Place(0u, 0u, 0u, true);
+  var at = Place(0u, 0u, 0u, 0u, true);
   for (var d = 0u; d < params.rank; d++) {
     let size = params.dims[d / 4u][d % 4u];
     let outer = rest / size;
@@ -74,81 +79,57 @@ fn place(i: u32) -> Place {
     at.address += coordinate * params.address_strides[d / 4u][d % 4u];
     at.source += coordinate * params.source_strides[d / 4u][d % 4u];
     at.value += coordinate * params.value_strides[d / 4u][d % 4u];
+    at.line += coordinate * params.line_strides[d / 4u][d % 4u];
     at.inside = at.inside && coordinate < params.bounds[d / 4u][d % 4u];
     rest = outer;
   }
   return at;
 }
 
-fn element(bits: {{ word }}, i: u32) -> Number {
-{% if raw %}
-  return extractBits(bits, i % LANES * BITS, BITS);
-{% else %}
-  return element_{{ dtype }}(bits, i);
-{% endif %}
-}
-
 fn value(i: u32) -> Number {
 {% if number and raw %}
-  return params.number;
+  let found = params.number;
 {% elif number %}
-  return element(bitcast<{{ word }}>(params.number), 0u);
+  let found = element(bitcast<{{ word }}>(params.number), 0u, LANES);
 {% else %}
-  return element(values[i / LANES], i);
+  let found = element(values[i / LANES], i, LANES);
 {% endif %}
+  return found{{ " * params.alpha" if reduce == "add" and dtype != "bool" }};
 }
 
 fn own(unit: {{ unit }}, lane: u32) -> Number {
 {% if raw %}
-  return element(unit, lane);
+  return element(unit, lane, LANES);
 {% else %}
   return unpack_{{ dtype }}(unit)[lane];
 {% endif %}
 }
 
-{% if reduce in ("amax", "amin") %}
-// Of two numbers, how they are ordered; NaN is what remains.
-fn is_beyond(a: Number, b: Number) -> bool {
-{% if dtype in ("float32", "float16") %}
-  let ranks = vec2<u32>(rank_of(bitcast<u32>(a)), rank_of(bitcast<u32>(b)));
-{% if reduce == "amax" %}
-  return ranks.x > ranks.y;
-{% else %}
-  return ranks.x + 1u < ranks.y + 1u;
-{% endif %}
-{% else %}
-  return a {{ ">" if reduce == "amax" else "<" }} b;
-{% endif %}
-}
-{% endif %}
-
-fn joined(a: Number, b: Number) -> Number {
-{% if reduce in ("add", "mean") and dtype == "bool" %}
-  return a | b;
-{% elif reduce == "add" %}
-  return a + {{ "" if dtype == "bool" else "params.alpha * " }}b;
-{% elif reduce == "mean" %}
-  return a + b;
-{% elif reduce == "mul" %}
-  return a * b;
-{% elif raw %}
-  return b;
-{% else %}
-  return select(a, b, is_beyond(b, a));
-{% endif %}
-}
-
 {% if reduce == "mean" %}
 fn divided(sum: Number, count: u32) -> Number {
-{% if dtype in ("float32", "float16") %}
+{% if "float" in dtype %}
   return sum / f32(count);
 {% elif dtype == "bool" %}
   return sum;
 {% else %}
-  let quotient = sum / i32(count);
-  return select(quotient, quotient - 1, sum < quotient * i32(count));
+  // Both wrap as elements do, and quotients are rounded down.
+  let a = wrapped(sum);
+  let n = wrapped(i32(count));
+  let b = select(n, 1, n == 0);
+  let quotient = a / b;
+  return select(quotient, quotient - 1, quotient * b != a && (a < 0) != (b < 0));
 {% endif %}
 }
+
+{% if "int" in dtype %}
+fn wrapped(n: i32) -> i32 {
+{% if dtype == "uint8" %}
+  return n & 0xff;
+{% else %}
+  return extractBits(n, 0u, BITS);
+{% endif %}
+}
+{% endif %}
 {% endif %}
 
 {% if found == "sorted" %}
@@ -185,7 +166,7 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
 {% if in_place %}
       results[group + lane] = own(before, group + lane);
 {% else %}
-      results[group + lane] = element(x[(first + lane) / LANES], first + lane);
+      results[group + lane] = element(x[(first + lane) / LANES], first + lane, LANES);
 {% endif %}
     }
     var taken = {{ 1 if include_self else 0 }}u;
@@ -194,8 +175,15 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
       let last = sources[at.address];
       if (last > 0) {
         let t = u32(last) - 1u;
+{% elif found == "sorted" and raw %}
+      let end = first_source(at.address + 1u);
+      if (end > 0u && sources[max(end, 1u) - 1u].x == at.address) {
+        let t = sources[end - 1u].y;
 {% elif found == "sorted" %}
-      for (var p = first_source(at.address); p < params.count && sources[p].x == at.address; p++) {
+      let end = first_source(at.address + 1u);
+      var p = first_source(at.address);
+      while (p < end) {
+        let whole = p % CHUNK == 0u && p + CHUNK <= end;
         let t = sources[p].y;
 {% elif raw %}
       for (var t = params.count - 1u; t < params.count; t--) {  // past 0 it is large
@@ -209,19 +197,25 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
         }
 {% endif %}
         for (var lane = 0u; lane < params.together; lane++) {
-          let next = value(at.value + t * params.value_step + lane * params.lane_step);
+          var next = value(at.value + t * params.value_step + lane * params.lane_step);
+{% if totals %}
+          if (whole) {
+            next = totals[p / CHUNK * params.lines + at.line + lane];
+          }
+{% endif %}
 {% if raw %}
           results[group + lane] = next;
 {% else %}
-          let now = results[group + lane];
-{% if reduce == "add" and dtype != "bool" %}
-          results[group + lane] = joined(select(now, Number(0), taken == 0u), next);
-{% else %}
-          results[group + lane] = select(joined(now, next), next, taken == 0u);
-{% endif %}
+          results[group + lane] = select(joined(results[group + lane], next), next, taken == 0u);
 {% endif %}
         }
+{% if totals %}
+        let step = select(1u, CHUNK, whole);
+        p += step;
+        taken += step;
+{% else %}
         taken++;
+{% endif %}
 {% if raw and found == "walk" %}
         break;
 {% endif %}

@@ -5,12 +5,14 @@ the last of several values that are put in one place stays. Routes, for n source
 
 * ``walk``: an invocation looks at all sources of its line, of which there are few;
 * ``owner``: a table tells the last source of each address; for values that are put, in O(n + N);
-* ``sorted``: sources are sorted by their address, in O(n log² n + N log n).
+* ``sorted``: sources are sorted by their address, in O(n log² n + N log n). Of many with one address, there is a total
+  for every 1,024 of them, so that an element of the result takes few steps whatever the addresses are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +20,15 @@ import numpy as np
 
 from ..plan import Binding, Planner
 from ..reindex.strided import MAX_RANK, coalesce, innermost_first
-from ..shapes import ceil_div
+from ..shapes import ceil_div, row_major_strides
 from ..values import Dims, Scratch, Tensor
 from .gathering import OVERRIDES, WORKGROUP
 
 FEW = 32  # sources that an invocation looks at in less time than a table takes
+MOST = 2048  # that it may look at: software adapters end an invocation, in silence, after 65,535 turns of loops
 FEW_LOOKS = 2**18  # the same for all invocations together
+CHUNK = 1024  # sorted sources of which a total is made, as kernels have it
 _WORD = 4  # bytes
-_FLOATS = ("float32", "float16")
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,13 @@ def scatter(
     planner.check(alike, f"the values {values} must have the dtype of {x}")
     addresses, count = (lines.size, lines.count) if table is None else (out.numel, total)
     few = lines.count <= FEW or out.numel * lines.count <= FEW_LOOKS
+    room = planner.limits.max_binding_bytes
     possible = {
-        "walk": True,
-        "owner": reduction.name == "set" and addresses * _WORD <= planner.scratch_bytes,
-        "sorted": 4 * _WORD * count <= planner.scratch_bytes,
+        "walk": lines.count <= MOST,
+        "owner": reduction.name == "set" and addresses * _WORD <= room,
+        "sorted": 2 * _WORD * count <= room,
     }
+    planner.check(any(possible.values()), f"there are too many indices for {x}: {count}")
     order = ("walk", "owner", "sorted") if few else ("owner", "sorted", "walk")
     route = planner.choose("scatter", {name: possible[name] for name in order})
     template = _template(x, lines, reduction, out)
@@ -156,10 +161,10 @@ def _dispatch(
     template: dict[str, Any],
 ) -> None:
     many = template["lanes"] if reduction.name == "set" else 4
-    nothing = (0,) * out.rank
-    index_strides = sources.index_strides or nothing
-    views = (sources.address_strides, index_strides, sources.value_strides)
     dims, bounds = out.dims, sources.bounds or out.dims
+    kept = tuple(1 if step else n for n, step in zip(dims, sources.address_strides, strict=True))
+    lines = tuple(0 if step else s for s, step in zip(row_major_strides(kept), sources.address_strides, strict=True))
+    views = (sources.address_strides, sources.index_strides or (0,) * out.rank, sources.value_strides, lines)
     if bounds == dims:
         dims, views = coalesce(dims, *views)  # type: ignore[assignment]
         bounds = dims
@@ -170,6 +175,10 @@ def _dispatch(
         bindings["x"] = x
     if isinstance(sources.values, Tensor | Scratch):
         bindings["values"] = sources.values
+    alpha = reduction.alpha if x.element.is_float else int(reduction.alpha)
+    number = {"number": word_of(sources.values, x), "alpha": alpha}
+    if template["found"] == "sorted" and reduction.name != "set":
+        bindings["totals"] = _totals(planner, sources, found, kept, number, template)
     planner.dispatch(
         "indexing/scatter",
         planner.grid_1d(ceil_div(out.numel, many), WORKGROUP),
@@ -180,8 +189,10 @@ def _dispatch(
             "address_strides": innermost_first(views[0], 0),
             "source_strides": innermost_first(views[1], 0),
             "value_strides": innermost_first(views[2], 0),
+            "line_strides": innermost_first(views[3], 0),
             "rank": len(dims),
             "n": out.numel,
+            "lines": math.prod(kept),
             "count": sources.count,
             "source_step": sources.step,
             "value_step": sources.value_step,
@@ -189,12 +200,45 @@ def _dispatch(
             "lane_step": views[2][-1] if shared else 0,
             "size": sources.size,
             "wraps": int(sources.wraps),
-            "number": word_of(sources.values, x),
-            "alpha": reduction.alpha if x.dtype in _FLOATS else int(reduction.alpha),
+            **number,
         },
         overrides=OVERRIDES,
         template=template,
     )
+
+
+def _totals(
+    planner: Planner,
+    sources: Sources,
+    found: Tensor | Scratch,
+    kept: Dims,
+    number: Mapping[str, Any],
+    template: dict[str, Any],
+) -> Scratch:
+    """For every whole chunk of sorted sources with one address, and every line, what its values are together."""
+    dims, (strides,) = coalesce(kept, sources.value_strides)
+    chunks, lines = sources.count // CHUNK, math.prod(kept)
+    totals = planner.scratch(chunks * lines * _WORD)
+    bindings: dict[str, Binding] = {"sources": found, "totals": totals}
+    if isinstance(sources.values, Tensor | Scratch):
+        bindings["values"] = sources.values
+    planner.dispatch(
+        "indexing/totals",
+        planner.grid_1d(chunks * lines, WORKGROUP),
+        bindings,
+        {
+            "dims": innermost_first(dims, 1),
+            "value_strides": innermost_first(strides, 0),
+            "rank": len(dims),
+            "n": chunks * lines,
+            "lines": lines,
+            "value_step": sources.value_step,
+            **number,
+        },
+        overrides=OVERRIDES,
+        template={name: template[name] for name in ("reduce", "dtype", "lanes", "number")},
+    )
+    return totals
 
 
 def word_of(value: Any, x: Tensor) -> int:
@@ -205,5 +249,5 @@ def word_of(value: Any, x: Tensor) -> int:
         return int(bool(value))
     kind = x.element.numpy
     with np.errstate(all="ignore"):
-        element = np.asarray(value).astype(kind) if kind.kind == "f" else np.asarray(int(value)).astype(kind)
+        element = np.asarray(value if x.element.is_float else int(value)).astype(kind)
     return int.from_bytes(element.tobytes(), "little")

@@ -139,6 +139,25 @@ def addmm(planner: Planner, bias: Tensor, a: Tensor, b: Tensor, beta: float, alp
     gemm(planner, (1, m, n, k), a, b, out, bias if beta != 0 else None, strides, alpha=alpha, beta=beta)
 
 
+@op(
+    "aten.addmv.default",
+    reference=addmm_reference,
+    sizes=lambda s, bias, a, b, beta, alpha, out: s.of(a)[:1],
+)
+def addmv(planner: Planner, bias: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float, out: Tensor) -> None:
+    """``out`` [M] = ``beta`` * ``bias`` [M] or [1] + ``alpha`` * ``a`` [M, K] x ``b`` [K]; float32."""
+    _check_floats(planner, "addmv", bias, a, b, out)
+    planner.check(
+        a.rank == 2 and b.rank == 1 and a.dims[1] == b.dims[0],
+        f"addmv: {a} and {b} must be a matrix [M, K] and a vector [K]",
+    )
+    m, k = a.dims
+    planner.check(bias.rank <= 1 and bias.numel in (1, m), f"addmv: bias {bias} does not broadcast to [{m}]")
+    planner.resize(out)
+    strides = (1 if bias.numel == m else 0, 0)
+    gemm(planner, (1, m, 1, k), a, b, out, bias if beta != 0 else None, strides, alpha=alpha, beta=beta)
+
+
 def _check_floats(planner: Planner, name: str, *tensors: Tensor | None) -> None:
     given = [t for t in tensors if t is not None]
     planner.check(all(t.dtype == "float32" for t in given), f"{name} takes float32 tensors, not {given}")

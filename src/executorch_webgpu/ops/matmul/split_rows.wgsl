@@ -34,14 +34,6 @@ const PARTS = {{ parts }}u;
 
 {% include "wgsl/halves.wgsl" %}
 
-fn is_finite(x: vec4<f32>) -> vec4<bool> {
-  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) != vec4<u32>(0x7f800000u);
-}
-
-fn rest(x: vec4<f32>) -> vec4<f32> {
-  return select(vec4<f32>(), x - upper(x), is_finite(x));
-}
-
 // Four of the row, normalized by `factor`.
 fn normalized(row: u32, k: u32, factor: f32) -> vec4<f32> {
   {% if norm %}
@@ -77,7 +69,7 @@ fn main(
   var largest = 0.0;
   for (var k = lane * 4u; k < params.k; k += wg_size * 4u) {
     let value = abs(normalized(row, k, factor));
-    let finite = select(vec4<f32>(), value, is_finite(value));
+    let finite = select(vec4<f32>(), value, are_finite(value));
     largest = max(largest, max(max(finite.x, finite.y), max(finite.z, finite.w)));
   }
   // Of the largest element only the exponent matters; of both powers of two, neither may be subnormal.

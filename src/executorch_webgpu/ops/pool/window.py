@@ -69,7 +69,7 @@ def windows(
         return None
     made = Windows(kernels, strides, paddings, dilations, bool(ceil_mode))
     positive = all(0 < v <= LARGEST for v in (*kernels, *strides, *dilations))
-    fits = positive and all(made.span(a) <= LARGEST and 0 <= 2 * paddings[a] <= made.span(a) for a in range(n))
+    fits = positive and all(made.span(a) <= LARGEST and 0 <= 2 * paddings[a] <= kernels[a] for a in range(n))
     return made if fits else None
 
 

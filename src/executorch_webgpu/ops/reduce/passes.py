@@ -46,13 +46,19 @@ class Reduction:
 
 @dataclass(frozen=True)
 class Pass:
-    """[outer, length, inner] -> [outer, inner]; the largest sizes say which kernels there may be."""
+    """[outer, length, inner] -> [outer, inner]; the largest sizes say which kernels there may be.
+
+    ``side_by_side``: rows of a workgroup, at most, where neighbours own neighbouring rows. With ``enough`` workgroups,
+    no row is cut into chunks.
+    """
 
     outer: int
     length: int
     inner: int
     most_length: int
     most_inner: int
+    side_by_side: int = MOST_ROWS
+    enough: int = BUSY
 
     @property
     def rows(self) -> int:
@@ -67,7 +73,7 @@ class Pass:
         """Invocations of a workgroup that share a row."""
         if not self.across:
             return min(WORKGROUP, power_of_two(ceil_div(self.length, ELEMENTS)))
-        rows = min(MOST_ROWS, power_of_two(self.inner))
+        rows = min(self.side_by_side, power_of_two(self.inner))
         return min(WORKGROUP // rows, power_of_two(ceil_div(self.length, 4)))
 
     @property
@@ -79,7 +85,8 @@ class Pass:
     def chunk(self) -> int:
         """Elements of the chunks of a row."""
         least = self.lanes * LONG
-        wanted = min(ceil_div(BUSY, max(self.blocks, 1)), self.length // least, MOST_CHUNKS)
+        cut = 0 < self.blocks < self.enough
+        wanted = min(ceil_div(BUSY, self.blocks), self.length // least, MOST_CHUNKS) if cut else 1
         return 4 * ceil_div(self.length, 4 * wanted) if wanted > 1 else max(4, 4 * ceil_div(self.length, 4))
 
     @property

@@ -55,7 +55,9 @@ var<workgroup> partials: array<{{ words.get(kind, "vec2<u32>" if "est" in kind e
 {% include "wgsl/elements.wgsl" %}
 
 {% if tensor %}
-fn seen(v: {{ "f32" if "float" in x else "u32" if x == "bool" else "i32" }}, i: u32) -> Partial {
+alias Native = {{ "f32" if "float" in x else "u32" if x == "bool" else "i32" }};
+
+fn seen(v: Native, i: u32) -> Partial {
   let p = params.p;
   return partial_of(Number({{ of }}), i);
 }
@@ -66,42 +68,75 @@ fn four(a: Partial, b: Partial, c: Partial, d: Partial) -> Partial {
 }
 
 {% if quads %}
-// What elements begin..end of the row at `start` come to, of those that this lane reads; inner is 1.
+// The elements of a quad, whose first one is element i of its row.
+fn whole(v: vec4<Native>, i: u32) -> Partial {
+  return four(seen(v.x, i), seen(v.y, i + 1u), seen(v.z, i + 2u), seen(v.w, i + 3u));
+}
+
+// Those of them that lie in first..past of x.
+fn inside(v: vec4<Native>, quad: u32, start: u32, first: u32, past: u32) -> Partial {
+  let at = vec4<u32>(quad * 4u) + vec4<u32>(0u, 1u, 2u, 3u);
+  let counts = (at >= vec4<u32>(first)) & (at < vec4<u32>(past));
+  let i = at - start;
+  return four(
+    {% for k in "xyzw" %}
+    select(nothing(), seen(v.{{ k }}, i.{{ k }}), counts.{{ k }}){{ "," if k != "w" }}
+    {% endfor %}
+  );
+}
+
+{% set loads = 4 if x in ("uint8", "int8") else 2 %}
+// What elements begin..end of the row at `start` come to, of those that this lane reads; inner is 1. Several loads are on
+// their way, since those of narrow elements are small.
 fn reduced(start: u32, begin: u32, end: u32, lane: u32) -> Partial {
   let first = start + begin;
   let past = start + end;
   var result = nothing();
-  for (var quad = first / 4u + lane; quad * 4u < past; quad += params.lanes) {
-    let v = unpack_{{ x }}(x[quad]);
-    let at = vec4<u32>(quad * 4u) + vec4<u32>(0u, 1u, 2u, 3u);
-    let inside = (at >= vec4<u32>(first)) & (at < vec4<u32>(past));
-    let i = at - start;
-    result = combine(result, four(
-      {% for k in "xyzw" %}
-      select(nothing(), seen(v.{{ k }}, i.{{ k }}), inside.{{ k }}){{ "," if k != "w" }}
+  for (var quad = first / 4u + lane; quad * 4u < past; quad += {{ loads }}u * params.lanes) {
+    {% for k in range(loads) %}
+    let quad{{ k }} = quad + {{ k }}u * params.lanes;
+    let v{{ k }} = unpack_{{ x }}(x[min(quad{{ k }}, (past - 1u) / 4u)]);
+    {% endfor %}
+    if (quad * 4u >= first && (quad{{ loads - 1 }} + 1u) * 4u <= past) {
+      {% for k in range(loads) %}
+      result = combine(result, whole(v{{ k }}, quad{{ k }} * 4u - start));
       {% endfor %}
-    ));
+    } else {
+      {% for k in range(loads) %}
+      result = combine(result, inside(v{{ k }}, quad{{ k }}, start, first, past));
+      {% endfor %}
+    }
   }
   return result;
 }
 {% else %}
-fn loaded(start: u32, i: u32, end: u32) -> Partial {
-  let at = start + min(i, end - 1u) * params.inner;
+fn loaded(start: u32, i: u32) -> Partial {
+  let at = start + i * params.inner;
   {% if tensor %}
-  return select(nothing(), seen(element_{{ x }}(x[at / {{ x }}_per_word], at), i), i < end);
+  return seen(element_{{ x }}(x[at / {{ x }}_per_word], at), i);
   {% else %}
-  return select(nothing(), x[at], i < end);
+  return x[at];
   {% endif %}
+}
+
+fn loaded_before(start: u32, i: u32, end: u32) -> Partial {
+  return select(nothing(), loaded(start, min(i, end - 1u)), i < end);
 }
 
 // What elements begin..end of the row at `start` come to, of those that this lane reads. Four loads are on their way.
 fn reduced(start: u32, begin: u32, end: u32, lane: u32) -> Partial {
   let step = params.lanes;
   var result = nothing();
-  for (var i = begin + lane; i < end; i += 4u * step) {
+  var i = begin + lane;
+  for (; i + 3u * step < end; i += 4u * step) {
     result = combine(result, four(
-      loaded(start, i, end), loaded(start, i + step, end), loaded(start, i + 2u * step, end),
-      loaded(start, i + 3u * step, end)
+      loaded(start, i), loaded(start, i + step), loaded(start, i + 2u * step), loaded(start, i + 3u * step)
+    ));
+  }
+  if (i < end) {
+    result = combine(result, four(
+      loaded_before(start, i, end), loaded_before(start, i + step, end), loaded_before(start, i + 2u * step, end),
+      loaded_before(start, i + 3u * step, end)
     ));
   }
   return result;

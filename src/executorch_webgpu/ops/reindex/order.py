@@ -16,7 +16,8 @@ from ..shapes import normalize_dim, row_major_strides
 from ..sizes import Found, Shape, Sizes, like_first, quotient
 from ..values import IntLike, Tensor
 from .moves import axis_of, move
-from .strided import Copy, dispatch_copies, dispatch_copy
+from .strided import Copy, dispatch_copies
+from .transpose import dispatch_transpose
 
 
 def _permute(planner: Planner, x: Tensor, order: Sequence[int], out: Tensor) -> None:
@@ -24,8 +25,10 @@ def _permute(planner: Planner, x: Tensor, order: Sequence[int], out: Tensor) -> 
     planner.check(
         sorted(axes) == list(range(x.rank)), f"permute_copy: {list(order)} is not an order of the dims of {x}"
     )
+    planner.resize(out)
     strides = row_major_strides(x.dims)
-    move(planner, x, tuple(strides[a] for a in axes), out)
+    copy = Copy(out.dims, tuple(strides[a] for a in axes), row_major_strides(out.dims))
+    dispatch_transpose(planner, x, out, copy)
 
 
 def permute_sizes(s: Sizes, x: Tensor, order: Sequence[int], out: Tensor) -> Shape | None:
@@ -238,4 +241,4 @@ def _reordered(planner: Planner, x: Tensor, dims: Sequence[int], order: Sequence
     strides = row_major_strides(tuple(dims))
     shuffled = tuple(dims[a] for a in order)
     copy = Copy(shuffled, tuple(strides[a] for a in order), row_major_strides(shuffled))
-    dispatch_copy(planner, x, out, copy)
+    dispatch_transpose(planner, x, out, copy)

@@ -90,14 +90,19 @@ def dispatch_copy(planner: Planner, x: Tensor, out: Tensor, copy: Copy) -> None:
 
     The view of ``out`` must be all of ``out``, in order, where the dtype may have elements narrower than a word.
     """
-    copy = _checked(planner, x, out, copy)
-    lanes = max(1, _WORD // x.element.itemsize)
-    for unit, width in {("vec4<u32>", 1), ("u32", 1), ("u32", lanes)}:  # live sizes decide which of them fits
-        _prepare(planner, unit, width, width, copy.start is not None)
-    found = _units(x, copy)
+    copy = checked(planner, x, out, copy)
+    prepare_copy(planner, x, copy.start is not None)
+    found = _units(x, copy, out.numel)
     planner.check(found is not None, f"a part of {out} does not begin and end at 4-byte words")
     assert found is not None
     _dispatch(planner, x, out, *found)
+
+
+def prepare_copy(planner: Planner, x: Tensor, live: bool = False) -> None:
+    """Have what copies of ``x`` may run made at load: live sizes decide which units fit."""
+    lanes = max(1, _WORD // x.element.itemsize)
+    for unit, width in {("vec4<u32>", 1), ("u32", 1), ("u32", lanes)}:
+        _prepare(planner, unit, width, width, live)
 
 
 def dispatch_copies(planner: Planner, out: Tensor, parts: Sequence[tuple[Tensor, Copy]]) -> None:
@@ -106,13 +111,13 @@ def dispatch_copies(planner: Planner, out: Tensor, parts: Sequence[tuple[Tensor,
     Elements narrower than a word, where a view does not consist of whole words, are put together in a scratch buffer
     of one word for each element, since invocations must not share words.
     """
-    copies = [(x, _checked(planner, x, out, copy)) for x, copy in parts]
+    copies = [(x, checked(planner, x, out, copy)) for x, copy in parts]
     copies = [(x, copy) for x, copy in copies if math.prod(copy.dims)]
     lanes = max(1, _WORD // out.element.itemsize)
     units = {("vec4<u32>", 1, 1), ("u32", 1, 1), ("u32", lanes, lanes), ("u32", lanes, 1), ("u32", 1, lanes)}
     for unit, x_lanes, out_lanes in units:
         _prepare(planner, unit, x_lanes, out_lanes, live=False)
-    found = [_units(x, copy) for x, copy in copies]
+    found = [_units(x, copy, out.numel) for x, copy in copies]
     if None not in found:
         for (x, _), each in zip(copies, found, strict=True):
             assert each is not None
@@ -134,7 +139,8 @@ def contiguous(planner: Planner, x: Tensor, dims: Dims, strides: Dims) -> Scratc
     return result
 
 
-def _checked(planner: Planner, x: Tensor, out: Tensor, copy: Copy) -> Copy:
+def checked(planner: Planner, x: Tensor, out: Tensor, copy: Copy) -> Copy:
+    """``copy`` in the fewest dimensions, which are no more than kernels take."""
     planner.check(x.dtype == out.dtype, f"{x} and {out} must have the same dtype")
     copy = copy.coalesced()
     planner.check(
@@ -144,8 +150,8 @@ def _checked(planner: Planner, x: Tensor, out: Tensor, copy: Copy) -> Copy:
     return copy
 
 
-def _units(x: Tensor, copy: Copy) -> tuple[Copy, str, int, int] | None:
-    """A coalesced copy in the widest units that it allows; None where it would share words of the result."""
+def _units(x: Tensor, copy: Copy, numel: int) -> tuple[Copy, str, int, int] | None:
+    """A coalesced copy in the widest units that it allows; None where it would share words of a result of ``numel``."""
     size = x.element.itemsize
     lanes = max(1, _WORD // size)
     if wide := copy.widened(_QUAD // size):
@@ -154,7 +160,7 @@ def _units(x: Tensor, copy: Copy) -> tuple[Copy, str, int, int] | None:
         return copy, "u32", 1, 1
     if words := copy.widened(lanes):
         return words, "u32", 1, 1
-    whole = copy.out_base == 0 and copy.out_strides == row_major_strides(copy.dims)
+    whole = math.prod(copy.dims) == numel and copy.out_strides == row_major_strides(copy.dims)
     return (copy, "u32", lanes, lanes) if whole else None
 
 
@@ -163,7 +169,7 @@ def _prepare(planner: Planner, unit: str, x_lanes: int, out_lanes: int, live: bo
     planner.prepare(KERNEL, overrides=OVERRIDES, template=template)
 
 
-def dispatch_whole_copy(planner: Planner, x: Tensor, out: Tensor) -> None:
+def dispatch_whole_copy(planner: Planner, x: Tensor | Scratch, out: Tensor) -> None:
     """Copy all of ``x`` as it lies in memory, padding included."""
     units = ceil_div(x.nbytes, _QUAD)
     _dispatch(planner, x, out, Copy((units,), (1,), (1,)), "vec4<u32>", 1, 1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..plan import Binding, Planner
 from ..reduce import passes
-from ..reduce.passes import WORDS, WORKGROUP, Outs, Pass, Reduction, power_of_two
+from ..reduce.passes import BUSY, WORDS, WORKGROUP, Outs, Pass, Reduction, power_of_two
 from ..reduce.reference import cast
 from ..registry import op
 from ..rows import other_dims
@@ -20,6 +21,8 @@ from ..values import Scratch, Tensor
 Array = np.ndarray
 KERNEL = "scan/scan"
 OWNED = 16  # elements of a short row, for an invocation
+LEAST_ROWS = 8  # of a workgroup, side by side: 32 bytes, as memory is read
+ENOUGH = 256  # workgroups that need no chunks
 
 
 # -- references -------------------------------------------------------------------------------------------------------
@@ -118,7 +121,7 @@ def _scan(planner: Planner, name: str, reduction: Reduction, x: Tensor, dim: int
     out = outs.first
     for result in outs.tensors:
         planner.resize(result)
-    each = passes.along(x, axis)
+    each = _wide(passes.along(x, axis))
     direct = out.dtype in WORDS or (not each.across and each.length % 4 == 0)
     _prepare(planner, reduction, x, each, outs)
     if x.numel == 0:
@@ -129,6 +132,14 @@ def _scan(planner: Planner, name: str, reduction: Reduction, x: Tensor, dim: int
     words = planner.scratch(4 * x.numel)
     _dispatch(planner, reduction, x, each, words, _word(reduction), outs.second)
     passes.finish(planner, Reduction("sum", reduction.compute), words, x.numel, Outs(out))
+
+
+def _wide(each: Pass) -> Pass:
+    """A pass that prefers more workgroups with fewer rows to chunks, since these are read twice."""
+    found = replace(each, enough=ENOUGH)
+    while found.across and found.blocks < BUSY // 2 and found.side_by_side > LEAST_ROWS:
+        found = replace(found, side_by_side=found.side_by_side // 2)
+    return found
 
 
 def _word(reduction: Reduction) -> str:

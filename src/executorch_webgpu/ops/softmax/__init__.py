@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,11 @@ from ..values import Tensor
 Array = np.ndarray
 WORKGROUP = 256
 APPLY_WORKGROUP = 64
-KEPT = (4, 16)  # units that an invocation keeps
-LEAST_ROWS = 8  # of a workgroup, side by side: 32 bytes, as memory is read
+# Rows of a workgroup and units that an invocation keeps, for longer and longer rows: along the last dimension, and
+# along others, where rows lie side by side. Memory is read by 32 bytes; of fewer rows, neighbours read the rest again.
+ALONG = ((1, 4), (1, 16))
+ACROSS = ((64, 4), (64, 16), (32, 16), (16, 16), (8, 16))
+ACROSS_LONG = ((8, 64), (4, 64))  # where compiling that many loads takes no time
 
 
 def softmax_reference(x: Array, dim: int, half_to_float: Any = False) -> Array:
@@ -90,7 +94,7 @@ def _along(planner: Planner, result: str, x: Tensor, dim: int, out: Tensor) -> N
     each = passes.along(x, axis)
     template = {"result": result, "x": x.dtype, "out": out.dtype}
     _prepare(planner, template, each, x, out)
-    kept = _kept(each, out)
+    kept = _kept(planner, each, out)
     fused = planner.choose("softmax", {"kept": kept is not None, "two_passes": True}) == "kept"
     if x.numel == 0:
         return
@@ -119,38 +123,34 @@ def _along(planner: Planner, result: str, x: Tensor, dim: int, out: Tensor) -> N
 def _prepare(planner: Planner, template: dict[str, Any], each: Pass, x: Tensor, out: Tensor) -> None:
     """Have the kernels made that live sizes may need."""
     words = out.element.itemsize == 4
-    longest = WORKGROUP * KEPT[-1] if not each.across else WORKGROUP // LEAST_ROWS * KEPT[-1]
-    if not words or each.most_length > longest:
-        planner.prepare("softmax/apply", template=template, overrides={"wg_size": APPLY_WORKGROUP})
-        passes.prepare(planner, Reduction("lse"), x, each, None)
-    for width in (4, 1):
-        units = each.most_length // width
-        counts = [
-            k
-            for k, least in zip(KEPT, (1, 17 if each.across else WORKGROUP * KEPT[0] + 1), strict=True)
-            if units >= least
-        ]
-        for kept in counts if (width == 4 and not each.across) or (width == 1 and words) else ():
+    ways = _ways(planner, each)
+    counts = {kept: rows for rows, kept in reversed(ways)}  # the first way of each
+    for width, kept in product((1,) if each.across else (4, 1), counts):
+        earlier = [WORKGROUP // r * k for r, k in ways[: ways.index((counts[kept], kept))]]
+        if (width == 4 or words) and each.most_length // width > max(earlier, default=0):
             how = {**template, "kept": kept, "width": width, "across": each.across}
             planner.prepare("softmax/kept", template=how, overrides={"wg_size": WORKGROUP})
+    rows, kept = ways[-1]
+    if not words or each.most_length > WORKGROUP // rows * kept:
+        planner.prepare("softmax/apply", template=template, overrides={"wg_size": APPLY_WORKGROUP})
+        passes.prepare(planner, Reduction("lse"), x, each, None)
 
 
-def _kept(each: Pass, out: Tensor) -> _Kept | None:
-    """How rows can be kept; None where they are too long, or do not consist of whole words of ``out``."""
+def _ways(planner: Planner, each: Pass) -> tuple[tuple[int, int], ...]:
+    """(rows of a workgroup, units that an invocation keeps), for longer and longer rows."""
     if not each.across:
-        width = 4 if each.length % 4 == 0 else 1
-        units = each.length // width
-        for kept in KEPT:
-            if units <= WORKGROUP * kept and (width == 4 or out.element.itemsize == 4):
-                return _Kept(width, kept, power_of_two(ceil_div(units, kept)))
+        return ALONG
+    return ACROSS if planner.features.cpu else (*ACROSS, *ACROSS_LONG)
+
+
+def _kept(planner: Planner, each: Pass, out: Tensor) -> _Kept | None:
+    """How rows can be kept; None where they are too long, or do not consist of whole words of ``out``."""
+    width = 4 if not each.across and each.length % 4 == 0 else 1
+    if width == 1 and out.element.itemsize != 4:
         return None
-    rows = min(64, power_of_two(each.inner))
-    while out.element.itemsize == 4:
-        lanes = WORKGROUP // rows
-        for kept in KEPT:
-            if each.length <= lanes * kept:
-                return _Kept(1, kept, min(lanes, power_of_two(ceil_div(each.length, kept))))
-        if rows <= LEAST_ROWS:
-            return None
-        rows //= 2
+    units = each.length // width
+    for rows, kept in _ways(planner, each):
+        most = WORKGROUP // min(rows, power_of_two(each.inner))
+        if units <= most * kept:
+            return _Kept(width, kept, min(most, power_of_two(ceil_div(units, kept))))
     return None

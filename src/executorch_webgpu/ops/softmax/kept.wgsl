@@ -5,7 +5,7 @@ Softmax of x [outer, length, inner] along its middle dimension, of rows that a w
 
 Inputs:
   result = "softmax" | "log" | "safe": see result.wgsl
-  kept = 4 | 16: units that an invocation keeps, at most
+  kept = 4 | 16 | 64: units that an invocation keeps, at most
   width = 4 | 1: elements of a unit; four lie side by side, inner is 1 then
   across = False | True: whether neighbours own neighbouring rows; else neighbouring units of a row
   x = "float32" | "float16" | "int32": dtype

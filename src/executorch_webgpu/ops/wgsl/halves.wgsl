@@ -17,3 +17,12 @@ fn bounded(x: vec4<f32>) -> vec4<f32> {
   let special = (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
   return select(clamp(x, vec4<f32>(-65504.0), vec4<f32>(65504.0)), x, special);
 }
+
+fn are_finite(x: vec4<f32>) -> vec4<bool> {
+  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) != vec4<u32>(0x7f800000u);
+}
+
+// What `upper` leaves of each number; nothing of NaN and infinity.
+fn rest(x: vec4<f32>) -> vec4<f32> {
+  return select(vec4<f32>(), x - upper(x), are_finite(x));
+}

@@ -83,11 +83,11 @@ def _run(planner: Planner, call: Convolution, out: Binding) -> None:
     along, other = _axes(call)
     blocks = ceil_div(along.out_size, tuning.outputs)
     invocations = call.batch * call.out_channels * blocks * other.out_size
-    bindings: dict[str, Binding] = {"x": call.x, "weights": call.weight, "out": out}
+    bindings: dict[str, Binding] = {"x": call.x, "weights": call.weights, "out": out}
     planner.dispatch(
         "convolution/depthwise",
         planner.grid_1d(invocations, wg_size),
-        bindings if call.bias is None else bindings | {"bias": call.bias},
+        bindings if call.shift is None else bindings | {"bias": call.shift},
         {
             "in_size": (along.in_size, other.in_size),
             "in_strides": (along.in_stride, other.in_stride),
@@ -115,6 +115,6 @@ def _run(planner: Planner, call: Convolution, out: Binding) -> None:
             "dilation": along.dilation,
             "x_dtype": call.x.dtype,
             "weights_dtype": call.weight.dtype,
-            "bias": None if call.bias is None else call.bias.dtype,
+            "bias": call.shift_dtype,
         },
     )

@@ -33,11 +33,11 @@ def _run(planner: Planner, call: Convolution, out: Binding) -> None:
     taps, inputs, outputs = call.taps, call.group_in, call.group_out
     from_out, from_in = (taps, outputs * taps) if call.window.transposed else (inputs * taps, taps)
     wg_size = _CPU_WORKGROUP if planner.features.cpu else _WORKGROUP
-    bindings: dict[str, Binding] = {"x": call.x, "weights": call.weight, "out": out}
+    bindings: dict[str, Binding] = {"x": call.x, "weights": call.weights, "out": out}
     planner.dispatch(
         "convolution/direct",
         planner.grid_1d(invocations, wg_size),
-        bindings if call.bias is None else bindings | {"bias": call.bias},
+        bindings if call.shift is None else bindings | {"bias": call.shift},
         {
             **window_params(call.window, call.x.dims[2:], call.out.dims[2:]),
             "groups": call.groups,
@@ -66,5 +66,5 @@ def _template(planner: Planner, call: Convolution) -> dict[str, Any]:
         "channels": next(n for n in (most, 4, 1) if n <= call.group_out),
         "places": most if places >= 256 else 4 if places >= 16 else 1,
         "transposed": call.window.transposed,
-        "bias": None if call.bias is None else call.bias.dtype,
+        "bias": call.shift_dtype,
     }

@@ -11,24 +11,29 @@ from ...shapes import ceil_div
 from ...values import Tensor
 from .. import sums
 from ..call import Convolution, window_params
+from ..cut import H100, SPLITS, Cut, Estimate, Option, best_cut
 from .product import Product, columns_of, packed_rows, product_of
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A workgroup of 16 x 16 invocations computes 64 * ``row_quads`` channels at 64 * ``column_quads`` places."""
+    """A workgroup of ``row_lanes`` x 256 / ``row_lanes`` invocations, each of ``row_quads`` fours of channels.
+
+    An invocation computes them at ``column_quads`` fours of places.
+    """
 
     row_quads: int
     column_quads: int
-    depth: int  # along K at a time: 16, or 32 if both others are 1
+    depth: int  # along K at a time: 16, or 32 if the quads are 1 and the lanes 16
+    row_lanes: int = 16  # or 8
 
     @property
     def rows(self) -> int:
-        return 64 * self.row_quads
+        return 4 * self.row_lanes * self.row_quads
 
     @property
     def columns(self) -> int:
-        return 64 * self.column_quads
+        return 4 * (256 // self.row_lanes) * self.column_quads
 
     def workgroups(self, product: Product) -> int:
         return product.groups * ceil_div(product.rows, self.rows) * ceil_div(product.columns, self.columns)
@@ -36,16 +41,12 @@ class Tile:
 
 @dataclass(frozen=True)
 class Tuning:
-    """Tiles, the largest first: the first one that gives enough ``workgroups``, or the last one.
+    """Tiles, and how many workgroups may share one; ``steps``: the microseconds that each takes a step, see ``cut``."""
 
-    If that gives fewer than ``split_workgroups``, several share a tile, each of at least ``split_steps`` along K.
-    """
-
-    tiles: tuple[Tile, ...] = (Tile(2, 2, 16), Tile(1, 2, 16), Tile(1, 1, 16))
-    workgroups: int = 128
-    split_workgroups: int = 256
-    split_steps: int = 8
-    most_splits: int = 32
+    tiles: tuple[Tile, ...] = (Tile(2, 2, 16), Tile(1, 2, 16), Tile(1, 1, 16), Tile(1, 1, 16, 8))
+    steps: tuple[float, ...] = (4.2, 2.6, 1.7, 1.9)
+    splits: tuple[int, ...] = SPLITS
+    estimate: Estimate = H100
 
 
 TUNING = Tuning()
@@ -53,7 +54,7 @@ TUNING = Tuning()
 
 def fits(planner: Planner, call: Convolution) -> bool:
     """Whether the weights are constants that can be repacked, and there is memory for what comes between."""
-    if not planner.is_constant(call.weight):
+    if not all(map(planner.is_constant, call.constants)):
         return False
     product, limits = _product(call), planner.limits
     most_bytes = max(product.weights.nbytes, product.table.nbytes)
@@ -70,49 +71,52 @@ def _between(call: Convolution) -> int:
 def prepare(planner: Planner, call: Convolution) -> None:
     """Pipelines for smaller inputs, whose rows may not be whole fours."""
     tuning, product = planner.tuning("convolution/gemm", TUNING), _product(call)
-    tile = _tile(tuning, product)
-    for smaller in tuning.tiles[tuning.tiles.index(tile) :]:
-        for walk in dict.fromkeys((_walk(product, smaller, whole=True), _walk(product, smaller, whole=False))):
+    for tile in tuning.tiles:
+        for walk in dict.fromkeys((_walk(product, tile, whole=True), _walk(product, tile, whole=False))):
             for finishes in {True, call.out.dtype == "float32"}:
-                planner.prepare("convolution/gemm", template=_template(call, product, smaller, walk, finishes))
+                planner.prepare("convolution/gemm", template=_template(call, product, tile, walk, finishes))
     sums.prepare(planner, call)
 
 
 def run(planner: Planner, call: Convolution) -> None:
     """A transposed convolution first computes what each place of x adds to the output, and then adds it."""
-    tuning, product = planner.tuning("convolution/gemm", TUNING), _product(call)
-    tile = _tile(tuning, product)
+    product = _product(call)
+    cut = _cut(planner, product)
+    tile, splits = cut.tile, cut.splits
     walk = _walk(product, tile, product.places % 4 == 0)
-    steps = _steps(planner, tuning, tile, product)
-    splits = ceil_div(ceil_div(product.k, tile.depth), steps)
     finishes = splits == 1 and not call.window.transposed and (call.out.dtype == "float32" or walk == "quads")
-    out: Binding = call.out if finishes else planner.scratch(4 * splits * product.numel)
-    _multiply(planner, call, product, tile, walk, (steps, splits), out)
+    out: Binding = call.out if finishes else planner.scratch(4 * splits * sums.split_size(product.numel))
+    _multiply(planner, call, product, cut, walk, out)
     if call.window.transposed:
         sums.fold(planner, call, out, splits)
     elif not finishes:
         sums.add(planner, call, out, splits)
 
 
-def _multiply(
-    planner: Planner,
-    call: Convolution,
-    product: Product,
-    tile: Tile,
-    walk: str,
-    parts: tuple[int, int],
-    out: Binding,
-) -> None:
-    """``parts``: steps along K of a workgroup, and how many share a tile."""
+def estimated(planner: Planner, call: Convolution) -> float:
+    """Microseconds."""
+    return _cut(planner, _product(call)).microseconds
+
+
+def _cut(planner: Planner, product: Product) -> Cut[Tile]:
+    tuning = planner.tuning("convolution/gemm", TUNING)
+    options = [
+        Option(tile, step, tile.workgroups(product), ceil_div(product.k, tile.depth))
+        for tile, step in zip(tuning.tiles, tuning.steps, strict=True)
+    ]
+    return best_cut(options, tuning.splits, product.numel, planner.scratch_bytes, tuning.estimate)
+
+
+def _multiply(planner: Planner, call: Convolution, product: Product, cut: Cut[Tile], walk: str, out: Binding) -> None:
+    tile = cut.tile
     template = _template(call, product, tile, walk, isinstance(out, Tensor))
     bound: dict[str, Binding] = {"x": product.x, "weights": product.weights, "out": out}
-    bound |= {} if template["bias"] is None or call.bias is None else {"bias": call.bias}
-    steps, splits = parts
+    bound |= {} if template["bias"] is None or call.shift is None else {"bias": call.shift}
     row_tiles, column_tiles = ceil_div(product.rows, tile.rows), ceil_div(product.columns, tile.columns)
     tiles = product.groups * row_tiles * column_tiles
     planner.dispatch(
         "convolution/gemm",
-        planner.grid_1d(tiles * splits, 1),
+        planner.grid_1d(tiles * cut.splits, 1),
         bound | ({"table": product.table} if walk == "any" else {}),
         {
             **window_params(product.window, product.in_dims, product.out_dims),
@@ -126,8 +130,9 @@ def _multiply(
             "row_tiles": row_tiles,
             "column_tiles": column_tiles,
             "tiles": tiles,
-            "steps": steps,
-            "splits": splits,
+            "steps": cut.steps,
+            "splits": cut.splits,
+            "split_size": sums.split_size(product.numel),
             "finishes": int(isinstance(out, Tensor)),
             "low": call.low,
             "high": call.high,
@@ -138,23 +143,6 @@ def _multiply(
 
 def _product(call: Convolution) -> Product:
     return columns_of(call) if call.window.transposed else product_of(call)
-
-
-def _tile(tuning: Tuning, product: Product) -> Tile:
-    enough = (tile for tile in tuning.tiles if tile.workgroups(product) >= tuning.workgroups)
-    return next(enough, tuning.tiles[-1])
-
-
-def _steps(planner: Planner, tuning: Tuning, tile: Tile, product: Product) -> int:
-    """Along K, of a workgroup."""
-    steps = ceil_div(product.k, tile.depth)
-    splits = min(
-        tuning.split_workgroups // tile.workgroups(product),
-        steps // tuning.split_steps,
-        tuning.most_splits,
-        planner.scratch_bytes // (4 * product.numel),
-    )
-    return ceil_div(steps, max(1, splits))
 
 
 def _walk(product: Product, tile: Tile, whole: bool) -> str:
@@ -171,5 +159,5 @@ def _template(call: Convolution, product: Product, tile: Tile, walk: str, finish
         "x_dtype": call.x.dtype,
         "weights_dtype": product.weights_dtype,
         "out_dtype": call.out.dtype if finishes and walk == "quads" else "float32",
-        "bias": None if call.bias is None or call.window.transposed else call.bias.dtype,
+        "bias": None if call.window.transposed else call.shift_dtype,
     }

@@ -60,9 +60,8 @@ class Product:
 def product_of(call: Convolution) -> Product:
     """The product that is the convolution."""
     weights, rows = call.weight, call.group_out
-    packed = Repacked(
+    packed = call.repacked(
         f"{call.groups} groups of [element of the kernel, input channel, output channel]",
-        (weights,),
         _packed_bytes(call, call.group_in * call.taps, rows),
         lambda array: _pack(array.reshape(call.groups, rows, call.group_in, call.taps).transpose(0, 3, 2, 1)),
     )
@@ -74,9 +73,8 @@ def product_of(call: Convolution) -> Product:
 def columns_of(call: Convolution) -> Product:
     """What each place of ``x`` adds to a transposed convolution: rows are output channels by elements of the kernel."""
     rows, sizes = call.group_out * call.taps, call.x.dims[2:]
-    packed = Repacked(
+    packed = call.repacked(
         f"{call.groups} groups of [input channel, output channel and element of the kernel]",
-        (call.weight,),
         _packed_bytes(call, call.group_in, rows),
         lambda array: _pack(array.reshape(call.groups, 1, call.group_in, rows)),
     )

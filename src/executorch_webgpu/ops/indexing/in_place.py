@@ -1,0 +1,102 @@
+"""Values that are written into a tensor where it lies, such as rows of a KV cache at positions that a tensor holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..plan import Planner
+from ..registry import op
+from ..reindex.strided import MAX_RANK, coalesce, dispatch_whole_copy, innermost_first
+from ..shapes import broadcast, broadcast_strides
+from ..sizes import like_first
+from ..values import Tensor
+from .gathering import OVERRIDES, WORKGROUP, are_runs, combined
+from .lookup import checked_places, picks_of
+from .masks import put_where
+from .put import index_put_reference, put
+from .scattering import Reduction
+
+FEW = 64  # indices that an invocation compares its own with
+_WORD, _QUAD = 4, 16  # bytes
+
+
+def index_put_in_place_reference(
+    x: np.ndarray, indices: Sequence[np.ndarray | None], values: np.ndarray, accumulate: bool
+) -> np.ndarray:
+    x[...] = index_put_reference(x, indices, values, accumulate)
+    return x
+
+
+@op("aten.index_put_.default", reference=index_put_in_place_reference, mutates=("x",), sizes=like_first)
+def index_put_in_place(
+    planner: Planner, x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool, out: Tensor
+) -> None:
+    """``index_put`` that writes ``x`` itself; ``out`` is ``x``, or becomes a copy of it.
+
+    At most 64 indices cost what the values take; more cost a pass over ``x``, as do values that accumulate, those that
+    do not begin and end at 4-byte words, and masks.
+    """
+    given = [(axis, i) for axis, i in enumerate(indices) if i is not None]
+    if [i.dtype for _, i in given] == ["bool"] and not accumulate:
+        result = planner.scratch(x.nbytes)
+        put_where(planner, x, given[0][1], given[0][0], values, result)
+        dispatch_whole_copy(planner, result, x)
+    elif accumulate or not _put_few(planner, x, indices, values):
+        put(planner, "index_put_", x, indices, values, Reduction("add" if accumulate else "set"), x)
+    planner.resize(out)
+    if out is not x:
+        dispatch_whole_copy(planner, x, out)
+
+
+def _put_few(planner: Planner, x: Tensor, indices: Sequence[Tensor | None], values: Tensor) -> bool:
+    """Whether there are few indices, and whole words at each: then these are written."""
+    found = checked_places(planner, "index_put_", x, indices)
+    shape = (*found.before, *found.joint, *found.after)
+    fits = broadcast(values.dims, shape) == shape and x.dtype == values.dtype
+    planner.check(fits, f"index_put_: the values {values} do not fit the part of {x} with dims {list(shape)}")
+    lanes = max(1, _WORD // x.element.itemsize)
+    for unit in ("vec4<u32>", "u32"):
+        planner.prepare("indexing/put_rows", overrides=OVERRIDES, template={"unit": unit})
+    picks = picks_of(found, indices)
+    count = math.prod(found.joint)
+    if count > FEW or not picks:
+        return False
+    views = (found.outer_strides, broadcast_strides(values.dims, shape), *(p.strides for p in picks))
+    steps = [p.step for p in picks]
+    widths = (("vec4<u32>", _QUAD // x.element.itemsize), ("u32", lanes))
+    dims, strides = coalesce(shape, *views)
+    fitting = [w for w in widths if are_runs(w[1], dims, strides[:2], strides[2:], steps)]
+    if not fitting:
+        return False
+    unit, times = fitting[0]
+    picks = [replace(p, step=p.step // times) for p in picks]
+    pick = picks[0] if len(picks) == 1 else combined(planner, shape, picks, True)
+    dims, (to, source, which) = coalesce(shape, *views[:2], pick.strides)
+    planner.check(len(dims) <= MAX_RANK, f"index_put_: {len(dims)} dimensions are written; at most {MAX_RANK} work")
+    if times > 1:
+        dims = (*dims[:-1], dims[-1] // times)
+        to, source = ((*(s // times for s in strides[:-1]), 1) for strides in (to, source))
+    planner.dispatch(
+        "indexing/put_rows",
+        planner.grid_1d(math.prod(dims), WORKGROUP),
+        {"x": x, "values": values, "index": pick.index},
+        {
+            "dims": innermost_first(dims, 1),
+            "x_strides": innermost_first(to, 0),
+            "value_strides": innermost_first(source, 0),
+            "index_strides": innermost_first(which, 0),
+            "rank": len(dims),
+            "n": math.prod(dims),
+            "count": count,
+            "size": pick.size,
+            "step": pick.step,
+            "wraps": 1,
+        },
+        overrides=OVERRIDES,
+        template={"unit": unit},
+    )
+    return True

@@ -1,0 +1,189 @@
+"""How methods are split between the device and the host, and that values stay where they should."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
+from executorch.exir import to_edge_transform_and_lower
+from executorch.exir.dialects._ops import ops as exir_ops
+from torch import nn
+
+from executorch_webgpu import InvalidInputError, Runtime
+from executorch_webgpu.graph.lowering.segments import DeviceSegment, HostSegment
+from executorch_webgpu.runtime import Program
+
+BIG = 2**33
+
+
+def export(module: nn.Module, *example: Any, delegated: bool = False, blocked: Sequence[Any] = ()) -> bytes:
+    partitioner = [VulkanPartitioner(operator_blocklist=list(blocked))] if delegated else None
+    exported = torch.export.export(module.eval(), example)
+    return bytes(to_edge_transform_and_lower(exported, partitioner=partitioner).to_executorch().buffer)
+
+
+def segments(program: Program, lower: str = "all") -> list[str]:
+    """The segments of ``forward``: "device", or the names of what the host runs."""
+    with program.load_method("forward", lower=lower) as method:
+        found = [s for block in method._lowered.blocks for s in block.segments]
+    return [
+        "device" if isinstance(s, DeviceSegment) else " ".join(o.stem for o in s.operations)
+        for s in found
+        if isinstance(s, DeviceSegment | HostSegment)
+    ]
+
+
+class Layers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.norm = nn.Linear(12, 20), nn.Linear(20, 7), nn.LayerNorm(20)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(self.second(self.norm(torch.relu(self.first(x)))), -1)
+
+
+@pytest.mark.parametrize("how", ["undelegated", "partly", "fully"])
+def test_what_is_not_delegated_joins_the_delegates_in_one_graph(how: str) -> None:
+    torch.manual_seed(0)
+    module, x = Layers(), torch.randn(5, 12)
+    blocked = [exir_ops.edge.aten.relu.default, exir_ops.edge.aten.native_layer_norm.default] if how == "partly" else []
+    data = export(module, x, delegated=how != "undelegated", blocked=blocked)
+    with Runtime.get().load_program(data) as program:
+        assert segments(program) == ["device"]
+        with program.load_method("forward") as method:
+            torch.testing.assert_close(method.execute([x])[0], module(x), rtol=1e-4, atol=1e-5)
+        with program.load_method("forward", lower="delegates") as method:
+            torch.testing.assert_close(method.execute([x])[0], module(x), rtol=1e-4, atol=1e-5)
+        assert (segments(program, "delegates") == ["device"]) == (how == "fully")
+
+
+def test_partial_delegation_dispatches_what_full_delegation_does() -> None:
+    torch.manual_seed(0)
+    module, x = Layers(), torch.randn(5, 12)
+    counts = []
+    for blocked in ([], [exir_ops.edge.aten.relu.default], [exir_ops.edge.aten.linear.default]):
+        data = export(module, x, delegated=True, blocked=blocked)
+        with Runtime.get().load_program(data) as program, program.load_method("forward") as method:
+            method.execute([x])
+            counts.append(sum(use.dispatches for use in method.kernels()))
+    full, without_relu, without_linear = counts
+    assert without_relu == full
+    assert without_linear >= full  # addmm takes its weights transposed
+
+
+class HostInTheMiddle(nn.Module):
+    """The product may need more than 32 bits, so the host computes it, of what the device has found."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = torch.exp(x)
+        wide = torch.argmax(y, dim=-1) * BIG
+        return y * 2, wide // BIG + 1
+
+
+def test_what_only_the_host_can_do_splits_the_graph_and_nothing_else_waits() -> None:
+    module, x = HostInTheMiddle(), torch.randn(3, 11)
+    with Runtime.get().load_program(export(module, x)) as program:
+        first, second, *_ = found = segments(program)
+        assert first == "device" and second.startswith("mul") and found.count("device") == 1
+        with program.load_method("forward") as method:
+            for given in (x, -x):
+                for got, wanted in zip(method.execute([given]), module(given), strict=True):
+                    torch.testing.assert_close(got, wanted)
+        report = program.inspect().methods[0].operators
+        (why,) = {o.why for o in report if o.where == "host" and o.name.startswith("aten::mul")}
+        assert "more than 32 bits" in why
+
+
+class HostFirst(nn.Module):
+    """Positions of tokens are computed from what the caller gives, so the host needs nothing of the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(10, 6)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.table((tokens * 7 + 1) % 10) * 2
+
+
+def test_what_the_host_can_do_at_once_it_does_before_all_graphs() -> None:
+    module, tokens = HostFirst(), torch.tensor([[3, 2**40, -5]])
+    with Runtime.get().load_program(export(module, tokens)) as program:
+        host, device = segments(program)
+        assert host == "mul add remainder" and device == "device"
+        with program.load_method("forward") as method:
+            torch.testing.assert_close(method.execute([tokens])[0], module(tokens))
+
+
+class StaysOnDevice(nn.Module):
+    """A graph on each side of the host's work, and a float tensor that only the device needs."""
+
+    def forward(self, x: torch.Tensor, pick: torch.Tensor) -> torch.Tensor:
+        y = torch.sin(x)
+        rows = torch.argmax(y, dim=1) * BIG // BIG
+        return torch.cos(y)[rows] + pick
+
+
+def test_tensors_stay_on_the_device_across_segments() -> None:
+    module, args = StaysOnDevice(), (torch.randn(6, 5), torch.randn(6, 5))
+    with Runtime.get().load_program(export(module, *args)) as program, program.load_method("forward") as method:
+        devices = method._lowered.device_segments
+        assert len(devices) == 2
+        (first, second) = devices
+        stays = [v for v in first.outputs if v not in first.fetched]
+        assert [str(v) for v in first.fetched] == ["int64[6]"] and [str(v) for v in stays] == ["float32[6, 5]"]
+        assert set(stays) <= set(second.inputs)
+        for _ in range(2):
+            torch.testing.assert_close(method.execute(args)[0], module(*args))
+
+
+class Keeps(nn.Module):
+    """Buffers: one of the device alone, one that the host counts in, one that two graphs read."""
+
+    total: torch.Tensor
+    count: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("total", torch.zeros(3, 4))
+        self.register_buffer("count", torch.zeros(1, dtype=torch.int64))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        before = self.total * 2
+        self.total.add_(x)
+        self.count.add_(BIG)
+        return before + self.total, self.count + 1
+
+
+def test_buffers_live_where_they_are_used() -> None:
+    module = Keeps()
+    with (
+        Runtime.get().load_program(export(module, torch.ones(3, 4))) as program,
+        program.load_method("forward") as method,
+    ):
+        assert len(method._lowered.state) == 1  # the counter
+        (segment,) = method._lowered.device_segments
+        assert sum(bool(call.mutated) for call in segment.graph.calls) == 1
+        xs = [torch.randn(3, 4) for _ in range(3)]
+        expected = [[t.clone() for t in module(x)] for x in xs]
+        other = method.new_state()
+        for _ in range(2):
+            for x, wanted in zip(xs, expected, strict=True):
+                for got, right in zip(method.execute([x]), wanted, strict=True):
+                    torch.testing.assert_close(got, right)
+            method.reset()
+        torch.testing.assert_close(method.execute([xs[0]], other)[0], expected[0][0])
+
+
+def test_integers_beyond_32_bits_are_refused_before_anything_runs() -> None:
+    module = nn.Embedding(10, 6)
+    data = export(module, torch.tensor([[3]]))
+    with (
+        Runtime.get().load_program(data) as program,
+        program.load_method("forward") as method,
+        pytest.raises(InvalidInputError, match="32 bits cannot hold"),
+    ):
+        method.execute([np.array([[BIG]])])
