@@ -131,6 +131,11 @@ KNOWN_BY_NAME = {
     ),
     "fusion/elementwise.py": ("et_webgpu.elementwise_chain.default",),  # makes it
     "fusion/projection.py": ("et_webgpu.fused_linear.default",),  # makes it
+    "fusion/quantized_weights.py": (  # replaces them in one formula
+        *("quantized_decomposed.dequantize_per_channel.default", "torchao.dequantize_affine.default"),
+        *("aten.linear.default", "aten.addmm.default", "aten.mm.default"),
+        *("aten.permute_copy.default", "aten.t_copy.default"),
+    ),
     "fusion/dynamic_linear.py": (
         *("et_vk.linear_dq8ca_q4gsw.default", "torchao.choose_qparams_affine.default"),  # two, of which it makes
         "et_webgpu.linear_q4gsw_dq8.default",

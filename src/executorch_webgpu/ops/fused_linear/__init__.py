@@ -70,7 +70,7 @@ def fused_linear_reference(
             case WeightFormat(grouped=True) as layout:
                 matrix = dequantize(layout, weight, by_group, group_size)[:, : x.shape[-1]]
             case layout:
-                matrix = dequantize(layout, weight, by_group[None], x.shape[-1])
+                matrix = dequantize(layout, weight, by_group.reshape(1, -1), x.shape[-1])
         products.append(x @ matrix.T + (0 if bias is None else bias[: len(weight)]))
     if gated:
         gate, up = products

@@ -54,7 +54,7 @@ def linear_q8ta_q8csw_reference(
     x: Array, scale: float, zero: int, weights: Array, sums: Array, weight_scales: Array, bias: Array | None
 ) -> Array:
     codes = x if x.dtype.kind == "i" else quantized_by(x, np.float32(inverse(scale)), zero, LOW, HIGH)
-    wide = dequantized(codes, np.float32(scale), zero).astype(np.float64)
+    wide = dequantized(codes, np.float32(scale), zero)
     return _plus(wide @ dequantize(Q8CSW, weights, weight_scales[None], weights.shape[1]).T, bias)
 
 
@@ -107,7 +107,7 @@ def linear_dq8ca_q4gsw_reference(
 ) -> Array:
     of_rows = (*x.shape[:-1], 1)
     scales, zeros = scales.reshape(of_rows), zeros.reshape(of_rows)
-    wide = dequantized(quantized(x, scales, zeros, LOW, HIGH), scales, zeros).astype(np.float64)
+    wide = dequantized(quantized(x, scales, zeros, LOW, HIGH), scales, zeros)
     return _plus(wide @ dequantize(Q4GSW, weights, weight_scales, group_size)[:, : x.shape[-1]].T, bias)
 
 

@@ -120,7 +120,7 @@ def channel_matrix(
     planner.check(
         weights.rank == 2
         and weights.dims[1] == ceil_div(width * layout.bits, 8)
-        and scales.dims in ((rows,), (ceil_div(rows, 4) * 4,)),
+        and scales.dims in ((rows,), (rows, 1), (ceil_div(rows, 4) * 4,)),
         f"{name}: {weights} must be [N, K] for an input of {width} features, and {scales} [N], or that padded to fours",
     )
     # Scales of columns past the edge lie in the padding of the buffer to 16 bytes; nothing of them is stored.

@@ -120,7 +120,13 @@ def pack(matrices: Sequence[Matrix], gated: bool) -> Packed:
             f"{_order(gated)} quads of {groups} scales",
             tuple(m.scales for m in quantized),
             quads * groups * 4 * per_group,
-            lambda *arrays: _in_order([_pack_scales(a, n, groups) for a, n in zip(arrays, rows, strict=True)], gated),
+            lambda *arrays: _in_order(
+                [
+                    _pack_scales(a if layout.grouped else a.reshape(-1), n, groups)
+                    for a, n in zip(arrays, rows, strict=True)
+                ],
+                gated,
+            ),
         ),
         rows,
         width,

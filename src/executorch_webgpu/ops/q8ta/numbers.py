@@ -26,7 +26,7 @@ class Quantized:
 
     def numbers(self, codes: Array) -> Array:
         """float32."""
-        return dequantized(codes, np.float32(self.scale), self.zero)
+        return float32(dequantized(codes, np.float32(self.scale), self.zero))
 
     def codes(self, numbers: Array, *, relu: bool = False) -> Array:
         """int64."""

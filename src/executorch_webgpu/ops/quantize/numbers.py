@@ -1,4 +1,4 @@
-"""What quantization computes, in NumPy and in float32: the codes jump, so more bits would give others."""
+"""What quantization computes, in NumPy: codes jump, so they are made in float32; more bits would give others."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def quantized_by(x: Array, factor: Any, zero: Any, low: float, high: float, *, s
 
 
 def dequantized(x: Array, scale: Any, zero: Any) -> Array:
-    """(x - zero) * scale."""
+    """(x - zero) * scale, whose product of two float32 is exact here."""
     with np.errstate(all="ignore"):
-        return (float32(x) - float32(zero)) * float32(scale)
+        return (float32(x) - float32(zero)).astype(np.float64) * float32(scale)
 
 
 def dequantized_exactly(x: Array, scale: Array, zero: Array) -> Array:
