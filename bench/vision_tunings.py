@@ -48,12 +48,10 @@ def of_layers(layer: Conv, precision: str) -> list[Tuned]:
 
 def gemm_tunings() -> Iterator[Tuned]:
     """Each tile, alone and with several workgroups a tile."""
-    for (rows, columns, depth), splits in product(
-        ((2, 2, 16), (1, 2, 16), (2, 1, 16), (1, 1, 16), (1, 1, 32)), (1, 2, 4, 8, 16)
-    ):
-        tile = gemm.Tile(rows, columns, depth)
+    numbers = ((2, 2, 16), (1, 2, 16), (2, 1, 16), (1, 1, 16), (1, 1, 32), (1, 1, 16, 8))
+    for tile, splits in product((gemm.Tile(*n) for n in numbers), (1, 2, 4, 8, 16)):
         tuning = gemm.Tuning((tile,), (1.0,), (splits,))
-        yield Tuned("gemm", tuning, f"{tile.row_quads}x{tile.column_quads} d{tile.depth} /{splits}")
+        yield Tuned("gemm", tuning, f"{tile.rows}x{tile.columns} d{tile.depth} /{splits}")
 
 
 def depthwise_tunings() -> Iterator[Tuned]:

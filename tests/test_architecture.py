@@ -140,6 +140,11 @@ KNOWN_BY_NAME = {
     "fusion/epilogue.py": ("aten.add.Tensor",),
     "fusion/gate.py": ("aten.mul.Tensor", "aten.sigmoid.default"),
     "fusion/norm_linear.py": ("et_vk.rms_norm.default",),
+    # A product with a transposed matrix, which is a linear layer.
+    "fusion/transposed.py": (
+        *("aten.addmm.default", "aten.linear.default", "aten.mm.default", "aten.permute.default"),
+        *("aten.permute_copy.default", "aten.t_copy.default", "aten.transpose_copy.int"),
+    ),
     # The one formula that ``rms_norm`` stands for.
     "fusion/rms_norm.py": (
         *("aten.add.Scalar", "aten.add.Tensor", "aten.div.Tensor", "aten.mean.dim", "aten.mul.Tensor"),
@@ -176,7 +181,7 @@ def test_passes_know_operators_by_their_traits(path: Path) -> None:
 
 
 # Folders of tests that are about several packages.
-OTHER_FOLDERS = {"conformance", "differential", "threads"}
+OTHER_FOLDERS = {"conformance", "differential", "threads", "zoo"}
 
 
 def test_folders_of_tests_mirror_the_source() -> None:

@@ -92,7 +92,9 @@ WIDE = (
     Layer((2, 13, 15), (1, 13, 7), 34, (4,), (2,), (1,), transposed=True, groups=1),
 )
 SPLIT = {"convolution/gemm": Tuning(splits=(7,))}
-TILES = [{"convolution/gemm": Tuning((tile,), (1.0,), (1,))} for tile in (Tile(2, 2, 16), Tile(1, 1, 32))]
+TILES = [
+    {"convolution/gemm": Tuning((tile,), (1.0,), (1,))} for tile in (Tile(2, 2, 16), Tile(1, 1, 32), Tile(1, 1, 16, 8))
+]
 
 
 def convolutions() -> Iterator[Sample]:

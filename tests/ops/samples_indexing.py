@@ -69,10 +69,12 @@ def repetition() -> Iterator[Sample]:
 
 
 def joining() -> Iterator[Sample]:
-    for dtype in DTYPES:
+    for dtype in (*PACKED, "bool"):
         x, y = Input((5, 7), dtype, live=(3, 7)), Input((5, 3), dtype, live=(3, 3))
         yield Sample("aten.cat.default", [[x, y], 1], Out((5, 10), dtype))
-        yield Sample("aten.cat.default", [[y, x, y, x, y, x, y, x, y, x], -1], Out((5, 50), dtype))
+        if dtype in PACKED:
+            many = [Const(numbers(np.random.default_rng(9), (1, 7), dtype, -2, 2))] * 9
+            yield Sample("aten.cat.default", [[x, *many], 0], Out((14, 7), dtype))
         yield Sample("aten.stack.default", [[x, x, x], 1], Out((5, 3, 7), dtype))
         yield Sample("aten.stack.default", [[x, Input((5, 7), dtype, live=(3, 7))], -1], Out((5, 7, 2), dtype))
         part = Input((5, 3), dtype, live=(3, 3))

@@ -15,7 +15,7 @@ from executorch_webgpu.ops.values import ELEMENT_TYPES
 from .harness import Const, Out
 from .samples import Input, Position, Sample
 
-NUMERIC = ("float32", "float16", "int32", "uint8", "int8")
+NUMERIC = ("float32", "float16", "bfloat16", "int32", "uint8", "int8", "int16")
 # By the number of dimensions: their sizes, and into how many parts they are divided.
 PARTS: dict[int, tuple[tuple[int, ...], list[int]]] = {
     1: ((13,), [4]),
@@ -49,7 +49,7 @@ def pooling() -> Iterator[Sample]:
 
 
 def average_pooling() -> Iterator[Sample]:
-    for dtype in ("float32", "float16", "int32"):
+    for dtype in ("float32", "float16", "bfloat16", "int32"):
         for ceil, padded, divisor in itertools.product((False, True), (False, True), (None, 5)):
             args = [_planes(8, 11, dtype=dtype, low=-9, high=9), [3, 2], [2, 3], [1, 0], ceil, padded, divisor]
             yield Sample("aten.avg_pool2d.default", args, Out((2, 3, 5 if ceil else 4, 4), dtype))
@@ -78,7 +78,7 @@ def resampling() -> Iterator[Sample]:
 
 
 def grids() -> Iterator[Sample]:
-    for dtype in ("float32", "float16"):
+    for dtype in ("float32", "float16", "bfloat16"):
         x, grid = _planes(5, 7, dtype=dtype), Input((2, 4, 6, 2), live=(1, 3, 5, 2), dtype=dtype, low=-3, high=3)
         for mode, padding, corners in itertools.product(range(3), range(3), (False, True)):
             yield Sample("aten.grid_sampler_2d.default", [x, grid, mode, padding, corners], Out((2, 3, 4, 6), dtype))
@@ -105,7 +105,12 @@ def _per_channel(channels: int, dtype: str, low: float = -1) -> Const:
 
 
 def channel_norms() -> Iterator[Sample]:
-    for dtype, affine in (("float32", "float32"), ("float16", "float16"), ("float16", "float32")):
+    for dtype, affine in (
+        ("float32", "float32"),
+        ("float16", "float16"),
+        ("bfloat16", "bfloat16"),
+        ("float16", "float32"),
+    ):
         for weight, bias in itertools.product((None, _per_channel(6, affine)), (None, _per_channel(6, affine))):
             x = Input((3, 6, 5, 7), live=(2, 6, 5, 4), dtype=dtype)
             stats = [_per_channel(6, affine), _per_channel(6, affine, low=0.5)]

@@ -48,6 +48,7 @@ LISTS: list[tuple[tuple[int, ...], list[tuple[int, ...] | None]]] = [
     ((3, 2, 3, 2, 2, 2, 2, 2), [None, (3,), None, None, (2, 1), None, None, (1, 3)]),
     ((3, 2, 3, 2, 2, 3, 2, 2), [(5,), (5,), (1,), (5,), (5,), (5,), (5,), (5,)]),  # more than one dispatch binds
     ((13,), [(17,)]),
+    ((5,), [(4, 3)]),  # values broadcast
     ((7, 0, 3), [(4,)]),
     ((7, 5, 3), [(0,)]),
 ]

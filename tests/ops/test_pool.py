@@ -48,7 +48,11 @@ def test_references_are_torch(seed: int) -> None:
 
 def test_dilated_windows_are_those_of_torch(device: Device) -> None:
     x = np.random.default_rng(0).integers(-4, 5, (2, 3, 13, 11)).astype(np.float32)
-    for args in (([3, 2], [2, 1], [1, 1], [2, 3], True), ([2, 3], [1, 3], [1, 0], [4, 1], False)):
+    for args in (
+        ([3, 2], [2, 1], [1, 1], [2, 3], True),
+        ([2, 3], [1, 3], [1, 0], [4, 1], False),
+        ([2, 2], [1, 1], [1, 1], [13, 12], False),
+    ):
         check_reference("aten.max_pool2d_with_indices.default", x, *args)
         check_device(device, "aten.max_pool2d_with_indices.default", x, *args)
 

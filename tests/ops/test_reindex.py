@@ -303,6 +303,17 @@ def test_cat_of_packed_elements_that_share_words(device: Device) -> None:
             program.check([array((rows, 3), "int8"), array((rows, 2), "int8", seed=1)])
 
 
+@pytest.mark.parametrize("dtype", ["float16", "uint8"])
+def test_a_part_at_the_start_leaves_the_rest_of_its_last_word(device: Device, dtype: str) -> None:
+    for place, op, more in (
+        (0, "aten.select_scatter.default", [0]),
+        (slice(0, 1), "aten.slice_scatter.default", [0, 1, 1]),
+    ):
+        x, part = array((3, 5), dtype), array((3, 5), dtype, seed=1)[place]
+        with OpProgram(device, op, [In((3, 5), dtype), In(part.shape, dtype), 0, *more], Out((3, 5), dtype)) as program:
+            program.check([x, part])
+
+
 def test_cat_of_different_shapes_is_refused_at_load(device: Device) -> None:
     with pytest.raises(UnsupportedProgramError, match="differ in more than"):
         OpProgram(device, "aten.cat.default", [[In((3, 5)), In((4, 5))], 1], Out((4, 10)))

@@ -22,6 +22,7 @@ Call = Callable[[torch.Tensor], Sequence[torch.Tensor]]
         ("unique_dim", (1, True, False, True), lambda x: torch.ops.aten.unique_dim(x, 1, True, False, True)),
         ("unique_consecutive", (True, True, None), lambda x: torch.ops.aten.unique_consecutive(x, True, True)),
         ("unique_consecutive", (False, False, None), lambda x: torch.ops.aten.unique_consecutive(x, False, False)),
+        ("unique_consecutive", (False, False, 0), lambda x: torch.ops.aten.unique_consecutive(x, False, False, 0)),
         ("unique_consecutive", (True, True, 1), lambda x: torch.ops.aten.unique_consecutive(x, True, True, 1)),
     ],
 )

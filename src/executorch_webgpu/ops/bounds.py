@@ -87,8 +87,20 @@ MOVES = frozenset(
         "repeat_interleave",
         "reflection_pad1d",
         "reflection_pad2d",
+        "reflection_pad3d",
         "replication_pad1d",
         "replication_pad2d",
+        "replication_pad3d",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "channel_shuffle",
+        "native_channel_shuffle",
+        "max_pool1d",
+        "max_pool2d",
+        "max_pool3d",
+        "max_pool1d_with_indices",
+        "max_pool2d_with_indices",
+        "max_pool3d_with_indices",
         "narrow_copy",
     ]
 )
@@ -112,7 +124,12 @@ POSITIONS = frozenset(
         "mode",
         "cummax",
         "cummin",
+        "max_pool1d_with_indices",
         "max_pool2d_with_indices",
+        "max_pool3d_with_indices",
+        "adaptive_max_pool1d",
+        "adaptive_max_pool2d",
+        "adaptive_max_pool3d",
     ]
 )
 

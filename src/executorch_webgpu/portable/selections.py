@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -52,16 +53,21 @@ def _unique_rows(x: Array, dim: int, is_sorted: bool, inverse: bool, counts: boo
 
 
 def _unique_runs(x: Array, inverse: bool, counts: bool, dim: int | None) -> tuple[Array, ...]:
-    """The first of every run of equal elements, or slices along ``dim``; which run each is in, and their lengths."""
+    """The first of every run of equal elements, or slices along ``dim``; which run each is in, and their lengths.
+
+    Along a dimension both are told without being asked for, as in torch.
+    """
     moved = x.reshape(-1) if dim is None else np.moveaxis(x, dim, 0)
     n = len(moved)
-    begins = np.ones(n, bool)
-    begins[1:] = (moved[1:] != moved[:-1]).reshape(max(n - 1, 0), -1).any(axis=1)
+    begins, slices = np.ones(n, bool), moved.reshape(n, math.prod(moved.shape[1:]))
+    begins[1:] = (slices[1:] != slices[:-1]).any(axis=1)
     starts = np.flatnonzero(begins)
     values = moved[starts] if dim is None else np.moveaxis(moved[starts], 0, dim)
     runs, none = np.cumsum(begins) - 1, np.zeros(0, np.int64)
     lengths = np.diff(np.append(starts, n))
-    return values, (runs.reshape(x.shape) if dim is None else runs) if inverse else none, lengths if counts else none
+    if dim is not None:
+        return values, runs, lengths
+    return values, runs.reshape(x.shape) if inverse else none, lengths if counts else none
 
 
 # By name and overload.

@@ -39,7 +39,7 @@ def test_all_none_or_some() -> None:
 
 
 def test_an_unknown_name_is_refused_in_one_sentence(program: Program) -> None:
-    with pytest.raises(InvalidInputError, match=r"^there is no fusion 'everything'; choose views, .*elementwise$"):
+    with pytest.raises(InvalidInputError, match=r"^there is no fusion 'everything'; choose linear, .*elementwise$"):
         program.load_method("forward", fuse=["views", "everything"])
 
 

@@ -24,6 +24,7 @@ from . import (
     norm_linear,
     rms_norm,
     rope_cache,
+    transposed,
     views,
 )
 
@@ -49,6 +50,7 @@ class FusionReport:
 
 # In this order: later passes match what earlier ones leave.
 FUSIONS: dict[str, Callable[[Graph], Graph]] = {
+    "linear": transposed.compose_layers,
     "views": views.drop_views,
     "convolution": convolution.fuse_convolutions,
     "rms_norm": rms_norm.compose_norms,

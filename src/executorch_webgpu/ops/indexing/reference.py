@@ -29,8 +29,10 @@ def reduced_at(x: np.ndarray, place: Any, values: Any, reduction: Reduction) -> 
     np.add.at(taken, place, 1)
     if not reduction.include_self:
         result[taken > 0] = _identity(x.dtype, reduction.name)
+    # NumPy 2.4 adds what is not there where values broadcast to a place.
+    whole = np.array(np.broadcast_to(values, np.shape(x[place])), x.dtype)
     with np.errstate(all="ignore"):
-        ufunc.at(result, place, values if reduction.alpha == 1 else np.asarray(values) * reduction.alpha)
+        ufunc.at(result, place, whole if reduction.alpha == 1 else whole * np.asarray(reduction.alpha).astype(x.dtype))
         if reduction.name == "mean" and x.dtype.kind != "b":
             count = np.maximum(taken, 1).astype(x.dtype)  # integers wrap
             result = result / count if x.dtype.kind == "f" else result // np.where(count == 0, 1, count)

@@ -26,7 +26,7 @@ WORKGROUP = 64
 LANES = 256  # invocations that share a part of a row
 PARTS = 1024  # parts that keep a device busy
 SHORTEST = 4096  # elements of a part, if there are several
-_FLOATS = ("float32", "float16")
+_FLOATS = ("float32", "float16", "bfloat16")
 
 
 def affine_reference(x: Array, center: Array, factor: Array, weight: Array | None, bias: Array | None) -> Array:
@@ -88,7 +88,7 @@ def _check(planner: Planner, name: str, x: Tensor, per_channel: Sequence[Tensor 
     planner.check(x.rank >= 2, f"{name}: {x} must have dims [N, C, ...]")
     planner.check(
         x.dtype in _FLOATS and all(t.dtype == x.dtype for t in outs) and all(t.dtype in _FLOATS for t in given),
-        f"{name} takes float32 or float16 and gives the same, not {[x, *given]} into {list(outs)}",
+        f"{name} takes floats and gives the same, not {[x, *given]} into {list(outs)}",
     )
     planner.check(
         all(t.dims == x.dims[1:2] for t in given), f"{name}: {given} must have a number for each channel of {x}"
@@ -158,7 +158,7 @@ def batch_norm(
 ) -> None:
     """``x`` [N, C, ...] normalized by ``mean`` and ``variance`` [C], times ``weight``, plus ``bias`` [C].
 
-    float32 or float16. ``outs`` are the result and two empty tensors; ``momentum`` counts in training only.
+    Floats. ``outs`` are the result and two empty tensors; ``momentum`` counts in training only.
     """
     affine = _check(planner, "batch_norm", x, (mean, variance, weight, bias), outs)
     for out in outs:
@@ -309,7 +309,7 @@ def batch_norm_no_stats(
 ) -> None:
     """Channels of ``x`` [N, C, ...] normalized over all the rest, times ``weight``, plus ``bias`` [C].
 
-    float32 or float16. ``outs`` are the result, and of each channel the mean and 1/deviation.
+    Floats. ``outs`` are the result, and of each channel the mean and 1/deviation.
     """
     planner.check(bool(training), "batch_norm: without statistics it must take its own, as in training")
     affine = _check(planner, "batch_norm", x, (weight, bias), outs)
@@ -342,7 +342,7 @@ def native_group_norm(
 ) -> None:
     """``groups`` of channels of each element of ``x`` [N, C, ...] normalized, times ``weight``, plus ``bias`` [C].
 
-    float32 or float16. ``outs`` are the result, and [N, groups] of means and 1/deviations. The sizes are those of
+    Floats. ``outs`` are the result, and [N, groups] of means and 1/deviations. The sizes are those of
     ``x``, whatever ``n``, ``channels`` and ``inner`` say.
     """
     affine = _check(planner, "group_norm", x, (weight, bias), outs)

@@ -7,8 +7,8 @@ Inputs:
   stats = "variance" | "rows": mean and variance [C] are given; or mean and 1/deviation of rows of channels, which become results
   weight = True | False: whether there is one
   bias = True | False: whether there is one
-  dtype = "float32" | "float16": of x and all results
-  affine = "float32" | "float16": of mean, variance, weight and bias
+  dtype = "float32" | "float16" | "bfloat16": of x and all results
+  affine = "float32" | "float16" | "bfloat16": of mean, variance, weight and bias
 #}
 @group(0) @binding(0) var<storage, read> x: array<{{ dtype }}_quad>;
 @group(0) @binding(1) var<storage, read_write> out: array<{{ dtype }}_quad>;

@@ -6,7 +6,7 @@ Elements of a row are `length` in segments that are equally far from each other.
 Inputs:
   wide = False | True: rows, segments and parts consist of quads of elements
   segments = False | True: there may be several in a row
-  dtype = "float32" | "float16": of x
+  dtype = "float32" | "float16" | "bfloat16": of x
 #}
 {% set unit = 4 if wide else 1 %}
 @group(0) @binding(0) var<storage, read> x: array<{{ dtype }}_{{ "quad" if wide else "word" }}>;

@@ -3,9 +3,9 @@ out = x with elements added before and after along its dimensions, or taken away
 
 Inputs:
   mode = "constant" | "reflection" | "replication": what is added: a value, what lies behind the edge, or the edge
-  dtype = "float32" | "float16" | "bfloat16" | "int32" | "int16" | "bool" | "uint8" | "int8": of x and out
+  dtype = "float32" | "float16" | "bfloat16" | "int32" | "bool" | "uint8" | "int8" | "int16": of x and out
 #}
-{% set number = {"float32": "f32", "float16": "f32", "bfloat16": "f32", "bool": "u32"}.get(dtype, "i32") %}
+{% set number = "f32" if "float" in dtype else "u32" if dtype == "bool" else "i32" %}
 @group(0) @binding(0) var<storage, read> x: array<{{ dtype }}_word>;
 @group(0) @binding(1) var<storage, read_write> out: array<{{ dtype }}_quad>;
 @group(0) @binding(2) var<uniform> params: Params;

@@ -15,7 +15,7 @@ from .max_pool import adaptive_sizes, check_parts, dispatch_pool, pooled_rows
 from .window import Numbers, Windows, adaptive_taps, check_input, gather_windows, pooled_sizes, sliding_taps, windows
 
 Array = np.ndarray
-DTYPES = ("float32", "float16", "int32")
+DTYPES = ("float32", "float16", "bfloat16", "int32")
 
 
 def _extents(found: Windows, axis: int, size: int) -> Array:
@@ -134,7 +134,7 @@ def _register_average(n: int) -> None:
         divisor_override: int | None,
         out: Tensor,
     ) -> None:
-        """The average of every window of ``x`` [N, C, ...] or [C, ...]; float32, float16, int32.
+        """The average of every window of ``x`` [N, C, ...] or [C, ...]; floats and int32.
 
         It is the sum divided by ``divisor_override``, or by the elements of the window, those of the padding included
         if ``count_include_pad``. Integers are cut off towards 0.
@@ -154,7 +154,7 @@ def _register_adaptive(n: int, name: str) -> None:
 
     @op(f"aten.{name}.default", reference=reference, sizes=sizes, rows=pooled_rows[n])
     def adaptive_avg_pool(planner: Planner, x: Tensor, size: list[IntLike], out: Tensor) -> None:
-        """The average of each of ``size`` parts of ``x`` [N, C, ...] or [C, ...]; float32, float16."""
+        """The average of each of ``size`` parts of ``x`` [N, C, ...] or [C, ...]; floats."""
         _check_dtypes(planner, name, x, out)
         planner.check(x.dtype != "int32", f"{name}: {x} must have a float dtype")
         check_input(planner, name, x, n)

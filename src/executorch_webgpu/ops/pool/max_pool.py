@@ -28,7 +28,7 @@ from .window import (
 
 Array = np.ndarray
 WORKGROUP = 64
-DTYPES = ("float32", "float16", "int32", "uint8", "int8")
+DTYPES = ("float32", "float16", "bfloat16", "int32", "uint8", "int8", "int16")
 
 
 def largest(x: Array, taps: Sequence[Taps]) -> tuple[Array, Array]:
@@ -42,9 +42,20 @@ def largest(x: Array, taps: Sequence[Taps]) -> tuple[Array, Array]:
     nan = (values != values) & valid
     last_nan = count - 1 - np.argmax(nan[..., ::-1], axis=-1)
     chosen = np.where(nan.any(axis=-1), last_nan, first)[..., None]
+    place = np.where(valid.any(axis=-1, keepdims=True), place, _starts(taps, x.shape[x.ndim - len(taps) :])[..., None])
     places = np.broadcast_to(place, values.shape)
     value = np.where(valid.any(axis=-1), np.take_along_axis(values, chosen, -1)[..., 0], lowest)
     return value.astype(x.dtype), np.take_along_axis(places, chosen, -1)[..., 0]
+
+
+def _starts(taps: Sequence[Taps], sizes: Sequence[int]) -> Array:
+    """Where windows begin, of what does not lie before the input: what torch names if all lies in the padding."""
+    place: Any = np.zeros((1,) * len(taps), np.int64)
+    for axis, (tap, size) in enumerate(zip(taps, sizes, strict=True)):
+        first = np.argmax(tap.index >= 0, axis=1)[:, None]
+        start = np.take_along_axis(tap.index, first, axis=1)
+        place = place * size + start.reshape([-1 if axis == a else 1 for a in range(len(taps))])
+    return np.asarray(place)
 
 
 def dispatch_pool(
@@ -153,7 +164,7 @@ def _register_max_pool(n: int) -> None:
     ) -> None:
         """The largest element of every window of ``x`` [N, C, ...] or [C, ...], and where it lies in its plane.
 
-        float32, float16 and integers; places are int32, of the first one of equals and of the last NaN, as in torch.
+        Floats and integers; places are int32, of the first one of equals and of the last NaN, as in torch.
         """
         name = f"max_pool{n}d_with_indices"
         planner.check(len(outs) == 2, f"{name} has two results, not {len(outs)}")
@@ -186,7 +197,7 @@ def _register_adaptive(n: int) -> None:
     def adaptive_max_pool(planner: Planner, x: Tensor, size: list[IntLike], outs: list[Tensor]) -> None:
         """The largest element of each of ``size`` parts of ``x`` [N, C, ...] or [C, ...], and its place in the plane.
 
-        float32, float16 and integers; places are int32, of the first one of equals and of the last NaN, as in torch.
+        Floats and integers; places are int32, of the first one of equals and of the last NaN, as in torch.
         """
         name = f"adaptive_max_pool{n}d"
         planner.check(len(outs) == 2, f"{name} has two results, not {len(outs)}")

@@ -7,9 +7,9 @@ Inputs:
   kind = "max" | "average": NaN is the largest; an average of integers is cut off towards 0
   indices = False | True: whether the place of the largest in its plane is a result, too: the first one, or the last NaN
   adaptive = False | True: the windows are equal parts of the input, rounded outwards; else they slide over it
-  dtype = "float32" | "float16" | "int32" | "uint8" | "int8": of x and out
+  dtype = "float32" | "float16" | "bfloat16" | "int32" | "uint8" | "int8" | "int16": of x and out
 #}
-{% set real = dtype.startswith("float") %}
+{% set real = "float" in dtype %}
 {% set compute = "f32" if real else "i32" %}
 {% set step = "vec4<i32>(1)" if adaptive else "params.dilation" %}
 @group(0) @binding(0) var<storage, read> x: array<{{ dtype }}_word>;
@@ -121,7 +121,7 @@ fn replaces(order: u32, best: u32) -> bool {
 }
 {% else %}
 fn lowest() -> i32 {
-  return {{ {"int32": "-2147483648", "int8": "-128", "uint8": "0"}[dtype] }};
+  return {{ {"int32": "-2147483648", "int8": "-128", "uint8": "0", "int16": "-32768"}[dtype] }};
 }
 
 fn order_of(value: i32) -> i32 {

@@ -92,7 +92,7 @@ def dispatch_copy(planner: Planner, x: Tensor, out: Tensor, copy: Copy) -> None:
     """
     copy = checked(planner, x, out, copy)
     prepare_copy(planner, x, copy.start is not None)
-    found = _units(x, copy)
+    found = _units(x, copy, out.numel)
     planner.check(found is not None, f"a part of {out} does not begin and end at 4-byte words")
     assert found is not None
     _dispatch(planner, x, out, *found)
@@ -117,7 +117,7 @@ def dispatch_copies(planner: Planner, out: Tensor, parts: Sequence[tuple[Tensor,
     units = {("vec4<u32>", 1, 1), ("u32", 1, 1), ("u32", lanes, lanes), ("u32", lanes, 1), ("u32", 1, lanes)}
     for unit, x_lanes, out_lanes in units:
         _prepare(planner, unit, x_lanes, out_lanes, live=False)
-    found = [_units(x, copy) for x, copy in copies]
+    found = [_units(x, copy, out.numel) for x, copy in copies]
     if None not in found:
         for (x, _), each in zip(copies, found, strict=True):
             assert each is not None
@@ -150,8 +150,8 @@ def checked(planner: Planner, x: Tensor, out: Tensor, copy: Copy) -> Copy:
     return copy
 
 
-def _units(x: Tensor, copy: Copy) -> tuple[Copy, str, int, int] | None:
-    """A coalesced copy in the widest units that it allows; None where it would share words of the result."""
+def _units(x: Tensor, copy: Copy, numel: int) -> tuple[Copy, str, int, int] | None:
+    """A coalesced copy in the widest units that it allows; None where it would share words of a result of ``numel``."""
     size = x.element.itemsize
     lanes = max(1, _WORD // size)
     if wide := copy.widened(_QUAD // size):
@@ -160,7 +160,7 @@ def _units(x: Tensor, copy: Copy) -> tuple[Copy, str, int, int] | None:
         return copy, "u32", 1, 1
     if words := copy.widened(lanes):
         return words, "u32", 1, 1
-    whole = copy.out_base == 0 and copy.out_strides == row_major_strides(copy.dims)
+    whole = math.prod(copy.dims) == numel and copy.out_strides == row_major_strides(copy.dims)
     return (copy, "u32", lanes, lanes) if whole else None
 
 

@@ -5,7 +5,7 @@ Tensors are [planes, H, W]; numbers of two dimensions are given in the order W, 
 
 Inputs:
   mode = "linear" | "cubic": the weights fall in a line; or by the cubic convolution of Keys, with a = -0.5
-  dtype = "float32" | "float16": of x and out
+  dtype = "float32" | "float16" | "bfloat16": of x and out
 #}
 @group(0) @binding(0) var<storage, read> x: array<{{ dtype }}_word>;
 @group(0) @binding(1) var<storage, read_write> out: array<{{ dtype }}_quad>;

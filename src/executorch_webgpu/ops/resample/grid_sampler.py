@@ -113,15 +113,15 @@ def grid_sampler_2d(
     align_corners: bool,
     out: Tensor,
 ) -> None:
-    """``x`` [N, C, H, W] at the places (column, row) of ``grid`` [N, rows, columns, 2]; float32, float16.
+    """``x`` [N, C, H, W] at the places (column, row) of ``grid`` [N, rows, columns, 2]; of floats.
 
     Places run from -1 to 1 between the centers of the outermost elements if ``align_corners``, else between their outer
     edges. Modes are 0 bilinear, 1 nearest, 2 bicubic; paddings 0 zeros, 1 border, 2 reflection. Places that are
     infinite or NaN give 0.
     """
     tensors = [x, grid, out]
-    same = all(t.dtype == x.dtype for t in tensors) and x.dtype in ("float32", "float16")
-    planner.check(same, f"grid_sampler_2d takes float32 or float16 tensors, not {tensors}")
+    same = all(t.dtype == x.dtype for t in tensors) and x.element.is_float
+    planner.check(same, f"grid_sampler_2d takes float tensors of one dtype, not {tensors}")
     fits = x.rank == grid.rank == 4 and x.dims[0] == grid.dims[0] and grid.dims[3] == 2 and 0 not in x.dims[2:]
     planner.check(fits, f"grid_sampler_2d: {x} and {grid} must have dims [N, C, H, W] and [N, rows, columns, 2]")
     planner.check(

@@ -8,7 +8,7 @@ Inputs:
   mode = "bilinear" | "nearest" | "bicubic": between four elements; the nearest one; between sixteen, with a = -0.75
   padding = "zeros" | "border" | "reflection": what lies beyond the edges: zeros, the edges, or what is within, mirrored
   corners = False | True: -1 and 1 are the centers of the first and the last elements, else their outer edges
-  dtype = "float32" | "float16": of all tensors
+  dtype = "float32" | "float16" | "bfloat16": of all tensors
 #}
 @group(0) @binding(0) var<storage, read> x: array<{{ dtype }}_word>;
 @group(0) @binding(1) var<storage, read> grid: array<{{ dtype }}_word>;  // [N, rows, columns, 2]

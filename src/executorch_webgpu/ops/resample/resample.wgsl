@@ -7,10 +7,10 @@ Inputs:
   mode = "nearest" | "nearest-exact" | "linear" | "cubic": an element; one by its center; between two; between four, with a = -0.75
   n = 1 | 2 | 3: dimensions that are resampled
   corners = False | True: the first and the last elements of x and out lie on each other
-  dtype = "float32" | "float16" | "uint8": of x and out; only the nearest one of integers
+  dtype = "float32" | "float16" | "bfloat16" | "uint8": of x and out; only the nearest one of integers
 #}
 {% set taps = {"linear": 2, "cubic": 4}.get(mode, 1) %}
-{% set compute = "f32" if dtype.startswith("float") else "i32" %}
+{% set compute = "f32" if "float" in dtype else "i32" %}
 @group(0) @binding(0) var<storage, read> x: array<{{ dtype }}_word>;
 @group(0) @binding(1) var<storage, read_write> out: array<{{ dtype }}_quad>;
 @group(0) @binding(2) var<uniform> params: Params;

@@ -31,11 +31,11 @@ class Mode:
     kernel: str
     mode: str
     corners: bool
-    dtypes: tuple[str, ...] = ("float32", "float16")
+    dtypes: tuple[str, ...] = ("float32", "float16", "bfloat16")
 
 
-NEAREST = Mode("resample/resample", "nearest", False, ("float32", "float16", "uint8"))
-EXACT = Mode("resample/resample", "nearest-exact", False, ("float32", "float16", "uint8"))
+NEAREST = Mode("resample/resample", "nearest", False, ("float32", "float16", "bfloat16", "uint8"))
+EXACT = Mode("resample/resample", "nearest-exact", False, ("float32", "float16", "bfloat16", "uint8"))
 LINEAR = Mode("resample/resample", "linear", True)
 CUBIC = Mode("resample/resample", "cubic", True)
 LINEAR_AA = Mode("resample/antialias", "linear", True)

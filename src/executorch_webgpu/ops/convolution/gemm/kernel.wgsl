@@ -1,13 +1,14 @@
 {#
 Convolution as a product of matrices: weights [rows, K] times what lies under the kernel at each place, [K, columns].
 
-A workgroup of 16 x 16 invocations computes a tile of 64 * row_quads output channels at 64 * column_quads places of all
-images, an invocation 4 * row_quads channels at 4 * column_quads places, a step along K at a time. What lies under the
+A workgroup of row_lanes x 256 / row_lanes invocations computes a tile of output channels at places of all images, an
+invocation 4 * row_quads channels at 4 * column_quads places, a step along K at a time. What lies under the
 kernel is gathered on the way to workgroup memory; while a step is multiplied, the next one is on the way to registers.
 K is that of an element of the kernel after the other, of each the input channels. Where there are few tiles, several
 workgroups share one, each with a part of K, and the kernel `sum` adds theirs up.
 
 Inputs:
+  row_lanes = 16 | 8: invocations along the channels of a tile
   row_quads = 2 | 1: fours of channels of an invocation
   column_quads = 2 | 1: fours of places of an invocation
   depth = 16 | 32: of a step along K
@@ -57,11 +58,15 @@ struct Params {
 }
 @group(0) @binding(4) var<uniform> params: Params;
 
-{% set x_quads = 16 * column_quads %}
-{% set w_quads = 16 * row_quads %}
+{% set column_lanes = 256 // row_lanes %}
+{% set x_quads = column_lanes * column_quads %}
+{% set w_quads = row_lanes * row_quads %}
 {% set x_lanes = x_quads if quads else 4 * x_quads %}
 {% set x_loads = depth * x_lanes // 256 %}
-{% set w_loads = depth * w_quads // 256 %}
+{% set all_stage = depth * w_quads >= 256 %}
+{% set w_loads = depth * w_quads // 256 if all_stage else 1 %}
+const ROW_LANES = {{ row_lanes }}u;
+const COLUMN_LANES = {{ column_lanes }}u;
 const DEPTH = {{ depth }}u;
 const X_QUADS = {{ x_quads }}u;  // fours of columns of the tile
 const W_QUADS = {{ w_quads }}u;  // fours of channels
@@ -107,17 +112,17 @@ fn load_weights(at: u32) -> vec4<f32> {
   {% endif %}
 }
 
-// Of the places of an invocation, the column in the tile; the four of a quad are neighbours, or 16 apart, so that
-// neighbouring invocations write neighbours.
+// Of the places of an invocation, the column in the tile; the four of a quad are neighbours, or as far apart as there are
+// invocations side by side, so that neighbouring ones write neighbours.
 fn column_of(quad: u32, c: u32, lane: u32) -> u32 {
   {% if quads %}
-  return quad * 64u + lane * 4u + c;
+  return (quad * COLUMN_LANES + lane) * 4u + c;
   {% else %}
-  return quad * 64u + c * 16u + lane;
+  return (quad * 4u + c) * COLUMN_LANES + lane;
   {% endif %}
 }
 
-@compute @workgroup_size(16, 16)
+@compute @workgroup_size(COLUMN_LANES, ROW_LANES)
 fn main(
   @builtin(workgroup_id) group_id: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
@@ -151,6 +156,9 @@ fn main(
   let window_at = out_at * vec3<i32>(params.stride.xyz) - params.padding.xyz;
   {% endif %}
   let w_row = index / W_QUADS;
+  {% if not all_stage %}
+  let stages_w = w_row < DEPTH;
+  {% endif %}
   let w_from = group * params.k_rows * params.row_stride + min(first_row / 4u + index % W_QUADS, params.row_stride - 1u);
 
   {% for i in range(x_loads) %}
@@ -196,7 +204,11 @@ fn main(
   }
   {% endfor %}
   {% for i in range(w_loads) %}
+  {% if all_stage %}
   w{{ i }} = load_weights(w_from + (next + w_row + {{ i }}u * W_ROWS) * params.row_stride);
+  {% else %}
+  w{{ i }} = load_weights(w_from + (next + min(w_row, DEPTH - 1u)) * params.row_stride);
+  {% endif %}
   {% endfor %}
   next += DEPTH;
   {% if walk == "channels" %}
@@ -216,7 +228,13 @@ fn main(
   x_tile[(x_row + {{ i }}u * X_ROWS) * X_LANES + index % X_LANES] = x{{ i }};
   {% endfor %}
   {% for i in range(w_loads) %}
+  {% if not all_stage %}
+  if (stages_w) {
+    w_tile[w_row * W_QUADS + index % W_QUADS] = w{{ i }};
+  }
+  {% else %}
   w_tile[(w_row + {{ i }}u * W_ROWS) * W_QUADS + index % W_QUADS] = w{{ i }};
+  {% endif %}
   {% endfor %}
   {% endmacro %}
   {{ fetch() }}
@@ -231,14 +249,17 @@ fn main(
     // ---- products of the step ----
     for (var k = 0u; k < DEPTH; k++) {
       {% for i in range(row_quads) %}
-      let a{{ i }} = w_tile[k * W_QUADS + local.y + {{ 16 * i }}u];
+      let a{{ i }} = w_tile[k * W_QUADS + local.y + {{ row_lanes * i }}u];
       {% endfor %}
       {% for j in range(column_quads) %}
       {% if quads %}
-      let b{{ j }} = x_tile[k * X_QUADS + local.x + {{ 16 * j }}u];
+      let b{{ j }} = x_tile[k * X_QUADS + local.x + {{ column_lanes * j }}u];
       {% else %}
-      let at{{ j }} = k * X_LANES + local.x + {{ 64 * j }}u;
-      let b{{ j }} = vec4<f32>(x_tile[at{{ j }}], x_tile[at{{ j }} + 16u], x_tile[at{{ j }} + 32u], x_tile[at{{ j }} + 48u]);
+      let at{{ j }} = k * X_LANES + local.x + {{ 4 * column_lanes * j }}u;
+      let b{{ j }} = vec4<f32>(
+        x_tile[at{{ j }}], x_tile[at{{ j }} + COLUMN_LANES],
+        x_tile[at{{ j }} + 2u * COLUMN_LANES], x_tile[at{{ j }} + 3u * COLUMN_LANES],
+      );
       {% endif %}
       {% endfor %}
       {% for r in range(4 * row_quads) %}
@@ -265,7 +286,7 @@ fn main(
     if (column < params.columns) {
       {% for r in range(4 * row_quads) %}
       {
-        let row = first_row + local.y * 4u + {{ r // 4 * 64 + r % 4 }}u;
+        let row = first_row + local.y * 4u + {{ r // 4 * 4 * row_lanes + r % 4 }}u;
         if (row < params.rows) {
           {% if quads %}
           var value = sum{{ r }}_{{ j }};

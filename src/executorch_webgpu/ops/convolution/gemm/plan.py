@@ -17,19 +17,23 @@ from .product import Product, columns_of, packed_rows, product_of
 
 @dataclass(frozen=True)
 class Tile:
-    """A workgroup of 16 x 16 invocations computes 64 * ``row_quads`` channels at 64 * ``column_quads`` places."""
+    """A workgroup of ``row_lanes`` x 256 / ``row_lanes`` invocations, each of ``row_quads`` fours of channels.
+
+    An invocation computes them at ``column_quads`` fours of places.
+    """
 
     row_quads: int
     column_quads: int
-    depth: int  # along K at a time: 16, or 32 if both others are 1
+    depth: int  # along K at a time: 16, or 32 if the quads are 1 and the lanes 16
+    row_lanes: int = 16  # or 8
 
     @property
     def rows(self) -> int:
-        return 64 * self.row_quads
+        return 4 * self.row_lanes * self.row_quads
 
     @property
     def columns(self) -> int:
-        return 64 * self.column_quads
+        return 4 * (256 // self.row_lanes) * self.column_quads
 
     def workgroups(self, product: Product) -> int:
         return product.groups * ceil_div(product.rows, self.rows) * ceil_div(product.columns, self.columns)
@@ -39,8 +43,8 @@ class Tile:
 class Tuning:
     """Tiles, and how many workgroups may share one; ``steps``: the microseconds that each takes a step, see ``cut``."""
 
-    tiles: tuple[Tile, ...] = (Tile(2, 2, 16), Tile(1, 2, 16), Tile(1, 1, 16))
-    steps: tuple[float, ...] = (4.2, 2.6, 1.7)
+    tiles: tuple[Tile, ...] = (Tile(2, 2, 16), Tile(1, 2, 16), Tile(1, 1, 16), Tile(1, 1, 16, 8))
+    steps: tuple[float, ...] = (4.2, 2.6, 1.7, 1.9)
     splits: tuple[int, ...] = SPLITS
     estimate: Estimate = H100
 
