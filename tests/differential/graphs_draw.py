@@ -250,6 +250,8 @@ class _Binding:
             case In():
                 low, high = (arg.low, arg.high) if isinstance(arg, Input) else (-2, 2)
                 live = arg.live if isinstance(arg, Input) and arg.live is not None else arg.max_dims
+                if name in self.operator.mutates:  # nobody else may read what is written
+                    return self.drawing._input(self.sizes_of(arg.max_dims), arg.dtype, low, high)
                 return self._tensor(arg.max_dims, live, arg.dtype, low, high)
             case Const() | Mutable():
                 return self._constant(arg)
@@ -352,7 +354,7 @@ def _evaluated(operator: Op, args: Sequence[Any], out: Any, wild: bool) -> list[
             with np.errstate(all="ignore"):
                 _check_range(call, given, wild)
                 results = _REFERENCES.results(call, given)
-        except REFUSALS as error:
+        except (*REFUSALS, AssertionError) as error:  # plans check before references assume
             raise RejectedError from error
         for steps, result, target in zip(found, results, targets, strict=True):
             steps.append(result if isinstance(target, SymInt) else np.asarray(result).astype(target.element.numpy))

@@ -151,6 +151,7 @@ def _changed(arg: Any, old: str, new: str) -> Any:
             return replace(arg, dtype=new)
         case Const() | Mutable() if _dtype(arg) == old:
             limits = ELEMENT_TYPES[new].integer_limits
-            array = arg.array if limits is None or _dtype(arg) == "bool" else np.clip(arg.array, *limits)
-            return type(arg)(array.astype(ELEMENT_TYPES[new].numpy if new != "bool" else np.bool_))
+            with np.errstate(all="ignore"):
+                array = arg.array if limits is None or _dtype(arg) == "bool" else np.clip(arg.array, *limits)
+                return type(arg)(array.astype(ELEMENT_TYPES[new].numpy if new != "bool" else np.bool_))
     return arg

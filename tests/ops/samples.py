@@ -238,6 +238,8 @@ def linear() -> Iterator[Sample]:
         rows = 7 if len(bias.array.shape) == 2 else 3
         args = [bias, _rows(7, rows, 13), _const(13, 21), beta, 1.5]
         yield Sample("aten.addmm.default", args, Out((7, 21)))
+    vectors = [Input((7,), live=(3,)), _rows(7, 3, 13), Input((13,))]
+    yield Sample("aten.addmv.default", [*vectors, 0.5, 1.5], Out((7,)))
     for dims in ((7, 21), (1, 21), (7, 1), (21,), (1,)):
         args = [Input(dims), _rows(7, 7, 13), Input((13, 21)), 0.5, 1.5]
         yield Sample("aten.addmm.default", args, Out((7, 21)))

@@ -135,7 +135,7 @@ def _leaves_32_bits(array: np.ndarray, tensor: Tensor) -> bool:
 
 
 def _promoted(call: OpCall, args: list[Any]) -> list[Any]:
-    """Arguments as torch promotes them: integers to floats where the result is one.
+    """Arguments as torch promotes them: element by element, integers to floats where the result is one.
 
     Where the result jumps, and an argument is a float, all are float32: more bits would move where it does.
     """
@@ -143,7 +143,7 @@ def _promoted(call: OpCall, args: list[Any]) -> list[Any]:
     floats = [isinstance(args[p], float) or getattr(args[p], "dtype", None) == np.float64 for p in places]
     if call.op.discontinuous and any(floats):
         return [np.asarray(a, np.float32) if i in places else a for i, a in enumerate(args)]
-    if any(t.element.is_float for t in call.outputs):
+    if call.op.elementwise and any(t.element.is_float for t in call.outputs):
         return [a.astype(np.float64) if i in places and _is_integer(a) else a for i, a in enumerate(args)]
     return args
 
