@@ -20,7 +20,7 @@ CHOSEN: dict[str, tuple[str, ...]] = {
     "whisper_encoder": ("portable",),
     "whisper_decoder": ("portable",),
     "wav2letter": ("portable",),
-    "parakeet_encoder": ("portable",),
+    "parakeet_encoder": ("vulkan",),
     "gru": ("partial",),
     "remembering_gru": ("vulkan",),
     "diffusion_step": ("vulkan",),
