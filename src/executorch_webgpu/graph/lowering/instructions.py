@@ -182,8 +182,18 @@ class _Reader:
         self._plan = plan
         self._delegates = delegates
         self._constants: dict[int, Value] = {}
+        self._shows = dict(self._views(instructions))
         self._set = set(_set_by(plan, delegates, instructions))
         self._set |= {i for i in plan.inputs if isinstance(plan.values[i].value, plain.Null | schema.Tensor)}
+
+    def _views(self, instructions: Iterable[schema.Call]) -> Iterator[tuple[int, int]]:
+        """Values that show others from the same place on, and these; the bounds of live sizes may differ."""
+        for call in instructions:
+            if isinstance(call, schema.KernelCall) and self._plan.operators[call.op_index].name == VIEW:
+                (source, *_), (view,) = kernel_values(self._plan, call)
+                places = [getattr(self.described(i), "allocation_info", None) for i in (source, view)]
+                if source != view and places[0] is not None and places[0] == places[1]:
+                    yield view, source
 
     def is_fixed(self, index: int) -> bool:
         """Whether a value is a number, or nothing, that no instruction and no caller sets."""
@@ -192,6 +202,8 @@ class _Reader:
     def cell(self, index: int) -> Cell:
         """Where a value that is set lies."""
         tensor = self._plan.values[index].value
+        if index in self._shows:
+            return self.cell(self._shows[index])
         if isinstance(tensor, schema.Tensor) and tensor.allocation_info is not None and tensor.nbytes:
             where = tensor.allocation_info
             sizes = self._plan.non_const_buffer_sizes
