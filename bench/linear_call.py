@@ -163,7 +163,7 @@ def _matrix(rng: np.random.Generator, weight_format: str, n: int, k: int) -> lis
     layout = WEIGHT_FORMATS[weight_format]
     if layout is None:
         return [rng.standard_normal((n, k), np.float32) * np.float32(k**-0.5)]
-    nbytes = -(-k * layout.bits // 32) * 4 if layout.grouped else k
+    nbytes = k if layout.bits == 8 and not layout.grouped else -(-k * layout.bits // 32) * 4
     codes = np.frombuffer(rng.bytes(n * nbytes), layout.dtype).reshape(n, nbytes)
     dims = (-(-k // GROUP), -(-n // 4) * 4) if layout.grouped else (n,)
     scales = rng.uniform(0.5, 1.5, dims) * k**-0.5 / 2 ** (layout.bits - 2)

@@ -103,7 +103,9 @@ def numbers(rng: np.random.Generator, dims: Sequence[int], dtype: str, low: floa
     if ELEMENT_TYPES[dtype].is_float:
         with np.errstate(over="ignore"):
             return rng.uniform(low, high, dims).astype(layout)
-    low, high = max(low, 0) if layout.kind == "u" else low, min(high, 1) if dtype == "bool" else high
+    if layout.kind == "u":
+        low, high = max(low, 0), max(high, 0)
+    high = min(high, 1) if dtype == "bool" else high
     return rng.integers(int(low), int(high), dims, endpoint=True).astype(layout)
 
 
