@@ -1,4 +1,4 @@
-"""What partial delegation costs: python -m bench.bench_partial --export FOLDER, then python -m bench.bench_partial FOLDER
+"""What partial delegation costs: python -m bench.bench_partial FOLDER --export, then the same without --export.
 
 The first form needs executorch. It exports one model three times: delegated in full, with five operators in its middle
 kept from the delegates, and without a partitioner. The second form runs the three in turns, in one process, and prints
@@ -33,7 +33,7 @@ def export(folder: Path) -> None:
     from executorch.exir.dialects._ops import ops
     from torch import nn
 
-    class Layer(nn.Module):
+    class Layer(nn.Module):  # type: ignore[misc]
         """``mixed`` layers have a relu, which no other one has."""
 
         def __init__(self, mixed: bool) -> None:
