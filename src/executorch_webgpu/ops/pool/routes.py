@@ -1,4 +1,4 @@
-"""Which kernels pool: a reduction of equal parts, one with neighbouring windows in registers, or one for any windows."""
+"""Which kernels pool: reductions of equal parts, one whose neighbours share loads, or one for any windows."""
 
 from __future__ import annotations
 
