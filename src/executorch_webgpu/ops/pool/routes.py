@@ -48,7 +48,7 @@ def dispatch_pool(planner: Planner, pooling: Pooling) -> None:
     if _may_be_reduction(pooling) and not _is_always_reduction(pooling):
         how = rows or {"adaptive": pooling.found is None}
         overrides = {"wg_size": WORKGROUP}
-        planner.prepare(f"pool/{_KERNELS[other]}", template=pooling.template | how, overrides=overrides)
+        planner.prepare(_KERNELS[other], template=pooling.template | how, overrides=overrides)
     route = planner.choose("pool", routes)
     if route == "reduction":
         dispatch_passes(planner, _reduction(pooling), pooling.x, _passes(pooling), Outs(pooling.out))
@@ -56,7 +56,7 @@ def dispatch_pool(planner: Planner, pooling: Pooling) -> None:
         _dispatch(planner, pooling, route, (rows if route == "rows" else None) or {"adaptive": pooling.found is None})
 
 
-_KERNELS = {"rows": "rows", "windows": "pool"}
+_KERNELS = {"rows": "pool/rows", "windows": "pool/pool"}
 
 
 def _dispatch(planner: Planner, pooling: Pooling, route: str, how: dict[str, Any]) -> None:
@@ -72,7 +72,7 @@ def _dispatch(planner: Planner, pooling: Pooling, route: str, how: dict[str, Any
     if pooling.kind == "average":
         params |= {"divisor": pooling.divisor, "padded": pooling.padded}
     planner.dispatch(
-        f"pool/{_KERNELS[route]}",
+        _KERNELS[route],
         planner.grid_1d(ceil_div(out.numel, 4), WORKGROUP),
         bindings,
         params,
