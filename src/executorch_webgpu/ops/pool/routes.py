@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..plan import Binding, Planner
-from ..reduce.passes import Outs, Pass, Reduction, dispatch_passes
+from ..reduce.passes import WORDS, Outs, Pass, Reduction, dispatch_passes, prepare, prepare_finish
 from ..shapes import ceil_div
-from ..values import Tensor
+from ..values import Scratch, Tensor
 from .window import Windows, spatial
 
 WORKGROUP = 64
@@ -45,10 +45,12 @@ def dispatch_pool(planner: Planner, pooling: Pooling) -> None:
     rows = _unrolled(pooling)
     routes = {"reduction": _is_reduction(pooling), "rows": rows is not None, "windows": True}
     other = "rows" if rows is not None else "windows"
-    if _may_be_reduction(pooling) and not _is_always_reduction(pooling):
+    if planner.building and _may_be_reduction(pooling) and not _is_always_reduction(pooling):
         how = rows or {"adaptive": pooling.found is None}
         overrides = {"wg_size": WORKGROUP}
+        # Live sizes may take the other route.
         planner.prepare(_KERNELS[other], template=pooling.template | how, overrides=overrides)
+        _prepare_reduction(planner, pooling)
     route = planner.choose("pool", routes)
     if route == "reduction":
         dispatch_passes(planner, _reduction(pooling), pooling.x, _passes(pooling), Outs(pooling.out))
@@ -150,6 +152,19 @@ def _reduction(pooling: Pooling) -> Reduction:
     return Reduction("sum", compute, finish=finish, scale=float(pooling.divisor or count))
 
 
+def _prepare_reduction(planner: Planner, pooling: Pooling) -> None:
+    """Have the kernels made that equal parts need, whether or not parts are equal at load."""
+    reduction, outs, passes = _reduction(pooling), Outs(pooling.out), _passes(pooling)
+    source: Tensor | Scratch = pooling.x
+    for each in passes[:-1]:
+        prepare(planner, reduction, source, each, None)
+        source = planner.scratch(0)
+    direct = pooling.out.dtype in WORDS
+    prepare(planner, reduction, source, passes[-1], outs if direct else None)
+    if not direct:
+        prepare_finish(planner, reduction, outs)
+
+
 def _passes(pooling: Pooling) -> list[Pass]:
     """Passes from the last axis on; axes of one window each go with the next one before them."""
     x, out, n = pooling.x, pooling.out, pooling.n
@@ -160,7 +175,7 @@ def _passes(pooling: Pooling) -> list[Pass]:
     for axis, (_, parts, part) in reversed(list(enumerate(_sizes(pooling)))):
         length *= part
         most_length *= _most(pooling, axis, most_sizes)
-        if most_parts[axis] > 1 or (axis == 0 and (length > 1 or not passes)):
+        if most_parts[axis] > 1 or (axis == 0 and (most_length > 1 or not passes)):
             before = math.prod(x.dims[: outer + axis]) * parts
             passes.append(Pass(before, length, inner, most_length, most_inner))
             inner, most_inner = inner * parts, most_inner * most_parts[axis]
