@@ -344,6 +344,8 @@ def fused_linear() -> Iterator[Sample]:
 def norms() -> Iterator[Sample]:
     x = _rows(7, 2, 67)
     yield Sample("et_vk.rms_norm.default", [x, _const(67), 1e-5], Out((7, 67)))
+    long = 4099  # more than a workgroup keeps
+    yield Sample("et_vk.rms_norm.default", [_rows(3, 2, long), _const(long), 1e-5], Out((3, long)))
     for weight, bias in itertools.product((None, _const(67)), (None, _const(67))):
         outs = [Out((7, 67)), Out((7, 1)), Out((7, 1))]
         yield Sample("aten.native_layer_norm.default", [x, [67], weight, bias, 1e-5], outs)

@@ -54,6 +54,9 @@ def average_pooling() -> Iterator[Sample]:
             args = [_planes(8, 11, dtype=dtype, low=-9, high=9), [3, 2], [2, 3], [1, 0], ceil, padded, divisor]
             yield Sample("aten.avg_pool2d.default", args, Out((2, 3, 5 if ceil else 4, 4), dtype))
     yield Sample("aten.avg_pool1d.default", [_planes(13), [3], [2], [1], False, True], Out((2, 3, 7)))
+    for dtype, size in (("float32", 18), ("float16", 18), ("int32", 16)):  # equal parts only at live sizes, or at load
+        args = [_planes(size, size, dtype=dtype, low=-9, high=9), [8, 8], [], 0, False, True, None]
+        yield Sample("aten.avg_pool2d.default", args, Out((2, 3, 2, 2), dtype))
     args = [_planes(5, 4, 7), [3, 2, 2], [2, 1, 2], 0, False, True, None]
     yield Sample("aten.avg_pool3d.default", args, Out((2, 3, 2, 3, 3)))
     for prefix, n in (("", 1), ("", 2), ("", 3), ("_", 2), ("_", 3)):

@@ -107,11 +107,29 @@ def test_layer_norm_live_rows(device: Device) -> None:
             program.run([normal(3, 39)])
 
 
+@pytest.mark.parametrize(
+    ("width", "kernel"),
+    [(3, "kept"), (1023, "kept"), (1025, "kept"), (4096, "kept"), (4097, "norm"), (16384, "kept"), (16388, "norm")],
+)
+def test_rows_are_kept_as_far_as_they_fit(device: Device, width: int, kernel: str) -> None:
+    """Widths around what invocations keep, of one element or four a unit, and one that they do not."""
+    rows = 131 if width < 10 else 3
+    with layer(device, (rows, width), 1) as program:
+        assert program.executor.plans.plans[-1].dispatches[0].kernel == f"norm/{kernel}"
+        program.check([normal(rows, width) + np.float32(3)])
+    with rms(device, (rows, width), normal(width)) as program:
+        program.check([normal(rows, width)])
+
+
 @pytest.mark.parametrize("engine", ["wgpu", "dawn"])
 def test_kernels_compile(engine: str) -> None:
-    compile_check(engine, "norm/norm", {"center": False, "weight": True, "bias": False})
+    plain = {"center": False, "weight": True, "bias": False}
+    compile_check(engine, "norm/norm", plain)
+    compile_check(engine, "norm/kept", {**plain, "unit": 1, "kept": 4})
     for weight in (False, True):
-        compile_check(engine, "norm/norm", {"center": True, "weight": weight, "bias": weight})
+        how = {"center": True, "weight": weight, "bias": weight}
+        compile_check(engine, "norm/norm", how)
+        compile_check(engine, "norm/kept", {**how, "unit": 4, "kept": 16})
 
 
 def test_squares_that_overflow_give_nan_and_not_zeros(device: Device) -> None:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from executorch_webgpu.errors import InvalidInputError, UnsupportedProgramError
+from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.device import Device
 
 from .harness import In, OpProgram, Out
-from .torch_checks import check_device, check_reference
+from .torch_checks import by_torch, check_device, check_reference
 
 SEEDS = range(40)
 
@@ -98,3 +99,81 @@ def test_live_sizes(device: Device) -> None:
 def test_windows_that_there_are_not(device: Device, how: Any, message: str) -> None:
     with pytest.raises(UnsupportedProgramError, match=message):
         OpProgram(device, "aten.max_pool2d.default", [In((1, 2, 5, 5)), *how], Out((1, 2, 5, 5)))
+
+
+def routed(device: Device, name: str, args: list[Any], out: Any, route: str, *inputs: np.ndarray) -> None:
+    """Each input, live, against the reference; the first one has the largest sizes, and takes ``route``."""
+    with OpProgram(device, name, args, out) as program:
+        for x in inputs:
+            program.check([x])
+            if x is inputs[0]:
+                assert program.executor.plans.plans[-1].route == route
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_averages_of_everything_are_reductions(device: Device, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    for n, dims in ((1, (2, 3, 641)), (2, (2, 3, 1, 1)), (2, (2, 3, 67, 71)), (3, (3, 5, 6, 7))):
+        sizes = [dims, (*dims[:-n], *(1,) * n), (*dims[:-n], *(max(d - 2, 1) for d in dims[-n:])), dims]
+        name = f"aten.{'_' * (n > 1)}adaptive_avg_pool{n}d.default"
+        out = Out((*dims[:-n], *(1,) * n), dtype)
+        given = [rng.normal(1, 1, d).astype(dtype) for d in sizes]
+        routed(device, name, [In(dims, dtype), [1] * n], out, "reduction", *given)
+
+
+@pytest.mark.parametrize("parts", [[2, 3], [1, 3], [2, 1]])
+def test_large_equal_parts_are_reductions(device: Device, parts: list[int]) -> None:
+    """Live sizes that are no multiples of the numbers of parts, or small, go another way."""
+    sizes = [(2, 3, 22, 39), (2, 3, 21, 38), (1, 3, 4, 6), (0, 3, 4, 6), (2, 1, 20, 36)]
+    given = [np.random.default_rng(0).normal(size=d).astype(np.float32) for d in sizes]
+    args = [In(sizes[0]), parts]
+    routed(device, "aten._adaptive_avg_pool2d.default", args, Out((2, 3, *parts)), "reduction", *given)
+
+
+def test_large_windows_side_by_side_are_reductions(device: Device) -> None:
+    rng = np.random.default_rng(0)
+    sizes = [(2, 3, 26, 33), (2, 3, 25, 32), (1, 2, 13, 11), (2, 3, 26, 33)]
+    given = [rng.normal(size=d).astype(np.float32) for d in sizes]
+    given[1][:, 1, 3] = np.nan
+    x, how = In(sizes[0]), [[13, 11], [], 0]
+    out = Out((2, 3, 2, 3))
+    routed(device, "aten.avg_pool2d.default", [x, *how, True, True, None], out, "reduction", *given)
+    routed(device, "aten.avg_pool2d.default", [x, *how, False, True, -7], out, "reduction", given[0])
+    routed(device, "aten.max_pool2d.default", [x, *how, 1, False], out, "reduction", *given)
+    whole = [x, [26, 33], [5, 3], 0, 1, False]
+    routed(device, "aten.max_pool2d.default", whole, Out((2, 3, 1, 1)), "reduction", given[0])
+    numbers = rng.integers(-99, 90, (2, 4, 8, 6))
+    args = [[4, 4, 6], [], 0, False, True, None]
+    check_device(device, "aten.avg_pool3d.default", numbers, *args)
+    args = [In((2, 4, 8, 6), "int32"), *args]
+    routed(device, "aten.avg_pool3d.default", args, Out((2, 1, 2, 1), "int32"), "reduction", numbers.astype(np.int32))
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 5, 8, 13])
+def test_windows_of_neighbours_overlap(device: Device, width: int) -> None:
+    """Rows that are shorter than what an invocation takes, and that no four elements begin."""
+    x = np.random.default_rng(width).integers(-4, 5, (2, 3, 7, width)).astype(np.float32)
+    x[0, 0, 3] = np.nan
+    for kernel, stride, padding in (([3, 3], [1, 1], [1, 1]), ([2, 1], [1, 2], [0, 0]), ([5, 3], [2, 3], [2, 1])):
+        if kernel[1] <= width + 2 * padding[1]:
+            check_device(device, "aten.avg_pool2d.default", x, kernel, stride, padding, False, width % 2 == 0, None)
+            how = [x, kernel, stride, padding, [1, 1], True]
+            check_device(device, "aten.max_pool2d_with_indices.default", *how)
+            sizes = by_torch("aten.max_pool2d_with_indices.default", *how)[0].shape
+            routed(device, "aten.max_pool2d.default", [In(x.shape), *how[1:]], Out(sizes), "rows", x)
+
+
+def test_windows_of_many_places_are_not_unrolled(device: Device) -> None:
+    x = np.random.default_rng(0).integers(-4, 5, (2, 3, 19, 17)).astype(np.float32)
+    for args in (([9, 9], [2, 1], [4, 3], True, True, None), ([1, 70], [1, 1], [0, 35], False, False, None)):
+        check_device(device, "aten.avg_pool2d.default", x, *args)
+    check_device(device, "aten.max_pool2d_with_indices.default", x, [9, 9], [2, 1], [4, 3], [1, 1], False)
+
+
+@pytest.mark.parametrize("engine", ["wgpu", "dawn"])
+def test_kernels_compile(engine: str) -> None:
+    windows = {"kernel": [3, 2, 2], "dilation": [1, 1, 1], "stride": 1, "places": [0, 1, 2, 3, 4, 5]}
+    for dtype, indices in (("float32", True), ("float16", False), ("int8", True), ("int32", False)):
+        compile_check(engine, "pool/rows", {"kind": "max", "indices": indices, "dtype": dtype, **windows})
+    for dtype in ("bfloat16", "int32"):
+        compile_check(engine, "pool/rows", {"kind": "average", "indices": False, "dtype": dtype, **windows})

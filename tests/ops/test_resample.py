@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from executorch_webgpu.errors import InvalidInputError, UnsupportedProgramError
+from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.ops.resample.upsample import CUBIC_AA, LINEAR_AA, OPERATORS
 
@@ -51,6 +52,37 @@ def test_nearest_elements_are_those_of_torch_at_every_scale(device: Device) -> N
 def test_a_row_of_one_element_and_large_scales(device: Device) -> None:
     for corners, size in product((False, True), ([1, 1], [9, 1], [1, 67])):
         check_device(device, "aten.upsample_bilinear2d.vec", normal(2, 1, 1, 3), size, corners, None)
+
+
+@pytest.mark.parametrize("width", [1, 3, 11])
+def test_rows_that_four_elements_cross(device: Device, width: int) -> None:
+    """Doubled and more, where four elements lie between four neighbours, and less, where each has its own."""
+    x = normal(2, 3, 3, width)
+    for size in ([6, 2 * width], [5, 3 * width], [7, 5 * width + 3], [4, width + 1]):
+        for name, how in product(("upsample_bilinear2d", "upsample_bicubic2d"), (False, True)):
+            check_device(device, f"aten.{name}.vec", x, size, how, None, absolute=1e-5)
+        check_device(device, "aten.upsample_nearest2d.vec", x, size, None, absolute=0, relative=0)
+    check_device(device, "aten.upsample_linear1d.vec", x[1], [4 * width + 1], False, None)
+    check_device(device, "aten.upsample_trilinear3d.vec", x[None], [5, 6, 2 * width], False, None)
+
+
+def test_infinity_stays_between_its_neighbours(device: Device) -> None:
+    """What four elements have loaded together counts for those of them only that lie beside it."""
+    x = normal(1, 1, 1, 9)
+    x[..., 4] = np.inf
+    with OpProgram(
+        device, "aten.upsample_bilinear2d.vec", [In(x.shape), [1, 27], False, None], Out((1, 1, 1, 27))
+    ) as program:
+        found = np.isfinite(program.run([x])).ravel()
+    assert found[:10].all() and found[17:].all() and not found[11:16].any()
+
+
+@pytest.mark.parametrize("engine", ["wgpu", "dawn"])
+def test_kernels_compile(engine: str) -> None:
+    for mode, n, dtype in (("nearest", 2, "uint8"), ("nearest-exact", 1, "float16"), ("linear", 3, "float32")):
+        template = {"mode": mode, "n": n, "corners": False, "dtype": dtype}
+        compile_check(engine, "resample/resample", template)
+    compile_check(engine, "resample/resample", {"mode": "cubic", "n": 2, "corners": True, "dtype": "bfloat16"})
 
 
 def test_sizes_from_symints(device: Device) -> None:

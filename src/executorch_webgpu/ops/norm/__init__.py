@@ -1,4 +1,4 @@
-"""Normalization over the last dimensions: RMSNorm and LayerNorm, one kernel with a workgroup for each row.
+"""Normalization over the last dimensions: RMSNorm and LayerNorm, of rows that invocations keep, or of longer ones.
 
 ``channels`` has that of channels.
 """
@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 
 from ..plan import Binding, Planner
+from ..reduce.passes import power_of_two
 from ..registry import op
 from ..rows import Cut, each_row, other_dims
+from ..shapes import ceil_div
 from ..sizes import Shape, Sizes
-from ..values import IntLike, Tensor
+from ..values import IntLike, SymInt, Tensor
 from . import channels as channels
 
-_WORKGROUP = 64
+KEEPING = 256  # invocations that share rows which they keep
+KEPT = (4, 16)  # units that an invocation keeps, for longer and longer rows
 Array = np.ndarray
 
 
@@ -57,13 +60,8 @@ def rms_norm(planner: Planner, x: Tensor, weight: Tensor, eps: float, out: Tenso
 
 def normalize_rows(planner: Planner, x: Binding, rows: int, weight: Tensor, eps: float, out: Binding) -> None:
     """RMSNorm of ``x`` [rows, N] with ``weight`` [N] to ``out`` [rows, N]."""
-    planner.dispatch(
-        "norm/norm",
-        _grid_of_rows(planner, rows),
-        {"x": x, "weight": weight, "out": out},
-        {"rows": rows, "width": weight.numel, "eps": eps},
-        template={"center": False, "weight": True, "bias": False},
-    )
+    bindings: dict[str, Binding] = {"x": x, "weight": weight, "out": out}
+    _dispatch(planner, bindings, rows, weight.numel, eps, center=False)
 
 
 def layer_norm_sizes(s: Sizes, x: Tensor, normalized_shape: list[IntLike], *rest: Any) -> list[Shape]:
@@ -107,18 +105,48 @@ def native_layer_norm(
     for result in outs:
         planner.resize(result)
     width = math.prod(shape)
-    bindings = {"x": x, "out": out, "mean": mean, "rstd": rstd}
+    bindings: dict[str, Binding] = {"x": x, "out": out, "mean": mean, "rstd": rstd}
     bindings |= {name: t for name, t in (("weight", weight), ("bias", bias)) if t is not None}
     if x.numel:
+        varies = any(isinstance(n, SymInt) for n in normalized_shape)
+        _dispatch(planner, bindings, x.numel // width, width, eps, center=True, varies=varies)
+
+
+def _dispatch(
+    planner: Planner,
+    bindings: dict[str, Binding],
+    rows: int,
+    width: int,
+    eps: float,
+    *,
+    center: bool,
+    varies: bool = False,
+) -> None:
+    """Normalize ``rows`` of ``width`` elements; ``varies``: that may be another one next time."""
+    template = {"center": center, "weight": "weight" in bindings, "bias": "bias" in bindings}
+    unit = 4 if width % 4 == 0 else 1
+    length = width // unit
+    if varies:
+        planner.prepare("norm/norm", template=template)
+        for each in ((u, k) for u in (4, 1) for k in KEPT):
+            how = template | dict(zip(("unit", "kept"), each, strict=True))
+            planner.prepare("norm/kept", template=how, overrides={"wg_size": KEEPING})
+    kept = next((k for k in KEPT if length <= k * KEEPING), None)
+    if kept is None:
         planner.dispatch(
             "norm/norm",
-            _grid_of_rows(planner, x.numel // width),
+            planner.grid_1d(rows, 1),  # a workgroup for every row
             bindings,
-            {"rows": x.numel // width, "width": width, "eps": eps},
-            template={"center": True, "weight": weight is not None, "bias": bias is not None},
+            {"rows": rows, "width": width, "eps": eps},
+            template=template,
         )
-
-
-def _grid_of_rows(planner: Planner, rows: int) -> tuple[int, int, int]:
-    """A workgroup for every row, folded into y as in ``grid_1d``."""
-    return planner.grid_1d(rows, 1)
+        return
+    lanes = min(KEEPING, power_of_two(ceil_div(length, kept)))
+    planner.dispatch(
+        "norm/kept",
+        planner.grid_1d(ceil_div(rows * lanes, KEEPING), 1),
+        bindings,
+        {"rows": rows, "length": length, "lanes": lanes, "eps": eps},
+        template=template | {"unit": unit, "kept": kept},
+        overrides={"wg_size": KEEPING},
+    )

@@ -13,7 +13,8 @@ from ..reduce.passes import Outs, Reduction, dispatch
 from ..registry import op
 from ..sizes import Found, Sizes
 from ..values import INT32_MAX, IntLike, Tensor
-from .max_pool import adaptive_sizes, check_parts, dispatch_pool, pooled_rows
+from .max_pool import adaptive_sizes, check_parts, pooled_rows
+from .routes import Pooling, dispatch_pool
 from .window import Numbers, Windows, adaptive_taps, check_input, gather_windows, pooled_sizes, sliding_taps, windows
 
 Array = np.ndarray
@@ -71,8 +72,8 @@ def _plan(
     room = all(found.count(a, x.dims[x.rank - n + a]) > 0 for a in range(n))
     planner.check(room, f"{name}: {x} has no room for windows of {list(found.kernel)}")
     planner.resize(out)
-    divide = {"divisor": divisor or 0, "padded": int(count_include_pad)}
-    dispatch_pool(planner, x, out, n, found, "average", **divide)
+    pooling = Pooling(x, out, n, found, "average", divisor=divisor or 0, padded=int(count_include_pad))
+    dispatch_pool(planner, pooling)
 
 
 def _sizes(s: Sizes, n: int, x: Tensor, how: Sequence[Any]) -> Found | None:
@@ -162,12 +163,7 @@ def _register_adaptive(n: int, name: str) -> None:
         check_input(planner, name, x, n)
         check_parts(planner, name, size, n)
         planner.resize(out)
-        if list(size) == [1] * n:  # invocations share the one window of a plane
-            axes = range(x.rank - n, x.rank)
-            scale = 1 / math.prod(x.dims[a] for a in axes)
-            dispatch(planner, Reduction("sum", finish="v * p", scale=scale), x, axes, Outs(out))
-        else:
-            dispatch_pool(planner, x, out, n, None, "average", divisor=0, padded=0)
+        dispatch_pool(planner, Pooling(x, out, n, None, "average"))
 
 
 for _n in (2, 3):

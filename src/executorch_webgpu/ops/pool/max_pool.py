@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ..plan import Binding, Planner
+from ..plan import Planner
 from ..registry import op
 from ..rows import Cut, other_dims
-from ..shapes import ceil_div
 from ..sizes import Found, Sizes
 from ..values import IntLike, Tensor
+from .routes import Pooling, dispatch_pool
 from .window import (
     Numbers,
     Taps,
@@ -22,12 +22,10 @@ from .window import (
     gather_windows,
     pooled_sizes,
     sliding_taps,
-    spatial,
     windows,
 )
 
 Array = np.ndarray
-WORKGROUP = 64
 DTYPES = ("float32", "float16", "bfloat16", "int32", "uint8", "int8", "int16")
 
 
@@ -56,32 +54,6 @@ def _starts(taps: Sequence[Taps], sizes: Sequence[int]) -> Array:
         start = np.take_along_axis(tap.index, first, axis=1)
         place = place * size + start.reshape([-1 if axis == a else 1 for a in range(len(taps))])
     return np.asarray(place)
-
-
-def dispatch_pool(
-    planner: Planner, x: Tensor, out: Tensor, n: int, found: Windows | None, kind: str, **more: Any
-) -> None:
-    """Pool the last ``n`` dimensions of ``x``, in windows that slide, or in those of the adaptive kind."""
-    bindings: dict[str, Binding] = {"x": x, "out": out}
-    params: dict[str, Any] = {
-        "x_dims": spatial(x.dims, n, 1),
-        "out_dims": spatial(out.dims, n, 1),
-        "n": out.numel,
-    }
-    if found is not None:
-        params["kernel"], params["stride"] = spatial(found.kernel, n, 1), spatial(found.stride, n, 1)
-        params["padding"], params["dilation"] = spatial(found.padding, n, 0), spatial(found.dilation, n, 1)
-    indices = more.pop("indices", None)
-    if indices is not None:
-        bindings["indices"] = indices
-    planner.dispatch(
-        "pool/pool",
-        planner.grid_1d(ceil_div(out.numel, 4), WORKGROUP),
-        bindings,
-        params | more,
-        overrides={"wg_size": WORKGROUP},
-        template={"kind": kind, "indices": indices is not None, "adaptive": found is None, "dtype": x.dtype},
-    )
 
 
 def _rows(n: int) -> Callable[..., int | None]:
@@ -132,7 +104,7 @@ def _register_max_pool(n: int) -> None:
         planner.resize(out)
         if indices is not None:
             planner.resize(indices)
-        dispatch_pool(planner, x, out, n, found, "max", indices=indices)
+        dispatch_pool(planner, Pooling(x, out, n, found, "max", indices))
 
     @op(f"aten.max_pool{n}d.default", reference=lambda *a: reference(*a)[0], sizes=sizes, rows=pooled_rows[n])
     def max_pool(
@@ -207,7 +179,7 @@ def _register_adaptive(n: int) -> None:
         _check_results(planner, name, x, out, indices)
         for result in outs:
             planner.resize(result)
-        dispatch_pool(planner, x, out, n, None, "max", indices=indices)
+        dispatch_pool(planner, Pooling(x, out, n, None, "max", indices))
 
 
 for _n in (1, 2, 3):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -156,8 +156,12 @@ class Outs:
 
 def dispatch(planner: Planner, reduction: Reduction, x: Tensor, axes: Collection[int], outs: Outs) -> None:
     """Reduce ``x`` over ``axes``."""
+    dispatch_passes(planner, reduction, x, passes_over(x, axes), outs)
+
+
+def dispatch_passes(planner: Planner, reduction: Reduction, x: Tensor, passes: Sequence[Pass], outs: Outs) -> None:
+    """Reduce ``x`` by one pass after the other."""
     source: Tensor | Scratch = x
-    passes = passes_over(x, axes)
     direct = all(t.dtype in WORDS for t in outs.tensors)
     for each in passes[:-1]:
         source = partials(planner, reduction, source, each)
