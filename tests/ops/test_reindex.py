@@ -217,6 +217,33 @@ def test_permute_follows_live_dims(device: Device) -> None:
             program.check([array((1, rows, 3, 8))])
 
 
+@pytest.mark.parametrize(
+    ("dtype", "dims", "order"),
+    [
+        ("float16", (130, 134), [1, 0]),
+        ("float16", (134, 131), [1, 0]),  # rows of x begin within words
+        ("int8", (2, 68, 131), [0, 2, 1]),
+        ("uint8", (132, 5, 66), [1, 2, 0]),
+        ("float32", (3, 131, 67), [2, 0, 1]),
+    ],
+)
+def test_transposes_by_tiles(device: Device, dtype: str, dims: tuple[int, ...], order: list[int]) -> None:
+    x = array(dims, dtype)
+    out = tuple(dims[a] for a in order)
+    with OpProgram(
+        device, "aten.permute_copy.default", [In(dims, dtype), order], Out(out, dtype), routes={"transpose": "tiled"}
+    ) as program:
+        program.check([x])
+
+
+def test_transposes_by_tiles_follow_live_sizes(device: Device) -> None:
+    args = [In((137, 140), "float16"), [1, 0]]
+    out, routes = Out((140, 137), "float16"), {"transpose": "tiled"}
+    with OpProgram(device, "aten.permute_copy.default", args, out, routes=routes) as program:
+        for dims in ((136, 140), (137, 139), (1, 4), (134, 131), (136, 140)):
+            program.check([array(dims, "float16")])
+
+
 def test_transposes(device: Device) -> None:
     check_once(device, "aten.transpose_copy.int", array((3, 5, 7)), [0, -1], (7, 5, 3))
     check_once(device, "aten.t_copy.default", array((3, 5)), [], (5, 3))
