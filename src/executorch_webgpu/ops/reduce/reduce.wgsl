@@ -70,7 +70,11 @@ fn four(a: Partial, b: Partial, c: Partial, d: Partial) -> Partial {
 {% if quads %}
 // The elements of a quad, whose first one is element i of its row.
 fn whole(v: vec4<Native>, i: u32) -> Partial {
+  {% if kind == "lse" and of == "v" %}
+  return partial_of_quad(vec4<f32>(v));
+  {% else %}
   return four(seen(v.x, i), seen(v.y, i + 1u), seen(v.z, i + 2u), seen(v.w, i + 3u));
+  {% endif %}
 }
 
 // Those of them that lie in first..past of x.
