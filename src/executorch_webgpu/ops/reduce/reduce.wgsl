@@ -76,7 +76,7 @@ fn quad_at(start: u32, i: u32) -> vec4<Native> {
   return unpack_{{ x }}(x[(start + i * params.inner) / 4u]);
 }
 
-// What elements begin..end of the four rows at `start` come to, of those that this lane reads. Four loads are on their way.
+// What elements begin..end of the four rows at `start` come to, of those that this lane reads, four loads at a time.
 fn reduced(start: u32, begin: u32, end: u32, lane: u32) -> Found {
   let step = params.lanes;
   {% for c in "xyzw" %}

@@ -1,6 +1,7 @@
 {#
-Where element i of an index space lies in strided views. Without a division for the outermost dimension, and with none for
-dimensions that are not there; indices into the parameters are constants.
+Where element i of an index space lies in strided views.
+
+There is no division for the outermost dimension, nor for those that are not there; indices into parameters are constants.
 
 Inputs:
   views = ("x",) | ("x", "out"): of which tensors

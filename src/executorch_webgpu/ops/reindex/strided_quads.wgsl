@@ -3,8 +3,8 @@ All of out, in order, from a strided view of x: an invocation makes 16 bytes of 
 
 Inputs:
   lanes = 1 | 2 | 4: elements of a word
-  runs = True | False: x lies in runs of whole 16 bytes, which begin anywhere: two aligned loads are shifted; else elements
-    are loaded one by one, and the place of the first one says where the next ones are, as far as its row goes
+  runs = True | False: x lies in runs of whole 16 bytes, which begin anywhere: two aligned loads are shifted; else
+    elements are loaded one by one, and the place of the first one says where the next ones of its row are
   live = False | True: the view of x begins at a live index along a dimension
 #}
 {% set views = ("x",) %}

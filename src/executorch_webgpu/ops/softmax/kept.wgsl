@@ -123,6 +123,7 @@ fn main(
   let scale = 1.0 / sum;
   {% endif %}
   {% for k in range(kept) %}
-  store(lane + {{ k }}u * params.lanes, start, {{ "v%d - largest - less" % k if result == "log" else "e%d * scale" % k }});
+  {% set of_unit = "v%d - largest - less" if result == "log" else "e%d * scale" %}
+  store(lane + {{ k }}u * params.lanes, start, {{ of_unit % k }});
   {% endfor %}
 }
