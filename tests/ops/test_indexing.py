@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from executorch_webgpu.errors import InvalidInputError, UnsupportedProgramError
+from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.graph.build import build_graph
 from executorch_webgpu.graph.constants import ConstantPool
@@ -290,3 +291,22 @@ def test_masked_scatter_over_many_chunks(device: Device) -> None:
 def test_a_mask_that_selects_is_for_the_host(device: Device) -> None:
     with pytest.raises(UnsupportedProgramError, match="only the host can know"):
         OpProgram(device, "aten.index.Tensor", [In((5, 3)), [In((5,), "bool")]], Out((5, 3)))
+
+
+@pytest.mark.parametrize("engine", ["wgpu", "dawn"])
+@pytest.mark.parametrize(("unit", "lanes", "quads"), [("vec4<u32>", 1, False), *(("u32", n, True) for n in (1, 2, 4))])
+def test_gathering_compiles(engine: str, unit: str, lanes: int, quads: bool) -> None:
+    for count in (1, 4):
+        template = {"unit": unit, "lanes": lanes, "quads": quads, "count": count}
+        compile_check(engine, "indexing/gather", template)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_gathering_along_rows_of_any_length(device: Device, dtype: str) -> None:
+    """Rows that end within 16 bytes and at them, and a result that does."""
+    rng = np.random.default_rng(0)
+    args = [In((5, 64), dtype), 1, In((5, 48), "int32"), False]
+    with OpProgram(device, "aten.gather.default", args, Out((5, 48), dtype)) as program:
+        for rows, columns in ((5, 48), (3, 1), (1, 17), (5, 31), (5, 48)):
+            x = rng.integers(0, 100, (rows, 64)).astype(dtype)
+            program.check([x, rng.integers(0, 64, (rows, columns)).astype(np.int32)])

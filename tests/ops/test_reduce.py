@@ -184,6 +184,18 @@ def test_other_dtypes_are_refused(device: Device) -> None:
 KINDS = (*PARTIAL_BYTES, "max", "min", "sum", "product", "any", "all")
 
 
+@pytest.mark.parametrize("name", ["aten.amax.default", "aten.argmin.default", "aten.sum.dim_IntList"])
+def test_columns_by_fours(device: Device, name: str) -> None:
+    """Columns in fours and not, in chunks and not, with NaN and zeros of both signs."""
+    with program(device, name, (2, 1031, 68), [1]) as loaded:
+        for dims in ((2, 1031, 68), (1, 1030, 68), (2, 3, 4), (2, 131, 67), (1, 1, 12), (2, 1031, 68)):
+            x = RNG.integers(-50, 50, dims).astype(np.float32)
+            x[:, 0, ::3] = -0.0
+            if "sum" not in name:
+                x[0, -1, -1] = np.nan
+            loaded.check([x])
+
+
 @pytest.mark.parametrize("engine", ["wgpu", "dawn"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_kernels_compile(engine: str, kind: str) -> None:
@@ -196,8 +208,8 @@ def test_kernels_compile(engine: str, kind: str) -> None:
         "second": "int32",
     }
     out = "bool" if kind in ("any", "all") else "float32"
-    for x, final in (("float16", False), ("partial", True)):
-        each = {**template, "x": x, "across": False, "final": final, "out": out}
+    for x, final, wide in (("float16", False, False), ("partial", True, False), ("float16", False, True)):
+        each = {**template, "x": x, "across": wide, "wide": wide, "final": final, "out": out}
         compile_check(engine, "reduce/reduce", each, {"wg_size": WORKGROUP})
     del template["of"]
     compile_check(engine, "reduce/finish", {**template, "out": out}, {"wg_size": 64})

@@ -115,6 +115,20 @@ def test_slice(device: Device, dim: int, start: int | None, end: int | None, ste
     check_once(device, "aten.slice_copy.Tensor", x, [dim, start, end, step], x[tuple(index)].shape, dtype)
 
 
+@pytest.mark.parametrize("start", range(9))
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_runs_that_begin_anywhere(device: Device, dtype: str, start: int) -> None:
+    x = array((5, 41), dtype)
+    check_once(device, "aten.slice_copy.Tensor", x, [1, start, start + 32, 1], (5, 32), dtype)
+
+
+def test_rows_that_end_within_quads(device: Device) -> None:
+    for dtype, step in (("float32", 2), ("float16", 1), ("int8", 3)):
+        x = array((7, 2, 41), dtype)
+        index = slice(1, 40, step)
+        check_once(device, "aten.slice_copy.Tensor", x, [2, 1, 40, step], x[:, :, index].shape, dtype)
+
+
 def test_slice_with_a_live_start(device: Device) -> None:
     with OpProgram(device, "aten.slice_copy.Tensor", [In((17, 6)), 0, Sym(), None, 1], Out((17, 6))) as program:
         x = array((17, 6))
@@ -215,6 +229,33 @@ def test_permute_follows_live_dims(device: Device) -> None:
     with OpProgram(device, "aten.permute_copy.default", args, Out((1, 3, 13, 8))) as program:
         for rows in (13, 1, 5, 5, 13):
             program.check([array((1, rows, 3, 8))])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "dims", "order"),
+    [
+        ("float16", (130, 134), [1, 0]),
+        ("float16", (134, 131), [1, 0]),  # rows of x begin within words
+        ("int8", (2, 68, 131), [0, 2, 1]),
+        ("uint8", (132, 5, 66), [1, 2, 0]),
+        ("float32", (3, 131, 67), [2, 0, 1]),
+    ],
+)
+def test_transposes_by_tiles(device: Device, dtype: str, dims: tuple[int, ...], order: list[int]) -> None:
+    x = array(dims, dtype)
+    out = tuple(dims[a] for a in order)
+    with OpProgram(
+        device, "aten.permute_copy.default", [In(dims, dtype), order], Out(out, dtype), routes={"transpose": "tiled"}
+    ) as program:
+        program.check([x])
+
+
+def test_transposes_by_tiles_follow_live_sizes(device: Device) -> None:
+    args = [In((138, 140), "float16"), [1, 0]]
+    out, routes = Out((140, 138), "float16"), {"transpose": "tiled"}
+    with OpProgram(device, "aten.permute_copy.default", args, out, routes=routes) as program:
+        for dims in ((136, 140), (137, 139), (1, 4), (134, 131), (136, 140)):
+            program.check([array(dims, "float16")])
 
 
 def test_transposes(device: Device) -> None:
@@ -348,3 +389,15 @@ def test_coalescing_keeps_the_order_of_addresses(case: tuple[list[int], list[int
 def test_every_variant_compiles_on_dawn(unit: str, lanes: tuple[int, int], live: bool) -> None:
     template = {"unit": unit, "x_lanes": lanes[0], "out_lanes": lanes[1], "live": live}
     compile_check("dawn", "reindex/strided_copy", template)
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("runs", [False, True])
+@pytest.mark.parametrize("lanes", [1, 2, 4])
+def test_quads_compile_on_dawn(lanes: int, runs: bool, live: bool) -> None:
+    compile_check("dawn", "reindex/strided_quads", {"lanes": lanes, "runs": runs, "live": live})
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 4])
+def test_tiles_compile_on_dawn(lanes: int) -> None:
+    compile_check("dawn", "reindex/tiled_transpose", {"lanes": lanes})

@@ -56,6 +56,14 @@ def test_live_dims(device: Device) -> None:
                 program.check([RNG.standard_normal(dims).astype(np.float32)])
 
 
+def test_teams_of_one_to_four(device: Device) -> None:
+    """Rows of one invocation, of two, of a team, and of several teams, on quads and not."""
+    outs = [Out((5, 203)), Out((5, 203), "int32")]
+    with OpProgram(device, "aten.cummax.default", [In((5, 203)), 1], outs) as program:
+        for length in (203, 16, 17, 32, 37, 64, 65, 128, 131):
+            program.check([RNG.integers(-9, 9, (5, length)).astype(np.float32)])
+
+
 def test_empty_and_scalars(device: Device) -> None:
     for x in (np.zeros((0, 3), np.float32), np.array(-3.5, np.float32)):
         check(device, "aten.cumsum.default", x, 0, None)

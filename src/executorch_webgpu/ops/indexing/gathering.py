@@ -14,7 +14,7 @@ from ..values import Dims, Scratch, Tensor
 WORKGROUP = 64
 OVERRIDES = {"wg_size": WORKGROUP}
 MOST = 4  # index tensors of one dispatch: there are eight storage buffers at least
-_WORD, _QUAD = 4, 16  # bytes
+_WORD = 4  # bytes
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,16 @@ def gather(planner: Planner, x: Tensor, x_strides: Dims, picks: Sequence[Pick], 
     if len(picks) > MOST:
         picks = [combined(planner, out.dims, picks, wraps)]
     lanes = max(1, _WORD // x.element.itemsize)
-    for unit, width in {("vec4<u32>", 1), ("u32", 1), ("u32", lanes)}:
-        template = {"unit": unit, "lanes": width, "count": len(picks)}
+    # Units of 16 bytes; words of packed elements; 16 bytes of single elements: what runs allow.
+    wide, words, quads = ("vec4<u32>", 1, False), ("u32", 1, False), ("u32", lanes, True)
+    for unit, width, quad in (wide, words, quads) if lanes > 1 else (wide, quads):
+        template = {"unit": unit, "lanes": width, "quads": quad, "count": len(picks)}
         planner.prepare("indexing/gather", overrides=OVERRIDES, template=template)
     dims, (x_strides, *strides) = coalesce(out.dims, x_strides, *(p.strides for p in picks))
     planner.check(len(dims) <= MAX_RANK, f"{out} takes {len(dims)} dimensions; at most {MAX_RANK} work")
     steps = [p.step for p in picks]
-    widths = (("vec4<u32>", 1, _QUAD // x.element.itemsize), ("u32", 1, lanes), ("u32", lanes, 1))
-    unit, width, times = next(each for each in widths if are_runs(each[2], dims, [x_strides], strides, steps))
+    ways = ((wide, 4 * lanes), *(((words, lanes),) if lanes > 1 else ()), (quads, 1))
+    (unit, width, quad), times = next(way for way in ways if are_runs(way[1], dims, [x_strides], strides, steps))
     if times > 1:
         dims = (*dims[:-1], dims[-1] // times)
         x_strides, steps = (*(s // times for s in x_strides[:-1]), 1), [s // times for s in steps]
@@ -51,11 +53,11 @@ def gather(planner: Planner, x: Tensor, x_strides: Dims, picks: Sequence[Pick], 
     n = math.prod(dims)
     planner.dispatch(
         "indexing/gather",
-        planner.grid_1d(ceil_div(n, width), WORKGROUP),
+        planner.grid_1d(ceil_div(n, 4 * width if quad else 1), WORKGROUP),
         {"x": x, "out": out, **bound},
         {"x_strides": innermost_first(x_strides, 0), **_index_params(dims, strides, picks, steps, wraps)},
         overrides=OVERRIDES,
-        template={"unit": unit, "lanes": width, "count": len(picks)},
+        template={"unit": unit, "lanes": width, "quads": quad, "count": len(picks)},
     )
 
 

@@ -157,6 +157,14 @@ fn partial_of(v: Number, i: u32) -> Partial {
   return Partial(largest, exp(f32(v) - largest));
 }
 
+// Of four elements: one exponential each, and not one for each combination.
+fn partial_of_quad(v: vec4<f32>) -> Partial {
+  let finite = clamp(v, vec4<f32>(LOWEST), vec4<f32>(-LOWEST));
+  let largest = max(max(finite.x, finite.y), max(finite.z, finite.w));
+  let e = exp(v - largest);
+  return Partial(largest, (e.x + e.y) + (e.z + e.w));
+}
+
 fn combine(a: Partial, b: Partial) -> Partial {
   let largest = max(a.x, b.x);
   return Partial(largest, a.y * exp(a.x - largest) + b.y * exp(b.x - largest));

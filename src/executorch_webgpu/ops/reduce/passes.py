@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+<<<<<<< HEAD
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+=======
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+>>>>>>> perf-move
 from typing import Any
 
 from ..plan import Binding, Planner
@@ -49,7 +54,7 @@ class Pass:
     """[outer, length, inner] -> [outer, inner]; the largest sizes say which kernels there may be.
 
     ``side_by_side``: rows of a workgroup, at most, where neighbours own neighbouring rows. With ``enough`` workgroups,
-    no row is cut into chunks.
+    no row is cut into chunks. ``wide``: each invocation owns four neighbouring rows, of a tensor.
     """
 
     outer: int
@@ -59,6 +64,7 @@ class Pass:
     most_inner: int
     side_by_side: int = MOST_ROWS
     enough: int = BUSY
+    wide: bool = False
 
     @property
     def rows(self) -> int:
@@ -73,13 +79,13 @@ class Pass:
         """Invocations of a workgroup that share a row."""
         if not self.across:
             return min(WORKGROUP, power_of_two(ceil_div(self.length, ELEMENTS)))
-        rows = min(self.side_by_side, power_of_two(self.inner))
+        rows = min(self.side_by_side, power_of_two(self.inner)) // (4 if self.wide else 1)
         return min(WORKGROUP // rows, power_of_two(ceil_div(self.length, 4)))
 
     @property
     def blocks(self) -> int:
         """Workgroups, if no row is cut into chunks."""
-        return ceil_div(self.rows * self.lanes, WORKGROUP)
+        return ceil_div(self.rows // (4 if self.wide else 1) * self.lanes, WORKGROUP)
 
     @property
     def chunk(self) -> int:
@@ -193,15 +199,19 @@ def prepare(
     planner: Planner, reduction: Reduction, source: Tensor | Scratch, each: Pass, to: Scratch | Outs | None
 ) -> None:
     """Have the kernels made that live sizes of a pass may need; ``to`` is None for partials."""
-    _prepare(planner, reduction, source, each.across, to)
+    may_be_wide = isinstance(source, Tensor) and each.across and each.most_inner >= 4
+    for wide in (False, True) if may_be_wide else (False,):
+        _prepare(planner, reduction, source, each.across, to, wide)
+        if each.may_have_chunks:
+            _prepare(planner, reduction, source, each.across, None, wide)
     if each.may_have_chunks:
-        _prepare(planner, reduction, source, each.across, None)
         _prepare(planner, reduction, None, False, to)
 
 
 def _run(planner: Planner, reduction: Reduction, source: Tensor | Scratch, each: Pass, to: Scratch | Outs) -> None:
     """A pass, in one dispatch or, by chunks, in two."""
     prepare(planner, reduction, source, each, to)
+    each = replace(each, wide=isinstance(source, Tensor) and each.across and each.inner > 0 and each.inner % 4 == 0)
     chunks = each.chunks
     if chunks == 1:
         _one(planner, reduction, source, each, each.chunk, to)
@@ -212,7 +222,7 @@ def _run(planner: Planner, reduction: Reduction, source: Tensor | Scratch, each:
 
 
 def _template(
-    reduction: Reduction, source: Tensor | Scratch | None, across: bool, to: Scratch | Outs | None
+    reduction: Reduction, source: Tensor | Scratch | None, across: bool, to: Scratch | Outs | None, wide: bool
 ) -> dict[str, Any]:
     outs = to if isinstance(to, Outs) else Outs()
     return {
@@ -221,6 +231,7 @@ def _template(
         "x": source.dtype if isinstance(source, Tensor) else "partial",
         "of": reduction.of if isinstance(source, Tensor) else "v",
         "across": across,
+        "wide": wide,
         "final": isinstance(to, Outs),
         "finish": reduction.finish if isinstance(to, Outs) else "v",
         "results": outs.results if isinstance(to, Outs) else "first",
@@ -230,11 +241,15 @@ def _template(
 
 
 def _prepare(
-    planner: Planner, reduction: Reduction, source: Tensor | Scratch | None, across: bool, to: Scratch | Outs | None
+    planner: Planner,
+    reduction: Reduction,
+    source: Tensor | Scratch | None,
+    across: bool,
+    to: Scratch | Outs | None,
+    wide: bool = False,
 ) -> None:
-    planner.prepare(
-        "reduce/reduce", template=_template(reduction, source, across, to), overrides={"wg_size": WORKGROUP}
-    )
+    template = _template(reduction, source, across, to, wide)
+    planner.prepare("reduce/reduce", template=template, overrides={"wg_size": WORKGROUP})
 
 
 def _one(
@@ -260,7 +275,7 @@ def _one(
             "p": reduction.p,
             "scale": reduction.scale,
         },
-        template=_template(reduction, source, each.across, to),
+        template=_template(reduction, source, each.across, to, each.wide),
         overrides={"wg_size": WORKGROUP},
     )
 

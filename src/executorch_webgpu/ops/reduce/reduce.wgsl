@@ -10,6 +10,7 @@ Inputs:
   x = "float32" | "float16" | "int32" | "bool" | "uint8" | "int8" | "partial": dtype, or partials of a pass before
   of = "v" | "abs(v)": what is reduced of an element v, with a number p
   across = False | True: whether neighbours own neighbouring rows; else they read neighbouring elements of a row
+  wide = False | True: whether, across, each owns four rows; inner is a multiple of four, and there are no partials in x
   final = True | False: whether there are results, not partials
   finish = "v" | "v * p": a result of the reduced number v, with a number p
   results = "first" | "second" | "both": of two results, such as the extreme and its index, which are wanted
@@ -17,7 +18,8 @@ Inputs:
   second = "int32" | "float32": dtype of the second one
 #}
 {% set tensor = x != "partial" %}
-{% set quads = tensor and not across %}
+{% set quads = tensor and (wide or not across) %}
+{% set owned = 4 if wide else 1 %}
 {% if x == "partial" %}
 @group(0) @binding(0) var<storage, read> x: array<Partial>;
 {% elif quads %}
@@ -49,7 +51,7 @@ struct Params {
 override wg_size: u32 = 256;
 
 {% set words = {"sum": compute, "product": compute, "lse": "vec2<f32>", "var": "vec4<f32>"} %}
-var<workgroup> partials: array<{{ words.get(kind, "vec2<u32>" if "est" in kind else "u32") }}, wg_size>;
+var<workgroup> partials: array<{{ words.get(kind, "vec2<u32>" if "est" in kind else "u32") }}, {{ owned }}u * wg_size>;
 
 {% include "reduce/partial.wgsl" %}
 {% include "wgsl/elements.wgsl" %}
@@ -67,10 +69,48 @@ fn four(a: Partial, b: Partial, c: Partial, d: Partial) -> Partial {
   return combine(combine(a, b), combine(c, d));
 }
 
-{% if quads %}
+{% if wide %}
+alias Found = array<Partial, 4>;  // of each row
+
+fn quad_at(start: u32, i: u32) -> vec4<Native> {
+  return unpack_{{ x }}(x[(start + i * params.inner) / 4u]);
+}
+
+// What elements begin..end of the four rows at `start` come to, of those that this lane reads, four loads at a time.
+fn reduced(start: u32, begin: u32, end: u32, lane: u32) -> Found {
+  let step = params.lanes;
+  {% for c in "xyzw" %}
+  var {{ c }}_row = nothing();
+  {% endfor %}
+  var i = begin + lane;
+  for (; i + 3u * step < end; i += 4u * step) {
+    {% for k in range(4) %}
+    let v{{ k }} = quad_at(start, i + {{ k }}u * step);
+    {% endfor %}
+    {% for c in "xyzw" %}
+    {{ c }}_row = combine({{ c }}_row, four(
+      {% for k in range(4) %}
+      seen(v{{ k }}.{{ c }}, i + {{ k }}u * step){{ "," if k < 3 }}
+      {% endfor %}
+    ));
+    {% endfor %}
+  }
+  for (; i < end; i += step) {
+    let v = quad_at(start, i);
+    {% for c in "xyzw" %}
+    {{ c }}_row = combine({{ c }}_row, seen(v.{{ c }}, i));
+    {% endfor %}
+  }
+  return Found(x_row, y_row, z_row, w_row);
+}
+{% elif quads %}
 // The elements of a quad, whose first one is element i of its row.
 fn whole(v: vec4<Native>, i: u32) -> Partial {
+  {% if kind == "lse" and of == "v" %}
+  return partial_of_quad(vec4<f32>(v));
+  {% else %}
   return four(seen(v.x, i), seen(v.y, i + 1u), seen(v.z, i + 2u), seen(v.w, i + 3u));
+  {% endif %}
 }
 
 // Those of them that lie in first..past of x.
@@ -151,42 +191,59 @@ fn main(
 ) {
   let block = group.x + group.y * groups.x;
   let chunk = block % params.chunks;
-  let rows = wg_size / params.lanes;
+  let side_by_side = wg_size / params.lanes;
   {% if across %}
-  let row = block / params.chunks * rows + local % rows;
-  let lane = local / rows;
-  let stride = rows;
+  let row = {{ owned }}u * (block / params.chunks * side_by_side + local % side_by_side);
+  let lane = local / side_by_side;
+  let stride = side_by_side;
   {% else %}
-  let row = block / params.chunks * rows + local / params.lanes;
+  let row = block / params.chunks * side_by_side + local / params.lanes;
   let lane = local % params.lanes;
   let stride = 1u;
   {% endif %}
-  var result = nothing();
+  {% for c in range(owned) %}
+  partials[{{ c }}u * wg_size + local] = nothing();
+  {% endfor %}
   if (row < params.rows) {
     let start = row / params.inner * params.length * params.inner + row % params.inner;
     let begin = chunk * params.chunk;
-    result = reduced(start, begin, min(begin + params.chunk, params.length), lane);
+    let found = reduced(start, begin, min(begin + params.chunk, params.length), lane);
+    {% if wide %}
+    {% for c in range(4) %}
+    partials[{{ c }}u * wg_size + local] = found[{{ c }}];
+    {% endfor %}
+    {% else %}
+    partials[local] = found;
+    {% endif %}
   }
-  partials[local] = result;
   workgroupBarrier();
   for (var half = params.lanes / 2u; half > 0u; half /= 2u) {
     if (lane < half) {
-      partials[local] = combine(partials[local], partials[local + half * stride]);
+      {% for c in range(owned) %}
+      {% set mine = "%du * wg_size + local" % c if c else "local" %}
+      partials[{{ mine }}] = combine(partials[{{ mine }}], partials[{{ mine }} + half * stride]);
+      {% endfor %}
     }
     workgroupBarrier();
   }
   if (lane == 0u && row < params.rows) {
-    {% if final %}
-    {% if results != "second" %}
-    let v = result_of(partials[local], params.p);
-    let p = params.scale;
-    out[row] = {{ out }}_word({{ finish }});
-    {% endif %}
-    {% if results != "first" %}
-    second[row] = {{ second }}_word(second_of(partials[local]));
-    {% endif %}
-    {% else %}
-    out[row * params.chunks + chunk] = partials[local];
-    {% endif %}
+    {% for c in range(owned) %}
+    {
+      let partial = partials[{{ c }}u * wg_size + local];
+      let to = row + {{ c }}u;
+      {% if final %}
+      {% if results != "second" %}
+      let v = result_of(partial, params.p);
+      let p = params.scale;
+      out[to] = {{ out }}_word({{ finish }});
+      {% endif %}
+      {% if results != "first" %}
+      second[to] = {{ second }}_word(second_of(partial));
+      {% endif %}
+      {% else %}
+      out[to * params.chunks + chunk] = partial;
+      {% endif %}
+    }
+    {% endfor %}
   }
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..plan import Binding, Planner
 from ..shapes import ceil_div, row_major_strides
@@ -13,6 +14,7 @@ from ..values import Dims, Scratch, SymInt, Tensor
 MAX_RANK = 8
 WORKGROUP = 64
 KERNEL = "reindex/strided_copy"
+QUADS = "reindex/strided_quads"
 OVERRIDES = {"wg_size": WORKGROUP}
 _WORD = 4  # bytes
 _QUAD = 16  # bytes of a vec4<u32>, and what buffers are padded to
@@ -86,23 +88,51 @@ class Copy:
 
 
 def dispatch_copy(planner: Planner, x: Tensor, out: Tensor, copy: Copy) -> None:
-    """Run ``copy`` in the widest units that its alignment allows: 16 bytes, a word, or elements within words.
+    """Run ``copy``, whose view of ``out`` is all of ``out``, in order; an invocation makes 16 bytes.
 
-    The view of ``out`` must be all of ``out``, in order, where the dtype may have elements narrower than a word.
+    They are a unit of both views where these are aligned. Else they are put together: of two aligned units where x lies
+    in runs of 16 bytes, or element by element.
     """
     copy = checked(planner, x, out, copy)
+    planner.check(_is_whole(copy, out.numel), f"the view of {out} is not all of it, in order")
     prepare_copy(planner, x, copy.start is not None)
-    found = _units(x, copy, out.numel)
-    planner.check(found is not None, f"a part of {out} does not begin and end at 4-byte words")
-    assert found is not None
-    _dispatch(planner, x, out, *found)
+    lanes = max(1, _WORD // x.element.itemsize)
+    if wide := copy.widened(4 * lanes):
+        _dispatch(planner, x, out, wide, "vec4<u32>", 1, 1)
+        return
+    n = math.prod(copy.dims)
+    bindings: dict[str, Binding] = {"x": x, "out": out}
+    params: dict[str, Any] = {
+        "dims": innermost_first(copy.dims, 1),
+        "x_strides": innermost_first(copy.x_strides, 0),
+        "rank": len(copy.dims),
+        "n": n,
+        "x_base": copy.x_base,
+    }
+    _add_start(copy, bindings, params)
+    runs = bool(copy.dims) and copy.x_strides[-1] == 1 and copy.dims[-1] % (4 * lanes) == 0
+    planner.dispatch(
+        QUADS,
+        planner.grid_1d(ceil_div(n, 4 * lanes), WORKGROUP),
+        bindings,
+        params,
+        overrides=OVERRIDES,
+        template={"lanes": lanes, "runs": runs, "live": copy.start is not None},
+    )
 
 
 def prepare_copy(planner: Planner, x: Tensor, live: bool = False) -> None:
     """Have what copies of ``x`` may run made at load: live sizes decide which units fit."""
-    lanes = max(1, _WORD // x.element.itemsize)
-    for unit, width in {("vec4<u32>", 1), ("u32", 1), ("u32", lanes)}:
-        _prepare(planner, unit, width, width, live)
+    _prepare(planner, "vec4<u32>", 1, 1, live)
+    for runs in (False, True):
+        template = {"lanes": max(1, _WORD // x.element.itemsize), "runs": runs, "live": live}
+        planner.prepare(QUADS, overrides=OVERRIDES, template=template)
+
+
+def _is_whole(copy: Copy, numel: int) -> bool:
+    """Whether the view of a result of ``numel`` elements is all of it, in order."""
+    n = math.prod(copy.dims)
+    return n == numel and copy.out_base == 0 and (n == 0 or copy.out_strides == row_major_strides(copy.dims))
 
 
 def dispatch_copies(planner: Planner, out: Tensor, parts: Sequence[tuple[Tensor, Copy]]) -> None:
@@ -160,8 +190,7 @@ def _units(x: Tensor, copy: Copy, numel: int) -> tuple[Copy, str, int, int] | No
         return copy, "u32", 1, 1
     if words := copy.widened(lanes):
         return words, "u32", 1, 1
-    whole = math.prod(copy.dims) == numel and copy.out_strides == row_major_strides(copy.dims)
-    return (copy, "u32", lanes, lanes) if whole else None
+    return (copy, "u32", lanes, lanes) if _is_whole(copy, numel) else None
 
 
 def _prepare(planner: Planner, unit: str, x_lanes: int, out_lanes: int, live: bool) -> None:
@@ -180,7 +209,7 @@ def _dispatch(
 ) -> None:
     n = math.prod(copy.dims)
     bindings: dict[str, Binding] = {"x": x, "out": out}
-    params = {
+    params: dict[str, Any] = {
         "dims": innermost_first(copy.dims, 1),
         "x_strides": innermost_first(copy.x_strides, 0),
         "out_strides": innermost_first(copy.out_strides, 0),
@@ -189,9 +218,7 @@ def _dispatch(
         "x_base": copy.x_base,
         "out_base": copy.out_base,
     }
-    if copy.start is not None:
-        bindings["start"] = copy.start
-        params |= {"start_size": copy.start_size, "start_stride": copy.start_stride}
+    _add_start(copy, bindings, params)
     planner.dispatch(
         KERNEL,
         planner.grid_1d(ceil_div(n, out_lanes), WORKGROUP),
@@ -200,3 +227,10 @@ def _dispatch(
         overrides=OVERRIDES,
         template={"unit": unit, "x_lanes": x_lanes, "out_lanes": out_lanes, "live": copy.start is not None},
     )
+
+
+def _add_start(copy: Copy, bindings: dict[str, Binding], params: dict[str, Any]) -> None:
+    """What kernels need of a live start, if there is one."""
+    if copy.start is not None:
+        bindings["start"] = copy.start
+        params |= {"start_size": copy.start_size, "start_stride": copy.start_stride}

@@ -35,23 +35,8 @@ const OUT_LANES = {{ out_lanes }}u;
 const BITS = 32u / max(X_LANES, OUT_LANES);  // of an element that is packed
 {% include "wgsl/linear_index.wgsl" %}
 
-// Where element i of the index space lies in x and in out.
-fn offsets(i: u32) -> vec2<i32> {
-  var rest = i;
-  var at = vec2<i32>(params.x_base, params.out_base);
-  for (var d = 0u; d < params.rank; d++) {
-    let size = params.dims[d / 4u][d % 4u];
-    let outer = rest / size;
-    let coordinate = i32(rest - outer * size);
-    at += coordinate * vec2<i32>(params.x_strides[d / 4u][d % 4u], params.out_strides[d / 4u][d % 4u]);
-    rest = outer;
-  }
-{% if live %}
-  let first = select(start, start + params.start_size, start < 0);
-  at.x += clamp(first, 0, params.start_size) * params.start_stride;
-{% endif %}
-  return at;
-}
+{% set views = ("x", "out") %}
+{% include "reindex/offsets.wgsl" %}
 
 {% if x_lanes > 1 %}
 fn element(i: i32) -> {{ unit }} {

@@ -1,7 +1,11 @@
 {#
 Copies a strided view of x to a strided view of out whose innermost dimension is another one than that of x.
 
-A workgroup moves a tile of both dimensions through its memory, so that it reads and writes runs.
+A workgroup moves a tile of both dimensions through its memory, so that it reads and writes runs, and words whatever the
+size of an element: of packed elements, an invocation turns blocks of as many words as a word has elements.
+
+Inputs:
+  lanes = 1 | 2 | 4: elements of a word; if several, rows of out consist of whole words, those of x need not
 #}
 @group(0) @binding(0) var<storage, read> x: array<u32>;
 @group(0) @binding(1) var<storage, read_write> out: array<u32>;
@@ -21,13 +25,40 @@ struct Params {
   out_base: i32,
 }
 
-const TILE = 32u;
-const ROWS = 8u;  // of a tile that the workgroup moves at once
-var<workgroup> tile: array<u32, TILE * (TILE + 1u)>;  // a column more, so that columns lie in different banks
+{% set edge = 32 if lanes == 1 else 64 %}
+const TILE = {{ edge }}u;  // elements along both dimensions
+const WORDS = {{ edge // lanes }}u;  // of a row of a tile
+const PITCH = WORDS + 1u;  // a word more, so that columns lie in different banks
+const SIZE = 256u;  // invocations
+var<workgroup> tile: array<u32, TILE * PITCH>;
 
-@compute @workgroup_size(TILE, ROWS)
+// Row `row` of a tile: the rows that meet in a word of out lie WORDS apart, so that neighbours read neighbouring rows.
+fn place(row: u32, word: u32) -> u32 {
+  {% if lanes == 1 %}
+  return row * PITCH + word;
+  {% else %}
+  return (row % {{ lanes }}u * WORDS + row / {{ lanes }}u) * PITCH + word;
+  {% endif %}
+}
+
+// The word that begins with an element of x, which lies anywhere within a word.
+fn loaded(element: u32) -> u32 {
+  {% if lanes == 1 %}
+  return x[element];
+  {% else %}
+  let at = element / {{ lanes }}u;
+  let shift = element % {{ lanes }}u * {{ 32 // lanes }}u;
+  let low = x[at];
+  if (shift == 0u) {
+    return low;
+  }
+  return (low >> shift) | (x[min(at + 1u, arrayLength(&x) - 1u)] << (32u - shift));
+  {% endif %}
+}
+
+@compute @workgroup_size(SIZE)
 fn main(
-  @builtin(local_invocation_id) local: vec3<u32>,
+  @builtin(local_invocation_index) local: u32,
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(num_workgroups) groups: vec3<u32>,
 ) {
@@ -47,17 +78,37 @@ fn main(
     base += coordinate * vec2<i32>(params.x_strides[d / 4u][d % 4u], params.out_strides[d / 4u][d % 4u]);
     rest = outer;
   }
-  for (var row = local.y; row < TILE; row += ROWS) {
-    let at = first + vec2<u32>(row, local.x);
+  for (var i = local; i < TILE * WORDS; i += SIZE) {
+    let row = i / WORDS;
+    let word = i % WORDS;
+    let at = first + vec2<u32>(row, word * {{ lanes }}u);
     if (at.x < params.width && at.y < params.height) {
-      tile[row * (TILE + 1u) + local.x] = x[base.x + i32(at.x) * params.x_step + i32(at.y)];
+      tile[place(row, word)] = loaded(u32(base.x + i32(at.x) * params.x_step + i32(at.y)));
     }
   }
   workgroupBarrier();
-  for (var row = local.y; row < TILE; row += ROWS) {
-    let at = first + vec2<u32>(local.x, row);
+  for (var i = local; i < WORDS * WORDS; i += SIZE) {
+    let block = vec2<u32>(i % WORDS, i / WORDS);  // the word along out, and that along x
+    let at = first + block * {{ lanes }}u;
     if (at.x < params.width && at.y < params.height) {
-      out[base.y + i32(at.x) + i32(at.y) * params.out_step] = tile[local.x * (TILE + 1u) + row];
+      let to = base.y + i32(at.x) + i32(at.y) * params.out_step;
+      {% if lanes == 1 %}
+      out[to] = tile[place(block.x, block.y)];
+      {% else %}
+      {% for k in range(lanes) %}
+      let row{{ k }} = tile[place(block.x * {{ lanes }}u + {{ k }}u, block.y)];
+      {% endfor %}
+      {% for c in range(lanes) %}
+      {% set shift = 32 // lanes * c %}
+      if (at.y + {{ c }}u < params.height) {
+        var word = extractBits(row0, {{ shift }}u, {{ 32 // lanes }}u);
+        {% for k in range(1, lanes) %}
+        word = insertBits(word, row{{ k }} >> {{ shift }}u, {{ 32 // lanes * k }}u, {{ 32 // lanes }}u);
+        {% endfor %}
+        out[(to + {{ c }} * params.out_step) / {{ lanes }}] = word;
+      }
+      {% endfor %}
+      {% endif %}
     }
   }
 }

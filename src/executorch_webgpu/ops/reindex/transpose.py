@@ -10,7 +10,7 @@ from ..values import Tensor
 from .strided import Copy, checked, dispatch_copy, innermost_first, prepare_copy
 
 KERNEL = "reindex/tiled_transpose"
-TILE = 32
+TILES = {1: 32, 2: 64, 4: 64}  # elements along both dimensions of a tile, by elements of a word
 SMALLEST = 8  # elements along both dimensions; fewer leave most of a tile empty
 LARGE = 2**14  # elements of a copy that does not fit in caches anyway
 _WORD = 4  # bytes
@@ -19,19 +19,19 @@ _WORD = 4  # bytes
 def dispatch_transpose(planner: Planner, x: Tensor, out: Tensor, copy: Copy) -> None:
     """Run ``copy``, whose view of ``out`` is all of ``out``, in order.
 
-    Routes: ``tiled``, for elements of a word that lie in x along another dimension than in ``out``; ``plain``, which is
-    faster where a device reads through large caches, as a CPU does.
+    Routes: ``tiled``, for elements that lie in x along another dimension than in ``out``, whose rows are whole words;
+    ``plain``, which is faster where a device reads through large caches, as a CPU does.
     """
-    if x.element.itemsize == _WORD:
-        planner.prepare(KERNEL)
-        prepare_copy(planner, x)
-        found = checked(planner, x, out, copy)
-        axis = _inner(found)
-        if axis is not None:
-            order = ("plain", "tiled") if planner.features.cpu else ("tiled", "plain")
-            if planner.choose("transpose", dict.fromkeys(order, True)) == "tiled":
-                _dispatch_tiles(planner, x, out, found, axis)
-                return
+    lanes = max(1, _WORD // x.element.itemsize)
+    planner.prepare(KERNEL, template={"lanes": lanes})
+    prepare_copy(planner, x)
+    found = checked(planner, x, out, copy)
+    axis = _inner(found)
+    if axis is not None and found.dims[-1] % lanes == 0:
+        order = ("plain", "tiled") if planner.features.cpu else ("tiled", "plain")
+        if planner.choose("transpose", dict.fromkeys(order, True)) == "tiled":
+            _dispatch_tiles(planner, x, out, found, axis, lanes)
+            return
     dispatch_copy(planner, x, out, copy)
 
 
@@ -43,11 +43,12 @@ def _inner(copy: Copy) -> int | None:
     return axes[0] if axes and copy.x_strides[-1] != 1 and copy.dims[-1] >= SMALLEST else None
 
 
-def _dispatch_tiles(planner: Planner, x: Tensor, out: Tensor, copy: Copy, axis: int) -> None:
+def _dispatch_tiles(planner: Planner, x: Tensor, out: Tensor, copy: Copy, axis: int, lanes: int) -> None:
     others = [a for a in range(len(copy.dims) - 1) if a != axis]
     dims = [copy.dims[a] for a in others]
     width, height = copy.dims[-1], copy.dims[axis]
-    groups = math.prod(dims) * ceil_div(width, TILE) * ceil_div(height, TILE)
+    tile = TILES[lanes]
+    groups = math.prod(dims) * ceil_div(width, tile) * ceil_div(height, tile)
     planner.dispatch(
         KERNEL,
         planner.grid_1d(groups, 1),
@@ -65,4 +66,5 @@ def _dispatch_tiles(planner: Planner, x: Tensor, out: Tensor, copy: Copy, axis: 
             "x_base": copy.x_base,
             "out_base": copy.out_base,
         },
+        template={"lanes": lanes},
     )

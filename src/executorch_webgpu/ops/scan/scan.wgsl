@@ -1,8 +1,9 @@
 {#
 Inclusive scan of x [outer, length, inner] along its middle dimension, such as cumsum, whole rows or chunks of them.
 
-`lanes` invocations of a workgroup share a row, which is a pair of an outer and an inner index, and go along it in tiles, in
-which each owns consecutive elements. Chunks begin with what reduce.wgsl made of those before.
+`lanes` invocations of a workgroup share a row, which is a pair of an outer and an inner index, and go along it in tiles.
+Across, each owns consecutive elements of a tile. Along, a team of four does: its members take turns by quads, so that
+memory is read and written in whole sectors. Chunks begin with what reduce.wgsl made of those before.
 
 Inputs:
   kind = "last_largest" | "sum" | "lse": see reduce/partial.wgsl
@@ -39,7 +40,7 @@ struct Params {
 
 override wg_size: u32 = 256;
 
-var<workgroup> partials: array<{{ partial }}, wg_size>;
+var<workgroup> partials: array<{{ partial }}, {{ "wg_size" if across else "4u * wg_size" }}>;
 
 const UNITS = {{ 8 if across else 4 }}u;  // words or quads that an invocation owns of a tile
 
@@ -79,9 +80,12 @@ fn store(row: Row, index: u32, result: Partial) {
 }
 {% else %}
 {% set components = ["x", "y", "z", "w"] %}
+const TEAM = 4u;
+
 // Quad k, counted in all of x, of those that a lane owns in a tile.
 fn index_of(row: Row, tile: u32, k: u32) -> u32 {
-  return (row.x + row.y) / 4u + (tile * params.lanes + row.w) * UNITS + k;
+  let team = min(TEAM, params.lanes);
+  return (row.x + row.y) / 4u + (tile * params.lanes + row.w / team * team) * UNITS + k * team + row.w % team;
 }
 
 fn loaded(row: Row, quad: u32) -> vec4<Number> {
@@ -91,6 +95,11 @@ fn loaded(row: Row, quad: u32) -> vec4<Number> {
 // Element `at` of x.
 fn inside(row: Row, at: u32) -> bool {
   return at >= row.x + row.y && at < row.x + row.z;
+}
+
+// Whether all of two quads, and what is between, is.
+fn is_whole(row: Row, first: u32, last: u32) -> bool {
+  return inside(row, first * 4u) && inside(row, last * 4u + 3u);
 }
 
 fn stepped(before: Partial, row: Row, at: u32, v: Number) -> Partial {
@@ -105,7 +114,7 @@ fn store(row: Row, quad: u32, a: Partial, b: Partial, c: Partial, d: Partial) {
   {% for buffer, numbers, result in results[:2 if places else 1] %}
   let {{ buffer }}_quad = {{ numbers }}({% for p in "abcd" %}{{ result | format(p) }}{{ ", " if p != "d" }}{% endfor %});
   {% endfor %}
-  if (inside(row, at) && inside(row, at + 3u)) {
+  if (is_whole(row, quad, quad)) {
     out[quad] = pack_{{ out }}(out_quad);
     {% if places %}
     places[quad] = places_quad;
@@ -176,19 +185,48 @@ fn main(
     let at{{ k }} = index_of(row, tile, {{ k }}u);
     let v{{ k }} = loaded(row, at{{ k }});
     {% endfor %}
-    var total = nothing();
-    {% for k in range(8 if across else 4) %}
-    {% for c in components %}
     {% if across %}
+    var total = nothing();
+    {% for k in range(8) %}
     total = stepped(total, row, at{{ k }}, v{{ k }});
+    {% endfor %}
+    let width = 1u;
     {% else %}
-    total = stepped(total, row, at{{ k }} * 4u + {{ loop.index0 }}u, v{{ k }}.{{ c }});
+    // What comes before each quad within its team, and then the total of the team.
+    let whole = is_whole(row, at0, at3);
+    {% for k in range(4) %}
+    var quad{{ k }} = nothing();
+    if (whole) {
+      let i = at{{ k }} * 4u - row.x;
+      quad{{ k }} = combine(
+        combine(partial_of(v{{ k }}.x, i), partial_of(v{{ k }}.y, i + 1u)),
+        combine(partial_of(v{{ k }}.z, i + 2u), partial_of(v{{ k }}.w, i + 3u))
+      );
+    } else {
+      {% for c in components %}
+      quad{{ k }} = stepped(quad{{ k }}, row, at{{ k }} * 4u + {{ loop.index0 }}u, v{{ k }}.{{ c }});
+      {% endfor %}
+    }
+    partials[{{ k }}u * wg_size + local] = quad{{ k }};
+    {% endfor %}
+    workgroupBarrier();
+    let width = min(TEAM, params.lanes);
+    let member = lane % width;
+    var total = nothing();
+    {% for k in range(4) %}
+    var before{{ k }} = total;
+    for (var other = 0u; other < width; other++) {
+      if (other == member) {
+        before{{ k }} = total;
+      }
+      total = combine(total, partials[{{ k }}u * wg_size + local - member + other]);
+    }
+    {% endfor %}
+    workgroupBarrier();
     {% endif %}
-    {% endfor %}
-    {% endfor %}
     partials[local] = total;
     workgroupBarrier();
-    for (var distance = 1u; distance < params.lanes; distance *= 2u) {
+    for (var distance = width; distance < params.lanes; distance *= 2u) {
       var sum = partials[local];
       if (lane >= distance) {
         sum = combine(partials[local - distance * stride], sum);
@@ -198,22 +236,34 @@ fn main(
       workgroupBarrier();
     }
     var result = carry;
-    if (lane > 0u) {
-      result = combine(result, partials[local - stride]);
+    if (lane >= width) {
+      result = combine(result, partials[local - {{ "" if across else "width * " }}stride]);
     }
     carry = combine(carry, partials[local + (params.lanes - 1u - lane) * stride]);
     workgroupBarrier();
-    {% for k in range(8 if across else 4) %}
     {% if across %}
+    {% for k in range(8) %}
     result = stepped(result, row, at{{ k }}, v{{ k }});
     store(row, at{{ k }}, result);
+    {% endfor %}
     {% else %}
-    {% for c in components %}
-    let {{ c }}{{ k }} = stepped(result, row, at{{ k }} * 4u + {{ loop.index0 }}u, v{{ k }}.{{ c }});
-    result = {{ c }}{{ k }};
+    {% for k in range(4) %}
+    {
+      let base = combine(result, before{{ k }});
+      if (whole) {
+        let i = at{{ k }} * 4u - row.x;
+        let first = combine(base, partial_of(v{{ k }}.x, i));
+        let y = combine(first, partial_of(v{{ k }}.y, i + 1u));
+        let z = combine(y, partial_of(v{{ k }}.z, i + 2u));
+        store(row, at{{ k }}, first, y, z, combine(z, partial_of(v{{ k }}.w, i + 3u)));
+      } else {
+        let first = stepped(base, row, at{{ k }} * 4u, v{{ k }}.x);
+        let y = stepped(first, row, at{{ k }} * 4u + 1u, v{{ k }}.y);
+        let z = stepped(y, row, at{{ k }} * 4u + 2u, v{{ k }}.z);
+        store(row, at{{ k }}, first, y, z, stepped(z, row, at{{ k }} * 4u + 3u, v{{ k }}.w));
+      }
+    }
     {% endfor %}
-    store(row, at{{ k }}, x{{ k }}, y{{ k }}, z{{ k }}, w{{ k }});
     {% endif %}
-    {% endfor %}
   }
 }

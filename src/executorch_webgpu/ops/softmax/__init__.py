@@ -22,9 +22,9 @@ WORKGROUP = 256
 APPLY_WORKGROUP = 64
 # Rows of a workgroup and units that an invocation keeps, for longer and longer rows: along the last dimension, and
 # along others, where rows lie side by side. Memory is read by 32 bytes; of fewer rows, neighbours read the rest again.
-ALONG = ((1, 4), (1, 16))
+ALONG = ((1, 4), (1, 8), (1, 16))
 ACROSS = ((64, 4), (64, 16), (32, 16), (16, 16), (8, 16))
-ACROSS_LONG = ((8, 64), (4, 64))  # where compiling that many loads takes no time
+ACROSS_LONG = ((8, 32), (8, 64), (4, 64))  # where compiling that many loads takes no time
 
 
 def softmax_reference(x: Array, dim: int, half_to_float: Any = False) -> Array:

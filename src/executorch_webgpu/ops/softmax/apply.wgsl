@@ -30,16 +30,24 @@ fn row_of(i: u32) -> vec2<f32> {
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-  let quad = linear_index(gid, groups, wg_size);
-  let i = quad * 4u;
-  if (i >= params.n) {
+  let order = linear_index(gid, groups, wg_size);
+  let quads = (params.n + 3u) / 4u;
+  if (order >= quads) {
     return;
   }
+  let quad = quads - 1u - order;  // what was reduced last may still be in a cache
+  let i = quad * 4u;
   let v = vec4<f32>(unpack_{{ x }}(x[quad]));
+  let row0 = row_of(i);
+  var row1 = row0;
+  var row2 = row0;
+  var row3 = row0;
+  if (params.inner > 1u || params.length % 4u != 0u) {  // else a quad lies in one row
+    row1 = row_of(i + 1u);
+    row2 = row_of(i + 2u);
+    row3 = row_of(i + 3u);
+  }
   out[quad] = pack_{{ out }}(vec4<f32>(
-    softmax_of(v.x, row_of(i)),
-    softmax_of(v.y, row_of(i + 1u)),
-    softmax_of(v.z, row_of(i + 2u)),
-    softmax_of(v.w, row_of(i + 3u))
+    softmax_of(v.x, row0), softmax_of(v.y, row1), softmax_of(v.z, row2), softmax_of(v.w, row3)
   ));
 }

@@ -2,17 +2,16 @@
 Softmax of x [outer, length, inner] along its middle dimension, of rows that a workgroup keeps: memory is read once.
 
 `lanes` invocations share a row, which is a pair of an outer and an inner index, and keep units of it, one or four elements.
+The largest element is known before any exponential, so that each element has one.
 
 Inputs:
-  result = "softmax" | "log" | "safe": see result.wgsl
+  result = "softmax" | "log" | "safe": see result.wgsl, which has the same for what is not kept
   kept = 4 | 16 | 64: units that an invocation keeps, at most
   width = 4 | 1: elements of a unit; four lie side by side, inner is 1 then
   across = False | True: whether neighbours own neighbouring rows; else neighbouring units of a row
   x = "float32" | "float16" | "int32": dtype
   out = "float32": dtype; of any width where a unit has four elements
 #}
-{% set kind = "lse" %}
-{% set compute = "f32" %}
 {% set part = "quad" if width == 4 else "word" %}
 @group(0) @binding(0) var<storage, read> x: array<{{ x }}_{{ part }}>;
 @group(0) @binding(1) var<storage, read_write> out: array<{{ out }}_{{ part }}>;
@@ -27,13 +26,12 @@ struct Params {
 
 override wg_size: u32 = 256;
 
-var<workgroup> partials: array<vec2<f32>, wg_size>;
+var<workgroup> partials: array<f32, wg_size>;
 
 alias Unit = {{ "vec4<f32>" if width == 4 else "f32" }};
 
-{% include "reduce/partial.wgsl" %}
+{% include "wgsl/maximum.wgsl" %}
 {% include "wgsl/elements.wgsl" %}
-{% include "softmax/result.wgsl" %}
 
 fn loaded(at: u32) -> Unit {
   {% if width == 4 %}
@@ -43,26 +41,19 @@ fn loaded(at: u32) -> Unit {
   {% endif %}
 }
 
-// What unit i of a row comes to.
-fn of_unit(i: u32, v: Unit) -> Partial {
-  {% if width == 4 %}
-  let left = combine(partial_of(v.x, 0u), partial_of(v.y, 0u));
-  let found = combine(left, combine(partial_of(v.z, 0u), partial_of(v.w, 0u)));
-  {% else %}
-  let found = partial_of(v, 0u);
-  {% endif %}
-  return select(nothing(), found, i < params.length);
+// As far as they are finite: an infinite one makes the sum infinite, or adds nothing to it.
+fn finite(v: Unit) -> Unit {
+  return clamp(v, Unit(LOWEST), Unit(-LOWEST));
 }
 
-fn store(i: u32, start: u32, v: Unit, row: vec2<f32>) {
+fn store(i: u32, start: u32, results: Unit) {
   if (i >= params.length) {
     return;
   }
   {% if width == 4 %}
-  let results = Unit(softmax_of(v.x, row), softmax_of(v.y, row), softmax_of(v.z, row), softmax_of(v.w, row));
   out[start + i] = pack_{{ out }}(results);
   {% else %}
-  out[start + i * params.inner] = softmax_of(v, row);
+  out[start + i * params.inner] = results;
   {% endif %}
 }
 
@@ -88,23 +79,51 @@ fn main(
   {% for k in range(kept) %}
   let v{{ k }} = loaded(start + min(lane + {{ k }}u * params.lanes, params.length - 1u) * params.inner);
   {% endfor %}
-  var result = nothing();
-  {% for k in range(kept) %}
-  result = combine(result, of_unit(lane + {{ k }}u * params.lanes, v{{ k }}));
+  // Units past the end are what the last one is, which changes no maximum.
+  var most = finite(v0);
+  {% for k in range(1, kept) %}
+  most = max(most, finite(v{{ k }}));
   {% endfor %}
-  partials[local] = result;
+  partials[local] = {{ "max(max(most.x, most.y), max(most.z, most.w))" if width == 4 else "most" }};
   workgroupBarrier();
   for (var half = params.lanes / 2u; half > 0u; half /= 2u) {
     if (lane < half) {
-      partials[local] = combine(partials[local], partials[local + half * stride]);
+      partials[local] = max(partials[local], partials[local + half * stride]);
+    }
+    workgroupBarrier();
+  }
+  let largest = partials[local - lane * stride];
+  workgroupBarrier();
+
+  var sums = Unit(0.0);
+  {% for k in range(kept) %}
+  let e{{ k }} = exp(v{{ k }} - largest);
+  sums += select(Unit(0.0), e{{ k }}, lane + {{ k }}u * params.lanes < params.length);
+  {% endfor %}
+  partials[local] = {{ "(sums.x + sums.y) + (sums.z + sums.w)" if width == 4 else "sums" }};
+  workgroupBarrier();
+  for (var half = params.lanes / 2u; half > 0u; half /= 2u) {
+    if (lane < half) {
+      partials[local] += partials[local + half * stride];
     }
     workgroupBarrier();
   }
   if (row >= params.rows) {
     return;
   }
-  let whole = partials[local - lane * stride];
+  let found = partials[local - lane * stride];
+  // Infinite where an element is, 0 where all are -inf: all of the row is NaN then.
+  let odd = bitcast<u32>(found) == 0x7f800000u{{ " || found == 0.0" if result != "safe" }};
+  let sum = bitcast<f32>(select(bitcast<u32>(found), 0x7fc00000u, odd));
+  {% if result == "log" %}
+  let less = log(sum);
+  {% elif result == "safe" %}
+  let scale = select(1.0 / sum, 0.0, sum == 0.0);
+  {% else %}
+  let scale = 1.0 / sum;
+  {% endif %}
   {% for k in range(kept) %}
-  store(lane + {{ k }}u * params.lanes, start, v{{ k }}, whole);
+  {% set of_unit = "v%d - largest - less" if result == "log" else "e%d * scale" %}
+  store(lane + {{ k }}u * params.lanes, start, {{ of_unit % k }});
   {% endfor %}
 }

@@ -7,14 +7,9 @@ const RANK_OF_INFINITY = 0xff800000u;
 const RANK_OF_NEGATIVE_INFINITY = 0x007fffffu;
 
 fn rank_of(bits: u32) -> u32 {
-  let magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) {
-    return 0xffffffffu;
-  }
-  if (magnitude == 0u) {
-    return 0x80000000u;  // zeros of both signs are equal
-  }
-  return select(bits | 0x80000000u, ~bits, bits > 0x80000000u);
+  let number = select(bits, 0u, bits == 0x80000000u);  // zeros of both signs are equal
+  let rank = number ^ (bitcast<u32>(bitcast<i32>(number) >> 31u) | 0x80000000u);
+  return select(rank, 0xffffffffu, (bits & 0x7fffffffu) > 0x7f800000u);
 }
 
 fn bits_of(rank: u32) -> u32 {
