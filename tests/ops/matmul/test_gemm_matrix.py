@@ -23,12 +23,11 @@ from tests.programs import write_delegated
 
 from ..harness import Const, OpProgram, call_graph
 from ..matrix_emulation import TENSOR_CORES, emulate
-from ..samples import FLOATS, WEIGHT_FORMATS, Sample, fused_linear_sample
+from ..samples import WEIGHT_FORMATS, Sample, fused_linear_sample
 
-QUANTIZED = [weight_format for weight_format in WEIGHT_FORMATS if weight_format not in FLOATS]
 # Small enough for 32 KiB of workgroup memory: one subgroup; several both ways; more depth.
 TILES = (Tile(1, 1, 1, 2, 16), Tile(2, 2, 1, 2, 32), Tile(1, 2, 2, 1, 32))
-every_format = pytest.mark.parametrize("weight_format", QUANTIZED)
+every_format = pytest.mark.parametrize("weight_format", WEIGHT_FORMATS)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The matrix routes: many rows of x times packed quantized weights on tensor cores, by subgroup matrices of 16 x 16.
+"""The matrix routes: many rows of x times packed weights on tensor cores, by subgroup matrices of 16 x 16.
 
 Tensor cores multiply float16, and a number rounded to float16 is off by up to 2^-11: sums in which terms cancel then
 miss the float64 reference by far more than 1e-3. So the route ``matrix`` multiplies sums of two float16 numbers each,
@@ -20,11 +20,12 @@ from ...errors import KernelError
 from ..plan import Binding, Planner
 from ..shapes import ceil_div
 from ..values import Scratch
-from .call import Call, Product, bindings, params, template
+from .call import Call, Norm, Product, bindings, params, template
 from .formats import QuantizedMatrix
 from .packed import column_powers
 
 SHAPE = ("f16", "f32", 16, 16, 16)  # component type, result type, m, n, k
+LEAST = 16  # output and input features of a matrix of floats: those of one matrix of the tensor cores
 _SPLIT_OVERRIDES = {"wg_size": 256}
 
 
@@ -84,7 +85,17 @@ TUNING = Tuning(rounded=(Tile(2, 2, 4, 4, 32), Tile(2, 2, 2, 2, 64)))
 
 
 def fits(planner: Planner, product: Product, parts: int) -> bool:
-    """Whether the device has such tensor cores, and the product quantized weights."""
+    """Whether the device has such tensor cores, and weights are codes, or float constants, whose powers load finds."""
+    known = all(isinstance(m, QuantizedMatrix) or planner.is_constant(m) for m in product.matrices)
+    return has_cores(planner) and len(tiles_of(planner, parts)) > 0 and known
+
+
+def pays(product: Product) -> bool:
+    """Whether these routes are faster than float32: of floats, a layer of few features does not fill a matrix."""
+    return all(isinstance(m, QuantizedMatrix) or min(m.dims) >= LEAST for m in product.matrices)
+
+
+def has_cores(planner: Planner) -> bool:
     features = planner.features
     return (
         features.subgroup_matrix
@@ -92,15 +103,13 @@ def fits(planner: Planner, product: Product, parts: int) -> bool:
         and features.subgroup_min_size == features.subgroup_max_size == 32
         and features.f16
         and features.subgroups
-        and len(_tiles(planner, parts)) > 0
-        and isinstance(product.matrices[0], QuantizedMatrix)
     )
 
 
 def prepare(planner: Planner, call: Call, parts: int) -> None:
     """Pipelines for any number of rows."""
-    for tile in _tiles(planner, parts):
-        planner.prepare("matmul/split_rows", template=_split_template(call, tile, parts), overrides=_SPLIT_OVERRIDES)
+    for tile in tiles_of(planner, parts):
+        prepare_split_rows(planner, call.packed.width, tile, parts, call.norm is not None)
         planner.prepare("matmul/gemm_matrix", template=_template(call, tile, parts))
 
 
@@ -122,49 +131,60 @@ def run(planner: Planner, call: Call, parts: int) -> None:
 
 def _split(planner: Planner, call: Call, tile: Tile, parts: int, steps: int) -> Scratch:
     """x in float16, normalized if there is a norm."""
-    product = call.product
+    norm = call.product.norm
+    return split_rows(planner, call.product.x, (call.m, call.packed.width, steps), tile, parts, norm)
+
+
+def split_rows(
+    planner: Planner, x: Binding, sizes: tuple[int, int, int], tile: Tile, parts: int, norm: Norm | None = None
+) -> Scratch:
+    """``x`` [m, k] in float16; ``sizes``: m, k and steps along K."""
+    m, k, steps = sizes
     past = tile.rows * tile.depth * parts * 2  # what the last tile reads for rows that do not exist
-    split = planner.scratch(call.m * (steps * tile.depth * parts * 2 + 16) + past)
-    bound: dict[str, Binding] = {"x": product.x, "split": split}
-    given: dict[str, Any] = {"m": call.m, "k": call.packed.width, "steps": steps}
-    if product.norm is not None:
-        bound["norm_weight"] = product.norm.weight
-        given["eps"] = product.norm.eps
+    split = planner.scratch(m * (steps * tile.depth * parts * 2 + 16) + past)
+    bound: dict[str, Binding] = {"x": x, "split": split}
+    given: dict[str, Any] = {"m": m, "k": k, "steps": steps}
+    if norm is not None:
+        bound["norm_weight"] = norm.weight
+        given["eps"] = norm.eps
     planner.dispatch(
         "matmul/split_rows",
-        planner.grid_1d(call.m, 1),
+        planner.grid_1d(m, 1),
         bound,
         given,
         overrides=_SPLIT_OVERRIDES,
-        template=_split_template(call, tile, parts),
+        template=_split_template(k, tile, parts, norm is not None),
     )
     return split
+
+
+def prepare_split_rows(planner: Planner, k: int, tile: Tile, parts: int, norm: bool = False) -> None:
+    planner.prepare("matmul/split_rows", template=_split_template(k, tile, parts, norm), overrides=_SPLIT_OVERRIDES)
 
 
 def _tuning(planner: Planner) -> Tuning:
     return planner.tuning("matmul/gemm_matrix", TUNING)
 
 
-def _tiles(planner: Planner, parts: int) -> list[Tile]:
+def tiles_of(planner: Planner, parts: int) -> list[Tile]:
+    """Those that the device has room for."""
     most, lanes = planner.limits.max_workgroup_bytes, planner.limits.max_invocations
     tiles = _tuning(planner).of(parts)
     return [t for t in tiles if t.workgroup_bytes(parts) <= most and t.invocations <= lanes]
 
 
 def _tile(planner: Planner, call: Call, parts: int) -> Tile:
-    fitting = _tiles(planner, parts)
+    fitting = tiles_of(planner, parts)
     enough = (t for t in fitting if t.workgroups(call.m, call.packed.quads) >= _tuning(planner).workgroups)
     return next(enough, fitting[-1])
 
 
 def _template(call: Call, tile: Tile, parts: int) -> dict[str, Any]:
     shared = {name: value for name, value in template(call).items() if name not in ("norm", "vec4_x", "guarded")}
-    return {**shared, **asdict(tile), "parts": parts}
+    return {**shared, **asdict(tile), "parts": parts, "split_weights": False}
 
 
-def _split_template(call: Call, tile: Tile, parts: int) -> dict[str, Any]:
-    width = call.packed.width
-    norm = call.norm is not None
+def _split_template(width: int, tile: Tile, parts: int, norm: bool) -> dict[str, Any]:
     return {
         "vec4_x": width % 4 == 0,
         "guarded": width % tile.depth != 0,
