@@ -26,7 +26,7 @@ from .packed import column_powers
 
 SHAPE = ("f16", "f32", 16, 16, 16)  # component type, result type, m, n, k
 LEAST = 16  # output and input features of a matrix of floats: those of one matrix of the tensor cores
-_SPLIT_OVERRIDES = {"wg_size": 256}
+_SHORT_ROW = 256  # elements
 
 
 @dataclass(frozen=True)
@@ -136,9 +136,15 @@ def _split(planner: Planner, call: Call, tile: Tile, parts: int, steps: int) -> 
 
 
 def split_rows(
-    planner: Planner, x: Binding, sizes: tuple[int, int, int], tile: Tile, parts: int, norm: Norm | None = None
+    planner: Planner,
+    x: Binding,
+    sizes: tuple[int, int, int],
+    tile: Tile,
+    parts: int,
+    norm: Norm | None = None,
+    largest_k: int | None = None,
 ) -> Scratch:
-    """``x`` [m, k] in float16; ``sizes``: m, k and steps along K."""
+    """``x`` [m, k] in float16; ``sizes``: m, k and steps along K. ``largest_k``: other k have the same pipelines."""
     m, k, steps = sizes
     past = tile.rows * tile.depth * parts * 2  # what the last tile reads for rows that do not exist
     split = planner.scratch(m * (steps * tile.depth * parts * 2 + 16) + past)
@@ -147,19 +153,30 @@ def split_rows(
     if norm is not None:
         bound["norm_weight"] = norm.weight
         given["eps"] = norm.eps
-    planner.dispatch(
-        "matmul/split_rows",
-        planner.grid_1d(m, 1),
-        bound,
-        given,
-        overrides=_SPLIT_OVERRIDES,
-        template=_split_template(k, tile, parts, norm is not None),
-    )
+    template, overrides = _split_pipeline(k, tile, parts, norm is not None, largest_k)
+    planner.dispatch("matmul/split_rows", planner.grid_1d(m, 1), bound, given, overrides=overrides, template=template)
     return split
 
 
-def prepare_split_rows(planner: Planner, k: int, tile: Tile, parts: int, norm: bool = False) -> None:
-    planner.prepare("matmul/split_rows", template=_split_template(k, tile, parts, norm), overrides=_SPLIT_OVERRIDES)
+def prepare_split_rows(
+    planner: Planner, k: int, tile: Tile, parts: int, norm: bool = False, largest_k: int | None = None
+) -> None:
+    template, overrides = _split_pipeline(k, tile, parts, norm, largest_k)
+    planner.prepare("matmul/split_rows", template=template, overrides=overrides)
+
+
+def _split_pipeline(
+    k: int, tile: Tile, parts: int, norm: bool, largest_k: int | None
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Template and overrides. Short rows are many, and would leave most of a large workgroup idle."""
+    template = {
+        "vec4_x": k % 4 == 0,
+        "guarded": largest_k is not None or k % tile.depth != 0,
+        "norm": norm,
+        "parts": parts,
+        "depth": tile.depth,
+    }
+    return template, {"wg_size": 32 if (largest_k or k) <= _SHORT_ROW else 256}
 
 
 def _tuning(planner: Planner) -> Tuning:
@@ -182,13 +199,3 @@ def _tile(planner: Planner, call: Call, parts: int) -> Tile:
 def _template(call: Call, tile: Tile, parts: int) -> dict[str, Any]:
     shared = {name: value for name, value in template(call).items() if name not in ("norm", "vec4_x", "guarded")}
     return {**shared, **asdict(tile), "parts": parts, "split_weights": False}
-
-
-def _split_template(width: int, tile: Tile, parts: int, norm: bool) -> dict[str, Any]:
-    return {
-        "vec4_x": width % 4 == 0,
-        "guarded": width % tile.depth != 0,
-        "norm": norm,
-        "parts": parts,
-        "depth": tile.depth,
-    }
