@@ -190,11 +190,6 @@ def gemm(
 
     ``a_transposed``: a single ``a`` lies as [K, M]. ``codes``: a single ``b`` lies as the weights of ``linear_q4gsw``.
     """
-    plain = (
-        alpha == 1 and not a_transposed and codes is None and (bias is None or (beta == 1 and bias_strides == (0, 1)))
-    )
-    if _on_tensor_cores(planner, matrix.Sizes(*sizes), (a, b), out, bias, plain):
-        return
     batches, m, n, k = sizes
     quads = ceil_div(n, 4)
     tuning = planner.tuning("linear/gemm", TUNING)
@@ -203,6 +198,11 @@ def gemm(
     template = {"bias": bias is not None, "a_transposed": a_transposed, "b_codes": codes is not None}
     for other in tuning.tiles:
         planner.prepare("linear/gemm", template={**asdict(other), **template})
+    plain = (
+        alpha == 1 and not a_transposed and codes is None and (bias is None or (beta == 1 and bias_strides == (0, 1)))
+    )
+    if _on_tensor_cores(planner, matrix.Sizes(*sizes), (a, b), out, bias, plain):
+        return
     x, y, _ = planner.grid_1d(tile.workgroups(m, quads), 1)
     bindings = {"a": a, "b": b, "out": out} | ({} if bias is None else {"bias": bias})
     params: dict[str, Any] = {
