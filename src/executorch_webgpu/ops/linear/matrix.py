@@ -193,6 +193,7 @@ def _template(tile: Tile, parts: int, bias: bool) -> dict[str, Any]:
         **asdict(tile),
         "parts": parts,
         "split_weights": True,
+        "shared": False,
         "outputs": 1,
         "gated": False,
         "bias": bias,

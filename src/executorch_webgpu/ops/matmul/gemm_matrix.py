@@ -27,6 +27,7 @@ from .packed import column_powers
 SHAPE = ("f16", "f32", 16, 16, 16)  # component type, result type, m, n, k
 LEAST = 16  # output and input features of a matrix of floats: those of one matrix of the tensor cores
 _SHORT_ROW = 256  # elements
+_SUM_OVERRIDES = {"wg_size": 64}
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Tuning:
     tiles: tuple[Tile, ...] = (Tile(2, 2, 4, 4, 16), Tile(2, 2, 2, 2, 32))
     rounded: tuple[Tile, ...] = ()  # those of matrix_f16, if others
     workgroups: int = 128
+    shared: int = 264  # workgroups to which those that share a tile of floats add up at most, and
+    shared_k: int = 512  # what each has of K at least
 
     def of(self, parts: int) -> tuple[Tile, ...]:
         return self.rounded if parts == 1 and self.rounded else self.tiles
@@ -111,6 +114,10 @@ def prepare(planner: Planner, call: Call, parts: int) -> None:
     for tile in tiles_of(planner, parts):
         prepare_split_rows(planner, call.packed.width, tile, parts, call.norm is not None)
         planner.prepare("matmul/gemm_matrix", template=_template(call, tile, parts))
+    if _can_share(call):
+        smallest = tiles_of(planner, parts)[-1]
+        planner.prepare("matmul/gemm_matrix", template=_template(call, smallest, parts, shared=True))
+        planner.prepare("matmul/sum_splits", template=_sum_template(call), overrides=_SUM_OVERRIDES)
 
 
 def run(planner: Planner, call: Call, parts: int) -> None:
@@ -119,14 +126,64 @@ def run(planner: Planner, call: Call, parts: int) -> None:
     steps = ceil_div(call.packed.width, tile.depth)
     split = _split(planner, call, tile, parts, steps)
     bound: dict[str, Binding] = {name: b for name, b in bindings(call).items() if name not in ("x", "norm_weight")}
-    given = params(call, ceil_div(call.packed.quads, tile.columns // 4))
+    bound |= {"split": split, "column_powers": column_powers(call.packed)}
+    given = params(call, ceil_div(call.packed.quads, tile.columns // 4)) | {"steps": steps}
+    given = {name: value for name, value in given.items() if name not in ("k", "eps")}
+    tiles = tile.workgroups(call.m, call.packed.quads)
+    splits = _splits(planner, call, tile, parts, tiles)
+    if splits > 1:
+        part_steps = ceil_div(steps, splits)
+        splits = ceil_div(steps, part_steps)
+        sums = planner.scratch(4 * splits * call.m * call.packed.rows[0])
+        bound = {name: b for name, b in bound.items() if name not in ("bias", "residual")} | {"out0": sums}
+        given |= {"tiles": tiles, "part_steps": part_steps}
     planner.dispatch(
         "matmul/gemm_matrix",
-        planner.grid_1d(tile.workgroups(call.m, call.packed.quads), 1),
-        bound | {"split": split, "column_powers": column_powers(call.packed)},
-        {name: value for name, value in given.items() if name not in ("k", "eps")} | {"steps": steps},
-        template=_template(call, tile, parts),
+        planner.grid_1d(tiles * splits, 1),
+        bound,
+        given,
+        template=_template(call, tile, parts, shared=splits > 1),
     )
+    if splits > 1:
+        _add(planner, call, sums, splits)
+
+
+def _can_share(call: Call) -> bool:
+    """Whether several workgroups may share a tile: of one matrix of floats, whose rows of out are whole fours."""
+    packed = call.packed
+    return packed.weight_format is None and len(packed.rows) == 1 and packed.rows[0] % 4 == 0
+
+
+def _splits(planner: Planner, call: Call, tile: Tile, parts: int, tiles: int) -> int:
+    """Workgroups that share each of ``tiles``."""
+    tuning = _tuning(planner)
+    if not _can_share(call) or tile != tiles_of(planner, parts)[-1] or tiles == 0:
+        return 1
+    row_bytes = 4 * call.m * call.packed.rows[0]
+    most = min(tuning.shared // tiles, call.packed.width // tuning.shared_k, planner.scratch_bytes // row_bytes)
+    return max(1, most)
+
+
+def _add(planner: Planner, call: Call, sums: Scratch, splits: int) -> None:
+    width = call.packed.rows[0] // 4
+    bound: dict[str, Binding | None] = {
+        "sums": sums,
+        "out": call.product.outs[0],
+        "bias": call.bias,
+        "residual": call.product.residual,
+    }
+    planner.dispatch(
+        "matmul/sum_splits",
+        planner.grid_1d(call.m * width, _SUM_OVERRIDES["wg_size"]),
+        {name: b for name, b in bound.items() if b is not None},
+        {"quads": call.m * width, "width": width, "splits": splits},
+        overrides=_SUM_OVERRIDES,
+        template=_sum_template(call),
+    )
+
+
+def _sum_template(call: Call) -> dict[str, Any]:
+    return {"bias": call.bias is not None, "residual": call.product.residual is not None}
 
 
 def _split(planner: Planner, call: Call, tile: Tile, parts: int, steps: int) -> Scratch:
@@ -196,6 +253,7 @@ def _tile(planner: Planner, call: Call, parts: int) -> Tile:
     return next(enough, fitting[-1])
 
 
-def _template(call: Call, tile: Tile, parts: int) -> dict[str, Any]:
-    shared = {name: value for name, value in template(call).items() if name not in ("norm", "vec4_x", "guarded")}
-    return {**shared, **asdict(tile), "parts": parts, "split_weights": False}
+def _template(call: Call, tile: Tile, parts: int, shared: bool = False) -> dict[str, Any]:
+    given = {name: value for name, value in template(call).items() if name not in ("norm", "vec4_x", "guarded")}
+    plain = {"bias": False, "residual": False} if shared else {}
+    return {**given, **asdict(tile), "parts": parts, "split_weights": False, "shared": shared, **plain}

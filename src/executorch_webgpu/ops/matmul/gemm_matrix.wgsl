@@ -12,6 +12,8 @@ guards those at other offsets by a branch each.
 
 Or both operands are split before: of each of some batches, x [m, K] times a matrix whose columns split_channels wrote.
 
+Of few tiles, several workgroups share one, each with some of the steps: sum_splits adds up what they write, [splits, m, n].
+
 Inputs:
   row_subgroups = 2 | 4: of a workgroup
   column_subgroups = 2 | 4: of a workgroup
@@ -19,6 +21,7 @@ Inputs:
   column_tiles = 4 | 2: matrices of a subgroup
   depth = 16 | 32: of a step along K
   parts = 2 | 1: float16 numbers for each of x and of the weights
+  shared = False | True: several workgroups share a tile; of one matrix, with neither bias nor residual
   split_weights = False | True: weights are split, too, and there are batches; outputs is 1, and there is no residual
   bits = 4 | 8 | 16 | 32: of a weight that is not split; 4 and 8 are those of codes, 16 and 32 of floats
   zero_point = 8 | 0: what is subtracted from each code of 4 bits; codes of 8 bits are signed
@@ -62,6 +65,10 @@ Inputs:
 struct Params {
   m: u32,
   steps: u32,         // along K
+{% if shared %}
+  tiles: u32,
+  part_steps: u32,    // of a workgroup
+{% endif %}
 {% if split_weights %}
   batches: u32,
   batch_tiles: u32,   // of a batch; those of a batch follow each other
@@ -220,14 +227,27 @@ fn main(
   let item = group.x + group.y * groups.x;
   let batch = item / params.batch_tiles;
   let tile = item % params.batch_tiles;
+  {% elif shared %}
+  let part = (group.x + group.y * groups.x) / params.tiles;
+  let tile = (group.x + group.y * groups.x) % params.tiles;
   {% else %}
   let tile = group.x + group.y * groups.x;
   {% endif %}
   let tile_row = tile / params.column_tiles * ROWS;
   let tile_quad = tile % params.column_tiles * (COLUMNS / 4u);
+  {% if shared %}
+  let first = part * params.part_steps;
+  let end = min(first + params.part_steps, params.steps);
+  if (first >= end) {
+    return;
+  }
+  {% else %}
+  const first = 0u;
+  let end = params.steps;
   if ({{ "batch >= params.batches" if split_weights else "tile_row >= params.m" }}) {
     return;
   }
+  {% endif %}
 
   // ---- what this invocation stages: vec4s of x as they are, and 8 weights along K in each of some columns, or as x ----
   // Rows past the edge are read from what lies after them, columns past it are others'; neither are stored.
@@ -281,7 +301,7 @@ fn main(
   let column_block = subgroup % COLUMN_SUBGROUPS;
 
   // ---- step `next` along K, on the way to registers ----
-  var next = 0u;
+  var next = first;
   {% macro fetch() %}
   {% for i in range(x_loads) %}
   x{{ i }} = split[next * x_step + (x_from + {{ i }}u * LANES)];
@@ -321,8 +341,8 @@ fn main(
   {{ fetch() }}
   {{ stage() }}
   workgroupBarrier();
-  for (var step = 0u; step < params.steps; step++) {
-    next = min(step + 1u, params.steps - 1u);
+  for (var step = first; step < end; step++) {
+    next = min(step + 1u, end - 1u);
     {{ fetch() | indent(2) }}
 
     // ---- products: of two parts each, those of the upper bits with both, and of the rest of x with the upper bits ----
@@ -382,7 +402,7 @@ fn main(
         let result = silu(gate) * with_bias(other[c], quad * 4u + 4u + c);
         store(first_row + row, quad / 2u, c, result, params.ends, params.widths);
         {% else %}
-        store(first_row + row, quad, c, with_bias(value[c], quad * 4u + c), params.ends, params.widths);
+        store({{ "part * params.m" if shared else "first_row" }} + row, quad, c, with_bias(value[c], quad * 4u + c), params.ends, params.widths);
         {% endif %}
       }
     }
