@@ -65,6 +65,12 @@ SETS = {
         Case("q4gsw", 1, (2048,), 8192, residual=True),
         Case("q4gsw", 1, (128256,), 2048, norm=True),
     ],
+    "vit_b16": [  # of floats: --weight-format f32; an image is 197 rows
+        Case("q4gsw", 1, (2304,), 768),
+        Case("q4gsw", 1, (768,), 768, residual=True),
+        Case("q4gsw", 1, (3072,), 768),
+        Case("q4gsw", 1, (768,), 3072, residual=True),
+    ],
 }
 MANY_ROWS = Case("q4gsw", 512, (8192,), 2048)  # the only case of "must" for many rows
 SOFTWARE = Case("q4gsw", 64, (576,), 576)  # for adapters that are no GPU

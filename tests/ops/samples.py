@@ -232,6 +232,8 @@ def linear() -> Iterator[Sample]:
     for dtype, k, bias in itertools.product(("float32", "float16"), (36, 13), (None, _const(21))):
         args = [_rows(7, 1, k), _const(21, k, dtype=dtype), bias]
         yield from _routed("linear", LINEAR_ROUTES, "aten.linear.default", args, Out((7, 21)))
+    many = [_rows(19, 9, 36), _const(20, 36), _const(20)]  # of few tiles, which workgroups share on tensor cores
+    yield Sample("aten.linear.default", many, Out((19, 20)))
     for columns in (_const(36, 21), Input((36, 21))):
         yield Sample("aten.mm.default", [_rows(7, 3, 36), columns], Out((7, 21)))
     batched = Input((2, 7, 13), live=(2, 3, 13)), Input((2, 13, 5))

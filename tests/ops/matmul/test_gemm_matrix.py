@@ -23,12 +23,11 @@ from tests.programs import write_delegated
 
 from ..harness import Const, OpProgram, call_graph
 from ..matrix_emulation import TENSOR_CORES, emulate
-from ..samples import FLOATS, WEIGHT_FORMATS, Sample, fused_linear_sample
+from ..samples import WEIGHT_FORMATS, Sample, fused_linear_sample
 
-QUANTIZED = [weight_format for weight_format in WEIGHT_FORMATS if weight_format not in FLOATS]
 # Small enough for 32 KiB of workgroup memory: one subgroup; several both ways; more depth.
 TILES = (Tile(1, 1, 1, 2, 16), Tile(2, 2, 1, 2, 32), Tile(1, 2, 2, 1, 32))
-every_format = pytest.mark.parametrize("weight_format", QUANTIZED)
+every_format = pytest.mark.parametrize("weight_format", WEIGHT_FORMATS)
 
 
 @pytest.fixture
@@ -66,6 +65,23 @@ def test_the_rounded_route_is_as_exact_as_float16(matrix_device: Device, weight_
         for got, expected in zip(loaded.run(inputs), loaded.reference(inputs), strict=True):
             error = np.abs(got - expected).max() / np.abs(expected).max()
             assert 1e-6 < error < 2e-3
+
+
+@pytest.mark.parametrize("weight_format", ["f32", "f16"])
+@pytest.mark.parametrize("parts", ["matrix", "matrix_f16"])
+def test_several_workgroups_share_a_tile(matrix_device: Device, weight_format: str, parts: str) -> None:
+    """Of few tiles, with bias and residual added once; with K of one split too many; at fewer rows."""
+    sample = fused_linear_sample(weight_format, 104, [36], bias=True, residual=True, rows=(19, 9))
+    tunings = {"matmul/gemm_matrix": Tuning((TILES[0],), shared=64, shared_k=24)}
+    routes = {"fused_linear": parts}
+    with OpProgram(matrix_device, sample.op, sample.args, sample.out, routes=routes, tunings=tunings) as loaded:
+        (plan,) = loaded.executor.plans.plans
+        assert [d.kernel.split("/")[1] for d in plan.dispatches] == ["split_rows", "gemm_matrix", "sum_splits"]
+        for live in (False, True):
+            inputs = sample.inputs(live)
+            (got,), (expected,) = loaded.run(inputs), loaded.reference(inputs)
+            allowed = 1e-5 if parts == "matrix" else 2e-3
+            assert np.abs(got - expected).max() < allowed * np.abs(expected).max()
 
 
 CHOSEN = [

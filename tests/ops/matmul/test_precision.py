@@ -27,7 +27,7 @@ from tests.text.tiny_vocabulary import write_bpe
 
 from ..harness import In, Mutable, Out, Sym, call_graph
 from ..matrix_emulation import TENSOR_CORES
-from ..samples import FLOATS, WEIGHT_FORMATS, fused_linear_sample
+from ..samples import WEIGHT_FORMATS, fused_linear_sample
 
 NO_TENSOR_CORES = replace(TENSOR_CORES, subgroup_matrix=False, subgroup_matrix_shapes=())
 every_precision = pytest.mark.parametrize("precision", MATMUL_PRECISIONS)
@@ -48,11 +48,9 @@ def route(rows: int, **options: Any) -> str | None:
 # -- routes -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "weight_format", [weight_format for weight_format in WEIGHT_FORMATS if weight_format not in FLOATS]
-)
+@pytest.mark.parametrize("weight_format", WEIGHT_FORMATS)
 @pytest.mark.parametrize("rows", [9, 300])
-def test_many_rows_of_quantized_weights(weight_format: str, rows: int) -> None:
+def test_many_rows_of_constant_weights(weight_format: str, rows: int) -> None:
     assert route(rows, weight_format=weight_format) == "matrix"
     assert route(rows, weight_format=weight_format, matmul_precision="highest") == "matrix"
     assert route(rows, weight_format=weight_format, matmul_precision="high") == "matrix_f16"
@@ -93,7 +91,7 @@ def test_what_it_does_not_change_in_attention(precision: str) -> None:
 def test_what_it_does_not_change(precision: str) -> None:
     for rows in (1, 8):
         assert route(rows, matmul_precision=precision) == "gemv"
-    assert route(300, weight_format="f32", matmul_precision=precision) == "gemm"
+    assert route(300, weight_format="f32", width=13, matmul_precision=precision) == "gemm"
     assert route(300, features=NO_TENSOR_CORES, matmul_precision=precision) == "gemm"
     assert route(300, features=replace(Features.none(), cpu=True), matmul_precision=precision) == "columns"
 

@@ -17,6 +17,7 @@ from ..shapes import broadcast, broadcast_strides, ceil_div
 from ..sizes import Shape, Sizes
 from ..sizes import linear as linear_sizes
 from ..values import Dims, Tensor
+from . import matrix
 
 TUNING = Tuning((Tile(2, 2, 16), Tile(1, 1, 32)))
 
@@ -102,12 +103,12 @@ def addmm_reference(bias: np.ndarray, a: np.ndarray, b: np.ndarray, beta: float,
 
 def addmm_rows(cut: Cut, bias: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float, out: Tensor) -> int | None:
     """Rows of ``a`` or columns of ``b``, with those of a bias that has as many."""
-    for matrix, axis in ((a, 0), (b, 1)):
+    for operand, axis in ((a, 0), (b, 1)):
         along = axis + bias.rank - 2
         if along >= 0 and bias.max_dims[along] != 1 and beta != 0:
-            joint = {matrix.id: axis, bias.id: along}
+            joint = {operand.id: axis, bias.id: along}
         else:
-            joint = {matrix.id: axis}
+            joint = {operand.id: axis}
         if cut.axes == joint and not cut.counts:
             return axis
     return None
@@ -197,6 +198,11 @@ def gemm(
     template = {"bias": bias is not None, "a_transposed": a_transposed, "b_codes": codes is not None}
     for other in tuning.tiles:
         planner.prepare("linear/gemm", template={**asdict(other), **template})
+    plain = (
+        alpha == 1 and not a_transposed and codes is None and (bias is None or (beta == 1 and bias_strides == (0, 1)))
+    )
+    if _on_tensor_cores(planner, matrix.Sizes(*sizes), (a, b), out, bias, plain):
+        return
     x, y, _ = planner.grid_1d(tile.workgroups(m, quads), 1)
     bindings = {"a": a, "b": b, "out": out} | ({} if bias is None else {"bias": bias})
     params: dict[str, Any] = {
@@ -220,3 +226,35 @@ def gemm(
         params,
         template={**asdict(tile), **template},
     )
+
+
+def _on_tensor_cores(
+    planner: Planner,
+    sizes: matrix.Sizes,
+    operands: tuple[Tensor, Tensor],
+    out: Tensor,
+    bias: Tensor | None,
+    plain: bool,
+) -> bool:
+    """Whether a matrix route takes the product, which is then planned."""
+    if not plain:
+        planner.choose("mm", {"gemm": True})
+        return False
+    a, b = (t.max_dims for t in operands)
+    batches, m, n, k = math.prod(a[:-2]), a[-2], b[-1] if len(b) > 1 else 1, a[-1]
+    largest = matrix.Sizes(batches, m, n, k)
+    can = {name: sizes.k > 0 and matrix.fits(planner, largest, parts) for name, parts in matrix.PARTS.items()}
+    names = ["matrix_f16", "matrix"] if planner.matmul_precision == "high" else ["matrix"]
+    first = [
+        name
+        for name in names
+        if can[name] and all(matrix.pays(planner, s, matrix.PARTS[name]) for s in (largest, sizes))
+    ]
+    order = [*first, "gemm", *(name for name in can if name not in first)]
+    route = planner.choose("mm", {name: can.get(name, True) for name in order})
+    if route == "gemm":
+        return False
+    parts = matrix.PARTS[route]
+    matrix.prepare(planner, largest, parts, bias is not None)
+    matrix.run(planner, sizes, largest, operands, out, bias, parts)
+    return True

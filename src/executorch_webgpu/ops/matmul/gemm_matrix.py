@@ -1,4 +1,4 @@
-"""The matrix routes: many rows of x times packed quantized weights on tensor cores, by subgroup matrices of 16 x 16.
+"""The matrix routes: many rows of x times packed weights on tensor cores, by subgroup matrices of 16 x 16.
 
 Tensor cores multiply float16, and a number rounded to float16 is off by up to 2^-11: sums in which terms cancel then
 miss the float64 reference by far more than 1e-3. So the route ``matrix`` multiplies sums of two float16 numbers each,
@@ -20,12 +20,14 @@ from ...errors import KernelError
 from ..plan import Binding, Planner
 from ..shapes import ceil_div
 from ..values import Scratch
-from .call import Call, Product, bindings, params, template
+from .call import Call, Norm, Product, bindings, params, template
 from .formats import QuantizedMatrix
 from .packed import column_powers
 
 SHAPE = ("f16", "f32", 16, 16, 16)  # component type, result type, m, n, k
-_SPLIT_OVERRIDES = {"wg_size": 256}
+LEAST = 16  # output and input features of a matrix of floats: those of one matrix of the tensor cores
+_SHORT_ROW = 256  # elements
+_SUM_OVERRIDES = {"wg_size": 64}
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class Tuning:
     tiles: tuple[Tile, ...] = (Tile(2, 2, 4, 4, 16), Tile(2, 2, 2, 2, 32))
     rounded: tuple[Tile, ...] = ()  # those of matrix_f16, if others
     workgroups: int = 128
+    shared: int = 264  # workgroups to which those that share a tile of floats add up at most, and
+    shared_k: int = 512  # what each has of K at least
 
     def of(self, parts: int) -> tuple[Tile, ...]:
         return self.rounded if parts == 1 and self.rounded else self.tiles
@@ -84,7 +88,17 @@ TUNING = Tuning(rounded=(Tile(2, 2, 4, 4, 32), Tile(2, 2, 2, 2, 64)))
 
 
 def fits(planner: Planner, product: Product, parts: int) -> bool:
-    """Whether the device has such tensor cores, and the product quantized weights."""
+    """Whether the device has such tensor cores, and weights are codes, or float constants, whose powers load finds."""
+    known = all(isinstance(m, QuantizedMatrix) or planner.is_constant(m) for m in product.matrices)
+    return has_cores(planner) and len(tiles_of(planner, parts)) > 0 and known
+
+
+def pays(product: Product) -> bool:
+    """Whether these routes are faster than float32: of floats, a layer of few features does not fill a matrix."""
+    return all(isinstance(m, QuantizedMatrix) or min(m.dims) >= LEAST for m in product.matrices)
+
+
+def has_cores(planner: Planner) -> bool:
     features = planner.features
     return (
         features.subgroup_matrix
@@ -92,16 +106,18 @@ def fits(planner: Planner, product: Product, parts: int) -> bool:
         and features.subgroup_min_size == features.subgroup_max_size == 32
         and features.f16
         and features.subgroups
-        and len(_tiles(planner, parts)) > 0
-        and isinstance(product.matrices[0], QuantizedMatrix)
     )
 
 
 def prepare(planner: Planner, call: Call, parts: int) -> None:
     """Pipelines for any number of rows."""
-    for tile in _tiles(planner, parts):
-        planner.prepare("matmul/split_rows", template=_split_template(call, tile, parts), overrides=_SPLIT_OVERRIDES)
+    for tile in tiles_of(planner, parts):
+        prepare_split_rows(planner, call.packed.width, tile, parts, call.norm is not None)
         planner.prepare("matmul/gemm_matrix", template=_template(call, tile, parts))
+    if _can_share(call):
+        smallest = tiles_of(planner, parts)[-1]
+        planner.prepare("matmul/gemm_matrix", template=_template(call, smallest, parts, shared=True))
+        planner.prepare("matmul/sum_splits", template=_sum_template(call), overrides=_SUM_OVERRIDES)
 
 
 def run(planner: Planner, call: Call, parts: int) -> None:
@@ -110,65 +126,134 @@ def run(planner: Planner, call: Call, parts: int) -> None:
     steps = ceil_div(call.packed.width, tile.depth)
     split = _split(planner, call, tile, parts, steps)
     bound: dict[str, Binding] = {name: b for name, b in bindings(call).items() if name not in ("x", "norm_weight")}
-    given = params(call, ceil_div(call.packed.quads, tile.columns // 4))
+    bound |= {"split": split, "column_powers": column_powers(call.packed)}
+    given = params(call, ceil_div(call.packed.quads, tile.columns // 4)) | {"steps": steps}
+    given = {name: value for name, value in given.items() if name not in ("k", "eps")}
+    tiles = tile.workgroups(call.m, call.packed.quads)
+    splits = _splits(planner, call, tile, parts, tiles)
+    if splits > 1:
+        part_steps = ceil_div(steps, splits)
+        splits = ceil_div(steps, part_steps)
+        sums = planner.scratch(4 * splits * call.m * call.packed.rows[0])
+        bound = {name: b for name, b in bound.items() if name not in ("bias", "residual")} | {"out0": sums}
+        given |= {"tiles": tiles, "part_steps": part_steps}
     planner.dispatch(
         "matmul/gemm_matrix",
-        planner.grid_1d(tile.workgroups(call.m, call.packed.quads), 1),
-        bound | {"split": split, "column_powers": column_powers(call.packed)},
-        {name: value for name, value in given.items() if name not in ("k", "eps")} | {"steps": steps},
-        template=_template(call, tile, parts),
+        planner.grid_1d(tiles * splits, 1),
+        bound,
+        given,
+        template=_template(call, tile, parts, shared=splits > 1),
     )
+    if splits > 1:
+        _add(planner, call, sums, splits)
+
+
+def _can_share(call: Call) -> bool:
+    """Whether several workgroups may share a tile: of one matrix of floats, whose rows of out are whole fours."""
+    packed = call.packed
+    return packed.weight_format is None and len(packed.rows) == 1 and packed.rows[0] % 4 == 0
+
+
+def _splits(planner: Planner, call: Call, tile: Tile, parts: int, tiles: int) -> int:
+    """Workgroups that share each of ``tiles``."""
+    tuning = _tuning(planner)
+    if not _can_share(call) or tile != tiles_of(planner, parts)[-1] or tiles == 0:
+        return 1
+    row_bytes = 4 * call.m * call.packed.rows[0]
+    most = min(tuning.shared // tiles, call.packed.width // tuning.shared_k, planner.scratch_bytes // row_bytes)
+    return max(1, most)
+
+
+def _add(planner: Planner, call: Call, sums: Scratch, splits: int) -> None:
+    width = call.packed.rows[0] // 4
+    bound: dict[str, Binding | None] = {
+        "sums": sums,
+        "out": call.product.outs[0],
+        "bias": call.bias,
+        "residual": call.product.residual,
+    }
+    planner.dispatch(
+        "matmul/sum_splits",
+        planner.grid_1d(call.m * width, _SUM_OVERRIDES["wg_size"]),
+        {name: b for name, b in bound.items() if b is not None},
+        {"quads": call.m * width, "width": width, "splits": splits},
+        overrides=_SUM_OVERRIDES,
+        template=_sum_template(call),
+    )
+
+
+def _sum_template(call: Call) -> dict[str, Any]:
+    return {"bias": call.bias is not None, "residual": call.product.residual is not None}
 
 
 def _split(planner: Planner, call: Call, tile: Tile, parts: int, steps: int) -> Scratch:
     """x in float16, normalized if there is a norm."""
-    product = call.product
+    norm = call.product.norm
+    return split_rows(planner, call.product.x, (call.m, call.packed.width, steps), tile, parts, norm)
+
+
+def split_rows(
+    planner: Planner,
+    x: Binding,
+    sizes: tuple[int, int, int],
+    tile: Tile,
+    parts: int,
+    norm: Norm | None = None,
+    largest_k: int | None = None,
+) -> Scratch:
+    """``x`` [m, k] in float16; ``sizes``: m, k and steps along K. ``largest_k``: other k have the same pipelines."""
+    m, k, steps = sizes
     past = tile.rows * tile.depth * parts * 2  # what the last tile reads for rows that do not exist
-    split = planner.scratch(call.m * (steps * tile.depth * parts * 2 + 16) + past)
-    bound: dict[str, Binding] = {"x": product.x, "split": split}
-    given: dict[str, Any] = {"m": call.m, "k": call.packed.width, "steps": steps}
-    if product.norm is not None:
-        bound["norm_weight"] = product.norm.weight
-        given["eps"] = product.norm.eps
-    planner.dispatch(
-        "matmul/split_rows",
-        planner.grid_1d(call.m, 1),
-        bound,
-        given,
-        overrides=_SPLIT_OVERRIDES,
-        template=_split_template(call, tile, parts),
-    )
+    split = planner.scratch(m * (steps * tile.depth * parts * 2 + 16) + past)
+    bound: dict[str, Binding] = {"x": x, "split": split}
+    given: dict[str, Any] = {"m": m, "k": k, "steps": steps}
+    if norm is not None:
+        bound["norm_weight"] = norm.weight
+        given["eps"] = norm.eps
+    template, overrides = _split_pipeline(k, tile, parts, norm is not None, largest_k)
+    planner.dispatch("matmul/split_rows", planner.grid_1d(m, 1), bound, given, overrides=overrides, template=template)
     return split
+
+
+def prepare_split_rows(
+    planner: Planner, k: int, tile: Tile, parts: int, norm: bool = False, largest_k: int | None = None
+) -> None:
+    template, overrides = _split_pipeline(k, tile, parts, norm, largest_k)
+    planner.prepare("matmul/split_rows", template=template, overrides=overrides)
+
+
+def _split_pipeline(
+    k: int, tile: Tile, parts: int, norm: bool, largest_k: int | None
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Template and overrides. Short rows are many, and would leave most of a large workgroup idle."""
+    template = {
+        "vec4_x": k % 4 == 0,
+        "guarded": largest_k is not None or k % tile.depth != 0,
+        "norm": norm,
+        "parts": parts,
+        "depth": tile.depth,
+    }
+    return template, {"wg_size": 32 if (largest_k or k) <= _SHORT_ROW else 256}
 
 
 def _tuning(planner: Planner) -> Tuning:
     return planner.tuning("matmul/gemm_matrix", TUNING)
 
 
-def _tiles(planner: Planner, parts: int) -> list[Tile]:
+def tiles_of(planner: Planner, parts: int) -> list[Tile]:
+    """Those that the device has room for."""
     most, lanes = planner.limits.max_workgroup_bytes, planner.limits.max_invocations
     tiles = _tuning(planner).of(parts)
     return [t for t in tiles if t.workgroup_bytes(parts) <= most and t.invocations <= lanes]
 
 
 def _tile(planner: Planner, call: Call, parts: int) -> Tile:
-    fitting = _tiles(planner, parts)
+    fitting = tiles_of(planner, parts)
     enough = (t for t in fitting if t.workgroups(call.m, call.packed.quads) >= _tuning(planner).workgroups)
     return next(enough, fitting[-1])
 
 
-def _template(call: Call, tile: Tile, parts: int) -> dict[str, Any]:
-    shared = {name: value for name, value in template(call).items() if name not in ("norm", "vec4_x", "guarded")}
-    return {**shared, **asdict(tile), "parts": parts}
-
-
-def _split_template(call: Call, tile: Tile, parts: int) -> dict[str, Any]:
-    width = call.packed.width
-    norm = call.norm is not None
-    return {
-        "vec4_x": width % 4 == 0,
-        "guarded": width % tile.depth != 0,
-        "norm": norm,
-        "parts": parts,
-        "depth": tile.depth,
-    }
+def _template(call: Call, tile: Tile, parts: int, shared: bool = False) -> dict[str, Any]:
+    given = {name: value for name, value in template(call).items() if name not in ("norm", "vec4_x", "guarded")}
+    plain = {"bias": False, "residual": False} if shared else {}
+    return {**given, **asdict(tile), "parts": parts, "split_weights": False, "shared": shared, **plain}

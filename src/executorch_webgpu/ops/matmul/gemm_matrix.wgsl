@@ -1,14 +1,18 @@
 {#
-Many rows of x times packed quantized weights on tensor cores: subgroup matrices of 16 x 16, float16 with float32 sums.
+Many rows of x times packed weights on tensor cores: subgroup matrices of 16 x 16, float16 with float32 sums.
 
 A workgroup is row_subgroups x column_subgroups subgroups, each of which computes row_tiles x column_tiles matrices. x comes
-from split_rows; weights are dequantized once a step along K, scaled by a power of two for each column. With two parts, both
+from split_rows; weights are dequantized once a step along K, and scaled by a power of two for each column. With two parts, both
 are sums of two float16 numbers, and three of the four products are added: what is left out is below the rounding of float32.
 
 While a step is multiplied, the next one is on the way to registers. It is staged in the same turn of the loop: a driver
 that sees its use there loads it first, and last if the use is in the next turn. Several workgroups share a
 multiprocessor, so workgroup memory is for one step. Matrices lie at constant offsets of an inner array, because Tint
 guards those at other offsets by a branch each.
+
+Or both operands are split before: of each of some batches, x [m, K] times a matrix whose columns split_channels wrote.
+
+Of few tiles, several workgroups share one, each with some of the steps: sum_splits adds up what they write, [splits, m, n].
 
 Inputs:
   row_subgroups = 2 | 4: of a workgroup
@@ -17,9 +21,11 @@ Inputs:
   column_tiles = 4 | 2: matrices of a subgroup
   depth = 16 | 32: of a step along K
   parts = 2 | 1: float16 numbers for each of x and of the weights
-  bits = 4 | 8: of a code of a weight
+  shared = False | True: several workgroups share a tile; of one matrix, with neither bias nor residual
+  split_weights = False | True: weights are split, too, and there are batches; outputs is 1, and there is no residual
+  bits = 4 | 8 | 16 | 32: of a weight that is not split; 4 and 8 are those of codes, 16 and 32 of floats
   zero_point = 8 | 0: what is subtracted from each code of 4 bits; codes of 8 bits are signed
-  scales = "float32" | "float16" | "float16_and_min": see scales.wgsl
+  scales = "float32" | "float16" | "float16_and_min" | None: see scales.wgsl; floats have none
   group_shift = True | False: the units of a group are a power of two, of which params.group is the exponent
   outputs = 1 | 2 | 3: matrices, each with an output of its own
   gated = False | True: quads take turns between two matrices, and silu(first) * second is the one output
@@ -34,24 +40,50 @@ Inputs:
 {% set pass_rows = lanes // (parts * words) %}
 {% set pass_columns = lanes // words %}
 {% set x_loads = block_rows * row_subgroups // pass_rows %}
-{% set w_loads = block_columns * column_subgroups // pass_columns %}
-{% set word_units = 2 if bits == 8 else 1 %}
+{% set w_loads = block_columns * column_subgroups // (pass_rows if split_weights else pass_columns) %}
+{% set quantized = bits <= 8 %}
+{% set word_units = 1 if bits == 4 else 2 %}
+{% set unit = "u32" if quantized else "vec2<u32>" if bits == 16 else "vec4<f32>" %}
 @group(0) @binding(0) var<storage, read> split: array<vec4<u32>>;  // see split_rows.wgsl
+{% if split_weights %}
+@group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>;  // [steps, batches, columns, parts, depth] float16
+{% elif quantized %}
 @group(0) @binding(1) var<storage, read> weights: array<u32>;      // [quads, units, 4]
 // [quads, groups, 4] scales, or pairs of a scale and a minimum
 @group(0) @binding(2) var<storage, read> scales: array<{{ "f32" if scales == "float32" else "u32" }}>;
+{% else %}
+@group(0) @binding(1) var<storage, read> weights: array<{{ unit }}>;  // [rows, units], four weights of a row each
+{% endif %}
 // Bindings 3 to 5, 7 and 8: outputs, bias and residual.
 {% include "matmul/output.wgsl" %}
+{% if split_weights %}
+@group(0) @binding(6) var<storage, read> inverses: array<f32>;  // [batches]: of powers of two
+{% else %}
 @group(0) @binding(6) var<storage, read> column_powers: array<f32>;  // [4 * quads] powers of two
+{% endif %}
 
 struct Params {
   m: u32,
   steps: u32,         // along K
-  units: u32,         // words of a row of weights
+{% if shared %}
+  tiles: u32,
+  part_steps: u32,    // of a workgroup
+{% endif %}
+{% if split_weights %}
+  batches: u32,
+  batch_tiles: u32,   // of a batch; those of a batch follow each other
+{% else %}
+  units: u32,         // of a row of weights: words of codes, or fours of floats
+{% endif %}
   quads: u32,         // fours of columns, of all matrices
   column_tiles: u32,  // workgroups side by side; the grid is the flat list of all tiles, row by row
+{% if split_weights %}
+{% elif quantized %}
   group: u32,         // units of a group, or the exponent
   groups: u32,        // of a row of weights
+{% else %}
+  last: u32,          // row of weights
+{% endif %}
   ends: vec4<u32>,    // of each output, the quad after its last one
   widths: vec4<u32>,  // of each output, columns
 }
@@ -68,7 +100,7 @@ const BLOCK_COLUMNS = {{ block_columns }}u;  // of a subgroup
 const ROWS = BLOCK_ROWS * ROW_SUBGROUPS;
 const COLUMNS = BLOCK_COLUMNS * COLUMN_SUBGROUPS;
 const PASS_COLUMNS = {{ pass_columns }}u;  // of weights that the workgroup stages at a time: a power of two, like the blocks
-const WORD_UNITS = {{ word_units }}u;      // words of eight weights
+const WORD_UNITS = {{ word_units }}u;      // units of eight weights
 
 alias Left = subgroup_matrix_left<f16, 16, 16>;
 alias Right = subgroup_matrix_right<f16, 16, 16>;
@@ -80,13 +112,18 @@ var<workgroup> x_tiles: array<array<vec4<u32>, PARTS * BLOCK_ROWS * STRIDE>, ROW
 var<workgroup> w_tiles: array<array<vec4<u32>, PARTS * BLOCK_COLUMNS * STRIDE>, COLUMN_SUBGROUPS>;
 
 {% include "wgsl/halves.wgsl" %}
+{% if not split_weights %}
+{% if quantized %}
 {% include "matmul/codes.wgsl" %}
+{% endif %}
 
 // Eight weights along K of one column, as they lie in memory.
 struct Eight {
   {% for i in range(word_units) %}
-  word{{ i }}: u32,
+  word{{ i }}: {{ unit }},
+  {% if quantized %}
   scale{{ i }}: {{ "f32" if scales == "float32" else "u32" }},
+  {% endif %}
   {% endfor %}
 }
 
@@ -96,6 +133,9 @@ fn load_weights(weights_from: u32, scales_from: u32, word: u32) -> Eight {
   {
     // Words past the end of the row are multiplied by zeros.
     let unit = min(word * WORD_UNITS + {{ i }}u, params.units - 1u);
+    {% if not quantized %}
+    loaded.word{{ i }} = weights[weights_from + unit];
+    {% else %}
     {% if group_shift %}
     let place = scales_from + (unit >> params.group) * 4u;
     {% else %}
@@ -107,11 +147,29 @@ fn load_weights(weights_from: u32, scales_from: u32, word: u32) -> Eight {
     {% else %}
     loaded.scale{{ i }} = scales[place];
     {% endif %}
+    {% endif %}
   }
   {% endfor %}
   return loaded;
 }
 
+{% if bits == 32 %}
+fn low_weights(eight: Eight) -> vec4<f32> {
+  return eight.word0;
+}
+
+fn high_weights(eight: Eight) -> vec4<f32> {
+  return eight.word1;
+}
+{% elif bits == 16 %}
+fn low_weights(eight: Eight) -> vec4<f32> {
+  return vec4<f32>(unpack2x16float(eight.word0.x), unpack2x16float(eight.word0.y));
+}
+
+fn high_weights(eight: Eight) -> vec4<f32> {
+  return vec4<f32>(unpack2x16float(eight.word1.x), unpack2x16float(eight.word1.y));
+}
+{% else %}
 {% if scales == "float32" %}
 fn dequantized(word: u32, scale: f32) -> vec4<f32> {
   return four_codes(word) * scale;
@@ -138,9 +196,15 @@ fn high_weights(eight: Eight) -> vec4<f32> {
   return dequantized(eight.word0 >> 16u, eight.scale0);
   {% endif %}
 }
+{% endif %}
 
-// Four columns of a row of sums without the powers of two.
+{% endif %}
+// Four columns of a row of sums, one of all batches, without the powers of two.
 fn scaled(sums: vec4<u32>, row: u32, quad: u32) -> vec4<f32> {
+  {% if split_weights %}
+  let inverse = bitcast<f32>(split[params.steps * params.batches * params.m * (PARTS * WORDS) + row].x);
+  return bitcast<vec4<f32>>(sums) * inverse * inverses[row / params.m];
+  {% else %}
   let inverse = bitcast<f32>(split[params.steps * params.m * (PARTS * WORDS) + row].x);
   let powers = vec4<f32>(
     column_powers[quad * 4u], column_powers[quad * 4u + 1u], column_powers[quad * 4u + 2u], column_powers[quad * 4u + 3u],
@@ -148,6 +212,7 @@ fn scaled(sums: vec4<u32>, row: u32, quad: u32) -> vec4<f32> {
   // 1 / 2^n is 254 - (n + 127) in the exponent.
   let inverses = bitcast<vec4<f32>>(vec4<u32>(0x7f000000u) - bitcast<vec4<u32>>(powers));
   return bitcast<vec4<f32>>(sums) * inverse * inverses;
+  {% endif %}
 }
 
 @compute @workgroup_size(LANES)
@@ -158,34 +223,75 @@ fn main(
   @builtin(subgroup_id) subgroup: u32,
   @builtin(subgroup_invocation_id) lane: u32,
 ) {
+  {% if split_weights %}
+  let item = group.x + group.y * groups.x;
+  let batch = item / params.batch_tiles;
+  let tile = item % params.batch_tiles;
+  {% elif shared %}
+  let part = (group.x + group.y * groups.x) / params.tiles;
+  let tile = (group.x + group.y * groups.x) % params.tiles;
+  {% else %}
   let tile = group.x + group.y * groups.x;
+  {% endif %}
   let tile_row = tile / params.column_tiles * ROWS;
   let tile_quad = tile % params.column_tiles * (COLUMNS / 4u);
-  if (tile_row >= params.m) {
+  {% if shared %}
+  let first = part * params.part_steps;
+  let end = min(first + params.part_steps, params.steps);
+  if (first >= end) {
     return;
   }
+  {% else %}
+  const first = 0u;
+  let end = params.steps;
+  if ({{ "batch >= params.batches" if split_weights else "tile_row >= params.m" }}) {
+    return;
+  }
+  {% endif %}
 
-  // ---- what this invocation stages: vec4s of x as they are, and 8 weights along K in each of some columns ----
+  // ---- what this invocation stages: vec4s of x as they are, and 8 weights along K in each of some columns, or as x ----
   // Rows past the edge are read from what lies after them, columns past it are others'; neither are stored.
+  {% if split_weights %}
+  let first_row = batch * params.m;
+  let x_step = params.batches * params.m * (PARTS * WORDS);
+  {% else %}
+  const first_row = 0u;
   let x_step = params.m * (PARTS * WORDS);
-  let x_from = tile_row * (PARTS * WORDS) + index;
+  {% endif %}
+  let x_from = (first_row + tile_row) * (PARTS * WORDS) + index;
   let x_row = index / (PARTS * WORDS);
   let x_block = x_row / BLOCK_ROWS;
   let x_to = (index / WORDS % PARTS * BLOCK_ROWS + x_row % BLOCK_ROWS) * STRIDE + index % WORDS;
   {% for i in range(x_loads) %}
   var x{{ i }}: vec4<u32>;
   {% endfor %}
+  {% if split_weights %}
+  let w_step = params.batches * params.widths[0] * (PARTS * WORDS);
+  {% for i in range(w_loads) %}
+  let w_column{{ i }} = min(tile_quad * 4u + x_row + {{ i * pass_rows }}u, params.widths[0] - 1u);
+  let w_from{{ i }} = (batch * params.widths[0] + w_column{{ i }}) * (PARTS * WORDS) + index % (PARTS * WORDS);
+  var w{{ i }}: vec4<u32>;
+  {% endfor %}
+  let w_block = x_row / BLOCK_COLUMNS;
+  let w_to = (index / WORDS % PARTS * BLOCK_COLUMNS + x_row % BLOCK_COLUMNS) * STRIDE + index % WORDS;
+  {% else %}
   let w_word = index / 4u % WORDS;
   let w_column = index / (4u * WORDS) * 4u + index % 4u;
   let w_block = w_column / BLOCK_COLUMNS;
   let w_to = w_column % BLOCK_COLUMNS * STRIDE + w_word;
   {% for i in range(w_loads) %}
   let w_quad{{ i }} = min(tile_quad + w_column / 4u + {{ i }}u * PASS_COLUMNS / 4u, params.quads - 1u);
+  {% if quantized %}
   let w_from{{ i }} = w_quad{{ i }} * params.units * 4u + w_column % 4u;
   let scales_from{{ i }} = w_quad{{ i }} * params.groups * 4u + w_column % 4u;
+  {% else %}
+  let w_from{{ i }} = min(w_quad{{ i }} * 4u + w_column % 4u, params.last) * params.units;
+  const scales_from{{ i }} = 0u;
+  {% endif %}
   let w_power{{ i }} = column_powers[w_quad{{ i }} * 4u + w_column % 4u];
   var w{{ i }}: Eight;
   {% endfor %}
+  {% endif %}
   {% for i in range(row_tiles) %}
   {% for j in range(column_tiles) %}
   var sum{{ i }}_{{ j }} = Sum(0.0);
@@ -195,13 +301,17 @@ fn main(
   let column_block = subgroup % COLUMN_SUBGROUPS;
 
   // ---- step `next` along K, on the way to registers ----
-  var next = 0u;
+  var next = first;
   {% macro fetch() %}
   {% for i in range(x_loads) %}
   x{{ i }} = split[next * x_step + (x_from + {{ i }}u * LANES)];
   {% endfor %}
   {% for i in range(w_loads) %}
+  {% if split_weights %}
+  w{{ i }} = weights[next * w_step + w_from{{ i }}];
+  {% else %}
   w{{ i }} = load_weights(w_from{{ i }}, scales_from{{ i }}, next * WORDS + w_word);
+  {% endif %}
   {% endfor %}
   {% endmacro %}
   // ---- what was fetched, to workgroup memory ----
@@ -210,6 +320,9 @@ fn main(
   x_tiles[x_block + {{ i * pass_rows // block_rows }}u][x_to + {{ i * pass_rows % block_rows * stride }}u] = x{{ i }};
   {% endfor %}
   {% for i in range(w_loads) %}
+  {% if split_weights %}
+  w_tiles[w_block + {{ i * pass_rows // block_columns }}u][w_to + {{ i * pass_rows % block_columns * stride }}u] = w{{ i }};
+  {% else %}
   {
     let low = low_weights(w{{ i }}) * w_power{{ i }};
     let high = high_weights(w{{ i }}) * w_power{{ i }};
@@ -222,13 +335,14 @@ fn main(
     w_tiles[block][to] = halves(low, high);
     {% endif %}
   }
+  {% endif %}
   {% endfor %}
   {% endmacro %}
   {{ fetch() }}
   {{ stage() }}
   workgroupBarrier();
-  for (var step = 0u; step < params.steps; step++) {
-    next = min(step + 1u, params.steps - 1u);
+  for (var step = first; step < end; step++) {
+    next = min(step + 1u, end - 1u);
     {{ fetch() | indent(2) }}
 
     // ---- products: of two parts each, those of the upper bits with both, and of the rest of x with the upper bits ----
@@ -278,17 +392,17 @@ fn main(
     let quad = tile_quad + column_block * (BLOCK_COLUMNS / 4u) + {{ 4 * j }}u + item % ROW_ITEMS * ITEM_QUADS;
     let at = sums_from + item / ROW_ITEMS * 5u + item % ROW_ITEMS * ITEM_QUADS;
     if (row < params.m && quad < params.quads) {
-      let value = scaled({{ sums }}[sums_block][at], row, quad);
+      let value = scaled({{ sums }}[sums_block][at], first_row + row, quad);
       {% if gated %}
-      let other = scaled({{ sums }}[sums_block][at + 1u], row, quad + 1u);
+      let other = scaled({{ sums }}[sums_block][at + 1u], first_row + row, quad + 1u);
       {% endif %}
       for (var c = 0u; c < 4u; c++) {
         {% if gated %}
         let gate = with_bias(value[c], quad * 4u + c);
         let result = silu(gate) * with_bias(other[c], quad * 4u + 4u + c);
-        store(row, quad / 2u, c, result, params.ends, params.widths);
+        store(first_row + row, quad / 2u, c, result, params.ends, params.widths);
         {% else %}
-        store(row, quad, c, with_bias(value[c], quad * 4u + c), params.ends, params.widths);
+        store({{ "part * params.m" if shared else "first_row" }} + row, quad, c, with_bias(value[c], quad * 4u + c), params.ends, params.widths);
         {% endif %}
       }
     }

@@ -161,19 +161,40 @@ def column_powers(packed: Packed) -> Repacked:
     Of columns of zeros, and of those with scales that are no numbers, it is 1.
     """
     layout, scales = packed.weight_format, packed.scales
-    assert layout is not None and scales is not None, "matrices of floats have no scales"
+    if layout is None or scales is None:
+        return _powers_of_floats(packed)
     most = {4: max(layout.zero_point, 15 - layout.zero_point), 8: 128}[layout.bits]
 
     def powers(*arrays: Array) -> Array:
         by_column = np.abs(
             scales.pack(*arrays).astype(np.float64).reshape(-1, packed.groups, 4, 2 if layout.mins else 1)
         )
-        largest = (by_column[..., 0] * most + (by_column[..., 1] if layout.mins else 0)).max(axis=1)
-        usable = np.isfinite(largest) & (largest > 0)
-        exponents = np.frexp(np.where(usable, largest, 1.0))[1]
-        return np.where(usable, np.exp2(np.clip(14 - exponents, -100, 100)), 1.0).astype(np.float32)
+        return _powers((by_column[..., 0] * most + (by_column[..., 1] if layout.mins else 0)).max(axis=1))
 
     return Repacked(f"{scales.layout}: powers of columns", scales.sources, packed.quads * 16, powers)
+
+
+def _powers_of_floats(packed: Packed) -> Repacked:
+    """Of the finite weights of each column."""
+    weights, columns = packed.weights, 4 * packed.quads
+
+    def powers(*arrays: Array) -> Array:
+        rows = arrays[0] if isinstance(weights, Tensor) else weights.pack(*arrays)
+        rows = rows.reshape(-1, 4 * packed.units)
+        largest = np.zeros(columns)
+        largest[: len(rows)] = np.maximum(rows.max(axis=1), -rows.min(axis=1))
+        for row in np.flatnonzero(~np.isfinite(largest)):
+            largest[row] = np.abs(rows[row][np.isfinite(rows[row])].astype(np.float64)).max(initial=0.0)
+        return _powers(largest)
+
+    layout, sources = ("rows", (weights,)) if isinstance(weights, Tensor) else (weights.layout, weights.sources)
+    return Repacked(f"{layout}: powers of columns", sources, columns * 4, powers)
+
+
+def _powers(largest: Array) -> Array:
+    usable = np.isfinite(largest) & (largest > 0)
+    exponents = np.frexp(np.where(usable, largest, 1.0))[1]
+    return np.where(usable, np.exp2(np.clip(14 - exponents, -100, 100)), 1.0).astype(np.float32)
 
 
 def _weight_bytes(matrices: Sequence[Matrix]) -> int:

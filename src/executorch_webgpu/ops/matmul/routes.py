@@ -3,7 +3,7 @@
 * ``columns``: an invocation computes whole columns alone, for adapters that are CPUs;
 * ``gemv``: lanes share columns, for up to 8 rows;
 * ``gemm``: a workgroup shares a tile of the output through workgroup memory, for more;
-* ``matrix``: the same on tensor cores, of quantized weights;
+* ``matrix``: the same on tensor cores;
 * ``matrix_f16``: faster and less exact, chosen where the method was loaded with ``matmul_precision="high"``.
 
 All but the first read weights that are repacked at load (packed.py), so they want constants. Each is right for every
@@ -59,7 +59,8 @@ def _choose(planner: Planner, family: str, product: Product, packable: bool) -> 
         order = ["gemv", "gemm", "columns"]
     else:
         rounded = ["matrix_f16"] if planner.matmul_precision == "high" else []
-        order = [*rounded, "matrix", "gemm", "gemv", "columns"]
+        on_cores = [*rounded, "matrix"] if gemm_matrix.pays(product) else []
+        order = [*on_cores, "gemm", "gemv", "columns"]
     order += [name for name in possible if name not in order]
     return planner.choose(family, {name: possible[name] for name in order})
 
