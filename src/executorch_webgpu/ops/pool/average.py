@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..plan import Planner
-from ..reduce.passes import Outs, Reduction, dispatch
 from ..registry import op
 from ..sizes import Found, Sizes
 from ..values import INT32_MAX, IntLike, Tensor

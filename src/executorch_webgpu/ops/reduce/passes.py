@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import math
-<<<<<<< HEAD
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-=======
-from collections.abc import Collection
 from dataclasses import dataclass, field, replace
->>>>>>> perf-move
 from typing import Any
 
 from ..plan import Binding, Planner
