@@ -140,10 +140,17 @@ def addmm(planner: Planner, bias: Tensor, a: Tensor, b: Tensor, beta: float, alp
     gemm(planner, (1, m, n, k), a, b, out, bias if beta != 0 else None, strides, alpha=alpha, beta=beta)
 
 
+def addmv_rows(cut: Cut, bias: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float, out: Tensor) -> int | None:
+    """Rows of ``a``, with those of a bias that has as many."""
+    joint = {a.id: 0} if beta == 0 or bias.max_dims in ((), (1,)) else {a.id: 0, bias.id: 0}
+    return 0 if cut.axes == joint and not cut.counts else None
+
+
 @op(
     "aten.addmv.default",
     reference=addmm_reference,
     sizes=lambda s, bias, a, b, beta, alpha, out: s.of(a)[:1],
+    rows=addmv_rows,
 )
 def addmv(planner: Planner, bias: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float, out: Tensor) -> None:
     """``out`` [M] = ``beta`` * ``bias`` [M] or [1] + ``alpha`` * ``a`` [M, K] x ``b`` [K]; float32."""
