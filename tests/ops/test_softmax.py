@@ -12,7 +12,7 @@ from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.ops import softmax
 
-from . import against_torch
+from .against_torch import check as check_against_torch
 from .harness import In, OpProgram, Out
 
 NAMES = ("aten._softmax.default", "aten._log_softmax.default")
@@ -106,7 +106,7 @@ def test_against_torch(device: Device, name: str, dtype: str) -> None:
     for shape, dim in (((5, 12), -1), ((3, 7), 1), ((12, 3, 5), 0), ((2, 70, 3), 1), ((1, 4099), 1), ((600, 4), 0)):
         x = (4 * RNG.standard_normal(shape)).astype(dtype)
         x.reshape(-1)[::5] = -np.inf
-        against_torch.check(device, name, x, dim, False if "safe" not in name else None)
+        check_against_torch(device, name, x, dim, False if "safe" not in name else None)
 
 
 @pytest.mark.parametrize("name", [*NAMES, "aten._safe_softmax.default"])
@@ -118,7 +118,7 @@ def test_not_finite_rows(device: Device, name: str) -> None:
     x[5], x[6, ::2] = 3e38, -3e38
     for dim in (0, 1):
         given = np.ascontiguousarray(x if dim else x.T)
-        against_torch.check(device, name, given, dim, False if "safe" not in name else None)
+        check_against_torch(device, name, given, dim, False if "safe" not in name else None)
 
 
 def test_long_columns_as_gpus_keep_them(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
