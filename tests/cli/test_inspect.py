@@ -26,8 +26,8 @@ def test_shows_methods_and_operators(cli: Cli, tiny_llama: TinyLlama) -> None:
         assert str(tensor) in result.stdout
     assert forward.operators
     for operator in forward.operators:
-        place = "GPU" if operator.where == "delegate" else "host"
-        row = rf"^\s*{re.escape(operator.name)}\s+{operator.count}\s+{place}\s*$"
+        assert (operator.where, operator.why) == ("device", "delegated")
+        row = rf"^\s*{re.escape(operator.name)}\s+{operator.count}\s+GPU\s+delegated\s*$"
         assert re.search(row, result.stdout, re.MULTILINE)
     assert "unsupported" not in result.stdout
 
