@@ -392,6 +392,8 @@ def attention() -> Iterator[Sample]:
         for causal in (True, False):
             masked = [query, key, key, *caches, position, 1, mask, 0.0, causal, None]
             yield Sample(op, masked, Out(query.max_dims), {"routes": {"sdpa_with_kv_cache": "flash"}})
+        held = [_const(1, 23, kv_heads, head_dim) for _ in "kv"]
+        yield Sample("llama.custom_sdpa.default", [query, *held, position, None, 0.0, True, None], Out(query.max_dims))
     for op, head_dim in itertools.product(("llama.update_cache.default", "update_cache.default"), (8, 3)):
         cache = Mutable(_const(1, 23, 1, head_dim).array)
         args = [_tokens(1, head_dim), cache, Position(full=5, live=22)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...format import program_schema as schema
 from ...format.pte import ProgramFile
@@ -19,6 +19,7 @@ from ..build import Graph
 from ..casts import with_casts
 from ..execute import plan_graph
 from .delegates import DelegateArguments
+from .elements import read_elements
 from .emit import Delegates, GraphWriter, host_read_inputs
 from .instructions import Arg, Block, Cell, Flow, Operation, Value, read_flow
 from .placement import Placement, Placer
@@ -89,6 +90,7 @@ def lower_method(
         for cell, value in block.entry.items()
         if cell in flow.inputs and value.tensor is not None and graph_dtype(value.tensor) == "int32"
     )
+    flow = replace(flow, blocks=tuple(read_elements(block, given) for block in flow.blocks))
     placer = Placer(values, lower, given)
     places = {o: placer.place(o) for block in flow.blocks for o in block.operations}
     pairs = list(zip(graphs, delegates, strict=True))

@@ -67,6 +67,25 @@ def sdpa_with_kv_cache(
     attend(planner, call)
 
 
+@op("llama.custom_sdpa.default", reference=reference.custom_sdpa, sizes=like_first)
+def custom_sdpa(
+    planner: Planner,
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    start_pos: IntLike,
+    attn_mask: Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+    out: Tensor,
+) -> None:
+    """``sdpa_with_kv_cache`` over caches that hold the step's rows already, as ``update_cache`` has written them."""
+    planner.check(not dropout_p, f"custom_sdpa has dropout {dropout_p}; export the model in eval mode")
+    rows = (k_cache, v_cache)
+    attend(planner, checked_call(planner, q, *rows, *rows, start_pos, attn_mask, is_causal, scale, out))
+
+
 @op(
     "et_webgpu.rope_sdpa_with_kv_cache.default",
     reference=reference.rope_sdpa_with_kv_cache,

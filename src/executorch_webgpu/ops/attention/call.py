@@ -36,7 +36,7 @@ class AttentionCall:
     """
 
     q: Tensor  # [1, S, Hq, D]
-    k: Tensor  # [1, S, Hkv, D]
+    k: Tensor  # [1, S, Hkv, D]; read with a ``rotation`` only
     v: Tensor
     k_cache: Tensor  # [1, Cmax, Hkv, D]: float32, float16, or int8
     v_cache: Tensor

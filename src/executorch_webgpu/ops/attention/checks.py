@@ -24,7 +24,10 @@ def checked_call(
     scale: float | None,
     out: Tensor,
 ) -> AttentionCall:
-    """The arguments of ``sdpa_with_kv_cache``, checked; states the dims of ``out`` and watches the position."""
+    """The arguments of ``sdpa_with_kv_cache``, checked; states the dims of ``out`` and watches the position.
+
+    Caches in the place of ``k`` and ``v``: their rows are there already.
+    """
     _check_shapes(planner, q, k, v, k_cache, v_cache)
     planner.check(are_float32(out), f"sdpa_with_kv_cache gives float32, not {out}")
     if attn_mask is not None:
@@ -52,7 +55,8 @@ def are_float32(*tensors: Tensor) -> bool:
 
 def _check_shapes(planner: Planner, q: Tensor, k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor) -> None:
     tensors = (q, k, v, k_cache, v_cache)
-    planner.check(are_float32(q, k, v), f"sdpa_with_kv_cache takes float32 tensors, not {list(tensors)}")
+    floats = [q] if k is k_cache else [q, k, v]
+    planner.check(are_float32(*floats), f"sdpa_with_kv_cache takes float32 tensors, not {list(tensors)}")
     planner.check(
         all(t.rank == 4 for t in tensors),
         f"sdpa_with_kv_cache takes [1, S, heads, D] tensors, not {list(tensors)}",
@@ -66,7 +70,7 @@ def _check_shapes(planner: Planner, q: Tensor, k: Tensor, v: Tensor, k_cache: Te
     same = k_cache.dims == v_cache.dims and k_cache.dims[3] == head_dim
     planner.check(same, f"sdpa_with_kv_cache: caches {k_cache} and {v_cache} must both be [1, Cmax, Hkv, {head_dim}]")
     planner.check(k_cache.dtype == v_cache.dtype, f"sdpa_with_kv_cache: caches {k_cache} and {v_cache} differ in dtype")
-    for name, new in (("k", k), ("v", v)):
+    for name, new in [] if k is k_cache else [("k", k), ("v", v)]:
         wanted = (1, length, kv_heads, head_dim)
         planner.check(
             new.dims == wanted,

@@ -59,16 +59,30 @@ def sdpa_with_kv_cache(
     """
     update_cache(k, k_cache, input_pos, stored_as=stored_as)
     update_cache(v, v_cache, input_pos, stored_as=stored_as)
+    return custom_sdpa(q, k_cache, v_cache, input_pos, attn_mask, dropout_p, is_causal, scale)
+
+
+def custom_sdpa(
+    q: Array,
+    k_cache: Array,
+    v_cache: Array,
+    start_pos: int,
+    attn_mask: Array | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = True,
+    scale: float | None = None,
+) -> Array:
+    """Attention of ``q`` [1, S, Hq, D] over caches that hold the rows up to ``start_pos`` + S."""
     _, length, heads, head_dim = q.shape
-    group = heads // k.shape[2]
+    group = heads // k_cache.shape[2]
     scale = 1 / math.sqrt(head_dim) if scale is None else scale
-    columns = input_pos + length
+    columns = start_pos + length
     mask = np.zeros(1) if attn_mask is None else attn_mask[..., :columns]
     mask = np.broadcast_to(mask, (1, heads, length, columns))
     out = np.empty_like(q)
     for h in range(heads):
         for s in range(length):
-            context = slice(0, input_pos + s + 1 if is_causal else columns)
+            context = slice(0, start_pos + s + 1 if is_causal else columns)
             scores = k_cache[0, context, h // group] @ q[0, s, h] * scale + mask[0, h, s, context]
             out[0, s, h] = _softmax(scores) @ v_cache[0, context, h // group]
     return out
