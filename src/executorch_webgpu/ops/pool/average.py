@@ -19,6 +19,12 @@ Array = np.ndarray
 DTYPES = ("float32", "float16", "bfloat16", "int32")
 
 
+def _sums(windows: np.ndarray) -> np.ndarray:
+    """Sums over the last axis, in an order that does not depend on how many windows there are."""
+    total: np.ndarray = np.ascontiguousarray(windows).sum(axis=-1)
+    return total
+
+
 def _extents(found: Windows, axis: int, size: int) -> Array:
     """How many elements each window has, of the input and its padding."""
     start = np.arange(found.count(axis, size)) * found.stride[axis] - found.padding[axis]
@@ -31,7 +37,7 @@ def average_reference(
     """Averages of windows; one without elements is 0, and of integers they are cut off towards 0."""
     taps = [sliding_taps(found, a, size) for a, size in enumerate(sizes)]
     values, valid, _ = gather_windows(x, taps)
-    total = np.where(valid, values, 0).sum(axis=-1)
+    total = _sums(np.where(valid, values, 0))
     inside = valid.sum(axis=-1)
     count: Any = inside
     if divisor is not None:
@@ -148,7 +154,7 @@ def _register_adaptive(n: int, name: str) -> None:
     def reference(x: Array, size: Sequence[int]) -> Array:
         taps = [adaptive_taps(*each) for each in zip(size, x.shape[x.ndim - n :], strict=True)]
         values, valid, _ = gather_windows(x, taps)
-        return np.where(valid, values, 0).sum(axis=-1) / valid.sum(axis=-1)
+        return _sums(np.where(valid, values, 0)) / valid.sum(axis=-1)
 
     def sizes(s: Sizes, x: Tensor, size: Sequence[IntLike], out: Tensor) -> Found | None:
         return adaptive_sizes(s, x, size, n)

@@ -101,7 +101,7 @@ class Pass:
 
 def power_of_two(n: int) -> int:
     """The least one that is not below ``n``."""
-    return 1 << max(n - 1, 0).bit_length()
+    return 1 << max(int(n) - 1, 0).bit_length()  # sizes may be numbers of NumPy
 
 
 def passes_over(x: Tensor, axes: Collection[int]) -> list[Pass]:
