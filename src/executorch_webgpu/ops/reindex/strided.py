@@ -111,6 +111,8 @@ def dispatch_copy(planner: Planner, x: Tensor, out: Tensor, copy: Copy) -> None:
     }
     _add_start(copy, bindings, params)
     runs = bool(copy.dims) and copy.x_strides[-1] == 1 and copy.dims[-1] % (4 * lanes) == 0
+    if runs:
+        params["last"] = max(ceil_div(x.nbytes, _QUAD), 1) - 1
     planner.dispatch(
         QUADS,
         planner.grid_1d(ceil_div(n, 4 * lanes), WORKGROUP),

@@ -38,6 +38,11 @@ const BITS = 32u / max(X_LANES, OUT_LANES);  // of an element that is packed
 {% set views = ("x", "out") %}
 {% include "reindex/offsets.wgsl" %}
 
+fn places(i: u32) -> vec2<i32> {
+  let at = offsets(i, params.rank, params.dims, params.x_strides, params.out_strides);
+  return at + vec2<i32>(params.x_base{{ " + moved(start, params.start_size, params.start_stride)" if live }}, params.out_base);
+}
+
 {% if x_lanes > 1 %}
 fn element(i: i32) -> {{ unit }} {
   return extractBits(x[u32(i) / X_LANES], u32(i) % X_LANES * BITS, BITS);
@@ -55,12 +60,12 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     return;
   }
 {% if out_lanes == 1 %}
-  let at = offsets(i);
+  let at = places(i);
   out[at.y] = element(at.x);
 {% else %}
   var word = 0u;
   for (var lane = 0u; lane < OUT_LANES; lane++) {
-    let place = offsets(min(i * OUT_LANES + lane, params.n - 1u)).x;
+    let place = places(min(i * OUT_LANES + lane, params.n - 1u)).x;
     word = insertBits(word, element(place), lane * BITS, BITS);
   }
   out[i] = word;

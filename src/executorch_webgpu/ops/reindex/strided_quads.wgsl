@@ -21,6 +21,9 @@ struct Params {
   rank: u32,
   n: u32,
   x_base: i32,
+{% if runs %}
+  last: u32,  // of the 16 bytes of x
+{% endif %}
 {% if live %}
   start_size: i32,
   start_stride: i32,
@@ -34,12 +37,16 @@ const BITS = {{ 32 // lanes }}u;  // of an element
 {% include "wgsl/linear_index.wgsl" %}
 {% include "reindex/offsets.wgsl" %}
 
+fn place(i: u32) -> i32 {
+  return offsets(i, params.rank, params.dims, params.x_strides) + params.x_base{{ " + moved(start, params.start_size, params.start_stride)" if live }};
+}
+
 {% if runs %}
 // 16 bytes from element `at` on.
 fn run(at: u32) -> vec4<u32> {
   let word = at / LANES;
   let a = x[word / 4u];
-  let b = x[min(word / 4u + 1u, arrayLength(&x) - 1u)];
+  let b = x[min(word / 4u + 1u, params.last)];
   let two = (word & 2u) != 0u;
   let one = (word & 1u) != 0u;
   let near = select(a, vec4<u32>(a.zw, b.xy), two);
@@ -74,11 +81,11 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     return;
   }
 {% if runs %}
-  out[quad] = run(u32(offsets(i)));
+  out[quad] = run(u32(place(i)));
 {% else %}
   let step = params.x_strides[0].x;
   let size = params.dims[0].x;
-  var at = offsets(i);
+  var at = place(i);
   var column = i % size;
   var words: vec4<u32>;
   {% for k in range(4 * lanes) %}
@@ -87,7 +94,7 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
   at += step;
   if (column == size && i + {{ k }}u < params.n) {
     column = 0u;
-    at = offsets(i + {{ k }}u);
+    at = place(i + {{ k }}u);
   }
   at = select(at - step, at, i + {{ k }}u < params.n);  // past the end, what was last again
   {% endif %}

@@ -23,6 +23,9 @@ struct Params {
   out_step: i32,
   x_base: i32,
   out_base: i32,
+{% if lanes > 1 %}
+  last: u32,  // word of x
+{% endif %}
 }
 
 {% set edge = 32 if lanes == 1 else 64 %}
@@ -52,7 +55,7 @@ fn loaded(element: u32) -> u32 {
   if (shift == 0u) {
     return low;
   }
-  return (low >> shift) | (x[min(at + 1u, arrayLength(&x) - 1u)] << (32u - shift));
+  return (low >> shift) | (x[min(at + 1u, params.last)] << (32u - shift));
   {% endif %}
 }
 

@@ -65,6 +65,7 @@ def _dispatch_tiles(planner: Planner, x: Tensor, out: Tensor, copy: Copy, axis: 
             "out_step": copy.out_strides[axis],
             "x_base": copy.x_base,
             "out_base": copy.out_base,
+            **({"last": ceil_div(x.nbytes, _WORD) - 1} if lanes > 1 else {}),
         },
         template={"lanes": lanes},
     )
