@@ -15,7 +15,7 @@ from ..graph.lowering.instructions import Arg, Block, Cell, Operation, Value
 from ..graph.lowering.segments import DeviceSegment, Lowered
 from ..ops.values import SymInt, Tensor
 from ..portable import host_kernel
-from ..portable.dtypes import numpy_dtype
+from ..portable.dtypes import is_float, numpy_dtype
 from .arrays import to_device_array
 
 Held = Any  # an array, on the host or on the device, or a number
@@ -66,8 +66,7 @@ class Runner:
             _to_graph(value, _held(arg, values), self._method)
             for value, arg in zip(segment.graph.inputs, segment.inputs, strict=True)
         ]
-        stay = frozenset(i for i, v in enumerate(segment.outputs) if v not in segment.fetched and v.tensor is not None)
-        results = execute(self._segment_number[id(segment)], inputs, stay)
+        results = execute(self._segment_number[id(segment)], inputs, segment.stay)
         for value, result in zip(segment.outputs, results, strict=True):
             values[value] = result if isinstance(result, DeviceArray) else self._of_program(value, result)
 
@@ -76,7 +75,8 @@ class Runner:
         assert kernel is not None  # load_method refused the program otherwise
         args = [self._on_host(arg, values) for arg in operation.args]
         for position, _ in operation.mutated:
-            args[position] = np.array(args[position], np.float64)  # references write the sums of floats
+            wide = np.float64 if is_float(args[position].dtype) else None
+            args[position] = np.array(args[position], wide)  # of its own, as references take it
         dtype = numpy_dtype(operation.outputs[0].tensor, self._method) if operation.outputs[0].tensor else None
         try:
             results = kernel(args, dtype)

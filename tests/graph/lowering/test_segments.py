@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
-from executorch.exir import to_edge_transform_and_lower
+from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
 from executorch.exir.dialects._ops import ops as exir_ops
 from torch import nn
 
 from executorch_webgpu import InvalidInputError, Runtime
-from executorch_webgpu.graph.lowering.segments import DeviceSegment, HostSegment
+from executorch_webgpu.format import program_schema as schema
+from executorch_webgpu.format.pte import ProgramFile
+from executorch_webgpu.graph.build import Constant, Graph, make_call
+from executorch_webgpu.graph.lowering.delegates import DelegateArguments
+from executorch_webgpu.graph.lowering.segments import DeviceSegment, HostSegment, lower_method
+from executorch_webgpu.graph.reference import ReferenceExecutor
+from executorch_webgpu.ops.values import Tensor
 from executorch_webgpu.runtime import Program
 
 BIG = 2**33
@@ -187,3 +194,46 @@ def test_integers_beyond_32_bits_are_refused_before_anything_runs() -> None:
         pytest.raises(InvalidInputError, match="32 bits cannot hold"),
     ):
         method.execute([np.array([[BIG]])])
+
+
+def test_a_delegate_that_is_called_twice_is_in_one_graph_twice() -> None:
+    """Both calls add to one buffer."""
+    x, out, total = Tensor(0, "float32", (3,)), Tensor(1, "float32", (3,)), Tensor(2, "float32", (3,), 0)
+    added = make_call("aten.add.Tensor", (total, x, 1, out), 0)
+    kept = make_call("aten.clone.default", (out, None, total), 1)
+    graph = Graph((added, replace(kept, mutated=(total,))), (x,), (out,), (), {2: Constant.zeros(total)})
+    values = tuple(schema.EValue(schema.Tensor(schema.ScalarType.FLOAT, sizes=(3,), dim_order=(0,))) for _ in "abc")
+    calls = (schema.DelegateCall(0, (0, 1)), schema.DelegateCall(0, (1, 2)))
+    chain = schema.Chain(instructions=tuple(schema.Instruction(call) for call in calls))
+    plan = schema.ExecutionPlan("forward", values=values, inputs=(0,), outputs=(1, 2), chains=(chain,))
+    file = ProgramFile(schema.Program(execution_plan=(plan,)), (), {})
+    lowered = lower_method(file, plan, [graph], [DelegateArguments(1, (0,), (0,))], "all")
+    (segment,) = lowered.device_segments
+    reference = ReferenceExecutor(segment.graph)
+    for step in (1, 2):
+        first, second = reference.execute([np.full(3, 1.0)])
+        np.testing.assert_array_equal(first, np.full(3, {1: 1.0, 2: 3.0}[step]))
+        np.testing.assert_array_equal(second, first * 2)
+
+
+class Scattered(nn.Module):
+    """Numbers of more than 53 bits in a buffer of which the host writes a part in place."""
+
+    table: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.zeros(6, dtype=torch.int64))
+
+    def forward(self, index: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        self.table.index_put_((index,), x * 2**61 + 1)
+        return self.table + 0
+
+
+def test_the_host_writes_integers_of_64_bits_in_place() -> None:
+    module, args = Scattered(), (torch.tensor([1, 4]), torch.tensor([1, -2]))
+    config = ExecutorchBackendConfig(run_reinplace_pass=True)
+    data = bytes(to_edge_transform_and_lower(torch.export.export(module, args)).to_executorch(config).buffer)
+    with Runtime.get().load_program(data) as program, program.load_method("forward") as method:
+        for _ in range(2):
+            assert torch.equal(method.execute(args)[0], module(*args))

@@ -44,6 +44,7 @@ class GraphWriter:
         self._known: set[int] = set()  # ids that something sets
         self._constants: dict[int, Constant] = {}
         self._buffers: dict[Value, Tensor] = {}
+        self._inlined: set[int] = set()  # delegates
         for first, cell in kept.items():
             self._buffers[first] = self._buffer(flow.state[cell])
             values.bind(first, self._buffers[first])
@@ -70,7 +71,6 @@ class GraphWriter:
             buffer = self._buffers[first]
             result = self._values.of(last) if isinstance(last, Value) else buffer
             if result is not buffer and isinstance(result, Tensor):
-                # A result that still is the buffer must be taken before the buffer is written.
                 copy = make_call(COPY, (self._cast(result, buffer.dtype), None, buffer))
                 self._calls.append(replace(copy, mutated=(*copy.mutated, buffer)))
         for value in outputs:
@@ -128,6 +128,9 @@ class GraphWriter:
         graph, its = self._delegates[operation.delegate]
         offset = self._values.offsets[operation.delegate]
         mapped: dict[int, GraphValue] = {}
+        if operation.delegate in self._inlined:  # a second call, on what the first one has left in its buffers
+            mapped = {t.id: _shifted(t, offset) for t in _constants(graph)}
+            offset = self._values.new_offset(operation.delegate)
         for theirs, arg in zip(graph.inputs, operation.args, strict=True):
             mapped[theirs.id] = self._as_input(theirs, arg, offset)
         last: list[OpCall] = []
@@ -137,9 +140,10 @@ class GraphWriter:
             self._append(_renamed(call, mapped, offset))
         for call in last:
             self._append(call)
-        for id, constant in graph.constants.items():
-            self._constants[id + offset] = constant
-        self._known |= {id + offset for id in graph.constants}
+        if operation.delegate not in self._inlined:
+            self._inlined.add(operation.delegate)
+            self._constants |= {id + offset: constant for id, constant in graph.constants.items()}
+            self._known |= {id + offset for id in graph.constants}
 
     def _as_input(self, theirs: GraphValue, arg: Arg, offset: int) -> GraphValue:
         """What a delegate's input is here."""
@@ -208,6 +212,11 @@ class GraphWriter:
     def _append(self, call: OpCall) -> None:
         self._calls.append(call)
         self._known |= {value.id for value in (*call.writes, *call.mutated)}
+
+
+def _constants(graph: Graph) -> Iterable[Tensor]:
+    """The tensors of a graph that hold constants, once each."""
+    return {t.id: t for call in graph.calls for t in (*call.inputs, *call.outputs) if t.constant is not None}.values()
 
 
 def _alike(theirs: GraphValue, ours: GraphValue) -> bool:

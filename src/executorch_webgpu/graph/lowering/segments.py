@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from ...format import program_schema as schema
 from ...format.pte import ProgramFile
@@ -35,6 +36,12 @@ class DeviceSegment:
     outputs: tuple[Value, ...]
     fetched: frozenset[Value]
     unseen: frozenset[int] = frozenset()  # ids of the inputs that come from the device
+
+    @cached_property
+    def stay(self) -> frozenset[int]:
+        """Positions of the outputs that stay on the device."""
+        outputs = enumerate(self.outputs)
+        return frozenset(i for i, v in outputs if v not in self.fetched and v.tensor is not None)
 
 
 @dataclass(frozen=True)

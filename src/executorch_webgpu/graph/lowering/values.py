@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -48,17 +47,22 @@ class GraphValues:
         self._plan = plan
         self._values: dict[Value, GraphValue] = {}
         self._arrays: dict[Value, np.ndarray] = {}
-        highest = -1
-        self.offsets: list[int] = []  # what is added to the ids of each delegate
-        for graph in graphs:
-            self.offsets.append(highest + 1)
-            ids = [*_ids(graph.calls), *(v.id for v in (*graph.inputs, *graph.outputs, *graph.symints))]
-            highest += 1 + max([0, *ids, *graph.constants]) + max(0, -min([0, *ids]))
-        self._next = itertools.count(highest + 1)
+        self._extents = [_extent(graph) for graph in graphs]
+        self._next = self._extents[0][1] if graphs else 0
+        # What is added to the ids of each delegate.
+        self.offsets = [self.new_offset(number) if number else 0 for number in range(len(graphs))]
+
+    def new_offset(self, delegate: int) -> int:
+        """What makes new ids of those of a delegate, which is taken in once more."""
+        below, above = self._extents[delegate]
+        offset = self._next + below
+        self._next = offset + above
+        return offset
 
     def new_id(self) -> int:
         """An id that no value has."""
-        return next(self._next)
+        self._next += 1
+        return self._next - 1
 
     def find(self, value: Value) -> GraphValue | None:
         """What a value is, if it has been asked for or bound."""
@@ -136,6 +140,12 @@ def _stored(array: np.ndarray, key: tuple[Any, ...]) -> Constant:
     """A constant with these elements: a view of the file where they lie there in order."""
     data = np.ascontiguousarray(array)
     return Constant((*key, array.shape), data.reshape(-1).view(np.uint8).data, data.dtype)
+
+
+def _extent(graph: Graph) -> tuple[int, int]:
+    """How far the ids of a graph go below 0, and one more than the highest."""
+    ids = [*_ids(graph.calls), *(v.id for v in (*graph.inputs, *graph.outputs, *graph.symints)), *graph.constants]
+    return -min([0, *ids]), 1 + max([0, *ids])
 
 
 def _ids(calls: Iterable[OpCall]) -> Iterable[int]:
