@@ -114,7 +114,7 @@ def run(
     weights, inverses = _split_columns(planner, sizes, b, tile, parts)
     bound: dict[str, Binding] = {"split": split, "weights": weights, "inverses": inverses, "out0": out}
     quads = ceil_div(sizes.n, 4)
-    tiles = tile.workgroups(sizes.m, quads)
+    tiles = tile.workgroups(sizes.m, 4 * quads)
     planner.dispatch(
         "matmul/gemm_matrix",
         planner.grid_1d(sizes.batches * tiles, 1),
@@ -176,7 +176,7 @@ def _cut(planner: Planner, sizes: Sizes, parts: int) -> Cut[Tile]:
         return tuning.step * part * (tuning.small if tile.rows * tile.columns < 128 * 128 else 1)
 
     options = [
-        Option(tile, step(tile), sizes.batches * tile.workgroups(sizes.m, quads), ceil_div(sizes.k, tile.depth))
+        Option(tile, step(tile), sizes.batches * tile.workgroups(sizes.m, 4 * quads), ceil_div(sizes.k, tile.depth))
         for tile in tiles
     ]
     return best_cut(options, (1,), sizes.batches * sizes.m * sizes.n, planner.scratch_bytes, tuning.estimate)

@@ -41,7 +41,7 @@ class Tile:
     depth: int  # along K at a time; a multiple of 16
 
     def __post_init__(self) -> None:
-        # At the end the blocks of weights, or of x, are the place of all sums, 16 x 20 numbers a subgroup at a time.
+        # At the end the blocks of one operand are the place of all sums, 16 x 20 numbers a subgroup at a time.
         blocks = max(self.row_subgroups, self.column_subgroups)
         tiles = self.column_tiles if self.column_subgroups >= self.row_subgroups else self.row_tiles
         if blocks * (16 * tiles * (self.depth // 8 + 1) // 80) < self.row_subgroups * self.column_subgroups:
@@ -66,8 +66,8 @@ class Tile:
     def workgroup_bytes(self, parts: int) -> int:
         return parts * (self.rows + self.columns) * (self.depth // 8 + 1) * 16
 
-    def workgroups(self, m: int, quads: int) -> int:
-        return ceil_div(m, self.rows) * ceil_div(quads, self.columns // 4)
+    def workgroups(self, rows: int, columns: int) -> int:
+        return ceil_div(rows, self.rows) * ceil_div(columns, self.columns)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def run(planner: Planner, call: Call, parts: int) -> None:
     bound |= {"split": split, "column_powers": column_powers(call.packed)}
     given = params(call, ceil_div(call.packed.quads, tile.columns // 4)) | {"steps": steps}
     given = {name: value for name, value in given.items() if name not in ("k", "eps")}
-    tiles = tile.workgroups(call.m, call.packed.quads)
+    tiles = tile.workgroups(call.m, 4 * call.packed.quads)
     splits = _splits(planner, call, tile, parts, tiles)
     if splits > 1:
         part_steps = ceil_div(steps, splits)
@@ -249,7 +249,7 @@ def tiles_of(planner: Planner, parts: int) -> list[Tile]:
 
 def _tile(planner: Planner, call: Call, parts: int) -> Tile:
     fitting = tiles_of(planner, parts)
-    enough = (t for t in fitting if t.workgroups(call.m, call.packed.quads) >= _tuning(planner).workgroups)
+    enough = (t for t in fitting if t.workgroups(call.m, 4 * call.packed.quads) >= _tuning(planner).workgroups)
     return next(enough, fitting[-1])
 
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from ....errors import KernelError
-from ...matmul.gemm_matrix import SHAPE
+from ...matmul.gemm_matrix import Tile as GemmTile
+from ...matmul.gemm_matrix import has_cores
 from ...plan import Binding, Planner
 from ...shapes import ceil_div
 from ...values import Repacked, Scratch
@@ -32,47 +33,15 @@ _CHUNK = 1 << 14  # elements of an image, of which the largest is found by one w
 
 
 @dataclass(frozen=True)
-class Tile:
-    """``row_subgroups`` x ``column_subgroups`` subgroups, each of ``row_tiles`` x ``column_tiles`` matrices."""
-
-    row_subgroups: int
-    column_subgroups: int
-    row_tiles: int
-    column_tiles: int
-    depth: int  # along K at a time; a multiple of 16
+class Tile(GemmTile):
+    """A tile of which an invocation stages one column of x, or a part of one."""
 
     def __post_init__(self) -> None:
-        # At the end the blocks of x, or of weights, are the place of all sums, 16 x 20 numbers a subgroup at a time.
-        blocks = max(self.row_subgroups, self.column_subgroups)
-        tiles = self.column_tiles if self.column_subgroups >= self.row_subgroups else self.row_tiles
-        if blocks * (16 * tiles * (self.depth // 8 + 1) // 80) < self.row_subgroups * self.column_subgroups:
-            raise KernelError(f"{self} leaves no place for its sums")
-        if any(n & (n - 1) for n in asdict(self).values()):
-            raise KernelError(f"{self} is not made of powers of two, so it cannot be staged in equal parts")
+        super().__post_init__()
         if self.columns > self.invocations or self.depth // 8 < self.invocations // self.columns:
             raise KernelError(f"{self} cannot share its columns among its invocations")
-        if self.rows * self.depth // 8 < self.invocations:
-            raise KernelError(f"{self} has invocations with no weights to stage")
         if self.rows > _MOST_ROWS:
             raise KernelError(f"{self} has more than {_MOST_ROWS} rows")
-
-    @property
-    def invocations(self) -> int:
-        return 32 * self.row_subgroups * self.column_subgroups
-
-    @property
-    def rows(self) -> int:
-        return 16 * self.row_tiles * self.row_subgroups
-
-    @property
-    def columns(self) -> int:
-        return 16 * self.column_tiles * self.column_subgroups
-
-    def workgroup_bytes(self, parts: int) -> int:
-        return parts * (self.rows + self.columns) * (self.depth // 8 + 1) * 16
-
-    def workgroups(self, channels: int, columns: int) -> int:
-        return ceil_div(channels, self.rows) * ceil_div(columns, self.columns)
 
 
 @dataclass(frozen=True)
@@ -98,16 +67,9 @@ TUNING = Tuning()
 
 def fits(planner: Planner, call: Convolution, parts: int) -> bool:
     """Whether the device has such tensor cores, and there is memory for ``parts`` float16 numbers for each of x."""
-    features, tuning = planner.features, _tuning(planner)
-    has_cores = (
-        features.subgroup_matrix
-        and SHAPE in features.subgroup_matrix_shapes
-        and features.subgroup_min_size == features.subgroup_max_size == 32
-        and features.f16
-        and features.subgroups
-    )
+    tuning = _tuning(planner)
     plain = call.groups == 1 and not call.window.transposed and all(map(planner.is_constant, call.constants))
-    if not (has_cores and plain and call.x.dtype == call.out.dtype == call.weight.dtype == "float32"):
+    if not (has_cores(planner) and plain and call.x.dtype == call.out.dtype == call.weight.dtype == "float32"):
         return False
     tiles = _tiles(planner, parts)
     most = min(planner.limits.max_binding_bytes, tuning.most_bytes)
