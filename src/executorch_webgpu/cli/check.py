@@ -51,13 +51,13 @@ def command(
         calls = (given or [random_input(tensor, generator) for tensor in expected] for _ in range(steps))
         report = program.check(method, calls)
     out = console()
-    made = table(("Delegate>", "Output>", "Largest difference>", "Largest element>"))
+    made = table(("Graph>", "Output>", "Largest difference>", "Largest element>"))
     for row in report.differences:
-        made.add_row(str(row.delegate), str(row.output), f"{row.error:.3g}", f"{row.largest:.6g}")
+        made.add_row(str(row.graph), str(row.output), f"{row.error:.3g}", f"{row.largest:.6g}")
     out.print(made)
     for overflow in report.overflows:
         out.print(
-            f"delegate {overflow.delegate}, call {overflow.call}: {overflow.operator} gives {overflow.low:g} to "
+            f"graph {overflow.graph}, call {overflow.call}: {overflow.operator} gives {overflow.low:g} to "
             f"{overflow.high:g}, which 32 bits cannot hold"
         )
     if report.overflows:

@@ -27,7 +27,7 @@ _NO_LIMITS = replace(
 )
 
 
-class HostState:
+class ReferenceMemory:
     """What a graph writes and keeps, as its references take it: float64, integers and bools, by root tensor id."""
 
     def __init__(self, references: References, mutable: Sequence[Mutable]) -> None:
@@ -130,7 +130,7 @@ class HostExecutor:
         self._constants = {
             id: self._references.wide(graph.constants[id].array(tensor), tensor) for id, tensor in read.items()
         }
-        self._states: WeakSet[HostState] = WeakSet()
+        self._states: WeakSet[ReferenceMemory] = WeakSet()
         self._closed = False
         self.state = self.new_state()
 
@@ -153,14 +153,16 @@ class HostExecutor:
         plans = self.plans
         return {plans.value(w.position) + plans.tensor(w.rows).dims[1] for w in self._writes}
 
-    def new_state(self) -> HostState:
+    def new_state(self) -> ReferenceMemory:
         """Memory for another sequence of steps, with its first contents."""
         self._check_open()
-        state = HostState(self._references, self._mutable)
+        state = ReferenceMemory(self._references, self._mutable)
         self._states.add(state)
         return state
 
-    def execute(self, inputs: Sequence[Any], state: HostState | None = None, stay: Collection[int] = ()) -> list[Any]:
+    def execute(
+        self, inputs: Sequence[Any], state: ReferenceMemory | None = None, stay: Collection[int] = ()
+    ) -> list[Any]:
         """Run one step; see ``Executor``. Results are float64, integers of 64 bits, bools and ints.
 
         Raises InvalidInputError, also where a reference refuses a value that no plan has seen.

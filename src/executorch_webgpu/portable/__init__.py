@@ -1,9 +1,8 @@
-"""Host kernels for instructions of a program that were not delegated.
+"""Host kernels for instructions of a program that the device does not run.
 
 Their meaning is that of our operators, so they are the operators' NumPy references: ``aten::add.out`` on the host is
 the reference of ``aten.add.Tensor``. Elementwise operators are computed in the dtype in which torch computes them,
-since comparisons and rounding show every bit; all others in float64, rounded once. Right rather than fast: a program
-whose work is here should be exported again with a partitioner that delegates it.
+since comparisons and rounding show every bit; all others in float64, rounded once. Right rather than fast.
 """
 
 from __future__ import annotations

@@ -52,16 +52,20 @@ class HostState:
 
     def end(self, cells: Mapping[Cell, Any]) -> tuple[dict[Cell, Any], dict[str, np.ndarray]]:
         """What a call leaves: the contents of the method's own buffers, and the bytes of shared ones by name."""
-        own = {cell: cells[cell] for cell in self.initial}
-        return own, {
-            name: self.on_host(cell, cells[cell]).reshape(-1).view(np.uint8) for name, cell in self.shared.items()
-        }
+        own = {cell: _owned(cells[cell]) for cell in self.initial}
+        shared = {name: _owned(self.on_host(cell, cells[cell])) for name, cell in self.shared.items()}
+        return own, {name: array.reshape(-1).view(np.uint8) for name, array in shared.items()}
 
     def on_host(self, cell: Cell, contents: Any) -> np.ndarray:
         """What a cell holds as an array of the program's dtype."""
         array = contents.numpy() if isinstance(contents, DeviceArray) else contents
         with np.errstate(all="ignore"):
             return np.ascontiguousarray(array, self._described[cell][0])
+
+
+def _owned(contents: Any) -> Any:
+    """Contents that the caller does not change: a buffer may have become an input as it is."""
+    return contents.copy() if isinstance(contents, np.ndarray) else contents
 
 
 def _first(file: MethodFile, tensor: schema.Tensor) -> np.ndarray:

@@ -196,7 +196,7 @@ class Program(Closing):
         return ProgramReport(reports, nbytes, files_inside(file, self._method_files))
 
     def check(self, name: str, steps: Iterable[Sequence[Any]]) -> CheckReport:
-        """Run a method on the inputs of several calls in turn, and hold its delegates against their references.
+        """Run a method on the inputs of several calls in turn, and hold its graphs against their references.
 
         The report names operators whose results need more than the device's 32 bits, and says how far each output is
         from float64. Raises like ``load_method`` and ``Method.execute``.

@@ -3,7 +3,7 @@
 A saved state is an uncompressed ``.npz`` file. It holds contents only, so that it does not matter on which engine and
 adapter it was made: ``about`` (a string of JSON: format, method, fingerprint of the program, dtype of the KV caches,
 tokens), the GPU's
-buffers as ``delegate0.tensor7`` (of KV caches and their scales the rows that were written), memory of the host as
+buffers as ``graph0.tensor7`` (of KV caches and their scales the rows that were written), memory of the host as
 ``host0``, and buffers that methods share as ``buffer.NAME``.
 """
 
@@ -187,7 +187,7 @@ class State(Closing):
         """What ``save`` writes."""
         self._check_open()
         arrays = {
-            f"delegate{i}.tensor{id}": array
+            f"graph{i}.tensor{id}": array
             for i, graph in enumerate(self._graphs)
             for id, array in graph.read(self._progress.extent).items()
         }
@@ -200,7 +200,7 @@ class State(Closing):
         self._check_open()
         self._check_contents(arrays, progress.extent, path)
         for i, graph in enumerate(self._graphs):
-            graph.write({id: arrays[f"delegate{i}.tensor{id}"] for id in graph.layout(0)})
+            graph.write({id: arrays[f"graph{i}.tensor{id}"] for id in graph.layout(0)})
         self._host = {cell: arrays[f"host{i}"] for i, cell in enumerate(self._host)}
         shared = self._source.host.shared
         self._buffers.take({name: arrays[f"buffer.{name}"] for name in shared}, shared)
@@ -244,7 +244,7 @@ class State(Closing):
         self._progress = self._progress.after(self._written)
 
     def _take_back(self) -> None:
-        """The step was refused after some delegate had run: forget the rows that it has appended."""
+        """The step was refused after some graph had run: forget the rows that it has appended."""
         before, after = self._progress, self._progress.after(self._written)
         if after.extent > before.extent:
             self._clear_rows(before.extent)
@@ -279,7 +279,7 @@ class State(Closing):
 
     def _check_contents(self, arrays: Mapping[str, np.ndarray], rows: int, path: str | Path) -> None:
         wanted = {
-            f"delegate{i}.tensor{id}": described
+            f"graph{i}.tensor{id}": described
             for i, graph in enumerate(self._graphs)
             for id, described in graph.layout(rows).items()
         }

@@ -237,3 +237,27 @@ def test_the_host_writes_integers_of_64_bits_in_place() -> None:
     with Runtime.get().load_program(data) as program, program.load_method("forward") as method:
         for _ in range(2):
             assert torch.equal(method.execute(args)[0], module(*args))
+
+
+class Last(nn.Module):
+    """Doubles, which the host keeps as it is given them."""
+
+    last: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("last", torch.zeros(3, dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        before = self.last * 1
+        self.last.copy_(x)
+        return before
+
+
+def test_a_buffer_does_not_change_with_the_array_that_it_was_given() -> None:
+    x = np.array([1.0, 2.0, 3.0])
+    with Runtime.get().load_program(export(Last(), torch.zeros(3, dtype=torch.float64))) as program:
+        method = program.load_method("forward")
+        method.execute([x])
+        x[:] = 9
+        np.testing.assert_array_equal(method.execute([x])[0], [1, 2, 3])
