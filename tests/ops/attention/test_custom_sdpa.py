@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from executorch.exir import to_edge
+from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
+from executorch.exir import to_edge, to_edge_transform_and_lower
+from executorch.exir.dialects._ops import ops
 from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401, registers torch.ops.llama
 from torch import nn
+from torch.nn import functional
 
 from executorch_webgpu import InvalidInputError, Runtime
+from executorch_webgpu.runtime.decode import host_reason
 
 CAPACITY, HEADS, KV_HEADS, HEAD_DIM = 11, 4, 2, 8
 
@@ -49,3 +53,36 @@ def test_a_layer_with_a_cache_runs_whole_on_the_device() -> None:
         assert method.state.length == CAPACITY and method.state.can_rewind
         with pytest.raises(InvalidInputError, match="11 rows"):
             method.execute([x, torch.tensor([CAPACITY])])
+
+
+class TinyLanguageModel(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.attention, self.norm = nn.Embedding(29, 12), Attention(), nn.LayerNorm(12)
+        self.joined, self.head = nn.Linear(HEADS * HEAD_DIM, 12), nn.Linear(12, 29)
+
+    def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor) -> torch.Tensor:
+        x = self.embedding(tokens)
+        heads = self.attention(self.norm(x), input_pos).reshape(1, x.shape[1], -1)
+        logits: torch.Tensor = self.head(functional.silu(x + self.joined(heads)))
+        return logits
+
+
+@pytest.mark.parametrize("how", ["undelegated", "fully", "partly"])
+def test_a_language_model_keeps_its_steps_in_flight_however_it_is_delegated(how: str) -> None:
+    torch.manual_seed(0)
+    module = TinyLanguageModel().eval()
+    blocked = [ops.edge.aten.sigmoid.default, ops.edge.aten.native_layer_norm.default]
+    partitioner = [VulkanPartitioner(operator_blocklist=blocked if how == "partly" else None)]
+    exported = torch.export.export(module, (torch.tensor([[3]]), torch.tensor([0])), strict=True)
+    lowered = to_edge_transform_and_lower(exported, partitioner=None if how == "undelegated" else partitioner)
+    data = bytes(lowered.to_executorch().buffer)
+    token = torch.tensor([[3]])
+    with Runtime.get().load_program(data) as program, program.load_method("forward") as method:
+        assert host_reason(method, method.state) is None
+        with torch.no_grad():
+            for position in range(6):
+                wanted = module(token, torch.tensor([position]))
+                got = method.execute([token, torch.tensor([position])])[0]
+                torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+                token = wanted[:, -1].argmax(-1)[None]
