@@ -280,6 +280,8 @@ class _Binding:
     def _tensor(self, dims: Sequence[int], live: Sequence[int], dtype: str, low: float, high: float) -> Value:
         if "float" not in dtype and (of_size := self.sizes.get(int(high) + 1)):  # an index
             high = min(of_size) - 1
+            if high < 0:
+                raise RejectedError  # nothing to take one of
         elementwise = self.operator.elementwise
         any_rank = elementwise or self.drawing.random.random() < 0.3
 
@@ -375,8 +377,11 @@ def _check_range(call: OpCall, given: Mapping[int, Any], wild: bool) -> None:
         if np.abs(array[finite].astype(np.float64)).max(initial=0) > LARGEST:
             raise RejectedError
         span = target.element.integer_limits if isinstance(target, Tensor) else None
-        if span is not None and not span[0] <= array.min() <= array.max() <= span[1]:
-            raise RejectedError
+        # An operator with a dtype casts its inputs first, and C++ leaves open what floats beyond its integers become.
+        cast = [given[tensor.id] for tensor in call.inputs] if "dtype" in call.op.parameters else []
+        for values in (array, *cast):
+            if span is not None and values.size and not span[0] <= values.min() <= values.max() <= span[1]:
+                raise RejectedError
         of_bools = isinstance(target, Tensor) and {target.dtype, *(t.dtype for t in call.inputs)} == {"bool"}
         if of_bools and (array.dtype.kind == "f" or not 0 <= array.min() <= array.max() <= 1):
             raise RejectedError  # arithmetic that gives no bools in torch

@@ -175,8 +175,16 @@ def test_bools_stay_zero_or_one(device: Device) -> None:
 
 def test_subnormal_numbers_are_true(device: Device) -> None:
     x = np.array([1e-40, -1e-45, 0.0, -0.0], np.float32)
-    got = run(device, CAST, [In((4,)), *[None] * 6], [x], Out((4,), "bool"))
-    np.testing.assert_array_equal(got, [1, 1, 0, 0])
+    true = np.array([1, 1, 0, 0])
+    for op, args, wanted in (
+        (CAST, [In((4,)), *[None] * 6], true),
+        ("aten.logical_not.default", [In((4,))], 1 - true),
+        ("aten.logical_and.default", [In((4,)), In((4,))], true),
+        ("aten.logical_or.default", [In((4,)), In((4,))], true),
+        ("aten.logical_xor.default", [In((4,)), In((4,))], 0 * true),
+    ):
+        got = run(device, op, args, [x] * (1 if op == CAST or "not" in op else 2), Out((4,), "bool"))
+        np.testing.assert_array_equal(got, wanted, op)
 
 
 def test_bfloat16_is_that_of_ml_dtypes() -> None:

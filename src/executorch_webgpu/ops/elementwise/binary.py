@@ -36,6 +36,8 @@ class Binary:
 # WGSL leaves min and max of a NaN open, and naga makes != an ordered comparison, false for a NaN. So a NaN is
 # what !(x == x) holds for; min and max keep it, and it is unequal to everything.
 _ANY_NAN = "!(a == a) | !(b == b)"
+# What a cast to bool makes of a float: NaN and the subnormals are true, though a device may compare those as 0.
+_TRUE_A, _TRUE_B = (f"(magnitude_bits({x}) != vec4<u32>(0u))" for x in "ab")
 BINARY = {
     "aten.mul.Tensor": Binary("a * b", np.multiply),
     "aten.div.Tensor": Binary("a / b", np.divide),
@@ -49,9 +51,9 @@ BINARY = {
     "aten.le.Tensor": Binary("a <= b", np.less_equal, jumps=True),
     "aten.gt.Tensor": Binary("a > b", np.greater, jumps=True),
     "aten.ge.Tensor": Binary("a >= b", np.greater_equal, jumps=True),
-    "aten.logical_and.default": Binary("!(a == V(0)) & !(b == V(0))", np.logical_and),
-    "aten.logical_or.default": Binary("!(a == V(0)) | !(b == V(0))", np.logical_or),
-    "aten.logical_xor.default": Binary("(a == V(0)) != (b == V(0))", np.logical_xor),
+    "aten.logical_and.default": Binary(f"{_TRUE_A} & {_TRUE_B}", np.logical_and, "(a != V(0)) & (b != V(0))"),
+    "aten.logical_or.default": Binary(f"{_TRUE_A} | {_TRUE_B}", np.logical_or, "(a != V(0)) | (b != V(0))"),
+    "aten.logical_xor.default": Binary(f"{_TRUE_A} != {_TRUE_B}", np.logical_xor, "(a != V(0)) != (b != V(0))"),
     "aten.heaviside.default": Binary(
         "select(select(V(0), V(1), a > V(0)), b, a == V(0))",
         lambda a, b: np.where(a == 0, b, np.where(a > 0, 1, 0)),

@@ -102,7 +102,7 @@ PLAIN = {
     "aten.isfinite.default": Unary("magnitude_bits(x) < vec4<u32>(0x7f800000u)", np.isfinite, "V(1)"),
     "aten.isinf.default": Unary("is_infinite(x)", np.isinf, "V(0)"),
     "aten.isnan.default": Unary("is_nan(x)", lambda x: x != x, "V(0)"),
-    "aten.logical_not.default": Unary("x == V(0)", np.logical_not),
+    "aten.logical_not.default": Unary("magnitude_bits(x) == vec4<u32>(0u)", np.logical_not, "x == V(0)"),
     "aten.neg.default": Unary("-x", np.negative),
     "aten.relu.default": Unary("keep_nan(x, max(x, V(0)))", lambda x: np.maximum(x, 0), "max(x, V(0))"),
     "aten.round.default": Unary("round(x)", _whole(np.round), "x", jumps=True),
