@@ -14,7 +14,7 @@ from ..casts import HALVES
 from ..refusal import mapped, refusal, tensors
 from .instructions import Operation, Value
 from .ranges import Ranges, fits
-from .values import GraphValues, graph_dtype
+from .values import GraphValues
 
 COPIES = frozenset({"aten::copy", "aten::copy_"})
 LOWERINGS = ("all", "delegates")
@@ -60,7 +60,7 @@ class Placer:
         if op is None and operation.name not in COPIES:
             return "there is no kernel for it on the device"
         for value in (*operation.inputs, *operation.results):
-            if value.tensor is not None and graph_dtype(value.tensor) is None:
+            if value.tensor is not None and self._values.dtype(value) is None:
                 return f"the device does not compute with {dtype_name(value.tensor)}"
         found = self._ranges.results(operation)
         self._ranges.note(operation, found)

@@ -24,6 +24,7 @@ from .elements import read_elements
 from .emit import Delegates, GraphWriter, host_read_inputs
 from .instructions import Arg, Block, Cell, Flow, Operation, Value, read_flow
 from .placement import Placement, Placer
+from .scales import narrow_scales
 from .values import GraphValues, graph_dtype
 
 
@@ -90,7 +91,6 @@ def lower_method(
     Raises UnsupportedProgramError for what can run nowhere, with everything that is missing.
     """
     flow = read_flow(plan, delegates)
-    values = GraphValues(file, plan, graphs)
     given = frozenset(
         value
         for block in flow.blocks
@@ -98,6 +98,8 @@ def lower_method(
         if cell in flow.inputs and value.tensor is not None and graph_dtype(value.tensor) == "int32"
     )
     flow = replace(flow, blocks=tuple(read_elements(block, given) for block in flow.blocks))
+    narrow = frozenset(value for block in flow.blocks for value in narrow_scales(block))
+    values = GraphValues(file, plan, graphs, narrow)
     placer = Placer(values, lower, given)
     places = {o: placer.place(o) for block in flow.blocks for o in block.operations}
     pairs = list(zip(graphs, delegates, strict=True))

@@ -40,24 +40,39 @@ def index_put_in_place(
     At most 64 indices cost what the values take; more cost a pass over ``x``, as do values that accumulate, those that
     do not begin and end at 4-byte words, and masks.
     """
-    given = [(axis, i) for axis, i in enumerate(indices) if i is not None]
-    if [i.dtype for _, i in given] == ["bool"] and not accumulate:
-        result = planner.scratch(x.nbytes)
-        put_where(planner, x, given[0][1], given[0][0], values, result)
-        dispatch_whole_copy(planner, result, x)
-    elif accumulate or not _put_few(planner, x, indices, values):
-        put(planner, "index_put_", x, indices, values, Reduction("add" if accumulate else "set"), x)
+    put_in_place(planner, "index_put_", x, indices, values, accumulate)
     planner.resize(out)
     if out is not x:
         dispatch_whole_copy(planner, x, out)
 
 
-def _put_few(planner: Planner, x: Tensor, indices: Sequence[Tensor | None], values: Tensor) -> bool:
+def put_in_place(
+    planner: Planner,
+    name: str,
+    x: Tensor,
+    indices: Sequence[Tensor | None],
+    values: Tensor,
+    accumulate: bool = False,
+    wraps: bool = True,
+) -> None:
+    """``values``, which broadcast to ``x[indices]``, written there or added; ``wraps``: negative indices count back."""
+    given = [(axis, i) for axis, i in enumerate(indices) if i is not None]
+    if [i.dtype for _, i in given] == ["bool"] and not accumulate:
+        result = planner.scratch(x.nbytes)
+        put_where(planner, x, given[0][1], given[0][0], values, result)
+        dispatch_whole_copy(planner, result, x)
+    elif accumulate or not _put_few(planner, name, x, indices, values, wraps):
+        put(planner, name, x, indices, values, Reduction("add" if accumulate else "set"), x, wraps)
+
+
+def _put_few(
+    planner: Planner, name: str, x: Tensor, indices: Sequence[Tensor | None], values: Tensor, wraps: bool
+) -> bool:
     """Whether there are few indices, and whole words at each: then these are written."""
-    found = checked_places(planner, "index_put_", x, indices)
+    found = checked_places(planner, name, x, indices, wraps)
     shape = (*found.before, *found.joint, *found.after)
     fits = broadcast(values.dims, shape) == shape and x.dtype == values.dtype
-    planner.check(fits, f"index_put_: the values {values} do not fit the part of {x} with dims {list(shape)}")
+    planner.check(fits, f"{name}: the values {values} do not fit the part of {x} with dims {list(shape)}")
     lanes = max(1, _WORD // x.element.itemsize)
     for unit in ("vec4<u32>", "u32"):
         planner.prepare("indexing/put_rows", overrides=OVERRIDES, template={"unit": unit})
@@ -74,9 +89,9 @@ def _put_few(planner: Planner, x: Tensor, indices: Sequence[Tensor | None], valu
         return False
     unit, times = fitting[0]
     picks = [replace(p, step=p.step // times) for p in picks]
-    pick = picks[0] if len(picks) == 1 else combined(planner, shape, picks, True)
+    pick = picks[0] if len(picks) == 1 else combined(planner, shape, picks, wraps)
     dims, (to, source, which) = coalesce(shape, *views[:2], pick.strides)
-    planner.check(len(dims) <= MAX_RANK, f"index_put_: {len(dims)} dimensions are written; at most {MAX_RANK} work")
+    planner.check(len(dims) <= MAX_RANK, f"{name}: {len(dims)} dimensions are written; at most {MAX_RANK} work")
     if times > 1:
         dims = (*dims[:-1], dims[-1] // times)
         to, source = ((*(s // times for s in strides[:-1]), 1) for strides in (to, source))
@@ -94,7 +109,7 @@ def _put_few(planner: Planner, x: Tensor, indices: Sequence[Tensor | None], valu
             "count": count,
             "size": pick.size,
             "step": pick.step,
-            "wraps": 1,
+            "wraps": int(wraps),
         },
         overrides=OVERRIDES,
         template={"unit": unit},
