@@ -116,6 +116,11 @@ def test_importing_the_package_loads_no_engine_and_no_exporter() -> None:
 # Passes ask operators for their traits. The operators that a module of ``graph/`` knows by name, and why.
 KNOWN_BY_NAME = {
     "build.py": ("et_vk.prepack.default", "aten.clone.default"),  # constants by another name; the copies that it makes
+    "in_place.py": (  # what changes a copy, and what changes it in place
+        *("aten.index_put.default", "aten.index_put_.default", "aten._unsafe_index_put.default"),
+        *("aten.index_copy.default", "aten.slice_scatter.default", "et_webgpu.slice_scatter_.default"),
+        *("aten.select_scatter.default", "et_webgpu.select_scatter_.default"),
+    ),
     "casts.py": ("dim_order_ops._to_dim_order_copy.default", "aten.cat.default"),  # makes casts; torch promotes for cat
     # Casts and broadcasts of ``copy``, which is no operator; live integers; what reads an element on the host.
     "lowering/emit.py": (

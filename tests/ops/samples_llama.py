@@ -36,6 +36,20 @@ def caches() -> Iterator[Sample]:
         yield Sample(f"{name}_with_indices.default", args, Out((1,), dtype))
 
 
+def runs() -> Iterator[Sample]:
+    """Runs of rows along any dimension, in place."""
+    for dtype, width in (("float32", 3), ("int8", 3), ("float16", 8)):
+        low, high = _CODES.get(dtype, (-2, 2))
+        x = _cache(1 if width == 3 else 2, 11, 3, width, dtype=dtype)
+        batches = x.array.shape[0]
+        rows = Input((batches, 4, 3, width), dtype, low=low, high=high)
+        out = Out(x.array.shape, dtype)
+        yield Sample("et_webgpu.slice_scatter_.default", [x, rows, 1, 3, 7, 1], out)
+        one = Input((batches, 3, width), dtype, low=low, high=high)
+        for index in (Position(full=0, live=10), -2):
+            yield Sample("et_webgpu.select_scatter_.default", [x, one, 1, index], out)
+
+
 def _codes(heads_first: bool, heads: int, rows: int, live: int, width: int) -> tuple[Input, Input, Input]:
     """Codes of rows and heads, with their zero points and scales."""
     most, less = ((1, heads, n, width) if heads_first else (1, n, heads, width) for n in (rows, live))
@@ -89,4 +103,4 @@ def delta_rule() -> Iterator[Sample]:
         yield Sample(f"llama.{name}.default", [q, k, v, decay, beta, Input((2, 3, 5, 11))], outs)
 
 
-FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (caches, attention_over_codes, rotations, delta_rule)
+FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (caches, runs, attention_over_codes, rotations, delta_rule)

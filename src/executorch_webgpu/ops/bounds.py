@@ -162,6 +162,7 @@ INDEXED = frozenset(
     (
         *("embedding", "gather", "index", "_unsafe_index", "index_select", "index_put", "index_put_", "index_copy"),
         *("index_add", "index_fill", "scatter", "scatter_add", "scatter_reduce", "take", "take_along_dim"),
+        *("update_cache_with_indices",),
         *("_embedding_bag", "_embedding_bag_forward_only"),
     )
 )

@@ -12,9 +12,12 @@ from ...format import program_schema as schema
 from .instructions import Block, Operation, Value
 
 _NARROW = (schema.ScalarType.FLOAT, schema.ScalarType.HALF, schema.ScalarType.BFLOAT16)
-_CHOICES = "quantized_decomposed::choose_qparams_per_token"
-_IMPL = "quantized_decomposed::_choose_qparams_per_token"
-_READERS = ("quantized_decomposed::quantize_per_", "quantized_decomposed::dequantize_per_")
+_CHOICES = frozenset({"choose_qparams_per_token_asymmetric", "_choose_qparams_per_token_asymmetric_impl"})
+_READERS = frozenset(
+    f"{direction}_per_{part}"
+    for direction in ("quantize", "dequantize")
+    for part in ("token", "channel", "tensor", "channel_group")
+)
 _CASTS = frozenset({"_to_dim_order_copy", "_to_copy"})
 _VIEWS = frozenset({"et_view", "view_copy", "squeeze_copy", "unsqueeze_copy"})
 _SCALES = 1  # the argument of the readers that scales are
@@ -48,14 +51,14 @@ def _is_wide(value: Value) -> bool:
 
 def _is_narrow_by(operation: Operation) -> bool:
     """Whether the results of an operation are float32 numbers, if its input's are."""
-    if operation.name.startswith((_CHOICES, _IMPL)) or operation.stem in _VIEWS:
+    if operation.stem in _CHOICES or operation.stem in _VIEWS:
         return True
     source = operation.args[0] if operation.stem in _CASTS else None
     return isinstance(source, Value) and source.tensor is not None and source.tensor.scalar_type in _NARROW
 
 
 def _reads_scales(operation: Operation, value: Value, narrow: set[Value]) -> bool:
-    if operation.name.startswith(_READERS):
+    if operation.stem in _READERS:
         return [i for i, arg in enumerate(operation.args) if arg is value] == [_SCALES]
     if operation.stem in _VIEWS:
         return operation.outputs[0] in narrow

@@ -16,9 +16,11 @@ from ...format.pte import ProgramFile
 from ...gpu.capabilities import Features, Limits
 from ...ops.plan import Planning
 from ...ops.values import SymInt
-from ..build import Graph
+from ..build import Graph, OpCall
 from ..casts import with_casts
 from ..execute import plan_graph
+from ..in_place import change_in_place
+from ..refusal import refusal
 from .delegates import DelegateArguments
 from .elements import read_elements
 from .emit import Delegates, GraphWriter, host_read_inputs
@@ -202,7 +204,11 @@ class _Splitter:
             v.id for v, arg in zip(graph.inputs, inputs, strict=True) if isinstance(arg, Value) and self._is_unseen(arg)
         )
         return DeviceSegment(
-            with_casts(graph), inputs, outputs, frozenset(v for v in outputs if v in fetched), of_device
+            with_casts(change_in_place(graph, _can_run)),
+            inputs,
+            outputs,
+            frozenset(v for v in outputs if v in fetched),
+            of_device,
         )
 
     def _plan_for_the_largest(self, graph: Graph, outputs: Sequence[Value]) -> None:
@@ -229,6 +235,10 @@ class _Splitter:
         on_host += [v for v in left if v.tensor is None]
         others = [v for o in block.operations if self._at[o] != stage for v in o.inputs]
         return set(on_host), list(dict.fromkeys([*on_host, *others, *left]))
+
+
+def _can_run(call: OpCall) -> bool:
+    return refusal(call.op, call.args) is None
 
 
 def _name(tensor: schema.Tensor) -> str | None:

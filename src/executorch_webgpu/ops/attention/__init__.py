@@ -11,6 +11,7 @@ import math
 from dataclasses import replace
 
 from ..indexing.in_place import put_in_place
+from ..indexing.store_rows.plan import store_rows
 from ..plan import Planner
 from ..registry import op
 from ..rope import check_halves, check_pairs
@@ -27,7 +28,6 @@ from .flash import plan as flash_plan
 from .mask import check_mask, mask_strides
 from .rotate_and_store import plan as rotate_and_store_plan
 from .routes import attend
-from .store_rows.plan import store_rows
 
 
 # Operators over caches state no rows: a token sees those before it, and lies where their number says.
