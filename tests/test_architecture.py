@@ -121,6 +121,11 @@ KNOWN_BY_NAME = {
         "et_webgpu.index_in_part.default",
     ),
     "build.py": ("et_vk.prepack.default", "aten.clone.default"),  # constants by another name; the copies that it makes
+    "in_place.py": (  # what changes a copy, and what changes it in place
+        *("aten.index_put.default", "aten.index_put_.default", "aten._unsafe_index_put.default"),
+        *("aten.index_copy.default", "aten.slice_scatter.default", "et_webgpu.slice_scatter_.default"),
+        *("aten.select_scatter.default", "et_webgpu.select_scatter_.default"),
+    ),
     "casts.py": ("dim_order_ops._to_dim_order_copy.default", "aten.cat.default"),  # makes casts; torch promotes for cat
     # Casts and broadcasts of ``copy``, which is no operator; live integers; what reads an element on the host.
     "lowering/emit.py": (

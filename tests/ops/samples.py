@@ -437,7 +437,7 @@ def dense_attention() -> Iterator[Sample]:
     yield Sample("et_vk.sdpa.default", [*flat, None, None], Out((9, 8)))
 
 
-from . import samples_elementwise, samples_indexing  # noqa: E402, whose samples are made of what is above
+from . import samples_elementwise, samples_indexing, samples_llama  # noqa: E402, whose samples are made of what is above
 from . import samples_spatial as spatial  # noqa: E402, it takes Sample from here
 from .samples_convolution import FAMILY as CONVOLUTIONS  # noqa: E402, which takes the types above
 from .samples_quantize import QUANTIZE  # noqa: E402, which takes the types above
@@ -462,6 +462,7 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     sampling,
     rope_attention,
     dense_attention,
+    *samples_llama.FAMILIES,
     *samples_indexing.FAMILIES,
     spatial.pooling,
     spatial.average_pooling,

@@ -67,13 +67,17 @@ def alias_roots(graph: Graph, plans: Sequence[OpPlan]) -> dict[int, Tensor]:
 
 
 def unsafe_aliases(graph: Graph, plans: Sequence[OpPlan]) -> frozenset[int]:
-    """Ids of aliasing outputs whose memory some call mutates: these must become copies."""
+    """Ids of aliasing outputs whose memory a later call mutates, or another step may: these must become copies."""
     roots = alias_roots(graph, plans)
-    mutated = {roots.get(t.id, t).id for call in graph.calls for t in call.mutated}
+    mutated = {roots.get(t.id, t).id: call.index for call in graph.calls for t in call.mutated}  # where it is last
+    returned = {value.id for value in graph.outputs}
     return frozenset(
         call.outputs[0].id
         for call, plan in zip(graph.calls, plans, strict=True)
-        if plan.alias_of is not None and not plan.adopted and roots[call.outputs[0].id].id in mutated
+        if plan.alias_of is not None
+        and not plan.adopted
+        and (root := roots[call.outputs[0].id].id) in mutated
+        and (mutated[root] >= call.index or call.outputs[0].id in returned)
     )
 
 

@@ -19,6 +19,8 @@ from ..ops.values import IntLike, Tensor
 from .build import Graph
 from .memory import Kind, MemoryPlan
 
+_WORD = 4  # bytes
+
 
 @dataclass(frozen=True)
 class Command:
@@ -83,12 +85,13 @@ def mutable_storages(graph: Graph, memory: MemoryPlan, writes: Sequence[CacheWri
         assert root is not None
         of_this = [(mutation, dims) for target, mutation, dims in mutations if target == index]
         is_cache = all(mutation in by_rows and dims == root.max_dims for mutation, dims in of_this)
+        is_cache = is_cache and root.max_dims[:1] == (1,)
         row_bytes = root.max_nbytes // max(1, root.max_dims[1]) if is_cache else 0
         found[index] = Mutable(
             root,
             storage.label,
             graph.constants[root.id].unless_zeros(root),
-            row_bytes if row_bytes and row_bytes % 4 == 0 else None,  # buffers are cleared and written by words
+            row_bytes or None,
         )
     return found
 
@@ -170,15 +173,33 @@ class GraphState:
         # back what ran ahead. To submit a buffer that is freed ends the process in wgpu-native.
         if self.closed or any(buffer.destroyed for buffer in self.buffers.values()):
             raise ClosedError("this state is closed; make a new one with the method's new_state")
+        words = self._words_at({index: begin for index, begin in begins.items() if begin % _WORD})
         encoder = self._device.encoder()
         for index, begin in begins.items():
-            if self._mutable[index].initial is None:
-                encoder.clear_buffer(self.buffers[index].raw, begin)
+            if self._mutable[index].initial is None and (first := begin - begin % -_WORD) < self.buffers[index].size:
+                encoder.clear_buffer(self.buffers[index].raw, first)
         self._device.submit([encoder.finish()])
         for index, begin in begins.items():
             initial = self._mutable[index].initial
+            kept = words.get(index, np.empty(0, np.uint8))[: begin % _WORD]
             if initial is not None:
-                upload(self._device, self.buffers[index], initial.reshape(-1).view(np.uint8)[begin:], begin)
+                rest = initial.reshape(-1).view(np.uint8)[begin:]
+                upload(self._device, self.buffers[index], np.concatenate([kept, rest]), begin - len(kept))
+            elif len(kept):
+                upload(self._device, self.buffers[index], kept, begin - len(kept))
+
+    def _words_at(self, begins: Mapping[int, int]) -> dict[int, np.ndarray]:
+        """The words of buffers that hold these bytes: buffers are written by words, but rows may end within one."""
+        if not begins:
+            return {}
+        readback = Readback(self._device, "rows that stay")
+        try:
+            encoder = self._device.encoder()
+            readback.copy(encoder, [(self.buffers[i], b - b % _WORD, _WORD) for i, b in begins.items()])
+            self._device.submit([encoder.finish()])
+            return dict(zip(begins, readback.read(), strict=True))
+        finally:
+            readback.close()
 
     def close(self) -> None:
         """Free the buffers. Closing twice is allowed."""

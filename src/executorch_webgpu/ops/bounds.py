@@ -148,6 +148,13 @@ POSITIONS = frozenset(
 COUNTS = frozenset(
     {"count_nonzero", "bucketize", "searchsorted", "_embedding_bag", "_embedding_bag_forward_only", "nonzero"}
 )
+# What chooses zero points, which are among the codes: those of int8, or between the bounds that it is given.
+ZERO_POINTS = frozenset(
+    {
+        *("choose_qparams", "choose_qparams_symmetric", "choose_qparams_per_token"),
+        *("choose_qparams_per_token_asymmetric", "_choose_qparams_per_token_asymmetric_impl"),
+    }
+)
 # What adds or multiplies elements if it is told so.
 SUMS_IF_ASKED = frozenset({"index_put", "index_put_", "_unsafe_index_put", "scatter", "put"})
 # What takes positions after its first operand.
@@ -155,6 +162,7 @@ INDEXED = frozenset(
     (
         *("embedding", "gather", "index", "_unsafe_index", "index_select", "index_put", "index_put_", "index_copy"),
         *("index_add", "index_fill", "scatter", "scatter_add", "scatter_reduce", "take", "take_along_dim"),
+        *("update_cache_with_indices",),
         *("_embedding_bag", "_embedding_bag_forward_only"),
     )
 )

@@ -7,6 +7,7 @@ ArithmeticError.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +35,12 @@ SCALAR_OPERATORS: dict[str, Simple] = {
     "ge": operator.ge,
     "sym_max": max,
     "sym_min": min,
+    "sym_not": operator.not_,
+    "sym_float": float,
+    "truediv": operator.truediv,
+    "ceil": math.ceil,
+    "round": round,
+    "trunc": math.trunc,
 }
 
 

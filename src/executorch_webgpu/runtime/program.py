@@ -22,7 +22,7 @@ from ..gpu.locked import locked
 from ..graph.constants import ConstantPool
 from ..graph.fusion import chosen_fusions
 from ..graph.traffic import StepBytes
-from ..portable.shared_buffers import SharedBuffers, initial_buffers
+from ..portable.shared_buffers import SharedBuffers, initial_buffers, with_names
 from .check import CheckReport, check_method
 from .fingerprint import fingerprint
 from .metadata import (
@@ -130,7 +130,7 @@ class Program(Closing):
         self._lock = RLock()  # taken before a device's, if both are
         self._runtime = runtime
         self._file: ProgramFile | None = file
-        self._method_files = tuple(MethodFile(file, plan) for plan in file.methods)
+        self._method_files = tuple(MethodFile(file, plan) for plan in with_names(file.methods))
         self._mapped = mapped
         self._external = external
         self._constants: ConstantPool | None = None
@@ -158,7 +158,7 @@ class Program(Closing):
         file, described = self._open_file, self._method(name)
         refuse_unsupported(described)
         if self._initial_buffers is None:
-            self._initial_buffers = initial_buffers(file)
+            self._initial_buffers = initial_buffers(file, [method.plan for method in self._method_files])
             self._buffers = SharedBuffers.beginning(self._initial_buffers)
         constants = None if self._runtime._on_host else self._constant_pool
         method = Method(described, constants, options, self._identify, self._initial_buffers, self._buffers)

@@ -185,3 +185,36 @@ def test_the_value_of_a_condition_is_no_input_of_a_delegate() -> None:
     )
     with pytest.raises(InvalidProgramError, match="inputs"):
         matched(odd, [graph_of([(2,)], [(2,)])])
+
+
+class FirstAgain(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y, z = x + 1, x * 2
+        return y, z, y.clone()
+
+
+class SecondAgain(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y, z = x + 1, x * 2
+        return y, z, z.clone()
+
+
+def test_the_file_does_not_say_which_of_equal_outputs_a_clone_repeats() -> None:
+    """Two models that answer differently and are one program, byte by byte: no runtime can run both right."""
+    first, second = (
+        bytes(
+            to_edge_transform_and_lower(
+                torch.export.export(model, (torch.ones(3),)),
+                partitioner=[VulkanPartitioner({"alias_buffer_mutations": True})],
+            )
+            .to_executorch()
+            .buffer
+        )
+        for model in (FirstAgain(), SecondAgain())
+    )
+    assert first == second
+    with (
+        Runtime.get().load_program(first) as program,
+        pytest.raises(UnsupportedProgramError, match="does not say which of them repeat"),
+    ):
+        program.load_method("forward")

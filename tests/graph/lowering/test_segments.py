@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
-from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
+from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
 from executorch.exir.dialects._ops import ops as exir_ops
+from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPass
 from torch import nn
 
 from executorch_webgpu import InvalidInputError, Runtime
@@ -261,3 +262,47 @@ def test_a_buffer_does_not_change_with_the_array_that_it_was_given() -> None:
         method.execute([x])
         x[:] = 9
         np.testing.assert_array_equal(method.execute([x])[0], [1, 2, 3])
+
+
+class Branches(nn.Module):
+    """Jumps on what is computed with a live size, by operators of sizes that only the host has."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n = x.shape[0]
+        small = torch.sym_not(n > 4) if self.how == "not" else torch.sym_float(n) / 2 <= 2.0
+        result: torch.Tensor = torch.cond(small, lambda x: x * 2, lambda x: x - 1, (x,))
+        return result
+
+
+@pytest.mark.parametrize("how", ["not", "quotient"])
+def test_branches_on_live_sizes(how: str) -> None:
+    module = Branches(how)
+    dynamic = ({0: torch.export.Dim("n", min=2, max=12)},)
+    exported = torch.export.export(module, (torch.randn(7),), dynamic_shapes=dynamic)
+    # With its checks on, the exporter turns some operators of sizes into what it then cannot write.
+    unchecked = EdgeCompileConfig(_check_ir_validity=False)
+    config = ExecutorchBackendConfig(passes=[InitializedMutableBufferPass([""])])
+    lowered = to_edge_transform_and_lower(exported, compile_config=unchecked)
+    data = bytes(lowered.to_executorch(config).buffer)
+    with Runtime.get().load_program(data) as program, program.load_method("forward") as method:
+        for n in (7, 2, 4, 5, 6, 12):
+            x = torch.randn(n)
+            torch.testing.assert_close(torch.as_tensor(method.execute([x])[0]), module(x))
+
+
+class BesideBytes(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return x < -1, x >= -1, x == -1, torch.clamp(x, max=200)
+
+
+def test_a_negative_number_beside_bytes_wraps_as_in_torch() -> None:
+    module, x = BesideBytes(), torch.tensor([0, 1, 7, 254, 255], dtype=torch.uint8)
+    with Runtime.get().load_program(export(module, x)) as program:
+        for lower in ("all", "delegates"):
+            with program.load_method("forward", lower=lower) as method:
+                for got, wanted in zip(method.execute([x]), module(x), strict=True):
+                    torch.testing.assert_close(got, wanted)

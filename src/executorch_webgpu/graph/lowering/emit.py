@@ -9,11 +9,10 @@ from typing import Any
 from ...format import program_schema as schema
 from ...ops.registry import Op, is_a
 from ...ops.values import SymInt, Tensor
-from ...portable.names import arguments
 from ..build import COPY, Constant, Graph, GraphValue, OpCall, make_call
 from .delegates import DelegateArguments
 from .instructions import Arg, Cell, Flow, Operation, Value
-from .placement import COPIES
+from .placement import COPIES, stated_arguments
 from .values import GraphValues, graph_dtype
 
 Delegates = Sequence[tuple[Graph, DelegateArguments]]
@@ -90,7 +89,7 @@ class GraphWriter:
         for position, after in operation.mutated:
             self._values.bind(after, self._written(given[position]))
             given[position] = after
-        args = self._values.args(arguments(op, given))
+        args = self._values.args(stated_arguments(op, given))
         for value in operation.inputs:
             if not any(operation.args[position] is value for position, _ in operation.mutated):
                 self._given(value)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ...errors import Error
+from ...format import program_schema as schema
 from ...ops.registry import Op, is_a
 from ...ops.values import SymInt, Tensor
 from ...portable.dtypes import dtype_name
@@ -14,7 +16,7 @@ from ..casts import HALVES
 from ..refusal import mapped, refusal, tensors
 from .instructions import Operation, Value
 from .ranges import Ranges, fits
-from .values import GraphValues, graph_dtype
+from .values import GraphValues
 
 COPIES = frozenset({"aten::copy", "aten::copy_"})
 LOWERINGS = ("all", "delegates")
@@ -60,7 +62,7 @@ class Placer:
         if op is None and operation.name not in COPIES:
             return "there is no kernel for it on the device"
         for value in (*operation.inputs, *operation.results):
-            if value.tensor is not None and graph_dtype(value.tensor) is None:
+            if value.tensor is not None and self._values.dtype(value) is None:
                 return f"the device does not compute with {dtype_name(value.tensor)}"
         found = self._ranges.results(operation)
         self._ranges.note(operation, found)
@@ -71,7 +73,7 @@ class Placer:
     def _refusal(self, op: Op, operation: Operation) -> str | None:
         """Why the operator does not take these arguments."""
         try:
-            args = self._values.args(arguments(op, operation.args))
+            args = self._values.args(stated_arguments(op, operation.args))
             outs = [self._values.of(v) for v in operation.outputs]
         except Error as error:
             return str(error)
@@ -89,6 +91,18 @@ class Placer:
             if out.id in most:  # graphs that are given it are planned for the largest one
                 self._values.bind(value, SymInt(out.id, most[out.id]))
         return found
+
+
+def stated_arguments(op: Op, given: Sequence[Any]) -> list[Any]:
+    """The inputs of a call of ``op``. A negative number beside uint8 is what that wraps it to, as in torch."""
+    args = arguments(op, given)
+    places = [op.parameters.index(name) for name in op.promoted]
+    tensors = [args[place].tensor for place in places if isinstance(args[place], Value)]
+    if tensors and all(t is not None and t.scalar_type is schema.ScalarType.BYTE for t in tensors):
+        for place in places:
+            if type(args[place]) is int and args[place] < 0:
+                args[place] %= 256
+    return args
 
 
 def _widened(arg: Any) -> Any:

@@ -13,7 +13,18 @@ from typing import Any
 import numpy as np
 
 from ...format import program_schema as schema
-from ...ops.bounds import ARITHMETIC, BITWISE, COUNTS, INDEXED, MOVES, POSITIONS, SUMS_IF_ASKED, Range, joined
+from ...ops.bounds import (
+    ARITHMETIC,
+    BITWISE,
+    COUNTS,
+    INDEXED,
+    MOVES,
+    POSITIONS,
+    SUMS_IF_ASKED,
+    ZERO_POINTS,
+    Range,
+    joined,
+)
 from ...ops.values import INT32_MAX, INT32_MIN
 from .instructions import Arg, Operation, Value
 
@@ -82,6 +93,8 @@ class Ranges:
         args = operation.args
         if stem in COUNTS or (stem in POSITIONS and not any(map(_is_long, operation.inputs))):
             return _positions(operation)
+        if stem in ZERO_POINTS:
+            return joined([_OF_DTYPE[schema.ScalarType.CHAR], *((a, a) for a in args if type(a) is int)])
         if stem in MOVES and any(arg is True or isinstance(arg, str) for arg in args if stem in SUMS_IF_ASKED):
             return None
         if stem in MOVES:

@@ -16,14 +16,17 @@ from ...format.pte import ProgramFile
 from ...gpu.capabilities import Features, Limits
 from ...ops.plan import Planning
 from ...ops.values import SymInt
-from ..build import Graph
+from ..build import Graph, OpCall
 from ..casts import with_casts
 from ..execute import plan_graph
+from ..in_place import change_in_place
+from ..refusal import refusal
 from .delegates import DelegateArguments
 from .elements import read_elements
 from .emit import Delegates, GraphWriter, host_read_inputs
 from .instructions import Arg, Block, Cell, Flow, Operation, Value, read_flow
 from .placement import Placement, Placer
+from .scales import narrow_scales
 from .values import GraphValues, graph_dtype
 
 
@@ -90,7 +93,6 @@ def lower_method(
     Raises UnsupportedProgramError for what can run nowhere, with everything that is missing.
     """
     flow = read_flow(plan, delegates)
-    values = GraphValues(file, plan, graphs)
     given = frozenset(
         value
         for block in flow.blocks
@@ -98,6 +100,8 @@ def lower_method(
         if cell in flow.inputs and value.tensor is not None and graph_dtype(value.tensor) == "int32"
     )
     flow = replace(flow, blocks=tuple(read_elements(block, given) for block in flow.blocks))
+    narrow = frozenset(value for block in flow.blocks for value in narrow_scales(block))
+    values = GraphValues(file, plan, graphs, narrow)
     placer = Placer(values, lower, given)
     places = {o: placer.place(o) for block in flow.blocks for o in block.operations}
     pairs = list(zip(graphs, delegates, strict=True))
@@ -200,7 +204,11 @@ class _Splitter:
             v.id for v, arg in zip(graph.inputs, inputs, strict=True) if isinstance(arg, Value) and self._is_unseen(arg)
         )
         return DeviceSegment(
-            with_casts(graph), inputs, outputs, frozenset(v for v in outputs if v in fetched), of_device
+            with_casts(change_in_place(graph, _can_run)),
+            inputs,
+            outputs,
+            frozenset(v for v in outputs if v in fetched),
+            of_device,
         )
 
     def _plan_for_the_largest(self, graph: Graph, outputs: Sequence[Value]) -> None:
@@ -227,6 +235,10 @@ class _Splitter:
         on_host += [v for v in left if v.tensor is None]
         others = [v for o in block.operations if self._at[o] != stage for v in o.inputs]
         return set(on_host), list(dict.fromkeys([*on_host, *others, *left]))
+
+
+def _can_run(call: OpCall) -> bool:
+    return refusal(call.op, call.args) is None
 
 
 def _name(tensor: schema.Tensor) -> str | None:

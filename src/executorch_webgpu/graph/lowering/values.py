@@ -39,10 +39,18 @@ def graph_dtype(tensor: schema.Tensor) -> str | None:
 class GraphValues:
     """What the values of a method are in its graphs: the same in all of them.
 
-    ``graphs``: those of the delegates, whose own ids stay as they are in the first one.
+    ``graphs``: those of the delegates, whose own ids stay as they are in the first one. ``narrow``: the float64 values
+    that are float32 here.
     """
 
-    def __init__(self, file: ProgramFile, plan: schema.ExecutionPlan, graphs: Sequence[Graph]) -> None:
+    def __init__(
+        self,
+        file: ProgramFile,
+        plan: schema.ExecutionPlan,
+        graphs: Sequence[Graph],
+        narrow: frozenset[Value] = frozenset(),
+    ) -> None:
+        self._narrow = narrow
         self._file = file
         self._plan = plan
         self._values: dict[Value, GraphValue] = {}
@@ -67,6 +75,11 @@ class GraphValues:
     def find(self, value: Value) -> GraphValue | None:
         """What a value is, if it has been asked for or bound."""
         return self._values.get(value)
+
+    def dtype(self, value: Value) -> str | None:
+        """What the elements of a tensor are on the device; None if it does not compute with them."""
+        assert value.tensor is not None
+        return "float32" if value in self._narrow else graph_dtype(value.tensor)
 
     def bind(self, value: Value, to: GraphValue) -> None:
         """Let a value be this."""
@@ -123,7 +136,7 @@ class GraphValues:
             if not isinstance(value.described, plain.Int | plain.Null | plain.Bool):
                 raise UnsupportedProgramError(f"its argument is a live {type(value.described).__name__}")
             return SymInt(self.new_id())
-        dtype = graph_dtype(value.tensor)
+        dtype = self.dtype(value)
         if dtype is None:
             raise UnsupportedProgramError(f"its tensors hold {dtype_name(value.tensor)}")
         id = self.new_id()

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from ..indexing.in_place import put_in_place
+from ..indexing.store_rows.plan import store_rows
 from ..plan import Planner
 from ..registry import op
 from ..rope import check_halves, check_pairs
@@ -17,6 +19,7 @@ from ..rows import Cut, broadcast
 from ..shapes import ceil_div
 from ..sizes import like_first
 from ..values import IntLike, Tensor
+from . import quantized as quantized
 from . import reference
 from .cache_update.plan import update_caches
 from .call import Rotation
@@ -58,7 +61,8 @@ def sdpa_with_kv_cache(
     exports write 1 whatever S is. InvalidInputError when the new rows would lie outside the caches.
 
     Without ``is_causal`` every row sees the whole context. ``attn_mask``, float32, is added to the scaled scores in
-    either case; it is broadcast from the right to [1, Hq, S, context], and may have columns past the context. A
+    either case; it is broadcast from the right to [1, Hq, S, context], and may have columns past the context. Where it
+    has columns for all Cmax rows and there is no ``is_causal``, all of them are seen, as in ExecuTorch. A
     row whose every column has -inf becomes NaN, as it does in PyTorch. Both are for D up to 256.
     """
     planner.check(not dropout_p, f"sdpa_with_kv_cache has dropout {dropout_p}; export the model in eval mode")
@@ -137,18 +141,49 @@ def rope_sdpa_with_kv_cache(
     position="start_pos",
 )
 def update_cache(planner: Planner, value: Tensor, cache: Tensor, start_pos: IntLike, out: Tensor) -> None:
-    """Write ``value`` [1, S, H, D], float32, into ``cache`` [1, Cmax, H, D] from row ``start_pos``.
+    """Write ``value`` [B, S, H, D] into ``cache`` [B, Cmax, H, D] from row ``start_pos``.
 
-    The cache is float32, float16, or int8 with scales; the latter two need a D that is a multiple of 4.
-    ``out`` is a one-element stand-in that exports need to order the write; it becomes 0.
+    Both have one dtype, any. With B 1 and float32 values, a cache that ``load_method`` stores in fewer bits is float16,
+    or int8 with scales, and D a multiple of 4. ``out`` is a one-element stand-in that exports need to order the write;
+    it becomes 0. InvalidInputError when the rows would lie outside the cache.
     """
-    planner.check(are_float32(value, out), f"update_cache takes float32, not {value} into {cache} and {out}")
-    fits = value.rank == 4 and cache.rank == 4 and value.dims[2:] == cache.dims[2:]
-    planner.check(fits, f"update_cache cannot write {value} into {cache}: heads and head size must be the same")
-    planner.check(value.dims[0] == cache.dims[0] == 1, f"update_cache needs batch 1, not {value} into {cache}")
-    check_cache(planner, "update_cache", cache)
+    fits = value.rank == 4 and cache.rank == 4 and value.dims[2:] == cache.dims[2:] and value.dims[0] == cache.dims[0]
+    planner.check(fits, f"update_cache cannot write {value} into {cache}: batch, heads and head size must be the same")
     watch_context(planner, "update_cache", value, cache, start_pos)
-    update_caches(planner, [(value, cache)], start_pos)
+    if value.dtype == cache.dtype and cache.scales is None:
+        store_rows(planner, "update_cache", value, cache, start_pos)
+    else:
+        planner.check(are_float32(value), f"update_cache takes values of the dtype of {cache}, not {value}")
+        planner.check(value.dims[0] == 1, f"update_cache needs batch 1 for {cache}, not {value}")
+        check_cache(planner, "update_cache", cache)
+        update_caches(planner, [(value, cache)], start_pos)
+    _clear(planner, out)
+
+
+@op(
+    "llama.update_cache_with_indices.default",
+    reference=reference.update_cache_with_indices,
+    sizes=lambda s, *args: args[-1].max_dims,
+    mutates=("cache",),
+)
+def update_cache_with_indices(
+    planner: Planner, value: Tensor, cache: Tensor, start_pos: IntLike, indices: Tensor, out: Tensor
+) -> None:
+    """Write row s of ``value`` [1, S, H, D] into row ``indices[0, s]`` of ``cache`` [1, Cmax, H, D] of the same dtype.
+
+    Of rows with one index the last stays. ``start_pos`` is ignored; ``out`` is a stand-in, as in ``update_cache``.
+    An index that the host sees is refused if the cache has no such row; one that only the device knows is clamped.
+    """
+    name = "update_cache_with_indices"
+    fits = value.rank == 4 and cache.rank == 4 and value.dims[2:] == cache.dims[2:] and value.dtype == cache.dtype
+    planner.check(fits, f"{name} cannot write {value} into {cache}: heads, head size and dtype must be the same")
+    planner.check(value.dims[0] == cache.dims[0] == 1, f"{name} needs batch 1, not {value} into {cache}")
+    planner.check(indices.dims == value.dims[:2], f"{name}: the indices {indices} must be [1, {value.dims[1]}]")
+    put_in_place(planner, name, cache, [None, indices], value, wraps=False)
+    _clear(planner, out)
+
+
+def _clear(planner: Planner, out: Tensor) -> None:
     planner.resize(out)
     quads = ceil_div(out.nbytes, 16)
     planner.dispatch("fill/fill", planner.grid_1d(quads, 64), {"out": out}, {"quads": quads, "word": 0})

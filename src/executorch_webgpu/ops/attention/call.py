@@ -49,6 +49,11 @@ class AttentionCall:
     rotation: Rotation | None = None  # q and k come without it, and the route writes the caches
 
     @property
+    def whole(self) -> bool:
+        """Whether all rows of the caches are seen: where a mask has columns for all of them, it says which count."""
+        return not self.causal and self.mask is not None and self.mask.dims[-1:] == (self.capacity,)
+
+    @property
     def length(self) -> int:
         """S, the number of new tokens."""
         return self.q.dims[1]

@@ -93,13 +93,16 @@ def check_cache(planner: Planner, name: str, cache: Tensor) -> None:
     planner.check(whole, f"{name}: the head size of a {cache.dtype} cache must be a multiple of 4, not {cache.dims[3]}")
 
 
-def watch_context(planner: Planner, name: str, rows: Tensor, cache: Tensor, input_pos: IntLike) -> int:
-    """input_pos + S, rounded up; a step that would leave the cache is rejected before anything is written."""
-    capacity = cache.dims[1]
-    planner.check(rows.dims[1] <= capacity, f"{name}: up to {rows.dims[1]} new rows cannot fit a cache of {capacity}")
+def watch_context(planner: Planner, name: str, rows: Tensor, cache: Tensor, input_pos: IntLike, axis: int = 1) -> int:
+    """input_pos + S, rounded up; a step that would leave the cache is rejected before anything is written.
+
+    ``axis``: that of the rows in both tensors.
+    """
+    capacity, most = cache.dims[axis], rows.dims[axis]
+    planner.check(most <= capacity, f"{name}: up to {most} new rows cannot fit a cache of {capacity}")
 
     def context(position: int) -> int:
-        length = rows.dims[1]  # the live one: this runs again whenever input_pos moves
+        length = rows.dims[axis]  # the live one: this runs again whenever input_pos moves
         if position < 0:
             raise InvalidInputError(f"{name}: input_pos is {position}, but it cannot be negative")
         if position + length > capacity:

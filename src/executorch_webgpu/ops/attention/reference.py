@@ -38,6 +38,16 @@ def update_cache(value: Array, cache: Array, start_pos: int, *, stored_as: str =
     return np.zeros(1, value.dtype)
 
 
+def update_cache_with_indices(value: Array, cache: Array, start_pos: int, indices: Array) -> Array:
+    """Write row s of ``value`` [B, S, H, D] into row ``indices[b, s]`` of ``cache``; return 0."""
+    if ((indices < 0) | (indices >= cache.shape[1])).any():
+        raise IndexError(f"the cache has rows 0 to {cache.shape[1] - 1}, not {indices.min()} to {indices.max()}")
+    for rows, target, places in zip(value, cache, indices, strict=True):
+        for row, place in zip(rows, places, strict=True):
+            target[place] = row
+    return np.zeros(1, value.dtype)
+
+
 def sdpa_with_kv_cache(
     q: Array,
     k: Array,
@@ -55,7 +65,7 @@ def sdpa_with_kv_cache(
 ) -> Array:
     """Attention of ``q`` [1, S, Hq, D] over the caches, after ``k`` and ``v`` joined them.
 
-    ``attn_mask`` is broadcast to [1, Hq, S, context]; columns past the context are not used.
+    ``attn_mask`` is broadcast to [1, Hq, S, context]; see ``custom_sdpa``.
     """
     update_cache(k, k_cache, input_pos, stored_as=stored_as)
     update_cache(v, v_cache, input_pos, stored_as=stored_as)
@@ -72,20 +82,52 @@ def custom_sdpa(
     is_causal: bool = True,
     scale: float | None = None,
 ) -> Array:
-    """Attention of ``q`` [1, S, Hq, D] over caches that hold the rows up to ``start_pos`` + S."""
-    _, length, heads, head_dim = q.shape
-    group = heads // k_cache.shape[2]
+    """Attention of ``q`` [B, S, Hq, D] over caches that hold the rows up to ``start_pos`` + S.
+
+    Where a mask has columns for all rows of the caches and excludes ``is_causal``, all rows are seen.
+    """
+    batches, length, heads, head_dim = q.shape
+    group, capacity = heads // k_cache.shape[2], k_cache.shape[1]
     scale = 1 / math.sqrt(head_dim) if scale is None else scale
-    columns = start_pos + length
+    whole = attn_mask is not None and not is_causal and attn_mask.shape[-1:] == (capacity,)
+    columns = capacity if whole else start_pos + length
     mask = np.zeros(1) if attn_mask is None else attn_mask[..., :columns]
-    mask = np.broadcast_to(mask, (1, heads, length, columns))
+    mask = np.broadcast_to(mask, (batches, heads, length, columns))
     out = np.empty_like(q)
-    for h in range(heads):
-        for s in range(length):
-            context = slice(0, start_pos + s + 1 if is_causal else columns)
-            scores = k_cache[0, context, h // group] @ q[0, s, h] * scale + mask[0, h, s, context]
-            out[0, s, h] = _softmax(scores) @ v_cache[0, context, h // group]
+    for b, h, s in np.ndindex(batches, heads, length):
+        context = slice(0, start_pos + s + 1 if is_causal else columns)
+        scores = k_cache[b, context, h // group] @ q[b, s, h] * scale + mask[b, h, s, context]
+        out[b, s, h] = _softmax(scores) @ v_cache[b, context, h // group]
     return out
+
+
+def custom_quantized_sdpa(
+    q: Array,
+    k: Array,
+    v: Array,
+    start_pos: int,
+    attn_mask: Array | None,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+    q_zero_points: Array | None,
+    q_scales: Array | None,
+    k_zero_points: Array | None,
+    k_scales: Array | None,
+    v_zero_points: Array | None,
+    v_scales: Array | None,
+    is_seq_at_dim_2: bool,
+) -> Array:
+    """The same of codes, with a scale and a zero point for each row and head."""
+
+    def floats(x: Array, zeros: Array | None, scales: Array | None) -> Array:
+        wide = x.astype(np.float64)
+        wide = wide if zeros is None or scales is None else (wide - zeros) * scales
+        return wide.swapaxes(1, 2) if is_seq_at_dim_2 else wide
+
+    q, k, v = floats(q, q_zero_points, q_scales), floats(k, k_zero_points, k_scales), floats(v, v_zero_points, v_scales)
+    out = custom_sdpa(q, k, v, start_pos, attn_mask, dropout_p, is_causal, scale)
+    return out.swapaxes(1, 2) if is_seq_at_dim_2 else out
 
 
 def rope_sdpa_with_kv_cache(

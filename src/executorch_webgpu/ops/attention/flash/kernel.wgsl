@@ -20,6 +20,7 @@ Inputs:
   cache = "float32" | "float16" | "int8": what an element of the keys and values is
   causal = True | False: whether a row sees no column past its token
   mask = False | True: whether a mask is added to the scores
+  pairs = False | True: whether int8 codes have zero points, beside their scales
 #}
 {% set staged = depth > 0 %}
 {% set stage_values = staged and stage_values %}
@@ -35,8 +36,8 @@ Inputs:
 @group(0) @binding(6) var<storage, read> mask: array<f32>;
 {% endif %}
 {% if cache == "int8" %}
-@group(0) @binding(7) var<storage, read> k_scales: array<f32>;  // [column, KV head]
-@group(0) @binding(8) var<storage, read> v_scales: array<f32>;
+@group(0) @binding(7) var<storage, read> k_scales: array<{{ "vec2<f32>" if pairs else "f32" }}>;  // [column, KV head]
+@group(0) @binding(8) var<storage, read> v_scales: array<{{ "vec2<f32>" if pairs else "f32" }}>;
 {% endif %}
 
 struct Params {
@@ -99,7 +100,10 @@ fn row_start(row: u32, kv_head: u32) -> u32 {
 {% for x in ("k", "v") %}
 fn load_{{ x }}(column: u32, kv_head: u32, d: u32) -> vec4<f32> {
   let at = column * params.column_stride + kv_head * params.kv_head_stride + d;
-  {% if cache == "int8" %}
+  {% if pairs and cache == "int8" %}
+  let parameters = {{ x }}_scales[column * params.kv_heads + kv_head];
+  return (cache_quad0({{ x }}_cache[at]) - parameters.y) * parameters.x;
+  {% elif cache == "int8" %}
   return cache_quad0({{ x }}_cache[at]) * {{ x }}_scales[column * params.kv_heads + kv_head];
   {% else %}
   return cache_quad0({{ x }}_cache[at]);

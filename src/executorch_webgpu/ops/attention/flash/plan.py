@@ -11,9 +11,9 @@ from typing import Any
 
 from ....errors import KernelError
 from ....gpu.capabilities import Features, Limits
-from ...plan import Planner
+from ...plan import Binding, Planner
 from ...shapes import ceil_div
-from ...values import IntLike, Tensor
+from ...values import IntLike, Scratch, Tensor
 from ..call import AttentionCall, cache_bindings
 from ..mask import Strides, mask_strides
 
@@ -104,8 +104,8 @@ class Streams:
     ``new_columns`` columns; row r sees all, or with ``causal`` those up to ``input_pos`` + its token.
     """
 
-    q: Tensor
-    keys: Tensor  # float32, float16, or int8 with scales
+    q: Tensor | Scratch  # float32
+    keys: Tensor  # float32, float16, or int8 with scales, or with ``pairs``
     values: Tensor
     out: Tensor  # like q
     input_pos: IntLike
@@ -123,6 +123,7 @@ class Streams:
     mask: Tensor | None = None
     heads: int = 1  # query heads of one batch, for the mask
     mask_strides: Strides = (0, 0, 0, 0)  # batch, head, token, column
+    pairs: tuple[Scratch, Scratch] | None = None  # scale and zero point of each column and KV head, of keys and values
 
 
 def fits(planner: Planner, call: AttentionCall) -> bool:
@@ -143,8 +144,10 @@ def stream(planner: Planner, streams: Streams) -> None:
     """Compute ``streams.out``."""
     tile, template = _variant(planner, streams)
     rows = streams.tokens * streams.group
-    caches = cache_bindings("k", streams.keys) | cache_bindings("v", streams.values)
-    bindings = {"q": streams.q, "out": streams.out, "input_pos": streams.input_pos, **caches}
+    caches: dict[str, Binding] = {**cache_bindings("k", streams.keys), **cache_bindings("v", streams.values)}
+    if streams.pairs is not None:
+        caches |= dict(zip(("k_scales", "v_scales"), streams.pairs, strict=True))
+    bindings: dict[str, Binding] = {"q": streams.q, "out": streams.out, "input_pos": streams.input_pos, **caches}
     strides = ("token_stride", "head_stride", "column_stride", "kv_head_stride")
     names = ("kv_heads", "vectors", *strides, "new_columns", "scale")
     params = {"rows": rows, "group_size": streams.group, **{name: getattr(streams, name) for name in names}}
@@ -157,7 +160,7 @@ def stream(planner: Planner, streams: Streams) -> None:
 
 def _variant(planner: Planner, streams: Streams) -> tuple[Tile, dict[str, Any]]:
     tile = planner.tuning("attention/flash", choose_tile(planner.features, planner.limits, streams.vectors))
-    flags = {"causal": streams.causal, "mask": streams.mask is not None}
+    flags = {"causal": streams.causal, "mask": streams.mask is not None, "pairs": streams.pairs is not None}
     return tile, {**tile.variant(streams.vectors), "cache": streams.keys.dtype, **flags}
 
 
@@ -168,8 +171,8 @@ def _streams(call: AttentionCall) -> Streams:
         call.k_cache,
         call.v_cache,
         call.out,
-        call.input_pos,
-        new_columns=call.length,
+        0 if call.whole else call.input_pos,
+        new_columns=call.capacity if call.whole else call.length,
         tokens=call.length,
         group=call.group,
         kv_heads=call.kv_heads,
