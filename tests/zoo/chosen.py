@@ -14,7 +14,7 @@ CHOSEN: dict[str, tuple[str, ...]] = {
     "deeplab": ("portable",),
     "unet_bilinear": ("vulkan",),
     "yolo_postprocessed": ("portable",),
-    "minilm": ("vulkan",),
+    "minilm_sentences": ("vulkan", "portable"),
     "bert_eager": ("partial",),
     "t5_encoder": ("portable",),
     "whisper_encoder": ("portable",),

@@ -10,7 +10,7 @@ from .model import Inputs, Prepared, noise, randomized, tokens, zoo
 from .plain_vision import ConvAct
 
 # torchao's operators have no variants that write to an output, so the exporter cannot leave them to the host.
-DELEGATED = ("vulkan", "partial")
+DELEGATED = ("vulkan", "partial", "half")
 # The partitioner leaves the quantization of activations out of these, so that a file does not hold the model's meaning.
 UNDELEGATED = ("portable",)
 
