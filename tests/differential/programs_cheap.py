@@ -45,7 +45,7 @@ def make_export_cheap() -> None:
 
 
 def _recompile(module: GraphModule) -> None:
-    """Stands for ``GraphModule.recompile``: the code is written at the first call, or when ``code`` is read."""
+    """Stands for ``GraphModule.recompile``: the code is written when ``forward`` or ``code`` is read."""
     made = type(module)  # each GraphModule has a class of its own
     if "_wrapped_call" not in vars(made):
         made._wrapped_call = _WrappedCall(made, vars(made).get("__call__"))
@@ -54,7 +54,7 @@ def _recompile(module: GraphModule) -> None:
         module._in_spec = module.graph._codegen.pytree_info.in_spec
         module._out_spec = module.graph._codegen.pytree_info.out_spec
     vars(module).pop("_code", None)
-    made.forward = _first_forward
+    made.forward = _Unwritten()
     module._recompile_submodules()
 
 
@@ -62,9 +62,14 @@ def _call(module: GraphModule, *args: Any, **kwargs: Any) -> Any:
     return module._wrapped_call(module, *args, **kwargs)
 
 
-def _first_forward(module: GraphModule, *args: Any, **kwargs: Any) -> Any:
-    _write_code(module)
-    return type(module).forward(module, *args, **kwargs)
+class _Unwritten:
+    """What stands for ``forward`` until something asks for it, to call it or to see its arguments."""
+
+    def __get__(self, module: GraphModule | None, _: type) -> Any:
+        if module is None:
+            return self
+        _write_code(module)  # puts the real one in this one's place
+        return module.forward
 
 
 def _code(module: GraphModule) -> str:
