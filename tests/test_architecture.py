@@ -115,6 +115,11 @@ def test_importing_the_package_loads_no_engine_and_no_exporter() -> None:
 
 # Passes ask operators for their traits. The operators that a module of ``graph/`` knows by name, and why.
 KNOWN_BY_NAME = {
+    # Results side by side; which part of a table an index means; a residual after a layer that is in parts.
+    "binding_limit.py": (
+        *("aten.add.Tensor", "aten.cat.default", "aten.ge.Scalar", "aten.unsqueeze_copy.default", "aten.where.self"),
+        "et_webgpu.index_in_part.default",
+    ),
     "build.py": ("et_vk.prepack.default", "aten.clone.default"),  # constants by another name; the copies that it makes
     "casts.py": ("dim_order_ops._to_dim_order_copy.default", "aten.cat.default"),  # makes casts; torch promotes for cat
     # Casts and broadcasts of ``copy``, which is no operator; live integers; what reads an element on the host.

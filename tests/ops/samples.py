@@ -205,6 +205,7 @@ def embedding() -> Iterator[Sample]:
     for width in (8, 3):
         args = [_const(11, width), indices, -1, False, False]
         yield Sample("aten.embedding.default", args, Out((1, 5, width)))
+    yield Sample("et_webgpu.index_in_part.default", [indices, 3, 5, 11], Out((1, 5), "int32"))
     for low_first in (True, False):
         weight, scales = _const(11, 8, dtype="uint8", low=0, high=255), _const(11, 2, low=0.01, high=0.1)
         args = [weight, scales, 8, indices, low_first]

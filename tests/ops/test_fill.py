@@ -135,3 +135,13 @@ def test_live_ends(device: Device) -> None:
 def test_ranges_that_cannot_be(device: Device, bounds: tuple[float, ...], dtype: str, message: str) -> None:
     with pytest.raises(UnsupportedProgramError, match=message):
         arange(device, *bounds, most=5, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+def test_few_evenly_spaced_numbers(device: Device, dtype: str) -> None:
+    """A single one is the first; of an odd count the middle one is exact from both ends."""
+    for steps in range(6):
+        out = Out((steps,), dtype)
+        with OpProgram(device, "aten.linspace.default", [-2, 10, steps, *PLAIN], out) as program:
+            got = program.run([])
+        np.testing.assert_array_equal(got, np.linspace(-2, 10, steps).astype(got.dtype), str(steps))

@@ -36,7 +36,7 @@ class CheckedSteps:
 
     def __init__(self, executor: GraphExecutor, rounded: bool) -> None:
         self._executor = executor
-        self._references = References(executor.graph)
+        self._references = References(executor.graph, rounds=True)
         self._readback = Readback(executor.device, "checked values")
         self._rounded = rounded
         self._last_reader = {t.id: call.index for call in executor.graph.calls for t in call.inputs}

@@ -26,6 +26,7 @@ from ..gpu.locked import locked
 from ..gpu.replay import Replay
 from ..ops.plan import Binding, Dispatch, Planning
 from ..ops.values import Repacked, Scratch, SymInt, Tensor, packed_uniform
+from .binding_limit import check_bindable
 from .build import PREPACK, Graph
 from .checked import CheckedSteps
 from .constants import ConstantPool, HeldConstants
@@ -85,6 +86,7 @@ class GraphExecutor:
         self.graph = graph
         self.plans = plan_graph(graph, planning, unseen)
         self.memory: MemoryPlan = plan_memory(graph, self.plans.plans)
+        check_bindable(graph, self.memory, self.device.limits.max_binding_bytes)
         self._profile = profile
         self._borrowed = borrowed
         self._constants = HeldConstants(constants, graph.constants)

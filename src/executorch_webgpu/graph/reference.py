@@ -6,6 +6,7 @@ Slow, needs no adapter, and shares nothing with the kernels, so it is what a dev
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,16 @@ class References:
     bits cannot hold, which is integers outside of int32, or finite floats that float32 makes infinite.
 
     Only what is written to a KV cache is rounded like the device's, where that has fewer bits than float32, and what
-    jumps, as a comparison does, is computed in float32.
+    jumps, as a comparison does, is computed in float32. ``rounds``: so are results within a call, such as those of the
+    steps of a chain, which the device rounds to the dtype of their tensors.
     """
 
-    def __init__(self, graph: Graph, notice: Notice | None = None) -> None:
+    def __init__(self, graph: Graph, notice: Notice | None = None, *, rounds: bool = False) -> None:
         self._notice = notice
         self._stored_as = {w.call: {"stored_as": w.cache.dtype} for w in cache_writes(graph)}
+        if rounds:
+            steps = [c for c in graph.calls if "stored_as" in signature(c.op.reference).parameters]
+            self._stored_as = {c.index: {"stored_as": c.outputs[0].dtype} for c in steps} | self._stored_as
 
     def results(self, call: OpCall, values: Mapping[int, Any]) -> list[Any]:
         """What a call gives for each value of ``call.writes``: float64, integers or bools.

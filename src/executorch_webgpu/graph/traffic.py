@@ -38,7 +38,7 @@ def step_bytes(graphs: Sequence[Graph]) -> StepBytes:
         packed = graph.prepacked
         written = {packed.get(t.id, t).id for call in graph.calls for t in call.mutated}
         for call in graph.calls:
-            tables = [call.named[name] for name in call.op.reads_rows_of]
+            tables = [table for name in call.op.reads_rows_of if (table := call.named[name]) is not None]
             table_rows = max(1, *tables[0].max_dims[:1]) if tables else 1
             for used, tensor in [] if call.name == PREPACK else _constants(call, packed, written):
                 key = graph.constants[tensor.id].key

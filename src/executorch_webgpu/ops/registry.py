@@ -44,6 +44,18 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class Table:
+    """What a look-up of rows calls its arguments: the output has a row for every element of ``indices``.
+
+    ``rows``: the tensors that make up the table, the one that says how many rows there are first, each with the axis
+    along which it has a place for every row. Any of them may be None in a call.
+    """
+
+    rows: Mapping[str, int]
+    indices: str
+
+
+@dataclass(frozen=True)
 class Op:
     """One operator: its name, what computes it, what it takes, and its traits.
 
@@ -82,6 +94,8 @@ class Op:
     reads_rows_of: tuple[str, ...] = ()
     # It is a linear layer, which takes these arguments.
     linear: Linear | None = None
+    # It looks up rows of a table, whose arguments are among ``reads_rows_of``.
+    table: Table | None = None
     # KV caches that it writes: by name of a cache [1, C, ...], that of the rows [1, S, ...] that it stores there.
     caches: Mapping[str, str] = field(default_factory=dict)
     # The row of the caches from which it writes.
@@ -118,12 +132,14 @@ def op(
     selects: str | None = None,
     reads_rows_of: tuple[str, ...] = (),
     linear: Linear | None = None,
+    table: Table | None = None,
     caches: Mapping[str, str] = MappingProxyType({}),
     position: str | None = None,
 ) -> Callable[[PlanFunction], PlanFunction]:
     """Register a plan function under every name that programs use for it, with its traits (see ``Op``).
 
-    What is ``elementwise`` has the sizes and rows of that, and ``caches`` are among what it ``mutates``.
+    What is ``elementwise`` has the sizes and rows of that, ``caches`` are among what it ``mutates``, and rows of a
+    ``table`` are what it reads.
     """
 
     def register(plan: PlanFunction) -> PlanFunction:
@@ -143,8 +159,9 @@ def op(
             elementwise=elementwise,
             view=view,
             selects=selects,
-            reads_rows_of=reads_rows_of,
+            reads_rows_of=reads_rows_of or (() if table is None else tuple(table.rows)),
             linear=linear,
+            table=table,
             caches=caches,
             position=position,
         )
@@ -161,7 +178,8 @@ def op(
 def _check_traits(made: Op) -> None:
     """Refuses traits that say nothing about the operator, since it does not take what they name."""
     layer = made.linear.arguments if made.linear is not None else ()
-    single = [name for name in (made.selects, made.position) if name is not None]
+    indices = None if made.table is None else made.table.indices
+    single = [name for name in (made.selects, made.position, indices) if name is not None]
     named = {*made.mutates, *made.promoted, *made.caches.values(), *made.reads_rows_of, *layer, *single}
     if unknown := named - set(made.parameters):
         raise KernelError(f"operator {made.name} states traits of {sorted(unknown)}, which it does not take")

@@ -17,6 +17,7 @@ from ..closing import Closing
 from ..errors import ClosedError, InvalidInputError, UnsupportedProgramError
 from ..format import program_schema as schema
 from ..gpu.locked import locked
+from ..graph.binding_limit import split_constants
 from ..graph.build import Graph
 from ..graph.constants import ConstantPool
 from ..graph.execute import GraphExecutor
@@ -116,6 +117,7 @@ class Method(Closing):
             return HostExecutor(graph, segment.unseen)
         pool = constants()  # opens the device, which a constant method does not need
         self._lock = pool.device.lock
+        graph = split_constants(graph, pool.device.limits.max_binding_bytes)
         planning = Planning(
             pool.device.features,
             pool.device.limits,

@@ -33,9 +33,9 @@ class Binary:
         return self.of_integers if self.of_integers is not None and compute == "i32" else self.wgsl
 
 
-# WGSL leaves min and max of a NaN open, and naga makes != an ordered comparison, false for a NaN. So a NaN is
-# what !(x == x) holds for; min and max keep it, and it is unequal to everything.
-_ANY_NAN = "!(a == a) | !(b == b)"
+# WGSL leaves min and max of a NaN open, naga makes != an ordered comparison, false for a NaN, and drivers assume that
+# x == x holds. So a NaN is looked for by its bits; min and max keep it, and it is unequal to everything.
+_ANY_NAN = "is_nan(a) | is_nan(b)"
 # What a cast to bool makes of a float: NaN and the subnormals are true, though a device may compare those as 0.
 _TRUE_A, _TRUE_B = (f"(magnitude_bits({x}) != vec4<u32>(0u))" for x in "ab")
 BINARY = {
@@ -43,8 +43,8 @@ BINARY = {
     "aten.div.Tensor": Binary("a / b", np.divide),
     "aten.minimum.default": Binary(f"select(min(a, b), a + b, {_ANY_NAN})", np.minimum, "min(a, b)"),
     "aten.maximum.default": Binary(f"select(max(a, b), a + b, {_ANY_NAN})", np.maximum, "max(a, b)"),
-    "aten.fmin.default": Binary("select(select(min(a, b), a, !(b == b)), b, !(a == a))", np.fmin, "min(a, b)"),
-    "aten.fmax.default": Binary("select(select(max(a, b), a, !(b == b)), b, !(a == a))", np.fmax, "max(a, b)"),
+    "aten.fmin.default": Binary("select(select(min(a, b), a, is_nan(b)), b, is_nan(a))", np.fmin, "min(a, b)"),
+    "aten.fmax.default": Binary("select(select(max(a, b), a, is_nan(b)), b, is_nan(a))", np.fmax, "max(a, b)"),
     "aten.eq.Tensor": Binary("a == b", np.equal, jumps=True),
     "aten.ne.Tensor": Binary("!(a == b)", np.not_equal, jumps=True),
     "aten.lt.Tensor": Binary("a < b", np.less, jumps=True),

@@ -15,7 +15,7 @@ from ..registry import Op, find, is_a, op
 from ..rows import Cut
 from ..shapes import ceil_div
 from ..sizes import Shape, Sizes
-from ..values import LiveTensor, Tensor
+from ..values import ELEMENT_TYPES, LiveTensor, Tensor
 from .element import WORKGROUP
 
 NAME = "elementwise_chain"
@@ -65,13 +65,15 @@ def _arguments(operator: Op, tensors: Sequence[Any], scalars: Sequence[Any]) -> 
     return [next(given if kind is Tensor else others) for kind in operator.kinds[:-1]]
 
 
-def elementwise_chain_reference(inputs: list[np.ndarray], steps: list[Any]) -> Any:
+def elementwise_chain_reference(inputs: list[np.ndarray], steps: list[Any], stored_as: str = "float32") -> Any:
+    """Results of steps are rounded to ``stored_as`` where that has fewer bits than float32, as kernels do."""
+    narrow = ELEMENT_TYPES[stored_as].numpy if ELEMENT_TYPES[stored_as].itemsize < 4 else np.dtype(np.float64)
     values = list(np.broadcast_arrays(*inputs))
     for name, operands, scalars in steps:
         found = find(name)
         assert found is not None
         given = _arguments(found, [values[i] for i in operands], scalars)
-        values.append(np.asarray(found.reference(*given), np.float64))
+        values.append(np.asarray(found.reference(*given), np.float64).astype(narrow).astype(np.float64))
     return values[-1]
 
 

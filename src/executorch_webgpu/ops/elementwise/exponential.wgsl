@@ -211,18 +211,23 @@ fn hyperbolic_tangent(x: vec4<f32>) -> vec4<f32> {
   return keep_nan(x, with_sign(e / (e + 2.0), x));
 }
 
+// x / 2 of a normal number, by its exponent: of 0.5 * x * x a driver may multiply the squares first, which overflow.
+fn half(x: vec4<f32>) -> vec4<f32> {
+  return bitcast<vec4<f32>>(bitcast<vec4<u32>>(x) - vec4<u32>(0x800000u));
+}
+
 fn hyperbolic_sine(x: vec4<f32>) -> vec4<f32> {
   let size = abs(x);
   let e = expm1(min(size, splat(20.0)));
   let root = exponential(0.5 * size);
-  return keep_nan(x, with_sign(select(0.5 * (e + e / (e + 1.0)), 0.5 * root * root, size > splat(10.0)), x));
+  return keep_nan(x, with_sign(select(0.5 * (e + e / (e + 1.0)), half(root) * root, size > splat(10.0)), x));
 }
 
 fn hyperbolic_cosine(x: vec4<f32>) -> vec4<f32> {
   let size = abs(x);
   let e = exponential(min(size, splat(20.0)));
   let root = exponential(0.5 * size);
-  return keep_nan(x, select(0.5 * e + 0.5 / e, 0.5 * root * root, size > splat(10.0)));
+  return keep_nan(x, select(0.5 * e + 0.5 / e, half(root) * root, size > splat(10.0)));
 }
 
 fn inverse_hyperbolic_sine(x: vec4<f32>) -> vec4<f32> {

@@ -104,11 +104,11 @@ def clamp_reference(x: np.ndarray, low: np.ndarray | None, high: np.ndarray | No
 
 
 def _larger(a: str, b: str) -> str:
-    return f"select(max({a}, {b}), {a} + {b}, !({a} == {a}) | !({b} == {b}))"
+    return f"select(max({a}, {b}), {a} + {b}, is_nan({a}) | is_nan({b}))"
 
 
 def _smaller(a: str, b: str) -> str:
-    return f"select(min({a}, {b}), {a} + {b}, !({a} == {a}) | !({b} == {b}))"
+    return f"select(min({a}, {b}), {a} + {b}, is_nan({a}) | is_nan({b}))"
 
 
 @op("aten.clamp.Tensor", reference=clamp_reference, promoted=("x", "low", "high"), elementwise=True)
@@ -129,8 +129,8 @@ def clamp_tensor(planner: Planner, x: Tensor, low: Tensor | None, high: Tensor |
 
 def _both() -> str:
     """Of three floats; a sum is NaN where one of them is, but infinities of two signs are NaN, too."""
-    nan = "select(select(c, b, !(b == b)), a, !(a == a))"
-    return f"select(min(max(a, b), c), {nan}, !(a == a) | !(b == b) | !(c == c))"
+    nan = "select(select(c, b, is_nan(b)), a, is_nan(a))"
+    return f"select(min(max(a, b), c), {nan}, is_nan(a) | is_nan(b) | is_nan(c))"
 
 
 def _register_bound(name: str, expression: str, integers: str, reference: Any) -> None:

@@ -107,7 +107,7 @@ PLAIN = {
     "aten.relu.default": Unary("keep_nan(x, max(x, V(0)))", lambda x: np.maximum(x, 0), "max(x, V(0))"),
     "aten.round.default": Unary("round(x)", _whole(np.round), "x", jumps=True),
     "aten.sgn.default": Unary("sign(x)", _sign, jumps=True),
-    "aten.sign.default": Unary("select(V(0), sign(x), x == x)", _sign, "sign(x)", jumps=True),
+    "aten.sign.default": Unary("select(sign(x), V(0), is_nan(x))", _sign, "sign(x)", jumps=True),
     "aten.square.default": Unary("x * x", np.square),
     "aten.trunc.default": Unary("trunc(x)", _whole(np.trunc), "x", jumps=True),
 }

@@ -7,36 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import InvalidInputError
 from ..indexing.bounds import in_range
 from ..indexing.gathering import Pick, gather
 from ..matmul.formats import Q4GAW, Q8GSW, QuantizedMatrix, WeightFormat, dequantize, grouped_matrix
 from ..matmul.packed import can_pack, pack
 from ..plan import Binding, Planner
-from ..registry import op
+from ..registry import Table, op
 from ..rows import Cut
 from ..shapes import ceil_div, row_major_strides
 from ..sizes import Shape, Sizes, quotient
 from ..values import Tensor
-from . import bag
+from . import bag, parts
+from .indices import check_indices
 
-__all__ = ["bag"]
+__all__ = ["bag", "parts"]
 
 WORKGROUP = 64
 _WORD, _QUAD = 4, 16  # bytes
-
-
-def _check_indices(planner: Planner, indices: Tensor, rows: int) -> None:
-    """Reject indices outside the table, if they are an input of the program; kernels clamp other ones."""
-    planner.check(indices.dtype == "int32", f"embedding: indices {indices} must be integers")
-
-    def check(given: np.ndarray | None) -> bool:
-        if given is not None and given.size and not 0 <= given.min() <= given.max() < rows:
-            bad = int(given[(given < 0) | (given >= rows)].flat[0])
-            raise InvalidInputError(f"token {bad} is not in the vocabulary of {rows} tokens, 0 to {rows - 1}")
-        return True
-
-    planner.inspect(indices, check)
 
 
 def embedding_reference(
@@ -55,7 +42,7 @@ def gathered_rows(cut: Cut, *args: Any) -> int | None:
     reference=embedding_reference,
     sizes=lambda s, weight, indices, *rest: (*s.of(indices), *s.of(weight)[1:]),
     rows=gathered_rows,
-    reads_rows_of=("weight",),
+    table=Table({"weight": 0}, "indices"),
 )
 def embedding(
     planner: Planner, weight: Tensor, indices: Tensor, padding_idx: int, scale_grad: bool, sparse: bool, out: Tensor
@@ -67,7 +54,7 @@ def embedding(
     )
     rows, width = weight.dims
     nbytes = width * weight.element.itemsize
-    _check_indices(planner, indices, rows)
+    check_indices(planner, indices, rows)
     planner.resize(out)
     if nbytes % _WORD:  # rows share words
         strides = (*row_major_strides(indices.dims), 0)
@@ -101,7 +88,7 @@ def embedding_q4gsw_reference(
     reference=embedding_q4gsw_reference,
     sizes=lambda s, weight, scales, group_size, indices, *rest: (*s.of(indices), quotient((2, *s.of(weight)[1:]), ())),
     rows=gathered_rows,
-    reads_rows_of=("weight", "scales"),
+    table=Table({"weight": 0, "scales": 0}, "indices"),
 )
 def embedding_q4gsw(
     planner: Planner,
@@ -129,7 +116,7 @@ def embedding_q4gsw(
         f"embedding_q4gsw: scales {scales} must be float32 [{rows}, {groups}]",
     )
     planner.check(out.dtype == "float32", f"embedding_q4gsw: {out} must be float32")
-    _check_indices(planner, indices, rows)
+    check_indices(planner, indices, rows)
     planner.resize(out)
     n = ceil_div(out.numel, 2)
     planner.dispatch(
@@ -155,7 +142,7 @@ def packed_sizes(s: Sizes, weights: Tensor, scales: Tensor, group_size: int, ind
     reference=embedding_q8gsw_reference,
     sizes=packed_sizes,
     rows=gathered_rows,
-    reads_rows_of=("weights", "scales"),
+    table=Table({"weights": 0, "scales": 1}, "indices"),
 )
 def embedding_q8gsw(
     planner: Planner, weights: Tensor, scales: Tensor, group_size: int, indices: Tensor, out: Tensor
@@ -179,7 +166,7 @@ def embedding_q4gaw_reference(
     reference=embedding_q4gaw_reference,
     sizes=packed_sizes,
     rows=gathered_rows,
-    reads_rows_of=("weights", "scales_and_mins"),
+    table=Table({"weights": 0, "scales_and_mins": 1}, "indices"),
 )
 def embedding_q4gaw(
     planner: Planner, weights: Tensor, scales_and_mins: Tensor, group_size: int, indices: Tensor, out: Tensor
@@ -208,7 +195,7 @@ def _gather_quantized(
     )
     width = out.max_dims[-1]
     matrix = grouped_matrix(planner, name, layout, weights, scales, group_size, width)
-    _check_indices(planner, indices, matrix.rows)
+    check_indices(planner, indices, matrix.rows)
     planner.resize(out)
     row_quads = ceil_div(width, 4)
     n = math.prod(indices.dims) * row_quads

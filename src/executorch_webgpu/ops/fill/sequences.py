@@ -92,7 +92,7 @@ def arange_to(
     _arange(planner, 0, end, 1, out)
 
 
-_SPACED = "select(r - V(params.count - 1u - i) * q, p + V(i) * q, i < vec4<u32>(params.count / 2u))"
+_SPACED = "select(r - V(params.count - 1u - i) * q, p + V(i) * q, i < vec4<u32>((params.count + 1u) / 2u))"
 
 
 def linspace_sizes(s: Sizes, start: Number, end: Number, steps: IntLike, *rest: Any) -> Found:

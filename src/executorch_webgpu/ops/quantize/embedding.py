@@ -8,7 +8,7 @@ import numpy as np
 
 from ...errors import InvalidInputError
 from ..plan import Binding, Planner
-from ..registry import op
+from ..registry import Table, op
 from ..rows import Cut
 from ..shapes import ceil_div
 from ..sizes import Found, Sizes, quotient
@@ -44,6 +44,9 @@ def index_rows(cut: Cut, table: Tensor, scales: Tensor, zeros: Tensor | None, *r
     return cut.only(rest[2])
 
 
+_TABLE = Table({"weight": 0, "weight_scales": 0, "weight_zero_points": 0}, "indices")
+
+
 def _register(name: str, bits: int) -> None:
     def reference(
         table: Array, scales: Array, zeros: Array | None, low: int, high: int, indices: Array, dtype: Any = None
@@ -58,7 +61,7 @@ def _register(name: str, bits: int) -> None:
         reference=reference,
         sizes=sizes,
         rows=index_rows,
-        reads_rows_of=("weight", "weight_scales"),
+        table=_TABLE,
     )
     def with_dtype(
         planner: Planner,
@@ -85,7 +88,7 @@ def _register(name: str, bits: int) -> None:
         reference=reference,
         sizes=sizes,
         rows=index_rows,
-        reads_rows_of=("weight", "weight_scales"),
+        table=_TABLE,
     )
     def plan(
         planner: Planner,
