@@ -28,6 +28,9 @@ FAMILIES = (
     "recurrent",
     "diffusion",
     "quantized",
+    "language",
+    "graphs",
+    "decoding",
     "small",
 )
 

@@ -47,7 +47,9 @@ def traced(prepared: Prepared) -> dict[str, ExportedProgram]:
         warnings.simplefilter("ignore")
         for name, module in modules.items():
             inputs = next(call_inputs(prepared, c) for c in prepared.calls if call_method(prepared, c) == name)
-            programs[name] = torch.export.export(module, inputs, dynamic_shapes=prepared.dynamic, strict=False)
+            inputs = prepared.example or inputs
+            shapes = prepared.dynamic
+            programs[name] = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=prepared.strict)
     return programs
 
 
