@@ -22,6 +22,7 @@ from .files import VARIANTS, judged, operators
 FAMILIES = (
     "vision",
     "plain_vision",
+    "detectors",
     "encoders",
     "sentence_encoder",
     "audio",

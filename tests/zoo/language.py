@@ -28,7 +28,7 @@ EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2, "experts_implementa
 SLIDING = {"sliding_window": 5, "num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]}
 
 
-def _model(name: str, config: dict[str, Any]) -> nn.Module:
+def small_model(name: str, config: dict[str, Any]) -> nn.Module:
     """A thin model: ``name`` is that of its classes, as in NAMEConfig and NAMEForCausalLM."""
     import transformers
 
@@ -46,70 +46,70 @@ def _logits(model: nn.Module, lengths: tuple[int, ...] = (13, 3, 7)) -> Prepared
 
 @zoo("llama")
 def llama(full: bool) -> Prepared:
-    return _logits(_model("Llama", GROUPED))
+    return _logits(small_model("Llama", GROUPED))
 
 
 @zoo("qwen3")
 def qwen3(full: bool) -> Prepared:
     """Norms of queries and keys."""
-    return _logits(_model("Qwen3", {**GROUPED, "head_dim": 8}))
+    return _logits(small_model("Qwen3", {**GROUPED, "head_dim": 8}))
 
 
 @zoo("mixtral")
 def mixtral(full: bool) -> Prepared:
     """Two of four experts for a token."""
-    return _logits(_model("Mixtral", {**GROUPED, **EXPERTS}))
+    return _logits(small_model("Mixtral", {**GROUPED, **EXPERTS}))
 
 
 @zoo("gpt_oss")
 def gpt_oss(full: bool) -> Prepared:
     """Attention sinks, windows in every second layer, experts with biases and a bounded activation."""
     rope = {"rope_type": "default", "rope_theta": 10000.0}
-    return _logits(_model("GptOss", {**GROUPED, **EXPERTS, **SLIDING, "head_dim": 8, "rope_parameters": rope}))
+    return _logits(small_model("GptOss", {**GROUPED, **EXPERTS, **SLIDING, "head_dim": 8, "rope_parameters": rope}))
 
 
 @zoo("gemma2")
 def gemma2(full: bool) -> Prepared:
     """Bounded scores and logits, norms before and after."""
-    return _logits(_model("Gemma2", {**GROUPED, **SLIDING, "head_dim": 8, "query_pre_attn_scalar": 8}))
+    return _logits(small_model("Gemma2", {**GROUPED, **SLIDING, "head_dim": 8, "query_pre_attn_scalar": 8}))
 
 
 @zoo("falcon")
 def falcon(full: bool) -> Prepared:
     """A bias that grows with the distance (ALiBi), and one head of keys for all."""
-    return _logits(_model("Falcon", {"alibi": True, "new_decoder_architecture": False}))
+    return _logits(small_model("Falcon", {"alibi": True, "new_decoder_architecture": False}))
 
 
 @zoo("opt")
 def opt(full: bool) -> Prepared:
     """Embeddings narrower than the layers, and positions counted from a mask."""
-    return _logits(_model("OPT", {"ffn_dim": 48, "word_embed_proj_dim": 16}))
+    return _logits(small_model("OPT", {"ffn_dim": 48, "word_embed_proj_dim": 16}))
 
 
 @zoo("lfm2")
 def lfm2(full: bool) -> Prepared:
     """Short gated convolutions over the text beside attention."""
-    return _logits(_model("Lfm2", {**GROUPED, "num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]}))
+    return _logits(small_model("Lfm2", {**GROUPED, "num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]}))
 
 
 @zoo("mamba")
 def mamba(full: bool) -> Prepared:
     """A selective scan; its loop over the text is unrolled."""
-    return _logits(_model("Mamba", {"state_size": 4}), (12, 12))
+    return _logits(small_model("Mamba", {"state_size": 4}), (12, 12))
 
 
 @zoo("mamba2")
 def mamba2(full: bool) -> Prepared:
     """The scan by chunks, as products of matrices."""
     sizes = {"state_size": 8, "num_heads": 4, "head_dim": 16, "n_groups": 1, "chunk_size": 4}
-    return _logits(_model("Mamba2", sizes), (12, 12))
+    return _logits(small_model("Mamba2", sizes), (12, 12))
 
 
 @zoo("recurrent_gemma")
 def recurrent_gemma(full: bool) -> Prepared:
     """A gated linear recurrence beside attention in a window."""
     sizes = {"num_hidden_layers": 3, "head_dim": 8, "attention_window_size": 8, "lru_width": 32}
-    return _logits(_model("RecurrentGemma", {**sizes, "num_key_value_heads": 1}), (12, 12))
+    return _logits(small_model("RecurrentGemma", {**sizes, "num_key_value_heads": 1}), (12, 12))
 
 
 class Cached(nn.Module):
@@ -141,12 +141,12 @@ def _cached(model: nn.Module) -> Prepared:
 
 @zoo("llama_cached", UNDELEGATED)
 def llama_cached(full: bool) -> Prepared:
-    return _cached(_model("Llama", GROUPED))
+    return _cached(small_model("Llama", GROUPED))
 
 
 @zoo("gemma3_cached", UNDELEGATED)
 def gemma3_cached(full: bool) -> Prepared:
-    return _cached(_model("Gemma3Text", {**GROUPED, **SLIDING, "head_dim": 8, "query_pre_attn_scalar": 8}))
+    return _cached(small_model("Gemma3Text", {**GROUPED, **SLIDING, "head_dim": 8, "query_pre_attn_scalar": 8}))
 
 
 @zoo("whisper_cached", UNDELEGATED)
