@@ -27,6 +27,7 @@ CHOSEN: dict[str, tuple[str, ...]] = {
     "static_cnn": ("vulkan",),
     "static_perceptron": ("portable",),
     "8da4w_encoder": ("vulkan",),
+    "phi": ("vulkan",),
     "llama_cached": ("portable",),
     "graph_attention": ("portable",),
     "beam_step": ("portable",),

@@ -55,6 +55,18 @@ def qwen3(full: bool) -> Prepared:
     return _logits(small_model("Qwen3", {**GROUPED, "head_dim": 8}))
 
 
+@zoo("phi")
+def phi(full: bool) -> Prepared:
+    """Half of each head is rotated, heads before tokens: the partitioner makes apply_rotary_emb_hf of it."""
+    return _logits(small_model("Phi", {"partial_rotary_factor": 0.5}))
+
+
+@zoo("phi3")
+def phi3(full: bool) -> Prepared:
+    """One matrix for queries, keys and values, and one for gate and up."""
+    return _logits(small_model("Phi3", GROUPED))
+
+
 @zoo("mixtral")
 def mixtral(full: bool) -> Prepared:
     """Two of four experts for a token."""
