@@ -1,7 +1,8 @@
 """Makes the stock exporter cheap enough to run thousands of times; what it writes stays the same.
 
 Lowering a small module takes 5 seconds, nearly all of it spent on making the same things again: the graphs of Vulkan
-patterns, the list of composite operators, and their kernels. Here they are made once.
+patterns, the list of composite operators, and their kernels. Here they are made once. And each of a hundred passes
+writes its graph as Python code, which nothing runs. Here that code is written when something asks for it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ import torch.export.decomp_utils
 import torch.export.exported_program as exported_program
 from executorch.backends.vulkan.patterns import fusable_patterns
 from torch._subclasses.fake_impls import op_implementations_dict
+from torch.fx.graph import _PyTreeCodeGen
+from torch.fx.graph_module import GraphModule, _WrappedCall
 
+_write_code = GraphModule.recompile
 _original = exported_program._override_composite_implicit_decomp
 _active: list[Any] = []
 _kernels: dict[Any, dict[Any, tuple[dict[Any, Any], Any]]] = {}
@@ -35,6 +39,43 @@ def make_export_cheap() -> None:
     exported_program._collect_all_valid_cia_ops = composite
     torch.export.decomp_utils._collect_all_valid_cia_ops = composite
     exported_program._override_composite_implicit_decomp = _override
+    GraphModule.recompile = _recompile
+    GraphModule.code = property(_code)
+    GraphModule.__str__ = GraphModule.__repr__  # the exporter makes texts for a log that is off
+
+
+def _recompile(module: GraphModule) -> None:
+    """Stands for ``GraphModule.recompile``: the code is written when ``forward`` or ``code`` is read."""
+    made = type(module)  # each GraphModule has a class of its own
+    if "_wrapped_call" not in vars(made):
+        made._wrapped_call = _WrappedCall(made, vars(made).get("__call__"))
+        made.__call__ = _call
+    if isinstance(module.graph._codegen, _PyTreeCodeGen):
+        module._in_spec = module.graph._codegen.pytree_info.in_spec
+        module._out_spec = module.graph._codegen.pytree_info.out_spec
+    vars(module).pop("_code", None)
+    made.forward = _Unwritten()
+    module._recompile_submodules()
+
+
+def _call(module: GraphModule, *args: Any, **kwargs: Any) -> Any:
+    return module._wrapped_call(module, *args, **kwargs)
+
+
+class _Unwritten:
+    """What stands for ``forward`` until something asks for it, to call it or to see its arguments."""
+
+    def __get__(self, module: GraphModule | None, _: type) -> Any:
+        if module is None:
+            return self
+        _write_code(module)  # puts the real one in this one's place
+        return module.forward
+
+
+def _code(module: GraphModule) -> str:
+    if "_code" not in vars(module):
+        _write_code(module)
+    return module._code
 
 
 @contextmanager

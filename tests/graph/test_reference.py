@@ -209,3 +209,15 @@ def test_state_that_an_output_writes(device: Device) -> None:
         row = [np.full(4, step + 1, np.float32)]
         np.testing.assert_allclose(executor.execute(row)[0], exact.execute(row)[0], rtol=1e-6)
     executor.close()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int32"])
+def test_tensors_without_dims_are_noticed_too(dtype: str) -> None:
+    build = GraphBuilder()
+    x = build.input((), dtype)
+    build.output(build.call("aten.mul.Tensor", x, x, build.tensor((), dtype)))
+    noticed = []
+    exact = ReferenceExecutor(build_graph(build.build()), lambda call, array: noticed.append(array.item()))
+    assert exact.execute([np.array(7, dtype)])[0] == 49 and not noticed
+    exact.execute([np.array(65500, dtype)])
+    assert len(noticed) == (dtype == "int32")

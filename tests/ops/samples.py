@@ -372,6 +372,12 @@ def rope() -> Iterator[Sample]:
     # The angles of each token beside it.
     for name, width, more in (("apply_rotary_emb", 4, []), ("apply_rotary_emb_hf", 8, [0])):
         yield Sample(f"et_vk.{name}.default", [*heads, _rows(11, 1, width), _rows(11, 1, width), *more], outs)
+    # Heads before tokens, with angles for all batches or for each.
+    by_heads = [Input((2, heads, 11, 8), live=(2, heads, 3, 8)) for heads in (4, 2)]
+    for batches, width in ((1, 4), (2, 8)):
+        tables = [Input((batches, 11, width), live=(batches, 3, width)) for _ in range(2)]
+        outs = [Out((2, heads, 11, 8)) for heads in (4, 2)]
+        yield Sample("et_vk.apply_rotary_emb_hf.default", [*by_heads, *tables, 0], outs)
     angles = _rows(5, 2, 3, 2)
     args = [Input((3, 5, 6), live=(1, 2, 6)), angles]
     yield Sample("et_vk.apply_rotary_emb_interleaved.default", args, Out((3, 5, 6)))

@@ -19,7 +19,21 @@ from typing import Any
 from .chosen import CHOSEN
 from .files import VARIANTS, judged, operators
 
-FAMILIES = ("vision", "plain_vision", "encoders", "audio", "recurrent", "diffusion", "quantized", "small")
+FAMILIES = (
+    "vision",
+    "plain_vision",
+    "detectors",
+    "encoders",
+    "sentence_encoder",
+    "audio",
+    "recurrent",
+    "diffusion",
+    "quantized",
+    "language",
+    "graphs",
+    "decoding",
+    "small",
+)
 
 
 def main() -> int:

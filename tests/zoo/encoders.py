@@ -9,7 +9,6 @@ from torch import nn
 from torch.export import Dim
 
 from .model import FirstOutput, Prepared, noise, randomized, tokens, zoo
-from .sentence_encoder import load_minilm
 
 VOCABULARY = 97
 
@@ -25,20 +24,6 @@ class Masked(nn.Module):
         return self.model(input_ids=ids, attention_mask=mask, return_dict=False)[0]
 
 
-class SentenceEmbedding(nn.Module):
-    """What sentence-transformers computes: the mean over a sentence's tokens, of length one."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        hidden = self.model(input_ids=ids, attention_mask=mask, return_dict=False)[0]
-        weight = mask.unsqueeze(-1).to(hidden.dtype)
-        pooled = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
-        return nn.functional.normalize(pooled, p=2.0, dim=1)
-
-
 def _sentence(
     batch: int, length: int, text: tuple[int, ...], below: int, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -48,9 +33,7 @@ def _sentence(
     return tokens(batch, length, below=below, seed=seed), mask
 
 
-def sentences(
-    module: nn.Module, longest: int, below: int = VOCABULARY, batch: bool = False, own_weights: bool = False
-) -> Prepared:
+def sentences(module: nn.Module, longest: int, below: int = VOCABULARY, batch: bool = False) -> Prepared:
     """Batches with padding, shorter and longer from call to call."""
     calls = [
         _sentence(2, longest, (longest, longest - 5), below, 0),
@@ -60,7 +43,7 @@ def sentences(
     dims: dict[int, Any] = {1: Dim("length", min=3, max=longest)}
     if batch:
         dims[0] = Dim("batch", min=1, max=2)
-    return Prepared(module.eval() if own_weights else randomized(module), calls, (dims, dims))
+    return Prepared(randomized(module), calls, (dims, dims))
 
 
 @zoo("bert")
@@ -95,24 +78,6 @@ def bert_eager(full: bool) -> Prepared:
         attn_implementation="eager",
     )
     return sentences(Masked(BertForSequenceClassification(config)), 23)
-
-
-@zoo("minilm")
-def minilm(full: bool) -> Prepared:
-    """all-MiniLM-L6-v2: its own weights where full, else the architecture, thin."""
-    from transformers import BertConfig, BertModel
-
-    if full:
-        return sentences(SentenceEmbedding(load_minilm()), 128, 30000, own_weights=True)
-    config = BertConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=12,
-        intermediate_size=96,
-        max_position_embeddings=64,
-    )
-    return sentences(SentenceEmbedding(BertModel(config, add_pooling_layer=False)), 31)
 
 
 @zoo("roberta")
@@ -190,7 +155,8 @@ def mpnet(full: bool) -> Prepared:
     return sentences(Masked(MPNetModel(config, add_pooling_layer=False)), 19)
 
 
-@zoo("deberta")
+# In float16 the exporter makes -inf of the mask's least float32, so a row of padding alone is NaN.
+@zoo("deberta", ("vulkan", "partial", "portable"))
 def deberta(full: bool) -> Prepared:
     """Attention between contents and positions, gathered by distances."""
     from transformers import DebertaV2Config, DebertaV2Model

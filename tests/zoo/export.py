@@ -47,16 +47,19 @@ def traced(prepared: Prepared) -> dict[str, ExportedProgram]:
         warnings.simplefilter("ignore")
         for name, module in modules.items():
             inputs = next(call_inputs(prepared, c) for c in prepared.calls if call_method(prepared, c) == name)
-            programs[name] = torch.export.export(module, inputs, dynamic_shapes=prepared.dynamic, strict=False)
+            inputs = prepared.example or inputs
+            shapes = prepared.dynamic
+            programs[name] = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=prepared.strict)
     return programs
 
 
-def lowered(programs: dict[str, ExportedProgram], variant: str, **options: Any) -> Exported:
-    """A program file of traced methods: delegated as far as the partitioner can, in part, or not at all."""
+def lowered(programs: dict[str, ExportedProgram], variant: str) -> Exported:
+    """A program file of traced methods, by variant (``files.VARIANTS``)."""
     partitioner = None
     if variant != "portable":
         blocked = [_edge_operator(name) for name in BLOCKED] if variant == "partial" else []
-        partitioner = [VulkanPartitioner(dict(options), operator_blocklist=blocked)]
+        options = {"force_fp16": True} if variant == "half" else {}
+        partitioner = [VulkanPartitioner(options, operator_blocklist=blocked)]
     buffers = sorted({name for program in programs.values() for name in program.graph_signature.buffers})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -108,7 +111,7 @@ def export_variants(name: str, variants: list[str], full: bool = False) -> dict[
                 exported = lowered(traced(prepared), variant)  # lowering changes what was traced
                 for data, content in exported.data.items():
                     path.with_name(f"{path.stem}_{data.removesuffix('.ptd')}.ptd").write_bytes(content)
-                save_steps(path, steps, "delegate", "", "", "")
+                save_steps(path, steps, "half" if variant == "half" else "delegate", "", "", "")
                 partial = path.with_suffix(".partial")
                 partial.write_bytes(exported.program)
                 partial.rename(path)

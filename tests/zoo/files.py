@@ -24,8 +24,8 @@ from executorch_webgpu.models.cache import cache_folder
 from tests.differential.programs_compare import Tolerance, Tolerances, difference
 from tests.differential.programs_saved import read_saved
 
-# Delegated as far as the partitioner can; with operators in the middle left to the host; not at all.
-VARIANTS = ("vulkan", "partial", "portable")
+# Delegated as far as the partitioner can; with operators in the middle left to the host; not at all; in float16.
+VARIANTS = ("vulkan", "partial", "portable", "half")
 _PACKAGES = ("torch", "torchao", "executorch", "transformers")
 _FOLDER = Path(__file__).parent
 _IMPORT = re.compile(r"^from \.(\w+) import", re.MULTILINE)

@@ -20,15 +20,17 @@ class Prepared:
     """A module that is ready to be exported.
 
     ``calls`` are the inputs of one call after the other; the first ones are those that it is exported with, so they
-    have the largest sizes that ``dynamic`` allows (``dynamic_shapes`` of torch.export). ``method`` names another method
-    than forward. Where ``methods`` has several modules by name, each call begins with such a name.
-    ``quantize`` is applied to the module before it is exported for what its delegates shall be.
+    have the largest sizes that ``dynamic`` allows (``dynamic_shapes`` of torch.export), unless ``example`` has other
+    inputs for the export: the partitioner makes its sizes a delegate's bounds. Where ``methods`` has several modules by
+    name, each call begins with such a name. ``strict`` exports through TorchDynamo.
     """
 
     module: nn.Module
     calls: Sequence[Inputs]
     dynamic: Any = None
     methods: dict[str, nn.Module] = field(default_factory=dict)
+    example: Inputs | None = None
+    strict: bool = False
 
 
 @dataclass(frozen=True)

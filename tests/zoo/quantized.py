@@ -6,11 +6,13 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from .model import Inputs, Prepared, noise, randomized, tokens, zoo
+from .language import GROUPED, small_model
+from .model import FirstOutput, Inputs, Prepared, noise, randomized, tokens, zoo
 from .plain_vision import ConvAct
+from .vision import mobilenet_v2, resnet50
 
 # torchao's operators have no variants that write to an output, so the exporter cannot leave them to the host.
-DELEGATED = ("vulkan", "partial")
+DELEGATED = ("vulkan", "partial", "half")
 # The partitioner leaves the quantization of activations out of these, so that a file does not hold the model's meaning.
 UNDELEGATED = ("portable",)
 
@@ -154,6 +156,28 @@ def static_batchnorm_cnn(full: bool) -> Prepared:
     return Prepared(pt2e(randomized(net), _static(is_per_channel=True), calls), calls)
 
 
+def _static_images(prepared: Prepared, size: int, full: bool) -> Prepared:
+    """An image model with 8 bits throughout, calibrated with three images.
+
+    The last mean is over an odd number of codes: that of an even one is often half a code, where rounding depends on
+    the last bit of a sum.
+    """
+    calls = [(noise(1, 3, size, size, seed=i),) for i in range(3)]
+    return Prepared(pt2e(prepared.module, _static(is_per_channel=True), calls), calls[: 1 if full else 3])
+
+
+@zoo("static_mobilenet")
+def static_mobilenet(full: bool) -> Prepared:
+    """torchvision's: bounds of 6, additions, depthwise convolutions, all of them on codes."""
+    return _static_images(mobilenet_v2(full), 224 if full else 40, full)
+
+
+@zoo("static_resnet")
+def static_resnet(full: bool) -> Prepared:
+    """torchvision's bottlenecks: additions before a ReLU, max pooling of codes."""
+    return _static_images(resnet50(full), 224 if full else 96, full)
+
+
 @zoo("static_perceptron")
 def static_perceptron(full: bool) -> Prepared:
     width, hidden = (256, 512) if full else (32, 48)
@@ -228,3 +252,16 @@ def embedding_4bit(full: bool) -> Prepared:
     module = _torchao(module, _8da4w())
     calls = [(tokens(1, n, below=60, seed=n),) for n in (17, 2, 9)]
     return Prepared(module, calls, ({1: Dim("length", min=2, max=17)},))
+
+
+# In float16, many codes of activations are rounded to another one.
+@zoo("8da4w_llama", ("vulkan", "partial"))
+def llama_8da4w(full: bool) -> Prepared:
+    """A language model with 4-bit layers and heads of grouped queries."""
+    longest = 17
+    thin = {"hidden_size": 64, "intermediate_size": 96}
+    sizes = {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9} if full else thin
+    model = small_model("Llama", {**GROUPED, **sizes, "vocab_size": 100, "num_key_value_heads": 3 if full else 2})
+    model = _torchao(FirstOutput(model, use_cache=False), _8da4w())
+    calls = [(tokens(1, n, below=60, seed=n),) for n in (longest, 2, 9)]
+    return Prepared(model, calls, (({1: Dim("length", min=2, max=longest)},),))

@@ -29,7 +29,7 @@ def _tagged(net: nn.Module, width: int, outputs: int, steps: int, batch: int = 2
 
 @zoo("lstm")
 def lstm(full: bool) -> Prepared:
-    width, steps = (128, 32) if full else (12, 5)
+    width, steps = (128, 32) if full else (12, 3)
     return _tagged(nn.LSTM(width, width, 2, batch_first=True), width, width, steps)
 
 
@@ -41,7 +41,7 @@ def bidirectional_lstm(full: bool) -> Prepared:
 
 @zoo("gru")
 def gru(full: bool) -> Prepared:
-    width, steps = (128, 32) if full else (12, 5)
+    width, steps = (128, 32) if full else (12, 3)
     return _tagged(nn.GRU(width, width, 2, batch_first=True), width, width, steps)
 
 

@@ -135,8 +135,9 @@ def _leaves_32_bits(array: np.ndarray, tensor: Tensor) -> bool:
         return False
     if tensor.dtype == "int32":
         return not INT32_MIN <= int(array.min()) <= int(array.max()) <= INT32_MAX
-    finite = np.abs(array[np.isfinite(array)]) if tensor.dtype == "float32" else array[:0]
-    return bool(np.any(finite > np.finfo(np.float32).max))
+    if tensor.dtype != "float32":
+        return False
+    return bool(np.any(np.abs(array[np.isfinite(array)]) > np.finfo(np.float32).max))
 
 
 def _promoted(call: OpCall, args: list[Any]) -> list[Any]:

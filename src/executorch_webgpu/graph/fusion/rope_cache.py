@@ -34,6 +34,8 @@ def _rope_before(call: OpCall, flow: Dataflow) -> OpCall | None:
     rope = flow.producer(q)
     if dropout or rope is None or rope.name not in (_PAIRS, _HALVES) or rope.args[-1] != [q, k]:
         return None
+    if len(rope.args[2].max_dims) != 2:  # angles of batches, for heads that come before tokens
+        return None
     others = [v] if mask is None else [v, mask]
     stateless = flow.is_stateless(rope) and not any(map(flow.is_state, others))
     return rope if stateless and flow.is_inner(q) and flow.is_inner(k) else None

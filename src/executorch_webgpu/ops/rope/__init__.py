@@ -22,12 +22,25 @@ def rotated_rows(cut: Cut, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor, *re
     start = rest[0] if len(rest) == 2 else 0
     if cut.counts:
         return None
+    if len(cos.max_dims) == 3:
+        return _rotated_by_heads(cut, xq, xk, cos, sin)
     tokens = {xq.id: 1, xk.id: 1, cos.id: 0, sin.id: 0}
     if cut.axes == tokens and start == 0 and cos.max_dims[0] == xq.max_dims[1]:
         return 1
     if cut.axes == {xq.id: 0, xk.id: 0}:
         return 0
     heads = {x.id: 2 for x in (xq, xk) if x.id in cut.axes}
+    return (heads.get(xq.id), heads.get(xk.id)) if cut.axes == heads else None
+
+
+def _rotated_by_heads(cut: Cut, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor) -> int | RowAxes | None:
+    """The same where heads come before tokens, and batches have angles in common or each its own."""
+    if cut.axes == {xq.id: 2, xk.id: 2, cos.id: 1, sin.id: 1}:
+        return 2
+    batches = {xq.id: 0, xk.id: 0}
+    if cut.axes == {**batches, cos.id: 0, sin.id: 0} or (cut.axes == batches and cos.max_dims[0] == 1):
+        return 0
+    heads = {x.id: 1 for x in (xq, xk) if x.id in cut.axes}
     return (heads.get(xq.id), heads.get(xk.id)) if cut.axes == heads else None
 
 
@@ -61,11 +74,22 @@ def apply_rotary_emb_hf(
 
     xq [B, S, Hq, D], xk [B, S, Hkv, D]; token s takes row start_pos + s of cos and sin [rows, R], with R even
     and at most D. float32. The kernel reads ``start_pos`` from its live uniform.
+
+    Or, as models of transformers have them, xq [B, Hq, S, D], xk [B, Hkv, S, D] and cos, sin [B or 1, S, R], with 0
+    as ``start_pos``.
     """
-    half = check_halves(planner, "apply_rotary_emb_hf", xq, xk, cos, sin, start_pos, outs)
-    head_dim = xq.dims[3]
+    name = "apply_rotary_emb_hf"
+    by_heads = cos.rank == 3
+    check = check_head_halves if by_heads else check_halves
+    half = check(planner, name, xq, xk, cos, sin, start_pos, outs)
+    params = {
+        "half": half,
+        "head_dim": xq.dims[3],
+        "by_heads": int(by_heads),
+        "table_batch": cos.dims[1] if by_heads and cos.dims[0] > 1 else 0,
+    }
     bindings = {"cos_table": cos, "sin_table": sin, "start_pos": start_pos}
-    _rotate(planner, "rope/halves", head_dim - half, xq, xk, bindings, outs, {"half": half, "head_dim": head_dim})
+    _rotate(planner, "rope/halves", xq.dims[3] - half, xq, xk, bindings, outs, params)
 
 
 def interleaved_rows(cut: Cut, x: Tensor, freqs: Tensor, out: Tensor) -> int | None:
@@ -144,6 +168,36 @@ def check_halves(
     return rotary_dim // 2
 
 
+def check_head_halves(
+    planner: Planner,
+    name: str,
+    xq: Tensor,
+    xk: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    start_pos: IntLike,
+    outs: list[Tensor],
+) -> int:
+    """Refuse heads of tokens, and angles of batches, that cannot be rotated by halves; R/2."""
+    tensors = [xq, xk, cos, sin, *outs]
+    planner.check(all(t.dtype == "float32" for t in tensors), f"{name} takes float32 tensors, not {tensors}")
+    planner.check(len(outs) == 2, f"{name} has two results, not {len(outs)}")
+    planner.check(isinstance(start_pos, int) and start_pos == 0, f"{name}: angles {cos} of batches begin at 0")
+    planner.check(
+        xq.rank == xk.rank == 4 and xq.dims[::2] == xk.dims[::2] and xq.dims[3] == xk.dims[3],
+        f"{name}: xq {xq} and xk {xk} must be [B, heads, S, D] with the same B, S and D",
+    )
+    planner.check(
+        cos.dims == sin.dims and cos.dims[0] in (1, xq.dims[0]) and cos.dims[1] == xq.dims[2],
+        f"{name}: cos {cos} and sin {sin} must have a row for every token of {xq}",
+    )
+    planner.check(
+        cos.dims[2] % 2 == 0 and 0 < cos.dims[2] <= xq.dims[3],
+        f"{name}: cos is {list(cos.dims)}, but needs an even number of columns up to {xq.dims[3]}",
+    )
+    return cos.dims[2] // 2
+
+
 def _check_heads(
     planner: Planner, name: str, xq: Tensor, xk: Tensor, cos: Tensor, sin: Tensor, outs: list[Tensor]
 ) -> None:
@@ -196,6 +250,8 @@ def _rotate(
     """One dispatch over the heads of both tensors, with ``per_head`` invocations a head."""
     batch, tokens, q_heads, _ = xq.dims
     k_heads = xk.dims[2]
+    if params.get("by_heads"):
+        tokens, q_heads, k_heads = q_heads, tokens, xk.dims[1]
     for out in outs:
         planner.resize(out)
     n = batch * tokens * (q_heads + k_heads) * per_head

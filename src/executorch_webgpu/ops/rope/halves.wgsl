@@ -6,9 +6,9 @@ One invocation does one pair or one copied element: first all of xq, then xk.
 {% include "wgsl/linear_index.wgsl" %}
 {% include "wgsl/rotation.wgsl" %}
 
-@group(0) @binding(0) var<storage, read> xq: array<f32>;         // [B, S, Hq, D]
-@group(0) @binding(1) var<storage, read> xk: array<f32>;         // [B, S, Hkv, D]
-@group(0) @binding(2) var<storage, read> cos_table: array<f32>;  // [rows, 2 * half]
+@group(0) @binding(0) var<storage, read> xq: array<f32>;         // [B, S, Hq, D]; by_heads [B, Hq, S, D]
+@group(0) @binding(1) var<storage, read> xk: array<f32>;         // [B, S, Hkv, D]; by_heads [B, Hkv, S, D]
+@group(0) @binding(2) var<storage, read> cos_table: array<f32>;  // [rows, 2 * half]; by_heads [B or 1, S, 2 * half]
 @group(0) @binding(3) var<storage, read> sin_table: array<f32>;
 @group(0) @binding(4) var<storage, read_write> xq_out: array<f32>;
 @group(0) @binding(5) var<storage, read_write> xk_out: array<f32>;
@@ -20,6 +20,8 @@ struct Params {
   k_heads: u32,
   half: u32,
   head_dim: u32,
+  by_heads: u32,
+  table_batch: u32,  // rows of cos_table from one batch to the next
 }
 @group(0) @binding(6) var<uniform> params: Params;
 @group(0) @binding(7) var<uniform> start_pos: i32;
@@ -37,7 +39,8 @@ fn rotate(first: f32, second: f32, token: u32, i: u32) -> vec2<f32> {
 fn rotate_in_x{{ x }}(row: u32, i: u32) {
   let at = row * params.head_dim + i;
   if (i < params.half) {
-    let token = row / params.{{ x }}_heads % params.tokens;
+    let token = select(row / params.{{ x }}_heads, row, params.by_heads != 0u) % params.tokens
+      + row / (params.{{ x }}_heads * params.tokens) * params.table_batch;
     let pair = rotate(x{{ x }}[at], x{{ x }}[at + params.half], token, i);
     x{{ x }}_out[at] = pair.x;
     x{{ x }}_out[at + params.half] = pair.y;

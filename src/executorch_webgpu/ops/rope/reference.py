@@ -20,9 +20,15 @@ def apply_rotary_emb(xq: Array, xk: Array, cos: Array, sin: Array) -> tuple[Arra
 
 
 def apply_rotary_emb_hf(xq: Array, xk: Array, cos: Array, sin: Array, start_pos: int) -> tuple[Array, Array]:
-    """Elements i and i + R/2 of the first R rotate; token s takes row start_pos + s of cos, sin [rows, R]."""
-    rows = slice(start_pos, start_pos + xq.shape[1])
-    cos, sin = cos[rows, None, :], sin[rows, None, :]
+    """Elements i and i + R/2 of the first R rotate; token s takes row start_pos + s of cos, sin [rows, R].
+
+    With cos and sin [B or 1, S, R], x is [B, heads, S, D], and token s takes row s of its batch.
+    """
+    if cos.ndim == 3:
+        cos, sin = cos[:, None], sin[:, None]
+    else:
+        rows = slice(start_pos, start_pos + xq.shape[1])
+        cos, sin = cos[rows, None, :], sin[rows, None, :]
     rotary_dim = cos.shape[-1]
 
     def rotate(x: Array) -> Array:
