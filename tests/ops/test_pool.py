@@ -172,8 +172,10 @@ def test_windows_of_many_places_are_not_unrolled(device: Device) -> None:
 
 @pytest.mark.parametrize("engine", ["wgpu", "dawn"])
 def test_kernels_compile(engine: str) -> None:
-    windows = {"kernel": [3, 2, 2], "dilation": [1, 1, 1], "stride": 1, "places": [0, 1, 2, 3, 4, 5]}
+    windows = {"kernel": [3, 2, 2], "dilation": [1, 1, 1], "stride": [1, 1], "places": [0, 1, 2, 3, 4, 5]}
+    low = {"tall": 1, "lines": [0, 1]}
+    tall = {"tall": 4, "lines": [0, 1, 2, 3, 4]}
     for dtype, indices in (("float32", True), ("float16", False), ("int8", True), ("int32", False)):
-        compile_check(engine, "pool/rows", {"kind": "max", "indices": indices, "dtype": dtype, **windows})
+        compile_check(engine, "pool/rows", {"kind": "max", "indices": indices, "dtype": dtype, **windows, **(low if indices else tall)})
     for dtype in ("bfloat16", "int32"):
-        compile_check(engine, "pool/rows", {"kind": "average", "indices": False, "dtype": dtype, **windows})
+        compile_check(engine, "pool/rows", {"kind": "average", "indices": False, "dtype": dtype, **windows, **tall})
