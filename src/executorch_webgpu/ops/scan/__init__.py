@@ -23,6 +23,7 @@ KERNEL = "scan/scan"
 OWNED = 16  # elements of a short row, for an invocation
 LEAST_ROWS = 8  # of a workgroup, side by side: 32 bytes, as memory is read
 ENOUGH = 256  # workgroups that need no chunks
+CHUNKS = 2048  # along: more than run at once, so that the last ones are the end of a row, which is read next
 
 
 # -- references -------------------------------------------------------------------------------------------------------
@@ -136,7 +137,7 @@ def _scan(planner: Planner, name: str, reduction: Reduction, x: Tensor, dim: int
 
 def _wide(each: Pass) -> Pass:
     """A pass that prefers more workgroups with fewer rows to chunks, since these are read twice."""
-    found = replace(each, enough=ENOUGH)
+    found = replace(each, enough=ENOUGH, busy=each.busy if each.across else CHUNKS)
     while found.across and found.blocks < BUSY // 2 and found.side_by_side > LEAST_ROWS:
         found = replace(found, side_by_side=found.side_by_side // 2)
     return found
