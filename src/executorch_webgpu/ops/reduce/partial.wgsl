@@ -127,6 +127,13 @@ fn partial_of(v: Number, i: u32) -> Partial {
   return Partial(1.0, f32(v), bitcast<f32>(select(0u, 0x7fc00000u, infinite)), 0.0);  // infinity has no distance: NaN
 }
 
+// Of four elements, without a division; the distance of infinity to their mean is NaN.
+fn partial_of_quad(v: vec4<f32>) -> Partial {
+  let mean = dot(v, vec4<f32>(0.25));
+  let distance = v - mean;
+  return Partial(4.0, mean, dot(distance, distance), 0.0);
+}
+
 fn combine(a: Partial, b: Partial) -> Partial {
   let count = a.x + b.x;
   let share = b.x / max(count, 1.0);
