@@ -176,6 +176,7 @@ def test_kernels_compile(engine: str) -> None:
     low = {"tall": 1, "lines": [0, 1]}
     tall = {"tall": 4, "lines": [0, 1, 2, 3, 4]}
     for dtype, indices in (("float32", True), ("float16", False), ("int8", True), ("int32", False)):
-        compile_check(engine, "pool/rows", {"kind": "max", "indices": indices, "dtype": dtype, **windows, **(low if indices else tall)})
+        how = {**windows, **(low if indices else tall)}
+        compile_check(engine, "pool/rows", {"kind": "max", "indices": indices, "dtype": dtype, **how})
     for dtype in ("bfloat16", "int32"):
         compile_check(engine, "pool/rows", {"kind": "average", "indices": False, "dtype": dtype, **windows, **tall})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from ..values import Tensor
 Array = np.ndarray
 WORKGROUP = 256
 APPLY_WORKGROUP = 256  # fewer workgroups: a device begins about one a clock
+# Of long rows, chunks that are reduced: more than run at once, so that the last ones are the end, which is read next.
+CHUNKS = 2048
 # Rows of a workgroup and units that an invocation keeps, for longer and longer rows: along the last dimension, and
 # along others, where rows lie side by side, one by one or by quads. Memory is read by 32 bytes; of fewer rows,
 # neighbours read the rest again.
@@ -98,6 +100,7 @@ def _along(planner: Planner, result: str, x: Tensor, dim: int, out: Tensor) -> N
     planner.check(0 <= axis < max(x.rank, 1), f"softmax: {x} has no dimension {dim}")
     planner.resize(out)
     each = passes.along(x, axis)
+    each = each if each.across else replace(each, busy=CHUNKS)
     template = {"result": result, "x": x.dtype, "out": out.dtype}
     _prepare(planner, template, each, x, out)
     kept = _kept(planner, each, out)
