@@ -30,7 +30,7 @@ override wg_size: u32 = 256;
 alias Unit = {{ "vec4<f32>" if width == 4 else "f32" }};
 alias Row = {{ "vec4<f32>" if wide else "f32" }};  // a number of a row, or of each of four
 
-var<workgroup> partials: array<Row, wg_size>;
+var<workgroup> partials: array<{{ "vec4<f32>" if wide else "f32" }}, wg_size>;
 
 {% include "wgsl/maximum.wgsl" %}
 {% include "wgsl/elements.wgsl" %}
