@@ -102,7 +102,7 @@ fn padded_of(first: vec4<i32>, kernel: i32, length: i32, padding: i32) -> vec4<i
   let first_d = i32(place.d) * params.stride.z - params.padding.z;
   {% for p in places %}
   let at{{ p }} = u32(clamp(first_w + {{ p }}, 0, last.x));
-  let in{{ p }} = first_w + {{ p }} >= 0 && first_w + {{ p }} <= last.x;
+  let in{{ p }} = u32(first_w + {{ p }}) < params.x_dims.x;
   {% endfor %}
   let starts = first_w + vec4<i32>(0, {{ stride[0] }}, {{ 2 * stride[0] }}, {{ 3 * stride[0] }});
   {% for t in range(tall) %}
@@ -123,7 +123,7 @@ fn padded_of(first: vec4<i32>, kernel: i32, length: i32, padding: i32) -> vec4<i
     {% for l in lines %}
     {
       let y = first_h + {{ l }};
-      let there = z >= 0 && z <= last.z && y >= 0 && y <= last.y;
+      let there = (u32(z) < params.x_dims.z) & (u32(y) < params.x_dims.y);
       let row = clamp(z, 0, last.z) * x_dims.y + clamp(y, 0, last.y);
       let start = (place.plane * params.x_dims.z * params.x_dims.y + u32(row)) * params.x_dims.x;
       {% for p in places %}

@@ -51,7 +51,7 @@ fn partial_of(v: Number, i: u32) -> Partial {
 }
 
 fn combine(a: Partial, b: Partial) -> Partial {
-  return select(a, b, b.x > a.x || (b.x == a.x && b.y < a.y));
+  return select(a, b, (b.x > a.x) | ((b.x == a.x) & (b.y < a.y)));  // without branches
 }
 
 fn result_of(partial: Partial, p: f32) -> Number {

@@ -153,12 +153,12 @@ fn loaded(row: Row, quad: u32) -> vec4<Number> {
 
 // Element `at` of x.
 fn inside(row: Row, at: u32) -> bool {
-  return at >= row.x + row.y && at < row.x + row.z;
+  return (at >= row.x + row.y) & (at < row.x + row.z);
 }
 
 // Whether all of two quads, and what is between, is.
 fn is_whole(row: Row, first: u32, last: u32) -> bool {
-  return inside(row, first * 4u) && inside(row, last * 4u + 3u);
+  return inside(row, first * 4u) & inside(row, last * 4u + 3u);
 }
 
 fn stepped(before: Partial, row: Row, at: u32, v: Number) -> Partial {
