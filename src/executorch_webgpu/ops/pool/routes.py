@@ -13,7 +13,7 @@ from ..shapes import ceil_div
 from ..values import Scratch, Tensor
 from .window import Windows, spatial
 
-WORKGROUP = 64
+WORKGROUP = 256  # fewer workgroups: a device begins about one a clock
 OVERRIDES = {"wg_size": WORKGROUP}
 LARGE = 64  # elements of windows that are reduced, at least
 UNROLLED = 64  # places of windows that are unrolled, at most
@@ -44,12 +44,10 @@ class Pooling:
 
 def dispatch_pool(planner: Planner, pooling: Pooling) -> None:
     """Pool by the first kernel that can."""
-    rows = _unrolled(pooling, TALL)
-    if rows is not None:
-        low = _unrolled(pooling, 1)
-        for how in (rows, low) if rows != low else ():  # live widths choose between them
-            planner.prepare(_KERNELS["rows"], template=pooling.template | (how or {}), overrides=OVERRIDES)
-        rows = low if pooling.out.dims[-1] % 4 else rows
+    ways = _ways(pooling)
+    for how in ways:  # live widths choose among them
+        planner.prepare(_KERNELS["rows"], template=pooling.template | how, overrides=OVERRIDES)
+    rows = next((how for how in ways if _fits(pooling, how)), None)
     routes = {"reduction": _is_reduction(pooling), "rows": rows is not None, "windows": True}
     other = "rows" if rows is not None else "windows"
     if planner.building and _may_be_reduction(pooling) and not _is_always_reduction(pooling):
@@ -94,6 +92,21 @@ def _dispatch(planner: Planner, pooling: Pooling, route: str, how: dict[str, Any
         overrides=OVERRIDES,
         template=pooling.template | how,
     )
+
+
+def _ways(pooling: Pooling) -> list[dict[str, Any]]:
+    """Templates of small windows, the fastest first: rows of quads on both sides, of out, or any. Else none."""
+    tall, low = _unrolled(pooling, TALL), _unrolled(pooling, 1)
+    if pooling.found is None or tall is None or low is None:
+        return []
+    ahead = -pooling.found.padding[-1] % 4
+    whole = [{**tall, "whole": True, "ahead": None}] if tall["tall"] > 1 else []
+    return [{**tall, "whole": True, "ahead": ahead}, *whole, {**low, "whole": False, "ahead": None}]
+
+
+def _fits(pooling: Pooling, how: dict[str, Any]) -> bool:
+    whole = not how["whole"] or pooling.out.dims[-1] % 4 == 0
+    return whole and (how["ahead"] is None or pooling.x.dims[-1] % 4 == 0)
 
 
 def _unrolled(pooling: Pooling, tall: int) -> dict[str, Any] | None:

@@ -14,7 +14,10 @@ Inputs:
   dilation = (1, 1, 1): how far they lie apart
   stride = (1, 1): how far windows lie apart along W and H
   places = (0, 1, 2, 3, 4, 5): where four windows along W have elements, behind the beginning of the first one
-  tall = 1 | 4: rows of out that an invocation takes; several without indices, where these consist of whole quads
+  whole = False | True: whether rows of out consist of quads
+  ahead = None | 0 | 3: if rows of x do, too, how many elements lie between the beginning of a quad of x and that of a window,
+    so that quads are loaded; else None, and elements are
+  tall = 1 | 4: rows of out that an invocation takes; several without indices, where they are whole
   lines = (0, 1, 2) | (0, 1, 2, 3, 4, 5): where windows of so many rows have lines of x, behind the first one's beginning
   dtype = "float32" | "float16" | "bfloat16" | "int32" | "uint8" | "int8" | "int16": of x and out
 #}
@@ -23,7 +26,26 @@ Inputs:
 {% set ranked = kind == "max" and real %}
 {% set order = "u32" if ranked else "i32" %}
 {% set own = "NONE" if kind == "max" else compute ~ "(0)" %}
-@group(0) @binding(0) var<storage, read> x: array<{{ dtype }}_word>;
+{% set found = namespace(quads=[], used=[]) %}
+{% if ahead is not none %}
+{# Quads of x that four windows along W touch, behind the one that the first window begins in; the quad of each place. #}
+{% for p in places %}
+{% set found.used = found.used + [(ahead + p) // 4] %}
+{% endfor %}
+{% set found.quads = found.used | unique | list %}
+{% endif %}
+{# What names the element at a place once it is loaded. Of a quad with one that is used, words are loaded alone. #}
+{% macro loaded(p) -%}
+{%- set q = (ahead + p) // 4 if ahead is not none else none -%}
+{%- if q is none -%}
+element{{ p }}
+{%- elif found.used.count(q) == 1 and dtype in ("float32", "int32") -%}
+quad{{ q }}
+{%- else -%}
+quad{{ q }}.{{ "xyzw"[(ahead + p) % 4] }}
+{%- endif -%}
+{%- endmacro %}
+@group(0) @binding(0) var<storage, read> x: array<{{ dtype }}_{{ "word" if ahead is none else "quad" }}>;
 @group(0) @binding(1) var<storage, read_write> out: array<{{ dtype }}_quad>;
 {% if indices %}
 @group(0) @binding(2) var<storage, read_write> indices: array<vec4<i32>>;
@@ -50,10 +72,12 @@ override wg_size: u32 = 64;
 {% include "wgsl/float_order.wgsl" %}
 {% endif %}
 
+{% if ahead is none %}
 fn x_at(i: u32) -> {{ compute }} {
   return element_{{ dtype }}(x[i / {{ dtype }}_per_word], i);
 }
 
+{% endif %}
 {% if kind == "max" %}
 {% if ranked %}
 const LEAST = {{ "RANK_OF_NEGATIVE_INFINITY" }};  // of a window whose elements all lie in the padding
@@ -100,10 +124,22 @@ fn padded_of(first: vec4<i32>, kernel: i32, length: i32, padding: i32) -> vec4<i
   let first_w = w * {{ stride[0] }} - params.padding.x;
   let first_h = h * {{ stride[1] }} - params.padding.y;
   let first_d = i32(place.d) * params.stride.z - params.padding.z;
+  {% if ahead is none %}
   {% for p in places %}
   let at{{ p }} = u32(clamp(first_w + {{ p }}, 0, last.x));
   let in{{ p }} = u32(first_w + {{ p }}) < params.x_dims.x;
   {% endfor %}
+  {% else %}
+  let first_quad = (first_w - {{ ahead }}) / 4;
+  {% for q in found.quads %}
+  let at_quad{{ q }} = u32(clamp(first_quad + {{ q }}, 0, x_dims.x / 4 - 1));
+  let in_quad{{ q }} = u32(first_quad + {{ q }}) < params.x_dims.x / 4u;
+  {% endfor %}
+  {% for p in places %}
+  let at{{ p }} = u32(first_w + {{ p }});
+  let in{{ p }} = in_quad{{ found.used[loop.index0] }};
+  {% endfor %}
+  {% endif %}
   let starts = first_w + vec4<i32>(0, {{ stride[0] }}, {{ 2 * stride[0] }}, {{ 3 * stride[0] }});
   {% for t in range(tall) %}
   {% if kind == "max" %}
@@ -126,13 +162,23 @@ fn padded_of(first: vec4<i32>, kernel: i32, length: i32, padding: i32) -> vec4<i
       let there = (u32(z) < params.x_dims.z) & (u32(y) < params.x_dims.y);
       let row = clamp(z, 0, last.z) * x_dims.y + clamp(y, 0, last.y);
       let start = (place.plane * params.x_dims.z * params.x_dims.y + u32(row)) * params.x_dims.x;
+      {% for q in found.quads %}
+      {% if found.used.count(q) == 1 and dtype in ("float32", "int32") %}
+      let quad{{ q }} = x[start / 4u + at_quad{{ q }}].{{ "xyzw"[(ahead + places[found.used.index(q)]) % 4] }};
+      {% else %}
+      let quad{{ q }} = unpack_{{ dtype }}(x[start / 4u + at_quad{{ q }}]);
+      {% endif %}
+      {% endfor %}
       {% for p in places %}
+      {% if ahead is none %}
+      let element{{ p }} = x_at(start + at{{ p }});
+      {% endif %}
       {% if indices %}
-      let v{{ p }} = x_at(start + at{{ p }});
+      let v{{ p }} = {{ loaded(p) }};
       let r{{ p }} = order_of(v{{ p }});
       {% else %}
-      {% set element = "order_of(x_at(start + at%d))" if kind == "max" else "x_at(start + at%d)" %}
-      let v{{ p }} = select({{ own }}, {{ element % p }}, in{{ p }});
+      {% set element = "order_of(%s)" if kind == "max" else "%s" %}
+      let v{{ p }} = select({{ own }}, {{ element % loaded(p) }}, in{{ p }});
       {% endif %}
       {% endfor %}
       {% for k in range(kernel[0]) %}
@@ -211,7 +257,7 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
   if (unit >= params.units) {
     return;
   }
-{% if tall > 1 %}
+{% if whole %}
   let height = params.out_dims.y;
   let taken = (height + {{ tall - 1 }}u) / {{ tall }}u;
   let place = place_of(unit * 4u, vec4<u32>(params.out_dims.x, taken, params.out_dims.zw));
@@ -223,6 +269,9 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
   {% for t in range(tall) %}
   if (place.h * {{ tall }}u + {{ t }}u < height) {
     out[quad + {{ t }}u * (params.out_dims.x / 4u)] = pack_{{ dtype }}(results{{ t }});
+    {% if indices %}
+    indices[quad] = index0;
+    {% endif %}
   }
   {% endfor %}
 {% else %}
