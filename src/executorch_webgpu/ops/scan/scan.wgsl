@@ -9,6 +9,7 @@ Inputs:
   kind = "last_largest" | "sum" | "lse": see reduce/partial.wgsl
   compute = "f32" | "i32": the type of the numbers that are scanned
   across = False | True: whether neighbours own neighbouring rows; else inner is 1, and elements come in fours
+  whole = True | False: whether, along, rows consist of quads
   chunked = False | True: whether a row is cut into chunks
   x = "float32" | "float16" | "int32" | "bool" | "uint8" | "int8": dtype
   out = "float32" | "int32": dtype; one narrower than a word only where rows and chunks begin and end at multiples of four
@@ -156,16 +157,13 @@ fn inside(row: Row, at: u32) -> bool {
   return (at >= row.x + row.y) & (at < row.x + row.z);
 }
 
-// Whether all of two quads, and what is between, is.
-fn is_whole(row: Row, first: u32, last: u32) -> bool {
-  return inside(row, first * 4u) & inside(row, last * 4u + 3u);
-}
-
+{% if not whole %}
 fn stepped(before: Partial, row: Row, at: u32, v: Number) -> Partial {
-  return select(before, combine(before, partial_of(v, at - row.x)), inside(row, at));
+  return select(before, joined(before, partial_of(v, at - row.x)), inside(row, at));
 }
 
-// Rows meet within a quad, so that each stores its elements of it.
+{% endif %}
+// Rows may meet within a quad, so that each stores its elements of it.
 fn store(row: Row, quad: u32, a: Partial, b: Partial, c: Partial, d: Partial) {
   let at = quad * 4u;
   {% set number = "f32" if "float" in out else "u32" if out == "bool" else "i32" %}
@@ -173,14 +171,14 @@ fn store(row: Row, quad: u32, a: Partial, b: Partial, c: Partial, d: Partial) {
   {% for buffer, numbers, result in results[:2 if places else 1] %}
   let {{ buffer }}_quad = {{ numbers }}({% for p in "abcd" %}{{ result | format(p) }}{{ ", " if p != "d" }}{% endfor %});
   {% endfor %}
-  if (is_whole(row, quad, quad)) {
+  if (inside(row, at){{ " & inside(row, at + 3u)" if not whole }}) {
     out[quad] = pack_{{ out }}(out_quad);
     {% if places %}
     places[quad] = places_quad;
     {% endif %}
-    return;
+    {{ "return;" if not whole }}
   }
-  {% if whole_words %}
+  {% if whole_words and not whole %}
   {% for c in "xyzw" %}
   if (inside(row, at + {{ loop.index0 }}u)) {
     out[quad].{{ c }} = out_quad.{{ c }};
@@ -241,21 +239,21 @@ fn main(
     total = stepped(total, row, at{{ k }}, v{{ k }});
     {% endfor %}
     {% else %}
-    // What comes before each quad within its team, and then the total of the team.
-    let whole = is_whole(row, at0, at3);
+    // What comes before each quad within its team, and then the total of the team. Quads past a row's end do not count,
+    // since nothing that is stored comes after them.
     {% for k in range(4) %}
+    {% if whole %}
+    let i{{ k }} = at{{ k }} * 4u - row.x;
+    let quad{{ k }} = joined(
+      joined(partial_of(v{{ k }}.x, i{{ k }}), partial_of(v{{ k }}.y, i{{ k }} + 1u)),
+      joined(partial_of(v{{ k }}.z, i{{ k }} + 2u), partial_of(v{{ k }}.w, i{{ k }} + 3u))
+    );
+    {% else %}
     var quad{{ k }} = nothing();
-    if (whole) {
-      let i = at{{ k }} * 4u - row.x;
-      quad{{ k }} = joined(
-        joined(partial_of(v{{ k }}.x, i), partial_of(v{{ k }}.y, i + 1u)),
-        joined(partial_of(v{{ k }}.z, i + 2u), partial_of(v{{ k }}.w, i + 3u))
-      );
-    } else {
-      {% for c in components %}
-      quad{{ k }} = stepped(quad{{ k }}, row, at{{ k }} * 4u + {{ loop.index0 }}u, v{{ k }}.{{ c }});
-      {% endfor %}
-    }
+    {% for c in components %}
+    quad{{ k }} = stepped(quad{{ k }}, row, at{{ k }} * 4u + {{ loop.index0 }}u, v{{ k }}.{{ c }});
+    {% endfor %}
+    {% endif %}
     partials[{{ k }}u * wg_size + local] = quad{{ k }};
     {% endfor %}
     workgroupBarrier();
@@ -289,18 +287,17 @@ fn main(
     {% for k in range(4) %}
     {
       let base = joined(result, before{{ k }});
-      if (whole) {
-        let i = at{{ k }} * 4u - row.x;
-        let first = joined(base, partial_of(v{{ k }}.x, i));
-        let y = joined(first, partial_of(v{{ k }}.y, i + 1u));
-        let z = joined(y, partial_of(v{{ k }}.z, i + 2u));
-        store(row, at{{ k }}, first, y, z, joined(z, partial_of(v{{ k }}.w, i + 3u)));
-      } else {
-        let first = stepped(base, row, at{{ k }} * 4u, v{{ k }}.x);
-        let y = stepped(first, row, at{{ k }} * 4u + 1u, v{{ k }}.y);
-        let z = stepped(y, row, at{{ k }} * 4u + 2u, v{{ k }}.z);
-        store(row, at{{ k }}, first, y, z, stepped(z, row, at{{ k }} * 4u + 3u, v{{ k }}.w));
-      }
+      {% if whole %}
+      let first = joined(base, partial_of(v{{ k }}.x, i{{ k }}));
+      let y = joined(first, partial_of(v{{ k }}.y, i{{ k }} + 1u));
+      let z = joined(y, partial_of(v{{ k }}.z, i{{ k }} + 2u));
+      store(row, at{{ k }}, first, y, z, joined(z, partial_of(v{{ k }}.w, i{{ k }} + 3u)));
+      {% else %}
+      let first = stepped(base, row, at{{ k }} * 4u, v{{ k }}.x);
+      let y = stepped(first, row, at{{ k }} * 4u + 1u, v{{ k }}.y);
+      let z = stepped(y, row, at{{ k }} * 4u + 2u, v{{ k }}.z);
+      store(row, at{{ k }}, first, y, z, stepped(z, row, at{{ k }} * 4u + 3u, v{{ k }}.w));
+      {% endif %}
     }
     {% endfor %}
     {% endif %}
