@@ -14,7 +14,7 @@ from ..values import Dims, Scratch, Tensor
 WORKGROUP = 64
 OVERRIDES = {"wg_size": WORKGROUP}
 GATHER_WORKGROUP = 256
-TURNS = 4  # times that an invocation makes 16 bytes of elements
+TURNS = 2  # times that an invocation makes 16 bytes of elements
 BUSY = 1024  # workgroups that keep a device busy
 MOST = 4  # index tensors of one dispatch: there are eight storage buffers at least
 _WORD = 4  # bytes

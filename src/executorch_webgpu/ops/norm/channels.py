@@ -25,7 +25,7 @@ Array = np.ndarray
 WORKGROUP = 64
 APPLY_WORKGROUP = 256  # fewer workgroups: a device begins about one a clock
 LANES = 256  # invocations that share a part of a row
-PARTS = 1024  # parts that keep a device busy
+PARTS = 2048  # parts that keep a device busy
 SHORTEST = 4096  # elements of a part, if there are several
 _FLOATS = ("float32", "float16", "bfloat16")
 
