@@ -149,12 +149,17 @@ def test_large_windows_side_by_side_are_reductions(device: Device) -> None:
     routed(device, "aten.avg_pool3d.default", args, Out((2, 1, 2, 1), "int32"), "reduction", numbers.astype(np.int32))
 
 
-@pytest.mark.parametrize("width", [1, 2, 3, 5, 8, 13])
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 8, 12, 13])
 def test_windows_of_neighbours_overlap(device: Device, width: int) -> None:
     """Rows that are shorter than what an invocation takes, and that no four elements begin."""
     x = np.random.default_rng(width).integers(-4, 5, (2, 3, 7, width)).astype(np.float32)
     x[0, 0, 3] = np.nan
-    for kernel, stride, padding in (([3, 3], [1, 1], [1, 1]), ([2, 1], [1, 2], [0, 0]), ([5, 3], [2, 3], [2, 1])):
+    for kernel, stride, padding in (
+        ([3, 3], [1, 1], [1, 1]),
+        ([2, 1], [1, 2], [0, 0]),
+        ([5, 3], [2, 3], [2, 1]),
+        ([3, 2], [2, 2], [1, 0]),
+    ):
         if kernel[1] <= width + 2 * padding[1]:
             check_device(device, "aten.avg_pool2d.default", x, kernel, stride, padding, False, width % 2 == 0, None)
             how = [x, kernel, stride, padding, [1, 1], True]
@@ -172,8 +177,13 @@ def test_windows_of_many_places_are_not_unrolled(device: Device) -> None:
 
 @pytest.mark.parametrize("engine", ["wgpu", "dawn"])
 def test_kernels_compile(engine: str) -> None:
-    windows = {"kernel": [3, 2, 2], "dilation": [1, 1, 1], "stride": 1, "places": [0, 1, 2, 3, 4, 5]}
+    windows = {"kernel": [3, 2, 2], "dilation": [1, 1, 1], "stride": [1, 1], "places": [0, 1, 2, 3, 4, 5]}
+    low = {"tall": 1, "lines": [0, 1], "whole": False, "ahead": None}
+    tall = {"tall": 4, "lines": [0, 1, 2, 3, 4], "whole": True, "ahead": None}
     for dtype, indices in (("float32", True), ("float16", False), ("int8", True), ("int32", False)):
-        compile_check(engine, "pool/rows", {"kind": "max", "indices": indices, "dtype": dtype, **windows})
+        how = {**windows, **(low if indices else tall)}
+        compile_check(engine, "pool/rows", {"kind": "max", "indices": indices, "dtype": dtype, **how})
+        quads = {**how, "whole": True, "ahead": 3}
+        compile_check(engine, "pool/rows", {"kind": "max", "indices": indices, "dtype": dtype, **quads})
     for dtype in ("bfloat16", "int32"):
-        compile_check(engine, "pool/rows", {"kind": "average", "indices": False, "dtype": dtype, **windows})
+        compile_check(engine, "pool/rows", {"kind": "average", "indices": False, "dtype": dtype, **windows, **tall})

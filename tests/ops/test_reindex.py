@@ -398,6 +398,6 @@ def test_quads_compile_on_dawn(lanes: int, runs: bool, live: bool) -> None:
     compile_check("dawn", "reindex/strided_quads", {"lanes": lanes, "runs": runs, "live": live})
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 4])
-def test_tiles_compile_on_dawn(lanes: int) -> None:
-    compile_check("dawn", "reindex/tiled_transpose", {"lanes": lanes})
+@pytest.mark.parametrize(("lanes", "aligned"), [(1, True), (2, True), (2, False), (4, True), (4, False)])
+def test_tiles_compile_on_dawn(lanes: int, aligned: bool) -> None:
+    compile_check("dawn", "reindex/tiled_transpose", {"lanes": lanes, "aligned": aligned})

@@ -81,6 +81,7 @@ def test_what_cannot_be(device: Device) -> None:
 @pytest.mark.parametrize("engine", ["wgpu", "dawn"])
 @pytest.mark.parametrize("kind", ["sum", "product", "lse", "last_largest", "last_smallest"])
 def test_kernels_compile(engine: str, kind: str) -> None:
-    for across in (False, True):
-        template = {"kind": kind, "compute": "f32", "across": across, "chunked": True, "x": "float16", "out": "float32"}
+    for across, whole in ((False, False), (False, True), (True, True)):
+        how = {"across": across, "whole": whole, "chunked": True}
+        template = {"kind": kind, "compute": "f32", "x": "float16", "out": "float32", **how}
         compile_check(engine, "scan/scan", {**template, "places": "last" in kind})

@@ -123,10 +123,26 @@ def test_not_finite_rows(device: Device, name: str) -> None:
 
 def test_long_columns_as_gpus_keep_them(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(softmax, "ACROSS", (*softmax.ACROSS, *softmax.ACROSS_LONG))
+    monkeypatch.setattr(softmax, "WIDE", (*softmax.WIDE, *softmax.WIDE_LONG))
     for length in (513, 2049, 4096):
-        with program(device, NAMES[0], (2, length, 9), 1) as loaded:
-            loaded.check([normal(2, length, 9)])
-            assert loaded.executor.plans.plans[-1].route == "kept"
+        for width in (9, 12):
+            with program(device, NAMES[0], (2, length, width), 1) as loaded:
+                loaded.check([normal(2, length, width)])
+                assert loaded.executor.plans.plans[-1].route == "kept"
+
+
+@pytest.mark.parametrize("name", [*NAMES, "aten._safe_softmax.default"])
+def test_four_columns_an_invocation(device: Device, name: str) -> None:
+    """Columns by quads, of all lengths that are kept in other ways, and live ones that are no quads."""
+    dims = (2, 513, 24)
+    args = [In(dims), 1, False if "safe" not in name else None]
+    with OpProgram(device, name, args, Out(dims)) as loaded:
+        for live in (dims, (2, 257, 20), (1, 65, 24), (2, 3, 4), (2, 70, 23), (2, 513, 24)):
+            x = 4 * normal(*live)
+            x[:, ::3, 1::5] = -np.inf
+            x[0, :, 2] = -np.inf
+            x[0, 1, 3] = np.nan
+            loaded.check([x])
 
 
 @pytest.mark.parametrize("engine", ["wgpu", "dawn"])
@@ -134,6 +150,7 @@ def test_long_columns_as_gpus_keep_them(device: Device, monkeypatch: pytest.Monk
 def test_kernels_compile(engine: str, result: str) -> None:
     template = {"result": result, "x": "float16", "out": "float16"}
     compile_check(engine, "softmax/apply", template)
-    for width, across, out in ((4, False, "float16"), (1, False, "float32"), (1, True, "float32")):
+    for width, across in ((4, False), (4, True), (1, False), (1, True)):
+        out = "float16" if width == 4 else "float32"
         each = {**template, "width": width, "across": across, "out": out, "kept": 4}
         compile_check(engine, "softmax/kept", each, {"wg_size": softmax.WORKGROUP})

@@ -1,8 +1,8 @@
 {#
 out[i] = x at strides of i, and further at what index tensors hold at strides of their own.
 
-An invocation makes a unit, or 16 bytes of elements: the place of the first one says where the next ones are, as far as
-its row goes.
+An invocation makes a unit, or 16 bytes of elements several times: the place of the first one says where the next ones
+are, as far as its row goes. A workgroup that makes all of a row finds what it reads again in its multiprocessor's cache.
 
 Inputs:
   unit = "u32" | "vec4<u32>": the WGSL type of what is moved
@@ -28,6 +28,9 @@ struct Params {
   rank: u32,
   n: u32,
   wraps: u32,  // whether negative indices count from the end
+{% if quads %}
+  turns: u32,  // how many times an invocation makes 16 bytes
+{% endif %}
 }
 
 override wg_size: u32 = 64;
@@ -91,12 +94,9 @@ fn next(at: Place) -> Place {
     {% endfor %}
   );
 }
-{% endif %}
 
-@compute @workgroup_size(wg_size)
-fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-{% if quads %}
-  let quad = linear_index(gid, groups, wg_size);
+// 16 bytes of out.
+fn make(quad: u32) {
   let i = quad * 4u * LANES;
   if (i >= params.n) {
     return;
@@ -126,6 +126,18 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
   {% endif %}
   {% endfor %}
   out[quad] = words;
+}
+{% endif %}
+
+@compute @workgroup_size(wg_size)
+fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+{% if quads %}
+  let order = linear_index(gid, groups, wg_size);
+  let lane = order % wg_size;
+  let first = (order - lane) * params.turns + lane;
+  for (var turn = 0u; turn < params.turns; turn++) {
+    make(first + turn * wg_size);
+  }
 {% else %}
   let i = linear_index(gid, groups, wg_size);
   if (i >= params.n) {

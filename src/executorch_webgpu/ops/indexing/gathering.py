@@ -13,6 +13,9 @@ from ..values import Dims, Scratch, Tensor
 
 WORKGROUP = 64
 OVERRIDES = {"wg_size": WORKGROUP}
+GATHER_WORKGROUP = 256
+TURNS = 2  # times that an invocation makes 16 bytes of elements
+BUSY = 1024  # workgroups that keep a device busy
 MOST = 4  # index tensors of one dispatch: there are eight storage buffers at least
 _WORD = 4  # bytes
 
@@ -40,7 +43,7 @@ def gather(planner: Planner, x: Tensor, x_strides: Dims, picks: Sequence[Pick], 
     wide, words, quads = ("vec4<u32>", 1, False), ("u32", 1, False), ("u32", lanes, True)
     for unit, width, quad in (wide, words, quads) if lanes > 1 else (wide, quads):
         template = {"unit": unit, "lanes": width, "quads": quad, "count": len(picks)}
-        planner.prepare("indexing/gather", overrides=OVERRIDES, template=template)
+        planner.prepare("indexing/gather", overrides={"wg_size": GATHER_WORKGROUP}, template=template)
     dims, (x_strides, *strides) = coalesce(out.dims, x_strides, *(p.strides for p in picks))
     planner.check(len(dims) <= MAX_RANK, f"{out} takes {len(dims)} dimensions; at most {MAX_RANK} work")
     steps = [p.step for p in picks]
@@ -51,12 +54,16 @@ def gather(planner: Planner, x: Tensor, x_strides: Dims, picks: Sequence[Pick], 
         x_strides, steps = (*(s // times for s in x_strides[:-1]), 1), [s // times for s in steps]
     bound: dict[str, Binding] = {f"index{k}": p.index for k, p in enumerate(picks)}
     n = math.prod(dims)
+    units = ceil_div(n, 4 * width if quad else 1)
+    busy = planner.tuning("indexing/gather", BUSY)
+    turns = TURNS if quad and units >= busy * TURNS * GATHER_WORKGROUP else 1
+    params = {"x_strides": innermost_first(x_strides, 0), **_index_params(dims, strides, picks, steps, wraps)}
     planner.dispatch(
         "indexing/gather",
-        planner.grid_1d(ceil_div(n, 4 * width if quad else 1), WORKGROUP),
+        planner.grid_1d(ceil_div(units, turns), GATHER_WORKGROUP),
         {"x": x, "out": out, **bound},
-        {"x_strides": innermost_first(x_strides, 0), **_index_params(dims, strides, picks, steps, wraps)},
-        overrides=OVERRIDES,
+        params | ({"turns": turns} if quad else {}),
+        overrides={"wg_size": GATHER_WORKGROUP},
         template={"unit": unit, "lanes": width, "quads": quad, "count": len(picks)},
     )
 

@@ -23,8 +23,9 @@ from ..values import IntLike, Tensor
 
 Array = np.ndarray
 WORKGROUP = 64
+APPLY_WORKGROUP = 256  # fewer workgroups: a device begins about one a clock
 LANES = 256  # invocations that share a part of a row
-PARTS = 1024  # parts that keep a device busy
+PARTS = 2048  # parts that keep a device busy
 SHORTEST = 4096  # elements of a part, if there are several
 _FLOATS = ("float32", "float16", "bfloat16")
 
@@ -113,10 +114,10 @@ def _apply(
     most = max(x.numel, params.get("rows", 0))
     planner.dispatch(
         "norm/channels",
-        planner.grid_1d(ceil_div(most, 4), WORKGROUP),
+        planner.grid_1d(ceil_div(most, 4), APPLY_WORKGROUP),
         bindings,
         {"n": x.numel, "channels": max(x.dims[1], 1), "inner": max(math.prod(x.dims[2:]), 1), **params},
-        overrides={"wg_size": WORKGROUP},
+        overrides={"wg_size": APPLY_WORKGROUP},
         template={
             "stats": kind,
             "weight": weight is not None,

@@ -73,8 +73,13 @@ fn channel_of(plane: u32) -> Channel {
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-  let quad = linear_index(gid, groups, wg_size);
   {% if stats == "rows" %}
+  let order = linear_index(gid, groups, wg_size);
+  let quads = (max(params.n, params.rows) + 3u) / 4u;
+  if (order >= quads) {
+    return;
+  }
+  let quad = quads - 1u - order;  // what the statistics were taken of last may still be in a cache
   if (quad * 4u < params.rows) {
     let last = params.rows - 1u;
     let at0 = stats[quad * 4u];
@@ -84,6 +89,8 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     mean[quad] = pack_{{ dtype }}(vec4<f32>(at0.x, at1.x, at2.x, at3.x));
     rstd[quad] = pack_{{ dtype }}(vec4<f32>(at0.y, at1.y, at2.y, at3.y));
   }
+  {% else %}
+  let quad = linear_index(gid, groups, wg_size);
   {% endif %}
   if (quad * 4u >= params.n) {
     return;

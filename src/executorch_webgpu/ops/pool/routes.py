@@ -13,9 +13,11 @@ from ..shapes import ceil_div
 from ..values import Scratch, Tensor
 from .window import Windows, spatial
 
-WORKGROUP = 64
+WORKGROUP = 256  # fewer workgroups: a device begins about one a clock
+OVERRIDES = {"wg_size": WORKGROUP}
 LARGE = 64  # elements of windows that are reduced, at least
 UNROLLED = 64  # places of windows that are unrolled, at most
+TALL = 4  # rows that an invocation takes where their windows overlap
 EXACT = 2**24  # integers that float32 holds
 
 
@@ -42,14 +44,16 @@ class Pooling:
 
 def dispatch_pool(planner: Planner, pooling: Pooling) -> None:
     """Pool by the first kernel that can."""
-    rows = _unrolled(pooling)
+    ways = _ways(pooling)
+    for how in ways:  # live widths choose among them
+        planner.prepare(_KERNELS["rows"], template=pooling.template | how, overrides=OVERRIDES)
+    rows = next((how for how in ways if _fits(pooling, how)), None)
     routes = {"reduction": _is_reduction(pooling), "rows": rows is not None, "windows": True}
     other = "rows" if rows is not None else "windows"
     if planner.building and _may_be_reduction(pooling) and not _is_always_reduction(pooling):
         how = rows or {"adaptive": pooling.found is None}
-        overrides = {"wg_size": WORKGROUP}
         # Live sizes may take the other route.
-        planner.prepare(_KERNELS[other], template=pooling.template | how, overrides=overrides)
+        planner.prepare(_KERNELS[other], template=pooling.template | how, overrides=OVERRIDES)
         _prepare_reduction(planner, pooling)
     route = planner.choose("pool", routes)
     if route == "reduction":
@@ -66,7 +70,14 @@ def _dispatch(planner: Planner, pooling: Pooling, route: str, how: dict[str, Any
     bindings: dict[str, Binding] = {"x": x, "out": out}
     if pooling.indices is not None:
         bindings["indices"] = pooling.indices
-    params: dict[str, Any] = {"x_dims": spatial(x.dims, n, 1), "out_dims": spatial(out.dims, n, 1), "n": out.numel}
+    params: dict[str, Any] = {"x_dims": spatial(x.dims, n, 1), "out_dims": spatial(out.dims, n, 1)}
+    units = ceil_div(out.numel, 4)
+    if route == "rows":
+        height = out.dims[-2] if n > 1 else 1
+        units = units // height * ceil_div(height, how["tall"]) if how["tall"] > 1 and height else units
+        params["units"] = units
+    else:
+        params["n"] = out.numel
     if found is not None:
         params["stride"], params["padding"] = spatial(found.stride, n, 1), spatial(found.padding, n, 0)
         if route == "windows":
@@ -75,24 +86,57 @@ def _dispatch(planner: Planner, pooling: Pooling, route: str, how: dict[str, Any
         params |= {"divisor": pooling.divisor, "padded": pooling.padded}
     planner.dispatch(
         _KERNELS[route],
-        planner.grid_1d(ceil_div(out.numel, 4), WORKGROUP),
+        planner.grid_1d(units, WORKGROUP),
         bindings,
         params,
-        overrides={"wg_size": WORKGROUP},
+        overrides=OVERRIDES,
         template=pooling.template | how,
     )
 
 
-def _unrolled(pooling: Pooling) -> dict[str, Any] | None:
-    """The template of small windows, whose places are constants; None of others."""
+def _ways(pooling: Pooling) -> list[dict[str, Any]]:
+    """Templates of small windows, the fastest first: rows of quads on both sides, of out, or any. Else none."""
+    tall, low = _unrolled(pooling, TALL), _unrolled(pooling, 1)
+    if pooling.found is None or tall is None or low is None:
+        return []
+    ahead = -pooling.found.padding[-1] % 4
+    whole = [{**tall, "whole": True, "ahead": None}] if tall["tall"] > 1 else []
+    return [{**tall, "whole": True, "ahead": ahead}, *whole, {**low, "whole": False, "ahead": None}]
+
+
+def _fits(pooling: Pooling, how: dict[str, Any]) -> bool:
+    whole = not how["whole"] or pooling.out.dims[-1] % 4 == 0
+    return whole and (how["ahead"] is None or pooling.x.dims[-1] % 4 == 0)
+
+
+def _unrolled(pooling: Pooling, tall: int) -> dict[str, Any] | None:
+    """The template of small windows, whose places are constants; None of others.
+
+    An invocation takes ``tall`` rows at most: one where windows of neighbouring rows share nothing, or have places.
+    """
     found, n = pooling.found, pooling.n
     if found is None or math.prod(found.kernel) > UNROLLED:
         return None
     kernel, dilation = spatial(found.kernel, n, 1), spatial(found.dilation, n, 1)
-    places = sorted({j * found.stride[-1] + k * dilation[0] for j in range(4) for k in range(kernel[0])})
-    if places[-1] > 2**16 or max(dilation) > 2**16 or len(places) * kernel[1] * kernel[2] > 4 * UNROLLED:
-        return None
-    return {"kernel": kernel[:3], "dilation": dilation[:3], "stride": found.stride[-1], "places": places}
+    stride = spatial(found.stride, n, 1)
+
+    def taken(axis: int, count: int) -> list[int]:
+        steps = {j * stride[axis] + k * dilation[axis] for j in range(count) for k in range(kernel[axis])}
+        return sorted(steps)
+
+    places, lines = taken(0, 4), taken(1, tall)
+    if pooling.indices is not None or n == 1 or len(lines) == tall * kernel[1]:
+        tall, lines = 1, taken(1, 1)
+    if max(places[-1], lines[-1], *dilation) > 2**16 or len(places) * len(lines) * kernel[2] > 4 * UNROLLED:
+        return _unrolled(pooling, 1) if tall > 1 else None
+    return {
+        "kernel": kernel[:3],
+        "dilation": dilation[:3],
+        "stride": stride[:2],
+        "places": places,
+        "tall": tall,
+        "lines": lines,
+    }
 
 
 # -- windows that lie side by side and cover everything, as reductions ------------------------------------------------

@@ -1,6 +1,9 @@
 {#
 The largest element of every window that slides, and where it lies, or the average; of small windows, whose places are
-constants. An invocation takes four elements of out, of one row as a rule: neighbours share what they load.
+constants. An invocation takes four elements of out, of one row as a rule, or of several rows: neighbours share what they
+load, and what a line of x comes to for four columns.
+
+There are no branches, so that all loads are on their way together: what lies outside is read from the edge, and not used.
 
 Tensors are [planes, D, H, W]; numbers of three dimensions are given in the order W, H, D.
 
@@ -9,16 +12,40 @@ Inputs:
   indices = False | True: whether the place of the largest in its plane is a result, too: the first one, or the last NaN
   kernel = (3, 3, 1): elements of a window
   dilation = (1, 1, 1): how far they lie apart
-  stride = 1: how far windows lie apart along W
+  stride = (1, 1): how far windows lie apart along W and H
   places = (0, 1, 2, 3, 4, 5): where four windows along W have elements, behind the beginning of the first one
+  whole = False | True: whether rows of out consist of quads
+  ahead = None | 0 | 3: if rows of x do, too, how many elements lie between the beginning of a quad of x and that of a window,
+    so that quads are loaded; else None, and elements are
+  tall = 1 | 4: rows of out that an invocation takes; several without indices, where they are whole
+  lines = (0, 1, 2) | (0, 1, 2, 3, 4, 5): where windows of so many rows have lines of x, behind the first one's beginning
   dtype = "float32" | "float16" | "bfloat16" | "int32" | "uint8" | "int8" | "int16": of x and out
 #}
 {% set real = "float" in dtype %}
 {% set compute = "f32" if real else "i32" %}
 {% set ranked = kind == "max" and real %}
 {% set order = "u32" if ranked else "i32" %}
-{% set flat = kernel[2] == 1 %}
-@group(0) @binding(0) var<storage, read> x: array<{{ dtype }}_word>;
+{% set own = "NONE" if kind == "max" else compute ~ "(0)" %}
+{% set found = namespace(quads=[], used=[]) %}
+{% if ahead is not none %}
+{# Quads of x that four windows along W touch, behind the one that the first window begins in; the quad of each place. #}
+{% for p in places %}
+{% set found.used = found.used + [(ahead + p) // 4] %}
+{% endfor %}
+{% set found.quads = found.used | unique | list %}
+{% endif %}
+{# What names the element at a place once it is loaded. Of a quad with one that is used, words are loaded alone. #}
+{% macro loaded(p) -%}
+{%- set q = (ahead + p) // 4 if ahead is not none else none -%}
+{%- if q is none -%}
+element{{ p }}
+{%- elif found.used.count(q) == 1 and dtype in ("float32", "int32") -%}
+quad{{ q }}
+{%- else -%}
+quad{{ q }}.{{ "xyzw"[(ahead + p) % 4] }}
+{%- endif -%}
+{%- endmacro %}
+@group(0) @binding(0) var<storage, read> x: array<{{ dtype }}_{{ "word" if ahead is none else "quad" }}>;
 @group(0) @binding(1) var<storage, read_write> out: array<{{ dtype }}_quad>;
 {% if indices %}
 @group(0) @binding(2) var<storage, read_write> indices: array<vec4<i32>>;
@@ -30,7 +57,7 @@ struct Params {
   out_dims: vec4<u32>,
   stride: vec4<i32>,
   padding: vec4<i32>,
-  n: u32,  // elements of out
+  units: u32,  // invocations that have work
 {% if kind == "average" %}
   divisor: i32,  // instead of the size of a window; 0: none
   padded: u32,  // the padding counts
@@ -45,10 +72,12 @@ override wg_size: u32 = 64;
 {% include "wgsl/float_order.wgsl" %}
 {% endif %}
 
+{% if ahead is none %}
 fn x_at(i: u32) -> {{ compute }} {
   return element_{{ dtype }}(x[i / {{ dtype }}_per_word], i);
 }
 
+{% endif %}
 {% if kind == "max" %}
 {% if ranked %}
 const LEAST = {{ "RANK_OF_NEGATIVE_INFINITY" }};  // of a window whose elements all lie in the padding
@@ -74,64 +103,6 @@ fn order_of(value: i32) -> i32 {
 {% endif %}
 {% endif %}
 
-struct Found {
-  {% if kind == "max" %}
-  best: vec4<{{ order }}>,  // by `order_of`
-  {% if indices %}
-  value: vec4<{{ compute }}>,
-  index: vec4<i32>,
-  {% endif %}
-  {% else %}
-  sum: vec4<{{ compute }}>,
-  {% endif %}
-}
-
-struct Columns {
-  {% for p in places %}
-  at{{ p }}: u32,
-  in{{ p }}: bool,
-  {% endfor %}
-}
-
-// The row of x that begins at `start`, for the windows of a row of out. `row`: where it begins in its plane.
-fn add_row(found: ptr<function, Found>, columns: Columns, start: u32, row: i32) {
-  {% for p in places %}
-  {% if kind == "max" %}
-  {% if indices %}
-  let v{{ p }} = x_at(start + columns.at{{ p }});
-  let r{{ p }} = order_of(v{{ p }});
-  {% else %}
-  let r{{ p }} = select(NONE, order_of(x_at(start + columns.at{{ p }})), columns.in{{ p }});
-  {% endif %}
-  {% else %}
-  let v{{ p }} = select({{ compute }}(0), x_at(start + columns.at{{ p }}), columns.in{{ p }});
-  {% endif %}
-  {% endfor %}
-  {% for k in range(kernel[0]) %}
-  {% set four = [k * dilation[0], stride + k * dilation[0], 2 * stride + k * dilation[0], 3 * stride + k * dilation[0]] %}
-  {% if kind == "average" %}
-  (*found).sum += vec4<{{ compute }}>({% for p in four %}v{{ p }}{{ ", " if not loop.last }}{% endfor %});
-  {% elif not indices %}
-  (*found).best = max((*found).best, vec4<{{ order }}>({% for p in four %}r{{ p }}{{ ", " if not loop.last }}{% endfor %}));
-  {% else %}
-  {
-    let order = vec4<{{ order }}>({% for p in four %}r{{ p }}{{ ", " if not loop.last }}{% endfor %});
-    let inside = vec4<bool>({% for p in four %}columns.in{{ p }}{{ ", " if not loop.last }}{% endfor %});
-    {% if ranked %}
-    let better = inside & ((order > (*found).best) | (order == vec4<u32>(0xffffffffu)));  // the last NaN
-    {% else %}
-    let better = inside & (order > (*found).best);
-    {% endif %}
-    let at = vec4<u32>({% for p in four %}columns.at{{ p }}{{ ", " if not loop.last }}{% endfor %});
-    let value = vec4<{{ compute }}>({% for p in four %}v{{ p }}{{ ", " if not loop.last }}{% endfor %});
-    (*found).best = select((*found).best, order, better);
-    (*found).value = select((*found).value, value, better);
-    (*found).index = select((*found).index, vec4<i32>(at) + row, better);
-  }
-  {% endif %}
-  {% endfor %}
-}
-
 // Where the first element of a window that does not lie before x lies: `first` is where the window begins.
 fn begin(first: i32, dilation: i32) -> i32 {
   return select(first, first + (dilation - 1 - first) / dilation * dilation, first < 0);
@@ -146,108 +117,190 @@ fn padded_of(first: vec4<i32>, kernel: i32, length: i32, padding: i32) -> vec4<i
   return min(first + kernel, vec4<i32>(length + padding)) - first;
 }
 
-struct Results {
-  numbers: vec4<{{ compute }}>,
-  {% if indices %}
-  places: vec4<i32>,
-  {% endif %}
-}
-
-// What the windows of columns w, w + 1, ... of a row of out come to; of columns that are not there, anything.
-fn results_of(place: Place, w: i32) -> Results {
+{# What windows of four columns from `w` on and of rows from `h` on come to: `results` of row t, and `index` with indices. #}
+{% macro windows() %}
   let x_dims = vec4<i32>(params.x_dims);
-  let last = x_dims.x - 1;
-  let first_w = w * {{ stride }} - params.padding.x;
-  let first_h = i32(place.h) * params.stride.y - params.padding.y;
-  {% if not flat %}
+  let last = x_dims - 1;
+  let first_w = w * {{ stride[0] }} - params.padding.x;
+  let first_h = h * {{ stride[1] }} - params.padding.y;
   let first_d = i32(place.d) * params.stride.z - params.padding.z;
-  {% endif %}
-  var columns: Columns;
+  {% if ahead is none %}
   {% for p in places %}
-  columns.at{{ p }} = u32(clamp(first_w + {{ p }}, 0, last));
-  columns.in{{ p }} = first_w + {{ p }} >= 0 && first_w + {{ p }} <= last;
+  let at{{ p }} = u32(clamp(first_w + {{ p }}, 0, last.x));
+  let in{{ p }} = u32(first_w + {{ p }}) < params.x_dims.x;
   {% endfor %}
-  let starts = first_w + vec4<i32>(0, {{ stride }}, {{ 2 * stride }}, {{ 3 * stride }});
-  var found: Found;
+  {% else %}
+  let first_quad = (first_w - {{ ahead }}) / 4;
+  {% for q in found.quads %}
+  let at_quad{{ q }} = u32(clamp(first_quad + {{ q }}, 0, x_dims.x / 4 - 1));
+  let in_quad{{ q }} = u32(first_quad + {{ q }}) < params.x_dims.x / 4u;
+  {% endfor %}
+  {% for p in places %}
+  let at{{ p }} = u32(first_w + {{ p }});
+  let in{{ p }} = in_quad{{ found.used[loop.index0] }};
+  {% endfor %}
+  {% endif %}
+  let starts = first_w + vec4<i32>(0, {{ stride[0] }}, {{ 2 * stride[0] }}, {{ 3 * stride[0] }});
+  {% for t in range(tall) %}
   {% if kind == "max" %}
-  found.best = vec4<{{ order }}>(LEAST);
+  var best{{ t }} = vec4<{{ order }}>(LEAST);
   {% if indices %}
-  found.value = vec4<{{ compute }}>({{ "bitcast<f32>(bits_of(LEAST))" if ranked else "LEAST" }});
-  {% set d = "begin(first_d, %d)" % dilation[2] if not flat else "i32(place.d) * params.stride.z" %}
-  let plane_row = ({{ d }} * x_dims.y + begin(first_h, {{ dilation[1] }})) * x_dims.x;
-  found.index = vec4<i32>({% for c in "xyzw" %}begin(starts.{{ c }}, {{ dilation[0] }}){{ ", " if not loop.last }}{% endfor %}) + plane_row;
+  var value{{ t }} = vec4<{{ compute }}>({{ "bitcast<f32>(bits_of(LEAST))" if ranked else "LEAST" }});
+  let plane_row = (begin(first_d, {{ dilation[2] }}) * x_dims.y + begin(first_h, {{ dilation[1] }})) * x_dims.x;
+  var index{{ t }} = vec4<i32>({% for c in "xyzw" %}begin(starts.{{ c }}, {{ dilation[0] }}){{ ", " if not loop.last }}{% endfor %}) + plane_row;
   {% endif %}
+  {% else %}
+  var sum{{ t }} = vec4<{{ compute }}>();
   {% endif %}
+  {% endfor %}
   {% for kd in range(kernel[2]) %}
   {
-    let z = {{ "first_d + %d" % (kd * dilation[2]) if not flat else "i32(place.d) * params.stride.z - params.padding.z" }};
-    if (z >= 0 && z < x_dims.z) {
-      {% for kh in range(kernel[1]) %}
-      {
-        let y = first_h + {{ kh * dilation[1] }};
-        if (y >= 0 && y < x_dims.y) {
-          let row = z * x_dims.y + y;
-          let start = (place.plane * params.x_dims.z * params.x_dims.y + u32(row)) * params.x_dims.x;
-          add_row(&found, columns, start, row * x_dims.x);
-        }
-      }
+    let z = first_d + {{ kd * dilation[2] }};
+    {% for l in lines %}
+    {
+      let y = first_h + {{ l }};
+      let there = (u32(z) < params.x_dims.z) & (u32(y) < params.x_dims.y);
+      let row = clamp(z, 0, last.z) * x_dims.y + clamp(y, 0, last.y);
+      let start = (place.plane * params.x_dims.z * params.x_dims.y + u32(row)) * params.x_dims.x;
+      {% for q in found.quads %}
+      {% if found.used.count(q) == 1 and dtype in ("float32", "int32") %}
+      let quad{{ q }} = x[start / 4u + at_quad{{ q }}].{{ "xyzw"[(ahead + places[found.used.index(q)]) % 4] }};
+      {% else %}
+      let quad{{ q }} = unpack_{{ dtype }}(x[start / 4u + at_quad{{ q }}]);
+      {% endif %}
       {% endfor %}
+      {% for p in places %}
+      {% if ahead is none %}
+      let element{{ p }} = x_at(start + at{{ p }});
+      {% endif %}
+      {% if indices %}
+      let v{{ p }} = {{ loaded(p) }};
+      let r{{ p }} = order_of(v{{ p }});
+      {% else %}
+      {% set element = "order_of(%s)" if kind == "max" else "%s" %}
+      let v{{ p }} = select({{ own }}, {{ element % loaded(p) }}, in{{ p }});
+      {% endif %}
+      {% endfor %}
+      {% for k in range(kernel[0]) %}
+      {% set p = k * dilation[0] %}
+      {% set four = [p, stride[0] + p, 2 * stride[0] + p, 3 * stride[0] + p] %}
+      {% if indices %}
+      {
+        let order = vec4<{{ order }}>({% for p in four %}r{{ p }}{{ ", " if not loop.last }}{% endfor %});
+        let inside = vec4<bool>({% for p in four %}in{{ p }}{{ ", " if not loop.last }}{% endfor %}) & vec4<bool>(there);
+        {% if ranked %}
+        let better = inside & ((order > best0) | (order == vec4<u32>(0xffffffffu)));  // the last NaN
+        {% else %}
+        let better = inside & (order > best0);
+        {% endif %}
+        let at = vec4<u32>({% for p in four %}at{{ p }}{{ ", " if not loop.last }}{% endfor %});
+        let value = vec4<{{ compute }}>({% for p in four %}v{{ p }}{{ ", " if not loop.last }}{% endfor %});
+        best0 = select(best0, order, better);
+        value0 = select(value0, value, better);
+        index0 = select(index0, vec4<i32>(at) + row * x_dims.x, better);
+      }
+      {% else %}
+      let along{{ k }} = vec4<{{ order if kind == "max" else compute }}>({% for p in four %}v{{ p }}{{ ", " if not loop.last }}{% endfor %});
+      {% endif %}
+      {% endfor %}
+      {% if not indices %}
+      var line = along0;
+      {% for k in range(1, kernel[0]) %}
+      line = {{ "max(line, along%d)" % k if kind == "max" else "line + along%d" % k }};
+      {% endfor %}
+      line = select(vec4<{{ order if kind == "max" else compute }}>({{ own }}), line, there);
+      {% for t in range(tall) %}
+      {% for k in range(kernel[1]) if t * stride[1] + k * dilation[1] == l %}
+      {{ "best%d = max(best%d, line)" % (t, t) if kind == "max" else "sum%d += line" % t }};
+      {% endfor %}
+      {% endfor %}
+      {% endif %}
     }
+    {% endfor %}
   }
   {% endfor %}
+  {% if kind == "average" %}
+  let inside_w = inside_of(starts, {{ kernel[0] }}, x_dims.x);
+  let inside_d = inside_of(vec4<i32>(first_d), {{ kernel[2] }}, x_dims.z);
+  let padded_w = padded_of(starts, {{ kernel[0] }}, x_dims.x, params.padding.x);
+  let padded_d = padded_of(vec4<i32>(first_d), {{ kernel[2] }}, x_dims.z, params.padding.z);
+  {% endif %}
+  {% for t in range(tall) %}
   {% if kind == "max" %}
   {% if indices %}
-  return Results(found.value, found.index);
+  let results{{ t }} = value{{ t }};
   {% elif ranked %}
-  let numbers = select(~found.best, found.best & vec4<u32>(0x7fffffffu), found.best >= vec4<u32>(0x80000000u));
-  return Results(bitcast<vec4<f32>>(numbers));
+  let positive{{ t }} = best{{ t }} >= vec4<u32>(0x80000000u);
+  let results{{ t }} = bitcast<vec4<f32>>(select(~best{{ t }}, best{{ t }} & vec4<u32>(0x7fffffffu), positive{{ t }}));
   {% else %}
-  return Results(found.best);
+  let results{{ t }} = best{{ t }};
   {% endif %}
   {% else %}
-  let h = vec4<i32>(first_h);
-  let d = vec4<i32>({{ "first_d" if not flat else "i32(place.d) * params.stride.z - params.padding.z" }});
+  let h{{ t }} = vec4<i32>(first_h + {{ t * stride[1] }});
   // A window that begins beyond the input, as rounding up leaves some, holds nothing.
-  let inside = inside_of(starts, {{ kernel[0] }}, x_dims.x) * inside_of(h, {{ kernel[1] }}, x_dims.y)
-    * inside_of(d, {{ kernel[2] }}, x_dims.z);
-  var count = inside;
+  let inside{{ t }} = inside_w * inside_of(h{{ t }}, {{ kernel[1] }}, x_dims.y) * inside_d;
+  var count{{ t }} = inside{{ t }};
   if (params.divisor != 0) {
-    count = vec4<i32>(params.divisor);
+    count{{ t }} = vec4<i32>(params.divisor);
   } else if (params.padded != 0u) {
-    count = padded_of(starts, {{ kernel[0] }}, x_dims.x, params.padding.x)
-      * padded_of(h, {{ kernel[1] }}, x_dims.y, params.padding.y)
-      * padded_of(d, {{ kernel[2] }}, x_dims.z, params.padding.z);
+    count{{ t }} = padded_w * padded_of(h{{ t }}, {{ kernel[1] }}, x_dims.y, params.padding.y) * padded_d;
   }
-  let empty = inside == vec4<i32>();
-  count = select(count, vec4<i32>(1), empty);
-  return Results(select(found.sum / vec4<{{ compute }}>(count), vec4<{{ compute }}>(), empty));
+  let empty{{ t }} = inside{{ t }} == vec4<i32>();
+  let divisor{{ t }} = vec4<{{ compute }}>(select(count{{ t }}, vec4<i32>(1), empty{{ t }}));
+  let results{{ t }} = select(sum{{ t }} / divisor{{ t }}, vec4<{{ compute }}>(), empty{{ t }});
   {% endif %}
-}
-
+  {% endfor %}
+{% endmacro %}
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-  let quad = linear_index(gid, groups, wg_size);
-  if (quad * 4u >= params.n) {
+  let unit = linear_index(gid, groups, wg_size);
+  if (unit >= params.units) {
     return;
   }
-  var place = place_of(quad * 4u, params.out_dims);
+{% if whole %}
+  let height = params.out_dims.y;
+  let taken = (height + {{ tall - 1 }}u) / {{ tall }}u;
+  let place = place_of(unit * 4u, vec4<u32>(params.out_dims.x, taken, params.out_dims.zw));
+  let w = i32(place.w);
+  let h = i32(place.h * {{ tall }}u);
+  {{- windows() }}
+  let row = (place.plane * params.out_dims.z + place.d) * height + place.h * {{ tall }}u;
+  let quad = (row * params.out_dims.x + place.w) / 4u;
+  {% for t in range(tall) %}
+  if (place.h * {{ tall }}u + {{ t }}u < height) {
+    out[quad + {{ t }}u * (params.out_dims.x / 4u)] = pack_{{ dtype }}(results{{ t }});
+    {% if indices %}
+    indices[quad] = index0;
+    {% endif %}
+  }
+  {% endfor %}
+{% else %}
+  var place = place_of(unit * 4u, params.out_dims);
   let width = i32(params.out_dims.x);
   // Of a quad that goes on in the next rows, all of it is computed in each row, but for what lies before and behind.
   var w = i32(place.w);
-  var results = results_of(place, w);
-  let lanes = vec4<i32>(0, 1, 2, 3);
-  for (w -= width; w + 3 >= 0; w -= width) {
+  var results = vec4<{{ compute }}>();
+  {% if indices %}
+  var indices_of = vec4<i32>();
+  {% endif %}
+  loop {
+    let h = i32(place.h);
+    {{- windows() }}
+    let belongs = vec4<i32>(0, 1, 2, 3) + w >= vec4<i32>();
+    results = select(results, results0, belongs);
+    {% if indices %}
+    indices_of = select(indices_of, index0, belongs);
+    {% endif %}
+    w -= width;
+    if (w + 3 < 0) {
+      break;
+    }
     place.w = params.out_dims.x - 1u;
     place = next_place(place, params.out_dims);
-    let next = results_of(place, w);
-    let belongs = lanes + w >= vec4<i32>();
-    results.numbers = select(results.numbers, next.numbers, belongs);
-    {% if indices %}
-    results.places = select(results.places, next.places, belongs);
-    {% endif %}
   }
-  out[quad] = pack_{{ dtype }}(results.numbers);
+  out[unit] = pack_{{ dtype }}(results);
   {% if indices %}
-  indices[quad] = results.places;
+  indices[unit] = indices_of;
   {% endif %}
+{% endif %}
 }

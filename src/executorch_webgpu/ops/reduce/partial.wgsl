@@ -51,7 +51,7 @@ fn partial_of(v: Number, i: u32) -> Partial {
 }
 
 fn combine(a: Partial, b: Partial) -> Partial {
-  return select(a, b, b.x > a.x || (b.x == a.x && b.y < a.y));
+  return select(a, b, (b.x > a.x) | ((b.x == a.x) & (b.y < a.y)));  // without branches
 }
 
 fn result_of(partial: Partial, p: f32) -> Number {
@@ -125,6 +125,13 @@ fn nothing() -> Partial {
 fn partial_of(v: Number, i: u32) -> Partial {
   let infinite = (bitcast<u32>(f32(v)) & 0x7f800000u) == 0x7f800000u;
   return Partial(1.0, f32(v), bitcast<f32>(select(0u, 0x7fc00000u, infinite)), 0.0);  // infinity has no distance: NaN
+}
+
+// Of four elements, without a division; the distance of infinity to their mean is NaN.
+fn partial_of_quad(v: vec4<f32>) -> Partial {
+  let mean = dot(v, vec4<f32>(0.25));
+  let distance = v - mean;
+  return Partial(4.0, mean, dot(distance, distance), 0.0);
 }
 
 fn combine(a: Partial, b: Partial) -> Partial {

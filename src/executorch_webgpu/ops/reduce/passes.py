@@ -16,7 +16,6 @@ MOST_ROWS = 64  # rows of a workgroup that lie side by side
 ELEMENTS = 8  # of a short row, for an invocation
 LONG = 16  # elements of a chunk for an invocation, at least
 BUSY = 1024  # workgroups that keep a device busy
-MOST_CHUNKS = 1024
 FINISH_WORKGROUP = 64
 WORDS = ("float32", "int32", "bool")  # dtypes whose elements are words
 
@@ -49,7 +48,8 @@ class Pass:
     """[outer, length, inner] -> [outer, inner]; the largest sizes say which kernels there may be.
 
     ``side_by_side``: rows of a workgroup, at most, where neighbours own neighbouring rows. With ``enough`` workgroups,
-    no row is cut into chunks. ``wide``: each invocation owns four neighbouring rows, of a tensor.
+    no row is cut into chunks; else chunks are made until there are about ``busy``. ``wide``: each invocation owns four
+    neighbouring rows, of a tensor.
     """
 
     outer: int
@@ -59,6 +59,7 @@ class Pass:
     most_inner: int
     side_by_side: int = MOST_ROWS
     enough: int = BUSY
+    busy: int = BUSY
     wide: bool = False
 
     @property
@@ -87,7 +88,7 @@ class Pass:
         """Elements of the chunks of a row."""
         least = self.lanes * LONG
         cut = 0 < self.blocks < self.enough
-        wanted = min(ceil_div(BUSY, self.blocks), self.length // least, MOST_CHUNKS) if cut else 1
+        wanted = min(ceil_div(self.busy, self.blocks), self.length // least) if cut else 1
         return 4 * ceil_div(self.length, 4 * wanted) if wanted > 1 else max(4, 4 * ceil_div(self.length, 4))
 
     @property

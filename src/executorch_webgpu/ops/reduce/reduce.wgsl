@@ -20,6 +20,7 @@ Inputs:
 {% set tensor = x != "partial" %}
 {% set quads = tensor and (wide or not across) %}
 {% set owned = 4 if wide else 1 %}
+{% set by_quads = kind in ("lse", "var") and of == "v" %}
 {% if x == "partial" %}
 @group(0) @binding(0) var<storage, read> x: array<Partial>;
 {% elif quads %}
@@ -88,11 +89,15 @@ fn reduced(start: u32, begin: u32, end: u32, lane: u32) -> Found {
     let v{{ k }} = quad_at(start, i + {{ k }}u * step);
     {% endfor %}
     {% for c in "xyzw" %}
+    {% if by_quads %}
+    {{ c }}_row = combine({{ c }}_row, partial_of_quad(vec4<f32>(vec4<Native>(v0.{{ c }}, v1.{{ c }}, v2.{{ c }}, v3.{{ c }}))));
+    {% else %}
     {{ c }}_row = combine({{ c }}_row, four(
       {% for k in range(4) %}
       seen(v{{ k }}.{{ c }}, i + {{ k }}u * step){{ "," if k < 3 }}
       {% endfor %}
     ));
+    {% endif %}
     {% endfor %}
   }
   for (; i < end; i += step) {
@@ -106,7 +111,7 @@ fn reduced(start: u32, begin: u32, end: u32, lane: u32) -> Found {
 {% elif quads %}
 // The elements of a quad, whose first one is element i of its row.
 fn whole(v: vec4<Native>, i: u32) -> Partial {
-  {% if kind == "lse" and of == "v" %}
+  {% if by_quads %}
   return partial_of_quad(vec4<f32>(v));
   {% else %}
   return four(seen(v.x, i), seen(v.y, i + 1u), seen(v.z, i + 2u), seen(v.w, i + 3u));

@@ -4,8 +4,11 @@ Copies a strided view of x to a strided view of out whose innermost dimension is
 A workgroup moves a tile of both dimensions through its memory, so that it reads and writes runs, and words whatever the
 size of an element: of packed elements, an invocation turns blocks of as many words as a word has elements.
 
+All loads of an invocation are on their way together: what lies past an edge is read from it, and goes nowhere.
+
 Inputs:
   lanes = 1 | 2 | 4: elements of a word; if several, rows of out consist of whole words, those of x need not
+  aligned = True | False: whether those of x do
 #}
 @group(0) @binding(0) var<storage, read> x: array<u32>;
 @group(0) @binding(1) var<storage, read_write> out: array<u32>;
@@ -23,12 +26,13 @@ struct Params {
   out_step: i32,
   x_base: i32,
   out_base: i32,
-{% if lanes > 1 %}
+{% if not aligned %}
   last: u32,  // word of x
 {% endif %}
 }
 
 {% set edge = 32 if lanes == 1 else 64 %}
+{% set loads = edge * edge // lanes // 256 %}
 const TILE = {{ edge }}u;  // elements along both dimensions
 const WORDS = {{ edge // lanes }}u;  // of a row of a tile
 const PITCH = WORDS + 1u;  // a word more, so that columns lie in different banks
@@ -46,16 +50,13 @@ fn place(row: u32, word: u32) -> u32 {
 
 // The word that begins with an element of x, which lies anywhere within a word.
 fn loaded(element: u32) -> u32 {
-  {% if lanes == 1 %}
-  return x[element];
+  {% if aligned %}
+  return x[element / {{ lanes }}u];
   {% else %}
   let at = element / {{ lanes }}u;
   let shift = element % {{ lanes }}u * {{ 32 // lanes }}u;
-  let low = x[at];
-  if (shift == 0u) {
-    return low;
-  }
-  return (low >> shift) | (x[min(at + 1u, params.last)] << (32u - shift));
+  // Shifted twice, since a shift by all bits is none.
+  return (x[at] >> shift) | ((x[min(at + 1u, params.last)] << (31u - shift)) << 1u);
   {% endif %}
 }
 
@@ -81,14 +82,15 @@ fn main(
     base += coordinate * vec2<i32>(params.x_strides[d / 4u][d % 4u], params.out_strides[d / 4u][d % 4u]);
     rest = outer;
   }
-  for (var i = local; i < TILE * WORDS; i += SIZE) {
-    let row = i / WORDS;
-    let word = i % WORDS;
-    let at = first + vec2<u32>(row, word * {{ lanes }}u);
-    if (at.x < params.width && at.y < params.height) {
-      tile[place(row, word)] = loaded(u32(base.x + i32(at.x) * params.x_step + i32(at.y)));
-    }
-  }
+  let word = local % WORDS;
+  let y = min(first.y + word * {{ lanes }}u, params.height - 1u);
+  {% for k in range(loads) %}
+  let row{{ k }} = local / WORDS + {{ k * (256 * lanes // edge) }}u;
+  let word{{ k }} = loaded(u32(base.x + i32(min(first.x + row{{ k }}, params.width - 1u)) * params.x_step + i32(y)));
+  {% endfor %}
+  {% for k in range(loads) %}
+  tile[place(row{{ k }}, word)] = word{{ k }};
+  {% endfor %}
   workgroupBarrier();
   for (var i = local; i < WORDS * WORDS; i += SIZE) {
     let block = vec2<u32>(i % WORDS, i / WORDS);  // the word along out, and that along x

@@ -23,7 +23,8 @@ def dispatch_transpose(planner: Planner, x: Tensor, out: Tensor, copy: Copy) -> 
     ``plain``, which is faster where a device reads through large caches, as a CPU does.
     """
     lanes = max(1, _WORD // x.element.itemsize)
-    planner.prepare(KERNEL, template={"lanes": lanes})
+    for aligned in (True, False) if lanes > 1 else (True,):
+        planner.prepare(KERNEL, template={"lanes": lanes, "aligned": aligned})
     prepare_copy(planner, x)
     found = checked(planner, x, out, copy)
     axis = _inner(found)
@@ -48,6 +49,7 @@ def _dispatch_tiles(planner: Planner, x: Tensor, out: Tensor, copy: Copy, axis: 
     dims = [copy.dims[a] for a in others]
     width, height = copy.dims[-1], copy.dims[axis]
     tile = TILES[lanes]
+    aligned = not any(n % lanes for n in (*copy.x_strides[:axis], *copy.x_strides[axis + 1 :], copy.x_base))
     groups = math.prod(dims) * ceil_div(width, tile) * ceil_div(height, tile)
     planner.dispatch(
         KERNEL,
@@ -65,7 +67,7 @@ def _dispatch_tiles(planner: Planner, x: Tensor, out: Tensor, copy: Copy, axis: 
             "out_step": copy.out_strides[axis],
             "x_base": copy.x_base,
             "out_base": copy.out_base,
-            **({"last": ceil_div(x.nbytes, _WORD) - 1} if lanes > 1 else {}),
+            **({} if aligned else {"last": ceil_div(x.nbytes, _WORD) - 1}),
         },
-        template={"lanes": lanes},
+        template={"lanes": lanes, "aligned": aligned},
     )

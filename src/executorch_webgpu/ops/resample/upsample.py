@@ -20,7 +20,7 @@ from ..values import Dims, IntLike, SymInt, Tensor
 from . import reference as resampled
 
 Array = np.ndarray
-WORKGROUP = 64
+WORKGROUP = 128  # fewer workgroups: a device begins about one a clock
 Scales = Sequence[float | None] | None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ KERNEL = "scan/scan"
 OWNED = 16  # elements of a short row, for an invocation
 LEAST_ROWS = 8  # of a workgroup, side by side: 32 bytes, as memory is read
 ENOUGH = 256  # workgroups that need no chunks
+CHUNKS = 2048  # along: more than run at once, so that the last ones are the end of a row, which is read next
 
 
 # -- references -------------------------------------------------------------------------------------------------------
@@ -136,7 +138,7 @@ def _scan(planner: Planner, name: str, reduction: Reduction, x: Tensor, dim: int
 
 def _wide(each: Pass) -> Pass:
     """A pass that prefers more workgroups with fewer rows to chunks, since these are read twice."""
-    found = replace(each, enough=ENOUGH)
+    found = replace(each, enough=ENOUGH, busy=each.busy if each.across else CHUNKS)
     while found.across and found.blocks < BUSY // 2 and found.side_by_side > LEAST_ROWS:
         found = replace(found, side_by_side=found.side_by_side // 2)
     return found
@@ -184,18 +186,27 @@ def _dispatch(
             "lanes": lanes,
             "blocks": blocks,
         },
-        template=_template(reduction, x, each, chunks > 1, out_dtype, places is not None),
+        template=_template(
+            reduction,
+            x,
+            each,
+            out_dtype,
+            places is not None,
+            chunked=chunks > 1,
+            whole=each.across or each.length % 4 == 0,
+        ),
         overrides={"wg_size": WORKGROUP},
     )
 
 
 def _template(
-    reduction: Reduction, x: Tensor, each: Pass, chunked: bool, out_dtype: str, places: bool
+    reduction: Reduction, x: Tensor, each: Pass, out_dtype: str, places: bool, *, chunked: bool, whole: bool
 ) -> dict[str, Any]:
     return {
         "kind": reduction.kind,
         "compute": reduction.compute,
         "across": each.across,
+        "whole": whole,
         "chunked": chunked,
         "x": x.dtype,
         "out": out_dtype,
@@ -210,8 +221,9 @@ def _prepare(planner: Planner, reduction: Reduction, x: Tensor, each: Pass, outs
     narrow = dtype not in WORDS
     kinds = ([dtype] if not narrow or not each.across else []) + ([_word(reduction)] if narrow else [])
     for out_dtype in kinds:
-        for chunked in (False, True) if each.may_have_chunks else (False,):
-            template = _template(reduction, x, each, chunked, out_dtype, outs.second is not None)
+        wholes = (True,) if each.across or out_dtype not in WORDS else (True, False)
+        for chunked, whole in product((False, True) if each.may_have_chunks else (False,), wholes):
+            template = _template(reduction, x, each, out_dtype, outs.second is not None, chunked=chunked, whole=whole)
             planner.prepare(KERNEL, template=template, overrides={"wg_size": WORKGROUP})
     if each.may_have_chunks:
         passes.prepare(planner, reduction, x, each, None)

@@ -9,6 +9,7 @@ Inputs:
   kind = "last_largest" | "sum" | "lse": see reduce/partial.wgsl
   compute = "f32" | "i32": the type of the numbers that are scanned
   across = False | True: whether neighbours own neighbouring rows; else inner is 1, and elements come in fours
+  whole = True | False: whether, along, rows consist of quads
   chunked = False | True: whether a row is cut into chunks
   x = "float32" | "float16" | "int32" | "bool" | "uint8" | "int8": dtype
   out = "float32" | "int32": dtype; one narrower than a word only where rows and chunks begin and end at multiples of four
@@ -40,12 +41,71 @@ struct Params {
 
 override wg_size: u32 = 256;
 
-var<workgroup> partials: array<{{ partial }}, {{ "wg_size" if across else "4u * wg_size" }}>;
+{% if not across %}
+var<workgroup> partials: array<{{ partial }}, 4u * wg_size>;
+{% endif %}
+var<workgroup> totals: array<{{ partial }}, wg_size>;
+var<workgroup> blocks: array<{{ partial }}, wg_size>;
 
 const UNITS = {{ 8 if across else 4 }}u;  // words or quads that an invocation owns of a tile
 
 {% include "reduce/partial.wgsl" %}
 {% include "wgsl/elements.wgsl" %}
+
+// Of partials of elements before and after.
+fn joined(a: Partial, b: Partial) -> Partial {
+  {% if "last" in kind and not chunked %}
+  return select(a, b, b.x >= a.x);
+  {% else %}
+  return combine(a, b);  // partials of chunks come in any order
+  {% endif %}
+}
+
+struct Prefix {
+  before: Partial,
+  all: Partial,
+}
+
+const BLOCK = 8u;  // partials that each invocation combines, at each of two levels: two barriers, where a tree has many
+
+{% macro eight(array, count, at) %}
+    {% for i in range(8) %}
+    let p{{ i }} = {{ array }}[first + (begin + min({{ i }}u, {{ count }} - 1u)) * step];
+    {% endfor %}
+    {% for i in range(8) %}
+    before = select(before, all, begin + {{ i }}u == {{ at }});
+    all = select(all, joined(all, p{{ i }}), {{ i }}u < {{ count }});
+    {% endfor %}
+{% endmacro %}
+// What comes before partial `index` of `count`, a power of two, and what all come to. They lie at `first` and `step` apart;
+// of invocations that share one, one `leads`. Call it in uniform control flow.
+fn prefix_of(value: Partial, first: u32, step: u32, count: u32, index: u32, leads: bool) -> Prefix {
+  if (leads) {
+    totals[first + index * step] = value;
+  }
+  workgroupBarrier();
+  let size = min(BLOCK, count);
+  let block = index / size;
+  var before = nothing();
+  var all = nothing();
+  {
+    let begin = block * size;
+    {{- eight("totals", "size", "index") }}
+  }
+  if (leads && index == block * size) {
+    blocks[first + block * step] = all;
+  }
+  workgroupBarrier();
+  let own = before;
+  before = nothing();
+  all = nothing();
+  let last = count / size;
+  for (var begin = 0u; begin < last; begin += BLOCK) {
+    let left = min(BLOCK, last - begin);
+    {{- eight("blocks", "left", "block") }}
+  }
+  return Prefix(joined(before, own), all);
+}
 
 alias Row = vec4<u32>;  // where it starts in x; the chunk's first element and the one past its last one; the lane
 
@@ -94,19 +154,16 @@ fn loaded(row: Row, quad: u32) -> vec4<Number> {
 
 // Element `at` of x.
 fn inside(row: Row, at: u32) -> bool {
-  return at >= row.x + row.y && at < row.x + row.z;
+  return (at >= row.x + row.y) & (at < row.x + row.z);
 }
 
-// Whether all of two quads, and what is between, is.
-fn is_whole(row: Row, first: u32, last: u32) -> bool {
-  return inside(row, first * 4u) && inside(row, last * 4u + 3u);
-}
-
+{% if not whole %}
 fn stepped(before: Partial, row: Row, at: u32, v: Number) -> Partial {
-  return select(before, combine(before, partial_of(v, at - row.x)), inside(row, at));
+  return select(before, joined(before, partial_of(v, at - row.x)), inside(row, at));
 }
 
-// Rows meet within a quad, so that each stores its elements of it.
+{% endif %}
+// Rows may meet within a quad, so that each stores its elements of it.
 fn store(row: Row, quad: u32, a: Partial, b: Partial, c: Partial, d: Partial) {
   let at = quad * 4u;
   {% set number = "f32" if "float" in out else "u32" if out == "bool" else "i32" %}
@@ -114,14 +171,14 @@ fn store(row: Row, quad: u32, a: Partial, b: Partial, c: Partial, d: Partial) {
   {% for buffer, numbers, result in results[:2 if places else 1] %}
   let {{ buffer }}_quad = {{ numbers }}({% for p in "abcd" %}{{ result | format(p) }}{{ ", " if p != "d" }}{% endfor %});
   {% endfor %}
-  if (is_whole(row, quad, quad)) {
+  if (inside(row, at){{ " & inside(row, at + 3u)" if not whole }}) {
     out[quad] = pack_{{ out }}(out_quad);
     {% if places %}
     places[quad] = places_quad;
     {% endif %}
-    return;
+    {{ "return;" if not whole }}
   }
-  {% if whole_words %}
+  {% if whole_words and not whole %}
   {% for c in "xyzw" %}
   if (inside(row, at + {{ loop.index0 }}u)) {
     out[quad].{{ c }} = out_quad.{{ c }};
@@ -166,16 +223,7 @@ fn main(
   for (var i = lane; i < chunk; i += params.lanes) {
     carry = combine(carry, carries[known * params.chunks + i]);
   }
-  partials[local] = carry;
-  workgroupBarrier();
-  for (var half = params.lanes / 2u; half > 0u; half /= 2u) {
-    if (lane < half) {
-      partials[local] = combine(partials[local], partials[local + half * stride]);
-    }
-    workgroupBarrier();
-  }
-  carry = partials[local - lane * stride];
-  workgroupBarrier();
+  carry = prefix_of(carry, local - lane * stride, stride, params.lanes, lane, true).all;
   {% endif %}
 
   let span = params.lanes * UNITS{{ "" if across else " * 4u" }};
@@ -190,23 +238,22 @@ fn main(
     {% for k in range(8) %}
     total = stepped(total, row, at{{ k }}, v{{ k }});
     {% endfor %}
-    let width = 1u;
     {% else %}
-    // What comes before each quad within its team, and then the total of the team.
-    let whole = is_whole(row, at0, at3);
+    // What comes before each quad within its team, and then the total of the team. Quads past a row's end do not count,
+    // since nothing that is stored comes after them.
     {% for k in range(4) %}
+    {% if whole %}
+    let i{{ k }} = at{{ k }} * 4u - row.x;
+    let quad{{ k }} = joined(
+      joined(partial_of(v{{ k }}.x, i{{ k }}), partial_of(v{{ k }}.y, i{{ k }} + 1u)),
+      joined(partial_of(v{{ k }}.z, i{{ k }} + 2u), partial_of(v{{ k }}.w, i{{ k }} + 3u))
+    );
+    {% else %}
     var quad{{ k }} = nothing();
-    if (whole) {
-      let i = at{{ k }} * 4u - row.x;
-      quad{{ k }} = combine(
-        combine(partial_of(v{{ k }}.x, i), partial_of(v{{ k }}.y, i + 1u)),
-        combine(partial_of(v{{ k }}.z, i + 2u), partial_of(v{{ k }}.w, i + 3u))
-      );
-    } else {
-      {% for c in components %}
-      quad{{ k }} = stepped(quad{{ k }}, row, at{{ k }} * 4u + {{ loop.index0 }}u, v{{ k }}.{{ c }});
-      {% endfor %}
-    }
+    {% for c in components %}
+    quad{{ k }} = stepped(quad{{ k }}, row, at{{ k }} * 4u + {{ loop.index0 }}u, v{{ k }}.{{ c }});
+    {% endfor %}
+    {% endif %}
     partials[{{ k }}u * wg_size + local] = quad{{ k }};
     {% endfor %}
     workgroupBarrier();
@@ -215,32 +262,22 @@ fn main(
     var total = nothing();
     {% for k in range(4) %}
     var before{{ k }} = total;
-    for (var other = 0u; other < width; other++) {
-      if (other == member) {
-        before{{ k }} = total;
-      }
-      total = combine(total, partials[{{ k }}u * wg_size + local - member + other]);
+    {% for other in range(4) %}
+    {
+      let p = partials[{{ k }}u * wg_size + local - member + min({{ other }}u, width - 1u)];
+      before{{ k }} = select(before{{ k }}, total, member == {{ other }}u);
+      total = select(total, joined(total, p), {{ other }}u < width);
     }
     {% endfor %}
-    workgroupBarrier();
+    {% endfor %}
     {% endif %}
-    partials[local] = total;
-    workgroupBarrier();
-    for (var distance = width; distance < params.lanes; distance *= 2u) {
-      var sum = partials[local];
-      if (lane >= distance) {
-        sum = combine(partials[local - distance * stride], sum);
-      }
-      workgroupBarrier();
-      partials[local] = sum;
-      workgroupBarrier();
-    }
-    var result = carry;
-    if (lane >= width) {
-      result = combine(result, partials[local - {{ "" if across else "width * " }}stride]);
-    }
-    carry = combine(carry, partials[local + (params.lanes - 1u - lane) * stride]);
-    workgroupBarrier();
+    {% if across %}
+    let prefix = prefix_of(total, local - lane * stride, stride, params.lanes, lane, true);
+    {% else %}
+    let prefix = prefix_of(total, (local - lane) / width, 1u, params.lanes / width, lane / width, member == 0u);
+    {% endif %}
+    var result = joined(carry, prefix.before);
+    carry = joined(carry, prefix.all);
     {% if across %}
     {% for k in range(8) %}
     result = stepped(result, row, at{{ k }}, v{{ k }});
@@ -249,19 +286,18 @@ fn main(
     {% else %}
     {% for k in range(4) %}
     {
-      let base = combine(result, before{{ k }});
-      if (whole) {
-        let i = at{{ k }} * 4u - row.x;
-        let first = combine(base, partial_of(v{{ k }}.x, i));
-        let y = combine(first, partial_of(v{{ k }}.y, i + 1u));
-        let z = combine(y, partial_of(v{{ k }}.z, i + 2u));
-        store(row, at{{ k }}, first, y, z, combine(z, partial_of(v{{ k }}.w, i + 3u)));
-      } else {
-        let first = stepped(base, row, at{{ k }} * 4u, v{{ k }}.x);
-        let y = stepped(first, row, at{{ k }} * 4u + 1u, v{{ k }}.y);
-        let z = stepped(y, row, at{{ k }} * 4u + 2u, v{{ k }}.z);
-        store(row, at{{ k }}, first, y, z, stepped(z, row, at{{ k }} * 4u + 3u, v{{ k }}.w));
-      }
+      let base = joined(result, before{{ k }});
+      {% if whole %}
+      let first = joined(base, partial_of(v{{ k }}.x, i{{ k }}));
+      let y = joined(first, partial_of(v{{ k }}.y, i{{ k }} + 1u));
+      let z = joined(y, partial_of(v{{ k }}.z, i{{ k }} + 2u));
+      store(row, at{{ k }}, first, y, z, joined(z, partial_of(v{{ k }}.w, i{{ k }} + 3u)));
+      {% else %}
+      let first = stepped(base, row, at{{ k }} * 4u, v{{ k }}.x);
+      let y = stepped(first, row, at{{ k }} * 4u + 1u, v{{ k }}.y);
+      let z = stepped(y, row, at{{ k }} * 4u + 2u, v{{ k }}.z);
+      store(row, at{{ k }}, first, y, z, stepped(z, row, at{{ k }} * 4u + 3u, v{{ k }}.w));
+      {% endif %}
     }
     {% endfor %}
     {% endif %}

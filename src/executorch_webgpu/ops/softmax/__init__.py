@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,17 @@ from ..values import Tensor
 
 Array = np.ndarray
 WORKGROUP = 256
-APPLY_WORKGROUP = 64
+APPLY_WORKGROUP = 256  # fewer workgroups: a device begins about one a clock
+# Of long rows, chunks that are reduced: more than run at once, so that the last ones are the end, which is read next.
+CHUNKS = 2048
 # Rows of a workgroup and units that an invocation keeps, for longer and longer rows: along the last dimension, and
-# along others, where rows lie side by side. Memory is read by 32 bytes; of fewer rows, neighbours read the rest again.
+# along others, where rows lie side by side, one by one or by quads. Memory is read by 32 bytes; of fewer rows,
+# neighbours read the rest again.
 ALONG = ((1, 4), (1, 8), (1, 16))
 ACROSS = ((64, 4), (64, 16), (32, 16), (16, 16), (8, 16))
 ACROSS_LONG = ((8, 32), (8, 64), (4, 64))  # where compiling that many loads takes no time
+WIDE = ((16, 4), (8, 8), (8, 16), (4, 16), (2, 16))
+WIDE_LONG = ((2, 32),)
 
 
 def softmax_reference(x: Array, dim: int, half_to_float: Any = False) -> Array:
@@ -79,8 +83,12 @@ def safe_softmax(planner: Planner, x: Tensor, dim: int, dtype: Any, out: Tensor)
 
 @dataclass(frozen=True)
 class _Kept:
-    """How workgroups keep rows: ``width`` elements a unit, ``kept`` units at most in each of ``lanes`` invocations."""
+    """How workgroups keep rows: ``width`` elements a unit, ``kept`` units at most in each of ``lanes`` invocations.
 
+    ``wide``: a unit holds an element of each of four rows.
+    """
+
+    wide: bool
     width: int
     kept: int
     lanes: int
@@ -92,6 +100,7 @@ def _along(planner: Planner, result: str, x: Tensor, dim: int, out: Tensor) -> N
     planner.check(0 <= axis < max(x.rank, 1), f"softmax: {x} has no dimension {dim}")
     planner.resize(out)
     each = passes.along(x, axis)
+    each = each if each.across else replace(each, busy=CHUNKS)
     template = {"result": result, "x": x.dtype, "out": out.dtype}
     _prepare(planner, template, each, x, out)
     kept = _kept(planner, each, out)
@@ -100,12 +109,13 @@ def _along(planner: Planner, result: str, x: Tensor, dim: int, out: Tensor) -> N
         return
     if fused:
         assert kept is not None
-        length = each.length // kept.width
+        along, owned = (1, kept.width) if kept.wide else (kept.width, 1)
+        rows = each.rows // owned
         planner.dispatch(
             "softmax/kept",
-            planner.grid_1d(ceil_div(each.rows * kept.lanes, WORKGROUP), 1),
+            planner.grid_1d(ceil_div(rows * kept.lanes, WORKGROUP), 1),
             {"x": x, "out": out},
-            {"rows": each.rows, "length": length, "inner": each.inner, "lanes": kept.lanes},
+            {"rows": rows, "length": each.length // along, "inner": each.inner // owned, "lanes": kept.lanes},
             template={**template, "kept": kept.kept, "width": kept.width, "across": each.across},
             overrides={"wg_size": WORKGROUP},
         )
@@ -123,34 +133,39 @@ def _along(planner: Planner, result: str, x: Tensor, dim: int, out: Tensor) -> N
 def _prepare(planner: Planner, template: dict[str, Any], each: Pass, x: Tensor, out: Tensor) -> None:
     """Have the kernels made that live sizes may need."""
     words = out.element.itemsize == 4
-    ways = _ways(planner, each)
-    counts = {kept: rows for rows, kept in reversed(ways)}  # the first way of each
-    for width, kept in product((1,) if each.across else (4, 1), counts):
-        earlier = [WORKGROUP // r * k for r, k in ways[: ways.index((counts[kept], kept))]]
-        if (width == 4 or words) and each.most_length // width > max(earlier, default=0):
-            how = {**template, "kept": kept, "width": width, "across": each.across}
-            planner.prepare("softmax/kept", template=how, overrides={"wg_size": WORKGROUP})
-    rows, kept = ways[-1]
-    if not words or each.most_length > WORKGROUP // rows * kept:
+    longest = []
+    for width in (4, 1) if not each.across or each.most_inner >= 4 else (1,):
+        ways = _ways(planner, each, width)
+        length = each.most_length // (1 if each.across else width)
+        covered = 0  # by the ways before
+        for rows, kept in ways if width == 4 or words else ():
+            if length > covered:
+                how = {**template, "kept": kept, "width": width, "across": each.across}
+                planner.prepare("softmax/kept", template=how, overrides={"wg_size": WORKGROUP})
+            covered = WORKGROUP // rows * kept
+        longest.append(covered)
+    if not words or each.most_length > min(longest):
         planner.prepare("softmax/apply", template=template, overrides={"wg_size": APPLY_WORKGROUP})
         passes.prepare(planner, Reduction("lse"), x, each, None)
 
 
-def _ways(planner: Planner, each: Pass) -> tuple[tuple[int, int], ...]:
-    """(rows of a workgroup, units that an invocation keeps), for longer and longer rows."""
+def _ways(planner: Planner, each: Pass, width: int) -> tuple[tuple[int, int], ...]:
+    """(rows, or quads of them, of a workgroup, units that an invocation keeps), for longer and longer rows."""
     if not each.across:
         return ALONG
-    return ACROSS if planner.features.cpu else (*ACROSS, *ACROSS_LONG)
+    ways, more = (WIDE, WIDE_LONG) if width == 4 else (ACROSS, ACROSS_LONG)
+    return ways if planner.features.cpu else (*ways, *more)
 
 
 def _kept(planner: Planner, each: Pass, out: Tensor) -> _Kept | None:
     """How rows can be kept; None where they are too long, or do not consist of whole words of ``out``."""
-    width = 4 if not each.across and each.length % 4 == 0 else 1
+    width = 4 if (each.inner if each.across else each.length) % 4 == 0 else 1
     if width == 1 and out.element.itemsize != 4:
         return None
-    units = each.length // width
-    for rows, kept in _ways(planner, each):
-        most = WORKGROUP // min(rows, power_of_two(each.inner))
+    units, side_by_side = (each.length, each.inner // width) if each.across else (each.length // width, 1)
+    for rows, kept in _ways(planner, each, width):
+        most = WORKGROUP // min(rows, power_of_two(side_by_side))
         if units <= most * kept:
-            return _Kept(width, kept, min(most, power_of_two(ceil_div(units, kept))))
+            lanes = min(most, power_of_two(ceil_div(units, kept)))
+            return _Kept(each.across and width == 4, width, kept, lanes)
     return None

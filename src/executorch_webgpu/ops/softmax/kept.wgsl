@@ -7,28 +7,30 @@ The largest element is known before any exponential, so that each element has on
 Inputs:
   result = "softmax" | "log" | "safe": see result.wgsl, which has the same for what is not kept
   kept = 4 | 16 | 64: units that an invocation keeps, at most
-  width = 4 | 1: elements of a unit; four lie side by side, inner is 1 then
+  width = 4 | 1: elements of a unit; four lie side by side: of a row, where inner is 1 then, or of four rows, across
   across = False | True: whether neighbours own neighbouring rows; else neighbouring units of a row
   x = "float32" | "float16" | "int32": dtype
   out = "float32": dtype; of any width where a unit has four elements
 #}
 {% set part = "quad" if width == 4 else "word" %}
+{% set wide = across and width == 4 %}
 @group(0) @binding(0) var<storage, read> x: array<{{ x }}_{{ part }}>;
 @group(0) @binding(1) var<storage, read_write> out: array<{{ out }}_{{ part }}>;
 
 struct Params {
-  rows: u32,  // outer * inner
+  rows: u32,  // outer * inner; if wide, quads of them
   length: u32,  // in units
-  inner: u32,
+  inner: u32,  // if wide, quads
   lanes: u32,  // a power of two that divides wg_size
 }
 @group(0) @binding(2) var<uniform> params: Params;
 
 override wg_size: u32 = 256;
 
-var<workgroup> partials: array<f32, wg_size>;
-
 alias Unit = {{ "vec4<f32>" if width == 4 else "f32" }};
+alias Row = {{ "vec4<f32>" if wide else "f32" }};  // a number of a row, or of each of four
+
+var<workgroup> partials: array<{{ "vec4<f32>" if wide else "f32" }}, wg_size>;
 
 {% include "wgsl/maximum.wgsl" %}
 {% include "wgsl/elements.wgsl" %}
@@ -51,7 +53,7 @@ fn store(i: u32, start: u32, results: Unit) {
     return;
   }
   {% if width == 4 %}
-  out[start + i] = pack_{{ out }}(results);
+  out[start + i{{ " * params.inner" if across }}] = pack_{{ out }}(results);
   {% else %}
   out[start + i * params.inner] = results;
   {% endif %}
@@ -84,7 +86,7 @@ fn main(
   {% for k in range(1, kept) %}
   most = max(most, finite(v{{ k }}));
   {% endfor %}
-  partials[local] = {{ "max(max(most.x, most.y), max(most.z, most.w))" if width == 4 else "most" }};
+  partials[local] = {{ "max(max(most.x, most.y), max(most.z, most.w))" if width == 4 and not across else "most" }};
   workgroupBarrier();
   for (var half = params.lanes / 2u; half > 0u; half /= 2u) {
     if (lane < half) {
@@ -100,7 +102,7 @@ fn main(
   let e{{ k }} = exp(v{{ k }} - largest);
   sums += select(Unit(0.0), e{{ k }}, lane + {{ k }}u * params.lanes < params.length);
   {% endfor %}
-  partials[local] = {{ "(sums.x + sums.y) + (sums.z + sums.w)" if width == 4 else "sums" }};
+  partials[local] = {{ "(sums.x + sums.y) + (sums.z + sums.w)" if width == 4 and not across else "sums" }};
   workgroupBarrier();
   for (var half = params.lanes / 2u; half > 0u; half /= 2u) {
     if (lane < half) {
@@ -113,12 +115,14 @@ fn main(
   }
   let found = partials[local - lane * stride];
   // Infinite where an element is, 0 where all are -inf: all of the row is NaN then.
-  let odd = bitcast<u32>(found) == 0x7f800000u{{ " || found == 0.0" if result != "safe" }};
-  let sum = bitcast<f32>(select(bitcast<u32>(found), 0x7fc00000u, odd));
+  {% set bits = "vec4<u32>" if wide else "u32" %}
+  let bits = bitcast<{{ bits }}>(found);
+  let odd = (bits == {{ bits }}(0x7f800000u)){{ " | (found == Row(0.0))" if result != "safe" }};
+  let sum = bitcast<Row>(select(bits, {{ bits }}(0x7fc00000u), odd));
   {% if result == "log" %}
   let less = log(sum);
   {% elif result == "safe" %}
-  let scale = select(1.0 / sum, 0.0, sum == 0.0);
+  let scale = select(1.0 / sum, Row(0.0), sum == Row(0.0));
   {% else %}
   let scale = 1.0 / sum;
   {% endif %}

@@ -13,10 +13,8 @@ fn rank_of(bits: u32) -> u32 {
 }
 
 fn bits_of(rank: u32) -> u32 {
-  if (rank == 0xffffffffu) {
-    return 0x7fc00000u;
-  }
-  return select(~rank, rank & 0x7fffffffu, rank >= 0x80000000u);
+  let bits = select(~rank, rank & 0x7fffffffu, rank >= 0x80000000u);
+  return select(bits, 0x7fc00000u, rank == 0xffffffffu);  // without branches
 }
 
 fn is_finite(bits: u32) -> bool {
