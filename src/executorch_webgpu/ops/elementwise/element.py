@@ -12,7 +12,7 @@ import numpy as np
 from ..plan import Planner
 from ..values import INT32_MAX, INT32_MIN, Tensor
 
-WORKGROUP = 64
+WORKGROUP = 256  # fewer workgroups: a device begins about one a clock
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 

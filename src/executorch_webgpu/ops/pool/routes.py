@@ -17,7 +17,7 @@ WORKGROUP = 256  # fewer workgroups: a device begins about one a clock
 OVERRIDES = {"wg_size": WORKGROUP}
 LARGE = 64  # elements of windows that are reduced, at least
 UNROLLED = 64  # places of windows that are unrolled, at most
-TALL = 4  # rows that an invocation takes where their windows overlap
+TALL = 2  # rows that an invocation takes where their windows overlap
 EXACT = 2**24  # integers that float32 holds
 
 

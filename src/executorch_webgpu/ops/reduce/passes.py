@@ -15,7 +15,7 @@ WORKGROUP = 256
 MOST_ROWS = 64  # rows of a workgroup that lie side by side
 ELEMENTS = 8  # of a short row, for an invocation
 LONG = 16  # elements of a chunk for an invocation, at least
-BUSY = 1024  # workgroups that keep a device busy
+BUSY = 512  # workgroups that keep a device busy
 FINISH_WORKGROUP = 64
 WORDS = ("float32", "int32", "bool")  # dtypes whose elements are words
 

@@ -20,6 +20,7 @@ from ..sizes import Shape, Sizes, like_first
 from ..values import Scratch, Tensor
 
 Array = np.ndarray
+WORKGROUP = 128
 KERNEL = "scan/scan"
 OWNED = 16  # elements of a short row, for an invocation
 LEAST_ROWS = 8  # of a workgroup, side by side: 32 bytes, as memory is read
