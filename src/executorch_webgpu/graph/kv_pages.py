@@ -23,6 +23,9 @@ class _Page:
     key: tuple[_Page | None, tuple[int, ...]] | None = None
 
 
+PageKey = tuple[_Page | None, tuple[int, ...]]
+
+
 @dataclass(eq=False)
 class PagedText:
     """The pages of one text: the first ones may be those of other texts, too.
@@ -50,7 +53,7 @@ class PagePool:
         self.page_rows = page_rows
         self._pages = [_Page(number) for number in range(pages)]
         self._idle: OrderedDict[_Page, None] = OrderedDict((page, None) for page in self._pages)  # oldest first
-        self._known: dict[tuple[_Page | None, tuple[int, ...]], _Page] = {}
+        self._known: dict[PageKey, _Page] = {}
 
     @property
     def free(self) -> int:
@@ -67,16 +70,26 @@ class PagePool:
         Its last token is left out of them, since a step must compute something.
         """
         text = PagedText()
-        before: _Page | None = None
-        for start in range(0, len(tokens) - self.page_rows, self.page_rows):
-            page = self._known.get((before, tuple(tokens[start : start + self.page_rows])))
+        self.extend(text, tokens)
+        return text
+
+    def extend(self, text: PagedText, tokens: Sequence[int]) -> None:
+        """Give a text that ends with a full page the pages that others have filled with what comes next in ``tokens``.
+
+        The last token is left out, as by ``begin``.
+        """
+        while len(text.tokens) == len(text.pages) * self.page_rows < len(tokens) - self.page_rows:
+            page = self._known.get(self.next_key(text, tokens))
             if page is None:
-                break
+                return
             self._hold(page)
             text.pages.append(page)
-            before = page
-        text.tokens = list(tokens[: len(text.pages) * self.page_rows])
-        return text
+            text.tokens += tokens[len(text.tokens) : len(text.tokens) + self.page_rows]
+
+    def next_key(self, text: PagedText, tokens: Sequence[int]) -> PageKey:
+        """What the page is known by that a text which ends with a full page, and will be ``tokens``, fills next."""
+        before = text.pages[len(text.tokens) // self.page_rows - 1] if len(text.tokens) >= self.page_rows else None
+        return before, tuple(tokens[len(text.tokens) : len(text.tokens) + self.page_rows])
 
     def needs(self, text: PagedText, rows: int) -> int:
         """Pages that ``rows`` further rows of a text take."""
