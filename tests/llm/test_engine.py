@@ -21,6 +21,8 @@ from executorch_webgpu.errors import ClosedError, Error, InvalidInputError, Unsu
 from executorch_webgpu.llm import DecodeSession, Engine, LanguageModel, SamplingParams
 from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.runtime import Program
+from executorch_webgpu.text.tokenizer import Tokenizer
+from tests.conftest import SmolLM2
 from tests.graph_builder import GraphBuilder
 from tests.programs import write_delegated
 
@@ -223,3 +225,28 @@ def test_programs_that_are_no_language_models(tmp_path: Path) -> None:
     data = write_delegated(build, ["float32", "float32"])
     with Runtime.get().load_program(data) as program, pytest.raises(UnsupportedProgramError):
         Engine(program)
+
+
+@pytest.mark.slow
+def test_smollm2_writes_what_it_writes_alone(smollm2: SmolLM2) -> None:
+    texts = [
+        "The capital of France is",
+        "Once upon a time",
+        "Water boils at",
+        "def add(a, b):",
+        "The largest planet is",
+    ]
+    texts += ["Roses are red,", "In 1969, humans", "A good way to learn"]
+    tokenizer, params = Tokenizer.from_file(smollm2.gguf), SamplingParams(8)
+    given_prompts = [tokenizer.encode(text) for text in texts]
+    with Runtime.get().load_program(smollm2.program) as program:
+        with LanguageModel(program) as model:
+            wanted = []
+            for prompt in given_prompts:
+                with DecodeSession(model, params, end_tokens=()) as session:
+                    session.prefill(prompt)
+                    wanted.append(list(session))
+        with Engine(program, max_rows=32) as engine:
+            streams = [engine.submit(prompt, params, end_tokens=()) for prompt in given_prompts]
+            assert [list(stream) for stream in streams] == wanted
+    assert "Paris" in tokenizer.decode(wanted[0])

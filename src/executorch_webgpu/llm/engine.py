@@ -49,7 +49,8 @@ class Engine(Closing):
     Steps mix the next tokens of all running texts with chunks of prompts, ``max_rows`` rows in all. KV caches are
     pages of ``page_rows`` rows in one pool of ``kv_pages`` pages; texts that begin alike share pages, and do not
     compute them twice. When pages run out, the youngest text gives back its own and is computed again later.
-    ``max_sequences``: texts that run at once; others wait in the order in which they came.
+    ``max_sequences``: texts that run at once, by default 64 if there are as many rows; others wait in the order in
+    which they came.
     ``options``, ``changes``: as ``Program.load_method`` takes them.
     Any thread, and any asyncio task, may call ``submit``. Raises UnsupportedProgramError for a program that is no
     language model, or whose tokens' rows are not independent of each other, and InvalidInputError for sizes.
@@ -63,10 +64,11 @@ class Engine(Closing):
         kv_pages: int | None = None,
         page_rows: int = PAGE_ROWS,
         max_rows: int = MAX_ROWS,
-        max_sequences: int = MAX_SEQUENCES,
+        max_sequences: int | None = None,
         **changes: Any,
     ) -> None:
         signature = Signature.of(program)
+        max_sequences = min(MAX_SEQUENCES, max_rows) if max_sequences is None else max_sequences
         if min(max_rows, max_sequences) < 1 or max_sequences > max_rows:
             raise InvalidInputError(
                 f"an engine of {max_sequences} sequences and {max_rows} rows a step cannot be: there must be at least "
