@@ -401,6 +401,13 @@ def attention() -> Iterator[Sample]:
             yield Sample(op, masked, Out(query.max_dims), {"routes": {"sdpa_with_kv_cache": "flash"}})
         held = [_const(1, 23, kv_heads, head_dim) for _ in "kv"]
         yield Sample("llama.custom_sdpa.default", [query, *held, position, None, 0.0, True, None], Out(query.max_dims))
+    places = Const(np.array([[4, 1], [3, 1], [0, 0], [9, 2], [10, 2]], np.int32))  # position and sequence of each row
+    tables = Const(np.array([[5, 0, 0], [2, 6, 0], [1, 4, 3]], np.int32))
+    for heads, kv_heads, head_dim in ((6, 2, 8), (1, 1, 4)):
+        query, key = Input((1, 5, heads, head_dim)), Input((1, 5, kv_heads, head_dim))
+        pools = [Mutable(_const(7, 4, kv_heads, head_dim).array) for _ in "kv"]
+        args = [query, key, key, *pools, places, tables, None]
+        yield Sample("et_webgpu.paged_sdpa.default", args, Out(query.max_dims))
     for op, head_dim in itertools.product(("llama.update_cache.default", "update_cache.default"), (8, 3)):
         cache = Mutable(_const(1, 23, 1, head_dim).array)
         args = [_tokens(1, head_dim), cache, Position(full=5, live=22)]

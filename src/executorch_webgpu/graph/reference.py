@@ -14,7 +14,6 @@ import numpy as np
 from ..errors import InvalidInputError
 from ..ops.values import INT32_MAX, INT32_MIN, SymInt, Tensor
 from .build import COPY, PREPACK, Graph, OpCall
-from .state import cache_writes
 
 # What references raise for values that an operator does not take.
 REFUSALS = (TypeError, ValueError, IndexError, ArithmeticError)
@@ -35,10 +34,10 @@ class References:
 
     def __init__(self, graph: Graph, notice: Notice | None = None, *, rounds: bool = False) -> None:
         self._notice = notice
-        self._stored_as = {w.call: {"stored_as": w.cache.dtype} for w in cache_writes(graph)}
+        rounding = [c for c in graph.calls if "stored_as" in signature(c.op.reference).parameters]
+        self._stored_as = {c.index: {"stored_as": c.mutated[0].dtype} for c in rounding if c.mutated}
         if rounds:
-            steps = [c for c in graph.calls if "stored_as" in signature(c.op.reference).parameters]
-            self._stored_as = {c.index: {"stored_as": c.outputs[0].dtype} for c in steps} | self._stored_as
+            self._stored_as |= {c.index: {"stored_as": c.outputs[0].dtype} for c in rounding if not c.mutated}
 
     def results(self, call: OpCall, values: Mapping[int, Any]) -> list[Any]:
         """What a call gives for each value of ``call.writes``: float64, integers or bools.

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..closing import Closing
-from ..errors import ClosedError, Error, InvalidInputError, UnsupportedProgramError
+from ..errors import ClosedError, InvalidInputError, UnsupportedProgramError
 from ..runtime import LoadOptions, Method, ProfileRow, Program, State
 from ..runtime.decode import host_reason, prepare
-from ..runtime.metadata import MethodMetadata, TensorMetadata
 from .exclusive import Exclusive, ExclusiveGenerator
+from .signature import Signature
 
 
 class LanguageModel(Closing):
@@ -34,22 +34,14 @@ class LanguageModel(Closing):
     """
 
     def __init__(self, program: Program, options: LoadOptions | None = None, **changes: Any) -> None:
-        if "forward" not in program.method_names:
-            raise UnsupportedProgramError(
-                "the program has no method named forward, so it is no language model; see et-webgpu inspect"
-            )
-        signature: MethodMetadata = program.metadata("forward")
-        _check_signature(signature)
-        if _constant(program, "use_kv_cache") == 0:
-            raise UnsupportedProgramError("the program has no KV cache; export it again with -kv")
-        tokens = signature.inputs[0]
-        self.max_tokens = tokens.max_dims[1]
-        self.vocab_size = signature.outputs[0].max_dims[-1]
-        self.full_logits = len(signature.outputs[0].max_dims) == 3
-        self.context_len = _context_len(program, tokens)
-        self.eos_ids = frozenset(_constants(program, "get_eos_ids"))
-        self._tokens_dtype = np.dtype(tokens.dtype)
-        self._input_pos_dtype = np.dtype(signature.inputs[1].dtype)
+        signature = Signature.of(program)
+        self.max_tokens = signature.max_tokens
+        self.vocab_size = signature.vocab_size
+        self.full_logits = signature.full_logits
+        self.context_len = signature.context_len
+        self.eos_ids = signature.eos_ids
+        self._tokens_dtype = signature.tokens_dtype
+        self._input_pos_dtype = signature.input_pos_dtype
         self._forward = program.load_method("forward", options, **changes)
         self._state: State | None = None  # None: the method's own
         self._cached: list[int] = []
@@ -218,66 +210,3 @@ def uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
         if held:
             handler(*held[0])
-
-
-def _check_signature(signature: MethodMetadata) -> None:
-    inputs, outputs = signature.inputs, signature.outputs
-    fits = (
-        len(inputs) == 2
-        and len(outputs) == 1
-        and all(tensor.dtype in ("int64", "int32") for tensor in inputs)
-        and len(inputs[0].max_dims) == 2
-        and inputs[0].max_dims[0] == 1
-        and inputs[1].max_dims == (1,)
-        and outputs[0].dtype.startswith("float")
-        and len(outputs[0].max_dims) in (2, 3)
-    )
-    if not fits:
-        raise UnsupportedProgramError(
-            "a language model's forward takes integer tokens [1, S] and input_pos [1] and returns logits "
-            f"[1, vocab] or [1, S, vocab]; this one takes {_shapes(inputs)} and returns {_shapes(outputs)}: "
-            "export it with a KV cache (-kv)"
-        )
-    length = inputs[0].max_dims[1]
-    if length > 1 and 1 not in inputs[0].dynamic_dims:
-        raise UnsupportedProgramError(
-            f"forward takes exactly {length} tokens at a time, so it cannot go on token by token; export it "
-            "with a dynamic sequence length"
-        )
-
-
-def _shapes(tensors: Sequence[TensorMetadata]) -> str:
-    return ", ".join(map(str, tensors)) or "nothing"
-
-
-def _context_len(program: Program, tokens: TensorMetadata) -> int:
-    """The KV cache's rows: as stated by the program, else the longest input (which the cache must hold)."""
-    for name in ("get_max_context_len", "get_max_seq_len"):
-        stated = _constant(program, name)
-        if stated is not None:
-            return stated
-    if 1 in tokens.dynamic_dims:
-        return tokens.max_dims[1]
-    raise UnsupportedProgramError(
-        "the program takes one token at a time and has no method get_max_context_len or get_max_seq_len, so "
-        "the length of its context is unknown; export it with this metadata"
-    )
-
-
-def _constant(program: Program, name: str) -> int | None:
-    return next(iter(_constants(program, name)), None)
-
-
-def _constants(program: Program, name: str) -> list[int]:
-    """The integers that a method without inputs returns; none when the program has no such method."""
-    if name not in program.method_names:
-        return []
-    method = program.load_method(name)
-    try:
-        return [int(value) for output in method.execute([]) for value in np.ravel(output)]
-    except (TypeError, ValueError) as error:
-        if isinstance(error, Error):
-            raise
-        raise UnsupportedProgramError(f"the program's method {name} does not return integers") from error
-    finally:
-        method.close()

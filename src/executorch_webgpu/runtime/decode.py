@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..gpu.in_flight import InFlight
+from ..graph.build import Graph
 from ..graph.execute import GraphExecutor
 from ..graph.executor import Executor
 from ..graph.lowering.segments import DeviceSegment, Lowered
@@ -39,31 +40,49 @@ class DecodeTarget:
 
 def decode_target(lowered: Lowered, executors: Sequence[Executor]) -> DecodeTarget | str:
     """What a decode loop runs of a method, or why there can be none."""
-    segments = [segment for block in lowered.blocks for segment in block.segments]
-    if len(executors) != 1:
-        return f"the program has {len(executors)} graphs, between which the host computes"
-    if len(segments) != 1 or len(lowered.blocks) != 1:
-        return "the host computes before or after the program's graph"
-    (executor,), (segment,), (block,) = executors, segments, lowered.flow.blocks
-    assert isinstance(segment, DeviceSegment)
+    graphs = [executor.graph for executor in executors]
+    found = language_graph(lowered, graphs)
+    if isinstance(found, str):
+        return found
+    (executor,) = executors
     if not isinstance(executor, GraphExecutor):
         return "there is no device"
     if executor.profiling:
         return "a profile waits for every step"
+    if executor.reads_on_host(found.tokens):
+        return "the program needs to know tokens on the host"
+    return DecodeTarget(executor, found.tokens, found.input_pos, found.logits)
+
+
+@dataclass(frozen=True)
+class LanguageGraph:
+    """What ``forward(tokens, input_pos) -> logits`` is in the only graph of a method."""
+
+    tokens: Tensor
+    input_pos: Tensor
+    logits: Tensor
+
+
+def language_graph(lowered: Lowered, graphs: Sequence[Graph]) -> LanguageGraph | str:
+    """Inputs and output of the one graph that a method is, or why it is not one graph of a language model."""
+    segments = [segment for block in lowered.blocks for segment in block.segments]
+    if len(graphs) != 1:
+        return f"the program has {len(graphs)} graphs, between which the host computes"
+    if len(segments) != 1 or len(lowered.blocks) != 1:
+        return "the host computes before or after the program's graph"
+    (graph,), (segment,), (block,) = graphs, segments, lowered.flow.blocks
+    assert isinstance(segment, DeviceSegment)
     if tuple(block.outputs or ()) != segment.outputs:
         return "the program's output is not the graph's"
-    given = dict(zip(segment.inputs, executor.graph.inputs, strict=True))
+    given = dict(zip(segment.inputs, graph.inputs, strict=True))
     inputs = [given.get(block.entry.get(cell)) for cell in lowered.flow.inputs if cell is not None]
     integers = [v for v in inputs if isinstance(v, Tensor) and v.dtype == "int32"]
     if len(integers) != 2 or len(given) != 2:
         return "the graph does not take the tokens and their position as they are"
-    outputs = executor.graph.outputs
+    outputs = graph.outputs
     if len(outputs) != 1 or not isinstance(logits := outputs[0], Tensor) or logits.dtype != "float32":
         return "the graph's logits are not float32"
-    tokens, input_pos = integers
-    if executor.reads_on_host(tokens):
-        return "the program needs to know tokens on the host"
-    return DecodeTarget(executor, tokens, input_pos, logits)
+    return LanguageGraph(integers[0], integers[1], logits)
 
 
 def host_reason(method: Method, state: State) -> str | None:

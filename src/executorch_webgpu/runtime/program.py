@@ -19,10 +19,12 @@ from ..format.ptd import DataFiles, data_files_beside
 from ..format.pte import ProgramFile, open_program, read_program
 from ..gpu.device import Device, open_device
 from ..gpu.locked import locked
+from ..graph.batching import BatchSizes
 from ..graph.constants import ConstantPool
 from ..graph.fusion import chosen_fusions
 from ..graph.traffic import StepBytes
 from ..portable.shared_buffers import SharedBuffers, initial_buffers, with_names
+from .batch import BatchMethod
 from .check import CheckReport, check_method
 from .fingerprint import fingerprint
 from .metadata import (
@@ -138,7 +140,7 @@ class Program(Closing):
         # What methods share: bytes by name at first, and the buffers of the states that are the methods' own.
         self._initial_buffers: Mapping[str, np.ndarray] | None = None
         self._buffers = SharedBuffers({})
-        self._methods: weakref.WeakSet[Method] = weakref.WeakSet()
+        self._methods: weakref.WeakSet[Closing] = weakref.WeakSet()
 
     @property
     def method_names(self) -> set[str]:
@@ -162,6 +164,23 @@ class Program(Closing):
             self._buffers = SharedBuffers.beginning(self._initial_buffers)
         constants = None if self._runtime._on_host else self._constant_pool
         method = Method(described, constants, options, self._identify, self._initial_buffers, self._buffers)
+        self._methods.add(method)
+        return method
+
+    @locked
+    def load_batch(
+        self, /, name: str, sizes: BatchSizes, options: LoadOptions | None = None, **changes: Any
+    ) -> BatchMethod:
+        """Plan and upload a method ``forward(tokens, input_pos) -> logits`` for rows of many sequences at once.
+
+        ``sizes``: the most that a step takes, and the pool of pages. ``options``, ``changes``: as ``load_method`` takes
+        them; ``kv_cache_dtype`` is that of the pool. Raises as it does, and UnsupportedProgramError with the operator
+        whose rows are not independent of each other.
+        """
+        options = LoadOptions.of(options, {"check": True, **changes} if self._runtime._check else changes)
+        described = self._method(name)
+        refuse_unsupported(described)
+        method = BatchMethod(described, self._constant_pool(), options, sizes)
         self._methods.add(method)
         return method
 

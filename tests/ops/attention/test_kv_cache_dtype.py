@@ -492,8 +492,10 @@ def test_a_model_without_a_cache(tmp_path: Path, command: list[str]) -> None:
 @pytest.mark.parametrize("engine", ["wgpu", "dawn"])
 def test_kernels_compile(engine: str) -> None:
     for count in (1, 2):
-        compile_check(engine, "attention/cache_update", {"count": count, "width": 4, "cache": "int8"})
-        compile_check(engine, "attention/cache_update", {"count": count, "width": 4, "cache": "float16"})
+        compile_check(engine, "attention/cache_update", {"count": count, "width": 4, "cache": "int8", "paged": False})
+        compile_check(
+            engine, "attention/cache_update", {"count": count, "width": 4, "cache": "float16", "paged": False}
+        )
     for dtype in KV_CACHE_DTYPES.values():
         compile_check(engine, "attention/scores", {"rows": 8, "cache": dtype})
         compile_check(engine, "attention/large_heads/values", {"rows": 8, "vectors": 2, "cache": dtype})

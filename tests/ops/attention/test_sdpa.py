@@ -471,4 +471,6 @@ def test_kernels_compile(engine: str) -> None:
         compile_check(engine, "attention/large_heads/values", {"rows": 8, "vectors": vectors, "cache": "float32"})
         compile_check(engine, "attention/decode_cpu", {"rows": 4, "vectors": vectors})
     for count, width in ((1, 1), (2, 4)):
-        compile_check(engine, "attention/cache_update", {"count": count, "width": width, "cache": "float32"})
+        compile_check(
+            engine, "attention/cache_update", {"count": count, "width": width, "cache": "float32", "paged": False}
+        )

@@ -19,8 +19,7 @@ from ..rows import Cut, broadcast
 from ..shapes import ceil_div
 from ..sizes import like_first
 from ..values import IntLike, Tensor
-from . import quantized as quantized
-from . import reference
+from . import paged, quantized, reference
 from .cache_update.plan import update_caches
 from .call import Rotation
 from .checks import are_float32, check_cache, checked_call, watch_context
@@ -28,6 +27,8 @@ from .flash import plan as flash_plan
 from .mask import check_mask, mask_strides
 from .rotate_and_store import plan as rotate_and_store_plan
 from .routes import attend
+
+__all__ = ["paged", "quantized"]
 
 
 # Operators over caches state no rows: a token sees those before it, and lies where their number says.

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..plan import Binding, Planner
 from ..reduce import passes
-from ..reduce.passes import BUSY, WORDS, WORKGROUP, Outs, Pass, Reduction, power_of_two
+from ..reduce.passes import BUSY, WORDS, Outs, Pass, Reduction, power_of_two
 from ..reduce.reference import cast
 from ..registry import op
 from ..rows import other_dims
@@ -20,7 +20,7 @@ from ..sizes import Shape, Sizes, like_first
 from ..values import Scratch, Tensor
 
 Array = np.ndarray
-WORKGROUP = 128
+WORKGROUP = 128  # more of them on a multiprocessor: one loads while others wait at barriers
 KERNEL = "scan/scan"
 OWNED = 16  # elements of a short row, for an invocation
 LEAST_ROWS = 8  # of a workgroup, side by side: 32 bytes, as memory is read
@@ -140,7 +140,7 @@ def _scan(planner: Planner, name: str, reduction: Reduction, x: Tensor, dim: int
 def _wide(each: Pass) -> Pass:
     """A pass that prefers more workgroups with fewer rows to chunks, since these are read twice."""
     found = replace(each, enough=ENOUGH, busy=each.busy if each.across else CHUNKS)
-    while found.across and found.blocks < BUSY // 2 and found.side_by_side > LEAST_ROWS:
+    while found.across and found.blocks < BUSY and found.side_by_side > LEAST_ROWS:
         found = replace(found, side_by_side=found.side_by_side // 2)
     return found
 

@@ -8,6 +8,7 @@ Inputs:
   count = 2 | 1: caches that are written
   width = 4 | 1: elements of an invocation; 1 only into float32
   cache = "float32" | "float16" | "int8": what an element of the caches is
+  paged = False | True: every row has a place of its own, in pages
 #}
 {% if width == 4 %}
 {% include "wgsl/kv_cache.wgsl" %}
@@ -27,6 +28,9 @@ fn stored(x: f32) -> f32 {
 {% include "wgsl/linear_index.wgsl" %}
 override wg_size: u32 = 64;
 {% endif %}
+{% if paged %}
+{% include "wgsl/pages.wgsl" %}
+{% endif %}
 
 {% for i in range(count) %}
 @group(0) @binding({{ 3 * i }}) var<storage, read> rows{{ i }}: array<Elements>;               // [S, H, D]
@@ -40,9 +44,18 @@ struct Params {
   n: u32,           // what the invocations or workgroups make, in all
   row_length: u32,  // of that, in a row of the caches
   vectors: u32,     // D / 4
+{% if paged %}
+  table_width: u32,  // pages that a sequence may have
+  page_shift: u32,
+{% endif %}
 }
 @group(0) @binding(6) var<uniform> params: Params;
+{% if paged %}
+@group(0) @binding(7) var<storage, read> places: array<vec2<i32>>;   // [S]: position, sequence
+@group(0) @binding(8) var<storage, read> block_tables: array<i32>;   // [sequences, table_width]
+{% else %}
 @group(0) @binding(7) var<uniform> input_pos: i32;
+{% endif %}
 
 @compute @workgroup_size(wg_size)
 fn main(
@@ -59,7 +72,14 @@ fn main(
   if (i >= params.n) {
     return;
   }
+  {% if paged %}
+  let place = places[i / params.row_length];
+  let position = u32(place.x);
+  let page = block_tables[u32(place.y) * params.table_width + (position >> params.page_shift)];
+  let to = pool_row(page, position, params.page_shift) * params.row_length + i % params.row_length;
+  {% else %}
   let to = u32(input_pos) * params.row_length + i;
+  {% endif %}
   {% for c in range(count) %}
   {% if cache == "int8" %}
   var largest{{ c }} = 0.0;

@@ -14,6 +14,7 @@ Inputs:
   key_unroll = 2 | 1 | 4: rows of K that it loads before it uses them
   value_unroll = 4 | 1 | 8: rows of V
   cache = "int8" | "float16" | "float32": what an element of the cache is
+  paged = False | True: rows are of several sequences, whose caches lie in pages
 #}
 {% set quads = width // 4 %}
 {% set vectors = loads * quads %}
@@ -21,6 +22,9 @@ Inputs:
 {% include "wgsl/kv_cache.wgsl" %}
 {% include "wgsl/maximum.wgsl" %}
 {% include "wgsl/packed_rows.wgsl" %}
+{% if paged %}
+{% include "wgsl/pages.wgsl" %}
+{% endif %}
 {% if cache == "int8" %}
 {% include "wgsl/query_bytes.wgsl" %}
 {% endif %}
@@ -44,9 +48,20 @@ struct Params {
   chunk: u32,       // columns of a split
   splits: u32,      // that were planned; those past the context have nothing to do
   scale: f32,
+{% if paged %}
+  first_token: u32,      // of those that this dispatch attends with
+  blocks_of_token: u32,  // of ROWS packed rows each
+  table_width: u32,      // pages that a sequence may have
+  page_shift: u32,
+{% endif %}
 }
 @group(0) @binding(6) var<uniform> params: Params;
+{% if paged %}
+@group(0) @binding(7) var<storage, read> places: array<vec2<i32>>;      // [S]: position, sequence
+@group(0) @binding(10) var<storage, read> block_tables: array<i32>;     // [sequences, table_width]
+{% else %}
 @group(0) @binding(7) var<uniform> input_pos: i32;
+{% endif %}
 
 const ROWS = {{ rows }}u;
 const WIDTH = {{ width }}u;
@@ -89,21 +104,39 @@ var {{ x }}_scale{{ i }}: f32;
 {% endmacro %}
 {% macro load(x, unroll) %}
 {% for i in range(unroll) %}
-let row{{ i }} = min(next + {{ i }}u * parts + part, count - 1u);
+let row{{ i }} = first + min(next + {{ i }}u * parts + part, count - 1u);
+{% if paged %}
+let at{{ i }} = pool_row(block_tables[table + (row{{ i }} >> params.page_shift)], row{{ i }}, params.page_shift);
+{% else %}
+let at{{ i }} = row{{ i }};
+{% endif %}
 {% for l in range(loads) %}
-{{ x }}{{ i }}_{{ l }} = {{ x }}_cache[base + row{{ i }} * step + {{ l }}u * lanes];
+{{ x }}{{ i }}_{{ l }} = {{ x }}_cache[base + at{{ i }} * step + {{ l }}u * lanes];
 {% endfor %}
 {% if cache == "int8" %}
-{{ x }}_scale{{ i }} = {{ x }}_scales[(first + row{{ i }}) * params.kv_heads + kv_head];
+{{ x }}_scale{{ i }} = {{ x }}_scales[at{{ i }} * params.kv_heads + kv_head];
 {% endif %}
 {% endfor %}
 {% endmacro %}
 @compute @workgroup_size(wg_size)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
   let kv_head = group.x / params.row_blocks;
+  {% if paged %}
+  // Rows of a workgroup are of one token, so that they see the same rows of the same pages.
+  let block = group.x % params.row_blocks;
+  let token = block / params.blocks_of_token;
+  let first_row = token * params.group_size + block % params.blocks_of_token * ROWS;
+  let last_row = token * params.group_size + params.group_size - 1u;
+  let place = places[params.first_token + token];
+  let context = u32(place.x) + 1u;
+  let table = u32(place.y) * params.table_width;
+  let rows_before = params.first_token * params.group_size;
+  {% else %}
+  let rows_before = 0u;
   let first_row = group.x % params.row_blocks * ROWS;
   let last_row = params.rows - 1u;
   let context = u32(input_pos) + min(first_row + ROWS - 1u, last_row) / params.group_size + 1u;
+  {% endif %}
   let first = group.y * params.chunk;
   if (first >= context) {
     return;
@@ -114,18 +147,23 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let lane = index % lanes;
   let part = index / lanes;
   let row_loads = lanes * LOADS;
-  let base = (first * params.kv_heads + kv_head) * row_loads + lane;
+  let base = kv_head * row_loads + lane;
   let step = params.kv_heads * row_loads;
   // As a scorer.
   let row_width = wg_size / ROWS;
   let own_row = index / row_width;
   let slot = index % row_width;
+  {% if paged %}
+  let visible = count;
+  {% else %}
   let sees = u32(input_pos) + min(first_row + own_row, last_row) / params.group_size + 1u;
   let visible = min(count, max(sees, first) - first);
+  {% endif %}
 
   // ---- queries, times the scale of the scores; against int8 codes as integers of three bytes ----
   {% for r in range(rows) %}
-  let head{{ r }} = query_head(min(first_row + {{ r }}u, last_row), kv_head, params.kv_heads, params.group_size);
+  let row{{ r }} = rows_before + min(first_row + {{ r }}u, last_row);
+  let head{{ r }} = query_head(row{{ r }}, kv_head, params.kv_heads, params.group_size);
   let q{{ r }} = (head{{ r }} * row_loads + lane) * QUADS;
   {% for e in range(vectors) %}
   let q{{ r }}_{{ e }} = params.scale * q[q{{ r }} + {{ e // quads }}u * QUADS * lanes + {{ e % quads }}u];
@@ -287,7 +325,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let row = first_row + {{ start }}u + r;
     if (row <= last_row) {
       if (params.splits == 1u) {
-        let head = query_head(row, kv_head, params.kv_heads, params.group_size);
+        let head = query_head(rows_before + row, kv_head, params.kv_heads, params.group_size);
         out[head * head_dim + dim] = sum / row_total({{ start }}u + r);
       } else {
         sums[((kv_head * params.rows + row) * params.splits + group.y) * head_dim + dim] = sum;

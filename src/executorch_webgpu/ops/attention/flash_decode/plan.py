@@ -13,6 +13,7 @@ from typing import Any
 
 from ...plan import Planner
 from ...shapes import ceil_div
+from ...values import Tensor
 from ..call import AttentionCall
 from ..merge_splits.plan import REDUCTION, Reduction, Splits, attend_split, prepare_reduction
 
@@ -82,9 +83,9 @@ class Variant:
     def workgroup_bytes(self) -> int:
         return 4 * (self.exchange_size + self.rows * (self.score_columns + 8) + self.workgroup_size) + 16
 
-    def template(self, dtype: str) -> dict[str, Any]:
+    def template(self, dtype: str, paged: bool = False) -> dict[str, Any]:
         names = ("rows", "width", "loads", "key_unroll", "value_unroll", "rows_per_round")
-        return {"cache": dtype, **{name: getattr(self, name) for name in names}}
+        return {"cache": dtype, "paged": paged, **{name: getattr(self, name) for name in names}}
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def fits(planner: Planner, call: AttentionCall) -> bool:
     variant = _variant(planner, call, call.length)
     if variant is None:
         return False
-    return _splits(_tuning(planner, call), call, variant).nbytes(call) <= planner.scratch_bytes
+    return _splits(tuning_of(planner, call.k_cache), call, variant).nbytes(call) <= planner.scratch_bytes
 
 
 def prepare(planner: Planner, call: AttentionCall) -> None:
@@ -108,13 +109,13 @@ def prepare(planner: Planner, call: AttentionCall) -> None:
             planner.prepare(
                 "attention/flash_decode", template=variant.template(call.k_cache.dtype), overrides=variant.overrides
             )
-    prepare_reduction(planner, call, _tuning(planner, call).reduction)
+    prepare_reduction(planner, call, tuning_of(planner, call.k_cache).reduction)
 
 
 def run(planner: Planner, call: AttentionCall) -> None:
     variant = _variant(planner, call, call.length)
     assert variant is not None, "fits() said that there is one"
-    tuning = _tuning(planner, call)
+    tuning = tuning_of(planner, call.k_cache)
     attend_split(
         planner,
         call,
@@ -151,16 +152,22 @@ def _workgroups(call: AttentionCall, variant: Variant) -> int:
     return call.kv_heads * ceil_div(call.length * call.group, variant.rows)
 
 
-def _tuning(planner: Planner, call: AttentionCall) -> Tuning:
-    default = INT8_TUNING if call.k_cache.dtype == "int8" else TUNING
+def tuning_of(planner: Planner, cache: Tensor) -> Tuning:
+    """The tuning for a cache's dtype on this device."""
+    default = INT8_TUNING if cache.dtype == "int8" else TUNING
     return planner.tuning("attention/flash_decode", CPU_TUNING if planner.features.cpu else default)
 
 
 def _variant(planner: Planner, call: AttentionCall, length: int) -> Variant | None:
-    tuning = _tuning(planner, call)
+    return variant_for(planner, length * call.group, call.k_cache)
+
+
+def variant_for(planner: Planner, packed_rows: int, cache: Tensor) -> Variant | None:
+    """The kernel for so many packed rows over a cache, or None if workgroup memory is too small."""
+    tuning = tuning_of(planner, cache)
     size = min(tuning.workgroup_size, planner.limits.max_invocations)
     available = min(tuning.workgroup_bytes, planner.limits.max_workgroup_bytes)
-    return choose_variant(tuning, length * call.group, call.q.dims[3], call.k_cache.element.itemsize, size, available)
+    return choose_variant(tuning, packed_rows, cache.dims[3], cache.element.itemsize, size, available)
 
 
 @cache

@@ -2,6 +2,9 @@
 out = the sums of the splits of a context, each rescaled to the largest score of the row, over their totals.
 
 One workgroup computes `lanes` vec4s of one packed row: `parts` interleaved shares of the splits, added up at the end.
+
+Inputs:
+  paged = False | True: every token has a place of its own
 #}
 {% include "wgsl/maximum.wgsl" %}
 {% include "wgsl/packed_rows.wgsl" %}
@@ -17,9 +20,16 @@ struct Params {
   vectors: u32,     // D / 4
   chunk: u32,       // columns of a split
   splits: u32,      // that were planned; a row reads those that hold a column it sees
+{% if paged %}
+  first_token: u32,
+{% endif %}
 }
 @group(0) @binding(3) var<uniform> params: Params;
+{% if paged %}
+@group(0) @binding(4) var<storage, read> places: array<vec2<i32>>;     // [S]: position, sequence
+{% else %}
 @group(0) @binding(4) var<uniform> input_pos: i32;
+{% endif %}
 
 override wg_size: u32 = 128;
 override lanes: u32 = 8;
@@ -32,7 +42,14 @@ var<workgroup> part_stats: array<vec2<f32>, wg_size>;
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
   let row = group.x;
   let kv_head = group.y;
-  let splits = (u32(input_pos) + row / params.group_size + params.chunk) / params.chunk;
+  {% if paged %}
+  let position = u32(places[params.first_token + row / params.group_size].x);
+  let rows_before = params.first_token * params.group_size;
+  {% else %}
+  let rows_before = 0u;
+  let position = u32(input_pos) + row / params.group_size;
+  {% endif %}
+  let splits = (position + params.chunk) / params.chunk;
   let base = (kv_head * params.rows + row) * params.splits;
   let lane = index % lanes;
   let part = index / lanes;
@@ -73,5 +90,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     total += weight * stat.y;
     sum += weight * part_sums[index + p * lanes];
   }
-  out[query_head(row, kv_head, params.kv_heads, params.group_size) * params.vectors + vector] = sum / total;
+  let head = query_head(rows_before + row, kv_head, params.kv_heads, params.group_size);
+  out[head * params.vectors + vector] = sum / total;
 }

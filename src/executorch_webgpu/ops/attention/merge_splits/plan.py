@@ -40,7 +40,7 @@ class Splits:
 
 
 def prepare_reduction(planner: Planner, call: AttentionCall, reduction: Reduction) -> None:
-    planner.prepare("attention/merge_splits", overrides=reduction.overrides(call))
+    planner.prepare("attention/merge_splits", template={"paged": False}, overrides=reduction.overrides(call))
 
 
 def attend_split(
@@ -86,5 +86,6 @@ def attend_split(
             (shape["rows"], call.kv_heads, ceil_div(call.vectors, lanes["lanes"])),
             results,
             {**shape, "vectors": call.vectors},
+            template={"paged": False},
             overrides=lanes,
         )

@@ -1,0 +1,73 @@
+"""A method ``forward(tokens, input_pos) -> logits`` over rows of many sequences, whose caches are pages of a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..closing import Closing
+from ..errors import ClosedError, UnsupportedProgramError
+from ..graph.batching import BatchSizes, batched
+from ..graph.binding_limit import split_constants
+from ..graph.constants import ConstantPool
+from ..graph.execute import GraphExecutor
+from ..graph.fusion import fuse_graph
+from ..graph.kv_cache import KV_CACHE_DTYPES
+from ..ops.plan import Planning
+from .decode import language_graph
+from .method_file import MethodFile
+from .options import LoadOptions
+
+Integers = Sequence[int] | Sequence[tuple[int, int]] | NDArray[np.int32]
+
+
+class BatchMethod(Closing):
+    """Steps of up to ``sizes.rows`` rows. Who has which pages is the caller's account: see ``graph.kv_pages.PagePool``.
+
+    Threads may share it: steps run one after another.
+    """
+
+    def __init__(self, file: MethodFile, constants: ConstantPool, options: LoadOptions, sizes: BatchSizes) -> None:
+        graphs = file.graphs(options.lower)
+        found = language_graph(file.lowered(options.lower), graphs)
+        if isinstance(found, str):
+            raise UnsupportedProgramError(f"the program cannot run several sequences at once: {found}")
+        self.sizes = replace(sizes, dtype=KV_CACHE_DTYPES[options.kv_cache_dtype])
+        batch = batched(graphs[0], found.tokens, found.input_pos, self.sizes)
+        graph, _ = fuse_graph(batch.graph, options.fusions)
+        device = constants.device
+        graph = split_constants(graph, device.limits.max_binding_bytes)
+        planning = Planning(
+            device.features, device.limits, options.routes or {}, options.scratch_bytes, options.matmul_precision
+        )
+        self._executor = GraphExecutor(graph, constants, planning, profile=options.profile, check=options.check)
+        self._closed = False
+
+    def step(
+        self,
+        tokens: Sequence[int],
+        places: Sequence[tuple[int, int]],
+        block_tables: NDArray[np.int32],
+        wanted: Sequence[int],
+    ) -> NDArray[np.float32]:
+        """Run T rows: write their keys and values, and give the logits [R, V] of those that are ``wanted``.
+
+        ``places``: of each row its position in its sequence, and the sequence's row of ``block_tables``
+        [sequences, table_width]. A sequence's rows may come in any order, but all before the last one must have come.
+        Raises InvalidInputError, before anything runs, for what ``sizes`` does not allow.
+        """
+        if self._closed:
+            raise ClosedError("this method is closed; load it again")
+        given = ([tokens], places, block_tables, wanted)
+        (logits,) = self._executor.execute([np.ascontiguousarray(values, np.int32) for values in given])
+        result: NDArray[np.float32] = logits.reshape(len(wanted), logits.shape[-1])
+        return result
+
+    def close(self) -> None:
+        """Free the GPU memory. Closing twice is allowed."""
+        if not self._closed:
+            self._closed = True
+            self._executor.close()

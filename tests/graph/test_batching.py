@@ -1,0 +1,156 @@
+"""A program of one sequence as one of many: each has the logits that it has alone, whoever else is in the batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.models import SHAPES, write_llama
+from executorch_webgpu.errors import UnsupportedProgramError
+from executorch_webgpu.format.pte import read_program
+from executorch_webgpu.format.vkgraph import read_vkgraph
+from executorch_webgpu.gpu.device import Device
+from executorch_webgpu.graph.batching import Batch, BatchSizes, batched
+from executorch_webgpu.graph.build import Graph, build_graph
+from executorch_webgpu.graph.constants import ConstantPool
+from executorch_webgpu.graph.execute import GraphExecutor
+from executorch_webgpu.graph.fusion import FUSIONS, fuse_graph
+from executorch_webgpu.graph.reference import ReferenceExecutor
+from executorch_webgpu.models.llama import LlamaOptions
+from executorch_webgpu.ops.plan import Planning
+from executorch_webgpu.ops.values import Tensor
+from tests.graph_builder import GraphBuilder
+from tests.ops.harness import assert_close
+
+Array = np.ndarray
+VOCAB = SHAPES["tiny"].vocab
+SIZES = BatchSizes(rows=24, wanted=10, sequences=6, context_len=32, page_rows=4, pages=40)
+
+
+def llama(folder: Path, *, interleaved: bool = True, full_logits: bool = False) -> Graph:
+    config = replace(SHAPES["tiny"], rope_interleaved=interleaved)
+    options = LlamaOptions("q4gsw", embedding="q4gsw", max_seq_len=9, max_context_len=32, full_logits=full_logits)
+    write_llama(folder / "model.pte", config, options)
+    file = read_program((folder / "model.pte").read_bytes())
+    (plan,) = (plan for plan in file.methods if plan.name == "forward")
+    return build_graph(read_vkgraph(file.delegate_data(plan.delegates[0]), file.named_data))
+
+
+def batch_of(graph: Graph, sizes: BatchSizes = SIZES) -> Batch:
+    tokens, input_pos = graph.inputs
+    assert isinstance(tokens, Tensor) and isinstance(input_pos, Tensor)
+    return batched(graph, tokens, input_pos, sizes)
+
+
+@dataclass
+class Pages:
+    """Who has which pages; rows of a step with their places."""
+
+    sizes: BatchSizes
+    random: np.random.Generator
+    lengths: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.free = list(self.random.permutation(self.sizes.pages))
+        self.tables = np.zeros((self.sizes.sequences, self.sizes.table_width), np.int32)
+
+    def add(self, sequence: int, count: int) -> list[tuple[int, int]]:
+        start = self.lengths.get(sequence, 0)
+        for position in range(start, start + count):
+            if position % self.sizes.page_rows == 0:
+                self.tables[sequence, position // self.sizes.page_rows] = self.free.pop()
+        self.lengths[sequence] = start + count
+        return [(position, sequence) for position in range(start, start + count)]
+
+
+def run_both(device: Device, graph: Graph, sizes: BatchSizes, full_logits: bool, seed: int) -> None:
+    """Random chunks of random texts, in one batch, and each text alone, on the device and in float64."""
+    random = np.random.default_rng(seed)
+    batch = batch_of(graph, sizes)
+    fused, _ = fuse_graph(batch.graph, tuple(FUSIONS))
+    planning, pool = Planning(device.features, device.limits), ConstantPool(device, lambda view: None)
+    many = GraphExecutor(fused, pool, planning)
+    reference = ReferenceExecutor(batch.graph)
+    texts = {s: random.integers(0, VOCAB, 30) for s in range(sizes.sequences)}
+    alone = {s: GraphExecutor(graph, pool, planning) for s in texts}
+    pages = Pages(sizes, random)
+    for _ in range(6):
+        chosen = random.permutation(sizes.sequences)[: random.integers(1, sizes.sequences + 1)]
+        tokens: list[int] = []
+        places: list[tuple[int, int]] = []
+        wanted: list[int] = []
+        expected: list[Array] = []
+        for sequence in chosen:
+            start = pages.lengths.get(sequence, 0)
+            count = min(int(random.integers(1, 5)), 30 - start)
+            if count == 0:
+                continue
+            given = texts[sequence][start : start + count]
+            (logits,) = alone[sequence].execute([given[None].astype(np.int32), np.array([start], np.int32)])
+            rows = range(count) if full_logits and random.random() < 0.5 else [count - 1]
+            for row in list(rows)[-(sizes.wanted - len(wanted)) :] if len(wanted) < sizes.wanted else []:
+                wanted.append(len(tokens) + row)
+                expected.append(logits[0, row] if full_logits else logits[0])
+            tokens += given.tolist()
+            places += pages.add(int(sequence), count)
+        arrays = [np.array([tokens]), np.array(places), pages.tables, np.array(wanted)]
+        inputs = [np.ascontiguousarray(a, np.int32) for a in arrays]
+        (got,), (exact,) = many.execute(inputs), reference.execute(inputs)
+        assert_close(got.reshape(len(wanted), -1), np.stack(expected), 1e-3, 1e-3)
+        assert_close(got, exact, 1e-3, 1e-3)
+    for executor in (many, *alone.values()):
+        executor.close()
+
+
+@pytest.mark.parametrize("full_logits", [False, True], ids=["last", "full"])
+@pytest.mark.parametrize("interleaved", [True, False], ids=["pairs", "halves"])
+def test_sequences_of_a_batch_are_as_they_are_alone(
+    device: Device, tmp_path: Path, interleaved: bool, full_logits: bool
+) -> None:
+    graph = llama(tmp_path, interleaved=interleaved, full_logits=full_logits)
+    run_both(device, graph, SIZES, full_logits, seed=2 * interleaved + full_logits)
+
+
+def test_logits_are_of_wanted_rows_only(tmp_path: Path) -> None:
+    """Selection moves before the head, so that rows of prompts cost no logits."""
+    batch = batch_of(llama(tmp_path, full_logits=True))
+    fused, _ = fuse_graph(batch.graph, tuple(FUSIONS))
+    widths = [call.args[-1] for call in fused.calls if VOCAB in getattr(call.args[-1], "max_dims", ())]
+    assert widths and all(out.max_dims[-2] == SIZES.wanted for out in widths)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_pools_are_of_their_dtype(tmp_path: Path, dtype: str) -> None:
+    batch = batch_of(llama(tmp_path), replace(SIZES, dtype=dtype))
+    assert {pool.dtype for pool in batch.pools} == {dtype}
+    assert {pool.max_dims[:2] for pool in batch.pools} == {(SIZES.pages, SIZES.page_rows)}
+    assert len(batch.pools) == 2 * SHAPES["tiny"].layers
+
+
+def refused(build: GraphBuilder) -> str:
+    with pytest.raises(UnsupportedProgramError) as error:
+        batch_of(build_graph(build.build()))
+    return str(error.value)
+
+
+def test_what_mixes_rows_is_refused_by_name() -> None:
+    build = GraphBuilder()
+    tokens, _ = build.input((1, 8), "int32"), build.input((1,), "int32")
+    weight = np.ones((16, 8), np.float32)
+    x = build.call("aten.embedding.default", weight, tokens, -1, False, False, build.tensor((1, 8, 8)))
+    build.output(build.call("aten.cumsum.default", x, 1, None, build.tensor((1, 8, 8))))
+    assert "aten.cumsum.default) does not compute each token's row for itself" in refused(build)
+
+
+def test_what_computes_with_the_position_is_refused() -> None:
+    build = GraphBuilder()
+    tokens, input_pos = build.input((1, 8), "int32"), build.input((1,), "int32")
+    weight = np.ones((16, 8), np.float32)
+    x = build.call("aten.embedding.default", weight, tokens, -1, False, False, build.tensor((1, 8, 8)))
+    position = build.symint()
+    build.call("et_vk.select_as_symint.default", input_pos, 0, 0, position)
+    build.output(build.call("aten.select_copy.int", x, 2, position, build.tensor((1, 8))))
+    assert "aten.select_copy.int" in refused(build)

@@ -1,0 +1,197 @@
+"""Attention over pages: many sequences in one call, each as it is alone, and nothing read that is not its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from executorch_webgpu.errors import InvalidInputError
+from executorch_webgpu.gpu.buffers import upload
+from executorch_webgpu.gpu.compile_check import compile_check
+from executorch_webgpu.gpu.device import Device
+from executorch_webgpu.graph.build import Constant, Graph, make_call
+from executorch_webgpu.graph.constants import ConstantPool
+from executorch_webgpu.graph.execute import GraphExecutor
+from executorch_webgpu.ops.attention import reference
+from executorch_webgpu.ops.attention.flash_decode import plan as flash_decode
+from executorch_webgpu.ops.attention.flash_decode.plan import choose_variant
+from executorch_webgpu.ops.plan import Planning
+from executorch_webgpu.ops.values import Tensor
+from tests.ops.harness import assert_close
+
+NAME = "et_webgpu.paged_sdpa.default"
+DTYPES = ("float32", "float16", "int8")
+TOLERANCE = {"float32": 1e-4, "float16": 2e-3, "int8": 2e-2}
+Array = np.ndarray
+Rows = list[tuple[int, int]]  # (sequence, how many new rows)
+
+
+class Paged:
+    """Sequences over one pool on a device. Rows of the pool that nobody wrote hold NaN, or codes with NaN as scale."""
+
+    def __init__(
+        self,
+        device: Device,
+        *,
+        heads: tuple[int, int] = (4, 2),
+        head_dim: int = 16,
+        dtype: str = "float32",
+        page_rows: int = 16,
+        pages: int = 40,
+        sequences: int = 6,
+        width: int = 8,
+        most: int = 24,
+        seed: int = 0,
+        tunings: Mapping[str, object] | None = None,
+        scratch_bytes: int = 64 << 20,
+    ) -> None:
+        self.heads, self.head_dim, self.page_rows = heads, head_dim, page_rows
+        self.random = np.random.default_rng(seed)
+        of_heads = (pages, page_rows, heads[1])
+        scales = [Tensor(-1 - i, "float32", of_heads, -1 - i) if dtype == "int8" else None for i in (0, 1)]
+        pools = [Tensor(10 + i, dtype, (*of_heads, head_dim), 10 + i, scales[i]) for i in (0, 1)]
+        q, out = (Tensor(i, "float32", (1, most, heads[0], head_dim)) for i in (0, 5))
+        k, v = (Tensor(i, "float32", (1, most, heads[1], head_dim)) for i in (1, 2))
+        places, tables = Tensor(3, "int32", (most, 2)), Tensor(4, "int32", (sequences, width))
+        call = make_call(NAME, (q, k, v, *pools, places, tables, None, out))
+        kept = [t for t in (*pools, *scales) if t is not None]
+        graph = Graph((call,), (q, k, v, places, tables), (out,), (), {t.id: Constant.zeros(t) for t in kept})
+        planning = Planning(device.features, device.limits, tunings=tunings or {}, scratch_bytes=scratch_bytes)
+        self.executor = GraphExecutor(graph, ConstantPool(device, lambda view: None), planning)
+        self.device = device
+        for tensor in kept:
+            poison = np.full(tensor.max_dims, 127 if tensor.dtype == "int8" else np.nan, tensor.element.numpy)
+            upload(device, self.executor.buffer_of(tensor), poison)
+        self.tables = np.zeros((sequences, width), np.int32)
+        self.free = list(self.random.permutation(pages))
+        self.texts: list[list[tuple[Array, Array]]] = [[] for _ in range(sequences)]  # rows of k and v, as stored
+        self.dtype = dtype
+
+    def step(self, rows: Rows) -> tuple[Array, Array]:
+        """New rows of some sequences, in any order, in one call: what the device gives, and what each gives alone."""
+        places = []
+        for sequence, count in rows:
+            length = len(self.texts[sequence])
+            for position in range(length, length + count):
+                if position % self.page_rows == 0:
+                    self.tables[sequence, position // self.page_rows] = self.free.pop()
+                places.append((position, sequence))
+                self.texts[sequence].append((np.empty(0), np.empty(0)))
+        order = self.random.permutation(len(places))
+        given_places = np.array(places, np.int32)[order]
+        total, (query_heads, kv_heads) = len(places), self.heads
+        q = self.random.standard_normal((1, total, query_heads, self.head_dim), np.float32)
+        k, v = (self.random.standard_normal((1, total, kv_heads, self.head_dim), np.float32) for _ in range(2))
+        for row, (position, sequence) in enumerate(given_places):
+            stored = [reference.as_stored(x[0, row].astype(np.float64), self.dtype) for x in (k, v)]
+            self.texts[sequence][position] = (stored[0], stored[1])
+        (got,) = self.executor.execute([q, k, v, given_places, self.tables])
+        wanted = np.empty(got.shape)
+        for row, (position, sequence) in enumerate(given_places):
+            keys, values = (np.stack(x)[None] for x in zip(*self.texts[sequence][: position + 1], strict=True))
+            one = q[:, row : row + 1].astype(np.float64)
+            wanted[:, row] = reference.custom_sdpa(one, keys, values, int(position))[:, 0]
+        return got, wanted
+
+    def check(self, rows: Rows) -> None:
+        got, wanted = self.step(rows)
+        assert_close(got, wanted, 1e-4, 1e-3)
+
+    def close(self) -> None:
+        self.executor.close()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("heads", "head_dim"), [((4, 4), 16), ((6, 2), 64), ((8, 1), 20), ((3, 3), 128), ((10, 2), 256)]
+)
+def test_sequences_are_as_they_are_alone(device: Device, dtype: str, heads: tuple[int, int], head_dim: int) -> None:
+    paged = Paged(device, heads=(heads[0], heads[1]), head_dim=head_dim, dtype=dtype)
+    for rows in ([(0, 5), (3, 17)], [(0, 1), (3, 1), (1, 1)], [(1, 16), (5, 8)], [(s, 1) for s in (5, 0, 1, 3)]):
+        paged.check(rows)
+    paged.close()
+
+
+@pytest.mark.parametrize("page_rows", [1, 2, 16, 64])
+def test_every_edge_of_pages(device: Device, page_rows: int) -> None:
+    paged = Paged(device, page_rows=page_rows, pages=140, width=64, sequences=2)
+    paged.check([(0, page_rows % 24 or 1)])
+    for _ in range(page_rows + 2 if page_rows < 20 else 3):
+        paged.check([(0, 1), (1, 1)])
+    paged.close()
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.data())
+def test_random_arrivals(device: Device, data: st.DataObject) -> None:
+    heads = data.draw(st.sampled_from([(1, 1), (4, 2), (6, 3), (8, 1)]))
+    dtype = data.draw(st.sampled_from(DTYPES))
+    paged = Paged(device, heads=heads, head_dim=32, dtype=dtype, seed=data.draw(st.integers(0, 1000)))
+    lengths = [0] * 6
+    for _ in range(data.draw(st.integers(2, 5))):
+        chosen = data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=6, unique=True))
+        rows = [(s, data.draw(st.integers(1, 4))) for s in chosen]
+        rows = [(s, n) for s, n in rows if lengths[s] + n <= 96]
+        for s, n in rows:
+            lengths[s] += n
+        paged.check(rows)
+    paged.close()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_long_contexts_are_split(device: Device, dtype: str) -> None:
+    """Chunks of 64 columns, and room for the sums of one token at a time."""
+    short = replace(flash_decode.TUNING, max_chunk=64, min_chunk=64, single_chunk=64)
+    scratch = 4 * 4 * 16 * 5  # bytes of the sums of two tokens, of up to 128 rows
+    paged = Paged(
+        device, dtype=dtype, tunings={"attention/flash_decode": short}, scratch_bytes=scratch, width=16, pages=60
+    )
+    for _ in range(6):
+        paged.check([(0, 20)])
+        paged.check([(2, 2), (0, 1)])
+    assert len(paged.executor.plans.plans[0].dispatches) > 5
+    paged.close()
+
+
+def test_steps_repeat_bit_for_bit(device: Device) -> None:
+    first, second = Paged(device, seed=4), Paged(device, seed=4)
+    for rows in ([(0, 7), (1, 3)], [(0, 1), (1, 1), (2, 9)]):
+        np.testing.assert_array_equal(first.step(rows)[0], second.step(rows)[0])
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize(
+    ("place", "page", "message"),
+    [
+        ((128, 0), 0, "up to 128 rows"),
+        ((-1, 0), 0, "places go from"),
+        ((0, 6), 0, "6 sequences"),
+        ((0, 0), 40, "40 pages, 0 to 39, not 40"),
+    ],
+)
+def test_places_that_are_not_there(device: Device, place: tuple[int, int], page: int, message: str) -> None:
+    paged = Paged(device)
+    q = np.zeros((1, 1, 4, 16), np.float32)
+    k = np.zeros((1, 1, 2, 16), np.float32)
+    tables = np.full((6, 8), page, np.int32)
+    with pytest.raises(InvalidInputError, match=message):
+        paged.executor.execute([q, k, k, np.array([place], np.int32), tables])
+    paged.close()
+
+
+@pytest.mark.parametrize("engine", ["wgpu", "dawn"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_kernels_compile(engine: str, dtype: str) -> None:
+    itemsize = {"float32": 4, "float16": 2, "int8": 1}[dtype]
+    for group, head_dim in ((1, 64), (4, 128), (8, 20), (7, 256)):
+        variant = choose_variant(flash_decode.TUNING, group, head_dim, itemsize, 256, 32 << 10)
+        assert variant is not None
+        compile_check(engine, "attention/flash_decode", variant.template(dtype, paged=True), variant.overrides)
+    compile_check(engine, "attention/merge_splits", {"paged": True})
+    compile_check(engine, "attention/cache_update", {"count": 2, "width": 4, "cache": dtype, "paged": True})
