@@ -6,7 +6,6 @@ Slow, needs no adapter, and shares nothing with the kernels, so it is what a dev
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,7 @@ class References:
 
     def __init__(self, graph: Graph, notice: Notice | None = None, *, rounds: bool = False) -> None:
         self._notice = notice
-        rounding = [c for c in graph.calls if "stored_as" in signature(c.op.reference).parameters]
+        rounding = [c for c in graph.calls if _rounds(c.op.reference)]
         self._stored_as = {c.index: {"stored_as": c.mutated[0].dtype} for c in rounding if c.mutated}
         if rounds:
             self._stored_as |= {c.index: {"stored_as": c.outputs[0].dtype} for c in rounding if not c.mutated}
@@ -155,6 +154,12 @@ def _promoted(call: OpCall, args: list[Any]) -> list[Any]:
 
 def _is_integer(arg: Any) -> bool:
     return isinstance(arg, np.ndarray) and arg.dtype.kind in "iub"
+
+
+def _rounds(reference: Callable[..., Any]) -> bool:
+    """Whether a reference rounds to a dtype that it is told; built-in functions do not."""
+    code = getattr(reference, "__code__", None)
+    return code is not None and "stored_as" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
 
 
 def _resolve(arg: Any, values: Mapping[int, Any]) -> Any:
