@@ -34,7 +34,10 @@ class References:
     def __init__(self, graph: Graph, notice: Notice | None = None, *, rounds: bool = False) -> None:
         self._notice = notice
         rounding = [c for c in graph.calls if _rounds(c.op.reference)]
-        self._stored_as = {c.index: {"stored_as": c.mutated[0].dtype} for c in rounding if c.mutated}
+        caches = {c.index: c.mutated[0] for c in rounding if c.mutated}
+        # Codes without scales are what a program stores itself: integers, which nothing rounds.
+        rounded = {i: cache for i, cache in caches.items() if cache.element.is_float or cache.scales is not None}
+        self._stored_as = {i: {"stored_as": cache.dtype} for i, cache in rounded.items()}
         if rounds:
             self._stored_as |= {c.index: {"stored_as": c.outputs[0].dtype} for c in rounding if not c.mutated}
 

@@ -122,7 +122,8 @@ def custom_quantized_sdpa(
 
     def floats(x: Array, zeros: Array | None, scales: Array | None) -> Array:
         wide = x.astype(np.float64)
-        wide = wide if zeros is None or scales is None else (wide - zeros) * scales
+        if x.dtype.kind == "i" and zeros is not None and scales is not None:  # floats stand for themselves
+            wide = (wide - zeros) * scales
         return wide.swapaxes(1, 2) if is_seq_at_dim_2 else wide
 
     q, k, v = floats(q, q_zero_points, q_scales), floats(k, k_zero_points, k_scales), floats(v, v_zero_points, v_scales)

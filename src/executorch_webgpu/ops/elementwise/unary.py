@@ -123,11 +123,11 @@ WITH_SCALAR = {
     "aten.div.Scalar": Unary("x / p", np.divide),
     "aten.leaky_relu.default": Unary("select(x * p, x, x > V(0))", lambda x, slope: np.where(x > 0, x, x * slope)),
     "aten.hardshrink.default": Unary(
-        "select(x, V(0), abs(x) <= p)", lambda x, lam: np.where(np.abs(x) <= lam, 0, x), jumps=True
+        "select(x, V(0), abs(x) <= p)", lambda x, lam: np.where((-lam <= x) & (x <= lam), 0, x), jumps=True
     ),
     "aten.softshrink.default": Unary(
         "select(select(x - x, x - sign(x) * p, abs(x) > p), x, is_nan(x))",
-        lambda x, lam: np.where(np.abs(x) > lam, x - np.sign(x) * lam, x - x),
+        lambda x, lam: np.where((x < -lam) | (x > lam), x - np.sign(x) * lam, x - x),
         "select(V(0), x - sign(x) * p, abs(x) > p)",
     ),
 }
