@@ -43,7 +43,8 @@ LARGEST = 1e4  # what grows further would hide small errors
 REFUSED = (InvalidInputError, InvalidProgramError, LimitError, UnsupportedProgramError)
 DIM_ARGUMENTS = {"dim", "dim0", "dim1", "axis"}
 # Live integers and prepacked constants: what they are made of is no random value.
-UNDRAWN = {"et_vk.prepack.default", "et_vk.select_as_symint.default"}
+# Constants by another name, and numbers, which all graphs have; rows that must not have one place twice.
+UNDRAWN = {"et_vk.prepack.default", "et_vk.select_as_symint.default", "et_webgpu.paged_sdpa.default"}
 _REFERENCES = References(Graph((), (), (), (), {}))
 
 Sizes = tuple[int, ...]  # of one dimension, by step

@@ -18,7 +18,7 @@ from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.graph.build import build_graph
 from executorch_webgpu.graph.constants import ConstantPool
 from executorch_webgpu.graph.execute import GraphExecutor
-from executorch_webgpu.graph.reference import ReferenceExecutor, _rounds
+from executorch_webgpu.graph.reference import ReferenceExecutor, _takes
 from executorch_webgpu.ops.plan import Planning
 from executorch_webgpu.ops.registry import find, names
 from tests.graph_builder import GraphBuilder, Ref
@@ -227,6 +227,6 @@ def test_tensors_without_dims_are_noticed_too(dtype: str) -> None:
 def test_every_reference_says_whether_it_rounds() -> None:
     """Built-in functions, which some references are, have no signature to read."""
     operators = [found for name in names() if (found := find(name)) is not None]
-    rounding = {operator.name for operator in operators if _rounds(operator.reference)}
+    rounding = {operator.name for operator in operators if _takes(operator.reference, "stored_as")}
     assert {"et_webgpu.elementwise_chain.default", "llama.update_cache.default"} <= rounding
     assert len(rounding) < 20 < len(operators)

@@ -45,6 +45,9 @@ def runs() -> Iterator[Sample]:
         rows = Input((batches, 4, 3, width), dtype, low=low, high=high)
         out = Out(x.array.shape, dtype)
         yield Sample("et_webgpu.slice_scatter_.default", [x, rows, 1, 3, 7, 1], out)
+        moving = Input((batches, 4, 3, width), dtype, live=(batches, 2, 3, width), low=low, high=high)
+        ends = Position(full=3, live=9), Position(full=7, live=11)
+        yield Sample("et_webgpu.slice_scatter_.default", [x, moving, 1, *ends, 1], out)
         one = Input((batches, 3, width), dtype, low=low, high=high)
         for index in (Position(full=0, live=10), -2):
             yield Sample("et_webgpu.select_scatter_.default", [x, one, 1, index], out)

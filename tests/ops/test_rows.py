@@ -36,6 +36,10 @@ NOT_STATED = {
     "sdpa_with_kv_cache.default": "queries of heads that share keys could be cut, but not with their caches",
     "llama.sdpa_with_kv_cache.default": "the same operator",
     "llama.custom_sdpa.default": "the same, without the write",
+    "llama.custom_quantized_sdpa.default": "the same of codes",
+    "et_webgpu.paged_sdpa.default": "the same over pages",
+    "llama.gated_delta_rule.default": "rows are steps of a recurrence; batches are, but no pass cuts along them",
+    "llama.channelwise_gated_delta_rule.default": "the same operator for each channel",
 }
 
 

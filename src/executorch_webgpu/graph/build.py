@@ -113,7 +113,7 @@ class Constant:
     @classmethod
     def zeros(cls, tensor: Tensor) -> Constant:
         """Zeros for a tensor that no file has."""
-        return cls((0, tensor.max_dims, vk.DataType[tensor.dtype.upper()]), memoryview(b""), tensor.element.numpy)
+        return cls((0, tensor.max_dims, tensor.dtype), memoryview(b""), tensor.element.numpy)
 
 
 def build_graph(source: vk.VkGraph) -> Graph:

@@ -33,7 +33,7 @@ class References:
 
     def __init__(self, graph: Graph, notice: Notice | None = None, *, rounds: bool = False) -> None:
         self._notice = notice
-        rounding = [c for c in graph.calls if _rounds(c.op.reference)]
+        rounding = [c for c in graph.calls if _takes(c.op.reference, "stored_as")]
         caches = {c.index: c.mutated[0] for c in rounding if c.mutated}
         # Codes without scales are what a program stores itself: integers, which nothing rounds.
         rounded = {i: cache for i, cache in caches.items() if cache.element.is_float or cache.scales is not None}
@@ -41,15 +41,19 @@ class References:
         if rounds:
             self._stored_as |= {c.index: {"stored_as": c.outputs[0].dtype} for c in rounding if not c.mutated}
 
-    def results(self, call: OpCall, values: Mapping[int, Any]) -> list[Any]:
+    def results(self, call: OpCall, values: Mapping[int, Any], noise: np.random.Generator | None = None) -> list[Any]:
         """What a call gives for each value of ``call.writes``: float64, integers or bools.
 
         ``values``: what it reads by id, as ``wide`` makes it. What it mutates besides its output is written in place.
+        ``noise`` moves what is computed within the call by the last bits of float32.
         """
         args = [_resolve(a, values) for a in call.args[:-1]]
         if call.op.promoted:
             args = _promoted(call, args)
-        result = call.op.reference(*args, **self._stored_as.get(call.index, {}))
+        options: dict[str, Any] = dict(self._stored_as.get(call.index, {}))
+        if noise is not None and _takes(call.op.reference, "noise"):
+            options["noise"] = noise
+        result = call.op.reference(*args, **options)
         out = call.args[-1]
         pairs = zip(out, result, strict=True) if isinstance(out, list) else [(out, result)]
         found = [self._as_kind(call, value, target) for target, value in pairs]
@@ -159,10 +163,10 @@ def _is_integer(arg: Any) -> bool:
     return isinstance(arg, np.ndarray) and arg.dtype.kind in "iub"
 
 
-def _rounds(reference: Callable[..., Any]) -> bool:
-    """Whether a reference rounds to a dtype that it is told; built-in functions do not."""
+def _takes(reference: Callable[..., Any], name: str) -> bool:
+    """Whether a reference has an argument of that name; built-in functions have none."""
     code = getattr(reference, "__code__", None)
-    return code is not None and "stored_as" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return code is not None and name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
 
 
 def _resolve(arg: Any, values: Mapping[int, Any]) -> Any:

@@ -60,7 +60,7 @@ def sensitivity(
     """By how much each element changes, at most, where the last bits of floating-point inputs do; inf where it jumps.
 
     Sums that cancel out and codes that are nearly ties differ by that much in float32, however they are computed. What
-    is exact does not: comparisons, and positions of elements.
+    is exact does not: comparisons, and positions of elements. So do results within a call, such as steps of a chain.
     """
     if target.dtype in ("int32", "int16", "bool"):
         return np.zeros(wanted.shape)
@@ -75,7 +75,7 @@ def sensitivity(
             else value
             for id, value in values.items()
         }
-        results = {v.id: r for v, r in zip(call.writes, references.results(call, moved), strict=True)}
+        results = {v.id: r for v, r in zip(call.writes, references.results(call, moved, random), strict=True)}
         other = np.asarray({**moved, **results}[target.id])
         if other.shape != wanted.shape:
             return np.full(wanted.shape, np.inf)

@@ -217,7 +217,7 @@ def test_tiles_compile(engine: str, cache: str) -> None:
 
 
 def _template(tile: Tile, vectors: int, **changes: Any) -> dict[str, Any]:
-    return {**tile.variant(vectors), "cache": "float32", "causal": True, "mask": False, **changes}
+    return {**tile.variant(vectors), "cache": "float32", "causal": True, "mask": False, "pairs": False, **changes}
 
 
 # -- masks ------------------------------------------------------------------------------------------------------------

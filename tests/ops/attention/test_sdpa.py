@@ -443,7 +443,7 @@ def test_update_cache_bounds(device: Device) -> None:
 @pytest.mark.parametrize(
     ("value", "cache", "start"),
     [
-        ((2, 2, 2, 4), (2, 8, 2, 4), 0),  # batch
+        ((2, 2, 2, 4), (3, 8, 2, 4), 0),  # batch
         ((1, 2, 2, 4), (1, 8, 2, 8), 0),  # head size
         ((1, 2, 3, 4), (1, 8, 2, 4), 0),  # heads
         ((2, 2, 4), (8, 2, 4), 0),  # rank

@@ -28,11 +28,8 @@ def fuse_chains(graph: Graph) -> Graph:
 
 
 def _is_link(call: OpCall, flow: Dataflow, sizes: Sizes) -> bool:
-    """Whether a call may be part of a chain: every operand has the sizes of the result, or one element.
-
-    None stands there twice: where a compiler sees a value over itself, or less itself, it makes 1 or 0 of a NaN.
-    """
-    if not call.op.elementwise or not flow.is_stateless(call) or len({t.id for t in call.inputs}) < len(call.inputs):
+    """Whether a call may be part of a chain: every operand has the sizes of the result, or one element."""
+    if not call.op.elementwise or not flow.is_stateless(call):
         return False
     (out,) = call.outputs
     floats = out.dtype in DTYPES and all(t.dtype == out.dtype for t in call.inputs)

@@ -65,15 +65,26 @@ def _arguments(operator: Op, tensors: Sequence[Any], scalars: Sequence[Any]) -> 
     return [next(given if kind is Tensor else others) for kind in operator.kinds[:-1]]
 
 
-def elementwise_chain_reference(inputs: list[np.ndarray], steps: list[Any], stored_as: str = "float32") -> Any:
-    """Results of steps are rounded to ``stored_as`` where that has fewer bits than float32, as kernels do."""
+def elementwise_chain_reference(
+    inputs: list[np.ndarray],
+    steps: list[Any],
+    stored_as: str = "float32",
+    noise: np.random.Generator | None = None,
+) -> Any:
+    """Results of steps are rounded to ``stored_as`` where that has fewer bits than float32, as kernels do.
+
+    What jumps is computed in float32. ``noise`` moves results of steps by the last bits of that.
+    """
     narrow = ELEMENT_TYPES[stored_as].numpy if ELEMENT_TYPES[stored_as].itemsize < 4 else np.dtype(np.float64)
     values = list(np.broadcast_arrays(*inputs))
     for name, operands, scalars in steps:
         found = find(name)
         assert found is not None
         given = _arguments(found, [values[i] for i in operands], scalars)
-        values.append(np.asarray(found.reference(*given), np.float64).astype(narrow).astype(np.float64))
+        if found.discontinuous:
+            given = [np.asarray(arg, np.float32) if isinstance(arg, np.ndarray | float) else arg for arg in given]
+        result = np.asarray(found.reference(*given), np.float64).astype(narrow).astype(np.float64)
+        values.append(result if noise is None else result * (1 + noise.uniform(-(2.0**-23), 2.0**-23, result.shape)))
     return values[-1]
 
 
@@ -109,7 +120,7 @@ def elementwise_chain(planner: Planner, inputs: list[Tensor], steps: list[Any], 
         "elementwise/chain",
         planner.grid_1d(quads, WORKGROUP),
         {"out": out, **{f"input{i}": t for i, t in enumerate(inputs)}},
-        {"quads": quads, "scalars": scalars},
+        {"quads": quads, "none": 0, "scalars": scalars},
         overrides={"wg_size": WORKGROUP},
         template={
             "dtype": out.dtype,
@@ -117,13 +128,25 @@ def elementwise_chain(planner: Planner, inputs: list[Tensor], steps: list[Any], 
             "steps": tuple(
                 (
                     step.expression,
-                    tuple(zip(step.operands, places, strict=True)),
+                    tuple(zip(step.operands, places, again, strict=True)),
                     tuple(zip((name for name, _ in step.scalars), "xyzw", strict=False)),
                 )
-                for step, places in links
+                for (step, places), again in zip(links, _used_before(links), strict=True)
             ),
         },
     )
+
+
+def _used_before(links: list[tuple[Link, list[int]]]) -> list[list[bool]]:
+    """Of each operand of each step, whether an earlier one is the same value."""
+    used: set[int] = set()
+    found: list[list[bool]] = []
+    for _, places in links:
+        found.append([])
+        for place in places:
+            found[-1].append(place in used)
+            used.add(place)
+    return found
 
 
 def _is_single(x: Tensor) -> bool:
