@@ -42,8 +42,7 @@ TAME |= {"norm", "quantize", "resample", "rope", "sampling", "training"}
 LARGEST = 1e4  # what grows further would hide small errors
 REFUSED = (InvalidInputError, InvalidProgramError, LimitError, UnsupportedProgramError)
 DIM_ARGUMENTS = {"dim", "dim0", "dim1", "axis"}
-# Live integers and prepacked constants: what they are made of is no random value.
-# Constants by another name, and numbers, which all graphs have; rows that must not have one place twice.
+# Prepacked constants and live integers, of which no random value is made; rows, of which no two may have one place.
 UNDRAWN = {"et_vk.prepack.default", "et_vk.select_as_symint.default", "et_webgpu.paged_sdpa.default"}
 _REFERENCES = References(Graph((), (), (), (), {}))
 
@@ -356,6 +355,7 @@ def _evaluated(operator: Op, args: Sequence[Any], out: Any, wild: bool) -> list[
         try:
             with np.errstate(all="ignore"):
                 _check_range(call, given, wild)
+                _check_order(call, given)
                 results = _REFERENCES.results(call, given)
         except (*REFUSALS, AssertionError) as error:  # plans check before references assume
             raise RejectedError from error
@@ -387,6 +387,17 @@ def _check_range(call: OpCall, given: Mapping[int, Any], wild: bool) -> None:
         if of_bools and (array.dtype.kind == "f" or not 0 <= array.min() <= array.max() <= 1):
             raise RejectedError  # arithmetic that gives no bools in torch
         if array.size > MOST_ELEMENTS:
+            raise RejectedError
+
+
+def _check_order(call: OpCall, given: Mapping[int, Any]) -> None:
+    """Raises RejectedError for boundaries that are not sorted: what is found in those is nobody's promise."""
+    boundaries, sorter = call.named.get("boundaries"), call.named.get("sorter")
+    if isinstance(boundaries, Tensor):
+        values = given[boundaries.id]
+        if isinstance(sorter, Tensor):
+            values = np.take_along_axis(values, given[sorter.id], axis=-1)
+        if np.any(~(values[..., 1:] >= values[..., :-1])):
             raise RejectedError
 
 
