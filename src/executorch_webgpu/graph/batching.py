@@ -24,6 +24,7 @@ from .fusion.dataflow import Dataflow, new_ids, sizes_of, substituted, with_call
 
 PAGED_SDPA = "et_webgpu.paged_sdpa.default"
 _GATHER, _SELECT, _VIEW = "aten.index_select.default", "aten.select_copy.int", "aten.view_copy.default"
+_PERMUTE = "aten.permute_copy.default"
 _SUM = "add"
 
 
@@ -104,6 +105,7 @@ class _Batcher:
         self._new: dict[int, Tensor] = {}  # what tensors are in the batch, where their dims differ
         self._calls: list[OpCall] = []
         self._stored: dict[int, Tensor] = {}  # this step's rows of a cache that a call wrote, by the cache's id
+        self._turned: dict[int, tuple[Tensor, tuple[int, ...]]] = {}  # caches whose dims are in another order, by id
         self._gathered: dict[int, Tensor] = {}  # rows of tables for all positions, by the table's id
         self._constants: dict[int, Constant] = {}
         self._places = Tensor(next(self._ids), "int32", (sizes.rows, 2))
@@ -140,8 +142,10 @@ class _Batcher:
             self._calls.append(call)
         elif call.op.caches:
             self._write(call)
-        elif any(self._flow.root(t).id in self._stored for t in call.inputs):
-            self._attend(call, *(self._stored.get(self._flow.root(call.named[n]).id) for n in ("k_cache", "v_cache")))
+        elif any(t.id in self._turned or self._flow.root(t).id in self._stored for t in call.inputs):
+            self._read(call, out)
+        elif self._input_pos in call.inputs or call.mutated:
+            raise self._refusal(call)
         elif self._numbers(call) & (self._starts | self._ends | self._others):
             self._from_position(call)
         elif not self._numbers(call) & self._counts and not any(t.id in self._cuts for t in call.inputs):
@@ -237,6 +241,7 @@ class _Batcher:
     def _rows_of(self, table: Tensor) -> Tensor:
         """The rows of a constant table [rows, …] at all positions, as the graph of one sequence has them: [S, …]."""
         root = self._flow.root(table)
+        self._check_length(table, table.max_dims[0])
         if root.id not in self._gathered:
             if self._positions is None:
                 self._positions = Tensor(next(self._ids), "int32", (self._sizes.rows,))
@@ -263,6 +268,24 @@ class _Batcher:
         else:
             self._stored |= rows
 
+    def _read(self, call: OpCall, out: Tensor) -> None:
+        """What reads caches that this step has written: attention, or another order of their dims, and back."""
+        given = call.named
+        if call.name == _PERMUTE:
+            x = call.inputs[0]
+            cache, order = self._turned.get(x.id, (self._flow.root(x), tuple(range(x.rank))))
+            self._turned[out.id] = cache, tuple(order[normalize_dim(dim, x.rank)] for dim in given["order"])
+            return
+        start = given.get("start_pos")
+        if not {"k_cache", "v_cache"} <= given.keys() or not isinstance(start, SymInt) or start.id not in self._starts:
+            raise self._refusal(call)
+        self._attend(call, *(self._stored.get(self._cache(given[name]).id) for name in ("k_cache", "v_cache")))
+
+    def _cache(self, x: Tensor) -> Tensor:
+        """The cache that a tensor is."""
+        cache, order = self._turned.get(x.id, (self._flow.root(x), ()))
+        return x if order != tuple(sorted(order)) else cache
+
     def _attend(self, call: OpCall, k: Tensor | None, v: Tensor | None) -> None:
         given, out = call.named, call.args[-1]
         plain = given.get("attn_mask") is None and given.get("is_causal", True) and not given.get("dropout_p")
@@ -280,7 +303,8 @@ class _Batcher:
 
     def _pool(self, cache: Tensor) -> Tensor:
         """The pool in the place of a cache [1, C, heads, D]."""
-        root = self._flow.root(cache)
+        root = self._cache(cache)
+        self._check_length(root, root.max_dims[1])
         if root.id not in self._pools:
             dims = (self._sizes.pages, self._sizes.page_rows, *root.max_dims[2:])
             scales = None
@@ -333,6 +357,12 @@ class _Batcher:
 
     def _numbers(self, call: OpCall) -> set[int]:
         return {value.id for value in call.reads if isinstance(value, SymInt)}
+
+    def _check_length(self, tensor: Tensor, rows: int) -> None:
+        if rows < self._sizes.context_len:
+            raise UnsupportedProgramError(
+                f"the program states a context of {self._sizes.context_len} tokens, but {tensor} has {rows} rows"
+            )
 
     def _refusal(self, call: OpCall) -> UnsupportedProgramError:
         return UnsupportedProgramError(
