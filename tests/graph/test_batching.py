@@ -216,3 +216,12 @@ def test_what_reads_the_position_or_counts_steps_is_refused(changes: bool) -> No
     row = build.call("aten.select_copy.int", table, 0, 0, build.tensor((8,)))
     build.output(build.call("aten.add.Tensor", x, row, 1, build.tensor((1, 8, 8))))
     assert ("aten.index_put_.default" if changes else "aten.index_select.default") in refused(build)
+
+
+def test_a_program_of_one_token_says_what_to_do() -> None:
+    build = GraphBuilder()
+    tokens, _ = build.input((1, 1), "int32"), build.input((1,), "int32")
+    weight = np.ones((16, 8), np.float32)
+    x = build.call("aten.embedding.default", weight, tokens, -1, False, False, build.tensor((1, 1, 8)))
+    build.output(build.call("aten.view_copy.default", x, [1, 8], build.tensor((1, 8))))
+    assert "export it with a dynamic sequence length" in refused(build)

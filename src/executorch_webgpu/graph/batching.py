@@ -72,8 +72,13 @@ def batched(graph: Graph, tokens: Tensor, input_pos: Tensor, sizes: BatchSizes) 
     """The batch of a graph whose inputs are ``tokens`` [1, S] and ``input_pos`` [1], and whose output is logits.
 
     The graph is as it was built or lowered, before fusion. Raises UnsupportedProgramError for the first call whose rows
-    are not independent.
+    are not independent, and for a graph of exactly one token.
     """
+    if tokens.max_dims[1] == 1:
+        raise UnsupportedProgramError(
+            "the program takes one token at a time, so it cannot run several sequences at once; export it with a "
+            "dynamic sequence length"
+        )
     return _Batcher(graph, tokens, input_pos, sizes).batch()
 
 
