@@ -13,6 +13,8 @@ Anything else that mixes rows, or computes with ``input_pos``, is refused by nam
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -76,8 +78,7 @@ def batched(graph: Graph, tokens: Tensor, input_pos: Tensor, sizes: BatchSizes) 
     """
     if tokens.max_dims[1] == 1:
         raise UnsupportedProgramError(
-            "the program takes one token at a time, so it cannot run several sequences at once; export it with a "
-            "dynamic sequence length"
+            "the program takes one token at a time, not several sequences; export it with a dynamic sequence length"
         )
     return _Batcher(graph, tokens, input_pos, sizes).batch()
 
@@ -181,6 +182,7 @@ class _Batcher:
         """A call that takes any rows as it stands."""
         cuts = {t.id: self._cuts[t.id] for t in call.inputs if t.id in self._cuts}
         kinds = {cut.rows for cut in cuts.values()} or {_Rows.ALL}
+        call = _open(call, cuts) if kinds == {_Rows.WANTED} and _is_view(call) else call
         counts = self._numbers(call) & self._counts
         axes = call.op.row_axes(call.args, {id: cut.axis for id, cut in cuts.items()}, counts)
         if axes is None or len(kinds) > 1 or any(isinstance(v, SymInt) for v in call.writes):
@@ -192,10 +194,11 @@ class _Batcher:
                 self._cuts[value.id] = _Cut(rows, axis)
                 self._new[value.id] = self._resized(value, self._cuts[value.id])
         made = self._substituted(call)
-        if call.op.view and isinstance(call.args[1], list):  # sizes
+        if _is_view(call):  # one of the sizes may follow from the others
             (axis,) = axes
             sizes = list(made.args[1])
-            if axis is not None and len(sizes) == made.args[-1].rank and isinstance(sizes[axis], int):
+            if axis is not None and isinstance(sizes[axis], int):
+                sizes = [n if size == -1 else size for size, n in zip(sizes, made.args[-1].max_dims, strict=True)]
                 sizes[axis] = -1
                 made = make_call(made.name, (made.args[0], sizes, *made.args[2:]))
         self._calls.append(made)
@@ -364,16 +367,26 @@ class _Batcher:
         return {value.id for value in call.reads if isinstance(value, SymInt)}
 
     def _check_length(self, tensor: Tensor, rows: int) -> None:
-        if rows < self._sizes.context_len:
-            raise UnsupportedProgramError(
-                f"the program states a context of {self._sizes.context_len} tokens, but {tensor} has {rows} rows"
-            )
+        if rows < (length := self._sizes.context_len):
+            raise UnsupportedProgramError(f"the program's context is {length} tokens, but {tensor} has {rows} rows")
 
     def _refusal(self, call: OpCall) -> UnsupportedProgramError:
         return UnsupportedProgramError(
             f"the program cannot run several sequences at once: call {call.index} ({call.name}) does not compute each "
             "token's row for itself"
         )
+
+
+def _is_view(call: OpCall) -> bool:
+    return call.op.view and "size" in call.named
+
+
+def _open(call: OpCall, cuts: Mapping[int, _Cut]) -> OpCall:
+    """A view of one row, whose sizes leave open how many rows there are."""
+    x, _, out = call.args
+    before, dims = math.prod(x.max_dims[: cuts[x.id].axis]), out.max_dims
+    places = [i for i, n in enumerate(dims) if n == 1 and math.prod(dims[:i]) == before]
+    return make_call(call.name, (x, [*dims[: places[-1]], -1, *dims[places[-1] + 1 :]], out)) if places else call
 
 
 def _needed(graph: Graph) -> Graph:
