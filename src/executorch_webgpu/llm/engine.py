@@ -32,14 +32,15 @@ class Engine(Closing):
                 print(list(stream))
 
     Steps mix the next tokens of all running texts with chunks of prompts, ``max_rows`` rows in all. KV caches are
-    pages of ``page_rows`` rows in one pool of ``kv_pages`` pages; texts that begin alike share pages, and do not
-    compute them twice. When pages run out, the youngest text gives back its own and is computed again later.
+    pages of ``page_rows`` rows in one pool of ``kv_pages`` pages, by default four whole contexts; texts that begin
+    alike share pages, and do not compute them twice. When pages run out, the youngest text gives back its own and is
+    computed again later.
     ``max_sequences``: texts that run at once, by default 64 if there are as many rows; others wait in the order in
     which they came.
     ``options``, ``changes``: as ``Program.load_method`` takes them.
     Any thread, and any asyncio task, may call ``submit``. An engine lives as long as somebody holds it or one of its
-    streams, unless it is closed before. Raises UnsupportedProgramError for a program that is no
-    language model, or whose tokens' rows are not independent of each other, and InvalidInputError for sizes.
+    streams, unless it is closed before. Raises UnsupportedProgramError for a program that is no language model, that
+    takes one token at a time, or whose tokens' rows are not independent of each other, and InvalidInputError for sizes.
     """
 
     def __init__(
