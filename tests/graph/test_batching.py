@@ -114,6 +114,55 @@ def test_sequences_of_a_batch_are_as_they_are_alone(
     run_both(device, graph, SIZES, full_logits, seed=2 * interleaved + full_logits)
 
 
+def exported(capacity: int = 32, start: int | None = None) -> Graph:
+    """Attention as the exporter leaves it without a partitioner: caches are written, turned, turned back, and read.
+
+    The last row is reshaped, with one size that follows from the others.
+
+    ``start``: where attention is told that it begins, by default at the position.
+    """
+    random = np.random.default_rng(0)
+    build = GraphBuilder()
+    tokens, input_pos = build.input((1, 9), "int32"), build.input((1,), "int32")
+    length, position = build.size_of(tokens, 1), build.symint()
+    build.call("et_vk.select_as_symint.default", input_pos, 0, 0, position)
+    weight = random.standard_normal((VOCAB, 8), np.float32)
+    x = build.call("aten.embedding.default", weight, tokens, -1, False, False, build.tensor((1, 9, 8)))
+    heads = build.call("aten.view_copy.default", x, [1, length, 2, 4], build.tensor((1, 9, 2, 4)))
+    caches = [build.constant(np.zeros((1, capacity, 2, 4), np.float32)) for _ in range(2)]
+    for cache in caches:
+        build.call("llama.update_cache.default", heads, cache, position, build.tensor((1,)))
+    for i, cache in enumerate(caches):
+        turned = build.tensor((1, 2, capacity, 4))
+        build.call("aten.permute_copy.default", cache, [0, 2, 1, 3], turned)
+        caches[i] = build.tensor((1, capacity, 2, 4))
+        build.call("aten.permute_copy.default", turned, [0, 2, 1, 3], caches[i])
+    begin = position if start is None else start
+    attended = build.tensor((1, 9, 2, 4))
+    build.call("llama.custom_sdpa.default", heads, *caches, begin, None, 0.0, True, None, attended)
+    rows = build.call("aten.view_copy.default", attended, [1, length, 8], build.tensor((1, 9, 8)))
+    last = build.call("aten.select_copy.int", rows, 1, -1, build.tensor((1, 8)))
+    halves = build.call("aten.view_copy.default", last, [1, -1, 4], build.tensor((1, 2, 4)))
+    build.output(build.call("aten.view_copy.default", halves, [1, 8], build.tensor((1, 8))))
+    return build_graph(build.build())
+
+
+def test_caches_in_another_order_and_back(device: Device) -> None:
+    run_both(device, exported(), SIZES, False, seed=5)
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        (exported(start=0), "llama.custom_sdpa.default"),
+        (exported(16), "context is 32 tokens, but .* has 16 rows"),
+    ],
+)
+def test_attention_that_no_batch_can_take(graph: Graph, message: str) -> None:
+    with pytest.raises(UnsupportedProgramError, match=message):
+        batch_of(graph)
+
+
 def test_logits_are_of_wanted_rows_only(tmp_path: Path) -> None:
     """Selection moves before the head, so that rows of prompts cost no logits."""
     batch = batch_of(llama(tmp_path, full_logits=True))
@@ -154,3 +203,29 @@ def test_what_computes_with_the_position_is_refused() -> None:
     build.call("et_vk.select_as_symint.default", input_pos, 0, 0, position)
     build.output(build.call("aten.select_copy.int", x, 2, position, build.tensor((1, 8))))
     assert "aten.select_copy.int" in refused(build)
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_what_reads_the_position_or_counts_steps_is_refused(changes: bool) -> None:
+    build = GraphBuilder()
+    tokens, input_pos = build.input((1, 8), "int32"), build.input((1,), "int32")
+    weight = np.ones((16, 8), np.float32)
+    x = build.call("aten.embedding.default", weight, tokens, -1, False, False, build.tensor((1, 8, 8)))
+    if changes:
+        table = build.constant(np.zeros((4, 8), np.float32))
+        index = np.zeros(1, np.int32)
+        build.call("aten.index_put_.default", table, [index], np.ones((1, 8), np.float32), True, build.tensor((4, 8)))
+    else:
+        table = build.call("aten.index_select.default", weight, 0, input_pos, build.tensor((1, 8)))
+    row = build.call("aten.select_copy.int", table, 0, 0, build.tensor((8,)))
+    build.output(build.call("aten.add.Tensor", x, row, 1, build.tensor((1, 8, 8))))
+    assert ("aten.index_put_.default" if changes else "aten.index_select.default") in refused(build)
+
+
+def test_a_program_of_one_token_says_what_to_do() -> None:
+    build = GraphBuilder()
+    tokens, _ = build.input((1, 1), "int32"), build.input((1,), "int32")
+    weight = np.ones((16, 8), np.float32)
+    x = build.call("aten.embedding.default", weight, tokens, -1, False, False, build.tensor((1, 1, 8)))
+    build.output(build.call("aten.view_copy.default", x, [1, 8], build.tensor((1, 8))))
+    assert "export it with a dynamic sequence length" in refused(build)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,10 @@ from executorch.exir import to_edge_transform_and_lower
 from torch import nn
 
 from executorch_webgpu import Runtime
+from executorch_webgpu.graph.build import COPY, Constant, Graph, make_call
 from executorch_webgpu.graph.execute import GraphExecutor
+from executorch_webgpu.graph.in_place import change_in_place
+from executorch_webgpu.ops.values import Tensor
 
 CAPACITY = 11
 
@@ -67,3 +71,15 @@ def test_a_cache_is_not_copied(how: str) -> None:
         (executor,) = method._executors
         assert isinstance(executor, GraphExecutor)
         assert (_whole_copies(executor) > 0) == (how == "old value")
+
+
+def test_two_buffers_become_one_result() -> None:
+    """The first one is changed where it lies, and the second one copied from it."""
+    first, second = (Tensor(id, "float32", (4, 3), id) for id in (0, 1))
+    index, values, result = Tensor(2, "int32", (1,)), Tensor(3, "float32", (1, 3)), Tensor(4, "float32", (4, 3))
+    put = make_call("aten.index_put.default", (first, [index], values, False, result))
+    copies = [replace(make_call(COPY, (result, None, t), i), mutated=(t,)) for i, t in enumerate((first, second), 1)]
+    constants = {t.id: Constant.zeros(t) for t in (first, second)}
+    changed = change_in_place(Graph((put, *copies), (index, values), (), (), constants), lambda call: True)
+    assert [call.name for call in changed.calls] == ["aten.index_put_.default", COPY]
+    assert changed.calls[1].args == (first, None, second)

@@ -42,11 +42,13 @@ def chain_program(
     rows: int | None = None,
     peeks: bool = False,
     counts: bool = False,
+    last: bool = False,
 ) -> bytes:
     """The file of ``forward(tokens, input_pos) -> logits`` of every position.
 
     ``rows``: of the tables, of which the logits may promise more. ``peeks``: a token decides where a row is written
-    besides. ``counts``: the program keeps something that is no KV cache.
+    besides. ``counts``: the program keeps something that is no KV cache. ``last``: it gives the logits [1, 1, vocab] of
+    the last position.
     """
     vocab = table.shape[1]
     build = GraphBuilder()
@@ -72,6 +74,9 @@ def chain_program(
         count = build.constant(np.zeros(1, np.float32))
         build.call("aten.add.Tensor", count, np.ones(1, np.float32), 1, count)
     out = build.tensor((1, max_tokens, vocab))
-    build.output(build.call("aten.embedding.default", table[:rows], tokens, -1, False, False, out))
+    build.call("aten.embedding.default", table[:rows], tokens, -1, False, False, out)
+    if last:
+        out = build.call("aten.slice_copy.Tensor", out, 1, -1, None, 1, build.tensor((1, 1, vocab)))
+    build.output(out)
     dtypes = ["int64", "int64", "float32"]
     return write_delegated(build, dtypes, dynamic=[0], constants={"get_max_context_len": context_len})

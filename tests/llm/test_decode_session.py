@@ -428,6 +428,16 @@ def test_a_lost_device_is_our_error(engine: str, monkeypatch: pytest.MonkeyPatch
     runtime.device.close()
 
 
+def test_logits_of_the_last_position_may_have_its_dimension() -> None:
+    with Runtime.get().load_program(chain_program(TABLE, last=True)) as program, LanguageModel(program) as model:
+        assert not model.full_logits
+        with pytest.raises(UnsupportedProgramError, match="the last position only"):
+            model.logits(PROMPT)
+        with DecodeSession(model, SamplingParams(4), end_tokens=()) as session:
+            session.prefill(PROMPT)
+            assert list(session) == chain(TABLE, PROMPT[-1], 4)
+
+
 def test_a_program_that_is_closed_under_a_session() -> None:
     with Runtime.get().load_program(chain_program(TABLE)) as program, LanguageModel(program) as model:
         memory = Runtime.get().device.memory

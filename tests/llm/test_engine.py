@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from bench.models import SHAPES, write_llama
 from executorch_webgpu import Runtime
 from executorch_webgpu.errors import ClosedError, Error, InvalidInputError, UnsupportedProgramError
 from executorch_webgpu.llm import DecodeSession, Engine, LanguageModel, SamplingParams
+from executorch_webgpu.llm.stream import Mailbox
 from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.runtime import Program
 from executorch_webgpu.text.tokenizer import Tokenizer
@@ -142,10 +144,15 @@ def test_bad_input_is_told_to_its_caller_only(program: Program, alone: dict[str,
         assert list(good) == alone["f32"](prompt, SamplingParams(6))
 
 
-@pytest.mark.parametrize(("rows", "sequences", "page_rows"), [(0, 1, 16), (4, 0, 16), (2, 3, 16), (4, 4, 3)])
+@pytest.mark.parametrize(("rows", "sequences", "page_rows"), [(0, 1, 16), (4, 0, 16), (2, 3, 16), (4, 4, 3), (4, 4, 0)])
 def test_engines_that_cannot_be(program: Program, rows: int, sequences: int, page_rows: int) -> None:
     with pytest.raises(InvalidInputError):
         Engine(program, max_rows=rows, max_sequences=sequences, page_rows=page_rows)
+
+
+def test_a_pool_has_pages(program: Program) -> None:
+    with pytest.raises(InvalidInputError, match="a pool needs pages"):
+        Engine(program, kv_pages=0)
 
 
 def test_streams_that_nobody_reads_give_their_pages_back(program: Program) -> None:
@@ -174,6 +181,47 @@ def test_closing_ends_what_runs(program: Program) -> None:
         list(stream)
     with pytest.raises(ClosedError, match="this engine is closed"):
         engine.submit([1])
+
+
+def test_an_engine_that_nobody_holds_ends_after_its_streams(program: Program) -> None:
+    thread = Engine(program)._loop.thread
+    gc.collect()
+    thread.join(20)
+    assert not thread.is_alive()
+
+    stream = Engine(program).submit([1, 2, 3], SamplingParams(5), end_tokens=())
+    thread = next(each for each in threading.enumerate() if each.name == "executorch-webgpu engine")
+    assert len(list(stream)) == 5
+    del stream
+    gc.collect()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_no_token_comes_after_the_end() -> None:
+    mailbox = Mailbox()
+    mailbox.put(1)
+    mailbox.finish("cancelled")
+    mailbox.put(2)
+    assert [mailbox.take(), mailbox.take()] == [1, None]
+
+
+class ClosesAtOnce(asyncio.SelectorEventLoop):
+    """A loop that is closed just before another thread calls it."""
+
+    def call_soon_threadsafe(  # type: ignore[override]  # of any arguments
+        self, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.Handle:
+        self.close()
+        return super().call_soon_threadsafe(callback, *args, context=context)
+
+
+def test_a_closed_loop_breaks_nobody_else() -> None:
+    mailbox, loop = Mailbox(), ClosesAtOnce()
+    with pytest.raises(TimeoutError):
+        loop.run_until_complete(asyncio.wait_for(mailbox.take_async(), 0.01))
+    mailbox.put(7)
+    assert mailbox.take() == 7
 
 
 def test_what_breaks_a_step_ends_every_text_with_one_error(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ Anything else that mixes rows, or computes with ``input_pos``, is refused by nam
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -24,6 +26,7 @@ from .fusion.dataflow import Dataflow, new_ids, sizes_of, substituted, with_call
 
 PAGED_SDPA = "et_webgpu.paged_sdpa.default"
 _GATHER, _SELECT, _VIEW = "aten.index_select.default", "aten.select_copy.int", "aten.view_copy.default"
+_PERMUTE = "aten.permute_copy.default"
 _SUM = "add"
 
 
@@ -71,8 +74,12 @@ def batched(graph: Graph, tokens: Tensor, input_pos: Tensor, sizes: BatchSizes) 
     """The batch of a graph whose inputs are ``tokens`` [1, S] and ``input_pos`` [1], and whose output is logits.
 
     The graph is as it was built or lowered, before fusion. Raises UnsupportedProgramError for the first call whose rows
-    are not independent.
+    are not independent, and for a graph of exactly one token.
     """
+    if tokens.max_dims[1] == 1:
+        raise UnsupportedProgramError(
+            "the program takes one token at a time, not several sequences; export it with a dynamic sequence length"
+        )
     return _Batcher(graph, tokens, input_pos, sizes).batch()
 
 
@@ -104,6 +111,7 @@ class _Batcher:
         self._new: dict[int, Tensor] = {}  # what tensors are in the batch, where their dims differ
         self._calls: list[OpCall] = []
         self._stored: dict[int, Tensor] = {}  # this step's rows of a cache that a call wrote, by the cache's id
+        self._turned: dict[int, tuple[Tensor, tuple[int, ...]]] = {}  # caches whose dims are in another order, by id
         self._gathered: dict[int, Tensor] = {}  # rows of tables for all positions, by the table's id
         self._constants: dict[int, Constant] = {}
         self._places = Tensor(next(self._ids), "int32", (sizes.rows, 2))
@@ -140,8 +148,10 @@ class _Batcher:
             self._calls.append(call)
         elif call.op.caches:
             self._write(call)
-        elif any(self._flow.root(t).id in self._stored for t in call.inputs):
-            self._attend(call, *(self._stored.get(self._flow.root(call.named[n]).id) for n in ("k_cache", "v_cache")))
+        elif any(t.id in self._turned or self._flow.root(t).id in self._stored for t in call.inputs):
+            self._read(call, out)
+        elif self._input_pos in call.inputs or call.mutated:
+            raise self._refusal(call)
         elif self._numbers(call) & (self._starts | self._ends | self._others):
             self._from_position(call)
         elif not self._numbers(call) & self._counts and not any(t.id in self._cuts for t in call.inputs):
@@ -172,6 +182,7 @@ class _Batcher:
         """A call that takes any rows as it stands."""
         cuts = {t.id: self._cuts[t.id] for t in call.inputs if t.id in self._cuts}
         kinds = {cut.rows for cut in cuts.values()} or {_Rows.ALL}
+        call = _open(call, cuts) if kinds == {_Rows.WANTED} and _is_view(call) else call
         counts = self._numbers(call) & self._counts
         axes = call.op.row_axes(call.args, {id: cut.axis for id, cut in cuts.items()}, counts)
         if axes is None or len(kinds) > 1 or any(isinstance(v, SymInt) for v in call.writes):
@@ -183,10 +194,11 @@ class _Batcher:
                 self._cuts[value.id] = _Cut(rows, axis)
                 self._new[value.id] = self._resized(value, self._cuts[value.id])
         made = self._substituted(call)
-        if call.op.view and isinstance(call.args[1], list):  # sizes
+        if _is_view(call):  # one of the sizes may follow from the others
             (axis,) = axes
             sizes = list(made.args[1])
-            if axis is not None and len(sizes) == made.args[-1].rank and isinstance(sizes[axis], int):
+            if axis is not None and isinstance(sizes[axis], int):
+                sizes = [n if size == -1 else size for size, n in zip(sizes, made.args[-1].max_dims, strict=True)]
                 sizes[axis] = -1
                 made = make_call(made.name, (made.args[0], sizes, *made.args[2:]))
         self._calls.append(made)
@@ -237,6 +249,7 @@ class _Batcher:
     def _rows_of(self, table: Tensor) -> Tensor:
         """The rows of a constant table [rows, …] at all positions, as the graph of one sequence has them: [S, …]."""
         root = self._flow.root(table)
+        self._check_length(table, table.max_dims[0])
         if root.id not in self._gathered:
             if self._positions is None:
                 self._positions = Tensor(next(self._ids), "int32", (self._sizes.rows,))
@@ -263,6 +276,24 @@ class _Batcher:
         else:
             self._stored |= rows
 
+    def _read(self, call: OpCall, out: Tensor) -> None:
+        """What reads caches that this step has written: attention, or another order of their dims, and back."""
+        given = call.named
+        if call.name == _PERMUTE:
+            x = call.inputs[0]
+            cache, order = self._turned.get(x.id, (self._flow.root(x), tuple(range(x.rank))))
+            self._turned[out.id] = cache, tuple(order[normalize_dim(dim, x.rank)] for dim in given["order"])
+            return
+        start = given.get("start_pos")
+        if not {"k_cache", "v_cache"} <= given.keys() or not isinstance(start, SymInt) or start.id not in self._starts:
+            raise self._refusal(call)
+        self._attend(call, *(self._stored.get(self._cache(given[name]).id) for name in ("k_cache", "v_cache")))
+
+    def _cache(self, x: Tensor) -> Tensor:
+        """The cache that a tensor is."""
+        cache, order = self._turned.get(x.id, (self._flow.root(x), ()))
+        return x if order != tuple(sorted(order)) else cache
+
     def _attend(self, call: OpCall, k: Tensor | None, v: Tensor | None) -> None:
         given, out = call.named, call.args[-1]
         plain = given.get("attn_mask") is None and given.get("is_causal", True) and not given.get("dropout_p")
@@ -280,7 +311,8 @@ class _Batcher:
 
     def _pool(self, cache: Tensor) -> Tensor:
         """The pool in the place of a cache [1, C, heads, D]."""
-        root = self._flow.root(cache)
+        root = self._cache(cache)
+        self._check_length(root, root.max_dims[1])
         if root.id not in self._pools:
             dims = (self._sizes.pages, self._sizes.page_rows, *root.max_dims[2:])
             scales = None
@@ -334,11 +366,27 @@ class _Batcher:
     def _numbers(self, call: OpCall) -> set[int]:
         return {value.id for value in call.reads if isinstance(value, SymInt)}
 
+    def _check_length(self, tensor: Tensor, rows: int) -> None:
+        if rows < (length := self._sizes.context_len):
+            raise UnsupportedProgramError(f"the program's context is {length} tokens, but {tensor} has {rows} rows")
+
     def _refusal(self, call: OpCall) -> UnsupportedProgramError:
         return UnsupportedProgramError(
             f"the program cannot run several sequences at once: call {call.index} ({call.name}) does not compute each "
             "token's row for itself"
         )
+
+
+def _is_view(call: OpCall) -> bool:
+    return call.op.view and "size" in call.named
+
+
+def _open(call: OpCall, cuts: Mapping[int, _Cut]) -> OpCall:
+    """A view of one row, whose sizes leave open how many rows there are."""
+    x, _, out = call.args
+    before, dims = math.prod(x.max_dims[: cuts[x.id].axis]), out.max_dims
+    places = [i for i, n in enumerate(dims) if n == 1 and math.prod(dims[:i]) == before]
+    return make_call(call.name, (x, [*dims[: places[-1]], -1, *dims[places[-1] + 1 :]], out)) if places else call
 
 
 def _needed(graph: Graph) -> Graph:

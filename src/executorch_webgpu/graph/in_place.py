@@ -46,7 +46,8 @@ def change_in_place(graph: Graph, takes: Callable[[OpCall], bool]) -> Graph:
 def _without_copy(graph: Graph, copy: OpCall, takes: Callable[[OpCall], bool]) -> Graph | None:
     """The graph without one copy of a result into a buffer; None where the buffer's old value is still read."""
     flow = Dataflow(graph)
-    copy = next(call for call in graph.calls if call.args == copy.args and call.name == COPY)
+    # Another buffer that becomes the same result is a copy of the first one by now.
+    copy = next(c for c in graph.calls if c.name == COPY and c.mutated and c.args[-1] is copy.args[-1])
     result, buffer = copy.args[0], copy.args[-1]
     copies = [copy]
     while (before := flow.producer(result)) is not None and before.name == COPY and not before.mutated:

@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-import numpy as np
-
 from ..closing import Closing
-from ..errors import ClosedError, Error, InvalidInputError
+from ..errors import InvalidInputError
 from ..graph.batching import BatchSizes
 from ..graph.kv_pages import PagePool
 from ..runtime import LoadOptions, Program
-from .sample import SamplingParams, sample
-from .scheduler import Scheduler, Text, Work
+from .engine_loop import EngineLoop, Request
+from .sample import SamplingParams
+from .scheduler import Scheduler, Text
 from .signature import Signature
-from .stream import Mailbox, Stream, StreamEnd
+from .stream import Mailbox, Stream
 
 MAX_ROWS, MAX_SEQUENCES, PAGE_ROWS = 256, 64, 16
 _CONTEXTS = 4  # whole contexts that the pool holds by default
-
-
-@dataclass(eq=False)
-class _Request:
-    """A text with how it is continued; ``most``: tokens that it may still get in all."""
-
-    text: Text
-    params: SamplingParams
-    seed: int
-    most: int
-    end_tokens: frozenset[int]
-    mailbox: Mailbox
-    drawn: int = 0
-    seen: set[int] = field(default_factory=set)
 
 
 class Engine(Closing):
@@ -47,13 +32,15 @@ class Engine(Closing):
                 print(list(stream))
 
     Steps mix the next tokens of all running texts with chunks of prompts, ``max_rows`` rows in all. KV caches are
-    pages of ``page_rows`` rows in one pool of ``kv_pages`` pages; texts that begin alike share pages, and do not
-    compute them twice. When pages run out, the youngest text gives back its own and is computed again later.
+    pages of ``page_rows`` rows in one pool of ``kv_pages`` pages, by default four whole contexts; texts that begin
+    alike share pages, and do not compute them twice. When pages run out, the youngest text gives back its own and is
+    computed again later.
     ``max_sequences``: texts that run at once, by default 64 if there are as many rows; others wait in the order in
     which they came.
     ``options``, ``changes``: as ``Program.load_method`` takes them.
-    Any thread, and any asyncio task, may call ``submit``. Raises UnsupportedProgramError for a program that is no
-    language model, or whose tokens' rows are not independent of each other, and InvalidInputError for sizes.
+    Any thread, and any asyncio task, may call ``submit``. An engine lives as long as somebody holds it or one of its
+    streams, unless it is closed before. Raises UnsupportedProgramError for a program that is no language model, that
+    takes one token at a time, or whose tokens' rows are not independent of each other, and InvalidInputError for sizes.
     """
 
     def __init__(
@@ -76,21 +63,15 @@ class Engine(Closing):
             )
         self.context_len, self.vocab_size = signature.context_len, signature.vocab_size
         self.eos_ids = signature.eos_ids
-        pages = kv_pages or _CONTEXTS * -(-signature.context_len // page_rows)
+        if page_rows < 1:
+            raise InvalidInputError(f"a page needs at least one row, not {page_rows}")
+        pages = _CONTEXTS * -(-signature.context_len // page_rows) if kv_pages is None else kv_pages
         self._pool = PagePool(pages, page_rows)
         sizes = BatchSizes(max_rows, max_sequences, max_sequences, signature.context_len, page_rows, pages)
         self._batch = program.load_batch("forward", sizes, options, **changes)
-        self._tables = np.zeros((max_sequences, sizes.table_width), np.int32)
-        self._scheduler = Scheduler(self._pool, max_rows, max_sequences)
-        self._requests: dict[Text, _Request] = {}
         self._orders = count()
-        self._computed_rows = 0
-        self._changed = threading.Condition()  # of all that follows, and of the scheduler's texts
-        self._submitted: list[_Request] = []
-        self._closing = False
-        self._broken: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="executorch-webgpu engine", daemon=True)
-        self._thread.start()
+        self._loop = EngineLoop(self._batch, Scheduler(self._pool, max_rows, max_sequences))
+        weakref.finalize(self, self._loop.stop).atexit = False
 
     def submit(
         self, tokens: Sequence[int], params: SamplingParams | None = None, *, end_tokens: Collection[int] | None = None
@@ -107,23 +88,19 @@ class Engine(Closing):
         most = self._check(prompt, params)
         text = Text(prompt, next(self._orders))
         ends = frozenset(self.eos_ids if end_tokens is None else end_tokens)
-        request = _Request(text, params, params.some_seed, most, ends, Mailbox(), seen=set(prompt))
-        with self._changed:
-            self._check_open()
-            self._submitted.append(request)
-            self._changed.notify_all()
-        return Stream(request.mailbox)
+        request = Request(text, params, params.some_seed, most, ends, Mailbox(), seen=set(prompt))
+        self._loop.submit(request)
+        return Stream(request.mailbox, self)
 
     @property
     def idle_pages(self) -> int:
         """Pages of the pool that no text holds."""
-        with self._changed:
-            return self._pool.free
+        return self._pool.free
 
     @property
     def computed_rows(self) -> int:
         """Rows of all steps so far: tokens of prompts and of texts, each once unless its pages were given back."""
-        return self._computed_rows
+        return self._loop.computed_rows
 
     def _check(self, prompt: list[int], params: SamplingParams) -> int:
         """How many tokens a text may get."""
@@ -150,95 +127,6 @@ class Engine(Closing):
 
     def close(self) -> None:
         """End all texts, with a ClosedError where they are read, and free the GPU memory. Closing twice is allowed."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
-
-    def _check_open(self) -> None:
-        if self._broken is not None:
-            raise self._broken
-        if self._closing:
-            raise ClosedError("this engine is closed; make another one")
-
-    # -- the engine's thread ------------------------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        error: BaseException = ClosedError("the engine was closed before this text ended")
-        try:
-            while self._wait():
-                self._step()
-        except BaseException as broken:  # a lost device, a program that is closed: nothing can go on
-            error = broken
-        finally:
-            with self._changed:
-                if not self._closing:
-                    self._broken = error
-                requests = [*self._requests.values(), *self._submitted]
-                self._requests.clear()
-                self._submitted.clear()
-            for request in requests:
-                request.mailbox.finish(None, error)
-            self._batch.close()
-
-    def _wait(self) -> bool:
-        """Take in what was submitted and give up what was cancelled, until there is work; False when closing."""
-        with self._changed:
-            while True:
-                for request in self._submitted:
-                    self._requests[request.text] = request
-                    self._scheduler.add(request.text)
-                self._submitted.clear()
-                for request in [r for r in self._requests.values() if r.mailbox.cancelled]:
-                    self._end(request, "cancelled")
-                if self._closing:
-                    return False
-                if len(self._scheduler):
-                    return True
-                self._changed.wait()
-
-    def _step(self) -> None:
-        works = self._scheduler.plan()
-        tokens: list[int] = []
-        places: list[tuple[int, int]] = []
-        wanted: list[int] = []
-        for work in works:
-            slot, table = work.text.slot, work.text.pages.block_table
-            assert slot is not None
-            self._tables[slot, : len(table)] = table
-            start = len(work.text.pages.tokens)
-            tokens += work.tokens
-            places += [(position, slot) for position in range(start, start + len(work.tokens))]
-            if work.last:
-                wanted.append(len(tokens) - 1)
-        logits = self._batch.step(tokens, places, self._tables, wanted)
-        self._computed_rows += len(tokens)
-        rows = iter(logits)
-        for work in works:
-            self._scheduler.done(work)
-            if work.last:
-                self._draw(work, next(rows))
-
-    def _draw(self, work: Work, logits: np.ndarray) -> None:
-        """The next token of a text, and whether it ends there."""
-        request, text = self._requests[work.text], work.text
-        try:
-            token = sample(logits, request.params, len(text.tokens), request.seed, request.seen)
-        except Error as error:  # of this text alone
-            self._end(request, None, error)
-            return
-        if token in request.end_tokens:
-            self._end(request, "eos")
-            return
-        text.tokens.append(token)
-        request.seen.add(token)
-        request.drawn += 1
-        request.mailbox.put(token)
-        if request.drawn == request.most:
-            self._end(request, "length" if request.most == request.params.max_new_tokens else "context")
-
-    def _end(self, request: _Request, end: StreamEnd | None, error: BaseException | None = None) -> None:
-        self._scheduler.remove(request.text)
-        del self._requests[request.text]
-        request.mailbox.finish(end, error)
+        self._loop.stop()
+        if threading.current_thread() is not self._loop.thread:
+            self._loop.thread.join()

@@ -157,7 +157,7 @@ class LanguageModel(Closing):
             self.holds([], position)  # a step that fails may have overwritten these rows
             (logits,) = self._forward.execute(inputs, self._state)
             self.holds(tokens, position)
-        # [1, vocab] holds the last position only, [1, S, vocab] all of them.
+        # [1, vocab] and [1, 1, vocab] hold the last position only, [1, S, vocab] all of them.
         rows: NDArray[np.float32] = np.asarray(logits, np.float32).reshape(-1, self.vocab_size)
         return rows
 

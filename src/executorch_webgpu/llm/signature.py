@@ -45,7 +45,7 @@ class Signature:
             tokens.max_dims[1],
             _context_len(program, tokens),
             logits.max_dims[-1],
-            len(logits.max_dims) == 3,
+            len(logits.max_dims) == 3 and logits.max_dims[1] == tokens.max_dims[1],
             frozenset(_constants(program, "get_eos_ids")),
             np.dtype(tokens.dtype),
             np.dtype(signature.inputs[1].dtype),
@@ -63,12 +63,13 @@ def _check_signature(signature: MethodMetadata) -> None:
         and inputs[1].max_dims == (1,)
         and outputs[0].dtype.startswith("float")
         and len(outputs[0].max_dims) in (2, 3)
+        and outputs[0].max_dims[:-1] in ((1,), (1, 1), inputs[0].max_dims)
     )
     if not fits:
         raise UnsupportedProgramError(
             "a language model's forward takes integer tokens [1, S] and input_pos [1] and returns logits "
-            f"[1, vocab] or [1, S, vocab]; this one takes {_shapes(inputs)} and returns {_shapes(outputs)}: "
-            "export it with a KV cache (-kv)"
+            f"[1, vocab], [1, 1, vocab] or [1, S, vocab]; this one takes {_shapes(inputs)} and returns "
+            f"{_shapes(outputs)}: export it with a KV cache (-kv)"
         )
     length = inputs[0].max_dims[1]
     if length > 1 and 1 not in inputs[0].dynamic_dims:

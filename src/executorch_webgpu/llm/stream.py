@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
@@ -43,8 +44,10 @@ class Mailbox:
         return self.end is not None or self.error is not None
 
     def put(self, token: int) -> None:
-        """A new token."""
+        """A new token; of a text that has ended it is dropped."""
         with self._changed:
+            if self.ended:
+                return
             self.times.last_token = perf_counter()
             self.times.first_token = self.times.first_token or self.times.last_token
             self._tokens.append(token)
@@ -85,7 +88,7 @@ class Mailbox:
     def _wake(self) -> None:
         self._changed.notify_all()
         for loop, future in self._waiting:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # a loop that is closed, whose tasks wait for nothing any more
                 loop.call_soon_threadsafe(_set, future)
         self._waiting.clear()
 
@@ -99,11 +102,11 @@ class Stream:
     """Iterates over the tokens of a text, in a thread (``for``) or in a task (``async for``).
 
     One reader takes each token; the text goes on whether or not somebody reads. A stream that is cancelled, or that
-    nobody holds any more, ends within a step, and gives its pages back.
+    nobody holds any more, ends within a step, and gives its pages back. ``engine`` lives as long as this.
     """
 
-    def __init__(self, mailbox: Mailbox) -> None:
-        self._mailbox = mailbox
+    def __init__(self, mailbox: Mailbox, engine: object) -> None:
+        self._mailbox, self._engine = mailbox, engine
 
     @property
     def finish_reason(self) -> StreamEnd | None:

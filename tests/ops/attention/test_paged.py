@@ -49,6 +49,7 @@ class Paged:
         seed: int = 0,
         tunings: Mapping[str, object] | None = None,
         scratch_bytes: int = 64 << 20,
+        max_workgroups: int = 65535,
     ) -> None:
         self.heads, self.head_dim, self.page_rows = heads, head_dim, page_rows
         self.random = np.random.default_rng(seed)
@@ -61,7 +62,8 @@ class Paged:
         call = make_call(NAME, (q, k, v, *pools, places, tables, None, out))
         kept = [t for t in (*pools, *scales) if t is not None]
         graph = Graph((call,), (q, k, v, places, tables), (out,), (), {t.id: Constant.zeros(t) for t in kept})
-        planning = Planning(device.features, device.limits, tunings=tunings or {}, scratch_bytes=scratch_bytes)
+        limits = replace(device.limits, max_workgroups=max_workgroups)
+        planning = Planning(device.features, limits, tunings=tunings or {}, scratch_bytes=scratch_bytes)
         self.executor = GraphExecutor(graph, ConstantPool(device, lambda view: None), planning)
         self.device = device
         for tensor in kept:
@@ -158,6 +160,13 @@ def test_long_contexts_are_split(device: Device, dtype: str) -> None:
     paged.close()
 
 
+def test_grids_are_of_as_many_tokens_as_fit(device: Device) -> None:
+    paged = Paged(device, max_workgroups=9)
+    paged.check([(0, 13), (1, 7)])
+    assert len(paged.executor.plans.plans[0].dispatches) > 2
+    paged.close()
+
+
 def test_steps_repeat_bit_for_bit(device: Device) -> None:
     first, second = Paged(device, seed=4), Paged(device, seed=4)
     for rows in ([(0, 7), (1, 3)], [(0, 1), (1, 1), (2, 9)]):
@@ -173,13 +182,15 @@ def test_steps_repeat_bit_for_bit(device: Device) -> None:
         ((-1, 0), 0, "places go from"),
         ((0, 6), 0, "6 sequences"),
         ((0, 0), 40, "40 pages, 0 to 39, not 40"),
+        ((0, 0), -1, "40 pages, 0 to 39, not -1"),
     ],
 )
 def test_places_that_are_not_there(device: Device, place: tuple[int, int], page: int, message: str) -> None:
     paged = Paged(device)
     q = np.zeros((1, 1, 4, 16), np.float32)
     k = np.zeros((1, 1, 2, 16), np.float32)
-    tables = np.full((6, 8), page, np.int32)
+    tables = np.zeros((6, 8), np.int32)
+    tables[0, 0] = page
     with pytest.raises(InvalidInputError, match=message):
         paged.executor.execute([q, k, k, np.array([place], np.int32), tables])
     paged.close()

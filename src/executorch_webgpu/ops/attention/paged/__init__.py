@@ -90,7 +90,7 @@ def paged_sdpa(
 def _attend(planner: Planner, call: AttentionCall, paging: Paging) -> None:
     """The kernels of ``flash_decode``: workgroups of packed rows of one token, over chunks of its context.
 
-    As many tokens at a time as have room for the sums of their chunks.
+    As many tokens at a time as have room for the sums of their chunks, and as a grid has workgroups for.
     """
     tuning = tuning_of(planner, call.k_cache)
     variant = variant_for(planner, call.group, call.k_cache)
@@ -103,12 +103,13 @@ def _attend(planner: Planner, call: AttentionCall, paging: Paging) -> None:
     planner.prepare("attention/merge_splits", template={"paged": True}, overrides=reduction)
     chunk, heads = variant.max_chunk, call.q.dims[2]
     token_bytes = 4 * heads * call.head_dim  # of the sums of a chunk
-    most = max(1, planner.scratch_bytes // (token_bytes * ceil_div(paging.capacity, chunk)))
+    blocks = ceil_div(call.group, variant.rows)
+    in_grid = planner.limits.max_workgroups // max(call.group, blocks * call.kv_heads)
+    most = max(1, min(in_grid, planner.scratch_bytes // (token_bytes * ceil_div(paging.capacity, chunk))))
     tokens, splits = min(call.length, most), ceil_div(call.context, chunk)
     sums = planner.scratch(token_bytes * min(most, call.q.max_dims[1]) * ceil_div(paging.capacity, chunk))
     stats = planner.scratch(8 * heads * min(most, call.q.max_dims[1]) * ceil_div(paging.capacity, chunk))
     shared: dict[str, Binding] = {"sums": sums, "stats": stats, "out": call.out, "places": paging.places}
-    blocks = ceil_div(call.group, variant.rows)
     for first in range(0, call.length, max(tokens, 1)):
         count = min(tokens, call.length - first)
         shape = {
@@ -153,8 +154,8 @@ def _context(planner: Planner, paging: Paging, pages: int) -> int:
         return min(paging.capacity, round_context(int(high[0]) + 1))
 
     def known(tables: Array | None) -> bool:
-        if tables is not None and tables.size and not 0 <= tables.min() <= tables.max() < pages:
-            raise InvalidInputError(f"{NAME}: the pool has {pages} pages, 0 to {pages - 1}, not {tables.max()}")
+        if tables is not None and (bad := tables[(tables < 0) | (tables >= pages)]).size:
+            raise InvalidInputError(f"{NAME}: the pool has {pages} pages, 0 to {pages - 1}, not {bad[0]}")
         return True
 
     planner.inspect(paging.block_tables, known)
