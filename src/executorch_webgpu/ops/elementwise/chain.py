@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -120,7 +121,7 @@ def elementwise_chain(planner: Planner, inputs: list[Tensor], steps: list[Any], 
         "elementwise/chain",
         planner.grid_1d(quads, WORKGROUP),
         {"out": out, **{f"input{i}": t for i, t in enumerate(inputs)}},
-        {"quads": quads, "none": 0, "scalars": scalars},
+        {"quads": quads, "none": (0, 0, 0, 0), "scalars": scalars},
         overrides={"wg_size": WORKGROUP},
         template={
             "dtype": out.dtype,
@@ -137,15 +138,18 @@ def elementwise_chain(planner: Planner, inputs: list[Tensor], steps: list[Any], 
     )
 
 
-def _used_before(links: list[tuple[Link, list[int]]]) -> list[list[bool]]:
-    """Of each operand of each step, whether an earlier one is the same value."""
-    used: set[int] = set()
-    found: list[list[bool]] = []
+def _used_before(links: list[tuple[Link, list[int]]]) -> list[list[str]]:
+    """Of each operand of each step, what hides that it is a value of an earlier one: "" at its first use.
+
+    Neighbouring uses have different components, so that they are not the same to a compiler either.
+    """
+    uses: Counter[int] = Counter()
+    found: list[list[str]] = []
     for _, places in links:
         found.append([])
         for place in places:
-            found[-1].append(place in used)
-            used.add(place)
+            found[-1].append("" if not uses[place] else "xyzw"[(uses[place] - 1) % 4])
+            uses[place] += 1
     return found
 
 

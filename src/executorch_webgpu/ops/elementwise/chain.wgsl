@@ -4,9 +4,9 @@ Elementwise operators of floats, one after the other; four elements per invocati
 Inputs:
   dtype = "float32" | "float16" | "bfloat16": of inputs and output, to which every result is rounded
   single = (False,) | (True, False): of each input, whether it has one element, which goes with all of the others
-  steps = (("x * p", (("x", 0, False),), (("p", "x"),)),): of each operator the expression, as unary and binary take it, its
-    operands with their places among the inputs and the results before, and whether that value has been used before, and its
-    scalars with their components of params.scalars
+  steps = (("x * p", (("x", 0, ""),), (("p", "x"),)),): of each operator the expression, as unary and binary take it, its
+    operands with their places among the inputs and the results before, and the component of params.none that hides a value
+    which has been used before, and its scalars with their components of params.scalars
 #}
 {% for one in single %}
 @group(0) @binding({{ loop.index }}) var<storage, read> input{{ loop.index0 }}: array<{{ dtype }}_{{ "word" if one else "quad" }}>;
@@ -16,7 +16,7 @@ Inputs:
 
 struct Params {
   quads: u32,
-  none: u32,  // 0, which a compiler does not know: it would make 1 of a value over itself, and of a NaN, too
+  none: vec4<u32>,  // zeros, which a compiler does not know: it would make 1 of a value over itself, and of a NaN, too
   scalars: array<vec4<f32>, {{ steps | length }}>,  // of each step up to four
 }
 
@@ -49,7 +49,7 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
   {
 {% for name, place, again in operands %}
 {% if again %}
-    let {{ name }} = bitcast<V>(bitcast<vec4<u32>>(value{{ place }}) | vec4<u32>(params.none));
+    let {{ name }} = bitcast<V>(bitcast<vec4<u32>>(value{{ place }}) | vec4<u32>(params.none.{{ again }}));
 {% else %}
     let {{ name }} = value{{ place }};
 {% endif %}

@@ -20,7 +20,7 @@ from ..sizes import Shape, Sizes, like_first
 from ..values import Scratch, Tensor
 
 Array = np.ndarray
-WORKGROUP = 128  # more of them on a multiprocessor: one loads while others wait at barriers
+WORKGROUP = 128  # along rows: more of them on a multiprocessor, so that one loads while others wait at barriers
 KERNEL = "scan/scan"
 OWNED = 16  # elements of a short row, for an invocation
 LEAST_ROWS = 8  # of a workgroup, side by side: 32 bytes, as memory is read
@@ -150,6 +150,10 @@ def _word(reduction: Reduction) -> str:
     return "float32" if reduction.compute == "f32" else "int32"
 
 
+def _workgroup(each: Pass) -> int:
+    return passes.WORKGROUP if each.across else WORKGROUP
+
+
 def _lanes(each: Pass) -> int:
     if each.across:
         return each.lanes
@@ -173,7 +177,7 @@ def _dispatch(
     if chunks > 1:
         bindings["carries"] = passes.chunk_partials(planner, reduction, x, each, chunk)
     lanes = _lanes(each)
-    blocks = ceil_div(each.rows * lanes, WORKGROUP) * chunks
+    blocks = ceil_div(each.rows * lanes, _workgroup(each)) * chunks
     planner.dispatch(
         KERNEL,
         planner.grid_1d(blocks, 1),
@@ -196,7 +200,7 @@ def _dispatch(
             chunked=chunks > 1,
             whole=each.across or each.length % 4 == 0,
         ),
-        overrides={"wg_size": WORKGROUP},
+        overrides={"wg_size": _workgroup(each)},
     )
 
 
@@ -225,7 +229,7 @@ def _prepare(planner: Planner, reduction: Reduction, x: Tensor, each: Pass, outs
         wholes = (True,) if each.across or out_dtype not in WORDS else (True, False)
         for chunked, whole in product((False, True) if each.may_have_chunks else (False,), wholes):
             template = _template(reduction, x, each, out_dtype, outs.second is not None, chunked=chunked, whole=whole)
-            planner.prepare(KERNEL, template=template, overrides={"wg_size": WORKGROUP})
+            planner.prepare(KERNEL, template=template, overrides={"wg_size": _workgroup(each)})
     if each.may_have_chunks:
         passes.prepare(planner, reduction, x, each, None)
     if narrow:
