@@ -11,11 +11,12 @@ from torch import nn
 
 from executorch_webgpu import Runtime
 from executorch_webgpu.format.pte import read_program
-from executorch_webgpu.graph.build import Graph, make_call
+from executorch_webgpu.graph.build import Graph, build_graph, make_call
 from executorch_webgpu.graph.casts import with_casts
 from executorch_webgpu.graph.reference import ReferenceExecutor
 from executorch_webgpu.ops.values import Tensor
 from executorch_webgpu.runtime.method_file import MethodFile
+from tests.graph_builder import GraphBuilder
 
 
 class Block(nn.Module):
@@ -90,3 +91,17 @@ def test_a_dim_that_the_exporter_keeps_as_a_float() -> None:
     lowered = to_edge_transform_and_lower(torch.export.export(SharedNumber(), (x,)), partitioner=[VulkanPartitioner()])
     with Runtime.get().load_program(lowered.to_executorch().buffer) as program:
         torch.testing.assert_close(program.load_method("forward").execute([x])[0], SharedNumber()(x))
+
+
+@pytest.mark.parametrize("value", [-3, 300, 5])
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16"])
+def test_integers_without_dims_wrap_beside_narrow_ones(dtype: str, value: int) -> None:
+    narrow = torch.tensor([0, 1, 100, 127], dtype=getattr(torch, dtype))
+    for name, function in (("aten.maximum.default", torch.maximum), ("aten.ge.Tensor", torch.ge)):
+        wanted = function(narrow, torch.tensor(value))
+        build = GraphBuilder()
+        x, y = build.input((4,), dtype), build.input((), "int32")
+        build.output(build.call(name, x, y, build.tensor((4,), "bool" if wanted.dtype == torch.bool else dtype)))
+        executor = ReferenceExecutor(with_casts(build_graph(build.build())))
+        (got,) = executor.execute([narrow.numpy(), np.array(value, np.int32)])
+        np.testing.assert_array_equal(got, wanted.numpy(), f"{name} of {dtype} and {value}")

@@ -131,14 +131,17 @@ def test_bad_input_is_told_to_its_caller_only(program: Program, alone: dict[str,
     prompt = prompts(1, 4)[0]
     with Engine(program, kv_pages=4, page_rows=16) as engine:
         good = engine.submit(prompt, SamplingParams(6), end_tokens=())
-        for tokens, params, message in (
+        cases: list[tuple[Any, SamplingParams, str]] = [
             ([], SamplingParams(), "the prompt is empty"),
             ([1] * (CONTEXT + 1), SamplingParams(), f"the context has room for {CONTEXT}"),
             ([VOCAB], SamplingParams(), f"token {VOCAB} is not in the vocabulary"),
             ([-1], SamplingParams(), "token -1 is not"),
+            ([1.5], SamplingParams(), "a prompt is a list of integers"),
+            ("12", SamplingParams(), "a prompt is a list of integers"),
             ([1] * 60, SamplingParams(20), "the pool of KV cache pages holds 64"),
             ([1], SamplingParams(stop=("x",)), "stop strings"),
-        ):
+        ]
+        for tokens, params, message in cases:
             with pytest.raises(InvalidInputError, match=message):
                 engine.submit(tokens, params)
         assert list(good) == alone["f32"](prompt, SamplingParams(6))

@@ -3,7 +3,7 @@
 A delegate that was exported with ``force_fp16`` holds float16 everywhere. Operators that read it themselves are left
 alone; around the others, results are widened and rounded again, so that every tensor of the program still holds what
 float16 can hold. Constants are widened while they are uploaded. ``cat`` takes tensors of several dtypes in torch, and
-brings them to that of its output first.
+brings them to that of its output first. An integer without dims takes the dtype of the integers that it meets.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from .refusal import refusal
 _CAST = "dim_order_ops._to_dim_order_copy.default"
 _CAT = "aten.cat.default"
 HALVES = ("float16", "bfloat16")
+NARROW = ("uint8", "int8", "int16")  # integers that an integer without dims may not fit into
 
 
 def with_casts(graph: Graph) -> Graph:
     """``graph`` with the casts that its calls need."""
-    return _with_halves_widened(_with_cat_promoted(graph))
+    return _with_halves_widened(_with_single_integers_narrowed(_with_cat_promoted(graph)))
 
 
 def _with_cat_promoted(graph: Graph) -> Graph:
@@ -36,6 +37,26 @@ def _with_cat_promoted(graph: Graph) -> Graph:
             cast = {t.id: Tensor(next(ids), out.dtype, t.max_dims) for t in call.inputs if t.dtype != out.dtype}
             calls += [_cast(t, cast[t.id]) for t in {t.id: t for t in call.inputs}.values() if t.id in cast]
             call = make_call(call.name, tuple(substituted(arg, cast) for arg in call.args)) if cast else call
+        calls.append(call)
+    return with_calls(graph, calls)
+
+
+def _with_single_integers_narrowed(graph: Graph) -> Graph:
+    """``graph`` whose integers without dims have the dtype of the integers with dims that they meet.
+
+    torch promotes to that, so a negative one wraps beside uint8.
+    """
+    ids = new_ids(graph)
+    calls: list[OpCall] = []
+    for call in graph.calls:
+        operands = [t for name in call.op.promoted if isinstance(t := call.named[name], Tensor)]
+        dtypes = {t.dtype for t in operands if t.rank}
+        narrow = dtypes.pop() if len(dtypes) == 1 else None
+        wide = [t for t in operands if not t.rank and t.element.integer_limits is not None and t.dtype != narrow]
+        if narrow in NARROW and wide:
+            cast = {t.id: Tensor(next(ids), narrow, ()) for t in wide}
+            calls += [_cast(t, cast[t.id]) for t in wide]
+            call = make_call(call.name, tuple(substituted(arg, cast) for arg in call.args))
         calls.append(call)
     return with_calls(graph, calls)
 

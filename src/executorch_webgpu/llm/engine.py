@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 import weakref
 from collections.abc import Collection, Sequence
@@ -80,11 +81,11 @@ class Engine(Closing):
 
         They are those that the same prompt, parameters and seed give alone. ``end_tokens``: by default those that the
         program states.
-        Raises InvalidInputError for a prompt that is empty or longer than the context, for tokens outside of the
+        Raises InvalidInputError for a prompt that is empty or longer than the context, for what is no token of the
         vocabulary, and for a text that the pool cannot hold; ClosedError; and what broke the engine.
         """
         params = params or SamplingParams()
-        prompt = [int(token) for token in tokens]
+        prompt = _integers(tokens)
         most = self._check(prompt, params)
         text = Text(prompt, next(self._orders))
         ends = frozenset(self.eos_ids if end_tokens is None else end_tokens)
@@ -130,3 +131,10 @@ class Engine(Closing):
         self._loop.stop()
         if threading.current_thread() is not self._loop.thread:
             self._loop.thread.join()
+
+
+def _integers(tokens: Sequence[int]) -> list[int]:
+    try:
+        return [operator.index(token) for token in tokens]
+    except TypeError as error:
+        raise InvalidInputError(f"a prompt is a list of integers, which tokens are: {error}") from error
