@@ -179,14 +179,18 @@ class GraphExecutor:
 
     @locked
     def execute(
-        self, inputs: Sequence[Given], state: GraphState | None = None, stay: Collection[int] = ()
+        self,
+        inputs: Sequence[Given],
+        state: GraphState | None = None,
+        stay: Collection[int] = (),
+        skip: Collection[int] = (),
     ) -> list[Any]:
         """Run one step.
 
         ``inputs``: an array of the tensor's element type and live dims, or an int, for each graph input; arrays may lie
         on the device. ``state`` is one that ``new_state`` gave. ``stay``: positions of the outputs that are to stay on
-        the device; if all do, this does not wait for it.
-        Returns new arrays (device element types, live dims) and ints, one for each graph output.
+        the device; if all do, this does not wait for it. ``skip``: positions of those that nobody wants.
+        Returns new arrays (device element types, live dims) and ints, one for each graph output, None for skipped ones.
         Raises InvalidInputError, before anything runs, when dims or live values are out of range.
         """
         step = self.begin_step(inputs, state)
@@ -195,7 +199,7 @@ class GraphExecutor:
         for i in stay:
             results[i] = DeviceArray(self.device, tensors[i].dims, tensors[i].element.numpy)
         copies = [partial(results[i].copy_from, buffer=self.buffer_of(tensors[i], state)) for i in stay]
-        read = {i: tensor for i, tensor in tensors.items() if i not in stay}
+        read = {i: tensor for i, tensor in tensors.items() if i not in stay and i not in skip}
         if not read:
             step.submit(*copies)
             return results

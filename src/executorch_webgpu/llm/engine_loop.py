@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import ClosedError, Error
 from ..runtime.batch import BatchMethod
-from .sample import SamplingParams, sample
+from .sample import SamplingParams, checked, sample
 from .scheduler import Scheduler, Text, Work
 from .stream import Mailbox, StreamEnd
 
@@ -113,19 +113,23 @@ class EngineLoop:
             places += [(position, slot) for position in range(start, start + len(work.tokens))]
             if work.last:
                 wanted.append(len(tokens) - 1)
-        logits = self._batch.step(tokens, places, self._tables, wanted)
+        greedy = all(self._requests[work.text].params.is_greedy for work in works if work.last)
+        step = self._batch.step_greedy if greedy else self._batch.step
+        rows = iter(step(tokens, places, self._tables, wanted))
         self.computed_rows += len(tokens)
-        rows = iter(logits)
         for work in works:
             self._scheduler.done(work)
             if work.last:
                 self._draw(work, next(rows))
 
-    def _draw(self, work: Work, logits: np.ndarray) -> None:
-        """The next token of a text, and whether it ends there."""
+    def _draw(self, work: Work, found: int | np.ndarray) -> None:
+        """The next token of a text, or the logits to draw it from, and whether the text ends there."""
         request, text = self._requests[work.text], work.text
         try:
-            token = sample(logits, request.params, len(text.tokens), request.seed, request.seen)
+            if isinstance(found, int):
+                token = checked(found)
+            else:
+                token = sample(found, request.params, len(text.tokens), request.seed, request.seen)
         except Error as error:  # of this text alone
             self._end(request, None, error)
             return

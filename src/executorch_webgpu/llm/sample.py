@@ -64,6 +64,11 @@ class SamplingParams:
             raise InvalidInputError(f"stop is {self.stop!r}; give a tuple of strings that are not empty")
 
     @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is taken, of logits as they are."""
+        return self.temperature == 0 and self.repetition_penalty == 1
+
+    @property
     def some_seed(self) -> int:
         """``seed``, or a fresh one."""
         return secrets.randbelow(SEEDS) if self.seed is None else self.seed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,14 @@ from ..graph.constants import ConstantPool
 from ..graph.execute import GraphExecutor
 from ..graph.fusion import fuse_graph
 from ..graph.kv_cache import KV_CACHE_DTYPES
+from ..graph.likeliest import with_likeliest
 from ..ops.plan import Planning
+from ..ops.sampling.reference import BROKEN
 from .decode import language_graph
 from .method_file import MethodFile
 from .options import LoadOptions
 
-Integers = Sequence[int] | Sequence[tuple[int, int]] | NDArray[np.int32]
+_LOGITS, _LARGEST, _TOKEN = range(3)  # outputs of the graph
 
 
 class BatchMethod(Closing):
@@ -37,7 +40,7 @@ class BatchMethod(Closing):
             raise UnsupportedProgramError(f"the program cannot run several sequences at once: {found}")
         self.sizes = replace(sizes, dtype=KV_CACHE_DTYPES[options.kv_cache_dtype])
         batch = batched(graphs[0], found.tokens, found.input_pos, self.sizes)
-        graph, _ = fuse_graph(batch.graph, options.fusions)
+        graph, _ = fuse_graph(with_likeliest(batch.graph), options.fusions)
         device = constants.device
         graph = split_constants(graph, device.limits.max_binding_bytes)
         planning = Planning(
@@ -59,12 +62,37 @@ class BatchMethod(Closing):
         [sequences, table_width]. A sequence's rows may come in any order, but all before the last one must have come.
         Raises InvalidInputError, before anything runs, for what ``sizes`` does not allow.
         """
+        logits, _, _ = self._execute(tokens, places, block_tables, wanted, (_LARGEST, _TOKEN))
+        result: NDArray[np.float32] = logits.reshape(len(wanted), logits.shape[-1])
+        return result
+
+    def step_greedy(
+        self,
+        tokens: Sequence[int],
+        places: Sequence[tuple[int, int]],
+        block_tables: NDArray[np.int32],
+        wanted: Sequence[int],
+    ) -> list[int]:
+        """``step`` that gives the likeliest token of each wanted row, which the device finds; of equals the first one.
+
+        BROKEN where the largest logit is no finite number, as ``ops.sampling.reference.choose`` has it.
+        """
+        _, largest, found = self._execute(tokens, places, block_tables, wanted, (_LOGITS,))
+        finite = np.isfinite(largest.reshape(-1))
+        return [int(token) for token in np.where(finite, found.reshape(-1), BROKEN)]
+
+    def _execute(
+        self,
+        tokens: Sequence[int],
+        places: Sequence[tuple[int, int]],
+        block_tables: NDArray[np.int32],
+        wanted: Sequence[int],
+        skip: Sequence[int],
+    ) -> list[Any]:
         if self._closed:
             raise ClosedError("this method is closed; load it again")
         given = ([tokens], places, block_tables, wanted)
-        (logits,) = self._executor.execute([np.ascontiguousarray(values, np.int32) for values in given])
-        result: NDArray[np.float32] = logits.reshape(len(wanted), logits.shape[-1])
-        return result
+        return self._executor.execute([np.ascontiguousarray(values, np.int32) for values in given], skip=skip)
 
     def close(self) -> None:
         """Free the GPU memory. Closing twice is allowed."""
