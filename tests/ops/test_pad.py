@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from executorch_webgpu.errors import InvalidInputError, UnsupportedProgramError
 from executorch_webgpu.gpu.device import Device
@@ -54,3 +55,17 @@ def test_reflections_end_within_the_dimension(device: Device) -> None:
             program.run([np.zeros((1, 4, 3), np.float32)])
     with pytest.raises(UnsupportedProgramError, match="elements around"):
         OpProgram(device, "aten.reflection_pad2d.default", [In((1, 4, 5)), [1, 1]], Out((1, 4, 7)))
+
+
+@pytest.mark.parametrize(("size", "pads"), [(0, [-1, 3]), (1, [-2, 3]), (3, [3, -4]), (3, [-2, -2])])
+def test_what_is_taken_away_must_be_there(device: Device, size: int, pads: list[int]) -> None:
+    """Even where more is added at the other side, as torch has it."""
+    x = torch.ones(size, 4)
+    with pytest.raises(RuntimeError):
+        torch.constant_pad_nd(x, [0, 0, *pads])
+    args = [In((5, 4)), [0, 0, *pads], 1.0]
+    with (
+        OpProgram(device, "aten.constant_pad_nd.default", args, Out((5 + max(0, sum(pads)), 4))) as program,
+        pytest.raises(InvalidInputError, match="take more than dimension 0"),
+    ):
+        program.run([x.numpy()])

@@ -87,7 +87,9 @@ def _pad(planner: Planner, name: str, x: Tensor, given: Pads, mode: str, out: Te
     )
     pairs = [(0, 0)] * (x.rank - len(pads) // 2) + list(zip(pads[::2], pads[1::2], strict=True))[::-1]
     for axis, ((front, back), size) in enumerate(zip(pairs, x.dims, strict=True)):
-        planner.check(size + front + back >= 0, f"{name}: {list(pads)} take more than dimension {axis} of {x} has")
+        # What a constant takes away must be there, whatever it adds at the other side.
+        taken = max(-front, 0) + max(-back, 0) if mode == "constant" else -front - back
+        planner.check(taken <= size, f"{name}: {list(pads)} take more than dimension {axis} of {x} has")
         if mode == "reflection":
             planner.check(max(front, back) < max(size, 1), f"{name}: {list(pads)} reflect more than {x} has")
         if mode == "replication" and (front, back) != (0, 0):
