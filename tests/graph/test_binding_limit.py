@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import pytest
 
@@ -14,10 +12,10 @@ from executorch_webgpu.graph.build import PREPACK, Graph, build_graph
 from executorch_webgpu.graph.constants import ConstantPool
 from executorch_webgpu.graph.execute import GraphExecutor
 from executorch_webgpu.graph.fusion import chosen_fusions, fuse_graph
-from executorch_webgpu.graph.reference import ReferenceExecutor
 from executorch_webgpu.ops.plan import Planning
 from tests.graph_builder import GraphBuilder, Ref
-from tests.ops.harness import assert_close
+
+from .fusion.graphs import check_same, names
 
 LINEAR, EMBEDDING, CAT = "aten.linear.default", "aten.embedding.default", "aten.cat.default"
 WIDTH = 32  # of every layer's input
@@ -45,22 +43,8 @@ def check(device: Device, build: GraphBuilder, most: int, *steps: list[np.ndarra
     assert largest(whole) > most, "nothing is in parts here"
     split = split_constants(whole, most)
     assert largest(split) <= most
-    expected = ReferenceExecutor(build_graph(build.build()))
-    reference = ReferenceExecutor(split)
-    executor = GraphExecutor(split, ConstantPool(device, lambda view: None), Planning(device.features, device.limits))
-    try:
-        for given in steps:
-            wanted = expected.execute(given)
-            for got, exact, value in zip(executor.execute(given), reference.execute(given), wanted, strict=True):
-                np.testing.assert_allclose(exact, value, rtol=1e-9, atol=1e-12)
-                assert_close(got, value)
-    finally:
-        executor.close()
+    check_same(device, build_graph(build.build()), split, steps)
     return split
-
-
-def names(graph: Graph) -> Counter[str]:
-    return Counter(call.name for call in graph.calls)
 
 
 # -- linear layers ----------------------------------------------------------------------------------------------------

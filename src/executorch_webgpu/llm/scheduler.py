@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ..graph.kv_pages import PagedText, PageKey, PagePool
@@ -66,30 +65,38 @@ class Scheduler:
 
     def plan(self) -> list[Work]:
         """The next step: no work only if there is no text. Pages for its rows are reserved."""
-        room = self._rows
         works: dict[Text, Work] = {}
         computing: set[PageKey] = set()
-        for text in [*self._by_urgency(), *list(self._waiting)]:
-            if room == 0:
-                break
-            if text.slot is None and (text in works or not self._start(text)):
-                break  # later ones must not overtake it
-            self._pool.extend(text.pages, text.tokens)
-            if self._is_coming(text, computing):
-                continue
-            chunk = text.pending[:room]
-            if not self._reserve(text, len(chunk), works):
-                break
+        running = self._by_urgency()
+        for text in running:
+            if text.slot is not None:  # it has not given its pages back to one before it
+                self._plan(text, works, computing)
+        if all(text.slot is not None for text in running):  # else there are no pages for further ones
+            for text in list(self._waiting):
+                if self._room(works) == 0 or not self._start(text):
+                    break
+                self._plan(text, works, computing)
+                if text.slot is None:
+                    break  # later ones must not overtake it
+        return list(works.values())
+
+    def _plan(self, text: Text, works: dict[Text, Work], computing: set[PageKey]) -> None:
+        """Add to ``works`` as much of a text as has room, unless it waits for a page or has to give back its own."""
+        self._pool.extend(text.pages, text.tokens)
+        chunk = text.pending[: self._room(works)]
+        if chunk and not self._is_coming(text, computing) and self._reserve(text, len(chunk), works):
             computing |= self._keys(text, chunk)
             works[text] = Work(text, chunk, len(chunk) == len(text.pending))
-            room -= len(chunk)
-        return list(works.values())
+
+    def _room(self, works: dict[Text, Work]) -> int:
+        """Rows that a step has left."""
+        return self._rows - sum(len(work.tokens) for work in works.values())
 
     def done(self, work: Work) -> None:
         """The rows of ``work`` are computed."""
         self._pool.filled(work.text.pages, work.tokens)
 
-    def _by_urgency(self) -> Iterable[Text]:
+    def _by_urgency(self) -> list[Text]:
         decoding = [text for text in self._running if len(text.pending) == 1]
         return [*decoding, *(text for text in self._running if len(text.pending) != 1)]
 

@@ -46,20 +46,23 @@ def is_unchanged(build: GraphBuilder, *passes: str) -> bool:
 
 def check(device: Device, build: GraphBuilder, passes: Iterable[str], steps: Iterable[Given]) -> Graph:
     """Fused and unfused agree: in float64 on the host exactly, and on the device within its tolerance."""
-    passes = tuple(passes)
     graph = fused(build, *passes)
-    unfused, in_float64 = ReferenceExecutor(build_graph(build.build())), ReferenceExecutor(graph)
-    planning = Planning(device.features, device.limits)
-    executor = GraphExecutor(fused(build, *passes), ConstantPool(device, lambda view: None), planning)
+    check_same(device, build_graph(build.build()), graph, steps)
+    return graph
+
+
+def check_same(device: Device, before: Graph, after: Graph, steps: Iterable[Given]) -> None:
+    """Two graphs agree: in float64 on the host exactly, and the second one on the device within its tolerance."""
+    expected, in_float64 = ReferenceExecutor(before), ReferenceExecutor(after)
+    executor = GraphExecutor(after, ConstantPool(device, lambda view: None), Planning(device.features, device.limits))
     try:
         for given in steps:
-            expected = unfused.execute(given)
-            for got, exact, wanted in zip(executor.execute(given), in_float64.execute(given), expected, strict=True):
-                np.testing.assert_allclose(exact, wanted, rtol=1e-9, atol=1e-12)
-                assert_close(got, wanted)
+            wanted = expected.execute(given)
+            for got, exact, value in zip(executor.execute(given), in_float64.execute(given), wanted, strict=True):
+                np.testing.assert_allclose(exact, value, rtol=1e-9, atol=1e-12)
+                assert_close(got, value)
     finally:
         executor.close()
-    return graph
 
 
 class Model(GraphBuilder):
