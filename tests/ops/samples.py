@@ -429,7 +429,8 @@ def sampling() -> Iterator[Sample]:
 
 
 def sampling_rows() -> Iterator[Sample]:
-    changes = LogitChanges(np.arange(0, 900, 9, dtype=np.int32), np.full(100, 1.3, np.float32), np.ones(100, np.float32))
+    ones = np.ones(100, np.float32)
+    changes = LogitChanges(np.arange(0, 900, 9, dtype=np.int32), ones * np.float32(1.3), ones)
     allowed = np.full(33, 0x5A5A5A5A, np.uint32)
     filters = ((0, 1.0, 0.0), (0, 1.0, 0.0), (40, 0.9, 0.0), (0, 0.9, 0.1), (0, 1.0, 0.1))
     draws = [

@@ -265,7 +265,7 @@ def test_draws_of_many_rows_follow_the_softmax_of_changed_logits(device: Device)
         (Draw(0, allowed=np.zeros(3, np.uint32)), "allows none"),
         (Draw(0, allowed=np.array([0, 0, 8], np.uint32)), "allows none"),
         (Draw(0, allowed=np.ones(2, np.uint32)), r"67 tokens need uint32 \[3\]"),
-        (Draw(0, allowed=np.ones(3, np.int32)), "is int32"),  # type: ignore[arg-type]
+        (Draw(0, allowed=np.ones(3, np.int32)), "is int32"),
     ],
 )
 def test_draws_out_of_range(draw: Draw, named: str) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import ClosedError, Error
-from ..runtime.batch import BatchMethod
-from .sample import SamplingParams, checked, sample
-from .scheduler import Scheduler, Text, Work
+from ..runtime.batch import BatchMethod, Draw, Drawn
+from .sample import SamplingParams, checked, draw_of
+from .scheduler import Scheduler, Text
 from .stream import Mailbox, StreamEnd
+from .text_changes import TextChanges
 
 _IDLE_SECONDS = 60  # a collector that runs in the loop's own thread may stop it just before it waits
 
@@ -27,8 +28,14 @@ class Request:
     most: int
     end_tokens: Collection[int]
     mailbox: Mailbox
+    changes: TextChanges
     drawn: int = 0
-    seen: set[int] = field(default_factory=set)
+
+    def draw(self, vocab: int) -> Draw:
+        """How the next token is drawn. Raises what ``draw_of`` does."""
+        tokens = self.text.tokens
+        new = tokens[len(tokens) - self.drawn :] if self.params.allowed_tokens is not None else []
+        return draw_of(self.params, len(tokens), self.seed, self.changes, new, vocab)
 
 
 class EngineLoop:
@@ -104,6 +111,7 @@ class EngineLoop:
         tokens: list[int] = []
         places: list[tuple[int, int]] = []
         wanted: list[int] = []
+        drawing: list[tuple[Request, Draw]] = []
         for work in works:
             slot, table = work.text.slot, work.text.pages.block_table
             assert slot is not None
@@ -112,24 +120,26 @@ class EngineLoop:
             tokens += work.tokens
             places += [(position, slot) for position in range(start, start + len(work.tokens))]
             if work.last:
-                wanted.append(len(tokens) - 1)
-        greedy = all(self._requests[work.text].params.is_greedy for work in works if work.last)
-        step = self._batch.step_greedy if greedy else self._batch.step
-        rows = iter(step(tokens, places, self._tables, wanted))
+                request = self._requests[work.text]
+                try:
+                    drawing.append((request, request.draw(self._batch.vocab_size)))
+                    wanted.append(len(tokens) - 1)
+                except Exception as error:  # of this text alone, whose rows are computed once more for nothing
+                    self._end(request, None, error)
+        self._batch.submit(tokens, places, self._tables, wanted, [draw for _, draw in drawing])
+        found = self._batch.read()
         self.computed_rows += len(tokens)
         for work in works:
-            self._scheduler.done(work)
-            if work.last:
-                self._draw(work, next(rows))
+            if work.text in self._requests:
+                self._scheduler.done(work)
+        for (request, _), drawn in zip(drawing, found, strict=True):
+            self._draw(request, drawn)
 
-    def _draw(self, work: Work, found: int | np.ndarray) -> None:
-        """The next token of a text, or the logits to draw it from, and whether the text ends there."""
-        request, text = self._requests[work.text], work.text
+    def _draw(self, request: Request, drawn: Drawn) -> None:
+        """The next token of a text, and whether the text ends there."""
+        text = request.text
         try:
-            if isinstance(found, int):
-                token = checked(found)
-            else:
-                token = sample(found, request.params, len(text.tokens), request.seed, request.seen)
+            token = checked(drawn.token)
         except Error as error:  # of this text alone
             self._end(request, None, error)
             return
@@ -137,7 +147,7 @@ class EngineLoop:
             self._end(request, "eos")
             return
         text.tokens.append(token)
-        request.seen.add(token)
+        request.changes.add(token)
         request.drawn += 1
         request.mailbox.put(token)
         if request.drawn == request.most:

@@ -166,6 +166,7 @@ class _Rows:
         self._changes, self._masks = changes, masks
 
     def plan(self) -> None:
+        """Dispatch everything that the rows need."""
         vocab, planner = self._vocab, self._planner
         self._chunks = ceil_div(vocab, _CHUNK)
         sizes = {"bests": 8 * MOST_GROUPS, "maxima": 4 * MOST_GROUPS, "totals": 8 * MOST_GROUPS, "bound": 4}
@@ -186,20 +187,22 @@ class _Rows:
         if self._needs & LOGPROBS:
             self._run("likeliest_tokens", (self._chunks, rows), ["found"], first)
         if self._needs & CHANGES:
-            given = {"changes": self._changes, "changed": self._changed}
+            given: dict[str, Binding] = {"changes": self._changes, "changed": self._changed}
             count = self._changes.dims[0]
             shared = min(ceil_div(count, WORKGROUP), ceil_div(_LARGE_GROUPS, rows), MOST_GROUPS)
-            self._run("change_logits", (shared, rows), [], first, given, count=count)
+            self._run("change_logits", (shared, rows), [], first, given, params={"count": count})
         if self._needs & MASKS:
-            self._run("mask_logits", (groups, rows), [], first, {"masks": self._masks}, count=self._masks.dims[0])
+            sizes = {"count": self._masks.dims[0]}
+            self._run("mask_logits", (groups, rows), [], first, {"masks": self._masks}, params=sizes)
         if self._needs & PLAIN:
             self._draw_among_all(first, rows)
         if self._needs & FILTERS:
             self._draw_among_kept(first, rows, groups)
         if self._needs & LOGPROBS:
-            given = {"changed": self._changed, "logprobs": self._logprobs, "likeliest": self._likeliest}
+            given = {"changed": self._changed, "out": self._out}
+            given |= {"logprobs": self._logprobs, "likeliest": self._likeliest}
             sizes = {"chunks": self._chunks, "changes": self._changes.dims[0]}
-            self._run("logprobs", (1, rows), ["found"], first, {"out": self._out, **given}, **sizes)
+            self._run("logprobs", (1, rows), ["found"], first, given, params=sizes)
 
     def _draw_among_all(self, first: int, rows: int) -> None:
         whole = min(MOST_GROUPS, ceil_div(self._vocab, TOKENS_A_CALL * _SMALL["wg_size"]))
@@ -220,7 +223,9 @@ class _Rows:
         parts = MOST_GROUPS // groups
         maxima = groups * parts
         template = {"rows": True}
-        self._run("partial_max", (groups, rows), ["maxima", "candidates"], first, template=template, parts=parts)
+        self._run(
+            "partial_max", (groups, rows), ["maxima", "candidates"], first, template=template, params={"parts": parts}
+        )
         if self._needs & TOP_KS:
             self._planner.dispatch(
                 "sampling/top_k_bound",
@@ -232,9 +237,9 @@ class _Rows:
             )
         found = ["maxima", "totals", "candidates"]
         each = {"filter": "each"}
-        self._run("candidates", (groups, rows), [*found, "bound"], first, template=each, maxima=maxima)
+        self._run("candidates", (groups, rows), [*found, "bound"], first, template=each, params={"maxima": maxima})
         sizes = {"maxima": maxima, "groups": groups}
-        self._run("sample_candidates", (1, rows), found, first, {"out": self._out}, template=template, **sizes)
+        self._run("sample_candidates", (1, rows), found, first, {"out": self._out}, template=template, params=sizes)
 
     def _run(
         self,
@@ -246,7 +251,7 @@ class _Rows:
         *,
         template: Mapping[str, Any] = MappingProxyType({}),
         overrides: Mapping[str, int] = MappingProxyType(_OTHERS),
-        **params: int,
+        params: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         """A kernel that reads the logits of rows from ``first`` on."""
         self._planner.dispatch(

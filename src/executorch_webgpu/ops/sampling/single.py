@@ -165,7 +165,7 @@ def _draw_among_all(planner: Planner, read: _Row, position: IntLike, draw: dict[
         overrides=_PARTIAL_ARGMAX,
         template={"noise": bool(draw), **_ONE_ROW},
     )
-    best = {"bests": bests, "out": out}
+    best: dict[str, Any] = {"bests": bests, "out": out}
     planner.dispatch("sampling/argmax", (1,), best, {"count": groups}, overrides=_OTHERS, template=_ONE_ROW)
 
 
