@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from bench.models import SHAPES, write_llama
 from executorch_webgpu import Runtime
 from executorch_webgpu.errors import ClosedError, Error, InvalidInputError, UnsupportedProgramError
-from executorch_webgpu.graph.batching import BatchSizes
 from executorch_webgpu.llm import DecodeSession, Engine, LanguageModel, SamplingParams
 from executorch_webgpu.llm.stream import Mailbox
 from executorch_webgpu.models.llama import LlamaOptions
@@ -230,7 +229,7 @@ def test_a_closed_loop_breaks_nobody_else() -> None:
 
 def test_what_breaks_a_step_ends_every_text_with_one_error(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(program)
-    monkeypatch.setattr(engine._batch, "_execute", lambda *_: (_ for _ in ()).throw(Error("the device was lost")))
+    monkeypatch.setattr(engine._batch, "submit", lambda *_: (_ for _ in ()).throw(Error("the device was lost")))
     streams = []
     for _ in range(3):
         try:
@@ -302,16 +301,3 @@ def test_smollm2_writes_what_it_writes_alone(smollm2: SmolLM2) -> None:
             streams = [engine.submit(prompt, params, end_tokens=()) for prompt in given_prompts]
             assert [list(stream) for stream in streams] == wanted
     assert "Paris" in tokenizer.decode(wanted[0])
-
-
-def test_likeliest_tokens_are_those_of_the_logits(program: Program) -> None:
-    sizes = BatchSizes(rows=12, wanted=5, sequences=3, context_len=CONTEXT, page_rows=16, pages=8)
-    tables = np.arange(18, dtype=np.int32).reshape(3, 6) % 8
-    places = [(position, sequence) for sequence in range(2) for position in range(4)]
-    with program.load_batch("forward", sizes) as batch:
-        for wanted in ([0, 3, 7], [], [5]):
-            logits = batch.step(list(range(8)), places, tables, wanted)
-            assert logits.shape == (len(wanted), VOCAB)
-            assert batch.step_greedy(list(range(8)), places, tables, wanted) == logits.argmax(axis=-1).tolist()
-    with pytest.raises(ClosedError, match="this method is closed"):
-        batch.step([1], [(0, 0)], tables, [0])

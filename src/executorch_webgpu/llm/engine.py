@@ -19,6 +19,7 @@ from .sample import SamplingParams
 from .scheduler import Scheduler, Text
 from .signature import Signature
 from .stream import Mailbox, Stream
+from .text_changes import TextChanges
 
 MAX_ROWS, MAX_SEQUENCES, PAGE_ROWS = 256, 64, 16
 _CONTEXTS = 4  # whole contexts that the pool holds by default
@@ -89,7 +90,8 @@ class Engine(Closing):
         most = self._check(prompt, params)
         text = Text(prompt, next(self._orders))
         ends = frozenset(self.eos_ids if end_tokens is None else end_tokens)
-        request = Request(text, params, params.some_seed, most, ends, Mailbox(), seen=set(prompt))
+        changes = TextChanges(params, prompt, self.vocab_size)
+        request = Request(text, params, params.some_seed, most, ends, Mailbox(), changes)
         self._loop.submit(request)
         return Stream(request.mailbox, self)
 
