@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ClosedError, Error
+from ..errors import ClosedError, Error, InvalidInputError
 from ..runtime.batch import BatchMethod, Draw
 from .request import Request
 from .scheduler import Scheduler, Text, Work
@@ -51,7 +51,9 @@ class EngineLoop:
             self._changed.notify_all()
 
     def call(self, function: Callable[[], Any]) -> Any:
-        """What a function gives that runs between steps, none of which is in flight. Raises as ``submit``, and it, do."""
+        """What a function gives that runs between steps. Raises what it raises, and as ``submit``."""
+        if threading.current_thread() is self.thread:
+            raise InvalidInputError("this cannot be called from inside of a step of the engine")
         future: Future[Any] = Future()
         with self._changed:
             self._check_open()
@@ -148,7 +150,7 @@ class EngineLoop:
         for index, work in enumerate(works):
             text = work.text
             self._write_table(text)
-            starts[index] = work.start, text.slot, work.rows
+            starts[index] = np.array((work.start, text.slot, work.rows), np.int32)
             if work.fed:
                 tokens.append(-1 - self._rows_drawn[text])
             else:
@@ -166,8 +168,8 @@ class EngineLoop:
         self._rows_drawn = rows_drawn
         self._flights.append([work for work in works if work.draws])
         self.computed_rows += len(tokens)
-        for request, error in failed:
-            self._end(request, None, error)
+        for request, cause in failed:
+            self._end(request, None, cause)
 
     def _write_table(self, text: Text) -> None:
         table = text.pages.block_table
@@ -220,7 +222,7 @@ class EngineLoop:
 
 
 def _places(starts: np.ndarray) -> np.ndarray:
-    """Position and sequence [T, 2] of all rows, from where those of each text begin, its slot, and how many they are."""
+    """Position and sequence [T, 2] of all rows, of ``starts``: first position, slot and rows of each text."""
     first, slot, rows = starts.T
     within = np.arange(rows.sum(), dtype=np.int32) - np.repeat(np.cumsum(rows, dtype=np.int32) - rows, rows)
     return np.stack([np.repeat(first, rows) + within, np.repeat(slot, rows)], axis=1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..runtime.batch import Draw, Drawn
-from .sample import SamplingParams, checked
+from .sample import SamplingParams, checked, draw_of
 from .scheduler import Text
 from .stream import Mailbox, StreamEnd, TokenLogprobs
 from .text_changes import TextChanges
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class Request:
-    """``most``: tokens that the text may get. ``speculates``: it may be guessed, since only its logits decide on it."""
+    """``trust``: how far it is guessed; None for not at all, and where more than its logits decides on its tokens.
+
+    Raises InvalidInputError as ``TextChanges``.
+    """
 
     def __init__(
         self,
@@ -29,26 +33,23 @@ class Request:
         self.text, self.params, self.mailbox = text, params, Mailbox()
         self.prompt_length = len(text.tokens)
         self.ends = frozenset(end_tokens)
-        self._seed = params.some_seed
+        self._seed, self._vocab_size = params.some_seed, vocab_size
         self._changes = TextChanges(params, text.tokens, vocab_size)
-        self.waits = params.allowed_tokens is not None or params.has_penalties
-        self.trust = None if self.waits else trust
-        text.waits = self.waits
+        text.waits = params.needs_tokens
+        self.trust = None if text.waits else trust
 
     def draws(self, start: int, count: int) -> list[Draw]:
-        """How the tokens from position ``start`` on are drawn. Raises InvalidInputError for a mask that allows none."""
-        params = self.params
-        allowed = None if params.allowed_tokens is None else params.allowed_tokens(self.new_tokens)
-        changes = self._changes.changes()
-        how = (params.temperature, params.top_k, params.top_p, params.min_p, changes, allowed, params.logprobs)
-        return [Draw(position, self._seed, *how) for position in range(start, start + count)]
+        """How the tokens from position ``start`` on are drawn. Raises as ``draw_of``."""
+        first = draw_of(self.params, start, self._seed, self._changes, self.new_tokens, self._vocab_size)
+        return [first, *(replace(first, position=start + i) for i in range(1, count))]
 
     @property
-    def new_tokens(self) -> Sequence[int]:
+    def new_tokens(self) -> list[int]:
+        """Those that follow the prompt, as far as they are known."""
         return self.text.tokens[self.prompt_length :]
 
     def take(self, drawn: Sequence[Drawn]) -> tuple[list[int], StreamEnd | None]:
-        """Deliver tokens as far as the text goes: those that it got, and why it ended. Raises Error for a broken one."""
+        """Deliver tokens as far as the text goes: those, and why it ended. Raises Error for one that is broken."""
         taken: list[int] = []
         for each in drawn:
             token = checked(each.token)

@@ -30,7 +30,7 @@ class Text:
 
     @property
     def known(self) -> int:
-        """Rows of known tokens that no step computes yet."""
+        """Rows of known tokens that no step computes yet; negative where steps compute those of further ones."""
         return len(self.tokens) - self.computed
 
 
@@ -96,7 +96,8 @@ class Scheduler:
         No work if there is no text, or if all wait for tokens to be read.
         """
         plan = _Plan(self._rows)
-        decoding, others = [], []
+        decoding: list[Text] = []
+        others: list[Text] = []
         for text in self._running:
             one = text.known == 1 or self._is_fed(text)
             (decoding if one else others).append(text)
@@ -146,7 +147,7 @@ class Scheduler:
         if not plan.room:
             return
         start = text.computed
-        if text.known == 0:
+        if text.known < 1:
             if self._is_fed(text) and self._reserve(text, 1, plan):
                 plan.works[text] = Work(text, start, (), fed=True, draws=1)
                 plan.room -= 1

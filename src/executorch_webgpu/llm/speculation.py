@@ -1,10 +1,10 @@
 """Guesses of what comes next in a text, which one step of the program then verifies.
 
-A token is a function of the logits before it, the text's parameters, its seed and its position. So a guess is verified by
-drawing at its row as if it were not there: while the drawn tokens are the guessed ones, the rows after them are those of
-the text, and what is drawn there counts, too. The text is token for token what it is without guesses, at any temperature.
-That is rejection sampling whose noise is shared: of a guess that is drawn with the same noise from like probabilities,
-the most is right that can be.
+A token is a function of the logits before it, the text's parameters, its seed and its position. So a guess is verified
+by drawing at its row as if it were not there: while the drawn tokens are the guessed ones, the rows after them are the
+text's, and what is drawn there counts, too. The text is token for token what it is without guesses, at any temperature.
+That is rejection sampling whose noise is shared: a guess that is drawn with the same noise from similar probabilities
+is mostly right.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class PromptLookup:
 
     def draft(self, requests: Sequence[Request]) -> None:
         for request in requests:
-            request.text.drafts = self._index(request).following(request.text.tokens, request.trust.most)
+            most = 0 if request.trust is None else request.trust.most
+            request.text.drafts = self._index(request).following(request.text.tokens, most)
 
     def forget(self, request: Request) -> None:
         self._indices.pop(request, None)
@@ -107,8 +108,8 @@ class NgramIndex:
                 self._places[tuple(tokens[place - n : place])] = place
         self._length = max(self._length, len(tokens))
         for n in range(min(_LONGEST, len(tokens)), _SHORTEST - 1, -1):
-            place = self._places.get(tuple(tokens[len(tokens) - n :]))
-            if place is not None:
-                period = len(tokens) - place  # what runs into the end goes on with itself
-                return [tokens[place + i % period] for i in range(most)]
+            begin = self._places.get(tuple(tokens[len(tokens) - n :]))
+            if begin is not None:
+                period = len(tokens) - begin  # what runs into the end goes on with itself
+                return [tokens[begin + i % period] for i in range(most)]
         return []

@@ -33,7 +33,7 @@ from .options import LoadOptions
 
 __all__ = ["BROKEN", "BatchMethod", "Draw", "Drawn", "LogitChanges"]
 
-IN_FLIGHT = 4
+IN_FLIGHT, IN_FLIGHT_ON_CPU = 3, 2
 
 Places = Sequence[tuple[int, int]] | NDArray[np.int32]
 
@@ -54,7 +54,7 @@ class Drawn:
 class BatchMethod(Closing):
     """Steps of up to ``sizes.rows`` rows. Who has which pages is the caller's account: see ``graph.kv_pages.PagePool``.
 
-    ``in_flight``: how many steps may be submitted and not read.
+    ``in_flight``: how many steps may be submitted and not read, by default 3, or 2 where a CPU computes them.
     Threads may share it: steps run one after another.
     """
 
@@ -64,21 +64,21 @@ class BatchMethod(Closing):
         constants: ConstantPool,
         options: LoadOptions,
         sizes: BatchSizes,
-        in_flight: int = IN_FLIGHT,
+        in_flight: int | None = None,
     ) -> None:
-        if in_flight < 1:
+        if in_flight is not None and in_flight < 1:
             raise InvalidInputError(f"in_flight is {in_flight}; it must be at least 1")
         graphs = file.graphs(options.lower)
         found = language_graph(file.lowered(options.lower), graphs)
         if isinstance(found, str):
             raise UnsupportedProgramError(f"the program cannot run several sequences at once: {found}")
         self.sizes = replace(sizes, dtype=KV_CACHE_DTYPES[options.kv_cache_dtype])
-        self.in_flight = in_flight
         batch = batched(graphs[0], found.tokens, found.input_pos, self.sizes)
         self.vocab_size = batch.logits.max_dims[-1]
         fed = with_fed_tokens(batch.graph, batch.tokens, sizes.wanted, self.vocab_size)
         graph, _ = fuse_graph(fed, options.fusions)
         self._device = device = constants.device
+        self.in_flight = in_flight or (IN_FLIGHT_ON_CPU if device.features.cpu else IN_FLIGHT)
         graph = split_constants(graph, device.limits.max_binding_bytes)
         planning = Planning(
             device.features, device.limits, options.routes or {}, options.scratch_bytes, options.matmul_precision

@@ -24,7 +24,7 @@ from ..graph.constants import ConstantPool
 from ..graph.fusion import chosen_fusions
 from ..graph.traffic import StepBytes
 from ..portable.shared_buffers import SharedBuffers, initial_buffers, with_names
-from .batch import IN_FLIGHT, BatchMethod
+from .batch import BatchMethod
 from .check import CheckReport, check_method
 from .fingerprint import fingerprint
 from .metadata import (
@@ -175,7 +175,7 @@ class Program(Closing):
         sizes: BatchSizes,
         options: LoadOptions | None = None,
         *,
-        in_flight: int = IN_FLIGHT,
+        in_flight: int | None = None,
         **changes: Any,
     ) -> BatchMethod:
         """Plan and upload a method ``forward(tokens, input_pos) -> logits`` for rows of many sequences at once.
