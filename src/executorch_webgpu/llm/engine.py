@@ -123,6 +123,16 @@ class Engine(Closing):
         return self._pool.free
 
     @property
+    def kv_pages(self) -> int:
+        """Pages of the pool."""
+        return self._pool.pages
+
+    @property
+    def guessed_tokens(self) -> tuple[int, int]:
+        """How many tokens ``speculate`` has guessed so far, and how many of these were right."""
+        return self._loop.guessed, self._loop.guessed_right
+
+    @property
     def computed_rows(self) -> int:
         """Rows of all steps so far: tokens of prompts and of texts, each once unless its pages were given back."""
         return self._loop.computed_rows

@@ -29,7 +29,7 @@ class EngineLoop:
     """
 
     def __init__(self, batch: BatchMethod, scheduler: Scheduler, drafter: Drafter | None = None) -> None:
-        self.computed_rows = 0
+        self.computed_rows = self.guessed = self.guessed_right = 0
         self._batch, self._scheduler, self._drafter = batch, scheduler, drafter
         self._tables = np.zeros((batch.sizes.sequences, batch.sizes.table_width), np.int32)
         self._requests: dict[Text, Request] = {}
@@ -195,6 +195,8 @@ class EngineLoop:
                     self._end(request, end)
                 elif request.trust is not None:
                     request.trust.judge(len(drafts), len(own) - 1)
+                    self.guessed += len(drafts)
+                    self.guessed_right += len(own) - 1
                     self._expect(request)
 
     def _end(self, request: Request, end: StreamEnd | None, error: BaseException | None = None) -> None:
