@@ -162,8 +162,8 @@ class Planner:
     def inspect(self, x: Tensor, fn: Callable[[np.ndarray | None], Any], key: Hashable = None) -> Any:
         """``fn`` of an integer graph input as the caller gave it, watched like ``derive``.
 
-        ``fn`` gets None at load, and for a tensor that the host does not see. Calls that give the same ``key`` share one
-        answer a step.
+        ``fn`` gets None at load, and for a tensor that the host does not see. Calls that give the same ``key`` share
+        one answer a step.
         """
         if x.id not in self._shared.host_inputs:
             return fn(None)

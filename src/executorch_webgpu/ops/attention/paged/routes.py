@@ -75,8 +75,8 @@ def _shape(planner: Planner, name: str, call: AttentionCall, paging: Paging, ker
         low, high = places.min(axis=0), places.max(axis=0)
         if low.min() < 0 or high[0] >= angles or high[1] >= sequences:
             raise InvalidInputError(
-                f"{name}: places go from {low.tolist()} to {high.tolist()}, but there are {sequences} sequences of up to "
-                f"{angles} rows"
+                f"{name}: places go from {low.tolist()} to {high.tolist()}, but there are "
+                f"{sequences} sequences of up to {angles} rows"
             )
         contexts = places[:, 0] + 1
         alone = bool(np.bincount(places[:, 1]).max() == 1)

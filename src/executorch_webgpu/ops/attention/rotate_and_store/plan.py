@@ -1,7 +1,7 @@
 """One dispatch that rotates the queries into a tensor and the keys straight into their cache, and copies the values.
 
-Attention then is that of ``sdpa_with_kv_cache``, or of ``paged_sdpa``. One of their routes, for decode, does all of that
-in its own dispatch.
+Attention then is that of ``sdpa_with_kv_cache``, or of ``paged_sdpa``. One of their routes, for decode, does all of
+that in its own dispatch.
 """
 
 from __future__ import annotations
