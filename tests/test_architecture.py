@@ -176,7 +176,8 @@ KNOWN_BY_NAME = {
     "fusion/rope_cache.py": (
         *("add", "aten.slice_copy.Tensor", "et_vk.apply_rotary_emb.default", "et_vk.apply_rotary_emb_hf.default"),
         *("et_webgpu.rope_sdpa_with_kv_cache.default", "llama.sdpa_with_kv_cache.default"),
-        "sdpa_with_kv_cache.default",
+        *("aten.index_select.default", "aten.select_copy.int", "et_webgpu.paged_sdpa.default"),
+        *("et_webgpu.rope_paged_sdpa.default", "sdpa_with_kv_cache.default"),
     ),
 }
 

@@ -409,6 +409,9 @@ def attention() -> Iterator[Sample]:
         pools = [Mutable(_const(7, 4, kv_heads, head_dim).array) for _ in "kv"]
         args = [query, key, key, *pools, places, tables, None]
         yield Sample("et_webgpu.paged_sdpa.default", args, Out(query.max_dims))
+        for halves, width in ((False, head_dim // 2), (True, head_dim)):
+            rotated = [query, key, key, _const(11, width), _const(11, width), halves, *args[3:]]
+            yield Sample("et_webgpu.rope_paged_sdpa.default", rotated, Out(query.max_dims))
     for op, head_dim in itertools.product(("llama.update_cache.default", "update_cache.default"), (8, 3)):
         cache = Mutable(_const(1, 23, 1, head_dim).array)
         args = [_tokens(1, head_dim), cache, Position(full=5, live=22)]

@@ -95,7 +95,8 @@ class LivePlans:
 
     def set_host(self, tensor: Tensor, array: np.ndarray) -> None:
         """This step's value of an integer graph input."""
-        self.tensor(tensor).host = array
+        live = self.tensor(tensor)
+        live.host, live.found = array, {}
         self._mark(self._by_source[tensor.id], _CHECK)
 
     def set_symint(self, symint: SymInt, value: int) -> None:

@@ -14,7 +14,7 @@ plan may change:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -159,16 +159,17 @@ class Planner:
 
         self.derive(check, value)
 
-    def inspect(self, x: Tensor, fn: Callable[[np.ndarray | None], Any]) -> Any:
+    def inspect(self, x: Tensor, fn: Callable[[np.ndarray | None], Any], key: Hashable = None) -> Any:
         """``fn`` of an integer graph input as the caller gave it, watched like ``derive``.
 
-        ``fn`` gets None at load, and for a tensor that the host does not see.
+        ``fn`` gets None at load, and for a tensor that the host does not see. Calls that give the same ``key`` share
+        one answer a step.
         """
         if x.id not in self._shared.host_inputs:
             return fn(None)
         assert isinstance(x, LiveTensor)
-        result = fn(x.host)
-        self.result.derived.append(Derived((x,), lambda: fn(x.host), result))
+        result = x.learn(fn, key)
+        self.result.derived.append(Derived((x,), lambda: x.learn(fn, key), result))
         return result
 
     def host_element(self, x: Tensor, index: int) -> int:

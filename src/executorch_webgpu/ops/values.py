@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -115,16 +116,26 @@ class Tensor:
 class LiveTensor(Tensor):
     """A tensor of a loaded graph: ``dims`` follow the inputs of each step, and are the maximum at load.
 
-    ``host`` holds this step's value of an integer graph input.
+    ``host`` holds this step's value of an integer graph input, and ``found`` what calls have learned from it.
     """
 
     dims: Dims = ()
     host: np.ndarray | None = None
+    found: dict[Hashable, Any]
     __setattr__ = object.__setattr__
 
     def __init__(self, tensor: Tensor) -> None:
         super().__init__(tensor.id, tensor.dtype, tensor.max_dims, tensor.constant, tensor.scales)
         self.dims = tensor.max_dims
+        self.found = {}
+
+    def learn(self, fn: Callable[[np.ndarray | None], Any], key: Hashable) -> Any:
+        """``fn`` of ``host``, which calls with one ``key`` compute once a step."""
+        if key is None:
+            return fn(self.host)
+        if key not in self.found:
+            self.found[key] = fn(self.host)
+        return self.found[key]
 
 
 @dataclass(frozen=True, eq=False)

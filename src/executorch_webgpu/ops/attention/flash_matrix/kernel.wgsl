@@ -173,8 +173,7 @@ if ({{ i + 1 }}u * LANES <= KEYS * ROW_LOADS || load_row{{ i }} < KEYS) {
 {% for n in range(0, keys, 16) %}
 var s{{ n }} = Sum(0.0);
 {% endfor %}
-{% for d in range(dims) %}
-{% for n in range(0, keys, 16) %}
+{% for d in range(dims) %}{% for n in range(0, keys, 16) %}
 let key{{ d }}_{{ n }} = subgroupMatrixLoad<Right, col_major>(
   &k_tile[part], {{ n }}u * KV_STRIDE + {{ d }}u * TILE_WORDS, KV_STRIDE);
 {% endfor %}
@@ -265,8 +264,7 @@ fn main(
     }
   }
   {% endfor %}{% endfor %}
-  {% for first in range(0, 16 * row_blocks, keys) %}
-  {% for i in range(q_loads) %}
+  {% for first in range(0, 16 * row_blocks, keys) %}{% for i in range(q_loads) %}
   {% set x = "x%d_%d" % (first, i) %}
   if ({{ i + 1 }}u * LANES <= KEYS * SPLIT * WORDS || index + {{ i }}u * LANES < KEYS * SPLIT * WORDS) {
     let place = index + {{ i }}u * LANES;
@@ -412,15 +410,13 @@ fn main(
     {% for n in range(0, keys, 16) %}
     let p{{ n }} = subgroupMatrixLoad<Left, row_major>(&probabilities[subgroup], {{ n // 8 }}u, P_STRIDE);
     {% endfor %}
-    {% for n in range(0, keys, 16) %}{% for first in range(0, dims, 4) %}
-    {% for d in range(first, [first + 4, dims] | min) %}
+    {% for n in range(0, keys, 16) %}{% for first in range(0, dims, 4) %}{% for d in range(first, [first + 4, dims] | min) %}
     let value{{ n }}_{{ d }} = subgroupMatrixLoad<Right, row_major>(
       &v_tile[part], {{ n }}u * KV_STRIDE + {{ d }}u * TILE_WORDS, KV_STRIDE);
     {% endfor %}
     {% for d in range(first, [first + 4, dims] | min) %}
     o{{ d }} = subgroupMatrixMultiplyAccumulate(p{{ n }}, value{{ n }}_{{ d }}, o{{ d }});
-    {% endfor %}
-    {% endfor %}{% endfor %}
+    {% endfor %}{% endfor %}{% endfor %}
     {
       let parity = tile_start / KEYS % 2u;
       {{ stage("k") | indent(6) }}
@@ -432,8 +428,7 @@ fn main(
   let inverse = 1.0 / (total + subgroupShuffleXor(total, 16u));
   let to = query_head(packed_row, kv_head, params.kv_heads, params.group_size) * HEAD_QUADS;
   let is_mine = first_row + block * 16u + row < params.row_count;
-  {% for first in range(0, dims, keys // 16) %}
-  {% for d in range(first, [first + keys // 16, dims] | min) %}
+  {% for first in range(0, dims, keys // 16) %}{% for d in range(first, [first + keys // 16, dims] | min) %}
   subgroupMatrixStore<row_major>(&scores[subgroup], {{ 4 * (d - first) }}u, o{{ d }}, S_STRIDE);
   {% endfor %}
   workgroupBarrier();
