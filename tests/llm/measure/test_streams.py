@@ -45,7 +45,7 @@ def engine(tiny: Path) -> Iterator[Engine]:
 
 
 def text(submitted: float, *came: float) -> TextTimes:
-    return TextTimes(submitted, came, (0,) * len(came))
+    return TextTimes((0,), (0,) * len(came), submitted, came)
 
 
 @given(st.integers(1, 40), st.floats(0.5, 1e4), st.integers(2, 200), st.data())

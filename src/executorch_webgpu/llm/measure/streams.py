@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from types import MappingProxyType
@@ -76,11 +76,12 @@ class StreamSizes:
 
 @dataclass(frozen=True)
 class TextTimes:
-    """Of one text: seconds on one clock at which it was submitted and at which each of its tokens came."""
+    """One text: seconds on one clock at which it was submitted and at which each of its new ``tokens`` ``came``."""
 
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
     submitted: float
     came: tuple[float, ...]
-    tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class StreamSpeed:
     then. ``totals``: new tokens a second from the first prompt's arrival to the last token. ``first`` and ``between``:
     seconds to the first token, and between tokens, at ``PERCENTILES``, over all texts of all repeats, while prompts of
     others were still read; ``between`` is None for a single token each. ``step_bytes``: what a decode step of all of
-    them must read.
+    them must read. ``texts``: those of all repeats, when their prompts were read.
     """
 
     streams: int
@@ -102,6 +103,7 @@ class StreamSpeed:
     first: tuple[float, ...]
     between: tuple[float, ...] | None
     step_bytes: float
+    texts: tuple[TextTimes, ...] = field(repr=False)
 
     @property
     def rate(self) -> float | None:
@@ -172,8 +174,8 @@ def timed(engine: Engine, prompts: Prompts, steps: int) -> list[TextTimes]:
     # The last one ends last, or nearly so; to wait for it wakes one thread a token.
     tokens = [tuple(stream) for stream in reversed(streams)][::-1]
     return [
-        TextTimes(stream.times.submitted, tuple(stream.times.tokens), text)
-        for stream, text in zip(streams, tokens, strict=True)
+        TextTimes(tuple(prompt), text, stream.times.submitted, tuple(stream.times.tokens))
+        for prompt, stream, text in zip(prompts, streams, tokens, strict=True)
     ]
 
 
@@ -198,6 +200,7 @@ def speed_of(
         first=_percentiles(first),
         between=_percentiles(between) if len(between) else None,
         step_bytes=0,
+        texts=tuple(texts),
     )
 
 
