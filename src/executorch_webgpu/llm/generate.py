@@ -15,7 +15,7 @@ from .exclusive import Exclusive, ExclusiveGenerator
 from .model import LanguageModel
 from .plain_loop import FinishReason, PlainLoop
 from .sample import SamplingParams
-from .stop_strings import StopStrings
+from .stop_strings import StopStrings, unspoken_tokens
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _generate(
     steps_in_flight: int | None,
 ) -> Generator[Piece]:
     text, stops = tokenizer.stream(after=prompt), StopStrings(params.stop)
-    stop_tokens = _unspoken(tokenizer, params.stop)
+    stop_tokens = unspoken_tokens(tokenizer, params.stop)
     new_tokens = 0
     reading = 0.0  # seconds
     with model.use:
@@ -175,12 +175,6 @@ def _loop(
     if reason is None:
         return DecodeSession(model, params, end_tokens=end_tokens, steps_in_flight=steps_in_flight), None
     return PlainLoop(model, params, end_tokens), reason
-
-
-def _unspoken(tokenizer: Tokenizer, strings: Sequence[str]) -> set[int]:
-    """Special tokens whose text is one of the strings: in what is decoded it does not appear."""
-    ids = {tokenizer.backend.token_to_id(string) for string in strings}
-    return {id for id in ids if id is not None and not tokenizer.decode([id])}
 
 
 def _check_prompt(prompt: list[int], context_len: int) -> None:

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Literal
 
@@ -16,14 +16,20 @@ StreamEnd = Literal["eos", "length", "context", "cancelled"]
 
 @dataclass
 class StreamTimes:
-    """Seconds on one clock (``time.perf_counter``); None for what has not happened.
-
-    ``last_token`` is when the last token came so far.
-    """
+    """Seconds on one clock (``time.perf_counter``): when a text was submitted, and when each of its ``tokens`` came."""
 
     submitted: float
-    first_token: float | None = None
-    last_token: float | None = None
+    tokens: list[float] = field(default_factory=list)
+
+    @property
+    def first_token(self) -> float | None:
+        """When the first token came; None before that."""
+        return self.tokens[0] if self.tokens else None
+
+    @property
+    def last_token(self) -> float | None:
+        """When the last token came so far; None before the first."""
+        return self.tokens[-1] if self.tokens else None
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,7 @@ class Mailbox:
         with self._changed:
             if self.ended:
                 return
-            self.times.last_token = perf_counter()
-            self.times.first_token = self.times.first_token or self.times.last_token
+            self.times.tokens.append(perf_counter())
             if logprobs is not None:
                 self.logprobs.append(logprobs)
             self._tokens.append(token)
