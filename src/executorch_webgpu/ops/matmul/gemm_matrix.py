@@ -14,12 +14,13 @@ largest element near 2^14, and sums are divided by both: no float32 overflows, a
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ...errors import KernelError
 from ..plan import Binding, Planner
 from ..shapes import ceil_div
 from ..values import Scratch
+from . import splits
 from .call import Call, Norm, Product, bindings, params, template
 from .formats import QuantizedMatrix
 from .packed import column_powers
@@ -27,7 +28,17 @@ from .packed import column_powers
 SHAPE = ("f16", "f32", 16, 16, 16)  # component type, result type, m, n, k
 LEAST = 16  # output and input features of a matrix of floats: those of one matrix of the tensor cores
 _SHORT_ROW = 256  # elements
-_SUM_OVERRIDES = {"wg_size": 64}
+
+
+class Staged(Protocol):
+    """What ``split_rows`` needs to know of a tile: rows, and what it takes along K at a time, by pieces of a depth."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def step(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,10 @@ class Tile:
         return 16 * self.row_tiles * self.row_subgroups
 
     @property
+    def step(self) -> int:
+        return self.depth
+
+    @property
     def columns(self) -> int:
         return 16 * self.column_tiles * self.column_subgroups
 
@@ -77,7 +92,7 @@ class Tuning:
     tiles: tuple[Tile, ...] = (Tile(2, 2, 4, 4, 16), Tile(2, 2, 2, 2, 32))
     rounded: tuple[Tile, ...] = ()  # those of matrix_f16, if others
     workgroups: int = 128
-    shared: int = 264  # workgroups to which those that share a tile of floats add up at most, and
+    shared: int = 264  # workgroups to which those that share a tile add up at most, and
     shared_k: int = 512  # what each has of K at least
 
     def of(self, parts: int) -> tuple[Tile, ...]:
@@ -114,10 +129,10 @@ def prepare(planner: Planner, call: Call, parts: int) -> None:
     for tile in tiles_of(planner, parts):
         prepare_split_rows(planner, call.packed.width, tile, parts, call.norm is not None)
         planner.prepare("matmul/gemm_matrix", template=_template(call, tile, parts))
-    if _can_share(call):
-        smallest = tiles_of(planner, parts)[-1]
+    smallest = tiles_of(planner, parts)[-1]
+    if _splits(planner, call, smallest, parts, 1) > 1:
         planner.prepare("matmul/gemm_matrix", template=_template(call, smallest, parts, shared=True))
-        planner.prepare("matmul/sum_splits", template=_sum_template(call), overrides=_SUM_OVERRIDES)
+        splits.prepare(planner, call)
 
 
 def run(planner: Planner, call: Call, parts: int) -> None:
@@ -130,60 +145,32 @@ def run(planner: Planner, call: Call, parts: int) -> None:
     given = params(call, ceil_div(call.packed.quads, tile.columns // 4)) | {"steps": steps}
     given = {name: value for name, value in given.items() if name not in ("k", "eps")}
     tiles = tile.workgroups(call.m, 4 * call.packed.quads)
-    splits = _splits(planner, call, tile, parts, tiles)
-    if splits > 1:
-        part_steps = ceil_div(steps, splits)
-        splits = ceil_div(steps, part_steps)
-        sums = planner.scratch(4 * splits * call.m * call.packed.rows[0])
-        bound = {name: b for name, b in bound.items() if name not in ("bias", "residual")} | {"out0": sums}
+    shares = _splits(planner, call, tile, parts, tiles)
+    if shares > 1:
+        part_steps = ceil_div(steps, shares)
+        shares = ceil_div(steps, part_steps)
+        sums = planner.scratch(splits.scratch_bytes(call, shares))
+        bound = {name: b for name, b in bound.items() if name not in splits.of_output(bound)} | {"sums": sums}
+        given = {name: value for name, value in given.items() if name not in ("ends", "widths")}
         given |= {"tiles": tiles, "part_steps": part_steps}
     planner.dispatch(
         "matmul/gemm_matrix",
-        planner.grid_1d(tiles * splits, 1),
+        planner.grid_1d(tiles * shares, 1),
         bound,
         given,
-        template=_template(call, tile, parts, shared=splits > 1),
+        template=_template(call, tile, parts, shared=shares > 1),
     )
-    if splits > 1:
-        _add(planner, call, sums, splits)
-
-
-def _can_share(call: Call) -> bool:
-    """Whether several workgroups may share a tile: of one matrix of floats, whose rows of out are whole fours."""
-    packed = call.packed
-    return packed.weight_format is None and len(packed.rows) == 1 and packed.rows[0] % 4 == 0
+    if shares > 1:
+        splits.add(planner, call, sums, shares)
 
 
 def _splits(planner: Planner, call: Call, tile: Tile, parts: int, tiles: int) -> int:
     """Workgroups that share each of ``tiles``."""
     tuning = _tuning(planner)
-    if not _can_share(call) or tile != tiles_of(planner, parts)[-1] or tiles == 0:
+    if tile != tiles_of(planner, parts)[-1] or tiles == 0:
         return 1
-    row_bytes = 4 * call.m * call.packed.rows[0]
-    most = min(tuning.shared // tiles, call.packed.width // tuning.shared_k, planner.scratch_bytes // row_bytes)
-    return max(1, most)
-
-
-def _add(planner: Planner, call: Call, sums: Scratch, splits: int) -> None:
-    width = call.packed.rows[0] // 4
-    bound: dict[str, Binding | None] = {
-        "sums": sums,
-        "out": call.product.outs[0],
-        "bias": call.bias,
-        "residual": call.product.residual,
-    }
-    planner.dispatch(
-        "matmul/sum_splits",
-        planner.grid_1d(call.m * width, _SUM_OVERRIDES["wg_size"]),
-        {name: b for name, b in bound.items() if b is not None},
-        {"quads": call.m * width, "width": width, "splits": splits},
-        overrides=_SUM_OVERRIDES,
-        template=_sum_template(call),
-    )
-
-
-def _sum_template(call: Call) -> dict[str, Any]:
-    return {"bias": call.bias is not None, "residual": call.product.residual is not None}
+    room = planner.scratch_bytes // max(1, splits.scratch_bytes(call, 1))
+    return max(1, min(tuning.shared // tiles, call.packed.width // tuning.shared_k, room))
 
 
 def _split(planner: Planner, call: Call, tile: Tile, parts: int, steps: int) -> Scratch:
@@ -196,7 +183,7 @@ def split_rows(
     planner: Planner,
     x: Binding,
     sizes: tuple[int, int, int],
-    tile: Tile,
+    tile: Staged,
     parts: int,
     norm: Norm | None = None,
     largest_k: int | None = None,
@@ -216,19 +203,19 @@ def split_rows(
 
 
 def prepare_split_rows(
-    planner: Planner, k: int, tile: Tile, parts: int, norm: bool = False, largest_k: int | None = None
+    planner: Planner, k: int, tile: Staged, parts: int, norm: bool = False, largest_k: int | None = None
 ) -> None:
     template, overrides = _split_pipeline(k, tile, parts, norm, largest_k)
     planner.prepare("matmul/split_rows", template=template, overrides=overrides)
 
 
 def _split_pipeline(
-    k: int, tile: Tile, parts: int, norm: bool, largest_k: int | None
+    k: int, tile: Staged, parts: int, norm: bool, largest_k: int | None
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """Template and overrides. Short rows are many, and would leave most of a large workgroup idle."""
     template = {
         "vec4_x": k % 4 == 0,
-        "guarded": largest_k is not None or k % tile.depth != 0,
+        "guarded": largest_k is not None or k % tile.step != 0,
         "norm": norm,
         "parts": parts,
         "depth": tile.depth,
@@ -255,5 +242,5 @@ def _tile(planner: Planner, call: Call, parts: int) -> Tile:
 
 def _template(call: Call, tile: Tile, parts: int, shared: bool = False) -> dict[str, Any]:
     given = {name: value for name, value in template(call).items() if name not in ("norm", "vec4_x", "guarded")}
-    plain = {"bias": False, "residual": False} if shared else {}
-    return {**given, **asdict(tile), "parts": parts, "split_weights": False, "shared": shared, **plain}
+    given = splits.unfinished(given) if shared else given
+    return {**given, **asdict(tile), "parts": parts, "split_weights": False, "shared": shared}

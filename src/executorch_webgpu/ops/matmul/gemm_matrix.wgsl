@@ -12,7 +12,8 @@ guards those at other offsets by a branch each.
 
 Or both operands are split before: of each of some batches, x [m, K] times a matrix whose columns split_channels wrote.
 
-Of few tiles, several workgroups share one, each with some of the steps: sum_splits adds up what they write, [splits, m, n].
+Of few tiles, several workgroups share one, each with some of the steps: sum_splits adds up what they write,
+[splits, m, quads].
 
 Inputs:
   row_subgroups = 2 | 4: of a workgroup
@@ -21,7 +22,7 @@ Inputs:
   column_tiles = 4 | 2: matrices of a subgroup
   depth = 16 | 32: of a step along K
   parts = 2 | 1: float16 numbers for each of x and of the weights
-  shared = False | True: several workgroups share a tile; of one matrix, with neither bias nor residual
+  shared = False | True: several workgroups share a tile; with neither bias, gate nor residual, which sum_splits adds
   split_weights = False | True: weights are split, too, and there are batches; outputs is 1, and there is no residual
   bits = 4 | 8 | 16 | 32: of a weight that is not split; 4 and 8 are those of codes, 16 and 32 of floats
   zero_point = 8 | 0: what is subtracted from each code of 4 bits; codes of 8 bits are signed
@@ -54,8 +55,12 @@ Inputs:
 {% else %}
 @group(0) @binding(1) var<storage, read> weights: array<{{ unit }}>;  // [rows, units], four weights of a row each
 {% endif %}
+{% if shared %}
+@group(0) @binding(3) var<storage, read_write> sums: array<vec4<f32>>;  // [splits, m, quads]
+{% else %}
 // Bindings 3 to 5, 7 and 8: outputs, bias and residual.
 {% include "matmul/output.wgsl" %}
+{% endif %}
 {% if split_weights %}
 @group(0) @binding(6) var<storage, read> inverses: array<f32>;  // [batches]: of powers of two
 {% else %}
@@ -84,8 +89,10 @@ struct Params {
 {% else %}
   last: u32,          // row of weights
 {% endif %}
+{% if not shared %}
   ends: vec4<u32>,    // of each output, the quad after its last one
   widths: vec4<u32>,  // of each output, columns
+{% endif %}
 }
 @group(0) @binding(9) var<uniform> params: Params;
 
@@ -373,7 +380,7 @@ fn main(
   }
 
   // ---- sums through workgroup memory, a matrix of a subgroup at a time: only there can they be seen by element ----
-  {% set sums, blocks = ("w_tiles", column_subgroups) if column_subgroups >= row_subgroups else ("x_tiles", row_subgroups) %}
+  {% set ends, blocks = ("w_tiles", column_subgroups) if column_subgroups >= row_subgroups else ("x_tiles", row_subgroups) %}
   {% if row_subgroups * column_subgroups > blocks %}
   let sums_from = subgroup / {{ blocks }}u * 80u;
   {% else %}
@@ -385,26 +392,30 @@ fn main(
   {% for i in range(row_tiles) %}
   {% for j in range(column_tiles) %}
   workgroupBarrier();
-  subgroupMatrixStore<row_major>(&{{ sums }}[sums_block], sums_from, sum{{ i }}_{{ j }}, 5u);
+  subgroupMatrixStore<row_major>(&{{ ends }}[sums_block], sums_from, sum{{ i }}_{{ j }}, 5u);
   workgroupBarrier();
   for (var item = lane; item < 16u * ROW_ITEMS; item += 32u) {
     let row = tile_row + row_block * BLOCK_ROWS + {{ 16 * i }}u + item / ROW_ITEMS;
     let quad = tile_quad + column_block * (BLOCK_COLUMNS / 4u) + {{ 4 * j }}u + item % ROW_ITEMS * ITEM_QUADS;
     let at = sums_from + item / ROW_ITEMS * 5u + item % ROW_ITEMS * ITEM_QUADS;
     if (row < params.m && quad < params.quads) {
-      let value = scaled({{ sums }}[sums_block][at], first_row + row, quad);
+      let value = scaled({{ ends }}[sums_block][at], first_row + row, quad);
       {% if gated %}
-      let other = scaled({{ sums }}[sums_block][at + 1u], first_row + row, quad + 1u);
+      let other = scaled({{ ends }}[sums_block][at + 1u], first_row + row, quad + 1u);
       {% endif %}
+      {% if shared %}
+      sums[(part * params.m + row) * params.quads + quad] = value;
+      {% else %}
       for (var c = 0u; c < 4u; c++) {
         {% if gated %}
         let gate = with_bias(value[c], quad * 4u + c);
         let result = silu(gate) * with_bias(other[c], quad * 4u + 4u + c);
         store(first_row + row, quad / 2u, c, result, params.ends, params.widths);
         {% else %}
-        store({{ "part * params.m" if shared else "first_row" }} + row, quad, c, with_bias(value[c], quad * 4u + c), params.ends, params.widths);
+        store(first_row + row, quad, c, with_bias(value[c], quad * 4u + c), params.ends, params.widths);
         {% endif %}
       }
+      {% endif %}
     }
   }
   {% endfor %}

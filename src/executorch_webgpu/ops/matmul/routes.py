@@ -4,7 +4,9 @@
 * ``gemv``: lanes share columns, for up to 8 rows;
 * ``gemm``: a workgroup shares a tile of the output through workgroup memory, for more;
 * ``matrix``: the same on tensor cores;
-* ``matrix_f16``: faster and less exact, chosen where the method was loaded with ``matmul_precision="high"``.
+* ``few``: on tensor cores for up to 64 rows of quantized weights, whose time is that of reading these;
+* ``matrix_f16`` and ``few_f16``: faster and less exact, chosen where the method was loaded with
+  ``matmul_precision="high"``.
 
 All but the first read weights that are repacked at load (packed.py), so they want constants. Each is right for every
 number of rows.
@@ -16,11 +18,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..plan import Planner
-from . import columns, gemm, gemm_matrix, gemv
+from . import columns, gemm, gemm_few, gemm_matrix, gemv
 from .call import MAX_OUTPUTS, Call, Product, normalized, quantized
 from .packed import can_pack
 
 _MATRIX_PARTS = {"matrix": 2, "matrix_f16": 1}  # float16 numbers for each float32
+_FEW_PARTS = {"few": 2, "few_f16": 1}
 
 
 def multiply(planner: Planner, family: str, product: Product) -> None:
@@ -46,6 +49,8 @@ def multiply(planner: Planner, family: str, product: Product) -> None:
                 gemv.run(planner, call)
             case "gemm":
                 gemm.run(planner, call)
+            case "few" | "few_f16":
+                gemm_few.run(planner, call, _FEW_PARTS[route])
             case _:
                 gemm_matrix.run(planner, call, _MATRIX_PARTS[route])
 
@@ -53,6 +58,7 @@ def multiply(planner: Planner, family: str, product: Product) -> None:
 def _choose(planner: Planner, family: str, product: Product, packable: bool) -> str:
     possible = {"columns": True, "gemv": packable, "gemm": packable}
     possible |= {name: packable and gemm_matrix.fits(planner, product, parts) for name, parts in _MATRIX_PARTS.items()}
+    possible |= {name: packable and gemm_few.fits(planner, product, parts) for name, parts in _FEW_PARTS.items()}
     if planner.features.cpu:
         order = ["columns", "gemv", "gemm"]
     elif product.m <= gemv.MAX_ROWS:
@@ -77,6 +83,8 @@ def _prepare(planner: Planner, route: str, product: Product, parts: list[Product
                 gemv.prepare(planner, call)
             case "gemm":
                 gemm.prepare(planner, call)
+            case "few" | "few_f16":
+                gemm_few.prepare(planner, call, _FEW_PARTS[route])
             case _:
                 gemm_matrix.prepare(planner, call, _MATRIX_PARTS[route])
 

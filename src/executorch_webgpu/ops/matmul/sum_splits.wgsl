@@ -1,47 +1,60 @@
 {#
-Sums of several workgroups that share a tile of gemm_matrix added up, with bias and residual. N is whole fours.
+Sums of several workgroups that share a tile of gemm_matrix or gemm_few added up, with all that becomes of a finished sum.
 
-An invocation takes four neighbouring elements.
+An invocation takes four neighbouring elements of an output.
 
 Inputs:
+  outputs = 1 | 2 | 3: matrices, each with an output of its own
+  gated = False | True: quads take turns between two matrices, and silu(first) * second is the one output
   bias = False | True: whether it is added
-  residual = False | True: whether it is added
+  residual = False | True: whether it is added to the one output
 #}
-@group(0) @binding(0) var<storage, read> sums: array<vec4<f32>>;  // [splits, m, n / 4]
-@group(0) @binding(1) var<storage, read_write> out: array<vec4<f32>>;  // [m, n / 4]
-{% if bias %}
-@group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;  // [n / 4]
-{% endif %}
-{% if residual %}
-@group(0) @binding(3) var<storage, read> residual: array<vec4<f32>>;  // like out
-{% endif %}
+@group(0) @binding(0) var<storage, read> sums: array<vec4<f32>>;  // [splits, m, quads]
+// Bindings 3 to 5, 7 and 8: outputs, bias and residual.
+{% include "matmul/output.wgsl" %}
 
 struct Params {
-  quads: u32,  // of out
-  width: u32,  // fours of a row
+  m: u32,
+  quads: u32,  // fours of columns, of all matrices
   splits: u32,
+  ends: vec4<u32>,    // of each output, the quad after its last one
+  widths: vec4<u32>,  // of each output, columns
 }
-@group(0) @binding(4) var<uniform> params: Params;
+@group(0) @binding(9) var<uniform> params: Params;
 
 override wg_size: u32 = 64;
 
+const MATRICES = {{ 2 if gated else 1 }}u;  // whose quads take turns
+
 {% include "wgsl/linear_index.wgsl" %}
+
+fn total(at: u32) -> vec4<f32> {
+  var value = sums[at];
+  for (var split = 1u; split < params.splits; split++) {
+    value += sums[split * params.m * params.quads + at];
+  }
+  return value;
+}
 
 @compute @workgroup_size(wg_size)
 fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-  let quad = linear_index(gid, groups, wg_size);
-  if (quad >= params.quads) {
+  let width = params.quads / MATRICES;
+  let item = linear_index(gid, groups, wg_size);
+  if (item >= params.m * width) {
     return;
   }
-  var value = sums[quad];
-  for (var split = 1u; split < params.splits; split++) {
-    value += sums[split * params.quads + quad];
+  let row = item / width;
+  let quad = item % width;
+  let value = total(item * MATRICES);
+  {% if gated %}
+  let other = total(item * MATRICES + 1u);
+  {% endif %}
+  for (var c = 0u; c < 4u; c++) {
+    {% if gated %}
+    let result = silu(with_bias(value[c], quad * 8u + c)) * with_bias(other[c], quad * 8u + 4u + c);
+    {% else %}
+    let result = with_bias(value[c], quad * 4u + c);
+    {% endif %}
+    store(row, quad, c, result, params.ends, params.widths);
   }
-  {% if bias %}
-  value += bias[quad % params.width];
-  {% endif %}
-  {% if residual %}
-  value += residual[quad];
-  {% endif %}
-  out[quad] = value;
 }

@@ -1,0 +1,158 @@
+"""The matrix routes for few rows: a step of many sequences has some rows of each, and takes as long as reading weights.
+
+The numbers are those of gemm_matrix.py; only the work is shared in another way: workgroups have all rows and few
+columns, and of small matrices several share K, so that there are enough of them to keep memory busy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ...errors import KernelError
+from ..plan import Binding, Planner
+from ..shapes import ceil_div
+from . import splits
+from .call import Call, Product, bindings, params, template
+from .formats import QuantizedMatrix
+from .gemm_matrix import has_cores, prepare_split_rows, split_rows
+from .packed import column_powers
+
+
+@dataclass(frozen=True)
+class Tile:
+    """``row_tiles`` x (``column_subgroups`` x ``column_tiles``) matrices, by ``k_subgroups`` times as many subgroups.
+
+    ``depth``: along K of a subgroup in a step, a multiple of 16. All are powers of two.
+    """
+
+    row_tiles: int
+    column_subgroups: int = 4
+    column_tiles: int = 1
+    k_subgroups: int = 2
+    depth: int = 64
+
+    def __post_init__(self) -> None:
+        if any(n & (n - 1) for n in asdict(self).values()):
+            raise KernelError(f"{self} is not made of powers of two, so it cannot be staged in equal parts")
+        if self.depth % 16 or self.depth * self.column_tiles < 64:
+            raise KernelError(f"{self} has invocations with no weights to stage")
+
+    @property
+    def invocations(self) -> int:
+        return 32 * self.column_subgroups * self.k_subgroups
+
+    @property
+    def rows(self) -> int:
+        return 16 * self.row_tiles
+
+    @property
+    def columns(self) -> int:
+        return 16 * self.column_tiles * self.column_subgroups
+
+    @property
+    def step(self) -> int:
+        """Along K, of all subgroups."""
+        return self.depth * self.k_subgroups
+
+    def workgroup_bytes(self, parts: int) -> int:
+        rows = self.rows * self.k_subgroups + self.columns * self.k_subgroups
+        return parts * rows * (self.depth // 8 + 1) * 16
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Tiles, of few rows first: the first one that has all of them, or the last one several times."""
+
+    tiles: tuple[Tile, ...] = (Tile(1, k_subgroups=1), Tile(2, k_subgroups=1), Tile(4, 4, 2, 1, 32))
+    rounded: tuple[Tile, ...] = (Tile(1), Tile(2), Tile(4))  # those of few_f16
+    workgroups: int = 528  # several workgroups share tiles until there are so many
+    steps: int = 2  # of each of them, at least
+    rows: int = 64  # more are for gemm_matrix
+
+    def of(self, parts: int) -> tuple[Tile, ...]:
+        return self.rounded if parts == 1 else self.tiles
+
+
+TUNING = Tuning()
+
+
+def fits(planner: Planner, product: Product, parts: int) -> bool:
+    """Whether the device has such tensor cores, and weights are codes, whose powers load finds."""
+    quantized = all(isinstance(m, QuantizedMatrix) for m in product.matrices)
+    return has_cores(planner) and quantized and len(_tiles(planner, parts)) == len(_tuning(planner).of(parts))
+
+
+def most_rows(planner: Planner) -> int:
+    """Up to how many these routes are faster than those for many."""
+    return _tuning(planner).rows
+
+
+def prepare(planner: Planner, call: Call, parts: int) -> None:
+    """Pipelines for any number of rows."""
+    for tile in _tiles(planner, parts):
+        prepare_split_rows(planner, call.packed.width, tile, parts, call.norm is not None)
+        for shared in {_shares(planner, call, tile, m) > 1 for m in (1, tile.rows)}:
+            planner.prepare("matmul/gemm_few", template=_template(call, tile, parts, shared=shared))
+    splits.prepare(planner, call)
+
+
+def run(planner: Planner, call: Call, parts: int) -> None:
+    """``parts``: float16 numbers for each float32, 1 or 2."""
+    tile = _tile(planner, call.m, parts)
+    steps = ceil_div(call.packed.width, tile.step)
+    sizes = (call.m, call.packed.width, steps * tile.k_subgroups)
+    split = split_rows(planner, call.product.x, sizes, tile, parts, call.product.norm)
+    bound: dict[str, Binding] = {name: b for name, b in bindings(call).items() if name not in ("x", "norm_weight")}
+    bound |= {"split": split, "column_powers": column_powers(call.packed)}
+    column_tiles = ceil_div(call.packed.quads, tile.columns // 4)
+    given = params(call, column_tiles) | {"steps": steps}
+    given = {name: value for name, value in given.items() if name not in ("k", "eps")}
+    tiles = column_tiles * ceil_div(call.m, tile.rows)
+    shares = _shares(planner, call, tile, call.m)
+    if shares > 1:
+        part_steps = ceil_div(steps, shares)
+        shares = ceil_div(steps, part_steps)
+        sums = planner.scratch(splits.scratch_bytes(call, shares))
+        bound = {name: b for name, b in bound.items() if name not in splits.of_output(bound)} | {"sums": sums}
+        given = {name: value for name, value in given.items() if name not in ("ends", "widths")}
+        given |= {"tiles": tiles, "part_steps": part_steps}
+    planner.dispatch(
+        "matmul/gemm_few",
+        planner.grid_1d(tiles * max(shares, 1), 1),
+        bound,
+        given,
+        template=_template(call, tile, parts, shared=shares > 1),
+    )
+    if shares > 1:
+        splits.add(planner, call, sums, shares)
+
+
+def _shares(planner: Planner, call: Call, tile: Tile, m: int) -> int:
+    """Workgroups that share each tile."""
+    tuning = _tuning(planner)
+    tiles = ceil_div(call.packed.quads, tile.columns // 4) * ceil_div(m, tile.rows)
+    steps = ceil_div(call.packed.width, tile.step)
+    room = planner.scratch_bytes // max(1, splits.scratch_bytes(call, 1))
+    return max(1, min(tuning.workgroups // max(tiles, 1), steps // tuning.steps, room))
+
+
+def _tuning(planner: Planner) -> Tuning:
+    return planner.tuning("matmul/gemm_few", TUNING)
+
+
+def _tiles(planner: Planner, parts: int) -> list[Tile]:
+    """Those that the device has room for."""
+    most, lanes = planner.limits.max_workgroup_bytes, planner.limits.max_invocations
+    return [t for t in _tuning(planner).of(parts) if t.workgroup_bytes(parts) <= most and t.invocations <= lanes]
+
+
+def _tile(planner: Planner, m: int, parts: int) -> Tile:
+    tiles = _tiles(planner, parts)
+    return next((tile for tile in tiles if tile.rows >= m), tiles[-1])
+
+
+def _template(call: Call, tile: Tile, parts: int, shared: bool) -> dict[str, Any]:
+    given = {name: value for name, value in template(call).items() if name not in ("norm", "vec4_x", "guarded")}
+    given = splits.unfinished(given) if shared else given
+    return {**given, **asdict(tile), "parts": parts, "shared": shared}

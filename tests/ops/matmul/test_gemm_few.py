@@ -1,0 +1,130 @@
+"""The routes for few rows on tensor cores: run on them where they are, elsewhere on an emulation."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from executorch_webgpu.errors import KernelError
+from executorch_webgpu.gpu.capabilities import Limits
+from executorch_webgpu.gpu.compile_check import compile_check
+from executorch_webgpu.gpu.device import Device
+from executorch_webgpu.graph.build import build_graph
+from executorch_webgpu.graph.execute import plan_graph
+from executorch_webgpu.ops.matmul import gemm_few
+from executorch_webgpu.ops.matmul.gemm_few import Tile, Tuning
+from executorch_webgpu.ops.plan import Planning
+
+from ..harness import OpProgram, call_graph
+from ..matrix_emulation import TENSOR_CORES, emulate
+from ..samples import Sample, fused_linear_sample
+
+FORMATS = ("q4gsw", "q4gaw", "q8gsw", "q8csw", "q4csw")  # of codes
+every_format = pytest.mark.parametrize("weight_format", FORMATS)
+# Small enough for 32 KiB of workgroup memory; several side by side, several along K, several matrices of each.
+TILES = (Tile(1, 2, 1, 1, 64), Tile(2, 1, 1, 2, 64), Tile(1, 1, 2, 2, 32))
+
+
+@pytest.fixture
+def matrix_device(device: Device, monkeypatch: pytest.MonkeyPatch) -> Device:
+    if not device.features.subgroup_matrix:
+        emulate(monkeypatch, device)
+    return device
+
+
+def program(device: Device, sample: Sample, tuning: Tuning, route: str = "few") -> OpProgram:
+    tunings = {"matmul/gemm_few": replace(tuning, rounded=tuning.tiles)}
+    return OpProgram(device, sample.op, sample.args, sample.out, routes={"fused_linear": route}, tunings=tunings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workgroups", [1, 64])
+@pytest.mark.parametrize(("weight_format", "tile"), list(zip(FORMATS, itertools.cycle(TILES))), ids=str)
+def test_it_agrees_with_the_reference(matrix_device: Device, weight_format: str, tile: Tile, workgroups: int) -> None:
+    """Within the tolerance of float32, with edges everywhere, at most rows and at fewer, alone and sharing tiles."""
+    for sample in (
+        fused_linear_sample(weight_format, 200, [37, 5, 13], norm=True, bias=True, rows=(19, 1), group=40),
+        fused_linear_sample(weight_format, 133, [21, 21], norm=True, gated=True, residual=True, rows=(35, 16)),
+    ):
+        with program(matrix_device, sample, Tuning((tile,), workgroups=workgroups, steps=1)) as loaded:
+            (plan,) = loaded.executor.plans.plans
+            kernels = [d.kernel.split("/")[1] for d in plan.dispatches]
+            assert ("sum_splits" in kernels) == (workgroups > 1)
+            for live in (False, True):
+                loaded.check(sample.inputs(live))
+
+
+@every_format
+def test_the_rounded_route_is_as_exact_as_float16(matrix_device: Device, weight_format: str) -> None:
+    sample = fused_linear_sample(weight_format, 104, [37, 5], bias=True, rows=(19, 9))
+    with program(matrix_device, sample, Tuning((TILES[0],)), "few_f16") as loaded:
+        inputs = sample.inputs(live=False)
+        for got, expected in zip(loaded.run(inputs), loaded.reference(inputs), strict=True):
+            error = np.abs(got - expected).max() / np.abs(expected).max()
+            assert 1e-6 < error < 2e-3
+
+
+def small(tile: Tile, parts: int) -> Tile:
+    """Those for more rows with fewer columns: software adapters have 32 KiB of workgroup memory."""
+    if tile.workgroup_bytes(parts) <= 32 << 10:
+        return tile
+    return small(replace(tile, column_subgroups=tile.column_subgroups // 2), parts)
+
+
+CHOSEN = [
+    (route, small(tile, parts)) for route, parts in (("few", 2), ("few_f16", 1)) for tile in gemm_few.TUNING.of(parts)
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("route", "tile"), CHOSEN, ids=str)
+def test_the_tiles_that_are_chosen(matrix_device: Device, route: str, tile: Tile) -> None:
+    """More than one of them both ways, and more than one step; several workgroups share them."""
+    sample = fused_linear_sample("q4gsw", 328, [133], rows=(tile.rows + 3, 9))
+    allowed = 2e-5 if route == "few" else 2e-3
+    for workgroups in (1, 64):
+        with program(matrix_device, sample, Tuning((tile,), workgroups=workgroups, steps=1), route) as loaded:
+            for live in (False, True):
+                inputs = sample.inputs(live)
+                (got,), (expected,) = loaded.run(inputs), loaded.reference(inputs)
+                assert got.shape == expected.shape
+                assert np.abs(got - expected).max() < allowed * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("tile", [(3,), (1, 4, 1, 2, 32), (1, 4, 1, 2, 48), (1, 4, 8, 2, 8)])
+def test_tiles_that_cannot_be(tile: tuple[int, ...]) -> None:
+    with pytest.raises(KernelError, match="Tile"):
+        Tile(*tile)
+
+
+def test_zeros_and_numbers_that_are_none(matrix_device: Device) -> None:
+    """A row of zeros gives zeros; NaN and infinity stay in their rows."""
+    sample = fused_linear_sample("q4gaw", 64, [13], rows=(5, 5))
+    with program(matrix_device, sample, Tuning((TILES[0],))) as loaded:
+        (x,) = sample.inputs(live=False)
+        assert isinstance(x, np.ndarray)
+        x[0, 1] = 0
+        loaded.check([x])
+        x[0, 2, 7], x[0, 3, 7] = np.nan, np.inf
+        (out,) = loaded.run([x])
+        assert np.isnan(out[0, 2]).all()
+        assert not np.isfinite(out[0, 3]).any()
+        assert np.isfinite(out[0, [0, 1, 4]]).all()
+
+
+@every_format
+@pytest.mark.parametrize("route", ["few", "few_f16"])
+def test_every_variant_compiles(weight_format: str, route: str) -> None:
+    limits = replace(Limits.floor(), max_workgroup_bytes=48 << 10)
+    for sample in (
+        fused_linear_sample(weight_format, 1072, [21, 6, 5], norm=True, bias=True, rows=(300, 9)),
+        fused_linear_sample(weight_format, 37, [21, 21], gated=True, residual=True),
+    ):
+        graph = build_graph(call_graph(sample.op, sample.args, sample.out))
+        plans = plan_graph(graph, Planning(TENSOR_CORES, limits, {"fused_linear": route}))
+        assert len([p for p in plans.prepared if p[0] == "matmul/gemm_few"]) >= len(Tuning().tiles)
+        for kernel, template, overrides in plans.prepared:
+            compile_check("dawn", kernel, template, overrides)
