@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError, UnsupportedProgramError
 from .streams import note, standard_input, write
@@ -91,7 +91,7 @@ def continued(
     from ..llm.model import LanguageModel
     from ..llm.stream_text import submit_text
 
-    sizes = engine_sizes(program, [tokens for tokens in prompts if isinstance(tokens, list)], params.max_new_tokens)
+    sizes: dict[str, Any] = engine_sizes(program, [tokens for tokens in prompts if isinstance(tokens, list)], params.max_new_tokens)
     made: Engine | LanguageModel
     try:
         made = Engine(program, loading, **sizes)
