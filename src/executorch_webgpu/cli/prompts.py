@@ -91,7 +91,8 @@ def continued(
     from ..llm.model import LanguageModel
     from ..llm.stream_text import submit_text
 
-    sizes: dict[str, Any] = engine_sizes(program, [tokens for tokens in prompts if isinstance(tokens, list)], params.max_new_tokens)
+    known = [tokens for tokens in prompts if isinstance(tokens, list)]
+    sizes: dict[str, Any] = engine_sizes(program, known, params.max_new_tokens)
     made: Engine | LanguageModel
     try:
         made = Engine(program, loading, **sizes)
