@@ -62,15 +62,15 @@ class Derived:
     value: Any
 
 
-@dataclass
+@dataclass(eq=False)
 class OpPlan:
     """What one operator call does at the current live values."""
 
     dispatches: list[Dispatch] = field(default_factory=list)
     derived: list[Derived] = field(default_factory=list)
-    symints_set: list[LiveSymInt] = field(default_factory=list)  # those whose value changed in this plan
-    resized: list[LiveTensor] = field(default_factory=list)  # those whose dims changed in this plan
-    sized: list[Tensor] = field(default_factory=list)
+    symints: list[tuple[LiveSymInt, int]] = field(default_factory=list)  # that it sets, with their values
+    sized: list[tuple[LiveTensor, Dims]] = field(default_factory=list)  # its outputs, with their dims
+    changed: list[LiveSymInt | LiveTensor] = field(default_factory=list)  # those that were not so before
     read_on_host: list[Tensor] = field(default_factory=list)  # integer inputs whose elements it has asked for
     alias_of: Tensor | None = None
     adopted: bool = False  # the alias is the constant itself, state included
@@ -183,8 +183,9 @@ class Planner:
     def set(self, out: SymInt, value: int) -> None:
         """Give an output SymInt its value for this step."""
         assert isinstance(out, LiveSymInt)
+        self.result.symints.append((out, value))
         if out.set(value):
-            self.result.symints_set.append(out)
+            self.result.changed.append(out)
 
     def check(self, condition: bool, message: str) -> None:
         """Refuse the call with ``message`` unless ``condition``: at load the program's fault, later the input's."""
@@ -214,10 +215,10 @@ class Planner:
                 f"result {out} would have dims {list(dims)}, but the program planned at most {list(out.max_dims)}"
             )
         assert isinstance(out, LiveTensor)
-        self.result.sized.append(out)
+        self.result.sized.append((out, dims))
         if dims != out.dims:
             out.dims = dims
-            self.result.resized.append(out)
+            self.result.changed.append(out)
 
     def alias(self, out: Tensor, x: Tensor) -> bool:
         """Let ``out`` share the memory of ``x``, if neither is written; False means: dispatch a copy."""
