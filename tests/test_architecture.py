@@ -138,7 +138,7 @@ KNOWN_BY_NAME = {
         "add",
         *("aten.expand_copy.default", "dim_order_ops._to_dim_order_copy.default", "et_vk.select_as_symint.default"),
     ),
-    "likeliest.py": ("aten.max.dim",),  # makes it
+    "draws.py": ("et_webgpu.feed_tokens.default", "et_webgpu.sample_rows.default"),  # makes them
     "sampler.py": ("et_webgpu.sample_token.default",),  # makes it
     # What ``fused_convolution`` computes behind the product.
     "fusion/convolution.py": (

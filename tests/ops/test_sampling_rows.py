@@ -261,7 +261,7 @@ def test_draws_of_many_rows_follow_the_softmax_of_changed_logits(device: Device)
         (Draw(0, top_k=-1), "top_k -1"),
         (Draw(0, top_p=0.0), "top_p 0.0"),
         (Draw(0, min_p=1.5), "min_p 1.5"),
-        (Draw(0, logprobs=21), "logprobs 21"),
+        (Draw(0, logprobs=21), "21 likeliest tokens"),
         (Draw(0, allowed=np.zeros(3, np.uint32)), "allows none"),
         (Draw(0, allowed=np.array([0, 0, 8], np.uint32)), "allows none"),
         (Draw(0, allowed=np.ones(2, np.uint32)), r"67 tokens need uint32 \[3\]"),

@@ -228,6 +228,18 @@ def test_steps_that_are_checked() -> None:
     assert list(zip(*tokens, strict=True)) == [tuple(tiny_program.continuation(p, 2, 23)) for p in prompts]
 
 
+def test_a_batch_may_be_closed_while_steps_are_in_flight(program: Program) -> None:
+    texts = Texts()
+    step = texts.prompts()
+    for _ in range(3):
+        with load(program) as batch:
+            for _ in range(3):
+                batch.submit(*step[:2], TABLES, step[2], texts.draws(range(TEXTS)))
+    with load(program) as batch:
+        batch.submit(*step[:2], TABLES, step[2], texts.draws(range(TEXTS)))
+        assert len(batch.read()) == TEXTS
+
+
 def test_many_steps_leave_memory_as_it_was(program: Program) -> None:
     texts = Texts()
     tokens, places, wanted = texts.prompts()

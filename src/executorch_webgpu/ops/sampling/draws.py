@@ -23,6 +23,11 @@ TEMPERATURE, INVERSE, MARGIN = 4, 5, 6
 TOP_K, SHARE, LEAST_WEIGHT = 7, 8, 9
 FIRST_CHANGE, LAST_CHANGE, MASK, LIKELIEST = 10, 11, 12, 13
 
+# The range of what a draw says in numbers.
+_NAMES = "position", "temperature", "top_k", "top_p", "min_p"
+_LEAST = np.array([0, 0, 0, 5e-324, 0])
+_MOST = np.array([INT32_MAX, np.finfo(np.float64).max, 2**53, 1, 1])
+
 # What rows need, as bits of KINDS.
 NOISE, FILTERS, CHANGES, MASKS, LOGPROBS, TOP_KS, PLAIN = 1, 4, 8, 16, 32, 64, 128
 EVERYTHING = NOISE | FILTERS | CHANGES | MASKS | LOGPROBS | TOP_KS | PLAIN
@@ -80,25 +85,24 @@ def packed(draws: Sequence[Draw], vocab: int) -> PackedDraws:
     words = np.zeros((len(draws), DRAW_WORDS), np.uint32)
     if not draws:
         return PackedDraws(words.view(np.int32), _no_changes(), _no_masks(vocab))
-    position = np.array([draw.position for draw in draws], np.int64)
-    seed = np.array([draw.seed for draw in draws], np.uint64)
-    temperature = np.array([draw.temperature for draw in draws], np.float64)
-    top_k = np.array([draw.top_k for draw in draws], np.int64)
-    top_p = np.array([draw.top_p for draw in draws], np.float64)
-    min_p = np.array([draw.min_p for draw in draws], np.float64)
-    _check_range("position", position, (position >= 0) & (position <= INT32_MAX))
-    _check_range("temperature", temperature, (temperature >= 0) & (temperature < np.inf))
-    _check_range("top_k", top_k, top_k >= 0)
-    _check_range("top_p", top_p, (top_p > 0) & (top_p <= 1))
-    _check_range("min_p", min_p, (min_p >= 0) & (min_p <= 1))
+    numbers = np.array([(d.position, d.temperature, d.top_k, d.top_p, d.min_p) for d in draws], np.float64)
+    fits = (numbers >= _LEAST) & (numbers <= _MOST)
+    if not fits.all():
+        row, column = np.argwhere(~fits)[0]
+        raise InvalidInputError(f"a token cannot be drawn with {_NAMES[column]} {getattr(draws[row], _NAMES[column])}")
+    position, temperature, top_k, top_p, min_p = numbers.T
     words[:, POSITION] = position
-    words[:, SEED] = seed.view(np.uint32).reshape(-1, 2)
-    kinds = _pack_temperatures(words, temperature, top_k, top_p, min_p, vocab)
+    words[:, SEED] = np.array([draw.seed for draw in draws], np.uint64).view(np.uint32).reshape(-1, 2)
+    if temperature.any():
+        kinds = _pack_temperatures(words, temperature, top_k, top_p, min_p, vocab)
+    else:
+        kinds = np.full(len(draws), PLAIN, np.uint32)
     changes = _pack_changes(words, draws, kinds)
     masks = _pack_masks(words, draws, vocab, kinds)
     if any(draw.logprobs is not None for draw in draws):
         asked = np.array([-1 if draw.logprobs is None else draw.logprobs for draw in draws], np.int64)
-        _check_range("logprobs", asked, (asked >= -1) & (asked <= MOST_LIKELIEST))
+        if (bad := asked[(asked < -1) | (asked > MOST_LIKELIEST)]).size:
+            raise InvalidInputError(f"a draw cannot tell {bad[0]} likeliest tokens; it must be 0 to {MOST_LIKELIEST}")
         words[:, LIKELIEST] = asked + 1
         kinds |= np.where(asked >= 0, np.uint32(LOGPROBS), np.uint32(0))
     words[:, KINDS] = kinds
@@ -108,7 +112,7 @@ def packed(draws: Sequence[Draw], vocab: int) -> PackedDraws:
 def _pack_temperatures(
     words: NDArray[np.uint32],
     temperature: NDArray[np.float64],
-    top_k: NDArray[np.int64],
+    top_k: NDArray[np.float64],
     top_p: NDArray[np.float64],
     min_p: NDArray[np.float64],
     vocab: int,
@@ -120,8 +124,10 @@ def _pack_temperatures(
     floats[:, TEMPERATURE] = np.where(noisy, rounded, 0)
     floats[:, INVERSE] = np.where(noisy, np.float32(1) / rounded, 0)
     floats[:, MARGIN] = -reference.LARGEST
-    for i in np.flatnonzero(min_p * noisy):
-        floats[i, MARGIN] = reference.margin_of(float(min_p[i]), float(temperature[i]))
+    if (bounded := (min_p > 0) & noisy).any():
+        shares, which = np.unique(min_p[bounded], return_inverse=True)
+        logs = np.array([np.log(share) for share in shares])  # as ``margin_of`` rounds it
+        floats[bounded, MARGIN] = rounded[bounded].astype(np.float64) * logs[which]
     share = np.clip(np.rint(top_p * 2**32), 1, 2**32 - 1).astype(np.uint64) * ((top_p < 1) & noisy)
     words[:, TOP_K] = np.where((top_k < vocab) & noisy, top_k, 0)
     words[:, SHARE] = share
@@ -129,7 +135,7 @@ def _pack_temperatures(
     left_out = (np.uint64(2**32) - share) * np.uint64(reference.WEIGHT_ONE) >> np.uint64(32)
     words[:, LEAST_WEIGHT] = left_out // np.uint64(vocab)
     cut = words[:, TOP_K] > 0
-    filtered = cut | (share > 0) | ((min_p > 0) & noisy)
+    filtered = cut | (share > 0) | bounded
     kinds = np.where(filtered, FILTERS, np.where(noisy, NOISE | PLAIN, PLAIN)) | np.where(cut, TOP_KS, 0)
     return kinds.astype(np.uint32)
 
@@ -193,8 +199,3 @@ def _no_changes() -> NDArray[np.int32]:
 
 def _no_masks(vocab: int) -> NDArray[np.int32]:
     return np.zeros((0, ceil_div(vocab, 32)), np.int32)
-
-
-def _check_range(name: str, values: NDArray[np.generic], fits: NDArray[np.bool_]) -> None:
-    if not fits.all():
-        raise InvalidInputError(f"a token cannot be drawn with {name} {values[~fits][0]}")

@@ -89,8 +89,8 @@ def sample_rows_reference(
 
 
 def _sizes(s: Sizes, logits: Tensor, draws: Tensor, *rest: Any) -> list[Shape]:
-    rows = s.of(draws)[0]
-    return [(rows,), (rows, 1 + MOST_LIKELIEST), (rows, MOST_LIKELIEST)]
+    rows = s.of(draws)[:1]
+    return [rows, (*rows, 1 + MOST_LIKELIEST), (*rows, MOST_LIKELIEST)]
 
 
 @op("et_webgpu.sample_rows.default", reference=sample_rows_reference, mutates=("logits",), sizes=_sizes)
