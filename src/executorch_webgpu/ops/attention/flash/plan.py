@@ -159,9 +159,20 @@ def stream(planner: Planner, streams: Streams) -> None:
 
 
 def _variant(planner: Planner, streams: Streams) -> tuple[Tile, dict[str, Any]]:
-    tile = planner.tuning("attention/flash", choose_tile(planner.features, planner.limits, streams.vectors))
+    tile = tile_of(planner, streams.vectors)
     flags = {"causal": streams.causal, "mask": streams.mask is not None, "pairs": streams.pairs is not None}
-    return tile, {**tile.variant(streams.vectors), "cache": streams.keys.dtype, **flags}
+    return tile, {**tile.variant(streams.vectors), "cache": streams.keys.dtype, **flags, "paged": False}
+
+
+def tile_of(planner: Planner, vectors: int) -> Tile:
+    """The tile of heads of ``vectors`` vec4s: that of the device, or the one that a test or a benchmark chose."""
+    return planner.tuning("attention/flash", choose_tile(planner.features, planner.limits, vectors))
+
+
+def paged_template(tile: Tile, call: AttentionCall) -> dict[str, Any]:
+    """Template values over pages."""
+    flags = {"causal": True, "mask": False, "pairs": False, "paged": True}
+    return {**tile.variant(call.vectors), "cache": call.k_cache.dtype, **flags}
 
 
 def _streams(call: AttentionCall) -> Streams:
