@@ -25,6 +25,7 @@ from .method_file import MethodFile
 from .options import LoadOptions
 
 _LOGITS, _LARGEST, _TOKEN = range(3)  # outputs of the graph
+GIVEN = (0, 2**24)  # bounds of tokens and positions: of more rows no pool has room
 
 
 class BatchMethod(Closing):
@@ -34,8 +35,8 @@ class BatchMethod(Closing):
     """
 
     def __init__(self, file: MethodFile, constants: ConstantPool, options: LoadOptions, sizes: BatchSizes) -> None:
-        graphs = file.graphs(options.lower)
-        found = language_graph(file.lowered(options.lower), graphs)
+        graphs = file.graphs(options.lower, GIVEN)
+        found = language_graph(file.lowered(options.lower, GIVEN), graphs, halves=True)
         if isinstance(found, str):
             raise UnsupportedProgramError(f"the program cannot run several sequences at once: {found}")
         self.sizes = replace(sizes, dtype=KV_CACHE_DTYPES[options.kv_cache_dtype])

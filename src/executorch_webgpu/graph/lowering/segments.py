@@ -202,7 +202,7 @@ class _Splitter:
             writer.add(operation, self._places[operation].op)
         wanted = [v for v in elsewhere if self._stage.get(v) == stage]
         graph, inputs, outputs = writer.finish(wanted, ends)
-        self._plan_for_the_largest(graph, outputs)
+        self._plan_for_the_largest(with_casts(graph), outputs)
         of_device = frozenset(
             v.id for v, arg in zip(graph.inputs, inputs, strict=True) if isinstance(arg, Value) and self._is_unseen(arg)
         )
