@@ -115,12 +115,11 @@ def test_importing_the_package_loads_no_engine_and_no_exporter() -> None:
 
 # Passes ask operators for their traits. The operators that a module of ``graph/`` knows by name, and why.
 KNOWN_BY_NAME = {
-    # Gathers of rows, attention over pages, the sum that is the position after the last row, and the permutes that
-    # exporters put between caches and attention.
-    "batching.py": (
-        *("add", "aten.index_select.default", "aten.permute_copy.default", "aten.select_copy.int"),
-        *("aten.view_copy.default", "et_webgpu.paged_sdpa.default"),
+    # Gathers of rows, views and permutes that bring rows to the front, and attention over pages: it makes these.
+    "batch_draft.py": (
+        *("aten.index_select.default", "aten.permute_copy.default", "aten.select_copy.int", "aten.view_copy.default"),
     ),
+    "batch_caches.py": ("et_webgpu.paged_sdpa.default",),
     # Results side by side; which part of a table an index means; a residual after a layer that is in parts.
     "binding_limit.py": (
         *("aten.add.Tensor", "aten.cat.default", "aten.ge.Scalar", "aten.unsqueeze_copy.default", "aten.where.self"),

@@ -51,6 +51,9 @@ class Drawn:
     likeliest: tuple[tuple[int, float], ...] = ()
 
 
+GIVEN = (0, 2**24)  # bounds of tokens and positions: of more rows no pool has room
+
+
 class BatchMethod(Closing):
     """Steps of up to ``sizes.rows`` rows. Who has which pages is the caller's account: see ``graph.kv_pages.PagePool``.
 
@@ -68,8 +71,8 @@ class BatchMethod(Closing):
     ) -> None:
         if in_flight is not None and in_flight < 1:
             raise InvalidInputError(f"in_flight is {in_flight}; it must be at least 1")
-        graphs = file.graphs(options.lower)
-        found = language_graph(file.lowered(options.lower), graphs)
+        graphs = file.graphs(options.lower, GIVEN)
+        found = language_graph(file.lowered(options.lower, GIVEN), graphs, halves=True)
         if isinstance(found, str):
             raise UnsupportedProgramError(f"the program cannot run several sequences at once: {found}")
         self.sizes = replace(sizes, dtype=KV_CACHE_DTYPES[options.kv_cache_dtype])
