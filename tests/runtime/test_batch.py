@@ -232,7 +232,7 @@ def test_a_batch_may_be_closed_while_steps_are_in_flight(program: Program) -> No
     texts = Texts()
     step = texts.prompts()
     for _ in range(3):
-        with load(program) as batch:
+        with load(program, in_flight=3) as batch:
             for _ in range(3):
                 batch.submit(*step[:2], TABLES, step[2], texts.draws(range(TEXTS)))
     with load(program) as batch:

@@ -17,6 +17,7 @@ from ..ops.sampling.draws import CHANGE_WORDS, DRAW_WORDS, MOST_LIKELIEST, Draw,
 from ..ops.shapes import ceil_div
 from ..ops.values import Tensor
 from .build import Graph, OpCall, make_call
+from .casts import cast_call
 from .constants import ConstantPool
 from .device_array import DeviceTokens
 from .execute import GraphExecutor
@@ -41,6 +42,16 @@ def with_fed_tokens(graph: Graph, tokens: Tensor, rows: int, vocab: int) -> Grap
     call = make_call(FEED_TOKENS, (given, drawn, least, tokens))
     inputs = (*(given if value.id == tokens.id else value for value in graph.inputs), drawn)
     return replace(with_calls(graph, [call, *graph.calls]), inputs=inputs)
+
+
+def with_float_logits(graph: Graph) -> Graph:
+    """``graph`` whose one output is float32; as it is, if it is so already."""
+    (logits,) = graph.outputs
+    assert isinstance(logits, Tensor)
+    if logits.dtype == "float32":
+        return graph
+    wide = Tensor(next(new_ids(graph)), "float32", logits.max_dims)
+    return replace(with_calls(graph, [*graph.calls, cast_call(logits, wide)]), outputs=(wide,))
 
 
 def _table_rows(graph: Graph, tokens: Tensor) -> list[int]:

@@ -19,7 +19,7 @@ from ..gpu.in_flight import InFlight
 from ..graph.batching import BatchSizes, batched
 from ..graph.binding_limit import split_constants
 from ..graph.constants import ConstantPool
-from ..graph.draws import RowSampler, with_fed_tokens
+from ..graph.draws import RowSampler, with_fed_tokens, with_float_logits
 from ..graph.execute import GraphExecutor
 from ..graph.fusion import fuse_graph
 from ..graph.kv_cache import KV_CACHE_DTYPES
@@ -30,10 +30,12 @@ from ..ops.values import Tensor
 from .decode import language_graph
 from .method_file import MethodFile
 from .options import LoadOptions
+from .padding import Padding
 
 __all__ = ["BROKEN", "BatchMethod", "Draw", "Drawn", "LogitChanges"]
 
 IN_FLIGHT, IN_FLIGHT_ON_CPU = 3, 2
+_UNWANTED = Draw(0)
 
 Places = Sequence[tuple[int, int]] | NDArray[np.int32]
 
@@ -58,6 +60,8 @@ class BatchMethod(Closing):
     """Steps of up to ``sizes.rows`` rows. Who has which pages is the caller's account: see ``graph.kv_pages.PagePool``.
 
     ``in_flight``: how many steps may be submitted and not read, by default 3, or 2 where a CPU computes them.
+    ``pad``: whether rows that nobody wants are added to steps, which then have few sizes, whose plans are soon known.
+    By default they are, unless a CPU computes them.
     Threads may share it: steps run one after another.
     """
 
@@ -68,6 +72,7 @@ class BatchMethod(Closing):
         options: LoadOptions,
         sizes: BatchSizes,
         in_flight: int | None = None,
+        pad: bool | None = None,
     ) -> None:
         if in_flight is not None and in_flight < 1:
             raise InvalidInputError(f"in_flight is {in_flight}; it must be at least 1")
@@ -76,11 +81,13 @@ class BatchMethod(Closing):
         if isinstance(found, str):
             raise UnsupportedProgramError(f"the program cannot run several sequences at once: {found}")
         self.sizes = replace(sizes, dtype=KV_CACHE_DTYPES[options.kv_cache_dtype])
-        batch = batched(graphs[0], found.tokens, found.input_pos, self.sizes)
-        self.vocab_size = batch.logits.max_dims[-1]
-        fed = with_fed_tokens(batch.graph, batch.tokens, sizes.wanted, self.vocab_size)
-        graph, _ = fuse_graph(fed, options.fusions)
         self._device = device = constants.device
+        pads = not device.features.cpu if pad is None else pad
+        self._padding = Padding(self.sizes) if pads else None
+        batch = batched(graphs[0], found.tokens, found.input_pos, Padding(self.sizes).with_room if pads else self.sizes)
+        self.vocab_size = batch.logits.max_dims[-1]
+        fed = with_fed_tokens(with_float_logits(batch.graph), batch.tokens, sizes.wanted, self.vocab_size)
+        graph, _ = fuse_graph(fed, options.fusions)
         self.in_flight = in_flight or (IN_FLIGHT_ON_CPU if device.features.cpu else IN_FLIGHT)
         graph = split_constants(graph, device.limits.max_binding_bytes)
         planning = Planning(
@@ -130,8 +137,8 @@ class BatchMethod(Closing):
             inputs = self._inputs(tokens, places, block_tables, wanted)
             (logits,) = self._executor.execute(inputs)
             self._drawn = 0
-        result: NDArray[np.float32] = logits.reshape(len(wanted), logits.shape[-1])
-        return result
+        rows: NDArray[np.float32] = logits.reshape(-1, logits.shape[-1])
+        return rows[: len(wanted)]
 
     def submit(
         self,
@@ -154,7 +161,8 @@ class BatchMethod(Closing):
             inputs = self._inputs(tokens, places, block_tables, wanted)
             if len(self._flights) == self.in_flight:
                 raise InvalidInputError(f"{self.in_flight} steps are in flight already; read one first")
-            drawing = self._sampler.begin_step(draws) if draws else None
+            unwanted = [_UNWANTED] * (len(inputs[3]) - len(draws))
+            drawing = self._sampler.begin_step([*draws, *unwanted]) if draws else None
             step = self._executor.begin_step(inputs)
             results = [(self._tokens, self._sampler.tokens.buffer)]
             if drawing is not None:
@@ -202,8 +210,9 @@ class BatchMethod(Closing):
             raise InvalidInputError(
                 f"token {least} stands for drawn token {-1 - least}, but the step before drew {self._drawn}"
             )
-        given = (fed, places, block_tables, wanted)
-        return [*(np.ascontiguousarray(values, np.int32) for values in given), self._sampler.tokens]
+        arrays = [np.ascontiguousarray(values, np.int32) for values in (places, block_tables, wanted)]
+        given = [fed, *arrays] if self._padding is None else self._padding(fed, *arrays)
+        return [*given, self._sampler.tokens]
 
     def _check_open(self) -> None:
         if self._closed:

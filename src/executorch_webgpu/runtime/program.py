@@ -176,18 +176,19 @@ class Program(Closing):
         options: LoadOptions | None = None,
         *,
         in_flight: int | None = None,
+        pad: bool | None = None,
         **changes: Any,
     ) -> BatchMethod:
         """Plan and upload a method ``forward(tokens, input_pos) -> logits`` for rows of many sequences at once.
 
-        ``sizes``: the most that a step takes, and the pool of pages. ``in_flight``: how many steps may be submitted and
-        not read. ``options``, ``changes``: as ``load_method`` takes them; ``kv_cache_dtype`` is that of the pool.
+        ``sizes``: the most that a step takes, and the pool of pages. ``in_flight``, ``pad``: see ``BatchMethod``.
+        ``options``, ``changes``: as ``load_method`` takes them; ``kv_cache_dtype`` is that of the pool.
         Raises as it does, and UnsupportedProgramError with the operator whose rows are not independent of each other.
         """
         options = LoadOptions.of(options, {"check": True, **changes} if self._runtime._check else changes)
         described = self._method(name)
         refuse_unsupported(described)
-        method = BatchMethod(described, self._constant_pool(), options, sizes, in_flight)
+        method = BatchMethod(described, self._constant_pool(), options, sizes, in_flight, pad)
         self._methods.add(method)
         return method
 

@@ -1,0 +1,60 @@
+"""Steps of a few sizes only: rows that nobody wants are added, so that plans of a size are soon known and found again.
+
+These rows are a text of their own, in the last row of the block tables, all of whose pages are one page that no other
+text has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidInputError
+from ..graph.batching import BatchSizes
+
+_SMALL = (0, 1, 2, 4, 8, 16, 24, 32, 48, 64)  # of more rows, multiples of 64
+
+Ints = NDArray[np.int32]
+
+
+def padded(count: int, most: int) -> int:
+    """The size of a step of ``count`` rows, at least that and at most ``most``."""
+    size = next((size for size in _SMALL if size >= count), -(-count // 64) * 64)
+    return min(size, most)
+
+
+@dataclass(frozen=True)
+class Padding:
+    """What is added to steps of ``sizes``, whose sequences and pages are those of the caller."""
+
+    sizes: BatchSizes
+
+    @property
+    def with_room(self) -> BatchSizes:
+        """Sizes with the further sequence and its page."""
+        return replace(self.sizes, sequences=self.sizes.sequences + 1, pages=self.sizes.pages + 1)
+
+    def __call__(self, tokens: Ints, places: Ints, tables: Ints, wanted: Ints) -> tuple[Ints, Ints, Ints, Ints]:
+        """Tokens [1, T], places [T, 2], block tables [B, W] and wanted rows [R] as the graph takes them.
+
+        Whoever gives what cannot be gets it back, for the graph to refuse. Raises InvalidInputError for a page that is
+        not there.
+        """
+        rows, count, sizes = tokens.shape[-1], len(wanted), self.sizes
+        if tables.size and tables.max() >= sizes.pages:
+            raise InvalidInputError(f"the pool has {sizes.pages} pages, 0 to {sizes.pages - 1}, not {tables.max()}")
+        fits = 0 < rows <= sizes.rows and count <= sizes.wanted and len(tables) <= sizes.sequences
+        fits = fits and places.shape == (rows, 2) and tables.shape[1:] == (sizes.table_width,)
+        if not fits or places[:, 1].max() >= len(tables) or (count and wanted.max() >= rows):
+            return tokens, places, tables, wanted
+        more = padded(rows, sizes.rows) - rows
+        own = np.full((1, sizes.table_width), sizes.pages, np.int32)
+        positions = np.arange(more, dtype=np.int32) % (sizes.table_width * sizes.page_rows)
+        return (
+            np.concatenate([tokens, np.zeros((1, more), np.int32)], axis=1),
+            np.concatenate([places, np.stack([positions, np.full(more, len(tables), np.int32)], axis=1)]),
+            np.concatenate([tables, own]),
+            np.concatenate([wanted, np.zeros(padded(count, sizes.wanted) - count, np.int32)]),
+        )
