@@ -77,7 +77,6 @@ def test_added_rows_change_nothing(program: Program, data: st.DataObject) -> Non
 
 
 def test_steps_that_cannot_be_are_refused_as_they_are_alone(program: Program) -> None:
-    ok = (1, [(0, 0)], TABLES, [0])
     with program.load_batch("forward", SIZES, pad=True) as batch:
         for tokens, places, tables, wanted in (
             ([1] * 22, [(0, 0)] * 22, TABLES, [0]),  # rows
@@ -91,4 +90,4 @@ def test_steps_that_cannot_be_are_refused_as_they_are_alone(program: Program) ->
         ):
             with pytest.raises(InvalidInputError):
                 batch.step(tokens, places, tables, wanted)
-        assert batch.step([ok[0]], *ok[1:]).shape == (1, 97)
+        assert batch.step([1], [(0, 0)], TABLES, [0]).shape == (1, 97)

@@ -39,13 +39,15 @@ class Padding:
     def __call__(self, tokens: Ints, places: Ints, tables: Ints, wanted: Ints) -> tuple[Ints, Ints, Ints, Ints]:
         """Tokens [1, T], places [T, 2], block tables [B, W] and wanted rows [R] as the graph takes them.
 
-        Whoever gives what cannot be gets it back, for the graph to refuse. Raises InvalidInputError for a page that is
-        not there.
+        Whoever gives what cannot be gets it back, for the graph to refuse. Raises InvalidInputError for a page or
+        a sequence that is not there.
         """
         rows, count, sizes = tokens.shape[-1], len(wanted), self.sizes
         if tables.size and tables.max() >= sizes.pages:
             raise InvalidInputError(f"the pool has {sizes.pages} pages, 0 to {sizes.pages - 1}, not {tables.max()}")
-        fits = 0 < rows <= sizes.rows and count <= sizes.wanted and len(tables) <= sizes.sequences
+        if len(tables) > sizes.sequences:
+            raise InvalidInputError(f"block tables of {len(tables)} sequences are more than {sizes.sequences}")
+        fits = 0 < rows <= sizes.rows and count <= sizes.wanted
         fits = fits and places.shape == (rows, 2) and tables.shape[1:] == (sizes.table_width,)
         if not fits or places[:, 1].max() >= len(tables) or (count and wanted.max() >= rows):
             return tokens, places, tables, wanted
