@@ -127,6 +127,15 @@ def test_a_program_that_no_engine_takes_gives_the_same_texts(
     assert (model.exit_code, model.stdout) == (engine.exit_code, engine.stdout)
 
 
+@pytest.mark.slow
+def test_the_reference_adapter_takes_one_text_after_the_other(cli: Cli, files: Files) -> None:
+    given = ("--max-new-tokens", 3, "--adapter", "reference", "--prompt", "hello", "--prompt", "12")
+    result = cli("generate", files.program, *given)
+    assert result.exit_code == 0 and result.stderr.startswith("one text after the other: the reference has no device")
+    texts = [cli("generate", files.program, *given[:4], prompt).stdout for prompt in ("hello", "12")]
+    assert result.stdout == "".join(texts)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

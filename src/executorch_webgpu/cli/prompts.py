@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InvalidInputError, UnsupportedProgramError
+from ..errors import InvalidInputError, NoAdapterError, UnsupportedProgramError
 from .streams import note, standard_input, write
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def continued(
 ) -> Iterator[list[Pieces | InvalidInputError]]:
     """The text of each prompt, or what is wrong with it: of an engine, in which all go on at once.
 
-    If the program allows no engine, each is made when it is taken, which gives the same texts.
+    If the program or the adapter allows no engine, each is made when it is taken, which gives the same texts.
     """
     from ..llm.engine import Engine
     from ..llm.generate import generate
@@ -95,9 +95,9 @@ def continued(
     made: Engine | LanguageModel
     try:
         made = Engine(program, loading, **sizes)
-    except UnsupportedProgramError as error:
-        note(f"one text after the other: {error}")
+    except (UnsupportedProgramError, NoAdapterError) as error:
         made = LanguageModel(program, loading)
+        note(f"one text after the other: {error}")
     with made:
 
         def begun(tokens: Tokens) -> Pieces | InvalidInputError:
