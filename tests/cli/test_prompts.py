@@ -12,7 +12,8 @@ import pytest
 
 from executorch_webgpu.cli import prompts as module
 from executorch_webgpu.cli.prompts import engine_sizes, goes_by_engine, read_prompts
-from executorch_webgpu.errors import InvalidInputError, UnsupportedProgramError
+from executorch_webgpu.errors import Error, InvalidInputError, UnsupportedProgramError
+from executorch_webgpu.llm import Stream
 from executorch_webgpu.llm import engine as engine_module
 from executorch_webgpu.models.convert import convert
 from executorch_webgpu.models.llama import LlamaOptions
@@ -101,6 +102,28 @@ def test_a_bad_prompt_is_told_and_the_others_go_on(cli: Cli, files: Files, as_js
     else:
         assert result.stdout == f"{alone(cli, files, 'hello')}\n\n{alone(cli, files, '12 hello')}\n"
         assert re.search(r"^error: prompt 2: the prompt has \d+ tokens", result.stderr, re.M)
+
+
+@pytest.mark.slow
+def test_a_text_that_breaks_is_told_and_the_others_go_on(
+    cli: Cli, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does whose logits are not finite: an error of its own, after it has begun."""
+    seen = []
+
+    def broken(self: Stream) -> int:
+        seen.append(self)
+        if self is seen[0] and len(seen) > 3:
+            raise Error("the model's logits are not finite numbers")
+        return given_next(self)
+
+    given_next = Stream.__next__
+    monkeypatch.setattr(Stream, "__next__", broken)
+    result = cli("generate", files.program, *SAMPLED, "--prompt", "hello", "--prompt", "12 hello", "--json")
+    assert result.exit_code == 2
+    bad, good = lines(result.stdout)
+    assert bad == {"prompt": "hello", "error": "the model's logits are not finite numbers"}
+    assert good["text"] == alone(cli, files, "12 hello")
 
 
 @pytest.mark.slow
