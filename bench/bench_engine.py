@@ -6,6 +6,7 @@ percentile. MODEL is what ``et-webgpu generate`` takes; without one, a program w
 weights. With ``--torch`` the same shape is measured in PyTorch, too: float16, compiled, under a CUDA graph, a static
 cache, as many sequences in a step, in a process of its own.
 
+``--session`` measures one text in a ``DecodeSession``, too, which an engine with one text should not be slower than.
 ``--repeat-text`` measures prompts that repeat a phrase beside random ones, and says how many of the new tokens a lookup
 in the text so far would have guessed. ``--prefix N`` measures prompts that share their first N tokens instead, and how
 many rows are computed for them: the shared ones must be computed once.
@@ -16,8 +17,9 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,8 +31,9 @@ from executorch_webgpu import Runtime
 from executorch_webgpu.cli.bench import run_streams
 from executorch_webgpu.cli.tables import print_stream_lines
 from executorch_webgpu.errors import DeviceError
-from executorch_webgpu.llm import Engine
+from executorch_webgpu.llm import DecodeSession, Engine, LanguageModel, SamplingParams
 from executorch_webgpu.llm.measure.history import append
+from executorch_webgpu.llm.measure.lines import rounded
 from executorch_webgpu.llm.measure.plot import draw_streams, require_matplotlib
 from executorch_webgpu.llm.measure.stream_lines import StreamLine, stream_lines
 from executorch_webgpu.llm.measure.streams import (
@@ -46,6 +49,8 @@ from executorch_webgpu.llm.measure.streams import (
 PHRASE = 24  # tokens that a prompt repeats
 OWN = 16  # tokens that a prompt has behind what it shares
 NGRAM = 3  # tokens that a lookup compares
+REPEATS = "prompts repeat"  # how the note of such lines begins
+SESSION_REPEATS = 5
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -61,10 +66,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             show_prefix(runtime, path, args)
             return
         lines = measure(runtime, path, args)
-    if args.torch and args.model is None:
-        found = torch_stream_lines("compiled", lines, args.shape, args.torch_seconds)
-        keep(args, found)
-        lines = [*lines, *found]
+        others = session_lines(runtime, path, args, lines) if args.session else []
+    if args.torch:
+        others += torch_stream_lines("compiled", lines, args.shape, args.torch_seconds)
+    if others:
+        keep(args, others)
+        lines += others
         print_stream_lines(lines)
     if args.plot:
         draw_streams(args.plot, lines)
@@ -84,6 +91,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--page-rows", type=int, default=16)
     parser.add_argument("--kv-cache", choices=["f32", "f16", "int8"], default="f16")
     parser.add_argument("--matmul-precision", choices=["highest", "high"], default="highest")
+    parser.add_argument("--session", action="store_true", help="also one text without an engine")
     parser.add_argument("--repeat-text", action="store_true", help="also prompts that repeat a phrase")
     parser.add_argument("--prefix", type=int, metavar="N", help="prompts that share N tokens instead")
     parser.add_argument("--prefix-texts", type=int, default=32, help="how many of them")
@@ -110,7 +118,7 @@ def measure(runtime: Runtime, path: Path, args: argparse.Namespace) -> list[Stre
     loading = {"kv_cache_dtype": args.kv_cache, "matmul_precision": args.matmul_precision}
     kinds: dict[str, PromptsOf] = {"": random_prompts}
     if args.repeat_text:
-        kinds[f"prompts repeat {PHRASE} tokens"] = repeating_prompts
+        kinds[f"{REPEATS} {PHRASE} tokens"] = repeating_prompts
     lines: list[StreamLine] = []
     for note, prompts_of in kinds.items():
         report = run_streams(runtime, path, sizes, prompts_of=prompts_of, **loading)
@@ -121,6 +129,46 @@ def measure(runtime: Runtime, path: Path, args: argparse.Namespace) -> list[Stre
         keep(args, found)
         lines += found
     return lines
+
+
+def session_lines(
+    runtime: Runtime, path: Path, args: argparse.Namespace, ours: Sequence[StreamLine]
+) -> list[StreamLine]:
+    """What a ``DecodeSession`` makes of each line of one random text: rates between its first and its last token."""
+    random = np.random.default_rng(0)
+    loading = {"kv_cache_dtype": args.kv_cache, "matmul_precision": args.matmul_precision}
+    lines = []
+    with runtime.load_program(path) as program, LanguageModel(program, **loading) as model:
+        for line in ours:
+            if line.streams != 1 or REPEATS in line.note:
+                continue
+            (prompt,) = random_prompts(random, 1, line.prompt, model.vocab_size)
+            taken = []
+            with DecodeSession(model, SamplingParams(line.steps), end_tokens=()) as session:
+                for _ in range(1 + (args.repeats or SESSION_REPEATS)):
+                    session.prefill(prompt)
+                    came = [time.perf_counter() for _ in session]
+                    taken.append(came[-1] - came[0])
+            if line.steps > 1:
+                lines.append(beside(line, "DecodeSession", (line.steps - 1) / np.array(taken[1:])))
+    return lines
+
+
+def beside(line: StreamLine, name: str, rates: np.ndarray) -> StreamLine:
+    """Another implementation's rates of one text; what it has not been asked for is left out."""
+    rate = float(np.median(rates))
+    waits = {f"{wait}_{percentile}_ms": None for wait in ("first", "between") for percentile in PERCENTILES}
+    nothing: dict[str, Any] = dict.fromkeys(("rows", "total", "load_s", "resident_mib", "device_mib")) | waits
+    spread = float(np.ptp(rates)) / rate if len(rates) > 1 else None
+    return replace(
+        line,
+        **nothing,
+        implementation=name,
+        rate=rounded(rate),
+        each=rounded(rate),
+        spread=None if spread is None else rounded(spread),
+        share=None if line.roofline is None else rounded(rate / line.roofline),
+    )
 
 
 def keep(args: argparse.Namespace, lines: Sequence[StreamLine]) -> None:

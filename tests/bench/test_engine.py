@@ -34,6 +34,22 @@ def test_main(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
+def test_one_text_without_an_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "engine.csv"
+    sizes = ["--prompts", "9", "20", "--steps", "5", "--streams", "1", "2", "--kv-cache", "int8", "--session"]
+    main([*TINY, *sizes, "--csv", str(path)])
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["implementation"] == "DecodeSession"]
+    assert [(row["streams"], row["prompt"], row["kv_cache"]) for row in rows] == [
+        ("1", "9", "int8"),
+        ("1", "20", "int8"),
+    ]
+    for row in rows:
+        assert float(row["rate"]) == float(row["each"]) > 0 and row["first_50_ms"] == row["rows"] == ""
+        assert float(row["share"]) == pytest.approx(float(row["rate"]) / float(row["roofline"]), rel=2e-3)
+    assert "DecodeSession" in capsys.readouterr().out
+
+
 def test_a_shared_beginning(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = [*TINY, "--prefix", "29", "--prefix-texts", "4", "--steps", "3"]
     main(arguments)

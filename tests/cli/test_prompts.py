@@ -12,7 +12,8 @@ import pytest
 
 from executorch_webgpu.cli import prompts as module
 from executorch_webgpu.cli.prompts import engine_sizes, goes_by_engine, read_prompts
-from executorch_webgpu.errors import InvalidInputError, UnsupportedProgramError
+from executorch_webgpu.errors import Error, InvalidInputError, UnsupportedProgramError
+from executorch_webgpu.llm import Stream
 from executorch_webgpu.llm import engine as engine_module
 from executorch_webgpu.models.convert import convert
 from executorch_webgpu.models.llama import LlamaOptions
@@ -104,6 +105,28 @@ def test_a_bad_prompt_is_told_and_the_others_go_on(cli: Cli, files: Files, as_js
 
 
 @pytest.mark.slow
+def test_a_text_that_breaks_is_told_and_the_others_go_on(
+    cli: Cli, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does whose logits are not finite: an error of its own, after it has begun."""
+    seen = []
+
+    def broken(self: Stream) -> int:
+        seen.append(self)
+        if self is seen[0] and len(seen) > 3:
+            raise Error("the model's logits are not finite numbers")
+        return given_next(self)
+
+    given_next = Stream.__next__
+    monkeypatch.setattr(Stream, "__next__", broken)
+    result = cli("generate", files.program, *SAMPLED, "--prompt", "hello", "--prompt", "12 hello", "--json")
+    assert result.exit_code == 2
+    bad, good = lines(result.stdout)
+    assert bad == {"prompt": "hello", "error": "the model's logits are not finite numbers"}
+    assert good["text"] == alone(cli, files, "12 hello")
+
+
+@pytest.mark.slow
 def test_without_a_chat_template_no_prompt_can_be(cli: Cli, files: Files, tmp_path: Path) -> None:
     given = ("--tokenizer", write_spm(tmp_path / "spm.gguf"), "--chat", "--prompt", "a", "--prompt", "b")
     result = cli("generate", files.program, *given)
@@ -125,6 +148,15 @@ def test_a_program_that_no_engine_takes_gives_the_same_texts(
     model = cli("generate", files.program, *given)
     assert model.stderr.startswith("one text after the other: the program mixes rows\n")
     assert (model.exit_code, model.stdout) == (engine.exit_code, engine.stdout)
+
+
+@pytest.mark.slow
+def test_the_reference_adapter_takes_one_text_after_the_other(cli: Cli, files: Files) -> None:
+    given = ("--max-new-tokens", 3, "--adapter", "reference", "--prompt", "hello", "--prompt", "12")
+    result = cli("generate", files.program, *given)
+    assert result.exit_code == 0 and result.stderr.startswith("one text after the other: the reference has no device")
+    texts = [cli("generate", files.program, *given[:4], prompt).stdout for prompt in ("hello", "12")]
+    assert result.stdout == "".join(texts)
 
 
 @pytest.mark.parametrize(

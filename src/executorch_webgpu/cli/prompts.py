@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidInputError, UnsupportedProgramError
+from ..errors import Error, InvalidInputError, NoAdapterError, UnsupportedProgramError
 from .streams import note, standard_input, write
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..text.tokenizer import Tokenizer
 
     Pieces = Generator[Piece]
-    Tokens = list[int] | InvalidInputError  # of a prompt, or why it has none
+    Tokens = list[int] | Error  # of a prompt, or why it has none
 
 FINISHED = {
     "eos": "the model ended its text",
@@ -81,10 +81,10 @@ def tokens_of(prompts: Sequence[str], encode: Callable[[str], list[int]]) -> lis
 @contextmanager
 def continued(
     program: Program, tokenizer: Tokenizer, params: SamplingParams, loading: LoadOptions, prompts: Sequence[Tokens]
-) -> Iterator[list[Pieces | InvalidInputError]]:
+) -> Iterator[list[Pieces | Error]]:
     """The text of each prompt, or what is wrong with it: of an engine, in which all go on at once.
 
-    If the program allows no engine, each is made when it is taken, which gives the same texts.
+    If the program or the adapter allows no engine, each is made when it is taken, which gives the same texts.
     """
     from ..llm.engine import Engine
     from ..llm.generate import generate
@@ -96,19 +96,19 @@ def continued(
     made: Engine | LanguageModel
     try:
         made = Engine(program, loading, **sizes)
-    except UnsupportedProgramError as error:
-        note(f"one text after the other: {error}")
+    except (UnsupportedProgramError, NoAdapterError) as error:
         made = LanguageModel(program, loading)
+        note(f"one text after the other: {error}")
     with made:
 
-        def begun(tokens: Tokens) -> Pieces | InvalidInputError:
+        def begun(tokens: Tokens) -> Pieces | Error:
             try:
-                if isinstance(tokens, InvalidInputError):
+                if isinstance(tokens, Error):
                     return tokens
                 if isinstance(made, Engine):
                     return submit_text(made, tokenizer, tokens, params)
                 return generate(made, tokenizer, tokens, params)
-            except InvalidInputError as error:
+            except Error as error:
                 return error
 
         yield [begun(tokens) for tokens in prompts]
@@ -126,7 +126,7 @@ def engine_sizes(program: Program, prompts: Sequence[list[int]], max_new_tokens:
     return {"kv_pages": max(1, min(pages, most)), "page_rows": PAGE_ROWS, "max_sequences": max(1, texts)}
 
 
-def write_texts(texts: Sequence[Pieces | InvalidInputError]) -> bool:
+def write_texts(texts: Sequence[Pieces | Error]) -> bool:
     """Write texts in order, each as it is made, and a line about each to standard error. Whether all could be made."""
     begun, new_tokens, all_made = time.perf_counter(), 0, True
     for number, text in enumerate(texts, 1):
@@ -137,7 +137,7 @@ def write_texts(texts: Sequence[Pieces | InvalidInputError]) -> bool:
                     write("\n")
                     note(f"prompt {number}: {describe(piece.stats)}")
                     new_tokens += piece.stats.new_tokens
-        except InvalidInputError as error:
+        except Error as error:
             all_made = False
             write("\n")  # so that what follows is not taken for it
             note(f"error: prompt {number}: {' '.join(str(error).split())}")
@@ -146,13 +146,13 @@ def write_texts(texts: Sequence[Pieces | InvalidInputError]) -> bool:
     return all_made
 
 
-def write_json(prompts: Sequence[str], texts: Sequence[Pieces | InvalidInputError]) -> bool:
+def write_json(prompts: Sequence[str], texts: Sequence[Pieces | Error]) -> bool:
     """Write a line of JSON for each prompt, in order, as soon as its text has ended. Whether all could be made."""
     all_made = True
     for prompt, text in zip(prompts, texts, strict=True):
         try:
             write(json_line(prompt, _pieces(text)))
-        except InvalidInputError as error:
+        except Error as error:
             all_made = False
             write(json.dumps({"prompt": prompt, "error": str(error)}) + "\n")
     return all_made
@@ -173,8 +173,8 @@ def json_line(prompt: str, pieces: Iterable[Piece]) -> str:
     return json.dumps(line) + "\n"
 
 
-def _pieces(text: Pieces | InvalidInputError) -> Pieces:
-    if isinstance(text, InvalidInputError):
+def _pieces(text: Pieces | Error) -> Pieces:
+    if isinstance(text, Error):
         raise text
     return text
 
