@@ -125,6 +125,7 @@ def emulated(source: KernelSource) -> str:
     memories = {name: (i, element) for i, (name, element) in enumerate(_MEMORY.findall(code))}
     code = re.sub(r"^(enable|diagnostic).*\n", "", code, flags=re.MULTILINE)
     code = re.sub(r"^alias (Left|Right|Sum) = .*\n", "", code, flags=re.MULTILINE)
+    code = _without_f16(code)
     code = re.sub(r"^\s*@builtin\(subgroup_(id|invocation_id)\).*\n", "", code, flags=re.MULTILINE)
     code = re.sub(r"var (\w+) = Sum\(0\.0\);", r"var \1 = Sums();", code)
 
@@ -159,6 +160,12 @@ def emulated(source: KernelSource) -> str:
         memories["kept_operands"] = (len(memories), "u32")
         code += f"\nvar<workgroup> kept_operands: array<array<vec4<u32>, 32>, {kept * lanes // 32}>;\n"
     return code + _functions(memories, lanes)
+
+
+def _without_f16(code: str) -> str:
+    """Pairs of float16 numbers are computed in float32, and rounded when they become bits."""
+    code = code.replace("bitcast<vec2<f16>>", "unpack2x16float").replace("bitcast<u32>(pair)", "pack2x16float(pair)")
+    return re.sub(r"\bf16\b", "f32", code)
 
 
 def _keep_variables(code: str, memory: int) -> tuple[str, int]:

@@ -31,6 +31,8 @@ class Tile:
     column_tiles: int = 1
     k_subgroups: int = 2
     depth: int = 64
+    ahead: int = 1  # steps that weights are loaded before their turn
+    buffers: int = 1  # of workgroup memory
 
     def __post_init__(self) -> None:
         if any(n & (n - 1) for n in asdict(self).values()):
@@ -57,7 +59,7 @@ class Tile:
 
     def workgroup_bytes(self, parts: int) -> int:
         rows = self.rows * self.k_subgroups + self.columns * self.k_subgroups
-        return parts * rows * (self.depth // 8 + 1) * 16
+        return self.buffers * parts * rows * (self.depth // 8 + 1) * 16
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ def most_rows(planner: Planner) -> int:
 def prepare(planner: Planner, call: Call, parts: int) -> None:
     """Pipelines for any number of rows."""
     for tile in _tiles(planner, parts):
-        prepare_split_rows(planner, call.packed.width, tile, parts, call.norm is not None)
+        normed, pairs = call.norm is not None, _pairs(call, parts)
+        prepare_split_rows(planner, call.packed.width, tile, parts, normed, pairs=pairs)
         for shared in {_shares(planner, call, tile, m) > 1 for m in (1, tile.rows)}:
             planner.prepare("matmul/gemm_few", template=_template(call, tile, parts, shared=shared))
     splits.prepare(planner, call)
@@ -102,7 +105,7 @@ def run(planner: Planner, call: Call, parts: int) -> None:
     tile = _tile(planner, call.m, parts)
     steps = ceil_div(call.packed.width, tile.step)
     sizes = (call.m, call.packed.width, steps * tile.k_subgroups)
-    split = split_rows(planner, call.product.x, sizes, tile, parts, call.product.norm)
+    split = split_rows(planner, call.product.x, sizes, tile, parts, call.norm, pairs=_pairs(call, parts))
     bound: dict[str, Binding] = {name: b for name, b in bindings(call).items() if name not in ("x", "norm_weight")}
     bound |= {"split": split, "column_powers": column_powers(call.packed)}
     column_tiles = ceil_div(call.packed.quads, tile.columns // 4)
@@ -137,6 +140,18 @@ def _shares(planner: Planner, call: Call, tile: Tile, m: int) -> int:
     return max(1, min(tuning.workgroups // max(tiles, 1), steps // tuning.steps, room))
 
 
+def _pairs(call: Call, parts: int) -> int:
+    """Bits of codes that are dequantized in pairs, or 0.
+
+    Two parts are the code times the upper 7 bits of a scale, which is exact for codes of 4 bits, and times the rest of
+    the scale, of which float16 holds 11 bits more. Minima would have to be added to one of both without rounding.
+    """
+    layout = call.packed.weight_format
+    if layout is None or (parts == 2 and (layout.mins or layout.bits == 8)):
+        return 0
+    return layout.bits
+
+
 def _tuning(planner: Planner) -> Tuning:
     return planner.tuning("matmul/gemm_few", TUNING)
 
@@ -155,4 +170,4 @@ def _tile(planner: Planner, m: int, parts: int) -> Tile:
 def _template(call: Call, tile: Tile, parts: int, shared: bool) -> dict[str, Any]:
     given = {name: value for name, value in template(call).items() if name not in ("norm", "vec4_x", "guarded")}
     given = splits.unfinished(given) if shared else given
-    return {**given, **asdict(tile), "parts": parts, "shared": shared}
+    return {**given, **asdict(tile), "parts": parts, "shared": shared, "paired": _pairs(call, parts) > 0}

@@ -6,15 +6,24 @@ A workgroup computes all of 16 to 64 rows for some columns. Its subgroups share 
 side, and k_subgroups along K, each with a depth of its own in every step, whose sums are added up at the end. An
 invocation loads whole vec4s of codes: eight weights along K of four columns. x comes from split_rows.
 
+Weights are loaded several steps ahead, into registers, and dequantized into workgroup memory when their step comes. With
+two buffers there, one step is staged while the one before is multiplied.
+
+Where codes are paired, float16 arithmetic dequantizes two of them at a time. Two parts of weights are then the code times
+the upper 7 bits of its scale, which float16 holds, and the code times the rest of it.
+
 Of few columns, several workgroups share a tile, each with some of the steps: sum_splits adds up what they write,
 [splits, m, quads].
 
 Inputs:
-  row_tiles = 1 | 2 | 4: matrices of 16 rows
-  column_subgroups = 4 | 2: side by side
+  row_tiles = 1 | 2 | 4 | 8: matrices of 16 rows
+  column_subgroups = 4 | 2 | 1 | 8: side by side
   column_tiles = 1 | 2: matrices of a subgroup side by side
-  k_subgroups = 2 | 1: along K
+  k_subgroups = 2 | 1 | 4 | 8: along K
   depth = 64 | 32: of a subgroup in a step along K
+  ahead = 1 | 2 | 4: steps that weights are loaded before they are multiplied
+  buffers = 1 | 2: of a step, in workgroup memory
+  paired = False | True: x is in the order of pairs of codes: 4 bits, without minima where parts is 2, or 8 bits and one part
   parts = 2 | 1: float16 numbers for each of x and of the weights
   shared = False | True: several workgroups share a tile; with neither bias, gate nor residual, which sum_splits adds
   bits = 4 | 8: of a code
@@ -38,6 +47,7 @@ Inputs:
 {% set w_loads = quads * step_words // lanes %}
 {% set word_units = 1 if bits == 4 else 2 %}
 {% set mins = scales == "float16_and_min" %}
+{% set turn = ahead if ahead > buffers else buffers %}
 @group(0) @binding(0) var<storage, read> split: array<vec4<u32>>;  // see split_rows.wgsl
 // Bindings 1 and 2: weights and scales.
 {% include "matmul/weights.wgsl" %}
@@ -78,18 +88,23 @@ const QUADS = {{ quads }}u;            // of a tile
 const BLOCK_COLUMNS = {{ block_columns }}u;  // of a subgroup
 const COLUMN_SUBGROUPS = {{ column_subgroups }}u;
 const K_SUBGROUPS = {{ k_subgroups }}u;
+const BUFFERS = {{ buffers }}u;
 const WORD_UNITS = {{ word_units }}u;  // units of eight weights
 
 alias Left = subgroup_matrix_left<f16, 16, 16>;
 alias Right = subgroup_matrix_right<f16, 16, 16>;
 alias Sum = subgroup_matrix_result<f32, 16, 16>;
 
-// Of a step, x [parts, rows, depth] for each of the k_subgroups, and weights [parts, block columns, depth] for every
-// subgroup. At the end, a matrix of sums of every subgroup.
-var<workgroup> x_tiles: array<array<vec4<u32>, PARTS * ROWS * STRIDE>, K_SUBGROUPS>;
-var<workgroup> w_tiles: array<array<vec4<u32>, PARTS * BLOCK_COLUMNS * STRIDE>, COLUMN_SUBGROUPS * K_SUBGROUPS>;
+// In each buffer, of a step, x [parts, rows, depth] for each of the k_subgroups, and weights [parts, block columns, depth]
+// for every subgroup. At the end, a matrix of sums of every subgroup.
+var<workgroup> x_tiles: array<array<vec4<u32>, PARTS * ROWS * STRIDE>, BUFFERS * K_SUBGROUPS>;
+var<workgroup> w_tiles: array<array<vec4<u32>, PARTS * BLOCK_COLUMNS * STRIDE>, BUFFERS * COLUMN_SUBGROUPS * K_SUBGROUPS>;
 
+{% if paired %}
+{% include "matmul/code_pairs.wgsl" %}
+{% else %}
 {% include "wgsl/halves.wgsl" %}
+{% endif %}
 
 // Eight weights along K of four columns, as they lie in memory.
 struct Word {
@@ -157,7 +172,9 @@ fn main(
   let w_block{{ i }} = w_word / WORDS * COLUMN_SUBGROUPS + w_place{{ i }} / (BLOCK_COLUMNS / 4u);
   let w_to{{ i }} = w_place{{ i }} % (BLOCK_COLUMNS / 4u) * (4u * STRIDE) + w_word % WORDS;
   let w_power{{ i }} = column_powers[w_quad{{ i }}];
-  var w{{ i }}: Word;
+  {% for set in range(ahead) %}
+  var w{{ set }}_{{ i }}: Word;
+  {% endfor %}
   {% endfor %}
   {% for i in range(row_tiles) %}
   {% for j in range(column_tiles) %}
@@ -168,10 +185,12 @@ fn main(
 
   // ---- step `next` along K, on the way to registers ----
   var next = first;
-  {% macro fetch() %}
+  {% macro fetch_weights(set) %}
   {% for i in range(w_loads) %}
-  w{{ i }} = load_word(w_quad{{ i }}, next * STEP_WORDS + w_word);
+  w{{ set }}_{{ i }} = load_word(w_quad{{ i }}, next * STEP_WORDS + w_word);
   {% endfor %}
+  {% endmacro %}
+  {% macro fetch_x() %}
   {% if x_words < lanes %}
   if (index < {{ x_words }}u) {
     x0 = split[next * x_step + x_from0];
@@ -183,49 +202,102 @@ fn main(
   {% endif %}
   {% endmacro %}
   // ---- what was fetched, to workgroup memory ----
-  {% macro stage() %}
+  {% macro stage(set, buffer) %}
   {% if x_words < lanes %}
   if (index < {{ x_words }}u) {
-    x_tiles[x_block0][x_to0] = x0;
+    x_tiles[x_block0 + {{ buffer * k_subgroups }}u][x_to0] = x0;
   }
   {% else %}
   {% for i in range(x_loads) %}
-  x_tiles[x_block{{ i }}][x_to{{ i }}] = x{{ i }};
+  x_tiles[x_block{{ i }} + {{ buffer * k_subgroups }}u][x_to{{ i }}] = x{{ i }};
   {% endfor %}
   {% endif %}
   {% for i in range(w_loads) %}
   {
+    let block = w_block{{ i }} + {{ buffer * column_subgroups * k_subgroups }}u;
     {% for u in range(word_units) %}
-    let scales{{ u }} = four_scales(w{{ i }}.scales{{ u }}) * w_power{{ i }};
+    let scales{{ u }} = four_scales(w{{ set }}_{{ i }}.scales{{ u }}) * w_power{{ i }};
+    {% if paired and parts == 2 %}
+    let upper_scales{{ u }} = bitcast<vec4<f32>>(bitcast<vec4<u32>>(scales{{ u }}) & vec4<u32>(0xfffe0000u));
+    {% endif %}
     {% if mins %}
-    let mins{{ u }} = four_mins(w{{ i }}.scales{{ u }}) * w_power{{ i }};
+    let mins{{ u }} = four_mins(w{{ set }}_{{ i }}.scales{{ u }}) * w_power{{ i }};
     {% endif %}
     {% endfor %}
     {% for c in range(4) %}
     {
-      let low = four_codes(w{{ i }}.codes0[{{ c }}]) * scales0[{{ c }}]{{ " + mins0[%d]" % c if mins }};
+      let to = w_to{{ i }} + {{ c * stride }}u;
+      {% for u in range(word_units) %}
+      let codes{{ u }} = w{{ set }}_{{ i }}.codes{{ u }}[{{ c }}]{{ " ^ 0x80808080u" if paired and bits == 8 }};
+      {% endfor %}
+      {% if paired %}
       {% if bits == 4 %}
-      let high = four_codes(w{{ i }}.codes0[{{ c }}] >> 16u) * scales0[{{ c }}]{{ " + mins0[%d]" % c if mins }};
+      {% for half in (0, 1) %}
+      let pair{{ 2 * half }} = even_pair(codes0{{ " >> 8u" if half }});
+      let pair{{ 2 * half + 1 }} = odd_pair(codes0{{ " >> 8u" if half }});
+      {% endfor %}
       {% else %}
-      let high = four_codes(w{{ i }}.codes1[{{ c }}]) * scales1[{{ c }}]{{ " + mins1[%d]" % c if mins }};
+      {% for u in (0, 1) %}
+      let pair{{ 2 * u }} = byte_pair(codes{{ u }});
+      let pair{{ 2 * u + 1 }} = byte_pair(codes{{ u }} >> 8u);
+      {% endfor %}
+      {% endif %}
+      {% for name in (["upper_scales", "scales"] if parts == 2 else ["scales"]) %}
+      {
+        {% for u in range(word_units) %}
+        {% set rest = " - upper_scales%d[%d]" % (u, c) if parts == 2 and name == "scales" %}
+        let scale{{ u }} = pair_of({{ name }}{{ u }}[{{ c }}]{{ rest }});
+        {% if mins %}
+        let min{{ u }} = pair_of(mins{{ u }}[{{ c }}]);
+        {% endif %}
+        {% endfor %}
+        w_tiles[block][to + {{ loop.index0 * block_columns * stride }}u] = vec4<u32>(
+          {% for pair in range(4) %}
+          {% set u = pair // 2 if bits == 8 else 0 %}
+          {% if mins %}
+          pair_bits(fma(pair{{ pair }}, scale{{ u }}, min{{ u }})),
+          {% else %}
+          pair_bits(pair{{ pair }} * scale{{ u }}),
+          {% endif %}
+          {% endfor %}
+        );
+      }
+      {% endfor %}
+      {% else %}
+      let low = four_codes(codes0) * scales0[{{ c }}]{{ " + mins0[%d]" % c if mins }};
+      {% if bits == 4 %}
+      let high = four_codes(codes0 >> 16u) * scales0[{{ c }}]{{ " + mins0[%d]" % c if mins }};
+      {% else %}
+      let high = four_codes(codes1) * scales1[{{ c }}]{{ " + mins1[%d]" % c if mins }};
       {% endif %}
       {% if parts == 2 %}
-      w_tiles[w_block{{ i }}][w_to{{ i }} + {{ c * stride }}u] = halves(upper(low), upper(high));
-      w_tiles[w_block{{ i }}][w_to{{ i }} + {{ c * stride + block_columns * stride }}u] = halves(low - upper(low), high - upper(high));
+      w_tiles[block][to] = halves(upper(low), upper(high));
+      w_tiles[block][to + {{ block_columns * stride }}u] = halves(low - upper(low), high - upper(high));
       {% else %}
-      w_tiles[w_block{{ i }}][w_to{{ i }} + {{ c * stride }}u] = halves(low, high);
+      w_tiles[block][to] = halves(low, high);
+      {% endif %}
       {% endif %}
     }
     {% endfor %}
   }
   {% endfor %}
   {% endmacro %}
-  {{ fetch() }}
-  {{ stage() }}
+  {% for set in range(ahead) %}
+  {{ fetch_weights(set) }}
+  {% if set == 0 %}
+  {{ fetch_x() }}
+  {% endif %}
+  next = min(next + 1u, end - 1u);
+  {% endfor %}
+  {{ stage(0, 0) }}
   workgroupBarrier();
-  for (var step = first; step < end; step++) {
-    next = min(step + 1u, end - 1u);
-    {{ fetch() | indent(2) }}
+  for (var step = first; step < end; step += {{ turn }}u) {
+    {% for s in range(turn) %}
+    {% set buffer = s % buffers %}
+    next = min(step + {{ s + ahead }}u, end - 1u);
+    {{ fetch_weights(s % ahead) | indent(2) }}
+    next = min(step + {{ s + 1 }}u, end - 1u);
+    {{ fetch_x() | indent(2) }}
 
     // ---- products: of two parts each, those of the upper bits with both, and of the rest of x with the upper bits ----
     {% for k in range(0, words, 2) %}
@@ -233,13 +305,13 @@ fn main(
       {% for i in range(row_tiles) %}
       {% for p in range(parts) %}
       let left{{ i }}_{{ p }} = subgroupMatrixLoad<Left, row_major>(
-        &x_tiles[k_block], {{ (p * rows + 16 * i) * stride + k }}u, STRIDE);
+        &x_tiles[k_block + {{ buffer * k_subgroups }}u], {{ (p * rows + 16 * i) * stride + k }}u, STRIDE);
       {% endfor %}
       {% endfor %}
       {% for j in range(column_tiles) %}
       {% for p in range(parts) %}
       let right{{ j }}_{{ p }} = subgroupMatrixLoad<Right, col_major>(
-        &w_tiles[subgroup], {{ (p * block_columns + 16 * j) * stride + k }}u, STRIDE);
+        &w_tiles[subgroup + {{ buffer * column_subgroups * k_subgroups }}u], {{ (p * block_columns + 16 * j) * stride + k }}u, STRIDE);
       {% endfor %}
       {% for l, r in ([(0, 0), (1, 0), (0, 1)] if parts == 2 else [(0, 0)]) %}
       {% for i in range(row_tiles) %}
@@ -249,9 +321,17 @@ fn main(
       {% endfor %}
     }
     {% endfor %}
+    {% if buffers == 1 %}
     workgroupBarrier();
-    {{ stage() | indent(2) }}
+    {% endif %}
+    {{ stage((s + 1) % ahead, (s + 1) % buffers) | indent(2) }}
     workgroupBarrier();
+    {% if s + 1 < turn %}
+    if (step + {{ s + 1 }}u >= end) {
+      break;
+    }
+    {% endif %}
+    {% endfor %}
   }
 
   // ---- sums through workgroup memory, a matrix of each subgroup at a time: only there can they be seen by element ----

@@ -187,8 +187,12 @@ def split_rows(
     parts: int,
     norm: Norm | None = None,
     largest_k: int | None = None,
+    pairs: int = 0,
 ) -> Scratch:
-    """``x`` [m, k] in float16; ``sizes``: m, k and steps along K. ``largest_k``: other k have the same pipelines."""
+    """``x`` [m, k] in float16; ``sizes``: m, k and steps along K.
+
+    ``largest_k``: other k have the same pipelines. ``pairs``: of so many bits a code, in whose order elements come.
+    """
     m, k, steps = sizes
     past = tile.rows * tile.depth * parts * 2  # what the last tile reads for rows that do not exist
     split = planner.scratch(m * (steps * tile.depth * parts * 2 + 16) + past)
@@ -197,20 +201,26 @@ def split_rows(
     if norm is not None:
         bound["norm_weight"] = norm.weight
         given["eps"] = norm.eps
-    template, overrides = _split_pipeline(k, tile, parts, norm is not None, largest_k)
+    template, overrides = _split_pipeline(k, tile, parts, norm is not None, largest_k, pairs)
     planner.dispatch("matmul/split_rows", planner.grid_1d(m, 1), bound, given, overrides=overrides, template=template)
     return split
 
 
 def prepare_split_rows(
-    planner: Planner, k: int, tile: Staged, parts: int, norm: bool = False, largest_k: int | None = None
+    planner: Planner,
+    k: int,
+    tile: Staged,
+    parts: int,
+    norm: bool = False,
+    largest_k: int | None = None,
+    pairs: int = 0,
 ) -> None:
-    template, overrides = _split_pipeline(k, tile, parts, norm, largest_k)
+    template, overrides = _split_pipeline(k, tile, parts, norm, largest_k, pairs)
     planner.prepare("matmul/split_rows", template=template, overrides=overrides)
 
 
 def _split_pipeline(
-    k: int, tile: Staged, parts: int, norm: bool, largest_k: int | None
+    k: int, tile: Staged, parts: int, norm: bool, largest_k: int | None, pairs: int
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """Template and overrides. Short rows are many, and would leave most of a large workgroup idle."""
     template = {
@@ -219,6 +229,7 @@ def _split_pipeline(
         "norm": norm,
         "parts": parts,
         "depth": tile.depth,
+        "pairs": pairs,
     }
     return template, {"wg_size": 32 if (largest_k or k) <= _SHORT_ROW else 256}
 

@@ -10,7 +10,9 @@ Inputs:
   vec4_x = True | False: K is a multiple of 4
   guarded = False | True: the last step may pass the end of a row
   norm = False | True: RMSNorm of x comes first
+  pairs = 0 | 4 | 8: eights along K are as they come, or in the order of the pairs of code_pairs.wgsl, of so many bits a code
 #}
+{% set places = {0: [0, 1, 2, 3, 4, 5, 6, 7], 4: [0, 4, 1, 5, 2, 6, 3, 7], 8: [0, 2, 1, 3, 4, 6, 5, 7]}[pairs] %}
 // Bindings 0 and 6: x and the weights of the norm.
 {% include "matmul/input.wgsl" %}
 // [steps, m, parts, depth] float16, zero past the end of the row; after that, in the first word of a vec4 for each row, the
@@ -33,6 +35,22 @@ const PARTS = {{ parts }}u;
 {% include "wgsl/workgroup_reduce.wgsl" %}
 
 {% include "wgsl/halves.wgsl" %}
+
+fn eight(low: vec4<f32>, high: vec4<f32>) -> vec4<u32> {
+  {% if pairs %}
+  return vec4<u32>(
+    {% for i in range(0, 8, 2) %}
+    pack2x16float(vec2<f32>(
+      {%- for place in places[i:i + 2] -%}
+      {{ "low" if place < 4 else "high" }}[{{ place % 4 }}]{{ ", " if loop.first }}
+      {%- endfor -%}
+    )),
+    {% endfor %}
+  );
+  {% else %}
+  return halves(low, high);
+  {% endif %}
+}
 
 // Four of the row, normalized by `factor`.
 fn normalized(row: u32, k: u32, factor: f32) -> vec4<f32> {
@@ -86,10 +104,10 @@ fn main(
     let high = normalized(row, word * 8u + 4u, factor) * power;
     let at = (word / STEP_WORDS * params.m + row) * (PARTS * STEP_WORDS) + word % STEP_WORDS;
     {% if parts == 2 %}
-    split[at] = halves(upper(low), upper(high));
-    split[at + STEP_WORDS] = halves(rest(low), rest(high));
+    split[at] = eight(upper(low), upper(high));
+    split[at + STEP_WORDS] = eight(rest(low), rest(high));
     {% else %}
-    split[at] = halves(low, high);
+    split[at] = eight(low, high);
     {% endif %}
   }
 }
