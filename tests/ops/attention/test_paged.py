@@ -152,6 +152,31 @@ def test_around_every_boundary_of_splits(device: Device, fixed: Features, route:
     paged.close()
 
 
+@any_route
+def test_64_sequences_to_the_end_of_their_tables(device: Device, fixed: Features, route: str) -> None:
+    """Contexts just below, at and above the ends of pages; then some of them up to the last row that a table has."""
+    paged = Paged(
+        device,
+        heads=(3, 1),
+        head_dim=8,
+        rope="pairs",
+        page_rows=4,
+        pages=192,
+        width=3,
+        sequences=64,
+        most=160,
+        tunings=TUNINGS,
+        features=fixed,
+        routes={"paged_sdpa": route},
+    )
+    lengths = {s: (0, 1, 3, 4, 5, 7, 8, 9)[s % 8] for s in range(64)}
+    for first in (0, 32):
+        paged.check([(s, lengths[s]) for s in range(first, first + 32)])
+    paged.check([(s, 1) for s in range(64)])
+    paged.check([(s, 11 - lengths[s]) for s in (3, 6, 7, 15)])
+    paged.close()
+
+
 def test_a_longer_context_is_no_reason_to_plan_anew(device: Device) -> None:
     paged = Paged(device, rope="pairs", heads=(1, 1), head_dim=4, pages=100, width=30, sequences=3)
     paged.check([(0, 3), (1, 1), (2, 1)])

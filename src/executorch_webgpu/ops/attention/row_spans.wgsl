@@ -19,7 +19,7 @@ fn row_span(index: u32) -> RowSpan {
   {% if paged %}
   let head = vec4<u32>(spans[0]);  // single rows, spans, and where spans begin
   if (index < head.y) {
-    let span = vec4<u32>(spans[head.z - index]);
+    let span = vec4<u32>(spans[head.z - (head.y - 1u - index)]);  // the last rows see the most: begin with them
     return RowSpan(span.z, span.w, span.x, span.y);
   }
   {% endif %}

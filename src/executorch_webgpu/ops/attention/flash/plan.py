@@ -6,7 +6,7 @@ is told of where queries, keys and values lie.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ....errors import KernelError
@@ -58,7 +58,7 @@ class Tile:
         value_quads = next(whole, 1)
         stage_values = self.depth > 0 and self.stage_values
         return {
-            **asdict(self),
+            **vars(self),
             "dims": dims,
             "ragged": vectors % self.lanes > 0,
             "stage_values": stage_values,

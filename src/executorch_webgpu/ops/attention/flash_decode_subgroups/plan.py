@@ -6,7 +6,7 @@ goes through its part of a chunk alone, with nothing to wait for but memory.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -61,7 +61,7 @@ class Variant:
     def template(self, call: AttentionCall, rotates: bool) -> dict[str, Any]:
         rotation = call.rotation.kind if call.rotation and rotates else ""
         over_pages = {"paged": False, "together": False, "listed": False}
-        return {"cache": call.k_cache.dtype, "rotation": rotation, **over_pages, **asdict(self)}
+        return {"cache": call.k_cache.dtype, "rotation": rotation, **over_pages, **vars(self)}
 
     def over_pages(self, page_rows: int) -> dict[str, Any]:
         """Template values for pages of so many rows: whether what a subgroup reads at a time lies in one of them."""
