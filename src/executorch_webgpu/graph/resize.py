@@ -46,6 +46,7 @@ class LivePlans:
         self._marks = bytearray(len(graph.calls))
         self._by_tensor: defaultdict[int, set[int]] = defaultdict(set)  # dims of a tensor -> calls
         self._by_source: defaultdict[int, set[int]] = defaultdict(set)  # SymInt or host value -> calls
+        self._by_shared: defaultdict[int, set[int]] = defaultdict(set)  # host value -> calls that share what they learn
         for call in graph.calls:
             for tensor in call.inputs:
                 self._by_tensor[tensor.id].add(call.index)
@@ -102,7 +103,8 @@ class LivePlans:
         live = self.tensor(tensor)
         if live.host is not None and np.array_equal(live.host, array):
             return
-        live.host, live.found = array.copy(), {}  # a caller may change its own
+        if live.see(array.copy()):  # a caller may change its own
+            self._mark(self._by_shared[tensor.id], _CHECK)
         self._mark(self._by_source[tensor.id], _CHECK)
 
     def set_symint(self, symint: SymInt, value: int) -> None:
@@ -186,8 +188,9 @@ class LivePlans:
         else:
             self._keep(call.index, plan)
         for derived in plan.derived:
+            by_source = self._by_shared if derived.shared else self._by_source
             for source in derived.sources:
-                self._by_source[source.id].add(call.index)
+                by_source[source.id].add(call.index)
         return plan
 
     def _mark_readers(self, plan: OpPlan) -> None:

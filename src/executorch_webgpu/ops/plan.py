@@ -55,11 +55,15 @@ class Dispatch:
 
 @dataclass(frozen=True)
 class Derived:
-    """A watched value: ``compute()`` gave ``value`` when the call was planned, from SymInts or integer inputs."""
+    """A watched value: ``compute()`` gave ``value`` when the call was planned, from SymInts or integer inputs.
+
+    ``shared``: other calls have learned the same of the one integer input.
+    """
 
     sources: tuple[SymInt | Tensor, ...]
     compute: Callable[[], Any]
     value: Any
+    shared: bool = False
 
 
 @dataclass(eq=False)
@@ -169,7 +173,7 @@ class Planner:
             return fn(None)
         assert isinstance(x, LiveTensor)
         result = x.learn(fn, key)
-        self.result.derived.append(Derived((x,), lambda: x.learn(fn, key), result))
+        self.result.derived.append(Derived((x,), lambda: x.learn(fn, key), result, key is not None))
         return result
 
     def host_element(self, x: Tensor, index: int) -> int:

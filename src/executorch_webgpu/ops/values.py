@@ -113,15 +113,19 @@ class Tensor:
         return f"%{self.id}:{self.dtype}{list(self.dims)}"
 
 
+_SHARED = 8  # things that calls have learned of one input, at most
+
+
 class LiveTensor(Tensor):
     """A tensor of a loaded graph: ``dims`` follow the inputs of each step, and are the maximum at load.
 
-    ``host`` holds this step's value of an integer graph input, and ``found`` what calls have learned from it.
+    ``host`` holds this step's value of an integer graph input. ``found``: what calls have learned from it that share
+    it, with the functions that tell it, by key.
     """
 
     dims: Dims = ()
     host: np.ndarray | None = None
-    found: dict[Hashable, Any]
+    found: dict[Hashable, tuple[Callable[[np.ndarray | None], Any], Any]]
     __setattr__ = object.__setattr__
 
     def __init__(self, tensor: Tensor) -> None:
@@ -130,12 +134,23 @@ class LiveTensor(Tensor):
         self.found = {}
 
     def learn(self, fn: Callable[[np.ndarray | None], Any], key: Hashable) -> Any:
-        """``fn`` of ``host``, which calls with one ``key`` compute once a step."""
+        """``fn`` of ``host``, which calls with one ``key`` share."""
         if key is None:
             return fn(self.host)
         if key not in self.found:
-            self.found[key] = fn(self.host)
-        return self.found[key]
+            self.found[key] = fn, fn(self.host)
+        return self.found[key][1]
+
+    def see(self, array: np.ndarray) -> bool:
+        """Take a new value of ``host``. Returns whether something that calls share may differ."""
+        before, self.host, self.found = self.found, array, {}
+        if len(before) > _SHARED:  # most are of sizes that calls had at some time
+            return True
+        try:
+            self.found = {key: (fn, fn(array)) for key, (fn, _) in before.items()}
+        except InvalidInputError:  # it may be right for the sizes that calls will have in this step
+            return True
+        return any(value != before[key][1] for key, (_, value) in self.found.items())
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """Steps of a few sizes only: rows that nobody wants are added, so that plans of a size are soon known and found again.
 
-These rows are a text of their own, in the last row of the block tables, all of whose pages are one page that no other
-text has.
+Each of these rows is a text of its own, in the last rows of the block tables: all of them lie in one page of the pool,
+which nobody else has.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from ..errors import InvalidInputError
 from ..graph.batching import BatchSizes
 
 _SMALL = (0, 1, 2, 4, 8, 16, 24, 32, 48, 64)  # of more rows, multiples of 64
+_ADDED = 63  # rows at most
+_LEAST_WIDTH = 8  # of block tables
 
 Ints = NDArray[np.int32]
 
@@ -33,12 +35,13 @@ class Padding:
 
     @property
     def with_room(self) -> BatchSizes:
-        """Sizes with the further sequence and its page."""
-        return replace(self.sizes, sequences=self.sizes.sequences + 1, pages=self.sizes.pages + 1)
+        """Sizes with the further sequences and their page."""
+        return replace(self.sizes, sequences=self.sizes.sequences + _ADDED, pages=self.sizes.pages + 1)
 
     def __call__(self, tokens: Ints, places: Ints, tables: Ints, wanted: Ints) -> tuple[Ints, Ints, Ints, Ints]:
         """Tokens [1, T], places [T, 2], block tables [B, W] and wanted rows [R] as the graph takes them.
 
+        Of the tables that is what the rows' own texts fill, in powers of two.
         Whoever gives what cannot be gets it back, for the graph to refuse. Raises InvalidInputError for a page or
         a sequence that is not there.
         """
@@ -52,11 +55,13 @@ class Padding:
         if not fits or places[:, 1].max() >= len(tables) or (count and wanted.max() >= rows):
             return tokens, places, tables, wanted
         more = padded(rows, sizes.rows) - rows
-        own = np.full((1, sizes.table_width), sizes.pages, np.int32)
-        positions = np.arange(more, dtype=np.int32) % (sizes.table_width * sizes.page_rows)
+        used = 1 + max(0, int(places[:, 0].max())) // sizes.page_rows  # columns of the tables
+        width = min(sizes.table_width, max(_LEAST_WIDTH, 1 << (used - 1).bit_length()))
+        added = np.zeros((more, 2), np.int32)
+        added[:, 1] = range(len(tables), len(tables) + more)
         return (
             np.concatenate([tokens, np.zeros((1, more), np.int32)], axis=1),
-            np.concatenate([places, np.stack([positions, np.full(more, len(tables), np.int32)], axis=1)]),
-            np.concatenate([tables, own]),
+            np.concatenate([places, added]),
+            np.concatenate([tables[:, :width], np.full((_ADDED, width), sizes.pages, np.int32)]),
             np.concatenate([wanted, np.zeros(padded(count, sizes.wanted) - count, np.int32)]),
         )
