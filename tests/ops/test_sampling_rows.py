@@ -252,6 +252,11 @@ def test_draws_of_many_rows_follow_the_softmax_of_changed_logits(device: Device)
     assert chi_square(counts, weights / weights.sum()) < vocab - 1 + DEVIATIONS * (2 * (vocab - 1)) ** 0.5
 
 
+def changes_of(*tokens: int) -> LogitChanges:
+    ones = np.ones(len(tokens), np.float32)
+    return LogitChanges(np.array(tokens, np.int32), ones, ones)
+
+
 @pytest.mark.parametrize(
     ("draw", "named"),
     [
@@ -262,6 +267,10 @@ def test_draws_of_many_rows_follow_the_softmax_of_changed_logits(device: Device)
         (Draw(0, top_p=0.0), "top_p 0.0"),
         (Draw(0, min_p=1.5), "min_p 1.5"),
         (Draw(0, logprobs=21), "21 likeliest tokens"),
+        (Draw(0, seed=-1), "a seed must be 0 or above"),
+        (Draw(0, seed=2**64), "below 2.64"),
+        (Draw(0, changes=changes_of(3, 67)), "logits of token 67 cannot be changed"),
+        (Draw(0, changes=changes_of(-1)), "logits of token -1 cannot be changed"),
         (Draw(0, allowed=np.zeros(3, np.uint32)), "allows none"),
         (Draw(0, allowed=np.array([0, 0, 8], np.uint32)), "allows none"),
         (Draw(0, allowed=np.ones(2, np.uint32)), r"67 tokens need uint32 \[3\]"),
