@@ -240,6 +240,25 @@ def test_a_batch_may_be_closed_while_steps_are_in_flight(program: Program) -> No
         assert len(batch.read()) == TEXTS
 
 
+def test_what_steps_upload_makes_none_wait_for_all(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Far more than the engine may hold a copy of, in all; but what is read has arrived."""
+    texts = Texts()
+    step = texts.prompts()
+    masks = [np.full(VOCAB // 32, 0xFFFFFFFF, np.uint32)] * TEXTS
+    table = LogitChanges(np.arange(VOCAB, dtype=np.int32), np.ones(VOCAB, np.float32), np.zeros(VOCAB, np.float32))
+    with load(program) as batch:
+        draws = [Draw(5, changes=table, allowed=mask) for mask in masks]
+        batch.submit(*step[:2], TABLES, step[2], draws)
+        memory, waits = batch._device.memory, []
+        before = memory.uploaded_bytes
+        monkeypatch.setattr(batch._device, "flush", lambda: waits.append(1))
+        for _ in range(100):
+            batch.submit(*step[:2], TABLES, step[2], draws)
+            batch.read()
+        monkeypatch.undo()
+        assert memory.uploaded_bytes - before > 4 << 20 and not waits and memory.staged_bytes < 1 << 20
+
+
 def test_many_steps_leave_memory_as_it_was(program: Program) -> None:
     texts = Texts()
     tokens, places, wanted = texts.prompts()
