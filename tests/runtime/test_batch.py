@@ -217,9 +217,10 @@ def test_what_cannot_be_is_said_before_anything_runs(program: Program) -> None:
         load(program, in_flight=0)
 
 
-def test_steps_that_are_checked() -> None:
+@pytest.mark.parametrize("all_logits", [False, True])
+def test_steps_that_are_checked(all_logits: bool) -> None:
     """Every call of the model is held against its reference, also where the host does not know its tokens."""
-    file = tiny_program.tiny_program(vocab_size=23, context_len=16)
+    file = tiny_program.tiny_program(vocab_size=23, context_len=16, all_logits=all_logits)
     with Runtime.get().load_program(file) as program, program.load_batch("forward", SMALL, check=True) as batch:
         batch.submit([1, 2, 3], [(0, 0), (1, 0), (0, 1)], SMALL_TABLES, [1, 2], [Draw(2), Draw(1)])
         batch.submit([-1, -2], [(2, 0), (1, 1)], SMALL_TABLES, [0, 1], [Draw(3), Draw(2)])
