@@ -61,11 +61,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--top-k", type=int, default=0)
     parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--only-draws", action="store_true", help="no loops, so no model")
     args = parser.parse_args(argv)
     runtime = Runtime.get(args.engine, args.adapter)
     print(f"{runtime.device.info.name} ({runtime.device.engine})")
     show_draws(runtime.device)
     show_row_draws(runtime.device)
+    if args.only_draws:
+        return
     params = SamplingParams(args.steps + 1, args.temperature, args.top_k, args.top_p, seed=0)
     with (
         program_file(args) as path,

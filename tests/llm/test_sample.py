@@ -119,12 +119,25 @@ def test_what_is_allowed_follows_from_the_new_text() -> None:
     assert sample(logits, params, 3, 1, [5], text) not in (64, 65, 66), "any token, of which there are many"
 
 
+def test_a_mask_of_a_smaller_tokenizer_allows_nothing_more() -> None:
+    logits = np.arange(70, dtype=np.float32)
+    for dtype in (np.uint32, np.int32):
+        mask = np.array([1 << 9 | 1, 0], dtype)
+        assert sample(logits, SamplingParams(allowed_tokens=lambda new, mask=mask: mask), 0, 0) == 9
+
+
+def test_parameters_are_values() -> None:
+    assert SamplingParams(logit_bias={1: 2.0}) == SamplingParams(logit_bias={1: 2.0}) != SamplingParams()
+    assert len({SamplingParams(seed=1), SamplingParams(seed=1), SamplingParams(seed=2)}) == 2
+
+
 @pytest.mark.parametrize(
     ("mask", "named"),
     [
         (np.zeros(3, np.uint32), "allows no token after 2 new ones"),
         (np.array([0, 0, 64], np.uint32), "allows no token"),
-        (np.zeros(2, np.uint32), r"gave uint32 \[2\]; it must give uint32 \[3\]"),
+        (np.ones(4, np.uint32), r"gave uint32 \[4\]; it must give uint32 \[3\]"),
+        (np.ones((1, 3), np.uint32), r"gave uint32 \[1, 3\]"),
         (np.ones(70, np.bool_), "gave bool"),
         ([1, 2, 3], "gave list"),
     ],

@@ -161,12 +161,14 @@ def test_rows_cost_the_kernels_that_some_of_them_need(device: Device) -> None:
         ):
             check(program, normal(1, 2, 67), [greedy, other])
             assert kernels(program) == wanted
-        plans = list(program.executor.plans.plans)
+        (plan,) = program.executor.plans.plans
+        replay = program.executor.state.replay
         for step in range(5):
             check(
                 program, normal(step, 2, 67), [replace(greedy, position=step), replace(greedy, logprobs=step, seed=9)]
             )
-            assert program.executor.plans.plans == plans, "nothing is planned anew for other values"
+            assert program.executor.plans.plans[0] is plan, "nothing is planned anew for other values"
+            assert program.executor.state.replay is replay, "or recorded"
 
 
 @pytest.mark.parametrize("vocab", [31, 32, 33, 64, 97])
@@ -252,6 +254,11 @@ def test_draws_of_many_rows_follow_the_softmax_of_changed_logits(device: Device)
     assert chi_square(counts, weights / weights.sum()) < vocab - 1 + DEVIATIONS * (2 * (vocab - 1)) ** 0.5
 
 
+def changes_of(*tokens: int) -> LogitChanges:
+    ones = np.ones(len(tokens), np.float32)
+    return LogitChanges(np.array(tokens, np.int32), ones, ones)
+
+
 @pytest.mark.parametrize(
     ("draw", "named"),
     [
@@ -262,6 +269,10 @@ def test_draws_of_many_rows_follow_the_softmax_of_changed_logits(device: Device)
         (Draw(0, top_p=0.0), "top_p 0.0"),
         (Draw(0, min_p=1.5), "min_p 1.5"),
         (Draw(0, logprobs=21), "21 likeliest tokens"),
+        (Draw(0, seed=-1), "a seed must be 0 or above"),
+        (Draw(0, seed=2**64), "below 2.64"),
+        (Draw(0, changes=changes_of(3, 67)), "logits of token 67 cannot be changed"),
+        (Draw(0, changes=changes_of(-1)), "logits of token -1 cannot be changed"),
         (Draw(0, allowed=np.zeros(3, np.uint32)), "allows none"),
         (Draw(0, allowed=np.array([0, 0, 8], np.uint32)), "allows none"),
         (Draw(0, allowed=np.ones(2, np.uint32)), r"67 tokens need uint32 \[3\]"),

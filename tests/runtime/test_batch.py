@@ -217,9 +217,10 @@ def test_what_cannot_be_is_said_before_anything_runs(program: Program) -> None:
         load(program, in_flight=0)
 
 
-def test_steps_that_are_checked() -> None:
+@pytest.mark.parametrize("all_logits", [False, True])
+def test_steps_that_are_checked(all_logits: bool) -> None:
     """Every call of the model is held against its reference, also where the host does not know its tokens."""
-    file = tiny_program.tiny_program(vocab_size=23, context_len=16)
+    file = tiny_program.tiny_program(vocab_size=23, context_len=16, all_logits=all_logits)
     with Runtime.get().load_program(file) as program, program.load_batch("forward", SMALL, check=True) as batch:
         batch.submit([1, 2, 3], [(0, 0), (1, 0), (0, 1)], SMALL_TABLES, [1, 2], [Draw(2), Draw(1)])
         batch.submit([-1, -2], [(2, 0), (1, 1)], SMALL_TABLES, [0, 1], [Draw(3), Draw(2)])
@@ -238,6 +239,25 @@ def test_a_batch_may_be_closed_while_steps_are_in_flight(program: Program) -> No
     with load(program) as batch:
         batch.submit(*step[:2], TABLES, step[2], texts.draws(range(TEXTS)))
         assert len(batch.read()) == TEXTS
+
+
+def test_what_steps_upload_makes_none_wait_for_all(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Far more than the engine may hold a copy of, in all; but what is read has arrived."""
+    texts = Texts()
+    step = texts.prompts()
+    masks = [np.full(VOCAB // 32, 0xFFFFFFFF, np.uint32)] * TEXTS
+    table = LogitChanges(np.arange(VOCAB, dtype=np.int32), np.ones(VOCAB, np.float32), np.zeros(VOCAB, np.float32))
+    with load(program) as batch:
+        draws = [Draw(5, changes=table, allowed=mask) for mask in masks]
+        batch.submit(*step[:2], TABLES, step[2], draws)
+        memory, waits = batch._device.memory, []
+        before = memory.uploaded_bytes
+        monkeypatch.setattr(batch._device, "flush", lambda: waits.append(1))
+        for _ in range(100):
+            batch.submit(*step[:2], TABLES, step[2], draws)
+            batch.read()
+        monkeypatch.undo()
+        assert memory.uploaded_bytes - before > 4 << 20 and not waits and memory.staged_bytes < 1 << 20
 
 
 def test_many_steps_leave_memory_as_it_was(program: Program) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import Error, InvalidInputError, InvalidProgramError, KernelError
 from ..ops.plan import Binding, Derived, OpPlan, Planner, Planning, Prepared
-from ..ops.values import Dims, IntLike, LiveSymInt, LiveTensor, SymInt, Tensor
+from ..ops.values import Dims, IntLike, LiveSymInt, LiveTensor, SymInt, Tensor, is_same
 from .build import Graph, OpCall
 
 _CLEAN, _CHECK, _PLAN = 0, 1, 2
@@ -101,7 +101,7 @@ class LivePlans:
     def set_host(self, tensor: Tensor, array: np.ndarray) -> None:
         """This step's value of an integer graph input."""
         live = self.tensor(tensor)
-        if live.host is not None and np.array_equal(live.host, array):
+        if live.host is not None and is_same(live.host, array):
             return
         if live.see(array.copy()):  # a caller may change its own
             self._mark(self._by_shared[tensor.id], _CHECK)

@@ -12,6 +12,7 @@ import numpy as np
 from ..gpu.buffers import Buffer, ScratchPool, upload
 from ..gpu.device import Device
 from ..gpu.replay import Replay
+from ..ops.values import is_same
 from .device_array import DeviceArray
 from .state import Command
 from .timing import StepTimes
@@ -43,7 +44,7 @@ class Part:
             if isinstance(given, DeviceArray):
                 self.held.pop(id, None)
                 given.copy_to(encoder, buffer)
-            elif before is None or not np.array_equal(before, given):
+            elif before is None or not is_same(before, given):
                 upload(device, buffer, given)
                 if given.dtype == np.int32 and given.nbytes <= _HELD_BYTES:
                     self.held[id] = given.copy()  # a caller may change its own

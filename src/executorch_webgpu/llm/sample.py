@@ -39,10 +39,10 @@ class SamplingParams:
     ``presence_penalty``, ``frequency_penalty``, from -2 to 2: what is subtracted from the logits of tokens that occur
     in the new text, once, and for each time; 0 for none. ``logit_bias``: what is added to logits, from -100 to 100,
     by token. ``allowed_tokens``: is asked before each token which ones may come, given the new tokens so far; it
-    returns a bit for each token of the vocabulary, uint32 [ceil(V / 32)], token t being bit t % 32 of word t // 32, as
-    a grammar gives it, or None for all. ``logprobs``: of an ``Engine``'s tokens, how many of the likeliest to give with
-    their log probabilities, up to 20, beside the token's own; None for none. They are those of the model, before all
-    of the above.
+    returns a bit for each token of the vocabulary, uint32 [ceil(V / 32)] or less, token t being bit t % 32 of word
+    t // 32, as a grammar gives it, or None for all. ``logprobs``: of an ``Engine``'s tokens, how many of the likeliest
+    to give with their log probabilities, up to 20, beside the token's own; None for none. They are those of the model,
+    before all of the above.
 
     The order is that of transformers: penalties and bias, what is allowed, temperature, top-k, top-p, min-p. So shares
     are of probabilities after the temperature; llama.cpp applies it last.
@@ -58,7 +58,7 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
     allowed_tokens: AllowedTokens | None = None
     logprobs: int | None = None
 
@@ -212,16 +212,19 @@ def draw_of(
 def allowed_mask(params: SamplingParams, new_tokens: Sequence[int], vocab: int) -> NDArray[np.uint32] | None:
     """The tokens that may come now, uint32 [ceil(vocab / 32)]; None for all.
 
+    What a shorter mask leaves out is not allowed: heads often have more rows than tokenizers have tokens.
     Raises InvalidInputError where ``allowed_tokens`` gives something else, or nothing may come; and what it raises.
     """
     given = None if params.allowed_tokens is None else params.allowed_tokens(new_tokens)
     if given is None:
         return None
     words = ceil_div(vocab, 32)
-    if not isinstance(given, np.ndarray) or given.dtype not in (np.uint32, np.int32) or given.shape != (words,):
+    is_mask = isinstance(given, np.ndarray) and given.dtype in (np.uint32, np.int32)
+    if not is_mask or given.ndim != 1 or given.size > words:
         what = f"{given.dtype} {list(given.shape)}" if isinstance(given, np.ndarray) else type(given).__name__
         raise InvalidInputError(f"allowed_tokens gave {what}; it must give uint32 [{words}], a bit for each token")
-    mask: NDArray[np.uint32] = given.view(np.uint32)
+    mask = np.zeros(words, np.uint32)
+    mask[: given.size] = given.view(np.uint32)
     if not allows_some(mask, vocab):
         raise InvalidInputError(f"allowed_tokens allows no token after {len(new_tokens)} new ones")
     return mask

@@ -97,21 +97,20 @@ class BatchMethod(Closing):
         self._flights: deque[list[int | None]] = deque()  # of steps that are not read: log probabilities of each row
         self._drawn = 0  # rows of the step before that drew a token
         self._owned: list[GraphExecutor | RowSampler | InFlight] = []
-        with device.lock:
-            try:
-                self._executor = GraphExecutor(graph, constants, planning, profile=options.profile, check=options.check)
-                self._owned.append(self._executor)
-                (logits,) = graph.outputs
-                assert isinstance(logits, Tensor)
-                buffer = self._executor.buffer_of(logits)
-                self._sampler = RowSampler(device, logits, buffer, sizes.wanted, options.scratch_bytes)
-                self._owned.append(self._sampler)
-                self._tokens = self._staging(4, "tokens in flight")
-                self._logprobs = self._staging(4 * (1 + MOST_LIKELIEST), "log probabilities in flight")
-                self._likeliest = self._staging(4 * MOST_LIKELIEST, "likeliest tokens in flight")
-            except BaseException:
-                self.close()
-                raise
+        try:
+            self._executor = GraphExecutor(graph, constants, planning, profile=options.profile, check=options.check)
+            self._owned.append(self._executor)
+            (logits,) = graph.outputs
+            assert isinstance(logits, Tensor)
+            buffer = self._executor.buffer_of(logits)
+            self._sampler = RowSampler(device, logits, buffer, sizes.wanted, options.scratch_bytes)
+            self._owned.append(self._sampler)
+            self._tokens = self._staging(4, "tokens in flight")
+            self._logprobs = self._staging(4 * (1 + MOST_LIKELIEST), "log probabilities in flight")
+            self._likeliest = self._staging(4 * MOST_LIKELIEST, "likeliest tokens in flight")
+        except BaseException:
+            self.close()
+            raise
 
     def _staging(self, nbytes: int, label: str) -> InFlight:
         """Where ``nbytes`` for each wanted row come to the host."""
@@ -220,10 +219,11 @@ class BatchMethod(Closing):
 
     def close(self) -> None:
         """Free the GPU memory. Closing twice is allowed."""
-        if not self._closed:
-            self._closed = True
-            for owned in reversed(self._owned):
-                owned.close()
+        with self._device.lock:
+            if not self._closed:
+                self._closed = True
+                for owned in reversed(self._owned):
+                    owned.close()
 
 
 def _with_logprobs(token: int, asked: int | None, logprobs: NDArray[np.float32], likeliest: NDArray[np.int32]) -> Drawn:

@@ -81,7 +81,10 @@ class PackedDraws:
 
 
 def packed(draws: Sequence[Draw], vocab: int) -> PackedDraws:
-    """The words of ``draws``. Raises InvalidInputError for values out of range, and for a mask that allows nothing."""
+    """The words of ``draws``.
+
+    Raises InvalidInputError for values and tokens out of range, and for a mask that allows nothing.
+    """
     words = np.zeros((len(draws), DRAW_WORDS), np.uint32)
     if not draws:
         return PackedDraws(words.view(np.int32), _no_changes(), _no_masks(vocab))
@@ -92,12 +95,15 @@ def packed(draws: Sequence[Draw], vocab: int) -> PackedDraws:
         raise InvalidInputError(f"a token cannot be drawn with {_NAMES[column]} {getattr(draws[row], _NAMES[column])}")
     position, temperature, top_k, top_p, min_p = numbers.T
     words[:, POSITION] = position
-    words[:, SEED] = np.array([draw.seed for draw in draws], np.uint64).view(np.uint32).reshape(-1, 2)
+    try:
+        words[:, SEED] = np.array([draw.seed for draw in draws], np.uint64).view(np.uint32).reshape(-1, 2)
+    except OverflowError as error:
+        raise InvalidInputError(f"a seed must be 0 or above, and below 2^64: {error}") from error
     if temperature.any():
         kinds = _pack_temperatures(words, temperature, top_k, top_p, min_p, vocab)
     else:
         kinds = np.full(len(draws), PLAIN, np.uint32)
-    changes = _pack_changes(words, draws, kinds)
+    changes = _pack_changes(words, draws, vocab, kinds)
     masks = _pack_masks(words, draws, vocab, kinds)
     if any(draw.logprobs is not None for draw in draws):
         asked = np.array([-1 if draw.logprobs is None else draw.logprobs for draw in draws], np.int64)
@@ -140,7 +146,9 @@ def _pack_temperatures(
     return kinds.astype(np.uint32)
 
 
-def _pack_changes(words: NDArray[np.uint32], draws: Sequence[Draw], kinds: NDArray[np.uint32]) -> NDArray[np.int32]:
+def _pack_changes(
+    words: NDArray[np.uint32], draws: Sequence[Draw], vocab: int, kinds: NDArray[np.uint32]
+) -> NDArray[np.int32]:
     given = [draw.changes for draw in draws if draw.changes is not None and len(draw.changes.tokens)]
     if not given:
         return _no_changes()
@@ -151,7 +159,10 @@ def _pack_changes(words: NDArray[np.uint32], draws: Sequence[Draw], kinds: NDArr
     count = int(ends[-1])
     table = np.zeros((_power_of_two(count), CHANGE_WORDS), np.int32)
     floats = table.view(np.float32)
-    table[:count, 0] = np.concatenate([changes.tokens for changes in given])
+    table[:count, 0] = tokens = np.concatenate([changes.tokens for changes in given])
+    if not 0 <= tokens.min() <= tokens.max() < vocab:
+        bad = tokens[(tokens < 0) | (tokens >= vocab)][0]
+        raise InvalidInputError(f"logits of token {bad} cannot be changed: the vocabulary has {vocab}, from 0 on")
     penalty = np.concatenate([changes.penalty for changes in given])
     floats[:count, 1], floats[:count, 2] = reference.penalty_factors(penalty)
     floats[:count, 3] = np.concatenate([changes.shift for changes in given])
