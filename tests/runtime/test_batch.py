@@ -246,15 +246,20 @@ def test_what_steps_upload_makes_none_wait_for_all(program: Program, monkeypatch
     texts = Texts()
     step = texts.prompts()
     masks = [np.full(VOCAB // 32, 0xFFFFFFFF, np.uint32)] * TEXTS
-    table = LogitChanges(np.arange(VOCAB, dtype=np.int32), np.ones(VOCAB, np.float32), np.zeros(VOCAB, np.float32))
+
+    def draws(turn: int) -> list[Draw]:
+        """Others in each step: what a buffer holds already is not written again."""
+        shifts = np.full(VOCAB, turn, np.float32)
+        table = LogitChanges(np.arange(VOCAB, dtype=np.int32), np.ones(VOCAB, np.float32), shifts)
+        return [Draw(5, changes=table, allowed=mask) for mask in masks]
+
     with load(program) as batch:
-        draws = [Draw(5, changes=table, allowed=mask) for mask in masks]
-        batch.submit(*step[:2], TABLES, step[2], draws)
+        batch.submit(*step[:2], TABLES, step[2], draws(0))
         memory, waits = batch._device.memory, []
         before = memory.uploaded_bytes
         monkeypatch.setattr(batch._device, "flush", lambda: waits.append(1))
-        for _ in range(100):
-            batch.submit(*step[:2], TABLES, step[2], draws)
+        for turn in range(100):
+            batch.submit(*step[:2], TABLES, step[2], draws(turn))
             batch.read()
         monkeypatch.undo()
         assert memory.uploaded_bytes - before > 4 << 20 and not waits and memory.staged_bytes < 1 << 20
