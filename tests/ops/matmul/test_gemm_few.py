@@ -13,7 +13,7 @@ from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.graph.build import build_graph
 from executorch_webgpu.graph.execute import plan_graph
-from executorch_webgpu.ops.matmul import gemm_few
+from executorch_webgpu.ops.matmul import gemm_few, gemm_matrix, gemv
 from executorch_webgpu.ops.matmul.gemm_few import Tile, Tuning
 from executorch_webgpu.ops.plan import Planning
 
@@ -21,6 +21,7 @@ from ..harness import OpProgram, call_graph
 from ..matrix_emulation import TENSOR_CORES, emulate
 from ..samples import Sample, fused_linear_sample
 
+PARTS = {"few": 2, "few_f16": 1}
 FORMATS = ("q4gsw", "q4gaw", "q8gsw", "q8csw", "q4csw")  # of codes
 every_format = pytest.mark.parametrize("weight_format", FORMATS)
 # Small enough for 32 KiB of workgroup memory, and with few enough products for a CPU's compiler; several side by side,
@@ -43,7 +44,7 @@ def matrix_device(device: Device, monkeypatch: pytest.MonkeyPatch) -> Device:
 
 
 def program(device: Device, sample: Sample, tuning: Tuning, route: str = "few") -> OpProgram:
-    tunings = {"matmul/gemm_few": replace(tuning, rounded=tuning.tiles)}
+    tunings = {"matmul/gemm_few": replace(tuning, rounded=tuning.tiles, narrow=None)}
     return OpProgram(device, sample.op, sample.args, sample.out, routes={"fused_linear": route}, tunings=tunings)
 
 
@@ -75,15 +76,17 @@ def test_the_rounded_route_is_as_exact_as_float16(matrix_device: Device, weight_
 
 
 def small(tile: Tile, parts: int) -> Tile:
-    """Those for more rows with fewer columns: software adapters have 32 KiB of workgroup memory."""
+    """Large ones with fewer subgroups: software adapters have 32 KiB of workgroup memory."""
     if tile.workgroup_bytes(parts) <= 32 << 10:
         return tile
-    return small(replace(tile, column_subgroups=tile.column_subgroups // 2), parts)
+    if tile.column_subgroups > 1:
+        return small(replace(tile, column_subgroups=tile.column_subgroups // 2), parts)
+    return small(replace(tile, k_subgroups=tile.k_subgroups // 2), parts)
 
 
-CHOSEN = [
-    (route, small(tile, parts)) for route, parts in (("few", 2), ("few_f16", 1)) for tile in gemm_few.TUNING.of(parts)
-]
+NARROW = [("few_f16", tile) for tile in (gemm_few.TUNING.narrow,) if tile is not None]
+ALL = [*NARROW, *((route, tile) for route, parts in PARTS.items() for tile in gemm_few.TUNING.of(parts))]
+CHOSEN = [(route, small(tile, PARTS[route])) for route, tile in ALL]
 
 
 @pytest.mark.slow
@@ -122,16 +125,55 @@ def test_zeros_and_numbers_that_are_none(matrix_device: Device) -> None:
         assert np.isfinite(out[0, [0, 1, 4]]).all()
 
 
+@pytest.mark.parametrize("weight_format", FORMATS)
+def test_rows_of_any_number_in_one_program(matrix_device: Device, weight_format: str) -> None:
+    """On both sides of every change of route or tile; what a load compiled is all that they take."""
+    sample = fused_linear_sample(weight_format, 136, [29, 6], norm=True, bias=True, rows=(130, 1))
+    few = Tuning((TILES[0],), rounded=(TILES[0],), narrow=None, workgroups=64, steps=1, least=0, least_rounded=0)
+    tunings = {
+        "matmul/gemm_few": few,
+        "matmul/gemm_matrix": gemm_matrix.Tuning((gemm_matrix.Tile(1, 1, 1, 2, 16),)),
+        "matmul/gemv": gemv.Tuning(subgroups=False),  # an emulated device has others than it says
+    }
+    with OpProgram(matrix_device, sample.op, sample.args, sample.out, tunings=tunings) as loaded:
+        (x,) = sample.inputs(live=False)
+        assert isinstance(x, np.ndarray)
+        compiled, routes = matrix_device.kernels.stats(), []
+        for rows in (1, 2, 8, 9, 16, 17, 130, 5, 1):
+            loaded.check([x[:, :rows]])
+            routes.append(loaded.executor.plans.plans[0].route)
+        assert matrix_device.kernels.stats() == compiled
+        assert routes == ["gemv", "few", "few", "few", "few", "matrix", "matrix", "few", "gemv"]
+
+
+@pytest.mark.parametrize(
+    ("widths", "k", "precision", "expected"),
+    [
+        ([512], 512, "highest", {1: "gemv", 8: "gemv", 9: "few", 32: "few", 33: "matrix"}),
+        ([512], 512, "high", {1: "gemv", 8: "gemv", 9: "few_f16", 64: "few_f16", 65: "matrix_f16"}),
+        ([4096, 4096], 1024, "high", {1: "gemv", 2: "few_f16", 8: "few_f16"}),
+    ],
+)
+def test_the_route_of_a_number_of_rows(widths: list[int], k: int, precision: str, expected: dict[int, str]) -> None:
+    limits = replace(Limits.floor(), max_workgroup_bytes=48 << 10)
+    for rows, route in expected.items():
+        sample = fused_linear_sample("q4gsw", k, widths, rows=(rows, rows))
+        graph = build_graph(call_graph(sample.op, sample.args, sample.out))
+        plans = plan_graph(graph, Planning(TENSOR_CORES, limits, matmul_precision=precision))
+        assert plans.plans[0].route == route
+
+
 @every_format
 @pytest.mark.parametrize("route", ["few", "few_f16"])
 def test_every_variant_compiles(weight_format: str, route: str) -> None:
     limits = replace(Limits.floor(), max_workgroup_bytes=48 << 10)
     for sample in (
-        fused_linear_sample(weight_format, 1072, [21, 6, 5], norm=True, bias=True, rows=(300, 9)),
+        fused_linear_sample(weight_format, 304, [21, 6, 5], norm=True, bias=True, rows=(300, 9)),
+        fused_linear_sample(weight_format, 304, [3000], rows=(300, 9)),
         fused_linear_sample(weight_format, 37, [21, 21], gated=True, residual=True),
     ):
         graph = build_graph(call_graph(sample.op, sample.args, sample.out))
         plans = plan_graph(graph, Planning(TENSOR_CORES, limits, {"fused_linear": route}))
-        assert len([p for p in plans.prepared if p[0] == "matmul/gemm_few"]) >= len(Tuning().tiles)
+        assert any(kernel == "matmul/gemm_few" for kernel, *_ in plans.prepared)
         for kernel, template, overrides in plans.prepared:
             compile_check("dawn", kernel, template, overrides)

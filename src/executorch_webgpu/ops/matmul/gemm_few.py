@@ -12,18 +12,18 @@ from typing import Any
 from ...errors import KernelError
 from ..plan import Binding, Planner
 from ..shapes import ceil_div
-from . import splits
+from . import gemv, splits
 from .call import Call, Product, bindings, params, template
 from .formats import QuantizedMatrix
 from .gemm_matrix import has_cores, prepare_split_rows, split_rows
-from .packed import column_powers
+from .packed import column_powers, rows_of
 
 
 @dataclass(frozen=True)
 class Tile:
     """``row_tiles`` x (``column_subgroups`` x ``column_tiles``) matrices, by ``k_subgroups`` times as many subgroups.
 
-    ``depth``: along K of a subgroup in a step, a multiple of 16. All are powers of two.
+    ``depth``: along K of a subgroup in a step, a multiple of 16. All but ``ahead`` are powers of two.
     """
 
     row_tiles: int
@@ -35,7 +35,7 @@ class Tile:
     buffers: int = 1  # of workgroup memory
 
     def __post_init__(self) -> None:
-        if any(n & (n - 1) for n in asdict(self).values()):
+        if any(n & (n - 1) for name, n in asdict(self).items() if name != "ahead"):
             raise KernelError(f"{self} is not made of powers of two, so it cannot be staged in equal parts")
         if self.depth % 16 or self.depth * self.column_tiles < 64:
             raise KernelError(f"{self} has invocations with no weights to stage")
@@ -66,11 +66,19 @@ class Tile:
 class Tuning:
     """Tiles, of few rows first: the first one that has all of them, or the last one several times."""
 
-    tiles: tuple[Tile, ...] = (Tile(1, k_subgroups=1), Tile(2, k_subgroups=1), Tile(4, 4, 2, 1, 32))
-    rounded: tuple[Tile, ...] = (Tile(1), Tile(2), Tile(4))  # those of few_f16
-    workgroups: int = 528  # several workgroups share tiles until there are so many
+    tiles: tuple[Tile, ...] = (Tile(1, k_subgroups=1, ahead=2), Tile(2, k_subgroups=1, ahead=2))
+    # Those of few_f16.
+    rounded: tuple[Tile, ...] = (
+        Tile(1, ahead=2),
+        Tile(2, column_subgroups=8, k_subgroups=1, ahead=2),
+        Tile(4, k_subgroups=1),
+    )
+    narrow: Tile | None = Tile(1, column_subgroups=1, k_subgroups=8, ahead=2)  # of few_f16, for few columns: alone
+    narrow_columns: int = 2304
+    workgroups: int = 264  # several workgroups share tiles until there are so many
     steps: int = 2  # of each of them, at least
-    rows: int = 64  # more are for gemm_matrix
+    least: int = 32 << 20  # rows times weights for which these routes are faster than gemv
+    least_rounded: int = 16 << 20
 
     def of(self, parts: int) -> tuple[Tile, ...]:
         return self.rounded if parts == 1 else self.tiles
@@ -85,24 +93,39 @@ def fits(planner: Planner, product: Product, parts: int) -> bool:
     return has_cores(planner) and quantized and len(_tiles(planner, parts)) == len(_tuning(planner).of(parts))
 
 
-def most_rows(planner: Planner) -> int:
-    """Up to how many these routes are faster than those for many."""
-    return _tuning(planner).rows
+def pays(planner: Planner, product: Product, parts: int) -> bool:
+    """Whether these routes are faster than those for any number of rows, by measurements on an H100.
+
+    Two rows at least, and at most as many as one tile has; below the rows of one gemv, matrices of some size.
+    """
+    tuning = _tuning(planner)
+    if not 1 < product.m <= max(tile.rows for tile in tuning.of(parts)):
+        return False
+    weights = product.width * sum(rows_of(matrix) for matrix in product.matrices)
+    least = tuning.least if parts == 2 else tuning.least_rounded
+    return product.m > gemv.MAX_ROWS or product.m * weights >= least
 
 
 def prepare(planner: Planner, call: Call, parts: int) -> None:
-    """Pipelines for any number of rows."""
-    for tile in _tiles(planner, parts):
-        normed, pairs = call.norm is not None, _pairs(call, parts)
+    """Pipelines for every number of rows up to ``call.m``."""
+    normed, pairs = call.norm is not None, _pairs(call, parts)
+    tiles, least = _tiles_of(planner, call, parts), 1
+    for tile in tiles:
+        most = call.m if tile is tiles[-1] else min(tile.rows, call.m)
         prepare_split_rows(planner, call.packed.width, tile, parts, normed, pairs=pairs)
-        for shared in {_shares(planner, call, tile, m) > 1 for m in (1, tile.rows)}:
+        for shared in {_shares(planner, call, tile, m) > 1 for m in (least, most)}:
             planner.prepare("matmul/gemm_few", template=_template(call, tile, parts, shared=shared))
-    splits.prepare(planner, call)
+            if shared:
+                splits.prepare(planner, call)
+        least = most + 1
+        if least > call.m:
+            return
 
 
 def run(planner: Planner, call: Call, parts: int) -> None:
     """``parts``: float16 numbers for each float32, 1 or 2."""
-    tile = _tile(planner, call.m, parts)
+    tiles = _tiles_of(planner, call, parts)
+    tile = next((tile for tile in tiles if tile.rows >= call.m), tiles[-1])
     steps = ceil_div(call.packed.width, tile.step)
     sizes = (call.m, call.packed.width, steps * tile.k_subgroups)
     split = split_rows(planner, call.product.x, sizes, tile, parts, call.norm, pairs=_pairs(call, parts))
@@ -111,7 +134,7 @@ def run(planner: Planner, call: Call, parts: int) -> None:
     column_tiles = ceil_div(call.packed.quads, tile.columns // 4)
     given = params(call, column_tiles) | {"steps": steps}
     given = {name: value for name, value in given.items() if name not in ("k", "eps")}
-    tiles = column_tiles * ceil_div(call.m, tile.rows)
+    count = column_tiles * ceil_div(call.m, tile.rows)
     shares = _shares(planner, call, tile, call.m)
     if shares > 1:
         part_steps = ceil_div(steps, shares)
@@ -119,10 +142,10 @@ def run(planner: Planner, call: Call, parts: int) -> None:
         sums = planner.scratch(splits.scratch_bytes(call, shares))
         bound = {name: b for name, b in bound.items() if name not in splits.of_output(bound)} | {"sums": sums}
         given = {name: value for name, value in given.items() if name not in ("ends", "widths")}
-        given |= {"tiles": tiles, "part_steps": part_steps}
+        given |= {"tiles": count, "part_steps": part_steps}
     planner.dispatch(
         "matmul/gemm_few",
-        planner.grid_1d(tiles * max(shares, 1), 1),
+        planner.grid_1d(count * shares, 1),
         bound,
         given,
         template=_template(call, tile, parts, shared=shares > 1),
@@ -134,6 +157,8 @@ def run(planner: Planner, call: Call, parts: int) -> None:
 def _shares(planner: Planner, call: Call, tile: Tile, m: int) -> int:
     """Workgroups that share each tile."""
     tuning = _tuning(planner)
+    if tile == tuning.narrow:
+        return 1
     tiles = ceil_div(call.packed.quads, tile.columns // 4) * ceil_div(m, tile.rows)
     steps = ceil_div(call.packed.width, tile.step)
     room = planner.scratch_bytes // max(1, splits.scratch_bytes(call, 1))
@@ -158,13 +183,21 @@ def _tuning(planner: Planner) -> Tuning:
 
 def _tiles(planner: Planner, parts: int) -> list[Tile]:
     """Those that the device has room for."""
-    most, lanes = planner.limits.max_workgroup_bytes, planner.limits.max_invocations
-    return [t for t in _tuning(planner).of(parts) if t.workgroup_bytes(parts) <= most and t.invocations <= lanes]
+    return [tile for tile in _tuning(planner).of(parts) if _has_room(planner, tile, parts)]
 
 
-def _tile(planner: Planner, m: int, parts: int) -> Tile:
-    tiles = _tiles(planner, parts)
-    return next((tile for tile in tiles if tile.rows >= m), tiles[-1])
+def _has_room(planner: Planner, tile: Tile, parts: int) -> bool:
+    limits = planner.limits
+    return tile.workgroup_bytes(parts) <= limits.max_workgroup_bytes and tile.invocations <= limits.max_invocations
+
+
+def _tiles_of(planner: Planner, call: Call, parts: int) -> list[Tile]:
+    """Those of a call, of few rows first."""
+    tuning, tiles = _tuning(planner), _tiles(planner, parts)
+    narrow = tuning.narrow if parts == 1 and 4 * call.packed.quads <= tuning.narrow_columns else None
+    if narrow is None or not _has_room(planner, narrow, parts):
+        return tiles
+    return [narrow, *(tile for tile in tiles if tile.rows > narrow.rows)]
 
 
 def _template(call: Call, tile: Tile, parts: int, shared: bool) -> dict[str, Any]:

@@ -21,7 +21,7 @@ Inputs:
   column_tiles = 1 | 2: matrices of a subgroup side by side
   k_subgroups = 2 | 1 | 4 | 8: along K
   depth = 64 | 32: of a subgroup in a step along K
-  ahead = 1 | 2 | 4: steps that weights are loaded before they are multiplied
+  ahead = 1 | 2 | 3 | 4: steps that weights are loaded before they are multiplied
   buffers = 1 | 2: of a step, in workgroup memory
   paired = False | True: x is in the order of pairs of codes: 4 bits, without minima where parts is 2, or 8 bits and one part
   parts = 2 | 1: float16 numbers for each of x and of the weights
@@ -47,7 +47,6 @@ Inputs:
 {% set w_loads = quads * step_words // lanes %}
 {% set word_units = 1 if bits == 4 else 2 %}
 {% set mins = scales == "float16_and_min" %}
-{% set turn = ahead if ahead > buffers else buffers %}
 @group(0) @binding(0) var<storage, read> split: array<vec4<u32>>;  // see split_rows.wgsl
 // Bindings 1 and 2: weights and scales.
 {% include "matmul/weights.wgsl" %}
@@ -202,7 +201,7 @@ fn main(
   {% endif %}
   {% endmacro %}
   // ---- what was fetched, to workgroup memory ----
-  {% macro stage(set, buffer) %}
+  {% macro stage(buffer) %}
   {% if x_words < lanes %}
   if (index < {{ x_words }}u) {
     x_tiles[x_block0 + {{ buffer * k_subgroups }}u][x_to0] = x0;
@@ -216,19 +215,19 @@ fn main(
   {
     let block = w_block{{ i }} + {{ buffer * column_subgroups * k_subgroups }}u;
     {% for u in range(word_units) %}
-    let scales{{ u }} = four_scales(w{{ set }}_{{ i }}.scales{{ u }}) * w_power{{ i }};
+    let scales{{ u }} = four_scales(w0_{{ i }}.scales{{ u }}) * w_power{{ i }};
     {% if paired and parts == 2 %}
     let upper_scales{{ u }} = bitcast<vec4<f32>>(bitcast<vec4<u32>>(scales{{ u }}) & vec4<u32>(0xfffe0000u));
     {% endif %}
     {% if mins %}
-    let mins{{ u }} = four_mins(w{{ set }}_{{ i }}.scales{{ u }}) * w_power{{ i }};
+    let mins{{ u }} = four_mins(w0_{{ i }}.scales{{ u }}) * w_power{{ i }};
     {% endif %}
     {% endfor %}
     {% for c in range(4) %}
     {
       let to = w_to{{ i }} + {{ c * stride }}u;
       {% for u in range(word_units) %}
-      let codes{{ u }} = w{{ set }}_{{ i }}.codes{{ u }}[{{ c }}]{{ " ^ 0x80808080u" if paired and bits == 8 }};
+      let codes{{ u }} = w0_{{ i }}.codes{{ u }}[{{ c }}]{{ " ^ 0x80808080u" if paired and bits == 8 }};
       {% endfor %}
       {% if paired %}
       {% if bits == 4 %}
@@ -289,14 +288,19 @@ fn main(
   {% endif %}
   next = min(next + 1u, end - 1u);
   {% endfor %}
-  {{ stage(0, 0) }}
+  {{ stage(0) }}
   workgroupBarrier();
-  for (var step = first; step < end; step += {{ turn }}u) {
-    {% for s in range(turn) %}
-    {% set buffer = s % buffers %}
-    next = min(step + {{ s + ahead }}u, end - 1u);
-    {{ fetch_weights(s % ahead) | indent(2) }}
-    next = min(step + {{ s + 1 }}u, end - 1u);
+  for (var step = first; step < end; step += BUFFERS) {
+    {% for buffer in range(buffers) %}
+    // Sets move up from turn to turn: of variables that take turns, a driver would load each one when it is used.
+    {% for set in range(1, ahead) %}
+    {% for i in range(w_loads) %}
+    w{{ set - 1 }}_{{ i }} = w{{ set }}_{{ i }};
+    {% endfor %}
+    {% endfor %}
+    next = min(step + {{ buffer + ahead }}u, end - 1u);
+    {{ fetch_weights(ahead - 1) | indent(2) }}
+    next = min(step + {{ buffer + 1 }}u, end - 1u);
     {{ fetch_x() | indent(2) }}
 
     // ---- products: of two parts each, those of the upper bits with both, and of the rest of x with the upper bits ----
@@ -324,10 +328,10 @@ fn main(
     {% if buffers == 1 %}
     workgroupBarrier();
     {% endif %}
-    {{ stage((s + 1) % ahead, (s + 1) % buffers) | indent(2) }}
+    {{ stage((buffer + 1) % buffers) | indent(2) }}
     workgroupBarrier();
-    {% if s + 1 < turn %}
-    if (step + {{ s + 1 }}u >= end) {
+    {% if buffer + 1 < buffers %}
+    if (step + {{ buffer + 1 }}u >= end) {
       break;
     }
     {% endif %}

@@ -14,7 +14,7 @@ number of rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ..plan import Planner
@@ -24,6 +24,7 @@ from .packed import can_pack
 
 _MATRIX_PARTS = {"matrix": 2, "matrix_f16": 1}  # float16 numbers for each float32
 _FEW_PARTS = {"few": 2, "few_f16": 1}
+_ROWS = (*range(1, gemv.MAX_ROWS + 2), 16, 17, 32, 33, 64, 65, 128, 129)  # where another route may begin
 
 
 def multiply(planner: Planner, family: str, product: Product) -> None:
@@ -32,11 +33,8 @@ def multiply(planner: Planner, family: str, product: Product) -> None:
         product = quantized(planner, product)
     parts = list(_parts(planner, product))
     packable = all(_can_pack(planner, part) for part in parts)
-    if product.m > 1:
-        one = replace(product, m=1)
-        _prepare(planner, _choose(planner, family, one, packable), product, parts)
+    _prepare_all(planner, family, product, packable)
     route = _choose(planner, family, product, packable)
-    _prepare(planner, route, product, parts)
     if route == "columns":
         columns.run(planner, product)
         return
@@ -61,23 +59,38 @@ def _choose(planner: Planner, family: str, product: Product, packable: bool) -> 
     possible |= {name: packable and gemm_few.fits(planner, product, parts) for name, parts in _FEW_PARTS.items()}
     if planner.features.cpu:
         order = ["columns", "gemv", "gemm"]
-    elif product.m <= gemv.MAX_ROWS:
-        order = ["gemv", "gemm", "columns"]
     else:
-        rounded = ["matrix_f16"] if planner.matmul_precision == "high" else []
-        on_cores = [*rounded, "matrix"] if gemm_matrix.pays(product) else []
-        order = [*on_cores, "gemm", "gemv", "columns"]
+        parts = (1, 2) if planner.matmul_precision == "high" else (2,)
+        order = [_named(_FEW_PARTS, n) for n in parts if gemm_few.pays(planner, product, n)]
+        if product.m <= gemv.MAX_ROWS:
+            order += ["gemv", "gemm", "columns"]
+        else:
+            many = [_named(_MATRIX_PARTS, n) for n in parts] if gemm_matrix.pays(product) else []
+            order += [*many, "gemm", "gemv", "columns"]
     order += [name for name in possible if name not in order]
     return planner.choose(family, {name: possible[name] for name in order})
 
 
-def _prepare(planner: Planner, route: str, product: Product, parts: list[Product]) -> None:
+def _named(routes: Mapping[str, int], parts: int) -> str:
+    return next(name for name, n in routes.items() if n == parts)
+
+
+def _prepare_all(planner: Planner, family: str, product: Product, packable: bool) -> None:
+    """Every pipeline that this number of rows and smaller ones take."""
     if not planner.building:
         return
+    most: dict[str, int] = {}  # rows of each route
+    for m in sorted({m for m in _ROWS if m < product.m} | {product.m}):
+        most[_choose(planner, family, replace(product, m=m), packable)] = m
+    for route, m in most.items():
+        _prepare(planner, route, replace(product, m=m))
+
+
+def _prepare(planner: Planner, route: str, product: Product) -> None:
     if route == "columns":
         columns.prepare(planner, product)
         return
-    for call in map(Call.of, parts):
+    for call in map(Call.of, _parts(planner, product)):
         match route:
             case "gemv":
                 gemv.prepare(planner, call)
