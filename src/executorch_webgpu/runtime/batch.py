@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..ops.sampling.reference import BROKEN
 from .decode import language_graph
 from .method_file import MethodFile
 from .options import LoadOptions
+from .pool_rows import pool_rows
 
 _LOGITS, _LARGEST, _TOKEN = range(3)  # outputs of the graph
 GIVEN = (0, 2**24)  # bounds of tokens and positions: of more rows no pool has room
@@ -31,14 +32,24 @@ GIVEN = (0, 2**24)  # bounds of tokens and positions: of more rows no pool has r
 class BatchMethod(Closing):
     """Steps of up to ``sizes.rows`` rows. Who has which pages is the caller's account: see ``graph.kv_pages.PagePool``.
 
-    Threads may share it: steps run one after another.
+    Threads may share it: steps run one after another. ``rows``: what its pools hold, to save, load and copy.
     """
 
-    def __init__(self, file: MethodFile, constants: ConstantPool, options: LoadOptions, sizes: BatchSizes) -> None:
-        graphs = file.graphs(options.lower, GIVEN)
-        found = language_graph(file.lowered(options.lower, GIVEN), graphs, halves=True)
+    def __init__(
+        self,
+        file: MethodFile,
+        constants: ConstantPool,
+        options: LoadOptions,
+        sizes: BatchSizes,
+        fingerprint: Callable[[], str],
+    ) -> None:
+        graphs, lowered = file.graphs(options.lower, GIVEN), file.lowered(options.lower, GIVEN)
+        found = language_graph(lowered, graphs, halves=True)
         if isinstance(found, str):
-            raise UnsupportedProgramError(f"the program cannot run several sequences at once: {found}")
+            host = [(o.name, place.why) for o, place in lowered.placements if not place.on_device]
+            on_host = [f"; {name} runs on the host: {why}" for name, why in host]
+            why = found + "".join(on_host[:1])
+            raise UnsupportedProgramError(f"the program cannot run several sequences at once: {why}")
         self.sizes = replace(sizes, dtype=KV_CACHE_DTYPES[options.kv_cache_dtype])
         batch = batched(graphs[0], found.tokens, found.input_pos, self.sizes)
         graph, _ = fuse_graph(with_likeliest(batch.graph), options.fusions)
@@ -48,6 +59,7 @@ class BatchMethod(Closing):
             device.features, device.limits, options.routes or {}, options.scratch_bytes, options.matmul_precision
         )
         self._executor = GraphExecutor(graph, constants, planning, profile=options.profile, check=options.check)
+        self.rows = pool_rows(self._executor, file, options, batch.caches, fingerprint)
         self._closed = False
 
     def step(
@@ -99,4 +111,5 @@ class BatchMethod(Closing):
         """Free the GPU memory. Closing twice is allowed."""
         if not self._closed:
             self._closed = True
+            self.rows.close()
             self._executor.close()
