@@ -6,7 +6,7 @@ Steps follow one another on the device: each draws the tokens that the next one 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from .decode import language_graph
 from .method_file import MethodFile
 from .options import LoadOptions
 from .padding import Padding
+from .pool_rows import PoolRows, pool_rows
 
 __all__ = ["BROKEN", "BatchMethod", "Draw", "Drawn", "LogitChanges"]
 
@@ -62,7 +63,7 @@ class BatchMethod(Closing):
     ``in_flight``: how many steps may be submitted and not read, by default 3, or 2 where a CPU computes them.
     ``pad``: whether rows that nobody wants are added to steps, which then have few sizes, whose plans are soon known.
     By default they are, unless a CPU computes them.
-    Threads may share it: steps run one after another.
+    Threads may share it: steps run one after another. ``rows``: what its pools hold, to save, load and copy.
     """
 
     def __init__(
@@ -71,15 +72,19 @@ class BatchMethod(Closing):
         constants: ConstantPool,
         options: LoadOptions,
         sizes: BatchSizes,
+        fingerprint: Callable[[], str],
         in_flight: int | None = None,
         pad: bool | None = None,
     ) -> None:
         if in_flight is not None and in_flight < 1:
             raise InvalidInputError(f"in_flight is {in_flight}; it must be at least 1")
-        graphs = file.graphs(options.lower, GIVEN)
-        found = language_graph(file.lowered(options.lower, GIVEN), graphs, halves=True)
+        graphs, lowered = file.graphs(options.lower, GIVEN), file.lowered(options.lower, GIVEN)
+        found = language_graph(lowered, graphs, halves=True)
         if isinstance(found, str):
-            raise UnsupportedProgramError(f"the program cannot run several sequences at once: {found}")
+            host = [(o.name, place.why) for o, place in lowered.placements if not place.on_device]
+            on_host = [f"; {name} runs on the host: {why}" for name, why in host]
+            why = found + "".join(on_host[:1])
+            raise UnsupportedProgramError(f"the program cannot run several sequences at once: {why}")
         self.sizes = replace(sizes, dtype=KV_CACHE_DTYPES[options.kv_cache_dtype])
         self._device = device = constants.device
         pads = not device.features.cpu if pad is None else pad
@@ -96,10 +101,12 @@ class BatchMethod(Closing):
         self._closed = False
         self._flights: deque[list[int | None]] = deque()  # of steps that are not read: log probabilities of each row
         self._drawn = 0  # rows of the step before that drew a token
-        self._owned: list[GraphExecutor | RowSampler | InFlight] = []
+        self._owned: list[GraphExecutor | PoolRows | RowSampler | InFlight] = []
         try:
             self._executor = GraphExecutor(graph, constants, planning, profile=options.profile, check=options.check)
             self._owned.append(self._executor)
+            self.rows = pool_rows(self._executor, file, options, batch.caches, fingerprint)
+            self._owned.append(self.rows)
             (logits,) = graph.outputs
             assert isinstance(logits, Tensor)
             buffer = self._executor.buffer_of(logits)

@@ -188,7 +188,7 @@ class Program(Closing):
         options = LoadOptions.of(options, {"check": True, **changes} if self._runtime._check else changes)
         described = self._method(name)
         refuse_unsupported(described)
-        method = BatchMethod(described, self._constant_pool(), options, sizes, in_flight, pad)
+        method = BatchMethod(described, self._constant_pool(), options, sizes, self._identify, in_flight, pad)
         self._methods.add(method)
         return method
 
