@@ -67,7 +67,7 @@ class StreamSizes:
         return replace(sizes, max_rows=max(sizes.max_rows, *sizes.streams))
 
     @property
-    def engine_options(self) -> dict[str, int]:
+    def engine_options(self) -> dict[str, Any]:
         """Sizes of an engine that never has to take pages from a text."""
         most = max(self.streams)
         pages = most * -(-(max(self.prompts) + self.steps) // self.page_rows) + 1
