@@ -226,7 +226,7 @@ def _speeds(engine: Engine, sizes: StreamSizes, prompts_of: PromptsOf, warm_up: 
     random = np.random.default_rng(0)
     for prompt in sizes.prompts:
         for count in sizes.streams:
-            _warm(engine, prompts_of(random, count, min(prompt, 8), engine.vocab_size), warm_up)
+            _warm(engine, prompts_of(random, count, prompt, engine.vocab_size), sizes.steps, warm_up)
             arrivals, decodes = [], []
             for _ in range(sizes.repeats):
                 prompts = prompts_of(random, count, prompt, engine.vocab_size)
@@ -235,9 +235,9 @@ def _speeds(engine: Engine, sizes: StreamSizes, prompts_of: PromptsOf, warm_up: 
             yield speed_of(prompt, arrivals, decodes)
 
 
-def _warm(engine: Engine, prompts: Prompts, seconds: float) -> None:
-    """Short texts that do not count, for at least ``seconds``: they make plans and wake clocks."""
+def _warm(engine: Engine, prompts: Prompts, steps: int, seconds: float) -> None:
+    """Texts that do not count, for at least ``seconds``: their steps make plans, compile pipelines and wake clocks."""
     begun = time.perf_counter()
-    timed(engine, prompts, 2)
+    timed(engine, prompts, min(2, steps))
     while time.perf_counter() - begun < seconds:
-        timed(engine, prompts, 8)
+        timed(engine, prompts, min(8, steps))  # their prompts are known
