@@ -10,7 +10,7 @@ Inputs:
   vec4_x = True | False: K is a multiple of 4
   guarded = False | True: the last step may pass the end of a row
   norm = False | True: RMSNorm of x comes first
-  pairs = 0 | 4 | 8: eights along K are as they come, or in the order of the pairs of code_pairs.wgsl, of so many bits a code
+  pairs = 0 | 4 | 8: eights along K are as they come, or in that of the pairs of gemm_few, of codes of so many bits
 #}
 {% set places = {0: [0, 1, 2, 3, 4, 5, 6, 7], 4: [0, 4, 1, 5, 2, 6, 3, 7], 8: [0, 2, 1, 3, 4, 6, 5, 7]}[pairs] %}
 // Bindings 0 and 6: x and the weights of the norm.
