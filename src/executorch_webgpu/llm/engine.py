@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from ..closing import Closing
@@ -116,6 +117,38 @@ class Engine(Closing):
         request = Request(Text(prompt, next(self._orders), most), params, ends, self.vocab_size, trust)
         self._loop.submit(request)
         return Stream(request.mailbox, self)
+
+    def held_tokens(self, tokens: Sequence[int]) -> int:
+        """How many of a text's first tokens the pool holds rows of, so that they need not be computed: full pages."""
+        text = _integers(tokens)
+
+        def held() -> int:
+            pages = self._pool.begin([*text, 0])  # of which the last one is left out
+            length = len(pages.tokens)
+            self._pool.end(pages)
+            return length
+
+        return int(self._loop.call(held))
+
+    def save(self, tokens: Sequence[int], path: str | Path) -> int:
+        """Write what the pool holds of a text to a file. Returns how many of its first tokens that is: full pages.
+
+        The text may be running, or over, as long as nobody needed its pages. The file is one of ``State.save``, with
+        the text in it. Waits for steps that are under way. Raises OSError, ClosedError, and what broke the engine.
+        """
+        text = _integers(tokens)
+        return int(self._loop.call(lambda: self._batch.rows.save(self._pool, text, path)))
+
+    def load(self, path: str | Path, tokens: Sequence[int] | None = None) -> list[int]:
+        """Take what ``save`` or ``State.save`` wrote into idle pages, where texts with the same beginning find it.
+
+        ``tokens``: the text, for a file that does not say it. Returns the tokens that are there now. A text goes on
+        from any of them: submit as many as it is to keep, and what comes next.
+        Raises InvalidInputError, and changes nothing, for a file that is damaged or of another program or dtype, and
+        where the text is not known; ClosedError, and what broke the engine.
+        """
+        found: list[int] = self._loop.call(lambda: self._batch.rows.load(self._pool, path, tokens))
+        return found
 
     @property
     def idle_pages(self) -> int:

@@ -122,7 +122,7 @@ class EngineLoop:
             self._read()
         try:
             future.set_result(function())
-        except Error as error:
+        except Exception as error:
             future.set_exception(error)
 
     def _step(self) -> None:

@@ -100,6 +100,7 @@ class BatchMethod(Closing):
         )
         self._closed = False
         self._flights: deque[list[int | None]] = deque()  # of steps that are not read: log probabilities of each row
+        self.submitted = 0  # steps so far
         self._drawn = 0  # rows of the step before that drew a token
         self._owned: list[GraphExecutor | PoolRows | RowSampler | InFlight] = []
         try:
@@ -181,6 +182,7 @@ class BatchMethod(Closing):
             for to, _ in results:
                 to.submitted(submission)
             self._flights.append(asked)
+            self.submitted += 1
             self._drawn = len(draws)
 
     def read(self) -> list[Drawn]:
