@@ -25,7 +25,7 @@ Mask = np.ndarray
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     path = tmp_path_factory.mktemp("errors") / "model.pte"
-    config = replace(SHAPES["tiny"], context_len=CONTEXT, vocab=VOCAB)
+    config = replace(SHAPES["tiny"], dim=32, layers=1, context_len=CONTEXT, vocab=VOCAB)
     write_llama(path, config, LlamaOptions("q4gsw", embedding="q4gsw", max_seq_len=16, max_context_len=CONTEXT))
     with Runtime().load_program(path) as program:
         yield program
@@ -60,7 +60,7 @@ def test_texts_that_break_leave_the_others_alone(program: Program) -> None:
         ):
             given: Any = function
             stream = engine.submit([7], SamplingParams(9, allowed_tokens=given), end_tokens=())
-            got = []
+            got: list[int] = []
             with pytest.raises(error, match=message):
                 got += stream
             assert stream.finish_reason is None and set(got) <= {1, 47, 33}
@@ -113,7 +113,7 @@ def test_a_lost_device_ends_all_texts_and_another_engine_goes_on(program: Progra
 def test_ten_thousand_steps_leave_nothing_behind(program: Program) -> None:
     """Texts come, end, are cancelled and dropped, of all kinds; buffers, objects and memory stay as they were."""
     random = np.random.default_rng(0)
-    kinds = [
+    kinds: list[dict[str, Any]] = [
         {},
         {"temperature": 0.9, "top_p": 0.8},
         {"frequency_penalty": 0.5},
@@ -158,13 +158,14 @@ def test_an_engine_that_cannot_be_made_leaves_no_memory(program: Program) -> Non
     with Engine(program):
         pass
     before = device.memory.live_bytes
-    for bad in (
+    routes = {"paged_sdpa": "none"}
+    bad: list[dict[str, Any]] = [
         {"kv_cache_dtype": "f8"},
-        {"routes": {"paged_sdpa": "none"}},
+        {"routes": routes},
         {"steps_in_flight": 0},
         {"speculate": "x"},
-    ):
-        options: Any = bad
+    ]
+    for options in bad:
         with pytest.raises(Error):
             Engine(program, **options)
     gc.collect()
