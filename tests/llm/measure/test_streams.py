@@ -138,6 +138,11 @@ def test_prompts_may_be_chosen(tiny: Path) -> None:
     assert asked == [(2, 9)] * 4, "once to warm up"
 
 
+def test_further_arguments_of_the_engine(tiny: Path) -> None:
+    with pytest.raises(InvalidInputError, match="the pool of KV cache pages holds 16"):
+        measure_streams(Runtime.get(), tiny, {"streams": (1,), "prompts": (20,)}, engine_options={"kv_pages": 1})
+
+
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [

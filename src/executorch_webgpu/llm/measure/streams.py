@@ -134,13 +134,15 @@ def measure_streams(
     *,
     options: LoadOptions | None = None,
     prompts_of: PromptsOf | None = None,
+    engine_options: Mapping[str, Any] = MappingProxyType({}),
     on_progress: Progress = lambda done, total: None,
     **changes: Any,
 ) -> StreamReport:
     """Load a program into an engine and measure it.
 
     ``wanted``: fields of ``StreamSizes``; the others are what suits the device. ``prompts_of``: by default
-    ``random_prompts``. ``options``, ``changes``: as ``Program.load_method`` takes them.
+    ``random_prompts``. ``engine_options``: further arguments of ``Engine``, before those that follow from the sizes.
+    ``options``, ``changes``: as ``Program.load_method`` takes them.
     Raises InvalidInputError for sizes that do not fit, and what loading raises.
     """
     device = runtime.device
@@ -148,7 +150,7 @@ def measure_streams(
     options = LoadOptions.of(options, changes)
     with runtime.load_program(path) as program:
         sizes = StreamSizes.of(device, Signature.of(program).context_len, wanted)
-        with Engine(program, options, **sizes.engine_options) as engine:
+        with Engine(program, options, **{**sizes.engine_options, **engine_options}) as engine:
             seconds = time.perf_counter() - begun
             load = Load(seconds, path.stat().st_size, resident_bytes() - resident, device.memory.live_bytes - on_device)
             ceiling = read_rate(device)
