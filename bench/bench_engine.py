@@ -7,6 +7,7 @@ weights. With ``--torch`` the same shape is measured in PyTorch, too: float16, c
 cache, as many sequences in a step, in a process of its own.
 
 ``--session`` measures one text in a ``DecodeSession``, too, which an engine with one text should not be slower than.
+``--speculate prompt-lookup`` measures everything again with guesses.
 ``--repeat-text`` measures prompts that repeat a phrase beside random ones, and says how many of the new tokens a lookup
 in the text so far would have guessed. ``--prefix N`` measures prompts that share their first N tokens instead, and how
 many rows are computed for them: the shared ones must be computed once.
@@ -18,6 +19,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--kv-cache", choices=["f32", "f16", "int8"], default="f16")
     parser.add_argument("--matmul-precision", choices=["highest", "high"], default="highest")
     parser.add_argument("--session", action="store_true", help="also one text without an engine")
+    parser.add_argument("--speculate", choices=["prompt-lookup"], help="also with guesses")
     parser.add_argument("--repeat-text", action="store_true", help="also prompts that repeat a phrase")
     parser.add_argument("--prefix", type=int, metavar="N", help="prompts that share N tokens instead")
     parser.add_argument("--prefix-texts", type=int, default=32, help="how many of them")
@@ -120,8 +123,10 @@ def measure(runtime: Runtime, path: Path, args: argparse.Namespace) -> list[Stre
     if args.repeat_text:
         kinds[f"{REPEATS} {PHRASE} tokens"] = repeating_prompts
     lines: list[StreamLine] = []
-    for note, prompts_of in kinds.items():
-        report = run_streams(runtime, path, sizes, prompts_of=prompts_of, **loading)
+    ways = [None, args.speculate] if args.speculate else [None]
+    for (note, prompts_of), speculate in product(kinds.items(), ways):
+        report = run_streams(runtime, path, {**sizes, "speculate": speculate}, prompts_of=prompts_of, **loading)
+        note = ", ".join(filter(None, (note, speculate)))
         found = stream_lines(report, runtime.device, name_of_model(args), version=commit(), note=note)
         print_stream_lines(found)
         if args.repeat_text:
