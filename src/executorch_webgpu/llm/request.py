@@ -40,7 +40,8 @@ class Request:
 
     def draws(self, start: int, count: int) -> list[Draw]:
         """How the tokens from position ``start`` on are drawn. Raises as ``draw_of``."""
-        first = draw_of(self.params, start, self._seed, self._changes, self.new_tokens, self._vocab_size)
+        new = () if self.params.allowed_tokens is None else self.new_tokens
+        first = draw_of(self.params, start, self._seed, self._changes, new, self._vocab_size)
         return [first, *(replace(first, position=start + i) for i in range(1, count))]
 
     @property
