@@ -29,11 +29,11 @@ every_format = pytest.mark.parametrize("weight_format", FORMATS)
 TILES = (
     Tile(1, 2, 1, 1, 64, ahead=2),
     Tile(2, 1, 1, 2, 64),
-    Tile(1, 1, 1, 1, 64, ahead=2, buffers=2),
-    Tile(1, 1, 2, 1, 32, buffers=2),
-    Tile(1, 1, 1, 2, 64, ahead=2, buffers=1),
+    Tile(1, 1, 1, 1, 64, ahead=3),
+    Tile(1, 1, 2, 1, 32),
+    Tile(1, 1, 1, 2, 64, ahead=2),
 )
-FAR_AHEAD = Tile(1, 1, 1, 1, 64, ahead=4, buffers=2)
+FAR_AHEAD = Tile(1, 1, 1, 1, 64, ahead=4)
 
 
 @pytest.fixture

@@ -31,8 +31,7 @@ class Tile:
     column_tiles: int = 1
     k_subgroups: int = 2
     depth: int = 64
-    ahead: int = 1  # steps that weights are loaded before their turn
-    buffers: int = 1  # of workgroup memory
+    ahead: int = 1  # steps that x and weights are loaded before their turn
 
     def __post_init__(self) -> None:
         if any(n & (n - 1) for name, n in asdict(self).items() if name != "ahead"):
@@ -59,21 +58,22 @@ class Tile:
 
     def workgroup_bytes(self, parts: int) -> int:
         rows = self.rows * self.k_subgroups + self.columns * self.k_subgroups
-        return self.buffers * parts * rows * (self.depth // 8 + 1) * 16
+        return parts * rows * (self.depth // 8 + 1) * 16
 
 
 @dataclass(frozen=True)
 class Tuning:
     """Tiles, of few rows first: the first one that has all of them, or the last one several times."""
 
-    tiles: tuple[Tile, ...] = (Tile(1, k_subgroups=1, ahead=2), Tile(2, k_subgroups=1, ahead=2))
+    tiles: tuple[Tile, ...] = (Tile(1, k_subgroups=1, ahead=3), Tile(2, k_subgroups=1, ahead=3))
     # Those of few_f16.
     rounded: tuple[Tile, ...] = (
-        Tile(1, ahead=2),
-        Tile(2, column_subgroups=8, k_subgroups=1, ahead=2),
-        Tile(4, k_subgroups=1),
+        Tile(1, ahead=3),
+        Tile(2, k_subgroups=1, ahead=3),
+        Tile(4, k_subgroups=1, ahead=2),
     )
-    narrow: Tile | None = Tile(1, column_subgroups=1, k_subgroups=8, ahead=2)  # of few_f16, for few columns: alone
+    # Of few_f16, for few columns: workgroups enough without sharing, so that there is nothing to add up.
+    narrow: Tile | None = Tile(1, column_subgroups=1, k_subgroups=8, ahead=2)
     narrow_columns: int = 2304
     workgroups: int = 264  # several workgroups share tiles until there are so many
     steps: int = 2  # of each of them, at least
