@@ -37,7 +37,7 @@ REPEATS = 5
 PASS_SECONDS = 3e-3  # a pass repeats short calls for about this long
 SWEEP_WARM_UP = 0.1  # the device is busy nearly all the time
 # Over the largest element; other routes: EXACT. Tensor cores cut off sums that they add up instead of rounding them.
-TOLERANCE = {"matrix": 1e-4, "matrix_f16": 3e-3}
+TOLERANCE = {"matrix": 1e-4, "few": 1e-4, "matrix_f16": 3e-3, "few_f16": 3e-3}
 EXACT = 2e-5
 CANNOT = "cannot run"
 
@@ -235,7 +235,7 @@ def ceiling_of(ceilings: Ceilings, case: Case, route: str) -> tuple[str, float]:
     """(name, rate) of what bounds a line: memory for few rows, for many the units that multiply."""
     if case.few_rows:
         return "read", ceilings.read
-    if route.startswith("matrix") and ceilings.matrix is not None:
+    if route.startswith(("matrix", "few")) and ceilings.matrix is not None:
         return "matrix", ceilings.matrix
     return "fma", ceilings.fma
 

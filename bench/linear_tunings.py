@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from executorch_webgpu.ops.matmul import gemm, gemm_matrix, gemv
+from executorch_webgpu.ops.matmul import gemm, gemm_few, gemm_matrix, gemv
 
 KERNELS = {
     "gemv": "matmul/gemv",
     "gemm": "matmul/gemm",
     "matrix": "matmul/gemm_matrix",
     "matrix_f16": "matmul/gemm_matrix",
+    "few": "matmul/gemm_few",
+    "few_f16": "matmul/gemm_few",
 }
 
 
@@ -39,9 +41,19 @@ def of_few_rows() -> Iterator[Tuned]:
             exact = gemv.Tuning(size, lanes, quads, unroll, loads=64, sums=64, invocations=1, workgroups=1)
             yield Tuned("gemv", exact, f"{size}/{lanes} x{quads} u{unroll}")
     yield Tuned("gemv", gemv.Tuning(subgroups=False), "no subgroups")
+    yield from _on_cores(1)
+
+
+def _on_cores(*row_tiles: int) -> Iterator[Tuned]:
+    """Tiles of gemm_few, of 16 times as many rows."""
+    for route, rows, sizes, ahead in product(("few", "few_f16"), row_tiles, _FEW_TILES, (1, 2, 3, 4)):
+        tile = gemm_few.Tile(rows, *sizes, ahead=ahead)
+        tuning = gemm_few.Tuning((tile,), (tile,), narrow=(), wide=())
+        yield Tuned(route, tuning, "{} rows, {}x{} by {} along K, d{}, {} ahead".format(tile.rows, *sizes, ahead))
 
 
 def of_many_rows() -> Iterator[Tuned]:
+    yield from _on_cores(1, 2, 4)
     yield Tuned("gemm")
     for shape in ((2, 2, 16), (1, 2, 16), (2, 1, 16), (1, 1, 32), (1, 1, 16), (2, 2, 8)):
         yield Tuned("gemm", gemm.Tuning((gemm.Tile(*shape),), 1), "{}x{} d{}".format(*shape))
@@ -51,6 +63,9 @@ def of_many_rows() -> Iterator[Tuned]:
             tile = gemm_matrix.Tile(*sizes)
             yield Tuned(route, gemm_matrix.Tuning((tile,), workgroups=1), "{}x{} of {}x{} d{}".format(*sizes))
 
+
+# Subgroups across, matrices of each across, subgroups along K, depth.
+_FEW_TILES = ((4, 1, 1, 64), (4, 1, 2, 64), (8, 1, 1, 64), (1, 1, 8, 64), (2, 1, 4, 64))
 
 # Subgroups down and across, matrices of each down and across, depth.
 _MATRIX_TILES = (

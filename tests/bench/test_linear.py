@@ -18,7 +18,7 @@ from executorch_webgpu.gpu.capabilities import Features, Limits
 from executorch_webgpu.gpu.ceilings import Ceilings
 from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.ops.fused_linear import WEIGHT_FORMATS
-from executorch_webgpu.ops.matmul import gemm, gemm_matrix, gemv
+from executorch_webgpu.ops.matmul import gemm, gemm_few, gemm_matrix, gemv
 from executorch_webgpu.ops.plan import Planner, Planning
 
 CEILINGS = Ceilings(read=1e9, fma=1e12, matrix=None)
@@ -99,6 +99,8 @@ def test_plans_are_made_with_the_tunings(tunings: Callable[[], Iterator[Tuned]])
         "gemm": gemm.TUNING,
         "matrix": gemm_matrix.TUNING,
         "matrix_f16": gemm_matrix.TUNING,
+        "few": gemm_few.TUNING,
+        "few_f16": gemm_few.TUNING,
     }
     for tuned in tunings():
         assert tuned.route is not None

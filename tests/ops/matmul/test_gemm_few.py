@@ -14,14 +14,14 @@ from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.graph.build import build_graph
 from executorch_webgpu.graph.execute import plan_graph
 from executorch_webgpu.ops.matmul import gemm_few, gemm_matrix, gemv
+from executorch_webgpu.ops.matmul.formats import Q4GSW, dequantize
 from executorch_webgpu.ops.matmul.gemm_few import Tile, Tuning
 from executorch_webgpu.ops.plan import Planning
 
-from ..harness import OpProgram, call_graph
+from ..harness import Const, OpProgram, call_graph
 from ..matrix_emulation import TENSOR_CORES, emulate
 from ..samples import Sample, fused_linear_sample
 
-PARTS = {"few": 2, "few_f16": 1}
 FORMATS = ("q4gsw", "q4gaw", "q8gsw", "q8csw", "q4csw")  # of codes
 every_format = pytest.mark.parametrize("weight_format", FORMATS)
 # Small enough for 32 KiB of workgroup memory, and with few enough products for a CPU's compiler; several side by side,
@@ -29,11 +29,11 @@ every_format = pytest.mark.parametrize("weight_format", FORMATS)
 TILES = (
     Tile(1, 2, 1, 1, 64, ahead=2),
     Tile(2, 1, 1, 2, 64),
-    Tile(1, 1, 1, 1, 64, ahead=2, buffers=2),
-    Tile(1, 1, 2, 1, 32, buffers=2),
-    Tile(1, 1, 1, 2, 64, ahead=2, buffers=1),
+    Tile(1, 1, 1, 1, 64, ahead=3),
+    Tile(1, 1, 2, 1, 32),
+    Tile(1, 1, 1, 2, 64, ahead=2),
 )
-FAR_AHEAD = Tile(1, 1, 1, 1, 64, ahead=4, buffers=2)
+FAR_AHEAD = Tile(1, 1, 1, 1, 64, ahead=4)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def matrix_device(device: Device, monkeypatch: pytest.MonkeyPatch) -> Device:
 
 
 def program(device: Device, sample: Sample, tuning: Tuning, route: str = "few") -> OpProgram:
-    tunings = {"matmul/gemm_few": replace(tuning, rounded=tuning.tiles, narrow=None)}
+    tunings = {"matmul/gemm_few": replace(tuning, rounded=tuning.tiles, narrow=())}
     return OpProgram(device, sample.op, sample.args, sample.out, routes={"fused_linear": route}, tunings=tunings)
 
 
@@ -66,6 +66,37 @@ def test_it_agrees_with_the_reference(matrix_device: Device, weight_format: str,
 
 
 @every_format
+def test_random_shapes(matrix_device: Device, weight_format: str) -> None:
+    """One tile, alone and with as many workgroups that share it as come out of the sizes."""
+    rng = np.random.default_rng(FORMATS.index(weight_format))
+    for _ in range(3):
+        n, k, m = (int(rng.integers(1, most)) for most in (90, 400, 40))
+        sample = fused_linear_sample(
+            weight_format, k, [n], bias=True, residual=True, rows=(m, int(rng.integers(1, m + 1)))
+        )
+        tuning = Tuning((TILES[2],), workgroups=int(rng.integers(1, 40)), steps=1)
+        with program(matrix_device, sample, tuning) as loaded:
+            for live in (False, True):
+                loaded.check(sample.inputs(live))
+
+
+@pytest.mark.parametrize("power", [-60, 60])
+def test_large_and_small_numbers_keep_their_bits(matrix_device: Device, power: int) -> None:
+    """Rows and columns of very different size, far beyond what float16 holds; scales are rounded to 18 bits."""
+    sample = fused_linear_sample("q4gsw", 64, [13], rows=(17, 17))
+    scales = sample.args[5][0].array
+    sizes = 2.0 ** (power / 2 * np.linspace(-1, 1, scales.shape[1])).round()
+    sample = replace(sample, args=[*sample.args[:5], [Const((scales * sizes).astype(np.float32))], *sample.args[6:]])
+    with program(matrix_device, sample, Tuning((TILES[0],))) as loaded:
+        (x,) = sample.inputs(live=False)
+        x = (x * 2.0 ** (power / 2 * np.linspace(-1, 1, 17)).round()[:, None]).astype(np.float32)
+        (got,), (expected,) = loaded.run([x]), loaded.reference([x])
+        weights = dequantize(Q4GSW, sample.args[4][0].array, sample.args[5][0].array, sample.args[6])
+        terms = np.abs(x).astype(np.float64) @ np.abs(weights).T[:, :13]
+        assert (np.abs(got - expected) <= 2.0**-18 * terms).all()
+
+
+@every_format
 def test_the_rounded_route_is_as_exact_as_float16(matrix_device: Device, weight_format: str) -> None:
     sample = fused_linear_sample(weight_format, 328, [37, 5], bias=True, rows=(19, 9))
     with program(matrix_device, sample, Tuning((FAR_AHEAD,)), "few_f16") as loaded:
@@ -84,9 +115,10 @@ def small(tile: Tile, parts: int) -> Tile:
     return small(replace(tile, k_subgroups=tile.k_subgroups // 2), parts)
 
 
-NARROW = [("few_f16", tile) for tile in (gemm_few.TUNING.narrow,) if tile is not None]
-ALL = [*NARROW, *((route, tile) for route, parts in PARTS.items() for tile in gemm_few.TUNING.of(parts))]
-CHOSEN = [(route, small(tile, PARTS[route])) for route, tile in ALL]
+CHOSEN = [
+    *(("few", small(tile, 2)) for tile in gemm_few.TUNING.tiles),
+    *(("few_f16", small(tile, 1)) for tile in (*gemm_few.TUNING.rounded, *gemm_few.TUNING.narrow)),
+]
 
 
 @pytest.mark.slow
@@ -112,24 +144,25 @@ def test_tiles_that_cannot_be(tile: tuple[int, ...]) -> None:
 
 def test_zeros_and_numbers_that_are_none(matrix_device: Device) -> None:
     """A row of zeros gives zeros; NaN and infinity stay in their rows."""
-    sample = fused_linear_sample("q4gaw", 64, [13], rows=(5, 5))
-    with program(matrix_device, sample, Tuning((TILES[0],))) as loaded:
-        (x,) = sample.inputs(live=False)
-        assert isinstance(x, np.ndarray)
-        x[0, 1] = 0
-        loaded.check([x])
-        x[0, 2, 7], x[0, 3, 7] = np.nan, np.inf
-        (out,) = loaded.run([x])
-        assert np.isnan(out[0, 2]).all()
-        assert not np.isfinite(out[0, 3]).any()
-        assert np.isfinite(out[0, [0, 1, 4]]).all()
+    sample = fused_linear_sample("q4gaw", 192, [13], rows=(5, 5))
+    for workgroups in (1, 64):
+        with program(matrix_device, sample, Tuning((TILES[0],), workgroups=workgroups, steps=1)) as loaded:
+            (x,) = sample.inputs(live=False)
+            assert isinstance(x, np.ndarray)
+            x[0, 1] = 0
+            loaded.check([x])
+            x[0, 2, 7], x[0, 3, 7] = np.nan, np.inf
+            (out,) = loaded.run([x])
+            assert np.isnan(out[0, 2]).all()
+            assert not np.isfinite(out[0, 3]).any()
+            assert np.isfinite(out[0, [0, 1, 4]]).all()
 
 
 @pytest.mark.parametrize("weight_format", FORMATS)
 def test_rows_of_any_number_in_one_program(matrix_device: Device, weight_format: str) -> None:
     """On both sides of every change of route or tile; what a load compiled is all that they take."""
     sample = fused_linear_sample(weight_format, 136, [29, 6], norm=True, bias=True, rows=(130, 1))
-    few = Tuning((TILES[0],), rounded=(TILES[0],), narrow=None, workgroups=64, steps=1, least=0, least_rounded=0)
+    few = Tuning((TILES[0],), workgroups=64, steps=1, most=16, least=0, least_columns=0)
     tunings = {
         "matmul/gemm_few": few,
         "matmul/gemm_matrix": gemm_matrix.Tuning((gemm_matrix.Tile(1, 1, 1, 2, 16),)),
@@ -139,19 +172,22 @@ def test_rows_of_any_number_in_one_program(matrix_device: Device, weight_format:
         (x,) = sample.inputs(live=False)
         assert isinstance(x, np.ndarray)
         compiled, routes = matrix_device.kernels.stats(), []
-        for rows in (1, 2, 8, 9, 16, 17, 130, 5, 1):
+        for rows in (1, 4, 5, 9, 16, 17, 130, 8, 1):
             loaded.check([x[:, :rows]])
             routes.append(loaded.executor.plans.plans[0].route)
         assert matrix_device.kernels.stats() == compiled
-        assert routes == ["gemv", "few", "few", "few", "few", "matrix", "matrix", "few", "gemv"]
+        assert routes == ["gemv", "gemv", "few", "few", "few", "matrix", "matrix", "few", "gemv"]
 
 
 @pytest.mark.parametrize(
     ("widths", "k", "precision", "expected"),
     [
-        ([512], 512, "highest", {1: "gemv", 8: "gemv", 9: "few", 32: "few", 33: "matrix"}),
-        ([512], 512, "high", {1: "gemv", 8: "gemv", 9: "few_f16", 64: "few_f16", 65: "matrix_f16"}),
-        ([4096, 4096], 1024, "high", {1: "gemv", 2: "few_f16", 8: "few_f16"}),
+        ([512], 512, "highest", {1: "gemv", 8: "gemv", 9: "few", 64: "few", 65: "matrix"}),
+        ([512], 512, "high", {1: "gemv", 8: "gemv", 9: "few_f16", 128: "few_f16", 129: "matrix_f16"}),
+        ([4096], 1024, "high", {1: "gemv", 4: "gemv", 5: "few_f16", 8: "few_f16"}),
+        ([4096], 1024, "highest", {1: "gemv", 8: "gemv", 9: "few"}),
+        ([4096], 1536, "highest", {1: "gemv", 4: "gemv", 5: "few", 8: "few"}),
+        ([1536], 4096, "highest", {1: "gemv", 8: "gemv", 9: "few"}),
     ],
 )
 def test_the_route_of_a_number_of_rows(widths: list[int], k: int, precision: str, expected: dict[int, str]) -> None:

@@ -31,8 +31,7 @@ class Tile:
     column_tiles: int = 1
     k_subgroups: int = 2
     depth: int = 64
-    ahead: int = 1  # steps that weights are loaded before their turn
-    buffers: int = 1  # of workgroup memory
+    ahead: int = 1  # steps that x and weights are loaded before their turn
 
     def __post_init__(self) -> None:
         if any(n & (n - 1) for name, n in asdict(self).items() if name != "ahead"):
@@ -59,29 +58,45 @@ class Tile:
 
     def workgroup_bytes(self, parts: int) -> int:
         rows = self.rows * self.k_subgroups + self.columns * self.k_subgroups
-        return self.buffers * parts * rows * (self.depth // 8 + 1) * 16
+        return parts * rows * (self.depth // 8 + 1) * 16
 
 
 @dataclass(frozen=True)
 class Tuning:
     """Tiles, of few rows first: the first one that has all of them, or the last one several times."""
 
-    tiles: tuple[Tile, ...] = (Tile(1, k_subgroups=1, ahead=2), Tile(2, k_subgroups=1, ahead=2))
-    # Those of few_f16.
-    rounded: tuple[Tile, ...] = (
-        Tile(1, ahead=2),
-        Tile(2, column_subgroups=8, k_subgroups=1, ahead=2),
-        Tile(4, k_subgroups=1),
+    tiles: tuple[Tile, ...] = (
+        Tile(1, k_subgroups=1, ahead=3),
+        Tile(2, k_subgroups=1, ahead=3),
+        Tile(4, k_subgroups=1, ahead=2),
     )
-    narrow: Tile | None = Tile(1, column_subgroups=1, k_subgroups=8, ahead=2)  # of few_f16, for few columns: alone
-    narrow_columns: int = 2304
+    # Those of few_f16.
+    rounded: tuple[Tile, ...] = (Tile(1, ahead=3), Tile(2, k_subgroups=1, ahead=3), Tile(4, k_subgroups=1, ahead=3))
+    # In place of the first ones of few_f16: for few columns, where all workgroups it takes share nothing, and for many.
+    narrow: tuple[Tile, ...] = (Tile(1, column_subgroups=1, k_subgroups=8, ahead=2),)
+    narrow_columns: int = 2304  # at most
+    wide: tuple[Tile, ...] = (Tile(1, k_subgroups=1, ahead=4), Tile(2, column_subgroups=8, k_subgroups=1, ahead=3))
+    wide_columns: int = 65536  # at least
     workgroups: int = 264  # several workgroups share tiles until there are so many
     steps: int = 2  # of each of them, at least
-    least: int = 32 << 20  # rows times weights for which these routes are faster than gemv
-    least_rounded: int = 16 << 20
+    most: int = 64  # rows, for more of which gemm_matrix is faster
+    most_rounded: int = 128  # the same of few_f16, unless there are many columns
+    # Weights and columns for fewer of which gemv is faster, with up to eight rows; it is with up to four, but for few_f16.
+    least: int = 6 << 20
+    least_columns: int = 3072
+    least_rounded: int = 4 << 20
+    least_rounded_four: int = 32 << 20
 
     def of(self, parts: int) -> tuple[Tile, ...]:
         return self.rounded if parts == 1 else self.tiles
+
+    def of_columns(self, parts: int, columns: int) -> tuple[Tile, ...]:
+        first: tuple[Tile, ...] = ()
+        if parts == 1 and columns <= self.narrow_columns:
+            first = self.narrow
+        elif parts == 1 and columns >= self.wide_columns:
+            first = self.wide
+        return (*first, *self.of(parts)[len(first) :])
 
 
 TUNING = Tuning()
@@ -90,26 +105,31 @@ TUNING = Tuning()
 def fits(planner: Planner, product: Product, parts: int) -> bool:
     """Whether the device has such tensor cores, and weights are codes, whose powers load finds."""
     quantized = all(isinstance(m, QuantizedMatrix) for m in product.matrices)
-    return has_cores(planner) and quantized and len(_tiles(planner, parts)) == len(_tuning(planner).of(parts))
+    return has_cores(planner) and quantized and len(_tiles(planner, _columns(product), parts)) > 0
 
 
 def pays(planner: Planner, product: Product, parts: int) -> bool:
-    """Whether these routes are faster than those for any number of rows, by measurements on an H100.
-
-    Two rows at least, and at most as many as one tile has; below the rows of one gemv, matrices of some size.
-    """
-    tuning = _tuning(planner)
-    if not 1 < product.m <= max(tile.rows for tile in tuning.of(parts)):
+    """Whether these routes are faster than those for any number of rows, by measurements on an H100."""
+    tuning, columns = _tuning(planner), _columns(product)
+    most = tuning.most if parts == 2 or columns >= tuning.wide_columns else tuning.most_rounded
+    if not 1 < product.m <= most:
         return False
-    weights = product.width * sum(rows_of(matrix) for matrix in product.matrices)
-    least = tuning.least if parts == 2 else tuning.least_rounded
-    return product.m > gemv.MAX_ROWS or product.m * weights >= least
+    weights = columns * product.width
+    if product.m > gemv.MAX_ROWS:
+        return True
+    if parts == 2:
+        return product.m > 4 and weights >= tuning.least and columns >= tuning.least_columns
+    return weights >= (tuning.least_rounded if product.m > 4 else tuning.least_rounded_four)
+
+
+def _columns(product: Product) -> int:
+    return sum(rows_of(matrix) for matrix in product.matrices)
 
 
 def prepare(planner: Planner, call: Call, parts: int) -> None:
     """Pipelines for every number of rows up to ``call.m``."""
     normed, pairs = call.norm is not None, _pairs(call, parts)
-    tiles, least = _tiles_of(planner, call, parts), 1
+    tiles, least = _tiles(planner, 4 * call.packed.quads, parts), 1
     for tile in tiles:
         most = call.m if tile is tiles[-1] else min(tile.rows, call.m)
         prepare_split_rows(planner, call.packed.width, tile, parts, normed, pairs=pairs)
@@ -124,7 +144,7 @@ def prepare(planner: Planner, call: Call, parts: int) -> None:
 
 def run(planner: Planner, call: Call, parts: int) -> None:
     """``parts``: float16 numbers for each float32, 1 or 2."""
-    tiles = _tiles_of(planner, call, parts)
+    tiles = _tiles(planner, 4 * call.packed.quads, parts)
     tile = next((tile for tile in tiles if tile.rows >= call.m), tiles[-1])
     steps = ceil_div(call.packed.width, tile.step)
     sizes = (call.m, call.packed.width, steps * tile.k_subgroups)
@@ -157,7 +177,7 @@ def run(planner: Planner, call: Call, parts: int) -> None:
 def _shares(planner: Planner, call: Call, tile: Tile, m: int) -> int:
     """Workgroups that share each tile."""
     tuning = _tuning(planner)
-    if tile == tuning.narrow:
+    if tile in tuning.narrow:
         return 1
     tiles = ceil_div(call.packed.quads, tile.columns // 4) * ceil_div(m, tile.rows)
     steps = ceil_div(call.packed.width, tile.step)
@@ -181,23 +201,14 @@ def _tuning(planner: Planner) -> Tuning:
     return planner.tuning("matmul/gemm_few", TUNING)
 
 
-def _tiles(planner: Planner, parts: int) -> list[Tile]:
-    """Those that the device has room for."""
-    return [tile for tile in _tuning(planner).of(parts) if _has_room(planner, tile, parts)]
+def _tiles(planner: Planner, columns: int, parts: int) -> list[Tile]:
+    """Those that the device has room for, of few rows first."""
+    return [tile for tile in _tuning(planner).of_columns(parts, columns) if _has_room(planner, tile, parts)]
 
 
 def _has_room(planner: Planner, tile: Tile, parts: int) -> bool:
     limits = planner.limits
     return tile.workgroup_bytes(parts) <= limits.max_workgroup_bytes and tile.invocations <= limits.max_invocations
-
-
-def _tiles_of(planner: Planner, call: Call, parts: int) -> list[Tile]:
-    """Those of a call, of few rows first."""
-    tuning, tiles = _tuning(planner), _tiles(planner, parts)
-    narrow = tuning.narrow if parts == 1 and 4 * call.packed.quads <= tuning.narrow_columns else None
-    if narrow is None or not _has_room(planner, narrow, parts):
-        return tiles
-    return [narrow, *(tile for tile in tiles if tile.rows > narrow.rows)]
 
 
 def _template(call: Call, tile: Tile, parts: int, shared: bool) -> dict[str, Any]:

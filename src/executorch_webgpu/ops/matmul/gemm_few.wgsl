@@ -6,8 +6,8 @@ A workgroup computes all of 16 to 64 rows for some columns. Its subgroups share 
 side, and k_subgroups along K, each with a depth of its own in every step, whose sums are added up at the end. An
 invocation loads whole vec4s of codes: eight weights along K of four columns. x comes from split_rows.
 
-Weights are loaded several steps ahead, into registers, and dequantized into workgroup memory when their step comes. With
-two buffers there, one step is staged while the one before is multiplied.
+What is staged is loaded several steps ahead, into registers, and weights are dequantized into workgroup memory when their
+step comes.
 
 Where codes are paired, float16 arithmetic dequantizes two of them at a time. Two parts of weights are then the code times
 the upper 7 bits of its scale, which float16 holds, and the code times the rest of it.
@@ -21,8 +21,7 @@ Inputs:
   column_tiles = 1 | 2: matrices of a subgroup side by side
   k_subgroups = 2 | 1 | 4 | 8: along K
   depth = 64 | 32: of a subgroup in a step along K
-  ahead = 1 | 2 | 3 | 4: steps that weights are loaded before they are multiplied
-  buffers = 1 | 2: of a step, in workgroup memory
+  ahead = 1 | 2 | 3 | 4: steps that x and weights are loaded before they are multiplied
   paired = False | True: x is in the order of pairs of codes: 4 bits, without minima where parts is 2, or 8 bits and one part
   parts = 2 | 1: float16 numbers for each of x and of the weights
   shared = False | True: several workgroups share a tile; with neither bias, gate nor residual, which sum_splits adds
@@ -87,17 +86,16 @@ const QUADS = {{ quads }}u;            // of a tile
 const BLOCK_COLUMNS = {{ block_columns }}u;  // of a subgroup
 const COLUMN_SUBGROUPS = {{ column_subgroups }}u;
 const K_SUBGROUPS = {{ k_subgroups }}u;
-const BUFFERS = {{ buffers }}u;
 const WORD_UNITS = {{ word_units }}u;  // units of eight weights
 
 alias Left = subgroup_matrix_left<f16, 16, 16>;
 alias Right = subgroup_matrix_right<f16, 16, 16>;
 alias Sum = subgroup_matrix_result<f32, 16, 16>;
 
-// In each buffer, of a step, x [parts, rows, depth] for each of the k_subgroups, and weights [parts, block columns, depth]
-// for every subgroup. At the end, a matrix of sums of every subgroup.
-var<workgroup> x_tiles: array<array<vec4<u32>, PARTS * ROWS * STRIDE>, BUFFERS * K_SUBGROUPS>;
-var<workgroup> w_tiles: array<array<vec4<u32>, PARTS * BLOCK_COLUMNS * STRIDE>, BUFFERS * COLUMN_SUBGROUPS * K_SUBGROUPS>;
+// Of a step, x [parts, rows, depth] for each of the k_subgroups, and weights [parts, block columns, depth] for every
+// subgroup. At the end, a matrix of sums of every subgroup.
+var<workgroup> x_tiles: array<array<vec4<u32>, PARTS * ROWS * STRIDE>, K_SUBGROUPS>;
+var<workgroup> w_tiles: array<array<vec4<u32>, PARTS * BLOCK_COLUMNS * STRIDE>, COLUMN_SUBGROUPS * K_SUBGROUPS>;
 
 {% if paired %}
 // Codes as float16 numbers, two at a time: integers below the bits of a power of two are its fraction.
@@ -186,7 +184,9 @@ fn main(
   let x_word{{ i }} = x_place{{ i }} % (ROWS * PARTS * WORDS);
   let x_from{{ i }} = (x_block{{ i }} * params.m + tile_row) * (PARTS * WORDS) + x_word{{ i }};
   let x_to{{ i }} = (x_word{{ i }} / WORDS % PARTS * ROWS + x_word{{ i }} / (PARTS * WORDS)) * STRIDE + x_word{{ i }} % WORDS;
-  var x{{ i }}: vec4<u32>;
+  {% for set in range(ahead) %}
+  var x{{ set }}_{{ i }}: vec4<u32>;
+  {% endfor %}
   {% endfor %}
   let w_word = index % STEP_WORDS;
   {% for i in range(w_loads) %}
@@ -208,36 +208,33 @@ fn main(
 
   // ---- step `next` along K, on the way to registers ----
   var next = first;
-  {% macro fetch_weights(set) %}
+  {% macro fetch(set) %}
   {% for i in range(w_loads) %}
   w{{ set }}_{{ i }} = load_word(w_quad{{ i }}, next * STEP_WORDS + w_word);
   {% endfor %}
-  {% endmacro %}
-  {% macro fetch_x() %}
   {% if x_words < lanes %}
   if (index < {{ x_words }}u) {
-    x0 = split[next * x_step + x_from0];
+    x{{ set }}_0 = split[next * x_step + x_from0];
   }
   {% else %}
   {% for i in range(x_loads) %}
-  x{{ i }} = split[next * x_step + x_from{{ i }}];
+  x{{ set }}_{{ i }} = split[next * x_step + x_from{{ i }}];
   {% endfor %}
   {% endif %}
   {% endmacro %}
   // ---- what was fetched, to workgroup memory ----
-  {% macro stage(buffer) %}
+  {% macro stage() %}
   {% if x_words < lanes %}
   if (index < {{ x_words }}u) {
-    x_tiles[x_block0 + {{ buffer * k_subgroups }}u][x_to0] = x0;
+    x_tiles[x_block0][x_to0] = x0_0;
   }
   {% else %}
   {% for i in range(x_loads) %}
-  x_tiles[x_block{{ i }} + {{ buffer * k_subgroups }}u][x_to{{ i }}] = x{{ i }};
+  x_tiles[x_block{{ i }}][x_to{{ i }}] = x0_{{ i }};
   {% endfor %}
   {% endif %}
   {% for i in range(w_loads) %}
   {
-    let block = w_block{{ i }} + {{ buffer * column_subgroups * k_subgroups }}u;
     {% for u in range(word_units) %}
     let scales{{ u }} = four_scales(w0_{{ i }}.scales{{ u }}) * w_power{{ i }};
     {% if paired and parts == 2 %}
@@ -274,7 +271,7 @@ fn main(
         let min{{ u }} = pair_of(mins{{ u }}[{{ c }}]);
         {% endif %}
         {% endfor %}
-        w_tiles[block][to + {{ loop.index0 * block_columns * stride }}u] = vec4<u32>(
+        w_tiles[w_block{{ i }}][to + {{ loop.index0 * block_columns * stride }}u] = vec4<u32>(
           {% for pair in range(4) %}
           {% set u = pair // 2 if bits == 8 else 0 %}
           {% if mins %}
@@ -294,10 +291,10 @@ fn main(
       let high = four_codes(codes1) * scales1[{{ c }}]{{ " + mins1[%d]" % c if mins }};
       {% endif %}
       {% if parts == 2 %}
-      w_tiles[block][to] = halves(upper(low), upper(high));
-      w_tiles[block][to + {{ block_columns * stride }}u] = halves(low - upper(low), high - upper(high));
+      w_tiles[w_block{{ i }}][to] = halves(upper(low), upper(high));
+      w_tiles[w_block{{ i }}][to + {{ block_columns * stride }}u] = halves(low - upper(low), high - upper(high));
       {% else %}
-      w_tiles[block][to] = halves(low, high);
+      w_tiles[w_block{{ i }}][to] = halves(low, high);
       {% endif %}
       {% endif %}
     }
@@ -305,27 +302,39 @@ fn main(
   }
   {% endfor %}
   {% endmacro %}
+  // A driver may put loads off until their values are used, behind all that was to hide them. So a branch that is never
+  // taken, because matrices have units, uses them at once; with its barrier, it cannot be made a condition of each store.
+  {% macro begin_loads(set) %}
+  if (params.units == 0u) {
+    workgroupBarrier();
+    {% for i in range(w_loads) %}
+    {% for u in range(word_units) %}
+    w_tiles[0][index] = w{{ set }}_{{ i }}.codes{{ u }} ^ vec4<u32>(bitcast<u32>(w{{ set }}_{{ i }}.scales{{ u }}.x));
+    {% endfor %}
+    {% endfor %}
+    {% for i in range(x_loads) %}
+    x_tiles[0][index] = x{{ set }}_{{ i }};
+    {% endfor %}
+  }
+  {% endmacro %}
   {% for set in range(ahead) %}
-  {{ fetch_weights(set) }}
-  {% if set == 0 %}
-  {{ fetch_x() }}
-  {% endif %}
+  {{ fetch(set) }}
   next = min(next + 1u, end - 1u);
   {% endfor %}
-  {{ stage(0) }}
+  {{ stage() }}
   workgroupBarrier();
-  for (var step = first; step < end; step += BUFFERS) {
-    {% for buffer in range(buffers) %}
-    // Sets move up from turn to turn: of variables that take turns, a driver would load each one when it is used.
+  for (var step = first; step < end; step++) {
     {% for set in range(1, ahead) %}
     {% for i in range(w_loads) %}
     w{{ set - 1 }}_{{ i }} = w{{ set }}_{{ i }};
     {% endfor %}
+    {% for i in range(x_loads) %}
+    x{{ set - 1 }}_{{ i }} = x{{ set }}_{{ i }};
     {% endfor %}
-    next = min(step + {{ buffer + ahead }}u, end - 1u);
-    {{ fetch_weights(ahead - 1) | indent(2) }}
-    next = min(step + {{ buffer + 1 }}u, end - 1u);
-    {{ fetch_x() | indent(2) }}
+    {% endfor %}
+    next = min(step + {{ ahead }}u, end - 1u);
+    {{ fetch(ahead - 1) | indent(2) }}
+    {{ begin_loads(ahead - 1) | indent(2) }}
 
     // ---- products: of two parts each, those of the upper bits with both, and of the rest of x with the upper bits ----
     {% for k in range(0, words, 2) %}
@@ -333,13 +342,13 @@ fn main(
       {% for i in range(row_tiles) %}
       {% for p in range(parts) %}
       let left{{ i }}_{{ p }} = subgroupMatrixLoad<Left, row_major>(
-        &x_tiles[k_block + {{ buffer * k_subgroups }}u], {{ (p * rows + 16 * i) * stride + k }}u, STRIDE);
+        &x_tiles[k_block], {{ (p * rows + 16 * i) * stride + k }}u, STRIDE);
       {% endfor %}
       {% endfor %}
       {% for j in range(column_tiles) %}
       {% for p in range(parts) %}
       let right{{ j }}_{{ p }} = subgroupMatrixLoad<Right, col_major>(
-        &w_tiles[subgroup + {{ buffer * column_subgroups * k_subgroups }}u], {{ (p * block_columns + 16 * j) * stride + k }}u, STRIDE);
+        &w_tiles[subgroup], {{ (p * block_columns + 16 * j) * stride + k }}u, STRIDE);
       {% endfor %}
       {% for l, r in ([(0, 0), (1, 0), (0, 1)] if parts == 2 else [(0, 0)]) %}
       {% for i in range(row_tiles) %}
@@ -349,17 +358,9 @@ fn main(
       {% endfor %}
     }
     {% endfor %}
-    {% if buffers == 1 %}
     workgroupBarrier();
-    {% endif %}
-    {{ stage((buffer + 1) % buffers) | indent(2) }}
+    {{ stage() | indent(2) }}
     workgroupBarrier();
-    {% if buffer + 1 < buffers %}
-    if (step + {{ buffer + 1 }}u >= end) {
-      break;
-    }
-    {% endif %}
-    {% endfor %}
   }
 
   // ---- sums through workgroup memory, a matrix of each subgroup at a time: only there can they be seen by element ----
