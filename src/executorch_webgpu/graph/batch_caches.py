@@ -12,7 +12,7 @@ from typing import Any
 
 from ..ops.values import SymInt, Tensor
 from .batch_attention import Region, WrittenRows, causal_scale, written_rows
-from .batch_draft import VIEW, Cut, Draft, Rows, opened, refused
+from .batch_draft import VIEW, Cut, Draft, Rows, aligned, refused
 from .batch_positions import Positions, reached
 from .build import Constant, OpCall, make_call
 from .casts import cast_call
@@ -51,7 +51,7 @@ class Caches:
         if call.mutated:
             raise refused(call, "changes memory in another way than writing the rows of a step from the position on")
         roots = [self._roots(call, t) for t in caches]
-        if not scores and not axes and not any(map(self._positions.is_known, (*call.reads, *call.inputs))):
+        if not scores and not axes:  # of a part of a cache, up to the last row, too
             self._of[self._only_output(call).id] = frozenset().union(*roots)
         else:
             self._score(call, scores, roots, axes)
@@ -126,8 +126,12 @@ class Caches:
                 axis = self._mask_axis(call, tensor, axes)
                 if axis is not None:
                     axes[tensor.id] = axis
-        args = opened(call, axes).args if self._draft.single else call.args
-        found = call.op.row_axes(args, axes, self._draft.numbers(call) & self._positions.counts)
+        counts = self._draft.numbers(call) & self._positions.counts
+        if self._draft.single:
+            fit = aligned(call, axes, counts)
+            found = None if fit is None else fit[1]
+        else:
+            found = call.op.row_axes(call.args, axes, counts)
         if found is None or found[0] is None:
             found = self._as_fused(call, axes)
         if found is None or found[0] is None:

@@ -101,7 +101,8 @@ class Positions:
         if self.most == 1:
             ones = [axis for axis, n in enumerate(tensor.max_dims) if n == 1]
             return ones[-1] if ones and tensor.max_dims[-1] != 1 else 0 if tensor.max_dims == (1,) else None
-        few, more = (self.evaluate([tensor.id], 0, n)[tensor.id].shape for n in (1, 2))
+        # Up to the same row, since a mask may be as wide as the text is long.
+        few, more = (self.evaluate([tensor.id], 2 - n, n)[tensor.id].shape for n in (1, 2))
         changed = [axis for axis, (a, b) in enumerate(zip(few, more, strict=True)) if a != b]
         return changed[0] if len(changed) == 1 else None
 
@@ -187,7 +188,6 @@ def reached(calls: Iterable[OpCall], out: Tensor, among: Collection[int], given:
 
 def without_unread_state(graph: Graph) -> Mapping[int, OpCall]:
     """Calls that do nothing but overwrite memory which nothing reads, by index."""
-    read = {t.id for call in graph.calls for t in call.inputs} - {
-        t.id for call in graph.calls for t in call.mutated if t not in call.reads
-    }
+    read = {t.id for call in graph.calls for t in call.inputs if t in call.reads or t not in call.mutated}
+    read |= {id for id, root in graph.prepacked.items() if root.id in read}
     return {c.index: c for c in graph.calls if c.mutated and not any(t.id in read for t in c.mutated)}

@@ -19,7 +19,7 @@ from ..errors import UnsupportedProgramError
 from ..ops.shapes import normalize_dim
 from ..ops.values import SymInt, Tensor
 from .batch_caches import Caches
-from .batch_draft import GATHER, VIEW, BatchSizes, Cut, Draft, Rows, is_view, opened, refused
+from .batch_draft import GATHER, VIEW, BatchSizes, Cut, Draft, Rows, aligned, is_view, opened, refused
 from .batch_positions import Positions, without_unread_state
 from .build import PREPACK, Graph, OpCall, make_call
 from .fusion.dataflow import substituted, with_calls
@@ -140,10 +140,17 @@ class _Batcher:
         call = self._with_known(call)
         cuts = {t.id: draft.cuts[t.id] for t in call.inputs if t.id in draft.cuts}
         kinds = {cut.rows for cut in cuts.values()} or {Rows.ALL}
-        axes = {id: cut.axis for id, cut in cuts.items()}
+        axes, counts = {id: cut.axis for id, cut in cuts.items()}, draft.numbers(call) & self._positions.counts
         if kinds == {Rows.WANTED} or draft.single:
-            call = opened(_as_view(call), axes)
-        found = call.op.row_axes(call.args, axes, draft.numbers(call) & self._positions.counts)
+            call = _as_view(call)
+            fit = aligned(call, axes, counts)
+            if fit is not None and draft.single:
+                axes = fit[0]
+                alias = {t.id: draft.moved(t, axes[t.id]) for t in call.inputs if t.id in axes}
+                call = make_call(call.name, tuple(substituted(arg, alias) for arg in call.args), call.index)
+                axes = {alias[id].id: axis for id, axis in axes.items()}
+            call = opened(call, axes)
+        found = call.op.row_axes(call.args, axes, counts)
         if found is None or len(kinds) > 1 or any(isinstance(v, SymInt) for v in call.writes):
             if self._picks_last(call):
                 return
