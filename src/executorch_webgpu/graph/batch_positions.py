@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import InvalidInputError
 from ..ops.values import SymInt, Tensor
+from .batch_structure import Structure
 from .build import Graph, GraphValue, OpCall
 from .fusion.dataflow import Dataflow
 from .reference import REFUSALS, References
@@ -34,7 +35,8 @@ class Positions:
         self._known: set[int] = {input_pos.id}
         self._fixed: set[int] = set()  # what no position changes
         self.counts: set[int] = set()  # live integers that are the number of tokens
-        self._tables: dict[int, np.ndarray | None] = {}
+        self.structure = Structure(graph, self._flow, self.maker)
+        self._tables: dict[tuple[int, int], np.ndarray | None] = {}  # by structure and axis
         self._constants: dict[int, np.ndarray] = {}
 
     @property
@@ -45,7 +47,7 @@ class Positions:
     def take(self, call: OpCall) -> bool:
         """Whether the results of a call follow from the position, which is noted. Constants do, too."""
         reads = {value.id: value for value in (*call.reads, *call.inputs)}.values()
-        if call.mutated or not all(self.is_known(v) or v.id in self._fixed or self._is_constant(v) for v in reads):
+        if call.mutated or not all(self.is_known(v) or v.id in self._fixed or self.is_constant(v) for v in reads):
             return False
         self._calls.append(call)
         self._makers.update((value.id, call) for value in call.writes)
@@ -81,7 +83,7 @@ class Positions:
         """The results of ``calls`` are put among the ``values`` that they read. Constants need not be there."""
         for call in calls:
             for tensor in call.inputs:
-                if tensor.id not in values and self._is_constant(tensor):
+                if tensor.id not in values and self.is_constant(tensor):
                     values[tensor.id] = self._constant(tensor)
             for value, result in zip(call.writes, self._references.results(call, values), strict=True):
                 values[value.id] = result
@@ -97,34 +99,43 @@ class Positions:
         return next(iter(found)) if found and len(found) == 1 else None
 
     def axis(self, tensor: Tensor) -> int | None:
-        """Along which dimension of a known tensor the tokens lie; of programs of one token the last that may be it."""
+        """Along which dimension of a known tensor the tokens lie; of programs of one token one that may be it."""
         if self.most == 1:
             ones = [axis for axis, n in enumerate(tensor.max_dims) if n == 1]
-            return ones[-1] if ones and tensor.max_dims[-1] != 1 else 0 if tensor.max_dims == (1,) else None
+            return None if not ones else ones[0] if tensor.max_dims[-1] == 1 else ones[-1]
         # Up to the same row, since a mask may be as wide as the text is long.
         few, more = (self.evaluate([tensor.id], 2 - n, n)[tensor.id].shape for n in (1, 2))
         changed = [axis for axis, (a, b) in enumerate(zip(few, more, strict=True)) if a != b]
         return changed[0] if len(changed) == 1 else None
 
-    def table(self, tensor: Tensor, axis: int) -> np.ndarray | None:
-        """A known tensor's rows at all positions [context_len, …], if a row depends on its own position only.
+    def is_long(self, tensor: Tensor) -> bool:
+        """Whether a table of a known tensor would be large, or take long to find out."""
+        row_bytes = tensor.max_nbytes // max(self.most, 1)
+        return -(-self._context_len // self.most) > _MOST_RUNS or self._context_len * row_bytes > _MOST_BYTES
 
-        None where it does not, or where that would take too long to find out.
-        """
-        if tensor.id not in self._tables:
+    def table(self, tensor: Tensor, axis: int) -> np.ndarray | None:
+        """A known tensor's rows at all positions [context_len, …], if a row depends on its own position only."""
+        key = self.structure.of(tensor), axis
+        if key not in self._tables:
             try:
-                self._tables[tensor.id] = self._table(tensor, axis)
+                self._tables[key] = self._table(tensor, axis)
             except (InvalidInputError, *REFUSALS):
-                self._tables[tensor.id] = None
-        return self._tables[tensor.id]
+                self._tables[key] = None
+        return self._tables[key]
 
     def is_position(self, tensor: Tensor) -> bool:
         """Whether every row of a known tensor is its own position."""
-        axis = self.axis(tensor)
-        table = None if axis is None or tensor.element.integer_limits is None else self.table(tensor, axis)
-        if table is None or table[0].size != 1:
+        if tensor.element.integer_limits is None or tensor.numel != self.most:
             return False
-        return bool(np.array_equal(table.reshape(-1), np.arange(self._context_len)))
+        try:
+            return all(
+                np.array_equal(
+                    np.ravel(self.evaluate([tensor.id], start, count)[tensor.id]), np.arange(start, start + count)
+                )
+                for start, count in self._samples()
+            )
+        except (InvalidInputError, *REFUSALS):
+            return False
 
     def gives_last(self, call: OpCall, x: Tensor, axis: int) -> bool:
         """Whether the result of a call is the last slice of ``x`` along ``axis``, however many tokens there are."""
@@ -144,9 +155,6 @@ class Positions:
 
     def _table(self, tensor: Tensor, axis: int) -> np.ndarray | None:
         length, most = self._context_len, min(self.most, self._context_len)
-        row_bytes = tensor.max_nbytes // max(self.most, 1)
-        if -(-length // most) > _MOST_RUNS or length * row_bytes > _MOST_BYTES:
-            return None
 
         def rows(start: int, count: int) -> np.ndarray:
             return np.moveaxis(self.evaluate([tensor.id], start, count)[tensor.id], axis, 0)
@@ -165,7 +173,8 @@ class Positions:
         starts = [last[0], 0, *(int(random.integers(0, n + 1)) for n in last[2:])]
         return [(int(start), int(count)) for start, count in zip(starts, counts, strict=True)]
 
-    def _is_constant(self, value: GraphValue) -> bool:
+    def is_constant(self, value: GraphValue) -> bool:
+        """Whether a value is a constant of the program."""
         return isinstance(value, Tensor) and self._flow.is_constant(value)
 
     def _constant(self, tensor: Tensor) -> np.ndarray:
