@@ -94,6 +94,10 @@ class Caches:
         if key not in self._found:
             context_len = self._draft.sizes.context_len
             found = written_rows(call, cache, source, axes[source.id], self._positions, context_len)
+            for length in sorted({n for n in cache.max_dims if self._positions.most <= n < context_len}):
+                short = None if found else written_rows(call, cache, source, axes[source.id], self._positions, length)
+                if short is not None:
+                    self._draft.check_length(cache, cache.max_dims[short.axis])
             self._found[key] = None if found is None else found.axis
         axis = self._found[key]
         if axis is None:
