@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,6 +46,7 @@ class Form:
     cut: bool = False  # caches end after the last row
     last: str = "select"
     angles: bool = False  # embeddings are turned by angles that follow from positions
+    inserted: tuple[int, str, int] | None = None  # after which call, what, along which dimension
     window: int | None = None
     bound: float | None = None
     wrong: str | None = None
@@ -63,11 +65,27 @@ class Program(GraphBuilder):
         self.start = self.call("et_vk.select_as_symint.default", self.input_pos, 0, 0, self.symint())
         self.end = self.call("add", self.start, self.count, self.symint())
         self.random = np.random.default_rng(0)
+        self.made = 0
         self.changed: list[tuple[Ref, Ref]] = []  # what caches become at the end
 
     def op(self, name: str, dims: tuple[int, ...], *args: object, dtype: str = "float32") -> Ref:
         result: Ref = self.call(name, *args, self.tensor(dims, dtype))
-        return result
+        self.made += 1
+        place, kind, dim = self.form.inserted or (0, "", 0)
+        if self.made != place or dtype != "float32" or not dims:
+            return result
+        out = self.tensor(dims)
+        match kind:
+            case "neg" | "abs":
+                return Ref(self.call(f"aten.{kind}.default", result, out).id)
+            case "flip":
+                return Ref(self.call("aten.flip.default", result, [dim % len(dims)], out).id)
+            case "cumsum":
+                return Ref(self.call("aten.cumsum.default", result, dim % len(dims), None, out).id)
+            case "softmax":
+                return Ref(self.call("aten._softmax.default", result, dim % len(dims), False, out).id)
+            case _:
+                return Ref(self.call("aten.mul.Scalar", result, 0.9, out).id)
 
     def positions(self) -> Ref:
         if self.form.of_each or self.form.one:
@@ -278,6 +296,21 @@ FORMS = st.builds(
 @given(FORMS, st.integers(0, 99))
 def test_causal_attention_in_any_form(form: Form, seed: int) -> None:
     run_both(form, seed)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    FORMS,
+    st.integers(1, 40),
+    st.sampled_from(["neg", "abs", "flip", "cumsum", "softmax", "mul"]),
+    st.integers(0, 3),
+    st.integers(0, 99),
+)
+def test_any_other_call_is_refused_or_right(form: Form, place: int, kind: str, dim: int, seed: int) -> None:
+    """Wherever it stands: before a cache, in a mask, among scores, between rows."""
+    changed = replace(form, inserted=(place, kind, dim))
+    with suppress(UnsupportedProgramError):
+        run_both(changed, seed)
 
 
 @pytest.mark.parametrize("one", [False, True])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InvalidInputError
+from ..errors import UnsupportedProgramError
 from ..ops.values import Tensor
 from .batch_positions import Positions
 from .build import OpCall
@@ -68,7 +68,7 @@ def written_rows(
             axis = _changed_axis(before, after) if axis is None else axis
             if axis is None or not _is_stored(before, after, axis, np.moveaxis(source, rows_axis, 0), start):
                 return None
-    except (InvalidInputError, *REFUSALS):
+    except (UnsupportedProgramError, *REFUSALS):
         return None
     assert axis is not None
     return WrittenRows(cache, rows, axis)
@@ -135,7 +135,7 @@ def causal_scale(region: Region, positions: Positions, context_len: int) -> floa
             scale = _scale(q[0], out[0], k[:2], v[:2]) if scale is None else scale
             if scale is None or not np.allclose(out, _causal(q, k, v, start, scale), _TOLERANCE, _TOLERANCE):
                 return None
-    except (InvalidInputError, *REFUSALS):
+    except (UnsupportedProgramError, *REFUSALS):
         return None
     return scale
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InvalidInputError
+from ..errors import UnsupportedProgramError
 from ..ops.values import SymInt, Tensor
 from .batch_structure import Structure
 from .build import Graph, GraphValue, OpCall
@@ -80,19 +80,28 @@ class Positions:
         return values
 
     def run(self, calls: Sequence[OpCall], values: dict[int, Any]) -> None:
-        """The results of ``calls`` are put among the ``values`` that they read. Constants need not be there."""
+        """The results of ``calls`` are put among the ``values`` that they read. Constants need not be there.
+
+        Raises UnsupportedProgramError for values that an operator does not take.
+        """
         for call in calls:
             for tensor in call.inputs:
                 if tensor.id not in values and self.is_constant(tensor):
                     values[tensor.id] = self._constant(tensor)
-            for value, result in zip(call.writes, self._references.results(call, values), strict=True):
-                values[value.id] = result
+            try:
+                results = self._references.results(call, values)
+            except (KeyError, *REFUSALS) as error:
+                raise UnsupportedProgramError(f"call {call.index} ({call.name}) cannot run: {error}") from error
+            values.update((value.id, result) for value, result in zip(call.writes, results, strict=True))
 
     def number(self, symint: SymInt) -> str | None:
         """What a live integer is: "start", "end" (the position after the last token), "count", or something else."""
         found: set[str] | None = None
         for start, count in self._samples():
-            value = self.evaluate([symint.id], start, count)[symint.id]
+            try:
+                value = self.evaluate([symint.id], start, count)[symint.id]
+            except UnsupportedProgramError:
+                return None
             roles = {"start": start, "end": start + count, "count": count}
             fitting = {role for role, wanted in roles.items() if value == wanted}
             found = fitting if found is None else found & fitting
@@ -104,7 +113,10 @@ class Positions:
             ones = [axis for axis, n in enumerate(tensor.max_dims) if n == 1]
             return None if not ones else ones[0] if tensor.max_dims[-1] == 1 else ones[-1]
         # Up to the same row, since a mask may be as wide as the text is long.
-        few, more = (self.evaluate([tensor.id], 2 - n, n)[tensor.id].shape for n in (1, 2))
+        try:
+            few, more = (self.evaluate([tensor.id], 2 - n, n)[tensor.id].shape for n in (1, 2))
+        except UnsupportedProgramError:
+            return None
         changed = [axis for axis, (a, b) in enumerate(zip(few, more, strict=True)) if a != b]
         return changed[0] if len(changed) == 1 else None
 
@@ -119,7 +131,7 @@ class Positions:
         if key not in self._tables:
             try:
                 self._tables[key] = self._table(tensor, axis)
-            except (InvalidInputError, *REFUSALS):
+            except (UnsupportedProgramError, *REFUSALS):
                 self._tables[key] = None
         return self._tables[key]
 
@@ -134,7 +146,7 @@ class Positions:
                 )
                 for start, count in self._samples()
             )
-        except (InvalidInputError, *REFUSALS):
+        except (UnsupportedProgramError, *REFUSALS):
             return False
 
     def gives_last(self, call: OpCall, x: Tensor, axis: int) -> bool:
@@ -149,7 +161,7 @@ class Positions:
                 result = values[call.writes[0].id]
                 if not np.array_equal(np.ravel(result), np.ravel(np.take(rows, -1, axis))):
                     return False
-        except (InvalidInputError, KeyError, *REFUSALS):
+        except (UnsupportedProgramError, *REFUSALS):
             return False
         return True
 
