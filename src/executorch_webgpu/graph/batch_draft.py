@@ -20,7 +20,7 @@ from .casts import cast_call
 from .fusion.dataflow import Dataflow, new_ids, sizes_of, substituted
 
 GATHER, SELECT, VIEW = "aten.index_select.default", "aten.select_copy.int", "aten.view_copy.default"
-PERMUTE = "aten.permute_copy.default"
+PERMUTE, EXPAND = "aten.permute_copy.default", "aten.expand_copy.default"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from ..ops.shapes import normalize_dim
 from ..ops.values import SymInt, Tensor
 from .batch_caches import Caches
 from .batch_draft import GATHER, VIEW, BatchSizes, Cut, Draft, Rows, aligned, is_view, opened, refused
+from .batch_order import without_turns
 from .batch_positions import Positions, without_unread_state
 from .build import PREPACK, Graph, OpCall, make_call
 from .fusion.dataflow import substituted, with_calls
@@ -81,7 +82,7 @@ class _Batcher:
         inputs = (tokens, draft.places, draft.tables, draft.wanted)
         constants = {**self._graph.constants, **draft.constants}
         made = with_calls(replace(self._graph, inputs=inputs, outputs=(logits,), constants=constants), draft.calls)
-        made = _needed(made)
+        made = _needed(without_turns(made))
         live = tuple(v for call in made.calls for v in call.writes if isinstance(v, SymInt))
         used = {t.id for call in made.calls for t in call.inputs}
         constants = {id: constant for id, constant in made.constants.items() if id in used}
