@@ -30,7 +30,6 @@ class Positions:
         self._references, self._flow = References(graph), Dataflow(graph)
         self._graph, self._tokens, self._input_pos = graph, tokens, input_pos
         self._context_len = context_len
-        self._calls: list[OpCall] = []
         self._makers: dict[int, OpCall] = {}
         self._known: set[int] = {input_pos.id}
         self._fixed: set[int] = set()  # what no position changes
@@ -49,7 +48,6 @@ class Positions:
         reads = {value.id: value for value in (*call.reads, *call.inputs)}.values()
         if call.mutated or not all(self.is_known(v) or v.id in self._fixed or self.is_constant(v) for v in reads):
             return False
-        self._calls.append(call)
         self._makers.update((value.id, call) for value in call.writes)
         known = any(self.is_known(value) for value in reads)
         (self._known if known else self._fixed).update(value.id for value in call.writes)
@@ -71,12 +69,14 @@ class Positions:
         """Values by id, for ``count`` tokens from position ``start`` on, with all that they were made of."""
         rows = np.arange(start, start + count) if self._input_pos.max_dims == (self.most,) else np.array([start])
         values: dict[int, Any] = {self._input_pos.id: rows.astype(np.int32), **dict.fromkeys(self.counts, count)}
-        needed, calls = set(wanted), []
-        for call in reversed(self._calls):
-            if any(value.id in needed for value in call.writes):
-                needed.update(value.id for value in (*call.reads, *call.inputs))
-                calls.append(call)
-        self.run(calls[::-1], values)
+        needed: dict[int, OpCall] = {}  # by index
+        waiting = [id for id in wanted if id not in values]
+        while waiting:
+            call = self._makers.get(waiting.pop())
+            if call is not None and call.index not in needed:
+                needed[call.index] = call
+                waiting += [value.id for value in (*call.reads, *call.inputs)]
+        self.run([needed[index] for index in sorted(needed)], values)
         return values
 
     def run(self, calls: Sequence[OpCall], values: dict[int, Any]) -> None:
