@@ -118,6 +118,7 @@ KNOWN_BY_NAME = {
     # Gathers of rows, views and permutes that bring rows to the front, and attention over pages: it makes these.
     "batch_draft.py": (
         *("aten.index_select.default", "aten.permute_copy.default", "aten.select_copy.int", "aten.view_copy.default"),
+        "aten.expand_copy.default",  # equal ones go away
     ),
     "batch_caches.py": ("et_webgpu.paged_sdpa.default",),
     # Results side by side; which part of a table an index means; a residual after a layer that is in parts.

@@ -263,6 +263,13 @@ def test_a_program_of_one_token_takes_several_of_a_sequence(device: Device) -> N
     run_both(device, one_token(), SIZES, False, seed=7, most=1)
 
 
+def test_a_cache_that_is_shorter_than_the_context_is_named() -> None:
+    with pytest.raises(
+        UnsupportedProgramError, match=r"context is 40 tokens, but %\d+:float32\[1, 2, 32, 4\] has 32 rows"
+    ):
+        batch_of(one_token(), replace(SIZES, context_len=40))
+
+
 def test_a_program_that_writes_elsewhere_is_refused() -> None:
     with pytest.raises(UnsupportedProgramError, match=r"index_put_.default\) changes memory in another way"):
         batch_of(one_token(start=3))

@@ -73,10 +73,11 @@ def transformers_cached(name: str, dtype: str = "float32", **config: Any) -> Any
 def gpt(write: str, mask: str, heads_first: bool, last: str, fused: bool = False, of_each: bool = False) -> Any:
     """A decoder with learned positions, as people write one: caches, masks and the last row in the ways that there are.
 
-    ``write``: "put", "copy" or "slice"; ``mask``: "table" or "compare"; ``last``: "select", "slice", "index", "flat"
-    (the logits [S, vocab] of all rows) or "all".
+    ``write``: "put", "copy", "slice", or "op" for ExecuTorch's own operators of caches and attention. ``mask``: "table"
+    or "compare". ``last``: "select", "slice", "index", "flat" (the logits [S, vocab] of all rows) or "all".
     """
     import torch
+    from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401, registers operators
     from torch import nn
     from torch.nn import functional as F  # noqa: N812, its usual name
 
@@ -103,17 +104,22 @@ def gpt(write: str, mask: str, heads_first: bool, last: str, fused: bool = False
         def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor) -> torch.Tensor:
             count, start = tokens.shape[1], None
             positions = input_pos
-            if write == "slice":
+            if write in ("slice", "op"):
                 start = input_pos[0].item()
                 torch._check(start >= 0)
                 torch._check(start + count <= CONTEXT)
-                positions = torch.arange(count) + start
+                positions = input_pos if of_each else torch.arange(count) + start
             elif not of_each:
                 positions = input_pos + torch.arange(count)
             x = self.wte(tokens) + self.wpe(positions)
             q, k, v = (t.view(1, count, 2, 8) for t in self.qkv(self.ln1(x)).split(16, -1))
             if heads_first:
                 q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+            if write == "op":
+                torch.ops.llama.update_cache(k, self.k, start)
+                torch.ops.llama.update_cache(v, self.v, start)
+                y = torch.ops.llama.custom_sdpa(q, self.k, self.v, start, None, 0.0, True)
+                return self.rest(x, y.reshape(1, count, 16))
             self.store(self.k, k, positions, start)
             self.store(self.v, v, positions, start)
             keys, values = self.k, self.v
@@ -125,7 +131,10 @@ def gpt(write: str, mask: str, heads_first: bool, last: str, fused: bool = False
             else:
                 scores = (q @ keys.transpose(-2, -1)) / 8**0.5
                 y = scores.masked_fill(~seen, float("-inf")).softmax(-1) @ values
-            x = x + self.proj(y.transpose(1, 2).reshape(1, count, 16))
+            return self.rest(x, y.transpose(1, 2).reshape(1, count, 16))
+
+        def rest(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            x = x + self.proj(y)
             x = self.lnf(x + self.down(F.gelu(self.up(self.ln2(x)))))
             x = {"select": lambda: x[:, -1], "slice": lambda: x[:, -1:], "index": lambda: x[:, [-1]]}.get(
                 last, lambda: x
@@ -167,6 +176,7 @@ EXPORTS = {
     "gpt_copy": Export(lambda: gpt("copy", "table", True, "slice", fused=True)),
     "gpt_slice": Export(lambda: gpt("slice", "compare", False, "index")),
     "gpt_slice_one": Export(lambda: gpt("slice", "table", True, "select"), "one"),
+    "gpt_op_of_each": Export(lambda: gpt("op", "table", False, "all", of_each=True), of_each=True),
     "gpt_of_each": Export(lambda: gpt("put", "compare", False, "flat", of_each=True), of_each=True, delegated=True),
 }
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from executorch_webgpu import Runtime
 from executorch_webgpu.errors import UnsupportedProgramError
-from executorch_webgpu.llm import Engine, LanguageModel, SamplingParams
+from executorch_webgpu.llm import DecodeSession, Engine, LanguageModel, SamplingParams
 from executorch_webgpu.runtime import Program
 
 from .exported import CONTEXT, EXPORTS, FOLDER, NEW, PROMPTS, VOCAB
@@ -52,6 +52,15 @@ def test_a_stock_program_serves_many_texts(name: str) -> None:
     else:
         assert got == TEXTS[name]
         assert alone(name, "f32", tuple(PROMPTS[0]), NEW) == TEXTS[name][0]
+
+
+def test_a_session_runs_ahead_with_the_position_of_each_token() -> None:
+    with LanguageModel(program_of("gpt_op_of_each")) as model:
+        assert model.host_reason is None
+        for prompt, wanted in zip(PROMPTS, TEXTS["gpt_op_of_each"], strict=True):
+            with DecodeSession(model, SamplingParams(NEW), end_tokens=()) as session:
+                session.prefill(prompt)
+                assert list(session) == wanted
 
 
 @pytest.mark.parametrize("name", REFUSED)

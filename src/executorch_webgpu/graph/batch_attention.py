@@ -7,20 +7,21 @@ caches, at positions all over the context, and held against what ``paged_sdpa`` 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InvalidInputError
+from ..errors import UnsupportedProgramError
 from ..ops.values import Tensor
 from .batch_positions import Positions
 from .build import OpCall
 from .reference import REFUSALS
 
-_MOST_ELEMENTS = 1 << 25  # of scores times head elements, for all positions that are looked at
-_FEWEST = 6
-_TOLERANCE = 1e-4  # of float64: masks are as large as float32 allows, and some scales are rounded
+_MOST_ELEMENTS = 1 << 24  # of scores times head elements, for all positions that are looked at
+_FEWEST = 2
+_TOLERANCE = 1e-6  # of float64
+_SIZES = (0.0, 60.0, -20.0, 200.0)  # what all scores of a look have in common
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def written_rows(
             axis = _changed_axis(before, after) if axis is None else axis
             if axis is None or not _is_stored(before, after, axis, np.moveaxis(source, rows_axis, 0), start):
                 return None
-    except (InvalidInputError, *REFUSALS):
+    except (UnsupportedProgramError, *REFUSALS):
         return None
     assert axis is not None
     return WrittenRows(cache, rows, axis)
@@ -105,28 +106,42 @@ def heads_of(dims: Sequence[int], axis: int, head_dim: int) -> int | None:
 def causal_scale(region: Region, positions: Positions, context_len: int) -> float | None:
     """The scale of a region that is causal attention; None if it is anything else.
 
-    Looks at as many positions as take a moment: of long contexts the first, the last, and some between.
+    Looks at as many positions as take a moment: of long contexts the first, the last, and some between. Scores are of
+    several sizes, so that one sees where they are bounded.
     """
     random = np.random.default_rng(0)
     head_dim = region.out.max_dims[-1]
     if region.q.max_dims[-1] != head_dim or region.q_axis == region.q.rank - 1:
         return None
-    caches = {w.cache.id: _cache(random, w) for w in (region.k, region.v)}
-    rows = [_by_head(caches[w.cache.id], w.axis, head_dim) for w in (region.k, region.v)]
-    heads, kv_heads = (heads_of(region.q.max_dims, region.q_axis, head_dim), rows[0].shape[1])
-    if heads is None or heads % kv_heads or rows[0].shape != rows[1].shape or len(rows[0]) < context_len:
+    heads, kv_heads = (heads_of(t.max_dims, axis, head_dim) for t, axis in _tensors(region))
+    length = region.k.cache.max_dims[region.k.axis]
+    if heads is None or kv_heads is None or heads % kv_heads or length < context_len:
         return None
-    k, v = (np.repeat(each, heads // kv_heads, axis=1) for each in rows)
+    common = 2 * random.standard_normal((kv_heads, head_dim))  # of all keys, so that scores may be large, and close
+    k = random.standard_normal((length, kv_heads, head_dim)) + common
+    if region.v.cache.max_dims[region.v.axis] != length or math.prod(region.v.cache.max_dims) != k.size:
+        return None
+    v = random.standard_normal(k.shape) if region.v.cache is not region.k.cache else k
+    caches = {w.cache.id: _like(rows, w.cache.max_dims, w.axis) for w, rows in ((region.k, k), (region.v, v))}
+    k, v, common = (np.repeat(each, heads // kv_heads, axis=-2) for each in (k, v, common))
+    along = common / np.square(common).sum(axis=-1, keepdims=True)
     scale: float | None = None
     try:
-        for start, count in _looks(random, positions.most, context_len, heads * head_dim):
-            q, out = _run(region, positions, caches, random, start, count)
+        calls = _of_caches(region, positions, caches)
+        for i, (start, count) in enumerate(_looks(random, positions.most, context_len, heads * head_dim)):
+            q = random.standard_normal((count, heads, head_dim))
+            q = q / head_dim if scale is None else q + along * (_SIZES[i % len(_SIZES)] / scale)
+            out = _run(region, calls, positions, caches, q, start)
             scale = _scale(q[0], out[0], k[:2], v[:2]) if scale is None else scale
             if scale is None or not np.allclose(out, _causal(q, k, v, start, scale), _TOLERANCE, _TOLERANCE):
                 return None
-    except (InvalidInputError, *REFUSALS):
+    except (UnsupportedProgramError, *REFUSALS):
         return None
     return scale
+
+
+def _tensors(region: Region) -> tuple[tuple[Tensor, int], tuple[Tensor, int]]:
+    return (region.q, region.q_axis), (region.k.cache, region.k.axis)
 
 
 def _looks(random: np.random.Generator, most: int, context_len: int, elements: int) -> list[tuple[int, int]]:
@@ -140,35 +155,46 @@ def _looks(random: np.random.Generator, most: int, context_len: int, elements: i
     return found
 
 
-def _cache(random: np.random.Generator, written: WrittenRows) -> np.ndarray:
-    return random.standard_normal(written.cache.max_dims)
-
-
 def _by_head(array: np.ndarray, axis: int, head_dim: int) -> np.ndarray:
     """[rows, heads, head_dim]."""
     moved = np.moveaxis(array, axis, 0)
     return moved.reshape(len(moved), -1, head_dim)
 
 
+def _like(rows: np.ndarray, dims: Sequence[int], axis: int) -> np.ndarray:
+    """``rows`` [rows, heads, head_dim] in these dims, with the rows along ``axis``."""
+    others = [n for i, n in enumerate(dims) if i != axis]
+    return np.moveaxis(rows.reshape(len(rows), *others), 0, axis)
+
+
+def _of_caches(region: Region, positions: Positions, values: dict[int, np.ndarray]) -> list[OpCall]:
+    """Compute what follows from caches alone, once for all positions. Returns the other calls."""
+    others: list[OpCall] = []
+    for call in region.calls:
+        if all(v.id in values or positions.is_constant(v) for v in (*call.reads, *call.inputs)):
+            positions.run([call], values)
+        else:
+            others.append(call)
+    return others
+
+
 def _run(
     region: Region,
+    calls: Sequence[OpCall],
     positions: Positions,
-    caches: dict[int, np.ndarray],
-    random: np.random.Generator,
+    caches: Mapping[int, np.ndarray],
+    q: np.ndarray,
     start: int,
-    count: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Random queries and what the region makes of them, both [count, heads, head_dim]."""
-    dims = [*region.q.max_dims]
-    dims[region.q_axis] = count
-    q = random.standard_normal(dims)
-    read = {v.id: v for call in region.calls for v in (*call.reads, *call.inputs)}.values()
-    values = positions.evaluate([v.id for v in read if positions.is_made(v)], start, count)
-    values |= {**caches, region.q.id: q}
-    positions.run(region.calls, values)
-    out = values[region.out.id]
-    head_dim = region.out.max_dims[-1]
-    return _by_head(q, region.q_axis, head_dim), _by_head(out, region.out_axis, head_dim)
+) -> np.ndarray:
+    """What the region makes of queries from position ``start`` on; both [count, heads, head_dim].
+
+    ``calls``: those whose results are not among ``caches`` yet.
+    """
+    read = {v.id: v for call in calls for v in (*call.reads, *call.inputs)}.values()
+    values = positions.evaluate([v.id for v in read if positions.is_made(v)], start, len(q))
+    values |= {**caches, region.q.id: _like(q, region.q.max_dims, region.q_axis)}
+    positions.run(calls, values)
+    return _by_head(values[region.out.id], region.out_axis, q.shape[-1])
 
 
 def _scale(q: np.ndarray, out: np.ndarray, k: np.ndarray, v: np.ndarray) -> float | None:

@@ -7,12 +7,12 @@ is followed until rows meet it, and on until the values do: these calls, if they
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ..ops.values import SymInt, Tensor
 from .batch_attention import Region, WrittenRows, causal_scale, written_rows
-from .batch_draft import VIEW, Cut, Draft, Rows, opened, refused
+from .batch_draft import VIEW, Cut, Draft, Rows, aligned, refused
 from .batch_positions import Positions, reached
 from .build import Constant, OpCall, make_call
 from .casts import cast_call
@@ -32,7 +32,6 @@ class Caches:
         self._scores: dict[int, tuple[frozenset[int], int]] = {}  # the same of what has rows too, with their axis
         self._calls: list[OpCall] = []  # those between caches and attention
         self._found: dict[object, Any] = {}  # what was found out of calls, by their structure
-        self._shapes = _Shapes(draft, positions)
 
     def touches(self, call: OpCall) -> bool:
         """Whether a call reads or writes a cache, or what was computed of one."""
@@ -51,7 +50,7 @@ class Caches:
         if call.mutated:
             raise refused(call, "changes memory in another way than writing the rows of a step from the position on")
         roots = [self._roots(call, t) for t in caches]
-        if not scores and not axes and not any(map(self._positions.is_known, (*call.reads, *call.inputs))):
+        if not scores and not axes:  # of a part of a cache, up to the last row, too
             self._of[self._only_output(call).id] = frozenset().union(*roots)
         else:
             self._score(call, scores, roots, axes)
@@ -91,10 +90,14 @@ class Caches:
         (cache,), (source,), out = cached, rows, call.writes[0]
         if not isinstance(out, Tensor) or out.max_dims != cache.max_dims:
             return False
-        key = ("write", self._shapes.of_call(call, {cache.id: "cache", source.id: "rows"}))
+        key = ("write", self._positions.structure.of_call(call, {cache.id: "cache", source.id: "rows"}))
         if key not in self._found:
             context_len = self._draft.sizes.context_len
             found = written_rows(call, cache, source, axes[source.id], self._positions, context_len)
+            for length in sorted({n for n in cache.max_dims if self._positions.most <= n < context_len}):
+                short = None if found else written_rows(call, cache, source, axes[source.id], self._positions, length)
+                if short is not None:
+                    self._draft.check_length(cache, cache.max_dims[short.axis])
             self._found[key] = None if found is None else found.axis
         axis = self._found[key]
         if axis is None:
@@ -126,8 +129,12 @@ class Caches:
                 axis = self._mask_axis(call, tensor, axes)
                 if axis is not None:
                     axes[tensor.id] = axis
-        args = opened(call, axes).args if self._draft.single else call.args
-        found = call.op.row_axes(args, axes, self._draft.numbers(call) & self._positions.counts)
+        counts = self._draft.numbers(call) & self._positions.counts
+        if self._draft.single:
+            fit = aligned(call, axes, counts)
+            found = None if fit is None else fit[1]
+        else:
+            found = call.op.row_axes(call.args, axes, counts)
         if found is None or found[0] is None:
             found = self._as_fused(call, axes)
         if found is None or found[0] is None:
@@ -172,7 +179,7 @@ class Caches:
         q_axis = self._draft.cuts[q.id].axis
         region = Region(calls, q, q_axis, out, axis, self._written[k], self._written[v])
         roles = {q.id: "q", **{t.id: f"cache {self._root(t).id == v}" for t in read.values() if self._is_cached(t)}}
-        key = ("attention", q_axis, axis, self._shapes.of_value(out, calls, roles))
+        key = ("attention", q_axis, axis, self._positions.structure.of_value(out, calls, roles))
         if key not in self._found:
             self._found[key] = causal_scale(self._named(region), self._positions, self._draft.sizes.context_len)
         scale = self._found[key]
@@ -271,54 +278,6 @@ class Caches:
         if len(call.writes) != 1 or not isinstance(call.writes[0], Tensor):
             raise refused(call, "reads KV caches in a way that is not followed")
         return call.writes[0]
-
-
-class _Shapes:
-    """What tells calls apart but for which tensors they read: equal ones of many layers are looked at once."""
-
-    def __init__(self, draft: Draft, positions: Positions) -> None:
-        self._draft, self._positions = draft, positions
-        self._numbers: dict[object, int] = {}
-        self._known: dict[int, int] = {}
-
-    def of_call(self, call: OpCall, roles: dict[int, str]) -> int:
-        return self._number((call.name, *(self._of(arg, {}, roles) for arg in call.args[:-1])))
-
-    def of_value(self, out: Tensor, calls: Iterable[OpCall], roles: dict[int, str]) -> int:
-        makers = {value.id: call for call in calls for value in call.writes}
-        return self._of(out, makers, roles, {})
-
-    def _of(
-        self, arg: Any, makers: dict[int, OpCall], roles: dict[int, str], seen: dict[int, int] | None = None
-    ) -> int:
-        seen = {} if seen is None else seen
-        if isinstance(arg, list):
-            return self._number(("list", *(self._of(item, makers, roles, seen) for item in arg)))
-        if not isinstance(arg, Tensor | SymInt):
-            return self._number((type(arg).__name__, arg))
-        if arg.id in seen:
-            return seen[arg.id]
-        if arg.id in self._known and arg.id not in roles and arg.id not in makers:
-            return self._known[arg.id]
-        maker = makers.get(arg.id) or self._positions.maker(arg)
-        dims = (arg.dtype, arg.max_dims) if isinstance(arg, Tensor) else ()
-        if arg.id in roles:
-            found = self._number((roles[arg.id], *dims))
-        elif maker is not None:
-            made = tuple(self._of(each, makers, roles, seen) for each in maker.args[:-1])
-            found = self._number((maker.name, maker.writes.index(arg), *dims, *made))
-        elif isinstance(arg, Tensor) and self._draft.flow.is_constant(arg):
-            root = self._draft.flow.root(arg)
-            found = self._number((self._draft.graph.constants[root.id].key, *dims))
-        else:
-            found = self._number(("value", arg.id))
-        seen[arg.id] = found
-        if arg.id not in makers and arg.id not in roles:
-            self._known[arg.id] = found
-        return found
-
-    def _number(self, key: object) -> int:
-        return self._numbers.setdefault(key, len(self._numbers))
 
 
 def _renamed(arg: Any, names: dict[int, Tensor]) -> Any:

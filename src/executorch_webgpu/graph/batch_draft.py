@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -12,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import UnsupportedProgramError
+from ..ops.rows import RowAxes
 from ..ops.values import SymInt, Tensor
 from .build import Constant, Graph, OpCall, make_call
 from .casts import cast_call
 from .fusion.dataflow import Dataflow, new_ids, sizes_of, substituted
 
 GATHER, SELECT, VIEW = "aten.index_select.default", "aten.select_copy.int", "aten.view_copy.default"
-PERMUTE = "aten.permute_copy.default"
+PERMUTE, EXPAND = "aten.permute_copy.default", "aten.expand_copy.default"
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,18 @@ class Draft:
         self.stands_for(other, made, Cut(Rows.ALL, axis))
         return other
 
+    def moved(self, tensor: Tensor, axis: int) -> Tensor:
+        """Another name for a tensor of one token, whose rows lie along ``axis``, which only 1s lie between."""
+        cut, dims = self.cuts[tensor.id], tensor.max_dims
+        if cut.axis == axis:
+            return tensor
+        count = self.new[tensor.id].max_dims[cut.axis]
+        full = [*dims[:axis], -1, *dims[axis + 1 :]]
+        out = self.add(VIEW, (self.new[tensor.id], full), tensor.dtype, [count if n == -1 else n for n in full])
+        other = Tensor(next(self.ids), tensor.dtype, dims)
+        self.stands_for(other, out, Cut(cut.rows, axis))
+        return other
+
     def substituted(self, call: OpCall) -> OpCall:
         return make_call(call.name, tuple(substituted(arg, self.new) for arg in call.args))
 
@@ -162,6 +176,28 @@ class Draft:
     def check_length(self, tensor: Tensor, rows: int) -> None:
         if rows < (length := self.sizes.context_len):
             raise UnsupportedProgramError(f"the program's context is {length} tokens, but {tensor} has {rows} rows")
+
+
+def aligned(call: OpCall, axes: Mapping[int, int], counts: Collection[int]) -> tuple[dict[int, int], RowAxes] | None:
+    """Along which axes the inputs of a call of a single token may have rows, and then its outputs.
+
+    ``axes`` are those along which they have them: a dimension of 1 beside another one is as good, since it cannot be
+    told from the elements which one is meant.
+    """
+    tensors = {t.id: t for t in call.inputs if t.id in axes}
+    choices = [[axes[id], *(a for a in _equal_axes(t, axes[id]) if a != axes[id])] for id, t in tensors.items()]
+    for chosen in itertools.product(*choices):
+        tried = dict(zip(tensors, chosen, strict=True))
+        found = call.op.row_axes(opened(call, tried).args, tried, counts)
+        if found is not None:
+            return tried, found
+    return None
+
+
+def _equal_axes(tensor: Tensor, axis: int) -> list[int]:
+    """Dimensions of 1 that only such ones lie between."""
+    dims = tensor.max_dims
+    return [a for a in range(tensor.rank) if all(n == 1 for n in dims[min(a, axis) : max(a, axis) + 1])]
 
 
 def refused(call: OpCall, why: str = "does not compute each token's row for itself") -> UnsupportedProgramError:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InvalidInputError
+from ..errors import UnsupportedProgramError
 from ..ops.values import SymInt, Tensor
+from .batch_structure import Structure
 from .build import Graph, GraphValue, OpCall
 from .fusion.dataflow import Dataflow
 from .reference import REFUSALS, References
@@ -29,12 +30,12 @@ class Positions:
         self._references, self._flow = References(graph), Dataflow(graph)
         self._graph, self._tokens, self._input_pos = graph, tokens, input_pos
         self._context_len = context_len
-        self._calls: list[OpCall] = []
         self._makers: dict[int, OpCall] = {}
         self._known: set[int] = {input_pos.id}
         self._fixed: set[int] = set()  # what no position changes
         self.counts: set[int] = set()  # live integers that are the number of tokens
-        self._tables: dict[int, np.ndarray | None] = {}
+        self.structure = Structure(graph, self._flow, self.maker)
+        self._tables: dict[tuple[int, int], np.ndarray | None] = {}  # by structure and axis
         self._constants: dict[int, np.ndarray] = {}
 
     @property
@@ -45,9 +46,8 @@ class Positions:
     def take(self, call: OpCall) -> bool:
         """Whether the results of a call follow from the position, which is noted. Constants do, too."""
         reads = {value.id: value for value in (*call.reads, *call.inputs)}.values()
-        if call.mutated or not all(self.is_known(v) or v.id in self._fixed or self._is_constant(v) for v in reads):
+        if call.mutated or not all(self.is_known(v) or v.id in self._fixed or self.is_constant(v) for v in reads):
             return False
-        self._calls.append(call)
         self._makers.update((value.id, call) for value in call.writes)
         known = any(self.is_known(value) for value in reads)
         (self._known if known else self._fixed).update(value.id for value in call.writes)
@@ -69,61 +69,85 @@ class Positions:
         """Values by id, for ``count`` tokens from position ``start`` on, with all that they were made of."""
         rows = np.arange(start, start + count) if self._input_pos.max_dims == (self.most,) else np.array([start])
         values: dict[int, Any] = {self._input_pos.id: rows.astype(np.int32), **dict.fromkeys(self.counts, count)}
-        needed, calls = set(wanted), []
-        for call in reversed(self._calls):
-            if any(value.id in needed for value in call.writes):
-                needed.update(value.id for value in (*call.reads, *call.inputs))
-                calls.append(call)
-        self.run(calls[::-1], values)
+        needed: dict[int, OpCall] = {}  # by index
+        waiting = [id for id in wanted if id not in values]
+        while waiting:
+            call = self._makers.get(waiting.pop())
+            if call is not None and call.index not in needed:
+                needed[call.index] = call
+                waiting += [value.id for value in (*call.reads, *call.inputs)]
+        self.run([needed[index] for index in sorted(needed)], values)
         return values
 
     def run(self, calls: Sequence[OpCall], values: dict[int, Any]) -> None:
-        """The results of ``calls`` are put among the ``values`` that they read. Constants need not be there."""
+        """The results of ``calls`` are put among the ``values`` that they read. Constants need not be there.
+
+        Raises UnsupportedProgramError for values that an operator does not take.
+        """
         for call in calls:
             for tensor in call.inputs:
-                if tensor.id not in values and self._is_constant(tensor):
+                if tensor.id not in values and self.is_constant(tensor):
                     values[tensor.id] = self._constant(tensor)
-            for value, result in zip(call.writes, self._references.results(call, values), strict=True):
-                values[value.id] = result
+            try:
+                results = self._references.results(call, values)
+            except (KeyError, *REFUSALS) as error:
+                raise UnsupportedProgramError(f"call {call.index} ({call.name}) cannot run: {error}") from error
+            values.update((value.id, result) for value, result in zip(call.writes, results, strict=True))
 
     def number(self, symint: SymInt) -> str | None:
         """What a live integer is: "start", "end" (the position after the last token), "count", or something else."""
         found: set[str] | None = None
         for start, count in self._samples():
-            value = self.evaluate([symint.id], start, count)[symint.id]
+            try:
+                value = self.evaluate([symint.id], start, count)[symint.id]
+            except UnsupportedProgramError:
+                return None
             roles = {"start": start, "end": start + count, "count": count}
             fitting = {role for role, wanted in roles.items() if value == wanted}
             found = fitting if found is None else found & fitting
         return next(iter(found)) if found and len(found) == 1 else None
 
     def axis(self, tensor: Tensor) -> int | None:
-        """Along which dimension of a known tensor the tokens lie; of programs of one token the last that may be it."""
+        """Along which dimension of a known tensor the tokens lie; of programs of one token one that may be it."""
         if self.most == 1:
             ones = [axis for axis, n in enumerate(tensor.max_dims) if n == 1]
-            return ones[-1] if ones and tensor.max_dims[-1] != 1 else 0 if tensor.max_dims == (1,) else None
-        few, more = (self.evaluate([tensor.id], 0, n)[tensor.id].shape for n in (1, 2))
+            return None if not ones else ones[0] if tensor.max_dims[-1] == 1 else ones[-1]
+        # Up to the same row, since a mask may be as wide as the text is long.
+        try:
+            few, more = (self.evaluate([tensor.id], 2 - n, n)[tensor.id].shape for n in (1, 2))
+        except UnsupportedProgramError:
+            return None
         changed = [axis for axis, (a, b) in enumerate(zip(few, more, strict=True)) if a != b]
         return changed[0] if len(changed) == 1 else None
 
-    def table(self, tensor: Tensor, axis: int) -> np.ndarray | None:
-        """A known tensor's rows at all positions [context_len, …], if a row depends on its own position only.
+    def is_long(self, tensor: Tensor) -> bool:
+        """Whether a table of a known tensor would be large, or take long to find out."""
+        row_bytes = tensor.max_nbytes // max(self.most, 1)
+        return -(-self._context_len // self.most) > _MOST_RUNS or self._context_len * row_bytes > _MOST_BYTES
 
-        None where it does not, or where that would take too long to find out.
-        """
-        if tensor.id not in self._tables:
+    def table(self, tensor: Tensor, axis: int) -> np.ndarray | None:
+        """A known tensor's rows at all positions [context_len, …], if a row depends on its own position only."""
+        key = self.structure.of(tensor), axis
+        if key not in self._tables:
             try:
-                self._tables[tensor.id] = self._table(tensor, axis)
-            except (InvalidInputError, *REFUSALS):
-                self._tables[tensor.id] = None
-        return self._tables[tensor.id]
+                self._tables[key] = self._table(tensor, axis)
+            except (UnsupportedProgramError, *REFUSALS):
+                self._tables[key] = None
+        return self._tables[key]
 
     def is_position(self, tensor: Tensor) -> bool:
         """Whether every row of a known tensor is its own position."""
-        axis = self.axis(tensor)
-        table = None if axis is None or tensor.element.integer_limits is None else self.table(tensor, axis)
-        if table is None or table[0].size != 1:
+        if tensor.element.integer_limits is None or tensor.numel != self.most:
             return False
-        return bool(np.array_equal(table.reshape(-1), np.arange(self._context_len)))
+        try:
+            return all(
+                np.array_equal(
+                    np.ravel(self.evaluate([tensor.id], start, count)[tensor.id]), np.arange(start, start + count)
+                )
+                for start, count in self._samples()
+            )
+        except (UnsupportedProgramError, *REFUSALS):
+            return False
 
     def gives_last(self, call: OpCall, x: Tensor, axis: int) -> bool:
         """Whether the result of a call is the last slice of ``x`` along ``axis``, however many tokens there are."""
@@ -137,15 +161,12 @@ class Positions:
                 result = values[call.writes[0].id]
                 if not np.array_equal(np.ravel(result), np.ravel(np.take(rows, -1, axis))):
                     return False
-        except (InvalidInputError, KeyError, *REFUSALS):
+        except (UnsupportedProgramError, *REFUSALS):
             return False
         return True
 
     def _table(self, tensor: Tensor, axis: int) -> np.ndarray | None:
         length, most = self._context_len, min(self.most, self._context_len)
-        row_bytes = tensor.max_nbytes // max(self.most, 1)
-        if -(-length // most) > _MOST_RUNS or length * row_bytes > _MOST_BYTES:
-            return None
 
         def rows(start: int, count: int) -> np.ndarray:
             return np.moveaxis(self.evaluate([tensor.id], start, count)[tensor.id], axis, 0)
@@ -164,7 +185,8 @@ class Positions:
         starts = [last[0], 0, *(int(random.integers(0, n + 1)) for n in last[2:])]
         return [(int(start), int(count)) for start, count in zip(starts, counts, strict=True)]
 
-    def _is_constant(self, value: GraphValue) -> bool:
+    def is_constant(self, value: GraphValue) -> bool:
+        """Whether a value is a constant of the program."""
         return isinstance(value, Tensor) and self._flow.is_constant(value)
 
     def _constant(self, tensor: Tensor) -> np.ndarray:
@@ -187,7 +209,6 @@ def reached(calls: Iterable[OpCall], out: Tensor, among: Collection[int], given:
 
 def without_unread_state(graph: Graph) -> Mapping[int, OpCall]:
     """Calls that do nothing but overwrite memory which nothing reads, by index."""
-    read = {t.id for call in graph.calls for t in call.inputs} - {
-        t.id for call in graph.calls for t in call.mutated if t not in call.reads
-    }
+    read = {t.id for call in graph.calls for t in call.inputs if t in call.reads or t not in call.mutated}
+    read |= {id for id, root in graph.prepacked.items() if root.id in read}
     return {c.index: c for c in graph.calls if c.mutated and not any(t.id in read for t in c.mutated)}

@@ -19,7 +19,8 @@ from ..errors import UnsupportedProgramError
 from ..ops.shapes import normalize_dim
 from ..ops.values import SymInt, Tensor
 from .batch_caches import Caches
-from .batch_draft import GATHER, VIEW, BatchSizes, Cut, Draft, Rows, is_view, opened, refused
+from .batch_draft import GATHER, VIEW, BatchSizes, Cut, Draft, Rows, aligned, is_view, opened, refused
+from .batch_order import without_turns
 from .batch_positions import Positions, without_unread_state
 from .build import PREPACK, Graph, OpCall, make_call
 from .fusion.dataflow import substituted, with_calls
@@ -81,7 +82,7 @@ class _Batcher:
         inputs = (tokens, draft.places, draft.tables, draft.wanted)
         constants = {**self._graph.constants, **draft.constants}
         made = with_calls(replace(self._graph, inputs=inputs, outputs=(logits,), constants=constants), draft.calls)
-        made = _needed(made)
+        made = _needed(without_turns(made))
         live = tuple(v for call in made.calls for v in call.writes if isinstance(v, SymInt))
         used = {t.id for call in made.calls for t in call.inputs}
         constants = {id: constant for id, constant in made.constants.items() if id in used}
@@ -140,10 +141,17 @@ class _Batcher:
         call = self._with_known(call)
         cuts = {t.id: draft.cuts[t.id] for t in call.inputs if t.id in draft.cuts}
         kinds = {cut.rows for cut in cuts.values()} or {Rows.ALL}
-        axes = {id: cut.axis for id, cut in cuts.items()}
+        axes, counts = {id: cut.axis for id, cut in cuts.items()}, draft.numbers(call) & self._positions.counts
         if kinds == {Rows.WANTED} or draft.single:
-            call = opened(_as_view(call), axes)
-        found = call.op.row_axes(call.args, axes, draft.numbers(call) & self._positions.counts)
+            call = _as_view(call)
+            fit = aligned(call, axes, counts)
+            if fit is not None and draft.single:
+                axes = fit[0]
+                alias = {t.id: draft.moved(t, axes[t.id]) for t in call.inputs if t.id in axes}
+                call = make_call(call.name, tuple(substituted(arg, alias) for arg in call.args), call.index)
+                axes = {alias[id].id: axis for id, axis in axes.items()}
+            call = opened(call, axes)
+        found = call.op.row_axes(call.args, axes, counts)
         if found is None or len(kinds) > 1 or any(isinstance(v, SymInt) for v in call.writes):
             if self._picks_last(call):
                 return
@@ -214,43 +222,42 @@ class _Batcher:
         """A name for a known tensor whose rows lie along ``axis``, gathered by position."""
         if axis is None:
             raise self._not_by_row(call, tensor)
-        key = tensor.id, axis
-        if key not in self._made:
-            draft = self._draft
-            if self._positions.is_position(tensor):
-                made = draft.back(draft.positions, tensor.max_dims, axis)
-            elif (looked_up := self._looked_up(tensor)) is not None:
-                made = looked_up
-                self._made[key] = draft.alias(tensor, made, axis)
-                if draft.cuts[tensor.id].axis != axis:
-                    raise refused(call)
-                return self._made[key]
-            else:
-                table = self._positions.table(tensor, axis)
-                if table is None:
-                    raise self._not_by_row(call, tensor)
-                made = draft.back(draft.rows_of(draft.table(table, tensor)), tensor.max_dims, axis)
-            self._made[key] = draft.alias(tensor, made, axis)
-        return self._made[key]
+        key, draft = (tensor.id, axis), self._draft
+        if key in self._made:
+            return self._made[key]
+        if self._positions.is_position(tensor):
+            made = draft.alias(tensor, draft.back(draft.positions, tensor.max_dims, axis), axis)
+        elif (by_call := self._by_its_call(tensor)) is not None:
+            if draft.cuts[by_call.id].axis != axis and not draft.single:
+                raise self._not_by_row(call, tensor)
+            made = draft.moved(by_call, axis)
+        else:
+            table = None if self._positions.is_long(tensor) else self._positions.table(tensor, axis)
+            if table is None:
+                raise self._not_by_row(call, tensor)
+            rows = draft.back(draft.rows_of(draft.table(table, tensor)), tensor.max_dims, axis)
+            made = draft.alias(tensor, rows, axis)
+        self._made[key] = made
+        return made
 
     def _not_by_row(self, call: OpCall, tensor: Tensor) -> UnsupportedProgramError:
         maker = self._positions.maker(tensor)
         what = "input_pos" if maker is None else f"what call {maker.index} ({maker.name}) makes of the position"
         return refused(call, f"reads {what}, which gives no row for every token that follows from its own position")
 
-    def _looked_up(self, tensor: Tensor) -> Tensor | None:
-        """Rows of a constant table of the program itself, which need no table of their own."""
+    def _by_its_call(self, tensor: Tensor) -> Tensor | None:
+        """A known tensor by row as the program makes it: rows of a table of its own, or what no table should hold."""
         call = self._positions.maker(tensor)
-        if call is None or not call.op.reads_rows_of:
+        if call is None or not (call.op.reads_rows_of or self._positions.is_long(tensor)):
             return None
         try:
-            if call.op.selects is not None:
+            if self._draft.numbers(call) & (self._starts | self._ends | self._others):
                 self._from_position(call)
             else:
                 self._by_rows(call)
         except UnsupportedProgramError:
             return None
-        return self._draft.new[tensor.id]
+        return self._draft.alias(tensor, self._draft.new[tensor.id], self._draft.cuts[tensor.id].axis)
 
     def _from_position(self, call: OpCall) -> None:
         """Rows of constant tables from the position on: each row of the batch takes that of its own position."""
