@@ -56,7 +56,7 @@ def numbers(ctx: click.Context, option: click.Parameter, value: str | None) -> t
     "--prompts",
     callback=numbers,
     metavar="N …",
-    help="Tokens of prompts  [default: 128 512, on a CPU 128; with --streams 512, on a CPU 64]",
+    help="Tokens of prompts  [default: 128 512, on a CPU 128; with --streams 512, on a CPU 32]",
 )
 @click.option(
     "--contexts",
@@ -70,7 +70,7 @@ def numbers(ctx: click.Context, option: click.Parameter, value: str | None) -> t
 @click.option(
     "--repeats",
     type=int,
-    help="Measurements, of which the median counts  [default: 5, on a CPU 3; with --streams 3, on a CPU 1]",
+    help="Measurements, of which the median counts  [default: 5, on a CPU 3; with --streams 3]",
 )
 @click.option("--max-rows", type=int, help="With --streams: rows of a step at most  [default: 512]")
 @click.option("--csv", "csv_file", type=FILE, help="Append the lines to this file")

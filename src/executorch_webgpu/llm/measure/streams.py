@@ -53,11 +53,11 @@ class StreamSizes:
 
         Raises InvalidInputError for what does not fit the context, and for numbers below 1.
         """
-        prompt, steps, repeats = (64, 16, 1) if device.features.cpu else (512, 128, 3)
+        prompt, steps = (32, 16) if device.features.cpu else (512, 128)
         prompt = max(1, min(prompt, context_len // 2))
         longest = max(wanted.get("prompts", (prompt,)), default=prompt)
         steps = max(1, min(steps, context_len - longest))
-        sizes = replace(cls((1, 8, 32), (prompt,), steps, repeats, MAX_ROWS), **wanted)
+        sizes = replace(cls((1, 8, 32), (prompt,), steps, 3, MAX_ROWS), **wanted)
         if min(*sizes.streams, *sizes.prompts, sizes.steps, sizes.repeats, sizes.max_rows, sizes.page_rows) < 1:
             raise InvalidInputError("streams, prompts, steps, repeats and rows must be at least 1")
         if max(sizes.prompts) + sizes.steps > context_len:
@@ -143,7 +143,7 @@ def measure_streams(
     """Load a program into an engine and measure it.
 
     ``wanted``: fields of ``StreamSizes``; the others are what suits the device. ``prompts_of``: by default
-    ``random_prompts``. ``engine_options``: further arguments of ``Engine``, before those that follow from the sizes.
+    ``random_prompts``. ``engine_options``: further arguments of ``Engine``; those that follow from the sizes give way.
     ``options``, ``changes``: as ``Program.load_method`` takes them.
     Raises InvalidInputError for sizes that do not fit, and what loading raises.
     """
