@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from ..errors import InvalidInputError
 from ..gpu.buffers import Buffer, create
 from ..gpu.device import Device
 from ..ops.plan import SCRATCH_BYTES, Planning
-from ..ops.sampling.draws import CHANGE_WORDS, DRAW_WORDS, MOST_LIKELIEST, Draw, packed
+from ..ops.sampling.draws import CHANGE_WORDS, DRAW_WORDS, MOST_LIKELIEST, POSITION, Draw, PackedDraws, packed
 from ..ops.shapes import ceil_div
-from ..ops.values import Tensor
+from ..ops.values import INT32_MAX, Tensor
 from .build import Graph, OpCall, make_call
 from .casts import cast_call
 from .constants import ConstantPool
@@ -81,6 +82,7 @@ class RowSampler:
         self._device, self._logits, self._scratch_bytes = device, logits, scratch_bytes
         self._executor: GraphExecutor | None = None
         self._buffers = {_LOGITS: buffer, _TOKENS: self.tokens.buffer}
+        self._before: tuple[list[Any], PackedDraws] = [], packed((), self.vocab)
         try:
             for id, width in ((_LOGPROBS, 1 + MOST_LIKELIEST), (_LIKELIEST, MOST_LIKELIEST)):
                 self._buffers[id] = create(device, 4 * rows * width, "log probabilities")
@@ -105,7 +107,7 @@ class RowSampler:
         Raises InvalidInputError for values out of range, for a mask that allows nothing, and for more changes of
         logits than a buffer of the device can hold.
         """
-        given = packed(draws, self.vocab)
+        given = self._packed(draws)
         if (count := len(given.changes)) > self._room:
             if count * _CHANGE_BYTES > (most := self._device.limits.max_binding_bytes):
                 raise InvalidInputError(
@@ -114,6 +116,19 @@ class RowSampler:
             self._make(count)
         assert self._executor is not None
         return self._executor.begin_step([given.rows, given.changes, given.masks])
+
+    def _packed(self, draws: Sequence[Draw]) -> PackedDraws:
+        """``packed``; of draws that are like those before but for their positions, only these are new."""
+        how = [(d.seed, d.temperature, d.top_k, d.top_p, d.min_p, d.logprobs, d.changes, d.allowed) for d in draws]
+        positions = [draw.position for draw in draws]
+        alike = all(one[-2] is None and one[-1] is None for one in how)
+        if not alike or how != self._before[0] or not 0 <= min(positions) <= max(positions) <= INT32_MAX:
+            self._before = (how if alike else []), packed(draws, self.vocab)
+            return self._before[1]
+        before = self._before[1]
+        rows = before.rows.copy()
+        rows[:, POSITION] = positions
+        return replace(before, rows=rows)
 
     def _make(self, changes: int) -> None:
         """The graph with room for so many changes of logits, in place of one with less."""

@@ -114,7 +114,9 @@ class LivePlans:
 
     def update(self) -> None:
         """Plan again what the changes since the last update reach, and add it to ``changed``."""
-        marks = self._marks
+        marks, planned = self._marks, len(self.changed)
+        if not any(marks):
+            return
         for index, call in enumerate(self.graph.calls):
             mark = marks[index]
             if mark == _CLEAN:
@@ -126,6 +128,15 @@ class LivePlans:
                 self.plans[index] = plan
                 self.changed.add(index)
             marks[index] = _CLEAN
+        if len(self.changed) > planned:
+            self._forget_others()
+
+    def _forget_others(self) -> None:
+        """What calls share of inputs is kept as far as their current plans depend on it."""
+        shared = {derived.shared for plan in self.plans for derived in plan.derived}
+        for id in self._by_shared:
+            live = self._tensors[id]
+            live.found = {key: found for key, found in live.found.items() if key in shared}
 
     def _outdated(self, derived: list[Derived]) -> bool:
         changed = [d.compute() != d.value for d in derived]  # all of them: a bound may lie past a change
@@ -188,7 +199,7 @@ class LivePlans:
         else:
             self._keep(call.index, plan)
         for derived in plan.derived:
-            by_source = self._by_shared if derived.shared else self._by_source
+            by_source = self._by_source if derived.shared is None else self._by_shared
             for source in derived.sources:
                 by_source[source.id].add(call.index)
         return plan

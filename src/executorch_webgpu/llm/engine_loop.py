@@ -145,16 +145,17 @@ class EngineLoop:
         failed: list[tuple[Request, Exception]] = []
         tokens: list[int] = []
         wanted: list[int] = []
-        starts = np.empty((len(works), 3), np.int32)
+        places: list[tuple[int, int]] = []
         rows_drawn: dict[Text, int] = {}
-        for index, work in enumerate(works):
+        for work in works:
             text = work.text
-            self._write_table(text)
-            starts[index] = np.array((work.start, text.slot, work.rows), np.int32)
+            slot = self._write_table(text)
             if work.fed:
                 tokens.append(-1 - self._rows_drawn[text])
+                places.append((work.start, slot))
             else:
                 tokens += work.tokens
+                places += [(position, slot) for position in range(work.start, work.start + len(work.tokens))]
             if work.draws:
                 wanted += range(len(tokens) - work.draws, len(tokens))
                 rows_drawn[text] = len(wanted) - 1
@@ -164,16 +165,21 @@ class EngineLoop:
                 except Exception as error:  # of what this text's caller gave, and of its text alone
                     draws += [Draw(start)] * work.draws
                     failed.append((request, error))
-        self._batch.submit(tokens, _places(starts), self._tables, wanted, draws)
+        self._batch.submit(tokens, places, self._tables, wanted, draws)
         self._rows_drawn = rows_drawn
         self._flights.append([work for work in works if work.draws])
         self.computed_rows += len(tokens)
         for request, cause in failed:
             self._end(request, None, cause)
 
-    def _write_table(self, text: Text) -> None:
-        table = text.pages.block_table
-        self._tables[text.slot, : len(table)] = table
+    def _write_table(self, text: Text) -> int:
+        """Bring the pages that a text has got to its row of the block tables, which is returned."""
+        assert text.slot is not None
+        pages = text.pages.pages
+        if text.tabled < len(pages):
+            self._tables[text.slot, text.tabled : len(pages)] = [page.number for page in pages[text.tabled :]]
+            text.tabled = len(pages)
+        return text.slot
 
     def _read(self) -> None:
         drawn = self._batch.read()
@@ -221,10 +227,3 @@ class EngineLoop:
         for request in requests:
             request.text.drafts = []
         self._drafter.draft([request for request in requests if request.trust is not None])
-
-
-def _places(starts: np.ndarray) -> np.ndarray:
-    """Position and sequence [T, 2] of all rows, of ``starts``: first position, slot and rows of each text."""
-    first, slot, rows = starts.T
-    within = np.arange(rows.sum(), dtype=np.int32) - np.repeat(np.cumsum(rows, dtype=np.int32) - rows, rows)
-    return np.stack([np.repeat(first, rows) + within, np.repeat(slot, rows)], axis=1)

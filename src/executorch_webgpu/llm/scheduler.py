@@ -27,6 +27,7 @@ class Text:
     slot: int | None = None
     computed: int = 0  # rows, with those of steps that have not been read
     drawing: int = 0  # tokens that steps draw which have not been read
+    tabled: int = 0  # pages that its row of the block tables has
 
     @property
     def known(self) -> int:
@@ -183,7 +184,7 @@ class Scheduler:
     def _start(self, text: Text) -> bool:
         if not self._free_slots or not self._pool.free:
             return False
-        text.slot = self._free_slots.pop()
+        text.slot, text.tabled = self._free_slots.pop(), 0
         self._waiting.remove(text)
         self._running.append(text)
         self._running.sort(key=lambda each: each.order)

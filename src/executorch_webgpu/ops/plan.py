@@ -57,13 +57,13 @@ class Dispatch:
 class Derived:
     """A watched value: ``compute()`` gave ``value`` when the call was planned, from SymInts or integer inputs.
 
-    ``shared``: other calls have learned the same of the one integer input.
+    ``shared``: what it is called, where other calls have learned the same of the one integer input.
     """
 
     sources: tuple[SymInt | Tensor, ...]
     compute: Callable[[], Any]
     value: Any
-    shared: bool = False
+    shared: Hashable = None
 
 
 @dataclass(eq=False)
@@ -173,7 +173,7 @@ class Planner:
             return fn(None)
         assert isinstance(x, LiveTensor)
         result = x.learn(fn, key)
-        self.result.derived.append(Derived((x,), lambda: x.learn(fn, key), result, key is not None))
+        self.result.derived.append(Derived((x,), lambda: x.learn(fn, key), result, key))
         return result
 
     def host_element(self, x: Tensor, index: int) -> int:

@@ -113,9 +113,6 @@ class Tensor:
         return f"%{self.id}:{self.dtype}{list(self.dims)}"
 
 
-_SHARED = 8  # things that calls have learned of one input, at most
-
-
 class LiveTensor(Tensor):
     """A tensor of a loaded graph: ``dims`` follow the inputs of each step, and are the maximum at load.
 
@@ -144,8 +141,6 @@ class LiveTensor(Tensor):
     def see(self, array: np.ndarray) -> bool:
         """Take a new value of ``host``. Returns whether something that calls share may differ."""
         before, self.host, self.found = self.found, array, {}
-        if len(before) > _SHARED:  # most are of sizes that calls had at some time
-            return True
         try:
             self.found = {key: (fn, fn(array)) for key, (fn, _) in before.items()}
         except InvalidInputError:  # it may be right for the sizes that calls will have in this step

@@ -81,7 +81,7 @@ class Tuning:
     steps: int = 2  # of each of them, at least
     most: int = 64  # rows, for more of which gemm_matrix is faster
     most_rounded: int = 128  # the same of few_f16, unless there are many columns
-    # Weights and columns for fewer of which gemv is faster, with up to eight rows; it is with up to four, but for few_f16.
+    # Weights and columns for fewer of which gemv is faster, with up to eight rows; up to four, it is but for few_f16.
     least: int = 6 << 20
     least_columns: int = 3072
     least_rounded: int = 4 << 20
