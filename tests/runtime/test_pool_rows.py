@@ -19,6 +19,7 @@ from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.runtime import Program
 from executorch_webgpu.runtime.batch import BatchMethod
 from executorch_webgpu.runtime.state_file import read_arrays
+from tests.llm.chain_program import chain_program, chain_table
 from tests.llm.exported import FOLDER
 from tests.ops.harness import assert_close
 
@@ -199,3 +200,15 @@ def test_caches_that_are_no_rows_of_a_state_have_files_of_their_own(tmp_path: Pa
         assert two.batch.rows.load(two.pool, path) == TEXT[:8]
         found = two.begin(TEXT)
         assert_close(two.run(found, TEXT[8:]), one.run(one.begin(TEXT), TEXT[8:]), 1e-6, 1e-6)
+
+
+def test_a_program_whose_caches_nothing_reads_has_no_rows(tmp_path: Path) -> None:
+    table = chain_table(11)
+    with Runtime.get().load_program(chain_program(table, context_len=CONTEXT)) as program, Texts(program) as texts:
+        text = texts.begin(TEXT)
+        np.testing.assert_allclose(texts.run(text, TEXT), table[TEXT[-1]])
+        assert texts.batch.rows.read(text.block_table, 8) == {}
+        texts.batch.rows.copy_page(0, 1)
+        assert texts.batch.rows.save(texts.pool, TEXT, tmp_path / "text.npz") == 8
+        with Texts(program) as other:
+            assert other.batch.rows.load(other.pool, tmp_path / "text.npz") == TEXT[:8]

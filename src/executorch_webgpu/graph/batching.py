@@ -109,8 +109,11 @@ class _Batcher:
         elif not self._depends(call):
             draft.calls.append(call)
         elif self._is_last_row(call):
-            cut = draft.cuts[call.inputs[0].id]
-            self._want(call.inputs[0], cut.axis, out)
+            x, cut = call.inputs[0], draft.cuts[call.inputs[0].id]
+            if draft.single and 1 in out.max_dims:  # its only row, of which all are kept until the end
+                self._by_rows(make_call(VIEW, (x, list(out.max_dims), out), call.index))
+            else:
+                self._want(x, cut.axis, out)
         else:
             self._by_rows(call)
 

@@ -52,7 +52,7 @@ class PoolRows:
     def copy_page(self, source: int, target: int) -> None:
         """Copy all rows of page ``source`` to page ``target``, after all steps so far and before later ones."""
         with self._device.lock:
-            size = max(self._page_bytes(cache) for cache in self._caches)
+            size = max((self._page_bytes(cache) for cache in self._caches), default=0)
             if self._spare is None:
                 self._spare = create(self._device, size, "a page of the KV cache")
             encoder = self._device.encoder()
@@ -66,14 +66,13 @@ class PoolRows:
 
     def read(self, table: Sequence[int], rows: int) -> dict[str, np.ndarray]:
         """The first ``rows`` rows of a text with these pages: arrays [1, rows, …] by the names of files."""
-        page_rows = self._caches[0].pool.max_dims[1]
-        pages = list(table)[: -(-rows // page_rows)]
         with self._device.lock:
             readback = Readback(self._device, "rows of the KV cache")
             try:
                 found = {}
                 for cache in self._caches:
-                    nbytes = self._page_bytes(cache)
+                    nbytes, page_rows = self._page_bytes(cache), cache.pool.max_dims[1]
+                    pages = list(table)[: -(-rows // page_rows)]
                     encoder = self._device.encoder()
                     readback.copy(encoder, [(self._buffer(cache), page * nbytes, nbytes) for page in pages])
                     self._device.submit([encoder.finish()])
@@ -87,9 +86,9 @@ class PoolRows:
 
     def write(self, table: Sequence[int], first: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Store rows [1, rows, …] as ``read`` gives them, from row ``first`` on, which begins a page of ``table``."""
-        page_rows = self._caches[0].pool.max_dims[1]
         with self._device.lock:
             for cache in self._caches:
+                page_rows = cache.pool.max_dims[1]
                 rows = arrays[cache.name][0].astype(cache.pool.element.numpy)
                 for start in range(0, len(rows), page_rows):
                     page = list(table)[(first + start) // page_rows]
