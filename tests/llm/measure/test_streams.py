@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.models import SHAPES, write_llama
@@ -48,6 +48,7 @@ def text(submitted: float, *came: float) -> TextTimes:
     return TextTimes((0,), (0,) * len(came), submitted, came)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.floats(0.5, 1e4), st.integers(2, 200), st.data())
 def test_the_rate_of_all_is_as_many_times_that_of_one(count: int, rate: float, steps: int, data: st.DataObject) -> None:
     """Of texts that give tokens evenly, and that began up to half of their time apart; half a token may be off."""
@@ -160,6 +161,7 @@ def test_sizes_that_do_not_fit(wanted: dict[str, Any], message: str) -> None:
         StreamSizes.of(Runtime.get().device, CONTEXT, wanted)
 
 
+@settings(deadline=None)
 @given(st.integers(2, 5000), st.lists(st.integers(1, 300), min_size=1, max_size=4), st.integers(1, 64))
 def test_default_sizes_fit_every_context_and_pool(context: int, streams: list[int], page_rows: int) -> None:
     wanted = {"streams": tuple(streams), "page_rows": page_rows}
