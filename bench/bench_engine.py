@@ -125,7 +125,8 @@ def measure(runtime: Runtime, path: Path, args: argparse.Namespace) -> list[Stre
     lines: list[StreamLine] = []
     ways = [None, args.speculate] if args.speculate else [None]
     for (note, prompts_of), speculate in product(kinds.items(), ways):
-        report = run_streams(runtime, path, {**sizes, "speculate": speculate}, prompts_of=prompts_of, **loading)
+        options = {"speculate": speculate}
+        report = run_streams(runtime, path, sizes, prompts_of=prompts_of, engine_options=options, **loading)
         note = ", ".join(filter(None, (note, speculate)))
         found = stream_lines(report, runtime.device, name_of_model(args), version=commit(), note=note)
         print_stream_lines(found)

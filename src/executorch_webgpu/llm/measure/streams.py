@@ -45,7 +45,6 @@ class StreamSizes:
     repeats: int
     max_rows: int
     page_rows: int = 16
-    speculate: str | None = None
 
     @classmethod
     def of(cls, device: Device, context_len: int, wanted: Mapping[str, Any]) -> StreamSizes:
@@ -72,8 +71,7 @@ class StreamSizes:
         """Sizes of an engine that never has to take pages from a text."""
         most = max(self.streams)
         pages = most * -(-(max(self.prompts) + self.steps) // self.page_rows) + 1
-        sizes = {"kv_pages": pages, "page_rows": self.page_rows, "max_rows": self.max_rows, "max_sequences": most}
-        return {**sizes, "speculate": self.speculate}
+        return {"kv_pages": pages, "page_rows": self.page_rows, "max_rows": self.max_rows, "max_sequences": most}
 
 
 @dataclass(frozen=True)
