@@ -292,13 +292,13 @@ FORMS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(FORMS, st.integers(0, 99))
 def test_causal_attention_in_any_form(form: Form, seed: int) -> None:
     run_both(form, seed)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     FORMS,
     st.integers(1, 40),
@@ -332,7 +332,7 @@ def names(form: Form) -> set[str]:
     return {call.name for call in batched(graph, tokens, input_pos, SIZES).graph.calls}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(FORMS, st.sampled_from(["window", "bound", "mask", "place", "heads"]))
 def test_what_is_not_causal_attention_is_refused(form: Form, kind: str) -> None:
     """Each by the call where it shows, whatever the rest of the program is like."""

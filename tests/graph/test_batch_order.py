@@ -52,7 +52,7 @@ def names(graph: Graph) -> list[str]:
     return [call.name for call in without_unread(made, graph, lambda call: True).calls]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(
         st.tuples(

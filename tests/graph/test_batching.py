@@ -165,12 +165,14 @@ def test_attention_that_no_batch_can_take(graph: Graph, message: str) -> None:
         batch_of(graph)
 
 
-def test_logits_are_of_wanted_rows_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["full", "last", "one token"])
+def test_logits_are_of_wanted_rows_only(tmp_path: Path, kind: str) -> None:
     """Selection moves before the head, so that rows of prompts cost no logits."""
-    batch = batch_of(llama(tmp_path, full_logits=True))
+    sizes = replace(SIZES, rows=33, wanted=7)
+    batch = batch_of(one_token() if kind == "one token" else llama(tmp_path, full_logits=kind == "full"), sizes)
     fused, _ = fuse_graph(batch.graph, tuple(FUSIONS))
-    widths = [call.args[-1] for call in fused.calls if VOCAB in getattr(call.args[-1], "max_dims", ())]
-    assert widths and all(out.max_dims[-2] == SIZES.wanted for out in widths)
+    dims = [out.max_dims for call in fused.calls for out in call.outputs if VOCAB in out.max_dims]
+    assert dims and all(sizes.wanted in each and sizes.rows not in each for each in dims)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])

@@ -69,7 +69,7 @@ def test_what_attends_in_a_window_is_refused_by_name(name: str) -> None:
         Engine(program_of(name))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.data())
 def test_random_arrivals_of_any_program(data: st.DataObject) -> None:
     """Random prompts that begin alike or do not, cancellations, small pools, and pools of any dtype."""

@@ -305,9 +305,9 @@ class _Batcher:
     def _want(self, x: Tensor, axis: int, out: Tensor) -> Tensor:
         """The wanted rows of ``x``, in the place of ``out``, which is one row of it, with or without its dimension."""
         draft = self._draft
-        source, count = draft.new[x.id], draft.sizes.wanted
-        dims = (*source.max_dims[:axis], count, *source.max_dims[axis + 1 :])
-        rows = draft.add(GATHER, (source, axis, draft.wanted), out.dtype, dims)
+        count = draft.sizes.wanted
+        rows = self._gathered_rows(draft.new[x.id], axis)
+        dims = rows.max_dims
         if out.rank == x.rank:
             draft.stands_for(out, rows, Cut(Rows.WANTED, axis))
             return rows
@@ -316,6 +316,34 @@ class _Batcher:
         view = draft.add(VIEW, (rows, [-1, *out.max_dims[1:]]), out.dtype, (count, *out.max_dims[1:]))
         draft.stands_for(out, view, Cut(Rows.WANTED, 0))
         return view
+
+    def _gathered_rows(self, x: Tensor, axis: int) -> Tensor:
+        """The wanted rows of a tensor of the batch, chosen before what was computed of nothing else by row."""
+        draft = self._draft
+        dims = (*x.max_dims[:axis], draft.sizes.wanted, *x.max_dims[axis + 1 :])
+        made = next((call for call in reversed(draft.calls) if x in call.writes), None)
+        source = None if made is None else self._only_rows(made, axis)
+        if made is None or source is None:
+            return draft.add(GATHER, (x, axis, draft.wanted), x.dtype, dims)
+        rows = self._gathered_rows(source, draft.cuts[source.id].axis)
+        if is_view(made):
+            return draft.add(VIEW, (rows, [*dims[:axis], -1, *dims[axis + 1 :]]), x.dtype, dims)
+        args = tuple(substituted(arg, {source.id: rows}) for arg in made.args[:-1])
+        return draft.add(made.name, args, x.dtype, dims)
+
+    def _only_rows(self, made: OpCall, axis: int) -> Tensor | None:
+        """The only tensor with rows that a call of the batch reads, if its result has them along ``axis``."""
+        draft = self._draft
+        read = {t.id: t for t in made.inputs if t.id in draft.cuts}
+        if len(read) != 1 or len(made.writes) != 1 or made.mutated or made.op.reads_rows_of:
+            return None
+        (source,) = read.values()
+        cut = draft.cuts[source.id]
+        if cut.rows is not Rows.ALL or draft.new.get(source.id) is not source:
+            return None
+        found = made.op.row_axes(made.args, {source.id: cut.axis})
+        fits = is_view(made) or (found == (axis,) and not draft.numbers(made))
+        return source if fits else None
 
     def _rows_wanted(self, output: Tensor) -> Tensor:
         """The graph's output: of the wanted rows."""

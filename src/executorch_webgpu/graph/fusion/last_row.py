@@ -33,6 +33,8 @@ def _layer_before(call: OpCall, flow: Dataflow) -> OpCall | None:
         return None
     x, dim = call.args[0], call.named[call.op.selects]
     layer = flow.producer(x)
+    if call.args[-1].numel > x.numel:  # it repeats rows, so the layer would compute them several times
+        return None
     if layer is None or layer.op.rows is not each_row or not flow.is_inner(x):
         return None
     in_rows = 0 <= normalize_dim(dim, x.rank) < x.rank - 1

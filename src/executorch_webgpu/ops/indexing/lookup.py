@@ -96,6 +96,7 @@ def selected_rows(cut: Cut, x: Tensor, dim: int, index: Tensor, out: Tensor) -> 
     reference=index_select_reference,
     sizes=selected_sizes,
     rows=selected_rows,
+    selects="dim",
     reads_rows_of=("x",),
 )
 def index_select(planner: Planner, x: Tensor, dim: int, index: Tensor, out: Tensor) -> None:
