@@ -62,7 +62,7 @@ class DraftProgram:
         same = next(
             (i for i, (a, b) in enumerate(zip(pages.tokens, tokens, strict=False)) if a != b), len(pages.tokens)
         )
-        self._pool.rewind(pages, min(same, len(tokens) - 1))
+        self._pool.rewind(pages, min(same, len(tokens) - 1), self._batch.rows.copy_page)
         self._pool.extend(pages, tokens)
         rows = len(tokens) - len(pages.tokens) + self._most(request) - 1
         for other in [each for each in self._texts if each not in others]:

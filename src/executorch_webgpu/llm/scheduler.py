@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 from ..graph.kv_pages import PagedText, PageKey, PagePool
 
@@ -66,7 +67,7 @@ class Scheduler:
     def __init__(self, pool: PagePool, rows: int, slots: int, draws: int | None = None) -> None:
         self._pool, self._rows = pool, rows
         self._most_drafts = (slots if draws is None else draws) - slots  # rows that draw beside one of each text
-        self._free_slots = list(range(slots))
+        self._free_slots = list(range(slots))  # a heap: the lowest are used first
         self._waiting: list[Text] = []  # by order
         self._running: list[Text] = []  # by order
         self._drew: set[Text] = set()  # those that draw a token in the last step
@@ -184,7 +185,7 @@ class Scheduler:
     def _start(self, text: Text) -> bool:
         if not self._free_slots or not self._pool.free:
             return False
-        text.slot, text.tabled = self._free_slots.pop(), 0
+        text.slot, text.tabled = heappop(self._free_slots), 0
         self._waiting.remove(text)
         self._running.append(text)
         self._running.sort(key=lambda each: each.order)
@@ -193,7 +194,7 @@ class Scheduler:
     def _stop(self, text: Text) -> None:
         assert text.slot is not None
         self._pool.end(text.pages)
-        self._free_slots.append(text.slot)
+        heappush(self._free_slots, text.slot)
         text.slot = None
         text.computed = 0
         self._running.remove(text)

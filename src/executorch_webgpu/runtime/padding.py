@@ -16,7 +16,7 @@ from ..graph.batching import BatchSizes
 
 _SMALL = (0, 1, 2, 4, 8, 16, 24, 32, 48, 64)  # of more rows, multiples of 64
 _ADDED = 63  # rows at most
-_LEAST_WIDTH = 8  # of block tables
+_LEAST_WIDTH, _LEAST_TEXTS = 8, 8  # of block tables
 
 Ints = NDArray[np.int32]
 
@@ -32,7 +32,7 @@ class Padding:
 
     def __init__(self, sizes: BatchSizes) -> None:
         self._sizes = sizes
-        self._tables: dict[int, Ints] = {}  # by their width, so that a step only writes what it is given
+        self._tables: dict[tuple[int, int], Ints] = {}  # by their size, so that a step only writes what it is given
 
     @property
     def with_room(self) -> BatchSizes:
@@ -42,7 +42,7 @@ class Padding:
     def __call__(self, tokens: Ints, places: Ints, tables: Ints, wanted: Ints) -> tuple[Ints, Ints, Ints, Ints]:
         """Tokens [1, T], places [T, 2], block tables [B, W] and wanted rows [R] as the graph takes them.
 
-        Of the tables that is what the rows' own texts fill, in powers of two; the next call changes it.
+        Of the tables that is what the rows' own texts may fill, in powers of two; the next call changes it.
         Whoever gives what cannot be gets it back, for the graph to refuse. Raises InvalidInputError for a page or
         a sequence that is not there.
         """
@@ -60,20 +60,21 @@ class Padding:
             return tokens, places, tables, wanted
         used = 1 + max(0, last) // sizes.page_rows  # columns of the tables
         width = min(sizes.table_width, max(_LEAST_WIDTH, 1 << (used - 1).bit_length()))
+        texts = min(sizes.sequences, max(_LEAST_TEXTS, 1 << sequence.bit_length()))
         if more := padded(rows, sizes.rows) - rows:
             added = np.zeros((more, 2), np.int32)
-            added[:, 1] = range(sizes.sequences, sizes.sequences + more)
+            added[:, 1] = range(texts, texts + more)
             tokens = np.concatenate([tokens, np.zeros((1, more), np.int32)], axis=1)
             places = np.concatenate([places, added])
         if unwanted := padded(count, sizes.wanted) - count:
             wanted = np.concatenate([wanted, np.zeros(unwanted, np.int32)])
-        return tokens, places, self._widened(tables, width), wanted
+        return tokens, places, self._filled(tables, texts, width), wanted
 
-    def _widened(self, tables: Ints, width: int) -> Ints:
-        """The first columns of tables, and the rows of added texts."""
-        sizes = self._sizes
-        wide = self._tables.get(width)
-        if wide is None:
-            wide = self._tables[width] = np.full((sizes.sequences + _ADDED, width), sizes.pages, np.int32)
-        wide[: len(tables)] = tables[:, :width]
-        return wide
+    def _filled(self, tables: Ints, texts: int, width: int) -> Ints:
+        """The first rows and columns of tables, and the rows of added texts."""
+        found = self._tables.get((texts, width))
+        if found is None:
+            found = self._tables[texts, width] = np.full((texts + _ADDED, width), self._sizes.pages, np.int32)
+        given = tables[:texts, :width]
+        found[: len(given)] = given
+        return found
