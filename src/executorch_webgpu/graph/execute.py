@@ -23,7 +23,6 @@ from ..gpu.buffers import Buffer, Readback, ScratchPool, Slot, UniformArena, cre
 from ..gpu.device import Device
 from ..gpu.kernel import Pipeline, Range
 from ..gpu.locked import locked
-from ..gpu.replay import Replay
 from ..ops.plan import Binding, Dispatch, Planning
 from ..ops.values import Repacked, Scratch, SymInt, Tensor, packed_uniform
 from .binding_limit import check_bindable
@@ -229,7 +228,7 @@ class GraphExecutor:
                 symint.dirty = False
         self._arena.flush()
         checked = None if self._checked is None else partial(self._checked.run, state)
-        inputs_to_write, replay = self._to_write(inputs), self._replay(state)
+        inputs_to_write, replay = self._to_write(inputs), state.whole_replay()
         for id in self._written & self._held.keys():
             del self._held[id]
         part = Part(inputs_to_write, self._held, state.commands, replay, self._scratch, self._times, checked)
@@ -261,13 +260,6 @@ class GraphExecutor:
             for value, given in zip(self.graph.inputs, inputs, strict=True)
             if not isinstance(given, int | np.integer) and self.memory.storage_of[value.id] in self._bound
         ]
-
-    def _replay(self, state: GraphState) -> Replay:
-        """The state's commands, all of them for one pass: WebGPU runs them in order."""
-        if state.replay is None:
-            commands = (command for of_call in state.commands for command in of_call)
-            state.replay = Replay(self.device, ((c.pipeline, c.bind_group, c.grid) for c in commands))
-        return state.replay
 
     # -- recording --------------------------------------------------------------------------------------------------
 

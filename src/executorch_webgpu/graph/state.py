@@ -141,6 +141,13 @@ class GraphState:
             self.close()
             raise
 
+    def whole_replay(self) -> Replay:
+        """All commands, for one pass: WebGPU runs them in order."""
+        if self.replay is None:
+            commands = (command for of_call in self.commands for command in of_call)
+            self.replay = Replay(self._device, ((c.pipeline, c.bind_group, c.grid) for c in commands))
+        return self.replay
+
     def read(self, rows: int) -> dict[int, np.ndarray]:
         """The contents by root tensor id, in the device's element types; of KV caches the first ``rows`` rows."""
         return {memory.tensor.id: self.read_buffer(index, rows) for index, memory in self._mutable.items()}
