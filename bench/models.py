@@ -26,6 +26,10 @@ SHAPES = {
     "tiny": LlamaConfig(64, 2, 4, 2, 16, 96, 512, 64, 1e-5, 1e4),
     "smollm2-135m": LlamaConfig(576, 30, 9, 3, 64, 1536, 49152, 8192, 1e-5, 1e5, tied_head=True),
     "llama-3.2-1b": LlamaConfig(2048, 16, 32, 8, 64, 8192, 128256, 131072, 1e-5, 5e5, tied_head=True),
+    "llama-3.1-8b": LlamaConfig(4096, 32, 32, 8, 128, 14336, 128256, 131072, 1e-5, 5e5),
+    "qwen3-0.6b": LlamaConfig(
+        1024, 28, 16, 8, 128, 3072, 151936, 40960, 1e-6, 1e6, rope_interleaved=False, qk_norm=True, tied_head=True
+    ),
 }
 CONTEXT_STEP = 256  # KV caches have a multiple of these rows
 _CODES = {DataType.UINT8: 16, DataType.INT8: 256}  # how many a stored type has: two of 4 bits, or one of 8

@@ -1,7 +1,8 @@
 """A Llama in PyTorch with a static KV cache, and how fast it is: what the vendor's own stack makes of the same shape.
 
 Run as a program, in a process of its own: python -m bench.torch_model VARIANT --shape NAME …
-It prints a line of JSON for each measurement: phase, context, tokens, and the seconds of each repeat.
+It prints a line of JSON for each measurement: phase, batch, context, tokens of each sequence, and the seconds of each
+repeat.
 """
 
 from __future__ import annotations
@@ -38,49 +39,54 @@ class Layer(torch.nn.Module):
             "gate_up": (2 * config.ffn, config.dim),
             "down": (config.dim, config.ffn),
         }
+        if config.qk_norm:
+            dims |= {"q_norm": (config.head_dim,), "k_norm": (config.head_dim,)}
         for name, size in dims.items():
             self.register_buffer(name, random(*size))
 
-    def allocate(self, rows: int, random: Random) -> None:
+    def allocate(self, batch: int, rows: int, random: Random) -> None:
         """KV caches of random numbers."""
         for name in ("k_cache", "v_cache"):
-            self.register_buffer(name, random(1, self.config.kv_heads, rows, self.config.head_dim))
+            self.register_buffer(name, random(batch, self.config.kv_heads, rows, self.config.head_dim))
 
     def forward(self, x: torch.Tensor, rope: torch.Tensor, positions: torch.Tensor, decode: bool) -> torch.Tensor:
-        """x [1, S, dim] at ``positions`` [S]; ``rope``: cos and sin [2, S, head_dim / 2]. Writes the caches' rows."""
-        config, length = self.config, x.shape[1]
+        """x [B, S, dim], of all sequences at ``positions`` [S]; ``rope``: cos and sin [2, S, …]. Writes the caches."""
+        config, (batch, length, _) = self.config, x.shape
         sizes = [heads * config.head_dim for heads in (config.heads, config.kv_heads, config.kv_heads)]
         parts = linear(self._norm(x, self.attn_norm), self.qkv).split(sizes, -1)
-        q, k, v = (part.view(1, length, -1, config.head_dim).transpose(1, 2) for part in parts)
-        q, k = rotate(q, rope), rotate(k, rope)
+        q, k, v = (part.view(batch, length, -1, config.head_dim).transpose(1, 2) for part in parts)
+        if config.qk_norm:
+            q, k = self._norm(q, self.q_norm), self._norm(k, self.k_norm)
+        turned = rotate if config.rope_interleaved else rotate_halves
+        q, k = turned(q, rope), turned(k, rope)
         self.k_cache.index_copy_(2, positions, k)
         self.v_cache.index_copy_(2, positions, v)
         if decode:
             attended = self._decode(q, positions)
         else:
             attended = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-        x = x + linear(attended.transpose(1, 2).reshape(1, length, -1), self.out)
+        x = x + linear(attended.transpose(1, 2).reshape(batch, length, -1), self.out)
         gate, up = linear(self._norm(x, self.ffn_norm), self.gate_up).chunk(2, -1)
         return x + linear(silu(gate) * up, self.down)
 
     def _decode(self, q: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Attention of one token over the whole cache, with a mask. A group's heads are the rows of one K and V."""
-        config = self.config
-        group = q.reshape(1, config.kv_heads, config.heads // config.kv_heads, config.head_dim)
+        """Attention of a token each over whole caches, with a mask. A group's heads are the rows of one K and V."""
+        config, batch = self.config, len(q)
+        group = q.reshape(batch, config.kv_heads, config.heads // config.kv_heads, config.head_dim)
         visible = torch.arange(self.k_cache.shape[2], device=q.device)[None] <= positions[:, None]
         out = scaled_dot_product_attention(group, self.k_cache, self.v_cache, attn_mask=visible)
-        return out.view(1, config.heads, 1, config.head_dim)
+        return out.view(batch, config.heads, 1, config.head_dim)
 
     def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return rms_norm(x, weight.shape, weight, self.config.norm_eps)
 
 
 class Llama(torch.nn.Module):
-    """Random weights, and KV caches of ``rows``."""
+    """Random weights, and KV caches of ``rows`` for a batch of sequences."""
 
-    def __init__(self, config: LlamaConfig, rows: int, device: str, dtype: torch.dtype) -> None:
+    def __init__(self, config: LlamaConfig, rows: int, device: str, dtype: torch.dtype, batch: int = 1) -> None:
         super().__init__()
-        assert config.rope_interleaved
+        assert not config.qkv_bias and not config.rope_divisors
         self.config, self._device, self._dtype = config, device, dtype
         self._generator = torch.Generator(device).manual_seed(0)
         self.register_buffer("embedding", self._random(config.vocab, config.dim))
@@ -88,12 +94,12 @@ class Llama(torch.nn.Module):
             self.register_buffer("head", self._random(config.vocab, config.dim))
         self.layers = torch.nn.ModuleList(Layer(config, self._random) for _ in range(config.layers))
         self.register_buffer("output_norm", self._random(config.dim))
-        self.allocate(rows)
+        self.allocate(batch, rows)
 
-    def allocate(self, rows: int) -> None:
+    def allocate(self, batch: int, rows: int) -> None:
         """New KV caches; they hold random numbers, so that decode may begin at any position."""
         for layer in self.layers:
-            layer.allocate(rows, self._random)
+            layer.allocate(batch, rows, self._random)
         tables = [torch.from_numpy(table) for table in rope_tables(self.config, rows)]
         self.register_buffer("rope", torch.stack(tables).to(self._device, self._dtype))
 
@@ -103,15 +109,15 @@ class Llama(torch.nn.Module):
         return (numbers + (len(dims) == 1)).to(self._dtype)
 
     def prefill(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """The likeliest next token [1] after a prompt [1, S] at positions 0, 1, …"""
+        """The likeliest next tokens [B] after prompts [B, S] at positions 0, 1, …"""
         return self.logits(tokens, positions, decode=False).argmax(-1)
 
-    def decode(self, token: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-        """The likeliest next token [1] after one token [1, 1] at a position [1]."""
-        return self.logits(token, position, decode=True).argmax(-1)
+    def decode(self, tokens: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        """The likeliest next tokens [B] after one token each [B, 1], all at a position [1]."""
+        return self.logits(tokens, position, decode=True).argmax(-1)
 
     def logits(self, tokens: torch.Tensor, positions: torch.Tensor, decode: bool) -> torch.Tensor:
-        """[1, vocab] after the last token."""
+        """[B, vocab] after the last token of each sequence."""
         x = self.embedding[tokens]
         rope = self.rope[:, positions]
         for layer in self.layers:
@@ -121,35 +127,43 @@ class Llama(torch.nn.Module):
 
 
 def rotate(x: torch.Tensor, rope: torch.Tensor) -> torch.Tensor:
-    """x [1, H, S, D], whose pairs are neighbours."""
+    """x [B, H, S, D], whose pairs are neighbours."""
     even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
     cos, sin = rope
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
 
 
-class Decoder:
-    """Greedy decode whose tokens stay on the device: each step takes the token and the position of the last one."""
+def rotate_halves(x: torch.Tensor, rope: torch.Tensor) -> torch.Tensor:
+    """x [B, H, S, D], whose pairs are D / 2 apart."""
+    first, second = x.chunk(2, -1)
+    cos, sin = rope
+    return x * cos + torch.cat([-second, first], -1) * sin
 
-    def __init__(self, model: Llama, rows: int, decode: Callable[..., torch.Tensor]) -> None:
+
+class Decoder:
+    """Greedy decode whose tokens stay on the device: each step takes the tokens and the position of the last one."""
+
+    def __init__(self, model: Llama, rows: int, decode: Callable[..., torch.Tensor], batch: int = 1) -> None:
         device = model.embedding.device
-        self._token = torch.zeros((1, 1), dtype=torch.long, device=device)
+        self._tokens = torch.zeros((batch, 1), dtype=torch.long, device=device)
         self._position = torch.zeros(1, dtype=torch.long, device=device)
-        self._history = torch.zeros(rows, dtype=torch.long, device=device)
+        self._history = torch.zeros((rows, batch), dtype=torch.long, device=device)
         self._decode = decode
 
     def step(self) -> None:
-        token = self._decode(self._token, self._position)
-        self._history.index_copy_(0, self._position, token)
-        self._token.copy_(token[None])
+        tokens = self._decode(self._tokens, self._position)
+        self._history.index_copy_(0, self._position, tokens[None])
+        self._tokens.copy_(tokens[:, None])
         self._position.add_(1)
 
-    def begin(self, token: int, position: int) -> None:
-        self._token.fill_(token)
+    def begin(self, tokens: Sequence[int], position: int) -> None:
+        """A token for each sequence of the batch."""
+        self._tokens.copy_(torch.tensor(tokens)[:, None])
         self._position.fill_(position)
 
-    def tokens(self, start: int, count: int) -> list[int]:
-        """Those of the last steps, on the host."""
-        return self._history[start : start + count].tolist()
+    def tokens(self, start: int, count: int) -> list[list[int]]:
+        """Those of the last steps, on the host, by sequence."""
+        return self._history[start : start + count].T.tolist()
 
 
 def captured(step: Step) -> Step:
@@ -168,18 +182,19 @@ def captured(step: Step) -> Step:
 
 @torch.no_grad()
 def measure(model: Llama, rows: int, options: argparse.Namespace) -> Iterator[dict[str, object]]:
-    """Decode at every context, then prefill of every prompt: what compiles longest comes last."""
+    """Decode of every batch at every context, then prefill of every prompt: what compiles longest comes last."""
     compiled = partial(torch.compile, dynamic=False) if options.variant == "compiled" else lambda function: function
     recorded = captured if options.variant != "eager" else lambda step: step
-    if options.contexts:
-        decoder = Decoder(model, rows, compiled(model.decode))
-        decoder.begin(1, 0)
+    for batch in options.batches if options.contexts else []:
+        model.allocate(batch, rows)
+        decoder = Decoder(model, rows, compiled(model.decode), batch)
+        decoder.begin([1] * batch, 0)
         step = recorded(decoder.step)
-    for context in options.contexts:
-        taken = repeated(partial(decode_to_host, decoder, step, context, options.steps), options)
-        yield {"phase": "decode", "context": context, "tokens": options.steps, "seconds": taken}
+        for context in options.contexts:
+            taken = repeated(partial(decode_to_host, decoder, step, batch, context, options.steps), options)
+            yield {"phase": "decode", "batch": batch, "context": context, "tokens": options.steps, "seconds": taken}
     # Decode reads a whole cache, so it gets no longer one than it needs.
-    model.allocate(max(options.prompts, default=1))
+    model.allocate(1, max(options.prompts, default=1))
     prefill = compiled(model.prefill)
     next_token = torch.zeros(1, dtype=torch.long, device=options.device)
     for count in options.prompts:
@@ -187,11 +202,11 @@ def measure(model: Llama, rows: int, options: argparse.Namespace) -> Iterator[di
         positions = torch.arange(count, device=options.device)
         step = recorded(partial(prefill_into, next_token, prefill, tokens, positions))
         taken = repeated(partial(prefill_to_host, step, next_token), options)
-        yield {"phase": "prefill", "context": 0, "tokens": count, "seconds": taken}
+        yield {"phase": "prefill", "batch": 1, "context": 0, "tokens": count, "seconds": taken}
 
 
-def decode_to_host(decoder: Decoder, step: Step, context: int, steps: int) -> list[int]:
-    decoder.begin(1, context)
+def decode_to_host(decoder: Decoder, step: Step, batch: int, context: int, steps: int) -> list[list[int]]:
+    decoder.begin(range(1, batch + 1), context)
     for _ in range(steps):
         step()
     return decoder.tokens(context, steps)
@@ -226,6 +241,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("variant", choices=("compiled", "graph", "eager"))
     parser.add_argument("--shape", choices=SHAPES, required=True)
     parser.add_argument("--rows", type=int, required=True, help="of the KV cache in decode")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1], help="sequences of a decode step")
     parser.add_argument("--contexts", type=int, nargs="*", default=[])
     parser.add_argument("--prompts", type=int, nargs="*", default=[])
     parser.add_argument("--steps", type=int, default=64)

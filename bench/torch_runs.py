@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -14,11 +14,13 @@ from typing import Any
 
 from bench.models import SHAPES
 from executorch_webgpu.llm.measure.lines import MIB, Line, rounded
+from executorch_webgpu.llm.measure.stream_lines import StreamLine
 from executorch_webgpu.models.llama import LlamaConfig
 
 VARIANTS = {"compiled": "torch.compile, CUDA graph", "graph": "torch, CUDA graph", "eager": "torch, eager"}
 HALF = 2  # bytes of a float16
 ROWS_STEP = 256  # of a static KV cache
+STREAM_ROWS_STEP = 128  # where many sequences are measured, whose caches are large
 ROOT = Path(__file__).parents[1]
 # What a line of ours says and one of torch's does not.
 _NOT_MEASURED: dict[str, Any] = dict.fromkeys(
@@ -57,10 +59,8 @@ def torch_lines(variant: str, ours: Sequence[Line], shape: str, seconds: float, 
     prompts = {line.tokens for line in wanted if line.phase == "prefill"}
     steps = max((line.tokens for line in wanted if line.phase == "decode"), default=1)
     rows = -(-(max(contexts, default=0) + steps) // ROWS_STEP) * ROWS_STEP
-    command = [sys.executable, "-m", "bench.torch_model", variant, "--shape", shape, "--device", device]
-    for name, values in (("contexts", contexts), ("prompts", prompts), ("steps", [steps]), ("rows", [rows])):
-        command += [f"--{name}", *map(str, sorted(values))]
-    output, failure = run(command, seconds)
+    sizes = {"contexts": contexts, "prompts": prompts, "steps": [steps], "rows": [rows]}
+    output, failure = run(command_of(variant, shape, device, sizes), seconds)
     found = {(m["phase"], m["context"], m["tokens"]): m["seconds"] for m in output}
     return [
         line_of(
@@ -68,6 +68,38 @@ def torch_lines(variant: str, ours: Sequence[Line], shape: str, seconds: float, 
         )
         for line in wanted
     ]
+
+
+def torch_stream_lines(
+    variant: str, ours: Sequence[StreamLine], shape: str, seconds: float, device: str = "cuda", repeats: int = 5
+) -> list[StreamLine]:
+    """Torch's rates for the numbers of streams and the lengths of ``ours``, as ``torch_lines`` gives them.
+
+    All sequences of a batch are at the same position, which an engine does not ask for; prompts are not measured.
+    """
+    lines = []
+    wanted = {(line.prompt, line.steps, line.streams): line for line in ours}
+    for prompt, steps in dict.fromkeys((line.prompt, line.steps) for line in ours):
+        batches = sorted({streams for p, s, streams in wanted if (p, s) == (prompt, steps)})
+        rows = -(-(prompt + steps) // STREAM_ROWS_STEP) * STREAM_ROWS_STEP
+        sizes = {"contexts": [prompt], "batches": batches, "steps": [steps], "rows": [rows], "repeats": [repeats]}
+        output, failure = run(command_of(variant, shape, device, sizes), seconds)
+        found = {m["batch"]: m["seconds"] for m in output}
+        lines += [
+            stream_line_of(
+                wanted[prompt, steps, batch], VARIANTS[variant], SHAPES[shape], found.get(batch), rows, failure
+            )
+            for batch in batches
+        ]
+    return lines
+
+
+def command_of(variant: str, shape: str, device: str, sizes: Mapping[str, Iterable[int]]) -> list[str]:
+    """The command line of ``bench.torch_model``; ``sizes``: numbers by option."""
+    command = [sys.executable, "-m", "bench.torch_model", variant, "--shape", shape, "--device", device]
+    for name, values in sizes.items():
+        command += [f"--{name}", *map(str, sorted(values))]
+    return command
 
 
 def run(command: Sequence[str], seconds: float) -> tuple[list[dict[str, Any]], str]:
@@ -112,8 +144,31 @@ def line_of(ours: Line, name: str, config: LlamaConfig, taken: Sequence[float] |
     )
 
 
+def stream_line_of(
+    ours: StreamLine, name: str, config: LlamaConfig, taken: Sequence[float] | None, rows: int, failure: str
+) -> StreamLine:
+    """Torch's line beside one of ours, of many sequences."""
+    nothing: dict[str, Any] = dict.fromkeys(field.name for field in fields(ours) if "None" in str(field.type))
+    blank = replace(ours, engine="cuda", implementation=name, kv_cache="f16", note=failure, **nothing)
+    if taken is None:
+        return blank
+    rate = ours.streams * ours.steps / median(taken)
+    nbytes = step_bytes(config, ours.streams * (ours.prompt + (ours.steps + 1) / 2))
+    roofline = ours.read_gbs * 1e9 / nbytes * ours.streams
+    return replace(
+        blank,
+        rate=rounded(rate),
+        each=rounded(rate / ours.streams),
+        spread=rounded((max(taken) - min(taken)) / median(taken)),
+        step_mib=rounded(nbytes / MIB),
+        roofline=rounded(roofline),
+        share=rounded(rate / roofline),
+        note=f"cache of {rows}",
+    )
+
+
 def step_bytes(config: LlamaConfig, rows: float) -> float:
-    """What a decode step must read in float16: all weights once, and the visible rows of the KV cache."""
+    """What a decode step must read in float16: all weights once, and the visible rows of all KV caches."""
     weights = sum(dims[0] * (dims[1] if len(dims) == 2 else 1) for dims in config.weight_dims().values())
     if not config.tied_head:
         weights -= config.vocab * config.dim  # of the embedding, one row

@@ -115,12 +115,11 @@ def test_importing_the_package_loads_no_engine_and_no_exporter() -> None:
 
 # Passes ask operators for their traits. The operators that a module of ``graph/`` knows by name, and why.
 KNOWN_BY_NAME = {
-    # Gathers of rows, attention over pages, the sum that is the position after the last row, and the permutes that
-    # exporters put between caches and attention.
-    "batching.py": (
-        *("add", "aten.index_select.default", "aten.permute_copy.default", "aten.select_copy.int"),
-        *("aten.view_copy.default", "et_webgpu.paged_sdpa.default"),
+    # Gathers of rows, views and permutes that bring rows to the front, and attention over pages: it makes these.
+    "batch_draft.py": (
+        *("aten.index_select.default", "aten.permute_copy.default", "aten.select_copy.int", "aten.view_copy.default"),
     ),
+    "batch_caches.py": ("et_webgpu.paged_sdpa.default",),
     # Results side by side; which part of a table an index means; a residual after a layer that is in parts.
     "binding_limit.py": (
         *("aten.add.Tensor", "aten.cat.default", "aten.ge.Scalar", "aten.unsqueeze_copy.default", "aten.where.self"),
@@ -138,7 +137,7 @@ KNOWN_BY_NAME = {
         "add",
         *("aten.expand_copy.default", "dim_order_ops._to_dim_order_copy.default", "et_vk.select_as_symint.default"),
     ),
-    "likeliest.py": ("aten.max.dim",),  # makes it
+    "draws.py": ("et_webgpu.feed_tokens.default", "et_webgpu.sample_rows.default"),  # makes them
     "sampler.py": ("et_webgpu.sample_token.default",),  # makes it
     # What ``fused_convolution`` computes behind the product.
     "fusion/convolution.py": (
@@ -176,7 +175,8 @@ KNOWN_BY_NAME = {
     "fusion/rope_cache.py": (
         *("add", "aten.slice_copy.Tensor", "et_vk.apply_rotary_emb.default", "et_vk.apply_rotary_emb_hf.default"),
         *("et_webgpu.rope_sdpa_with_kv_cache.default", "llama.sdpa_with_kv_cache.default"),
-        "sdpa_with_kv_cache.default",
+        *("aten.index_select.default", "aten.select_copy.int", "et_webgpu.paged_sdpa.default"),
+        *("et_webgpu.rope_paged_sdpa.default", "sdpa_with_kv_cache.default"),
     ),
 }
 

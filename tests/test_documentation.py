@@ -161,3 +161,11 @@ def test_attention_example() -> None:
 def test_greedy_example(smollm2: SmolLM2) -> None:
     text = load_example("greedy")["main"](str(smollm2.program), str(smollm2.gguf), "The capital of France is", 4)
     assert text.startswith("The capital of France is Paris")
+
+
+def test_many_prompts_example(folder: Path) -> None:
+    prompts = ["hello", "12 hello", "HELLO", "hello 1", "2"]
+    main = load_example("many_prompts")["main"]
+    together = main("model.pte", prompts, 8)
+    assert together == [text for prompt in prompts for text in main("model.pte", [prompt], 8)]
+    assert all(text.startswith(prompt) for prompt, text in zip(prompts, together, strict=True))

@@ -15,6 +15,7 @@ from executorch_webgpu.llm.decode_session import DecodeSession
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_decode, "VOCABULARIES", (1031,))
     monkeypatch.setattr(bench_decode, "IN_FLIGHT", (1, 3))
+    monkeypatch.setattr(bench_decode, "ROWS", (1, 5))
 
 
 def test_main(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,7 +23,8 @@ def test_main(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     draws = [line for line in lines if re.fullmatch(r" +1031( +[\d.]+){7}", line)]
     loops = [line for line in lines if re.fullmatch(r" *(plain|\d in flight)( +[\d.]+){3}", line)]
-    assert (len(draws), len(loops)) == (16, 3)
+    rows = [line for line in lines if re.fullmatch(r" +1031 +[\d.]+ +[15] +[a-z-][a-z -]*( +[\d.]+){2}", line)]
+    assert (len(draws), len(loops), len(rows)) == (16, 3, 2 * 2 * 9)
     assert all(float(line.split()[-1]) > 0 for line in draws)
     assert "decode at context 9, 7 steps" in lines
 

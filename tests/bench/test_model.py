@@ -6,6 +6,7 @@ import csv
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from bench import torch_model
 from bench.bench_model import main
 from bench.models import SHAPES, write_llama
 from bench.torch_model import Decoder, Llama
-from bench.torch_runs import VARIANTS, run, step_bytes, torch_lines
+from bench.torch_runs import VARIANTS, run, step_bytes, torch_lines, torch_stream_lines
 from executorch_webgpu.llm.measure.lines import Line
+from executorch_webgpu.llm.measure.stream_lines import StreamLine
 from executorch_webgpu.models.llama import LlamaConfig
 
 TINY = SHAPES["tiny"]
@@ -48,14 +50,20 @@ def full_logits(model: Llama, tokens: list[int]) -> Array:
         return y.reshape(len(tokens), -1, config.head_dim).swapaxes(0, 1)
 
     def rotated(y: Array) -> Array:
-        pairs = (y[..., ::2] + 1j * y[..., 1::2]) * turn
-        return np.stack([pairs.real, pairs.imag], -1).reshape(y.shape)
+        if config.rope_interleaved:
+            pairs = (y[..., ::2] + 1j * y[..., 1::2]) * turn
+            return np.stack([pairs.real, pairs.imag], -1).reshape(y.shape)
+        half = config.head_dim // 2
+        pairs = (y[..., :half] + 1j * y[..., half:]) * turn[:, :half]
+        return np.concatenate([pairs.real, pairs.imag], -1)
 
     x = w["embedding"][tokens]
     for i in range(config.layers):
         layer = {name.removeprefix(f"layers.{i}."): array for name, array in w.items()}
         sizes = np.cumsum([config.heads * config.head_dim, config.kv_heads * config.head_dim])
         q, k, v = map(heads, np.split(norm(x, layer["attn_norm"]) @ layer["qkv"].T, sizes, -1))
+        if config.qk_norm:
+            q, k = norm(q, layer["q_norm"]), norm(k, layer["k_norm"])
         q, k = rotated(q), rotated(k)
         k, v = (np.repeat(array, config.heads // config.kv_heads, 0) for array in (k, v))
         scores = np.where(np.tri(len(x), dtype=bool), q @ k.swapaxes(1, 2) / np.sqrt(config.head_dim), -np.inf)
@@ -66,10 +74,12 @@ def full_logits(model: Llama, tokens: list[int]) -> Array:
     return norm(x, w["output_norm"]) @ w.get("head", w["embedding"]).T
 
 
-@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(
+    "changes", [{}, {"tied_head": True}, {"qk_norm": True, "rope_interleaved": False}], ids=["llama", "tied", "qwen3"]
+)
 @torch.no_grad()
-def test_torch_decodes_over_its_cache_as_full_attention_does(tied: bool) -> None:
-    config = LlamaConfig(24, 3, 6, 2, 4, 20, 67, 64, 1e-5, 1e4, tied_head=tied)
+def test_torch_decodes_over_its_cache_as_full_attention_does(changes: dict[str, Any]) -> None:
+    config = replace(LlamaConfig(24, 3, 6, 2, 4, 20, 67, 64, 1e-5, 1e4), **changes)
     model = Llama(config, ROWS, "cpu", torch.float32)
     tokens = [int(t) for t in np.random.default_rng(0).integers(0, config.vocab, ROWS)]
     expected = full_logits(model, tokens)
@@ -86,13 +96,29 @@ def test_the_decoder_feeds_its_tokens_back() -> None:
     prompt = [5, 17, 300, 2]
     model.prefill(torch.tensor([prompt[:-1]]), torch.arange(3))
     decoder = Decoder(model, ROWS, model.decode)
-    decoder.begin(prompt[-1], 3)
+    decoder.begin(prompt[-1:], 3)
     for _ in range(6):
         decoder.step()
     text = list(prompt)
     for _ in range(6):
         text.append(int(full_logits(model, text)[-1].argmax()))
-    assert decoder.tokens(3, 6) == text[4:]
+    assert decoder.tokens(3, 6) == [text[4:]]
+
+
+@torch.no_grad()
+def test_sequences_of_a_batch_do_not_see_each_other() -> None:
+    model = Llama(TINY, ROWS, "cpu", torch.float32, batch=3)
+    prompts = torch.randint(TINY.vocab, (3, 4), generator=torch.Generator().manual_seed(5))
+    model.prefill(prompts[:, :-1], torch.arange(3))
+    decoder = Decoder(model, ROWS, model.decode, batch=3)
+    decoder.begin(prompts[:, -1].tolist(), 3)
+    for _ in range(4):
+        decoder.step()
+    for prompt, tokens in zip(prompts.tolist(), decoder.tokens(3, 4), strict=True):
+        text = list(prompt)
+        for _ in range(4):
+            text.append(int(full_logits(model, text)[-1].argmax()))
+        assert tokens == text[4:]
 
 
 def test_torch_lines_stand_beside_ours() -> None:
@@ -108,6 +134,31 @@ def test_torch_lines_stand_beside_ours() -> None:
         assert line.rate and line.roofline
         assert line.share == pytest.approx(line.rate / line.roofline, rel=2e-3)
         assert line.note == "cache of 256"
+
+
+def of_streams(streams: int, prompt: int, steps: int) -> StreamLine:
+    values: dict[str, Any] = dict.fromkeys((field.name for field in fields(StreamLine)), 1.0)
+    values |= {"implementation": "executorch-webgpu", "read_gbs": 10.0, "note": "mine"}
+    return StreamLine(**values | {"streams": streams, "prompt": prompt, "steps": steps})
+
+
+def test_torch_lines_of_many_sequences_stand_beside_ours() -> None:
+    wanted = [of_streams(2, 20, 6), of_streams(1, 20, 6), of_streams(3, 9, 6), of_streams(2, 20, 6)]
+    lines = torch_stream_lines("eager", wanted, "tiny", 120, device="cpu", repeats=2)
+    assert [(line.prompt, line.streams) for line in lines] == [(20, 1), (20, 2), (9, 3)]
+    for line in lines:
+        assert line.implementation == VARIANTS["eager"] and (line.engine, line.kv_cache) == ("cuda", "f16")
+        assert line.rate and line.each and line.roofline and line.share
+        assert line.each == pytest.approx(line.rate / line.streams, rel=1e-3)
+        rows = line.streams * (line.prompt + 3.5)
+        assert line.roofline == pytest.approx(line.streams * 10e9 / step_bytes(TINY, rows), rel=1e-3)
+        assert line.note == "cache of 128"
+        assert line.total is line.first_50_ms is line.load_s is line.rows is None
+
+
+def test_sequences_that_torch_did_not_get_to_are_a_note() -> None:
+    (line,) = torch_stream_lines("graph", [of_streams(2, 5, 2)], "tiny", 120, device="cpu")
+    assert line.rate is None and line.share is None and line.note
 
 
 def test_torch_reads_what_its_weights_and_rows_take() -> None:
@@ -145,17 +196,21 @@ def test_recorded_steps_are_what_is_measured(monkeypatch: pytest.MonkeyPatch) ->
         return replay
 
     monkeypatch.setattr(torch_model, "captured", captured)
-    options = Namespace(variant="graph", device="cpu", contexts=[0, 19], prompts=[7, 30], steps=5, repeats=3)
+    options = Namespace(
+        variant="graph", device="cpu", batches=[1, 2], contexts=[0, 19], prompts=[7, 30], steps=5, repeats=3
+    )
     model = Llama(TINY, ROWS, "cpu", torch.float32)
     lines = list(torch_model.measure(model, ROWS, options))
-    assert [(line["phase"], line["context"], line["tokens"]) for line in lines] == [
-        ("decode", 0, 5),
-        ("decode", 19, 5),
-        ("prefill", 0, 7),
-        ("prefill", 0, 30),
+    assert [(line["phase"], line["batch"], line["context"], line["tokens"]) for line in lines] == [
+        ("decode", 1, 0, 5),
+        ("decode", 1, 19, 5),
+        ("decode", 2, 0, 5),
+        ("decode", 2, 19, 5),
+        ("prefill", 1, 0, 7),
+        ("prefill", 1, 0, 30),
     ]
     assert all(len(line["seconds"]) == 3 and min(line["seconds"]) > 0 for line in lines)
-    assert recorded == [2 * 4 * 5, 4, 4]  # each once more than it is measured
+    assert recorded == [2 * 4 * 5, 2 * 4 * 5, 4, 4]  # each once more than it is measured
 
 
 def test_a_variant_that_cannot_run_is_a_note() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from executorch_webgpu.cli.generate import describe, encode_prompt
+from executorch_webgpu.cli.prompts import describe, encode_prompt
 from executorch_webgpu.errors import InvalidInputError
 from executorch_webgpu.llm.generate import GenerationStats
 from executorch_webgpu.text.tokenizer import Tokenizer

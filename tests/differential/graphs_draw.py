@@ -43,7 +43,8 @@ LARGEST = 1e4  # what grows further would hide small errors
 REFUSED = (InvalidInputError, InvalidProgramError, LimitError, UnsupportedProgramError)
 DIM_ARGUMENTS = {"dim", "dim0", "dim1", "axis"}
 # Prepacked constants and live integers, of which no random value is made; rows, of which no two may have one place.
-UNDRAWN = {"et_vk.prepack.default", "et_vk.select_as_symint.default", "et_webgpu.paged_sdpa.default"}
+UNDRAWN = {"et_vk.prepack.default", "et_vk.select_as_symint.default"}
+UNDRAWN |= {"et_webgpu.paged_sdpa.default", "et_webgpu.rope_paged_sdpa.default"}
 _REFERENCES = References(Graph((), (), (), (), {}))
 
 Sizes = tuple[int, ...]  # of one dimension, by step

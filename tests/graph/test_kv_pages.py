@@ -73,6 +73,32 @@ def test_a_page_that_others_may_find_is_not_written_again() -> None:
     assert pool.begin(list(range(9))).block_table == kept[:2], "it is still found"
 
 
+def test_a_text_that_rewinds_into_a_shared_page_gets_a_copy_of_it() -> None:
+    pool, copied = PagePool(4, ROWS), list[tuple[int, int]]()
+    text, other = filled(pool, list(range(8))), pool.begin(list(range(9)))
+    shared = text.block_table
+    assert pool.rewind(other, 6, lambda source, target: copied.append((source, target))) == 6
+    assert copied == [(shared[1], other.block_table[1])] and other.block_table[0] == shared[0]
+    assert text.block_table == shared and pool.free == 1
+    rest = filled(pool, [7])
+    assert pool.free == 0 and pool.rewind(text, 7, lambda source, target: None) == 4, "there is no page for a copy"
+    assert pool.rewind(rest, 5) == 1
+
+
+def test_pages_go_in_the_order_in_which_they_were_given_back() -> None:
+    """What nobody can find goes before what was never used, and ends of texts before their beginnings."""
+    pool = PagePool(7, ROWS)
+    first, second = filled(pool, [1] * 9), filled(pool, [2] * 8)
+    pages = {"first": first.block_table, "second": second.block_table}
+    pool.end(second)
+    pool.end(first)
+    text = pool.begin([3] * 30)
+    assert pool.reserve(text, 7 * ROWS)
+    partial, (end, *_), unused = text.block_table[0], text.block_table[3:], text.block_table[1:3]
+    assert partial == pages["first"][2] and set(unused).isdisjoint(pages["first"] + pages["second"])
+    assert text.block_table[3:] == [*pages["second"][::-1], *pages["first"][1::-1]] and end == pages["second"][1]
+
+
 @pytest.mark.parametrize(("pages", "rows"), [(0, 4), (4, 0), (4, 3)])
 def test_pools_that_cannot_be(pages: int, rows: int) -> None:
     with pytest.raises(InvalidInputError):
@@ -80,18 +106,27 @@ def test_pools_that_cannot_be(pages: int, rows: int) -> None:
 
 
 class Pool(RuleBasedStateMachine):
-    """A pool beside what its pages hold: rows of tokens, as steps write them."""
+    """A pool beside what its pages hold: rows that depend on all tokens up to theirs, as steps write them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.pool = PagePool(12, ROWS)
         self.rows = np.full((12, ROWS), -1)
         self.texts: list[PagedText] = []
+        self.prefixes: dict[tuple[int, ...], int] = {}
+
+    def row(self, tokens: list[int]) -> int:
+        """What the last of these tokens is stored as."""
+        return self.prefixes.setdefault(tuple(tokens), len(self.prefixes))
 
     def write(self, text: PagedText, tokens: list[int]) -> None:
-        for position, token in enumerate(tokens, len(text.tokens)):
-            self.rows[text.pages[position // ROWS].number, position % ROWS] = token
+        whole = [*text.tokens, *tokens]
+        for position in range(len(text.tokens), len(whole)):
+            self.rows[text.pages[position // ROWS].number, position % ROWS] = self.row(whole[: position + 1])
         self.pool.filled(text, tokens)
+
+    def copy(self, source: int, target: int) -> None:
+        self.rows[target] = self.rows[source]
 
     @rule(tokens=st.lists(st.integers(0, 1), min_size=1, max_size=18))
     def begin(self, tokens: list[int]) -> None:
@@ -111,14 +146,23 @@ class Pool(RuleBasedStateMachine):
             self.write(text, tokens)
 
     @precondition(lambda self: self.texts)
-    @rule(data=st.data(), length=st.integers(0, 18))
-    def rewind(self, data: Any, length: int) -> None:
+    @rule(data=st.data(), length=st.integers(0, 18), copies=st.booleans())
+    def rewind(self, data: Any, length: int, copies: bool) -> None:
         text = data.draw(st.sampled_from(self.texts))
-        before = list(text.tokens)
-        self.pool.rewind(text, length)
-        assert (text.tokens == before[: len(text.tokens)] and len(text.tokens) <= max(length, 0)) or length >= len(
-            before
-        )
+        before, free = list(text.tokens), self.pool.free
+        remain = self.pool.rewind(text, length, self.copy if copies else None)
+        assert text.tokens == before[:remain]
+        wanted = min(length, len(before))
+        assert remain == wanted if copies and free else wanted - ROWS < remain <= wanted
+
+    @precondition(lambda self: self.texts)
+    @rule(data=st.data(), tokens=st.lists(st.integers(0, 1), min_size=1, max_size=9))
+    def extend(self, data: Any, tokens: list[int]) -> None:
+        text = data.draw(st.sampled_from(self.texts))
+        if len(text.tokens) == len(text.pages) * ROWS:
+            before = list(text.tokens)
+            self.pool.extend(text, [*before, *tokens])
+            assert text.tokens == [*before, *tokens][: len(text.tokens)] and len(text.tokens) >= len(before)
 
     @precondition(lambda self: self.texts)
     @rule(data=st.data())
@@ -131,7 +175,14 @@ class Pool(RuleBasedStateMachine):
     def every_text_reads_its_own_rows(self) -> None:
         for text in self.texts:
             rows = self.rows[text.block_table].reshape(-1)[: len(text.tokens)]
-            assert rows.tolist() == text.tokens
+            assert rows.tolist() == [self.row(text.tokens[: i + 1]) for i in range(len(text.tokens))]
+
+    @invariant()
+    def a_page_that_may_be_written_has_one_text(self) -> None:
+        for text in self.texts:
+            for other in self.texts:
+                full = len(text.tokens) // ROWS
+                assert other is text or not {*text.block_table[full:]} & {*other.block_table}
 
     @invariant()
     def no_page_is_lost(self) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from bench.models import SHAPES, write_llama
 from executorch_webgpu import Runtime
 from executorch_webgpu.errors import ClosedError, Error, InvalidInputError, UnsupportedProgramError
-from executorch_webgpu.graph.batching import BatchSizes
 from executorch_webgpu.llm import DecodeSession, Engine, LanguageModel, SamplingParams
+from executorch_webgpu.llm.plain_loop import PlainLoop
 from executorch_webgpu.llm.stream import Mailbox
 from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.runtime import Program
@@ -77,6 +77,51 @@ def test_texts_are_as_they_are_alone(program: Program, alone: dict[str, Alone], 
         for prompt, param, stream in zip(given_prompts, params, streams, strict=True):
             assert list(stream) == alone[dtype](prompt, param)
             assert stream.finish_reason == "length"
+
+
+def test_penalties_biases_and_masks_are_as_they_are_alone(program: Program, alone: dict[str, Alone]) -> None:
+    """On the device for many texts, what the host does for one."""
+
+    def odd_after_even(new_tokens: Sequence[int]) -> np.ndarray:
+        return np.full(VOCAB // 32, 0xAAAAAAAA if len(new_tokens) % 2 else 0x55555555, np.uint32)
+
+    ways: list[dict[str, Any]] = [
+        {"repetition_penalty": 1.3},
+        {"presence_penalty": 1.5, "frequency_penalty": 0.7},
+        {"logit_bias": {3: 5.0, 7: -100}, "temperature": 1.0, "top_k": 30},
+        {"allowed_tokens": odd_after_even, "temperature": 0.7},
+        {"allowed_tokens": odd_after_even, "frequency_penalty": 2.0, "repetition_penalty": 0.8, "top_p": 0.8},
+    ]
+    given_prompts = prompts(len(ways), 4)
+    with Engine(program, max_rows=24, max_sequences=3) as engine:
+        params = [SamplingParams(12, seed=i, **way) for i, way in enumerate(ways)]
+        streams = [engine.submit(p, s, end_tokens=()) for p, s in zip(given_prompts, params, strict=True)]
+        for prompt, param, stream in zip(given_prompts, params, streams, strict=True):
+            loop = PlainLoop(alone["f32"].model, param, ())
+            loop.prefill(prompt)
+            assert list(stream) == list(loop)
+
+
+def test_a_mask_that_cannot_be_ends_its_text_only(program: Program, alone: dict[str, Alone]) -> None:
+    def nothing_after_two(new_tokens: Sequence[int]) -> np.ndarray | None:
+        return np.zeros(VOCAB // 32, np.uint32) if len(new_tokens) == 2 else None
+
+    def breaks(new_tokens: Sequence[int]) -> np.ndarray | None:
+        raise LookupError("no such state of the grammar")
+
+    prompt = prompts(1, 6)[0]
+    with Engine(program, max_rows=24) as engine:
+        ends = engine.submit(prompt, SamplingParams(9, allowed_tokens=nothing_after_two), end_tokens=())
+        fails = engine.submit(prompt, SamplingParams(9, allowed_tokens=breaks), end_tokens=())
+        goes_on = engine.submit(prompt, SamplingParams(9), end_tokens=())
+        assert [next(ends), next(ends)] == alone["f32"](prompt, SamplingParams(2))
+        with pytest.raises(InvalidInputError, match="allows no token after 2 new ones"):
+            next(ends)
+        with pytest.raises(LookupError, match="no such state"):
+            next(fails)
+        assert list(goes_on) == alone["f32"](prompt, SamplingParams(9))
+        with pytest.raises(InvalidInputError, match=f"logit_bias names token {VOCAB}"):
+            engine.submit(prompt, SamplingParams(logit_bias={VOCAB: 1.0}))
 
 
 @settings(max_examples=6, deadline=None)
@@ -230,7 +275,7 @@ def test_a_closed_loop_breaks_nobody_else() -> None:
 
 def test_what_breaks_a_step_ends_every_text_with_one_error(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(program)
-    monkeypatch.setattr(engine._batch, "_execute", lambda *_: (_ for _ in ()).throw(Error("the device was lost")))
+    monkeypatch.setattr(engine._batch, "submit", lambda *_: (_ for _ in ()).throw(Error("the device was lost")))
     streams = []
     for _ in range(3):
         try:
@@ -302,16 +347,3 @@ def test_smollm2_writes_what_it_writes_alone(smollm2: SmolLM2) -> None:
             streams = [engine.submit(prompt, params, end_tokens=()) for prompt in given_prompts]
             assert [list(stream) for stream in streams] == wanted
     assert "Paris" in tokenizer.decode(wanted[0])
-
-
-def test_likeliest_tokens_are_those_of_the_logits(program: Program) -> None:
-    sizes = BatchSizes(rows=12, wanted=5, sequences=3, context_len=CONTEXT, page_rows=16, pages=8)
-    tables = np.arange(18, dtype=np.int32).reshape(3, 6) % 8
-    places = [(position, sequence) for sequence in range(2) for position in range(4)]
-    with program.load_batch("forward", sizes) as batch:
-        for wanted in ([0, 3, 7], [], [5]):
-            logits = batch.step(list(range(8)), places, tables, wanted)
-            assert logits.shape == (len(wanted), VOCAB)
-            assert batch.step_greedy(list(range(8)), places, tables, wanted) == logits.argmax(axis=-1).tolist()
-    with pytest.raises(ClosedError, match="this method is closed"):
-        batch.step([1], [(0, 0)], tables, [0])

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import pytest
 
 from executorch_webgpu import Program
 from executorch_webgpu.errors import InvalidInputError
+from executorch_webgpu.llm.decode_session import DecodeSession
 from executorch_webgpu.llm.generate import GenerationStats, Piece, cached_prefix, generate
 from executorch_webgpu.llm.model import LanguageModel
 from executorch_webgpu.llm.sample import SamplingParams
+from executorch_webgpu.ops.sampling.reference import bits_of
 from executorch_webgpu.text.tokenizer import Tokenizer
 from tests.llm.calls import recorded
 from tests.llm.tiny_program import continuation
@@ -132,6 +136,36 @@ def test_empty_prompt(open_tiny: Open, bpe: Tokenizer) -> None:
     model = LanguageModel(open_tiny(vocab_size=VOCAB))
     with pytest.raises(InvalidInputError, match="prompt is empty"):
         generate(model, bpe, [], SamplingParams())
+
+
+def test_what_only_the_host_applies_is_applied_there(open_tiny: Open, bpe: Tokenizer) -> None:
+    """Penalties of the new text alone, a bias and a mask, one call at a time; a session refuses them."""
+    model = LanguageModel(open_tiny(vocab_size=VOCAB))
+    prompt = prompt_without_end(bpe, 8)
+    usual = continuation(prompt, 4, VOCAB)
+    wanted = next(token for token in range(VOCAB) if token not in {*usual, *bpe.eos_ids})
+
+    def unusual(new_tokens: Sequence[int]) -> np.ndarray:
+        allowed = np.ones(VOCAB, np.bool_)
+        allowed[usual] = False
+        return bits_of(allowed).view(np.uint32)
+
+    def said(**changes: Any) -> list[int]:
+        params = SamplingParams(max_new_tokens=4, **changes)
+        with pytest.raises(
+            InvalidInputError, match=f"a DecodeSession draws tokens on the GPU, but {params.host_reason}"
+        ):
+            DecodeSession(model, params)
+        pieces = list(generate(model, bpe, prompt, params))
+        stats = pieces[-1].stats
+        assert stats is not None and stats.host_reason == params.host_reason is not None
+        return tokens(pieces)
+
+    assert said(logit_bias={wanted: 100.0}) == [wanted] * 4
+    assert said(logit_bias={wanted: 100.0, usual[0]: 98.5}, frequency_penalty=2.0) != [wanted] * 4
+    assert not {*said(allowed_tokens=unusual)} & {*usual}
+    with pytest.raises(InvalidInputError, match="not log probabilities"):
+        generate(model, bpe, prompt, SamplingParams(logprobs=2))
 
 
 def test_negative_steps_in_flight(open_tiny: Open, bpe: Tokenizer) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,82 @@ def test_a_penalty_divides_what_is_positive_and_multiplies_what_is_not() -> None
     assert likeliest(0.5, 1) == 1, "a penalty below 1 rewards"
     logits -= 5
     assert likeliest(1.4, 0) == 0 and likeliest(1.6, 0) == 1
+
+
+def test_penalties_of_the_new_text_and_biases() -> None:
+    logits = np.array([3, 2.9, 0, -1], np.float32)
+
+    def likeliest(prompt: list[int], new: list[int], **params: Any) -> int:
+        return sample(logits, SamplingParams(**params), 0, 0, prompt, new)
+
+    assert likeliest([0, 0], [1], presence_penalty=2.0, frequency_penalty=2.0) == 0, "the prompt does not count"
+    assert likeliest([], [0], presence_penalty=0.2) == likeliest([], [0], frequency_penalty=0.2) == 1
+    assert likeliest([], [0], presence_penalty=0.05) == 0
+    assert likeliest([], [0] * 3, presence_penalty=0.05) == 0, "once, however often it has occurred"
+    assert likeliest([], [0] * 3, frequency_penalty=0.05) == 1, "for each time"
+    assert likeliest([], [3] * 3, frequency_penalty=-1.5) == 3
+    assert likeliest([], [], logit_bias={2: 100}) == 2
+    assert likeliest([], [2], logit_bias={2: 4.0}, presence_penalty=2.0) == 0
+    assert likeliest([0], [], logit_bias={0: 1.0}, repetition_penalty=2.0) == 1, "3 / 2 + 1: the penalty comes first"
+
+
+def test_what_is_allowed_follows_from_the_new_text() -> None:
+    logits = np.zeros(70, np.float32)
+    asked: list[list[int]] = []
+
+    def next_only(new_tokens: Sequence[int]) -> np.ndarray | None:
+        asked.append(list(new_tokens))
+        if len(new_tokens) == 3:
+            return None
+        mask = np.zeros(3, np.uint32)
+        mask[(len(new_tokens) + 64) // 32] = 1 << len(new_tokens)
+        return mask
+
+    params = SamplingParams(temperature=9.0, allowed_tokens=next_only)
+    text: list[int] = []
+    for position in range(3):
+        text.append(sample(logits, params, position, 1, [5], text))
+    assert text == [64, 65, 66] and asked == [[], [64], [64, 65]]
+    assert sample(logits, params, 3, 1, [5], text) not in (64, 65, 66), "any token, of which there are many"
+
+
+def test_a_mask_of_a_smaller_tokenizer_allows_nothing_more() -> None:
+    logits = np.arange(70, dtype=np.float32)
+    for dtype in (np.uint32, np.int32):
+        mask = np.array([1 << 9 | 1, 0], dtype)
+        assert sample(logits, SamplingParams(allowed_tokens=lambda new, mask=mask: mask), 0, 0) == 9
+
+
+def test_parameters_are_values() -> None:
+    assert SamplingParams(logit_bias={1: 2.0}) == SamplingParams(logit_bias={1: 2.0}) != SamplingParams()
+    assert len({SamplingParams(seed=1), SamplingParams(seed=1), SamplingParams(seed=2)}) == 2
+
+
+@pytest.mark.parametrize(
+    ("mask", "named"),
+    [
+        (np.zeros(3, np.uint32), "allows no token after 2 new ones"),
+        (np.array([0, 0, 64], np.uint32), "allows no token"),
+        (np.ones(4, np.uint32), r"gave uint32 \[4\]; it must give uint32 \[3\]"),
+        (np.ones((1, 3), np.uint32), r"gave uint32 \[1, 3\]"),
+        (np.ones(70, np.bool_), "gave bool"),
+        ([1, 2, 3], "gave list"),
+    ],
+)
+def test_masks_that_cannot_be(mask: Any, named: str) -> None:
+    with pytest.raises(InvalidInputError, match=named):
+        sample(np.zeros(70, np.float32), SamplingParams(allowed_tokens=lambda new: mask), 0, 0, [], [1, 2])
+
+
+def test_what_only_the_host_applies() -> None:
+    assert SamplingParams(repetition_penalty=1.1, temperature=1.0, top_p=0.5).host_reason is None
+    reason = SamplingParams(presence_penalty=1.0, logit_bias={1: 2.0}).host_reason
+    assert reason == "presence_penalty and logit_bias must be applied to each token's logits by the host"
+    assert not SamplingParams(logit_bias={1: 2.0}).is_greedy and SamplingParams().is_greedy
+    assert not SamplingParams(logit_bias={1: 2.0}, logprobs=3).needs_tokens
+    for name, value in (("presence_penalty", 1.0), ("frequency_penalty", 1.0), ("repetition_penalty", 1.1)):
+        assert SamplingParams(**{name: value}).needs_tokens  # type: ignore[arg-type]
+    assert SamplingParams(allowed_tokens=lambda new: None).needs_tokens
 
 
 TRUE = {"do_sample": True}
@@ -211,8 +288,16 @@ def test_a_drawn_token_is_never_less_likely_than_one_left_out(
         ({"stop": "end"}, "stop is 'end'; give a tuple"),
         ({"stop": ("end", "")}, "strings that are not empty"),
         ({"seed": 2**64}, "seed is 18446744073709551616"),
+        ({"presence_penalty": 2.1}, "presence_penalty is 2.1"),
+        ({"frequency_penalty": float("nan")}, "frequency_penalty is nan"),
+        ({"logit_bias": {3: 101.0}}, "logit_bias has 101.0 for 3"),
+        ({"logit_bias": {3: float("nan")}}, "logit_bias has nan for 3"),
+        ({"logit_bias": {"3": 1.0}}, "logit_bias has 1.0 for '3'"),
+        ({"allowed_tokens": [1, 2]}, "it must be a function"),
+        ({"logprobs": 21}, "logprobs is 21"),
+        ({"logprobs": -1}, "logprobs is -1"),
     ],
 )
-def test_parameters_out_of_range(params: dict[str, float], named: str) -> None:
+def test_parameters_out_of_range(params: dict[str, Any], named: str) -> None:
     with pytest.raises(InvalidInputError, match=named):
-        SamplingParams(**params)  # type: ignore[arg-type]
+        SamplingParams(**params)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from executorch_webgpu.format import vkgraph as vk
+from executorch_webgpu.ops.sampling.draws import MOST_LIKELIEST, Draw, LogitChanges, packed
 from executorch_webgpu.ops.symint import BINARY as SYMINT_BINARY
 from executorch_webgpu.ops.values import ELEMENT_TYPES
 
@@ -409,6 +410,9 @@ def attention() -> Iterator[Sample]:
         pools = [Mutable(_const(7, 4, kv_heads, head_dim).array) for _ in "kv"]
         args = [query, key, key, *pools, places, tables, None]
         yield Sample("et_webgpu.paged_sdpa.default", args, Out(query.max_dims))
+        for halves, width in ((False, head_dim // 2), (True, head_dim)):
+            rotated = [query, key, key, _const(11, width), _const(11, width), halves, *args[3:]]
+            yield Sample("et_webgpu.rope_paged_sdpa.default", rotated, Out(query.max_dims))
     for op, head_dim in itertools.product(("llama.update_cache.default", "update_cache.default"), (8, 3)):
         cache = Mutable(_const(1, 23, 1, head_dim).array)
         args = [_tokens(1, head_dim), cache, Position(full=5, live=22)]
@@ -426,6 +430,24 @@ def sampling() -> Iterator[Sample]:
             yield Sample("et_webgpu.sample_token.default", args, Out((1,), "int32"))
     args = [Input((5,)), 0, 0, 3, 1.0, 0, 1.0, 0.0, 1.0, None]
     yield Sample("et_webgpu.sample_token.default", args, Out((1,), "int32"))
+
+
+def sampling_rows() -> Iterator[Sample]:
+    ones = np.ones(100, np.float32)
+    changes = LogitChanges(np.arange(0, 900, 9, dtype=np.int32), ones * np.float32(1.3), ones)
+    allowed = np.full(33, 0x5A5A5A5A, np.uint32)
+    filters = ((0, 1.0, 0.0), (0, 1.0, 0.0), (40, 0.9, 0.0), (0, 0.9, 0.1), (0, 1.0, 0.1))
+    draws = [
+        Draw(7, 1 << 40, min(i, 1) * 0.7, top_k, top_p, min_p, changes, allowed if i % 2 else None, i)
+        for i, (top_k, top_p, min_p) in enumerate(filters)
+    ]
+    given = packed(draws, 1031)
+    logits = Mutable(numbers(_rng, (1, 5, 1031), "float32", -9, 9))
+    args = [logits, *map(Const, (given.rows, given.changes, given.masks))]
+    outs = [Out((5,), "int32"), Out((5, 1 + MOST_LIKELIEST)), Out((5, MOST_LIKELIEST), "int32")]
+    yield Sample("et_webgpu.sample_rows.default", args, outs)
+    tokens, drawn = Input((1, 70), "int32", live=(1, 9), low=-5, high=9), Input((5,), "int32", low=0, high=20)
+    yield Sample("et_webgpu.feed_tokens.default", [tokens, drawn, 10], Out((1, 70), "int32"))
 
 
 def rope_attention() -> Iterator[Sample]:
@@ -474,6 +496,7 @@ FAMILIES: tuple[Callable[[], Iterator[Sample]], ...] = (
     rope,
     attention,
     sampling,
+    sampling_rows,
     rope_attention,
     dense_attention,
     *samples_llama.FAMILIES,

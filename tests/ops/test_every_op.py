@@ -43,10 +43,9 @@ def test_every_operator_has_a_sample() -> None:
 def test_operators_with_a_dynamic_dimension_are_sampled_at_two_sizes() -> None:
     static = {s.op for s in SAMPLES} - {s.op for s in SAMPLES if s.dynamic}
     of_one_number = {"aten.bucketize.Scalar", "aten.searchsorted.Scalar"}
-    places = {
-        "et_webgpu.paged_sdpa.default"
-    }  # rows have one each, so fewer rows are in tests/ops/attention/test_paged.py
-    assert static == {"et_vk.prepack.default", "et_vk.select_as_symint.default"} | of_one_number | places
+    # Rows have a place each, or words that are no random numbers: fewer rows are in files of their own.
+    of_rows = {"et_webgpu.paged_sdpa.default", "et_webgpu.rope_paged_sdpa.default", "et_webgpu.sample_rows.default"}
+    assert static == {"et_vk.prepack.default", "et_vk.select_as_symint.default"} | of_one_number | of_rows
 
 
 @pytest.mark.parametrize("op", OPS)

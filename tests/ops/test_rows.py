@@ -38,6 +38,7 @@ NOT_STATED = {
     "llama.custom_sdpa.default": "the same, without the write",
     "llama.custom_quantized_sdpa.default": "the same of codes",
     "et_webgpu.paged_sdpa.default": "the same over pages",
+    "et_webgpu.rope_paged_sdpa.default": "the same with rotary embedding",
     "llama.gated_delta_rule.default": "rows are steps of a recurrence; batches are, but no pass cuts along them",
     "llama.channelwise_gated_delta_rule.default": "the same operator for each channel",
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +14,12 @@ from .options import FILE, device_options, load_options, profile_option
 from .source import chosen_options, conversion_options, program_path, progress_bar
 
 if TYPE_CHECKING:
-    from ..llm.measure import Report
+    from ..llm.measure import Report, StreamReport
+    from ..llm.measure.lines import Line
+    from ..llm.measure.stream_lines import StreamLine
     from ..runtime import LoadOptions, Runtime
 
-LISTS = ("--prompts", "--contexts")
+LISTS = ("--prompts", "--contexts", "--streams")
 
 
 class Command(click.Command):
@@ -42,15 +46,33 @@ def numbers(ctx: click.Context, option: click.Parameter, value: str | None) -> t
 
 @click.command("bench", cls=Command)
 @click.argument("source")
-@click.option("--prompts", callback=numbers, metavar="N …", help="Tokens of prompts  [default: 128 512, on a CPU 128]")
+@click.option(
+    "--streams",
+    callback=numbers,
+    metavar="N …",
+    help="Measure this many texts at once instead, each prompt continued by --steps tokens",
+)
+@click.option(
+    "--prompts",
+    callback=numbers,
+    metavar="N …",
+    help="Tokens of prompts  [default: 128 512, on a CPU 128; with --streams 512, on a CPU 64]",
+)
 @click.option(
     "--contexts",
     callback=numbers,
     metavar="N …",
     help="Tokens before decode  [default: 0 128 512 1024, to 512 on a CPU]",
 )
-@click.option("--steps", type=int, help="Tokens that are decoded  [default: 64, on a CPU 16]")
-@click.option("--repeats", type=int, help="Measurements, of which the median counts  [default: 5, on a CPU 3]")
+@click.option(
+    "--steps", type=int, help="Tokens that are decoded  [default: 64, on a CPU 16; with --streams 128, on a CPU 16]"
+)
+@click.option(
+    "--repeats",
+    type=int,
+    help="Measurements, of which the median counts  [default: 5, on a CPU 3; with --streams 3, on a CPU 1]",
+)
+@click.option("--max-rows", type=int, help="With --streams: rows of a step at most  [default: 512]")
 @click.option("--csv", "csv_file", type=FILE, help="Append the lines to this file")
 @click.option("--plot", type=FILE, help="Draw the rates to this file (.png, .svg, .pdf)")
 @click.option("--tokenizer", "tokenizer_file", type=FILE, help="A .gguf or tokenizer.json  [default: in the program]")
@@ -69,6 +91,7 @@ def command(
     engine: str | None,
     adapter: int | str | None,
     profile: bool,
+    streams: tuple[int, ...] | None,
     **sizes: Any,
 ) -> None:
     """Measure how fast a language model reads prompts and writes text.
@@ -76,38 +99,96 @@ def command(
     SOURCE is a model as the generate command takes it. A rate is the median of several, by wall clock, from tokens to
     text; the roofline is what reading all weights and the visible KV cache once a token would allow, at the rate at
     which the device was seen to read memory in the same run.
+
+    With --streams, that many texts begin together. The rate is that of all while all of them decode; waits for the
+    first token and between tokens are at the 50th, 95th and 99th percentile, while prompts are still read.
     """
-    from .. import __version__
-    from ..llm.measure.history import append
-    from ..llm.measure.lines import lines_of
+    from ..llm.measure.plot import draw, draw_streams, require_matplotlib
     from ..runtime import Runtime
     from ..text.tokenizer import Tokenizer
-    from .tables import print_lines, print_profile
 
+    _check_belong_together(streams, sizes, profile)
     if plot is not None:
-        from ..llm.measure.plot import require_matplotlib
-
         require_matplotlib()
     tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file is not None else None
     path = program_path(source, chosen_options(weights, max_context_len), tokenizer)
     runtime = Runtime.get(engine, adapter)
-    report = run(runtime, path, sizes, tokenizer=tokenizer, options=loading)
-    lines = lines_of(report, runtime.device, Path(source).name, version=__version__)
+    model = Path(source).name
+    if streams is None:
+        lines = _speed(runtime, path, sizes, model, profile, tokenizer=tokenizer, options=loading)
+        _keep(csv_file, lines)
+        if plot is not None:
+            draw(plot, lines)
+    else:
+        many = _stream_speed(runtime, path, sizes | {"streams": streams}, model, loading)
+        _keep(csv_file, many)
+        if plot is not None:
+            draw_streams(plot, many)
+
+
+def _check_belong_together(streams: tuple[int, ...] | None, sizes: dict[str, Any], profile: bool) -> None:
+    """Options that mean nothing beside each other are refused. What belongs to the other figure leaves ``sizes``."""
+    for name in ("max_rows",) if streams is None else ("contexts",):
+        if sizes.pop(name) is not None:
+            raise click.UsageError(
+                f"--{name.replace('_', '-')} says nothing {'without' if streams is None else 'with'} --streams"
+            )
+    if streams is not None and profile:
+        raise click.UsageError("--profile measures one text, so it cannot be given with --streams")
+
+
+def _speed(
+    runtime: Runtime, path: Path, sizes: dict[str, Any], model: str, profile: bool, **options: Any
+) -> Sequence[Line]:
+    """Measure one text, and print the lines."""
+    from .. import __version__
+    from ..llm.measure.lines import lines_of
+    from .tables import print_lines, print_profile
+
+    report = run(runtime, path, sizes, **options)
+    lines = lines_of(report, runtime.device, model, version=__version__)
     print_lines(lines)
     if profile:
         print_profile(report.profile)
+    return lines
+
+
+def _stream_speed(
+    runtime: Runtime, path: Path, sizes: dict[str, Any], model: str, options: LoadOptions
+) -> Sequence[StreamLine]:
+    """Measure many texts at once, and print the lines."""
+    from .. import __version__
+    from ..llm.measure.stream_lines import stream_lines
+    from .tables import print_stream_lines
+
+    report = run_streams(runtime, path, sizes, options=options)
+    lines = stream_lines(report, runtime.device, model, version=__version__)
+    print_stream_lines(lines)
+    return lines
+
+
+def _keep(csv_file: Path | None, lines: Sequence[Line] | Sequence[StreamLine]) -> None:
+    from ..llm.measure.history import append
+
     if csv_file is not None:
         append(csv_file, [asdict(line) for line in lines])
-    if plot is not None:
-        from ..llm.measure.plot import draw
-
-        draw(plot, lines)
 
 
 def run(runtime: Runtime, path: Path, sizes: dict[str, Any], **options: Any) -> Report:
     """``measure`` with a progress bar; ``sizes`` are fields of ``Sizes``, None where the default will do."""
     from ..llm.measure import measure
 
-    given = {name: value for name, value in sizes.items() if value is not None}
     with progress_bar(bytes=False) as bar:
-        return measure(runtime, path, given, on_progress=lambda *counts: bar("Measuring", *counts), **options)
+        return measure(runtime, path, _given(sizes), on_progress=partial(bar, "Measuring"), **options)
+
+
+def run_streams(runtime: Runtime, path: Path, sizes: dict[str, Any], **options: Any) -> StreamReport:
+    """``measure_streams`` with a progress bar; ``sizes`` are fields of ``StreamSizes``, None for the default."""
+    from ..llm.measure import measure_streams
+
+    with progress_bar(bytes=False) as bar:
+        return measure_streams(runtime, path, _given(sizes), on_progress=partial(bar, "Measuring"), **options)
+
+
+def _given(sizes: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in sizes.items() if value is not None}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..llm.model import LanguageModel
     from ..models.library import Progress
     from ..models.llama import LlamaOptions
-    from ..runtime import LoadOptions
+    from ..runtime import LoadOptions, Program
     from ..text.tokenizer import Tokenizer
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -83,17 +83,15 @@ def progress_bar(*, bytes: bool = True) -> Iterator[Progress]:
 
 
 @contextmanager
-def open_language_model(
+def open_program(
     source: str,
     tokenizer_file: Path | None,
     *,
     options: LlamaOptions | None = None,
     engine: str | None = None,
     adapter: int | str | None = None,
-    loading: LoadOptions | None = None,
-) -> Iterator[tuple[LanguageModel, Tokenizer]]:
-    """The loaded model and its tokenizer, of the program itself unless ``tokenizer_file`` is given."""
-    from ..llm.model import LanguageModel
+) -> Iterator[tuple[Program, Tokenizer]]:
+    """The program of a language model and its tokenizer: the program's own, unless ``tokenizer_file`` is given."""
     from ..runtime import Runtime
     from ..text.tokenizer import TOKENIZER, Tokenizer
 
@@ -104,5 +102,18 @@ def open_language_model(
             if TOKENIZER not in program.named_data:
                 raise InvalidInputError(f"{source} has no tokenizer inside: name one with --tokenizer")
             tokenizer = Tokenizer.from_files(program.named_data)
-        with LanguageModel(program, loading) as model:
-            yield model, tokenizer
+        yield program, tokenizer
+
+
+@contextmanager
+def open_language_model(
+    source: str, tokenizer_file: Path | None, *, loading: LoadOptions | None = None, **chosen: Any
+) -> Iterator[tuple[LanguageModel, Tokenizer]]:
+    """The loaded model and its tokenizer; ``chosen``: as ``open_program`` takes it."""
+    from ..llm.model import LanguageModel
+
+    with (
+        open_program(source, tokenizer_file, **chosen) as (program, tokenizer),
+        LanguageModel(program, loading) as model,
+    ):
+        yield model, tokenizer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from ..llm.measure.lines import Line
+    from ..llm.measure.stream_lines import StreamLine
     from ..runtime import ProfileRow
 
 # What a table may use when it is written to a file or a pipe, where nothing says how wide lines are.
@@ -50,16 +51,10 @@ def print_profile(rows: Sequence[ProfileRow]) -> None:
 
 def print_lines(lines: Sequence[Line]) -> None:
     """Lines of one model as a table, with what they have in common above it."""
-    from ..llm.measure.lines import OURS, name_of
+    from ..llm.measure.lines import name_of
 
-    first = next(line for line in lines if line.implementation == OURS)
     out = console()
-    note = f", {first.note}" if first.note else ""
-    out.print(f"{first.model} on {first.adapter} ({first.engine}), KV cache {first.kv_cache}{note}", style="bold")
-    out.print(
-        f"loaded in {first.load_s} s; memory grew by {first.resident_mib} MiB on the host and by {first.device_mib} "
-        f"MiB on the device, for a file of {first.file_mib} MiB; the device reads {first.read_gbs} GB/s"
-    )
+    _print_common(out, lines)
     several = len({name_of(line) for line in lines}) > 1
     columns = ("Phase", "Context>", "Tokens>", "Tokens/s>", "±>", "MiB a step>", "Roofline>", "Share>")
     made = table((*columns, "GPU ms>", "Dispatches>", *(("By", "") if several else ())))
@@ -70,6 +65,51 @@ def print_lines(lines: Sequence[Line]) -> None:
         by = (name_of(line), line.note) if several else ()
         made.add_row(line.phase, str(line.context), str(line.tokens), *map(_shown, numbers), *by)
     out.print(made)
+
+
+def print_stream_lines(lines: Sequence[StreamLine]) -> None:
+    """Lines of one model with many texts as a table, with what they have in common above it."""
+    from ..llm.measure.lines import name_of
+    from ..llm.measure.streams import PERCENTILES
+
+    out = console()
+    first = _print_common(out, lines)
+    percentiles = " / ".join(f"{percentile}th" for percentile in PERCENTILES)
+    out.print(
+        f"{first.steps} tokens after each prompt, up to {first.rows} rows a step; waits are ms at the {percentiles} "
+        "percentile"
+    )
+    several = len({(name_of(line), line.note) for line in lines}) > 1
+    columns = ("Texts>", "Prompt>", "All, tokens/s>", "±>", "One>", "Share>", "With prompts>")
+    made = table((*columns, "First token>", "Between tokens>", *(("By", "") if several else ())))
+    for line in lines:
+        spread = "" if line.spread is None else f"{line.spread / 2:.1%}"
+        share = "" if line.share is None else f"{line.share:.1%}"
+        waits = (
+            " / ".join(_shown(getattr(line, f"{name}_{percentile}_ms")) for percentile in PERCENTILES).strip(" /")
+            for name in ("first", "between")
+        )
+        numbers = (_shown(line.rate), spread, _shown(line.each), share, _shown(line.total))
+        by = (name_of(line), line.note) if several else ()
+        made.add_row(str(line.streams), str(line.prompt), *numbers, *waits, *by)
+    out.print(made)
+
+
+AnyLine = TypeVar("AnyLine", "Line", "StreamLine")
+
+
+def _print_common(out: Console, lines: Sequence[AnyLine]) -> AnyLine:
+    """What lines have in common, which the first of ours says."""
+    from ..llm.measure.lines import OURS
+
+    first = next(line for line in lines if line.implementation == OURS)
+    note = f", {first.note}" if first.note else ""
+    out.print(f"{first.model} on {first.adapter} ({first.engine}), KV cache {first.kv_cache}{note}", style="bold")
+    out.print(
+        f"loaded in {first.load_s} s; memory grew by {first.resident_mib} MiB on the host and by {first.device_mib} "
+        f"MiB on the device, for a file of {first.file_mib} MiB; the device reads {first.read_gbs} GB/s"
+    )
+    return first
 
 
 def _shown(value: float | str | None) -> str:

@@ -96,7 +96,7 @@ def upload(device: Device, buffer: Buffer, data: Any, offset: int = 0) -> None:
         for start in range(0, whole, _UPLOAD_CHUNK):
             end = min(start + _UPLOAD_CHUNK, whole)
             device.queue.write_buffer(buffer.raw, offset + start, view[start:end])
-            device.memory.staged_bytes += end - start
+            device.memory.uploaded_bytes += end - start
             if device.memory.staged_bytes >= _UPLOAD_CHUNK:
                 device.flush()
         if whole < len(view):

@@ -40,9 +40,15 @@ class Memory:
     live_bytes: int = 0
     live_buffers: int = 0
     peak_bytes: int = 0
-    staged_bytes: int = 0  # uploads that the engine may still hold a copy of
+    uploaded_bytes: int = 0  # so far,
+    arrived_bytes: int = 0  # and of these the first ones, of which the engine needs no copy any more
     lock: RLock = field(default_factory=RLock, repr=False)  # the device's
     _unused: deque[tuple[int, Any]] = field(default_factory=deque, repr=False)  # bytes, raw buffer
+
+    @property
+    def staged_bytes(self) -> int:
+        """Uploads that the engine may still hold a copy of."""
+        return self.uploaded_bytes - self.arrived_bytes
 
     def add(self, nbytes: int) -> None:
         self.live_bytes += nbytes
@@ -169,7 +175,7 @@ class Device(Closing):
         for _ in range(2 if self.engine == "dawn" else 1):  # Dawn frees in one round what ended in the last
             self.submit([])
             self.wait()
-        self.memory.staged_bytes = 0
+        self.memory.arrived_bytes = self.memory.uploaded_bytes
 
     def check(self) -> None:
         """Raises what the engine reported outside any call: DeviceLostError or DeviceError."""

@@ -19,6 +19,7 @@ class _Flight:
 
     buffer: Buffer
     submission: int  # wgpu-native's number of it
+    uploaded: int  # bytes, before it
 
 
 class InFlight:
@@ -49,14 +50,18 @@ class InFlight:
     def submitted(self, submission: int) -> None:
         """The encoder that ``copy`` was last given is on its way, with this number."""
         assert self._next is not None
-        self._pending.append(_Flight(self._next, submission))
+        self._pending.append(_Flight(self._next, submission, self._device.memory.uploaded_bytes))
         self._next = None
 
     def read(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """The oldest result, as soon as it is there."""
         flight = self._pending.popleft()
+        memory = self._device.memory
         try:
-            return self._device.read(flight.buffer, self._nbytes, flight.submission)
+            result = self._device.read(flight.buffer, self._nbytes, flight.submission)
+            # What steps upload for themselves is no reason to wait for all of them.
+            memory.arrived_bytes = max(memory.arrived_bytes, flight.uploaded)
+            return result
         finally:
             self._free.append(flight.buffer)
 

@@ -35,7 +35,7 @@ def _with_cat_promoted(graph: Graph) -> Graph:
         (out, *_) = call.outputs or (None,)
         if call.name == _CAT and out is not None:
             cast = {t.id: Tensor(next(ids), out.dtype, t.max_dims) for t in call.inputs if t.dtype != out.dtype}
-            calls += [_cast(t, cast[t.id]) for t in {t.id: t for t in call.inputs}.values() if t.id in cast]
+            calls += [cast_call(t, cast[t.id]) for t in {t.id: t for t in call.inputs}.values() if t.id in cast]
             call = make_call(call.name, tuple(substituted(arg, cast) for arg in call.args)) if cast else call
         calls.append(call)
     return with_calls(graph, calls)
@@ -55,7 +55,7 @@ def _with_single_integers_narrowed(graph: Graph) -> Graph:
         wide = [t for t in operands if not t.rank and t.element.integer_limits is not None and t.dtype != narrow]
         if narrow in NARROW and wide:
             cast = {t.id: Tensor(next(ids), narrow, ()) for t in wide}
-            calls += [_cast(t, cast[t.id]) for t in wide]
+            calls += [cast_call(t, cast[t.id]) for t in wide]
             call = make_call(call.name, tuple(substituted(arg, cast) for arg in call.args))
         calls.append(call)
     return with_calls(graph, calls)
@@ -92,12 +92,12 @@ class _Widening:
                 constant = self._constant(tensor)
                 wide[tensor.id] = constant or self._like(tensor)
                 if constant is None:
-                    yield _cast(tensor, wide[tensor.id])
+                    yield cast_call(tensor, wide[tensor.id])
         results = {t.id: self._like(t) for t in call.outputs if t.dtype in HALVES}
         yield make_call(call.name, tuple(substituted(arg, {**wide, **results}) for arg in call.args))
         for tensor in call.outputs:
             if tensor.id in results:
-                yield _cast(results[tensor.id], tensor)
+                yield cast_call(results[tensor.id], tensor)
 
     def _like(self, tensor: Tensor) -> Tensor:
         return Tensor(next(self._ids), "float32", tensor.max_dims)
@@ -116,5 +116,6 @@ class _Widening:
         return self._wide[root.id]
 
 
-def _cast(x: Tensor, out: Tensor) -> OpCall:
+def cast_call(x: Tensor, out: Tensor) -> OpCall:
+    """The call that casts ``x`` to the dtype of ``out``."""
     return make_call(_CAST, (x, None, None, None, None, False, [], out))

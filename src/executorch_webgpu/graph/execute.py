@@ -33,7 +33,7 @@ from .constants import ConstantPool, HeldConstants
 from .device_array import DeviceArray
 from .memory import Kind, MemoryPlan, plan_memory, unsafe_aliases
 from .resize import LivePlans
-from .state import Command, GraphState, cache_writes, mutable_storages
+from .state import Command, GraphState, Recorded, cache_writes, mutable_storages
 from .step import Part, Step
 from .timing import CallTime, StepTimes
 
@@ -110,6 +110,8 @@ class GraphExecutor:
             for w in writes
             if self.memory.storage_of[w.cache.id] in self._mutable
         ]
+        self._held: dict[int, np.ndarray] = {}  # what inputs hold, by id; see Part
+        self._written = {t.id for call in graph.calls for t in call.mutated} | set(borrowed)  # beside by us
         self._states: WeakSet[GraphState] = WeakSet()
         lent = {self.memory.storage_of[id]: buffer for id, buffer in borrowed.items()}
         self._lent = {index: buffer for index, buffer in lent.items() if index not in self._mutable}
@@ -228,7 +230,10 @@ class GraphExecutor:
         self._arena.flush()
         checked = None if self._checked is None else partial(self._checked.run, state)
         inputs_to_write, replay = self._to_write(inputs), self._replay(state)
-        return Step(self.device, Part(inputs_to_write, state.commands, replay, self._scratch, self._times, checked))
+        for id in self._written & self._held.keys():
+            del self._held[id]
+        part = Part(inputs_to_write, self._held, state.commands, replay, self._scratch, self._times, checked)
+        return Step(self.device, part)
 
     def _take(self, value: Tensor | SymInt, given: Given) -> None:
         if isinstance(value, SymInt):
@@ -236,22 +241,23 @@ class GraphExecutor:
             self.plans.set_symint(value, int(given))
             return
         assert isinstance(given, np.ndarray | DeviceArray)
-        if len(given.shape) != len(value.max_dims) or any(
-            d > m for d, m in zip(given.shape, value.max_dims, strict=True)
-        ):
-            raise InvalidInputError(
-                f"an input has shape {list(given.shape)}, but the program takes at most {list(value.max_dims)}"
-            )
-        self.plans.set_dims(value, given.shape)
-        host = given if isinstance(given, np.ndarray) else given.stand_in
+        if given.shape != self.plans.tensor(value).dims:
+            if len(given.shape) != len(value.max_dims) or any(
+                d > m for d, m in zip(given.shape, value.max_dims, strict=True)
+            ):
+                raise InvalidInputError(
+                    f"an input has shape {list(given.shape)}, but the program takes at most {list(value.max_dims)}"
+                )
+            self.plans.set_dims(value, given.shape)
         if value.id in self.plans.host_inputs:
+            host = given if isinstance(given, np.ndarray) else given.stand_in
             assert host is not None
             self.plans.set_host(value, host)
 
-    def _to_write(self, inputs: Sequence[Given]) -> list[tuple[Buffer, np.ndarray | DeviceArray]]:
-        """The inputs that are not only for the host, with their buffers."""
+    def _to_write(self, inputs: Sequence[Given]) -> list[tuple[int, Buffer, np.ndarray | DeviceArray]]:
+        """The inputs that are not only for the host: ids, buffers, and what is given."""
         return [
-            (self._buffer(self.memory.storage_of[value.id]), given)
+            (value.id, self._buffer(self.memory.storage_of[value.id]), given)
             for value, given in zip(self.graph.inputs, inputs, strict=True)
             if not isinstance(given, int | np.integer) and self.memory.storage_of[value.id] in self._bound
         ]
@@ -273,8 +279,7 @@ class GraphExecutor:
             self.plans.changed.clear()
         while state.stale:
             for index in sorted(state.stale):
-                dispatches = self.plans.plans[index].dispatches
-                commands = [self._command(state, index, i, d) for i, d in enumerate(dispatches)]
+                commands = self._commands(state, index)
                 state.stale.remove(index)
                 if commands != state.commands[index]:  # a new plan may differ in its parameters only
                     state.commands[index] = commands
@@ -285,24 +290,40 @@ class GraphExecutor:
                 self._groups.clear()
                 for other in self._states:
                     other.groups.clear()
+                    other.recorded.clear()
                     other.stale.update(range(len(self.graph.calls)))
 
-    def _command(self, state: GraphState, call: int, position: int, dispatch: Dispatch) -> Command:
+    def _commands(self, state: GraphState, call: int) -> list[Command]:
+        """What a state replays for the current plan of a call; parameters are written anew."""
+        plan = self.plans.plans[call]
+        recorded = state.recorded.get(plan)
+        if recorded is None:
+            made = [self._command(state, call, i, d) for i, d in enumerate(plan.dispatches)]
+            recorded = state.recorded[plan] = Recorded([c for c, _ in made], [given for _, given in made if given])
+        for slot, params in recorded.params:
+            self._arena.write(slot, params)
+        return recorded.commands
+
+    def _command(
+        self, state: GraphState, call: int, position: int, dispatch: Dispatch
+    ) -> tuple[Command, tuple[Slot, bytes] | None]:
+        """A dispatch as it is replayed, and its parameters with their place."""
         kernels = self.device.kernels
         pipeline: Pipeline = kernels.pipeline(dispatch.kernel, dispatch.template, dispatch.overrides)
         ranges = {name: self._range(value, state) for name, value in dispatch.bindings.items()}
         groups = state.groups if any(self._is_mutable(v) for v in dispatch.bindings.values()) else self._groups
         params = pipeline.source.pack_params(dispatch.params)
+        given = None
         if params:
             slot = self._params.get((call, position))
             if slot is None or slot.size < len(params):
                 slot = self._params[call, position] = self._arena.allocate(len(params))
-            self._arena.write(slot, params)
+            given = slot, params
             ranges["params"] = (slot.buffer, slot.offset, slot.size)
         key = (id(pipeline), *((name, id(b), offset, size) for name, (b, offset, size) in ranges.items()))
         if key not in groups:
             groups[key] = kernels.bind_group(pipeline, ranges), list(ranges.values())
-        return Command(pipeline.raw, groups[key][0], dispatch.grid)
+        return Command(pipeline.raw, groups[key][0], dispatch.grid), given
 
     def _range(self, value: Binding, state: GraphState) -> Range:
         match value:

@@ -8,7 +8,7 @@ rows until it is needed, the one that was given back first before all others, so
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import InvalidInputError
@@ -100,11 +100,7 @@ class PagePool:
         count = self.needs(text, rows)
         if count > len(self._idle):
             return False
-        for _ in range(count):
-            page = next(iter(self._idle))
-            self._forget(page)
-            self._hold(page)
-            text.pages.append(page)
+        text.pages += [self._take() for _ in range(count)]
         return True
 
     def filled(self, text: PagedText, tokens: Sequence[int]) -> None:
@@ -120,25 +116,41 @@ class PagePool:
                 page.key = (before, content)
                 self._known[page.key] = page
 
-    def rewind(self, text: PagedText, length: int) -> None:
-        """Keep the first ``length`` rows at most; a page that is known by its content stays whole or goes.
+    def rewind(self, text: PagedText, length: int, copy: Callable[[int, int], None] | None = None) -> int:
+        """Keep the first ``length`` rows at most. Returns how many remain, which ``text.tokens`` says, too.
 
-        What remains may be fewer rows, up to the last full page: ``text.tokens`` says how many.
+        A page that is known by its content is never written again. Where the end falls within one, the text gets
+        another page for these rows, which ``copy(from, to)`` must fill. Without ``copy``, or where no page is free,
+        these rows go, up to the last full page.
         """
         if length >= len(text.tokens):
-            return
+            return len(text.tokens)
         pages = -(-length // self.page_rows)
-        if length % self.page_rows and text.pages[pages - 1].key is not None:
-            pages -= 1
-            length = pages * self.page_rows
-        self._release(text.pages[pages:])
+        gone = text.pages[pages:]
+        if length % self.page_rows and (known := text.pages[pages - 1]).key is not None:
+            gone.insert(0, known)
+            if copy is not None and self._idle:
+                text.pages[pages - 1] = page = self._take()
+                copy(known.number, page.number)
+            else:
+                pages -= 1
+                length = pages * self.page_rows
+        self._release(gone)
         del text.pages[pages:], text.tokens[length:]
+        return length
 
     def end(self, text: PagedText) -> None:
         """Give back all pages of a text."""
         self._release(text.pages)
         text.pages.clear()
         text.tokens.clear()
+
+    def _take(self) -> _Page:
+        """The page that nobody holds for the longest time."""
+        page = next(iter(self._idle))
+        self._forget(page)
+        self._hold(page)
+        return page
 
     def _hold(self, page: _Page) -> None:
         page.holders += 1

@@ -26,7 +26,7 @@ def refusal(op: Op, args: Sequence[Any], set_to: dict[int, int] | None = None) -
         planner = Planner(planning, building=True, may_alias=True)
         planner.plan(op, [_stand_in(arg) for arg in args])
         if set_to is not None:
-            set_to |= {symint.id: symint.value for symint in planner.result.symints_set}
+            set_to |= {symint.id: value for symint, value in planner.result.symints}
     except Error as error:
         return str(error)
     except _ARGUMENT_ERRORS as error:

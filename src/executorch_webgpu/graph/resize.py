@@ -2,7 +2,8 @@
 
 At load every call is planned once at maximum dims. A step then changes the dims or the host value of some inputs;
 ``update`` plans again exactly those calls whose tensors changed dims or whose watched values changed, in program
-order, so a change runs down the graph in one pass.
+order, so a change runs down the graph in one pass. A call's latest plans are kept: steps that take turns between a few
+sizes find theirs again.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import numpy as np
 
 from ..errors import Error, InvalidInputError, InvalidProgramError, KernelError
 from ..ops.plan import Binding, Derived, OpPlan, Planner, Planning, Prepared
-from ..ops.values import IntLike, LiveSymInt, LiveTensor, SymInt, Tensor
+from ..ops.values import Dims, IntLike, LiveSymInt, LiveTensor, SymInt, Tensor, is_same
 from .build import Graph, OpCall
 
 _CLEAN, _CHECK, _PLAN = 0, 1, 2
+_KEPT = 16  # plans of a call
 
 # What a plan function runs into when a malformed program hands it the wrong kind of argument.
 _ARGUMENT_ERRORS = (TypeError, AttributeError, ValueError, IndexError, KeyError, ArithmeticError)
@@ -39,9 +41,12 @@ class LivePlans:
         self._tensors: dict[int, LiveTensor] = {}
         self._symints: dict[int, LiveSymInt] = {}
         self._args = [tuple(map(self.live, call.args)) for call in graph.calls]
+        self._inputs = [[self.tensor(tensor) for tensor in call.inputs] for call in graph.calls]
+        self._kept: list[list[tuple[Any, OpPlan]]] = [[] for _ in graph.calls]  # by dims of inputs, the latest last
         self._marks = bytearray(len(graph.calls))
         self._by_tensor: defaultdict[int, set[int]] = defaultdict(set)  # dims of a tensor -> calls
         self._by_source: defaultdict[int, set[int]] = defaultdict(set)  # SymInt or host value -> calls
+        self._by_shared: defaultdict[int, set[int]] = defaultdict(set)  # host value -> calls that share what they learn
         for call in graph.calls:
             for tensor in call.inputs:
                 self._by_tensor[tensor.id].add(call.index)
@@ -95,7 +100,11 @@ class LivePlans:
 
     def set_host(self, tensor: Tensor, array: np.ndarray) -> None:
         """This step's value of an integer graph input."""
-        self.tensor(tensor).host = array
+        live = self.tensor(tensor)
+        if live.host is not None and is_same(live.host, array):
+            return
+        if live.see(array.copy()):  # a caller may change its own
+            self._mark(self._by_shared[tensor.id], _CHECK)
         self._mark(self._by_source[tensor.id], _CHECK)
 
     def set_symint(self, symint: SymInt, value: int) -> None:
@@ -111,7 +120,7 @@ class LivePlans:
             if mark == _CLEAN:
                 continue
             if mark == _PLAN or self._outdated(self.plans[index].derived):
-                plan = self._plan(call, building=False)
+                plan = self._again(index) or self._plan(call, building=False)
                 if plan.alias_of is not self.plans[index].alias_of:
                     raise KernelError(f"{call.name} shared memory with another tensor at load, but not now")
                 self.plans[index] = plan
@@ -121,6 +130,33 @@ class LivePlans:
     def _outdated(self, derived: list[Derived]) -> bool:
         changed = [d.compute() != d.value for d in derived]  # all of them: a bound may lie past a change
         return any(changed)
+
+    def _again(self, index: int) -> OpPlan | None:
+        """The plan that the call had when all that it depends on was as it is now; its outputs are as it has them."""
+        dims, kept = self._dims_of(index), self._kept[index]
+        for place in range(len(kept) - 1, -1, -1):
+            of_dims, plan = kept[place]
+            if of_dims == dims and _holds(plan):
+                kept.append(kept.pop(place))
+                for tensor, size in plan.sized:
+                    if tensor.dims != size:
+                        tensor.dims = size
+                        self._mark(self._by_tensor[tensor.id], _PLAN)
+                for symint, value in plan.symints:
+                    if symint.set(value):
+                        self._mark(self._by_source[symint.id], _CHECK)
+                return plan
+        return None
+
+    def _keep(self, index: int, plan: OpPlan) -> None:
+        if plan.symints and not plan.dispatches:
+            return  # it reads a number, which is another one in each step
+        kept = self._kept[index]
+        kept.append((self._dims_of(index), plan))
+        del kept[:-_KEPT]
+
+    def _dims_of(self, index: int) -> tuple[Dims, ...]:
+        return tuple([tensor.dims for tensor in self._inputs[index]])
 
     def _mark(self, calls: set[int], mark: int) -> None:
         for index in calls:
@@ -149,21 +185,33 @@ class LivePlans:
         if building:
             self._check_sized(call, plan)
             self.prepared.extend(planner.prepared)
+        else:
+            self._keep(call.index, plan)
         for derived in plan.derived:
+            by_source = self._by_shared if derived.shared else self._by_source
             for source in derived.sources:
-                self._by_source[source.id].add(call.index)
+                by_source[source.id].add(call.index)
         return plan
 
     def _mark_readers(self, plan: OpPlan) -> None:
         """Mark who reads what this plan changed; also a plan that was refused half-way, for the values have changed."""
-        for tensor in plan.resized:
-            self._mark(self._by_tensor[tensor.id], _PLAN)
-        for symint in plan.symints_set:
-            self._mark(self._by_source[symint.id], _CHECK)
+        for value in plan.changed:
+            if isinstance(value, LiveTensor):
+                self._mark(self._by_tensor[value.id], _PLAN)
+            else:
+                self._mark(self._by_source[value.id], _CHECK)
 
     @staticmethod
     def _check_sized(call: OpCall, plan: OpPlan) -> None:
-        sized = {t.id for t in plan.sized}
+        sized = {t.id for t, _ in plan.sized}
         for out in call.outputs:
             if out.id not in sized:
                 raise KernelError(f"{call.name} does not state the dims of its output {out}")
+
+
+def _holds(plan: OpPlan) -> bool:
+    """Whether the watched values of a plan are what they were."""
+    try:
+        return all(derived.compute() == derived.value for derived in plan.derived)
+    except InvalidInputError:  # planning says why
+        return False

@@ -15,8 +15,8 @@ from ..gpu.buffers import Buffer, create, upload
 from ..gpu.device import Device
 from ..ops.plan import Planning
 from ..ops.registry import find
-from ..ops.sampling import PIPELINES
 from ..ops.sampling.reference import bits_of
+from ..ops.sampling.single import PIPELINES
 from ..ops.shapes import ceil_div
 from ..ops.values import SymInt, Tensor
 from .build import Constant, Graph, OpCall

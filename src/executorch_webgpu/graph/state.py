@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from ..errors import ClosedError, DeviceError
-from ..gpu.buffers import Buffer, Readback, create, upload
+from ..gpu.buffers import Buffer, Readback, Slot, create, upload
 from ..gpu.device import Device
 from ..gpu.kernel import Range
 from ..gpu.replay import Replay
+from ..ops.plan import OpPlan
 from ..ops.values import IntLike, Tensor
 from .build import Graph
 from .memory import Kind, MemoryPlan
@@ -29,6 +31,14 @@ class Command:
     pipeline: Any
     bind_group: Any
     grid: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The commands of a plan, and the parameters that their uniforms hold while it is the call's."""
+
+    commands: list[Command]
+    params: list[tuple[Slot, bytes]]
 
 
 @dataclass(frozen=True)
@@ -110,6 +120,7 @@ class GraphState:
         self.buffers: dict[int, Buffer] = {}  # by storage index
         self.commands: list[list[Command]] = [[] for _ in range(calls)]  # what a step replays, by call
         self.replay: Replay | None = None  # the commands as one list, once they are made
+        self.recorded: WeakKeyDictionary[OpPlan, Recorded] = WeakKeyDictionary()  # of plans that are kept
         self.stale = set(range(calls))
         # Bind groups by what they bind, with the buffers, which must live as long as a group names them.
         self.groups: dict[tuple[Any, ...], tuple[Any, list[Range]]] = {}
@@ -207,6 +218,7 @@ class GraphState:
             return
         self.closed = True
         self.groups.clear()
+        self.recorded.clear()
         self.commands.clear()
         self.replay = None
         if not self._device.closed:

@@ -12,24 +12,44 @@ import numpy as np
 from ..gpu.buffers import Buffer, ScratchPool, upload
 from ..gpu.device import Device
 from ..gpu.replay import Replay
+from ..ops.values import is_same
 from .device_array import DeviceArray
 from .state import Command
 from .timing import StepTimes
+
+_HELD_BYTES = 1 << 16  # of an input, at most
 
 
 @dataclass(frozen=True)
 class Part:
     """What one graph adds to a step: ``commands`` by call, the same as a ``replay``, and ``times`` when profiling.
 
+    ``inputs``: ids, buffers, and what they are given. ``held``: small integer inputs as their buffers hold them, by id;
+    they are not written again.
     ``checked`` runs the commands in the place of all that, call by call, each as soon as it is recorded.
     """
 
-    inputs: Sequence[tuple[Buffer, np.ndarray | DeviceArray]]
+    inputs: Sequence[tuple[int, Buffer, np.ndarray | DeviceArray]]
+    held: dict[int, np.ndarray]
     commands: Sequence[Sequence[Command]]
     replay: Replay
     scratch: ScratchPool
     times: StepTimes | None
     checked: Callable[[], None] | None = None
+
+    def write_inputs(self, device: Device, encoder: Any) -> None:
+        """Bring inputs to their buffers, by the queue or by copies in the raw encoder."""
+        for id, buffer, given in self.inputs:
+            before = self.held.get(id)
+            if isinstance(given, DeviceArray):
+                self.held.pop(id, None)
+                given.copy_to(encoder, buffer)
+            elif before is None or not is_same(before, given):
+                upload(device, buffer, given)
+                if given.dtype == np.int32 and given.nbytes <= _HELD_BYTES:
+                    self.held[id] = given.copy()  # a caller may change its own
+                else:
+                    self.held.pop(id, None)
 
     @property
     def timed(self) -> bool:
@@ -59,11 +79,8 @@ class Step:
         DivergenceError where it is checked.
         """
         encoder = self._device.encoder()
-        for buffer, given in (item for part in self._parts for item in part.inputs):
-            if isinstance(given, DeviceArray):
-                given.copy_to(encoder, buffer)
-            else:
-                upload(self._device, buffer, given)
+        for part in self._parts:
+            part.write_inputs(self._device, encoder)
         for checked, parts in groupby(self._parts, lambda part: part.checked):
             if checked is None:
                 self._record(encoder, list(parts))

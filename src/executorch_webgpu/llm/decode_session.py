@@ -36,7 +36,8 @@ class DecodeSession(Closing):
     whose token has not been read, by default 8, or 2 where a CPU computes them; 1 computes nothing ahead.
     Any other use of the model closes the session. For one thread at a time: another one gets an InUseError meanwhile,
     but may close the session. Sessions of several sequences, in one thread or in many, do not disturb each other.
-    Raises UnsupportedProgramError when the program cannot do this, and says why; see ``LanguageModel.host_reason``.
+    Raises UnsupportedProgramError when the program cannot do this, and says why (see ``LanguageModel.host_reason``);
+    InvalidInputError for parameters that the host must apply (see ``SamplingParams.host_reason``).
     """
 
     def __init__(
@@ -55,6 +56,8 @@ class DecodeSession(Closing):
         self._end_tokens = frozenset(model.eos_ids if end_tokens is None else end_tokens)
         filters = params.top_k, params.top_p, params.min_p
         config = SamplerConfig(params.some_seed, params.temperature, *filters, params.repetition_penalty)
+        if why := params.host_reason:
+            raise InvalidInputError(f"a DecodeSession draws tokens on the GPU, but {why}")
         if why := model.host_reason:
             raise UnsupportedProgramError(f"tokens cannot be drawn on the GPU: {why}")
         self._prompt_end = 0  # the position of the first token that is drawn

@@ -5,8 +5,10 @@ from __future__ import annotations
 import operator
 import threading
 import weakref
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from ..closing import Closing
@@ -14,13 +16,17 @@ from ..errors import InvalidInputError
 from ..graph.batching import BatchSizes
 from ..graph.kv_pages import PagePool
 from ..runtime import LoadOptions, Program
-from .engine_loop import EngineLoop, Request
+from .draft_program import DraftProgram
+from .engine_loop import EngineLoop
+from .request import Request
 from .sample import SamplingParams
 from .scheduler import Scheduler, Text
 from .signature import Signature
-from .stream import Mailbox, Stream
+from .speculation import MOST_DRAFTS, Drafter, PromptLookup, Trust
+from .stream import Stream
 
 MAX_ROWS, MAX_SEQUENCES, PAGE_ROWS = 256, 64, 16
+PROMPT_LOOKUP = "prompt-lookup"
 _CONTEXTS = 4  # whole contexts that the pool holds by default
 
 
@@ -38,6 +44,11 @@ class Engine(Closing):
     computed again later.
     ``max_sequences``: texts that run at once, by default 64 if there are as many rows; others wait in the order in
     which they came.
+    ``speculate``: how up to seven tokens that come next are guessed, which a step then verifies: "prompt-lookup", as
+    they followed the same tokens before, or a smaller program with the same vocabulary. Texts are the same, token for
+    token. Guesses stop for a while where they are wrong.
+    ``steps_in_flight``: how many steps may be submitted and not read, by default 3, or 2 where a CPU computes. Each
+    takes the tokens that the one before draws; there is one, while a text runs whose tokens the host must know.
     ``options``, ``changes``: as ``Program.load_method`` takes them.
     Any thread, and any asyncio task, may call ``submit``. An engine lives as long as somebody holds it or one of its
     streams, unless it is closed before. Raises UnsupportedProgramError for a program that is no language model, that
@@ -53,6 +64,8 @@ class Engine(Closing):
         page_rows: int = PAGE_ROWS,
         max_rows: int = MAX_ROWS,
         max_sequences: int | None = None,
+        speculate: str | Program | None = None,
+        steps_in_flight: int | None = None,
         **changes: Any,
     ) -> None:
         signature = Signature.of(program)
@@ -66,12 +79,24 @@ class Engine(Closing):
         self.eos_ids = signature.eos_ids
         if page_rows < 1:
             raise InvalidInputError(f"a page needs at least one row, not {page_rows}")
+        if steps_in_flight is not None and steps_in_flight < 1:
+            raise InvalidInputError(f"steps_in_flight is {steps_in_flight}; it must be at least 1")
+        if isinstance(speculate, str) and speculate != PROMPT_LOOKUP:
+            raise InvalidInputError(f'speculate is {speculate!r}; it can be "{PROMPT_LOOKUP}", a program, or None')
         pages = _CONTEXTS * -(-signature.context_len // page_rows) if kv_pages is None else kv_pages
         self._pool = PagePool(pages, page_rows)
-        sizes = BatchSizes(max_rows, max_sequences, max_sequences, signature.context_len, page_rows, pages)
-        self._batch = program.load_batch("forward", sizes, options, **changes)
+        draws = max_sequences if speculate is None else min(max_rows, (1 + MOST_DRAFTS) * max_sequences)
+        sizes = BatchSizes(max_rows, draws, max_sequences, signature.context_len, page_rows, pages)
+        self._speculates = speculate is not None
+        drafter = _drafter(program, speculate, sizes, options, changes)
+        try:
+            self._batch = program.load_batch("forward", sizes, options, in_flight=steps_in_flight, **changes)
+        except BaseException:
+            if drafter is not None:
+                drafter.close()
+            raise
         self._orders = count()
-        self._loop = EngineLoop(self._batch, Scheduler(self._pool, max_rows, max_sequences))
+        self._loop = EngineLoop(self._batch, Scheduler(self._pool, max_rows, max_sequences, draws), drafter)
         weakref.finalize(self, self._loop.stop).atexit = False
 
     def submit(
@@ -86,17 +111,59 @@ class Engine(Closing):
         """
         params = params or SamplingParams()
         prompt = _integers(tokens)
-        most = self._check(prompt, params)
-        text = Text(prompt, next(self._orders))
-        ends = frozenset(self.eos_ids if end_tokens is None else end_tokens)
-        request = Request(text, params, params.some_seed, most, ends, Mailbox(), seen=set(prompt))
+        most = len(prompt) + self._check(prompt, params)
+        ends = self.eos_ids if end_tokens is None else end_tokens
+        trust = Trust() if self._speculates else None
+        request = Request(Text(prompt, next(self._orders), most), params, ends, self.vocab_size, trust)
         self._loop.submit(request)
         return Stream(request.mailbox, self)
+
+    def held_tokens(self, tokens: Sequence[int]) -> int:
+        """How many of a text's first tokens the pool holds rows of, so that they need not be computed: full pages."""
+        text = _integers(tokens)
+
+        def held() -> int:
+            pages = self._pool.begin([*text, 0])  # of which the last one is left out
+            length = len(pages.tokens)
+            self._pool.end(pages)
+            return length
+
+        return int(self._loop.call(held))
+
+    def save(self, tokens: Sequence[int], path: str | Path) -> int:
+        """Write what the pool holds of a text to a file. Returns how many of its first tokens that is: full pages.
+
+        The text may be running, or over, as long as nobody needed its pages. The file is one of ``State.save``, with
+        the text in it. Waits for steps that are under way. Raises OSError, ClosedError, and what broke the engine.
+        """
+        text = _integers(tokens)
+        return int(self._loop.call(lambda: self._batch.rows.save(self._pool, text, path)))
+
+    def load(self, path: str | Path, tokens: Sequence[int] | None = None) -> list[int]:
+        """Take what ``save`` or ``State.save`` wrote into idle pages, where texts with the same beginning find it.
+
+        ``tokens``: the text, for a file that does not say it. Returns the tokens that are there now. A text goes on
+        from any of them: submit as many as it is to keep, and what comes next.
+        Raises InvalidInputError, and changes nothing, for a file that is damaged or of another program or dtype, and
+        where the text is not known; ClosedError, and what broke the engine.
+        """
+        found: list[int] = self._loop.call(lambda: self._batch.rows.load(self._pool, path, tokens))
+        return found
 
     @property
     def idle_pages(self) -> int:
         """Pages of the pool that no text holds."""
         return self._pool.free
+
+    @property
+    def kv_pages(self) -> int:
+        """Pages of the pool."""
+        return self._pool.pages
+
+    @property
+    def guessed_tokens(self) -> tuple[int, int]:
+        """How many tokens ``speculate`` has guessed so far, and how many of these were right."""
+        return self._loop.guessed, self._loop.guessed_right
 
     @property
     def computed_rows(self) -> int:
@@ -138,3 +205,25 @@ def _integers(tokens: Sequence[int]) -> list[int]:
         return [operator.index(token) for token in tokens]
     except TypeError as error:
         raise InvalidInputError(f"a prompt is a list of integers, which tokens are: {error}") from error
+
+
+def _drafter(
+    program: Program,
+    speculate: str | Program | None,
+    sizes: BatchSizes,
+    options: LoadOptions | None,
+    changes: Mapping[str, Any],
+) -> Drafter | None:
+    """What guesses for an engine of ``sizes``."""
+    if speculate is None or isinstance(speculate, str):
+        return None if speculate is None else PromptLookup()
+    small, large = Signature.of(speculate), Signature.of(program)
+    if small.vocab_size != large.vocab_size:
+        raise InvalidInputError(
+            f"a program of {small.vocab_size} tokens cannot guess for one of {large.vocab_size}: both need the same "
+            "vocabulary"
+        )
+    pages = sizes.sequences * -(-min(sizes.context_len, small.context_len) // sizes.page_rows)
+    of_drafts = replace(sizes, wanted=sizes.sequences, context_len=small.context_len, pages=min(sizes.pages, pages))
+    batch = speculate.load_batch("forward", of_drafts, options, in_flight=MOST_DRAFTS, **changes)
+    return DraftProgram(batch, PagePool(of_drafts.pages, of_drafts.page_rows))

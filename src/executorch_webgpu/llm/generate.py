@@ -15,7 +15,7 @@ from .exclusive import Exclusive, ExclusiveGenerator
 from .model import LanguageModel
 from .plain_loop import FinishReason, PlainLoop
 from .sample import SamplingParams
-from .stop_strings import StopStrings
+from .stop_strings import StopStrings, unspoken_tokens
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ def generate(
 
     The first ``start`` tokens of the prompt are in the KV cache already and are not computed again; with 0 the cache
     is cleared. Tokens are drawn on the GPU, ``steps_in_flight`` at most ahead of the reader (see ``DecodeSession``),
-    or on the host where the program cannot do that, or ``steps_in_flight`` is 0: the stats say so. They are the same.
+    or on the host where the program or the parameters ask for that, or ``steps_in_flight`` is 0: the stats say so. They
+    are the same.
     The iterator may be closed at any piece, and a KeyboardInterrupt or an error may end it: the model stays usable, and
     its ``cached_tokens`` say what the cache holds. When the model is used for something else meanwhile, a ClosedError
     ends it. Texts that go on at the same time, in one thread or in many, need a ``LanguageModel.new_sequence`` each.
@@ -102,7 +103,7 @@ def generate(
     token, and the token that completes the string is the last one given. The text of a special token, which is no part
     of what is given, is a stop string as well.
     Raises InvalidInputError for an empty prompt, for one that is longer than the context, for a ``start`` that is not
-    in the prompt or in the cache, and for negative ``steps_in_flight``.
+    in the prompt or in the cache, for negative ``steps_in_flight``, and for ``logprobs``, which pieces do not have.
     """
     prompt = list(prompt_tokens)
     _check_prompt(prompt, model.context_len)
@@ -112,6 +113,8 @@ def generate(
         )
     if steps_in_flight is not None and steps_in_flight < 0:
         raise InvalidInputError(f"steps_in_flight is {steps_in_flight}; it must be 0 or above")
+    if params.logprobs is not None:
+        raise InvalidInputError("generate gives text, not log probabilities; ask an Engine for logprobs")
     pieces = _generate(model, tokenizer, prompt, params, start, steps_in_flight)
     use = Exclusive(
         "another thread is taking a piece of this text; let one thread take them, or each make its own text"
@@ -128,7 +131,7 @@ def _generate(
     steps_in_flight: int | None,
 ) -> Generator[Piece]:
     text, stops = tokenizer.stream(after=prompt), StopStrings(params.stop)
-    stop_tokens = _unspoken(tokenizer, params.stop)
+    stop_tokens = unspoken_tokens(tokenizer, params.stop)
     new_tokens = 0
     reading = 0.0  # seconds
     with model.use:
@@ -168,16 +171,10 @@ def _loop(
     model: LanguageModel, params: SamplingParams, end_tokens: Collection[int], steps_in_flight: int | None
 ) -> tuple[DecodeSession | PlainLoop, str | None]:
     """What makes the tokens, and why it is the plain loop if it is that."""
-    reason = "steps_in_flight is 0" if steps_in_flight == 0 else model.host_reason
+    reason = "steps_in_flight is 0" if steps_in_flight == 0 else params.host_reason or model.host_reason
     if reason is None:
         return DecodeSession(model, params, end_tokens=end_tokens, steps_in_flight=steps_in_flight), None
     return PlainLoop(model, params, end_tokens), reason
-
-
-def _unspoken(tokenizer: Tokenizer, strings: Sequence[str]) -> set[int]:
-    """Special tokens whose text is one of the strings: in what is decoded it does not appear."""
-    ids = {tokenizer.backend.token_to_id(string) for string in strings}
-    return {id for id in ids if id is not None and not tokenizer.decode([id])}
 
 
 def _check_prompt(prompt: list[int], context_len: int) -> None:

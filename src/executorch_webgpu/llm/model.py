@@ -41,7 +41,7 @@ class LanguageModel(Closing):
         self.context_len = signature.context_len
         self.eos_ids = signature.eos_ids
         self._tokens_dtype = signature.tokens_dtype
-        self._input_pos_dtype = signature.input_pos_dtype
+        self._positions = signature.positions
         self._forward = program.load_method("forward", options, **changes)
         self._state: State | None = None  # None: the method's own
         self._cached: list[int] = []
@@ -151,7 +151,7 @@ class LanguageModel(Closing):
         (self._forward if self._state is None else self._state).close()
 
     def _run(self, tokens: Sequence[int], position: int) -> NDArray[np.float32]:
-        inputs = [np.array([tokens], self._tokens_dtype), np.array([position], self._input_pos_dtype)]
+        inputs = [np.array([tokens], self._tokens_dtype), self._positions(position, len(tokens))]
         self.leave_session()
         with uninterrupted():
             self.holds([], position)  # a step that fails may have overwritten these rows

@@ -9,7 +9,8 @@ import numpy as np
 
 from ..errors import ClosedError
 from .model import LanguageModel
-from .sample import SamplingParams, sample
+from .sample import SamplingParams, sample_text
+from .text_changes import TextChanges
 
 FinishReason = Literal["eos", "stop", "length", "context"]
 
@@ -28,17 +29,18 @@ class PlainLoop:
         self._seed = params.some_seed
         self._logits = np.empty(0, np.float32)
         self._text: tuple[int, ...] = ()  # what the KV cache holds when the model is used for nothing else
-        self._seen: set[int] = set()  # tokens that the text has
-        self._prompt_end = self._given = self._last = 0
+        self._changes = TextChanges(params, (), model.vocab_size)
+        self._new_tokens: list[int] = []
+        self._prompt_end = 0
 
     def prefill(self, tokens: Sequence[int], start: int = 0) -> None:
         """Run ``tokens`` at positions ``start`` and on."""
         with self._model.use:
             self._logits = self._model.prefill(tokens, start)
             self._text = self._model.cached_tokens
-        self._seen = set(self._text)
+        self._changes = TextChanges(self._params, self._text, self._model.vocab_size)
         self._prompt_end = start + len(tokens)
-        self._given = 0
+        self._new_tokens = []
         self.finish_reason = None
 
     def __iter__(self) -> Iterator[int]:
@@ -49,16 +51,16 @@ class PlainLoop:
             self.finish_reason = self._limit()
         if self.finish_reason is not None:
             raise StopIteration
-        position = self._prompt_end + self._given
-        if self._given:
+        position = self._prompt_end + len(self._new_tokens)
+        if self._new_tokens:
             self._step(position - 1)
-        token = sample(self._logits, self._params, position, self._seed, self._seen)
+        new = tuple(self._new_tokens) if self._params.allowed_tokens is not None else ()
+        token = sample_text(self._logits, self._params, position, self._seed, self._changes, new)
         if token in self._end_tokens:
             self.finish_reason = "eos"
             raise StopIteration
-        self._last = token
-        self._seen.add(token)
-        self._given += 1
+        self._changes.add(token)
+        self._new_tokens.append(token)
         return token
 
     def _step(self, position: int) -> None:
@@ -68,13 +70,14 @@ class PlainLoop:
                     "the model has been used for something else, so this text cannot go on; make a new_sequence() for "
                     "each text that goes on at the same time"
                 )
-            self._logits = self._model.step(self._last, position)
+            self._logits = self._model.step(self._new_tokens[-1], position)
             self._text = self._model.cached_tokens
 
     def _limit(self) -> FinishReason | None:
-        if self._given == self._params.max_new_tokens:
+        given = len(self._new_tokens)
+        if given == self._params.max_new_tokens:
             return "length"
-        return "context" if self._given and self._prompt_end + self._given - 1 == self._model.context_len else None
+        return "context" if given and self._prompt_end + given - 1 == self._model.context_len else None
 
     def close(self) -> None:
         """Nothing runs ahead."""

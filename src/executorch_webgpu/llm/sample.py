@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -12,11 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import Error, InvalidInputError
-from ..ops.sampling.reference import BROKEN, choose, penalized
+from ..ops.sampling.draws import MOST_LIKELIEST, Draw, allows_some
+from ..ops.sampling.reference import BROKEN, changed, choose, masked
+from ..ops.shapes import ceil_div
 from ..text.generation import SamplingDefaults
+from .text_changes import TextChanges
 
 SEEDS = 2**64
 LEAST_SHARE = 2**-32  # top-p of the likeliest token alone, which files may write as 0
+MOST_PENALTY, MOST_BIAS = 2, 100  # as OpenAI's API has them
+
+# What says before each token which ones may come, given the new tokens so far: a mask, or None for all.
+AllowedTokens = Callable[[Sequence[int]], "NDArray[np.uint32] | None"]
 
 
 @dataclass(frozen=True)
@@ -29,9 +36,16 @@ class SamplingParams:
     None draws a fresh one. ``min_p``: then among tokens with at least this share of the likeliest one's probability,
     0 for all. ``repetition_penalty``: logits of tokens that occur in the prompt or the new text are divided by it if
     positive, multiplied if not; 1 for none. ``stop``: strings that end the text before them, wherever its tokens begin.
+    ``presence_penalty``, ``frequency_penalty``, from -2 to 2: what is subtracted from the logits of tokens that occur
+    in the new text, once, and for each time; 0 for none. ``logit_bias``: what is added to logits, from -100 to 100,
+    by token. ``allowed_tokens``: is asked before each token which ones may come, given the new tokens so far; it
+    returns a bit for each token of the vocabulary, uint32 [ceil(V / 32)] or less, token t being bit t % 32 of word
+    t // 32, as a grammar gives it, or None for all. ``logprobs``: of an ``Engine``'s tokens, how many of the likeliest
+    to give with their log probabilities, up to 20, beside the token's own; None for none. They are those of the model,
+    before all of the above.
 
-    The order is that of transformers: penalty, temperature, top-k, top-p, min-p. So shares are of probabilities after
-    the temperature; llama.cpp applies it last.
+    The order is that of transformers: penalties and bias, what is allowed, temperature, top-k, top-p, min-p. So shares
+    are of probabilities after the temperature; llama.cpp applies it last.
     """
 
     max_new_tokens: int = 256
@@ -42,6 +56,11 @@ class SamplingParams:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
+    allowed_tokens: AllowedTokens | None = None
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -62,11 +81,46 @@ class SamplingParams:
             )
         if not isinstance(self.stop, tuple) or not all(isinstance(text, str) and text for text in self.stop):
             raise InvalidInputError(f"stop is {self.stop!r}; give a tuple of strings that are not empty")
+        self._check_changes()
+
+    def _check_changes(self) -> None:
+        for name in ("presence_penalty", "frequency_penalty"):
+            if not -MOST_PENALTY <= (value := getattr(self, name)) <= MOST_PENALTY:
+                raise InvalidInputError(f"{name} is {value}; it must be between -{MOST_PENALTY} and {MOST_PENALTY}")
+        for token, bias in self.logit_bias.items():
+            is_token = isinstance(token, int | np.integer) and not isinstance(token, bool)
+            if not is_token or not -MOST_BIAS <= bias <= MOST_BIAS:
+                raise InvalidInputError(
+                    f"logit_bias has {bias!r} for {token!r}; it takes numbers from -{MOST_BIAS} to {MOST_BIAS} by token"
+                )
+        if self.allowed_tokens is not None and not callable(self.allowed_tokens):
+            raise InvalidInputError("allowed_tokens is asked before each token, so it must be a function")
+        if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LIKELIEST:
+            raise InvalidInputError(f"logprobs is {self.logprobs}; it must be between 0 and {MOST_LIKELIEST}, or None")
 
     @property
     def is_greedy(self) -> bool:
         """Whether the likeliest token is taken, of logits as they are."""
-        return self.temperature == 0 and self.repetition_penalty == 1
+        return self.temperature == 0 and self.repetition_penalty == 1 and self.host_reason is None
+
+    @property
+    def needs_tokens(self) -> bool:
+        """Whether a token depends, beside its logits, on which ones came before, so that the host must know those."""
+        penalized = self.repetition_penalty != 1 or self.presence_penalty or self.frequency_penalty
+        return bool(penalized) or self.allowed_tokens is not None
+
+    @property
+    def host_reason(self) -> str | None:
+        """Why a ``DecodeSession`` cannot draw like this; None if it can."""
+        by_host = {
+            "presence_penalty": self.presence_penalty,
+            "frequency_penalty": self.frequency_penalty,
+            "logit_bias": self.logit_bias,
+            "allowed_tokens": self.allowed_tokens is not None,
+            "logprobs": self.logprobs is not None,
+        }
+        named = [name for name, given in by_host.items() if given]
+        return f"{' and '.join(named)} must be applied to each token's logits by the host" if named else None
 
     @property
     def some_seed(self) -> int:
@@ -97,19 +151,83 @@ def sampling_params(
 
 
 def sample(
-    logits: NDArray[np.float32], params: SamplingParams, position: int, seed: int, text: Iterable[int] = ()
+    logits: NDArray[np.float32],
+    params: SamplingParams,
+    position: int,
+    seed: int,
+    prompt: Sequence[int] = (),
+    new_tokens: Sequence[int] = (),
 ) -> int:
     """The token of logits [vocab] that stands at ``position`` of the text; ties go to the lower id.
 
-    ``text``: the tokens before it, in any order, for the repetition penalty. What is drawn depends on the arguments
-    only; see ``ops.sampling.reference``.
-    Raises Error when a logit is NaN or none is finite: the model's arithmetic broke.
+    ``prompt``, ``new_tokens``: the text before it. What is drawn depends on the arguments only; see
+    ``ops.sampling.reference``.
+    Raises Error when a logit is NaN or none is finite: the model's arithmetic broke; and InvalidInputError as
+    ``TextChanges`` and ``allowed_mask`` do.
     """
-    if params.repetition_penalty != 1:
-        seen = np.zeros(logits.size, np.bool_)
-        seen[list(text)] = True
-        logits = penalized(logits, seen, params.repetition_penalty)
+    changes = TextChanges(params, prompt, logits.size)
+    for token in new_tokens:
+        changes.add(token)
+    return sample_text(logits, params, position, seed, changes, new_tokens)
+
+
+def sample_text(
+    logits: NDArray[np.float32],
+    params: SamplingParams,
+    position: int,
+    seed: int,
+    changes: TextChanges,
+    new_tokens: Sequence[int],
+) -> int:
+    """``sample`` for a text whose ``changes`` are kept."""
+    if (some := changes.changes()) is not None:
+        logits = changed(logits, some.tokens, some.penalty, some.shift)
+    if (allowed := allowed_mask(params, new_tokens, logits.size)) is not None:
+        logits = masked(logits, allowed)
     return checked(choose(logits, position, seed, params.temperature, params.top_k, params.top_p, params.min_p))
+
+
+def draw_of(
+    params: SamplingParams,
+    position: int,
+    seed: int,
+    changes: TextChanges,
+    new_tokens: Sequence[int],
+    vocab: int,
+) -> Draw:
+    """What ``sample_text`` does to a row of logits, for a ``BatchMethod``. Raises InvalidInputError like it."""
+    return Draw(
+        position,
+        seed,
+        params.temperature,
+        params.top_k,
+        params.top_p,
+        params.min_p,
+        changes.changes(),
+        allowed_mask(params, new_tokens, vocab),
+        params.logprobs,
+    )
+
+
+def allowed_mask(params: SamplingParams, new_tokens: Sequence[int], vocab: int) -> NDArray[np.uint32] | None:
+    """The tokens that may come now, uint32 [ceil(vocab / 32)]; None for all.
+
+    What a shorter mask leaves out is not allowed: heads often have more rows than tokenizers have tokens.
+    Raises InvalidInputError where ``allowed_tokens`` gives something else, or nothing may come; and what it raises.
+    """
+    given = None if params.allowed_tokens is None else params.allowed_tokens(new_tokens)
+    if given is None:
+        return None
+    words = ceil_div(vocab, 32)
+    is_mask = isinstance(given, np.ndarray) and given.dtype in (np.uint32, np.int32)
+    if not is_mask or given.ndim != 1 or given.size > words:
+        what = f"{given.dtype} {list(given.shape)}" if isinstance(given, np.ndarray) else type(given).__name__
+        raise InvalidInputError(f"allowed_tokens gave {what}; it must give uint32 [{words}], a bit for each token")
+    mask = np.zeros(words, np.uint32)
+    mask[: given.size] = given.view(np.uint32)
+    if not allows_some(mask, vocab):
+        raise InvalidInputError(f"allowed_tokens allows no token after {len(new_tokens)} new ones")
+    return mask
 
 
 def checked(token: int) -> int:

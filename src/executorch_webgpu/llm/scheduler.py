@@ -2,54 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..graph.kv_pages import PagedText, PageKey, PagePool
 
+DRAFT_ROWS = 64  # of a step, up to which further rows cost little more than the weights that it reads anyway
+
 
 @dataclass(eq=False)
 class Text:
-    """A text of the engine: ``tokens`` are its prompt and what was drawn, ``pages`` what has been computed of them.
+    """A text of the engine: ``tokens`` are its prompt and what was drawn and read, at most ``most`` in all.
 
-    ``order``: when it came; ``slot``: its row of the block tables while it runs.
+    ``order``: when it came; ``slot``: its row of the block tables while it runs. ``waits``: each of its tokens must be
+    read before the next one is drawn. ``drafts``: guesses of what comes after ``tokens``.
     """
 
     tokens: list[int]
     order: int
+    most: int
+    waits: bool = False
+    drafts: list[int] = field(default_factory=list)
     pages: PagedText = field(default_factory=PagedText)
     slot: int | None = None
+    computed: int = 0  # rows, with those of steps that have not been read
+    drawing: int = 0  # tokens that steps draw which have not been read
 
     @property
-    def pending(self) -> list[int]:
-        """Tokens that have not been computed."""
-        return self.tokens[len(self.pages.tokens) :]
+    def known(self) -> int:
+        """Rows of known tokens that no step computes yet; negative where steps compute those of further ones."""
+        return len(self.tokens) - self.computed
 
 
 @dataclass(frozen=True)
 class Work:
-    """Rows of one text in a step. ``last``: then all its tokens are computed, so the next one can be drawn."""
+    """Rows of one text in a step, from position ``start`` on, of ``tokens``.
+
+    ``fed``: one row, whose token the step before draws. ``draws``: of how many rows, from the last one back, the next
+    token is drawn; more than one verify drafts.
+    """
 
     text: Text
-    tokens: list[int]
-    last: bool
+    start: int
+    tokens: Sequence[int]
+    fed: bool = False
+    draws: int = 0
+
+    @property
+    def rows(self) -> int:
+        return 1 if self.fed else len(self.tokens)
 
 
 class Scheduler:
-    """Plans steps of at most ``rows`` rows and ``slots`` texts.
+    """Plans steps of at most ``rows`` rows, ``draws`` of which draw a token, and ``slots`` texts.
 
     Texts that only wait for their next token come first, then prompts in the order in which they came, as much of them
     as has room: a long prompt holds nobody up by more than a step. When pages run out, the youngest text gives back
-    its own and is computed again later. A text whose next page another one computes in this step waits for it.
+    its own and is computed again later. Steps may be planned before those before them are read: a text's next row then
+    takes the token that the step before draws for it.
     """
 
-    def __init__(self, pool: PagePool, rows: int, slots: int) -> None:
+    def __init__(self, pool: PagePool, rows: int, slots: int, draws: int | None = None) -> None:
         self._pool, self._rows = pool, rows
+        self._most_drafts = (slots if draws is None else draws) - slots  # rows that draw beside one of each text
         self._free_slots = list(range(slots))
         self._waiting: list[Text] = []  # by order
         self._running: list[Text] = []  # by order
+        self._drew: set[Text] = set()  # those that draw a token in the last step
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._running)
+
+    @property
+    def running(self) -> Sequence[Text]:
+        """Texts that have pages, the oldest first."""
+        return self._running
 
     def add(self, text: Text) -> None:
         """A text that waits to be computed."""
@@ -58,47 +85,100 @@ class Scheduler:
 
     def remove(self, text: Text) -> None:
         """A text has ended: its pages are free, and found by what they hold for as long as nobody needs them."""
-        if text in self._running:
+        if text.slot is not None:
             self._stop(text)
         else:
             self._waiting.remove(text)
 
     def plan(self) -> list[Work]:
-        """The next step: no work only if there is no text. Pages for its rows are reserved."""
-        works: dict[Text, Work] = {}
-        computing: set[PageKey] = set()
-        running = self._by_urgency()
+        """The next step, which the caller submits: its rows count as computed from now on.
+
+        No work if there is no text, or if all wait for tokens to be read.
+        """
+        plan = _Plan(self._rows)
+        decoding: list[Text] = []
+        others: list[Text] = []
+        for text in self._running:
+            one = text.known == 1 or self._is_fed(text)
+            (decoding if one else others).append(text)
+        plan.drafts = max(0, min(self._most_drafts, min(self._rows, DRAFT_ROWS) - len(decoding)))
+        running = [*decoding, *others]
         for text in running:
             if text.slot is not None:  # it has not given its pages back to one before it
-                self._plan(text, works, computing)
+                self._plan(text, plan)
         if all(text.slot is not None for text in running):  # else there are no pages for further ones
             for text in list(self._waiting):
-                if self._room(works) == 0 or not self._start(text):
+                if plan.room == 0 or not self._start(text):
                     break
-                self._plan(text, works, computing)
+                self._plan(text, plan)
                 if text.slot is None:
                     break  # later ones must not overtake it
-        return list(works.values())
+        works = list(plan.works.values())
+        for work in works:
+            self._submitted(work)
+        self._drew = {work.text for work in works if work.draws}
+        return works
 
-    def _plan(self, text: Text, works: dict[Text, Work], computing: set[PageKey]) -> None:
-        """Add to ``works`` as much of a text as has room, unless it waits for a page or has to give back its own."""
-        self._pool.extend(text.pages, text.tokens)
-        chunk = text.pending[: self._room(works)]
-        if chunk and not self._is_coming(text, computing) and self._reserve(text, len(chunk), works):
-            computing |= self._keys(text, chunk)
-            works[text] = Work(text, chunk, len(chunk) == len(text.pending))
+    def read(self, work: Work, tokens: Sequence[int]) -> None:
+        """Tokens that follow the rows of a work that has drawn: those of its rows that held its text's own tokens."""
+        text = work.text
+        text.drawing -= 1
+        text.tokens += tokens
+        if work.draws > 1 and text.slot is not None:
+            text.computed = min(text.computed, len(text.tokens) - 1)  # rows of guesses that were wrong do not count
+        self._settle(text)
 
-    def _room(self, works: dict[Text, Work]) -> int:
-        """Rows that a step has left."""
-        return self._rows - sum(len(work.tokens) for work in works.values())
+    # -- plans ------------------------------------------------------------------------------------------------------
 
-    def done(self, work: Work) -> None:
-        """The rows of ``work`` are computed."""
-        self._pool.filled(work.text.pages, work.tokens)
+    def _is_fed(self, text: Text) -> bool:
+        """Whether the only row that a text lacks is that of the token which the last step draws for it."""
+        return (
+            text in self._drew
+            and not text.waits
+            and text.computed == len(text.tokens) + text.drawing - 1
+            and len(text.tokens) + text.drawing < text.most
+        )
 
-    def _by_urgency(self) -> list[Text]:
-        decoding = [text for text in self._running if len(text.pending) == 1]
-        return [*decoding, *(text for text in self._running if len(text.pending) != 1)]
+    def _plan(self, text: Text, plan: _Plan) -> None:
+        """Add to ``plan`` as much of a text as has room, unless it waits for a page or has to give back its own."""
+        if text.known > self._pool.page_rows and text.computed == len(text.pages.tokens):
+            self._pool.extend(text.pages, text.tokens)
+            text.computed = len(text.pages.tokens)
+        if not plan.room:
+            return
+        start = text.computed
+        if text.known < 1:
+            if self._is_fed(text) and self._reserve(text, 1, plan):
+                plan.works[text] = Work(text, start, (), fed=True, draws=1)
+                plan.room -= 1
+            return
+        tokens = text.tokens[start : start + plan.room]
+        last = len(tokens) == text.known and not text.drawing
+        drafts = self._drafts(text, plan) if last else []
+        if not self._is_coming(text, plan.computing) and self._reserve(text, len(tokens) + len(drafts), plan):
+            plan.computing |= self._keys(text, len(tokens))
+            plan.works[text] = Work(text, start, [*tokens, *drafts], draws=1 + len(drafts) if last else 0)
+            plan.room -= len(tokens) + len(drafts)
+            plan.drafts -= len(drafts)
+
+    def _drafts(self, text: Text, plan: _Plan) -> list[int]:
+        """Guesses that are worth their rows: there is room for them, and nobody has to give pages back for them."""
+        most = min(plan.drafts, plan.room - 1, text.most - len(text.tokens) - 1) if text.known == 1 else 0
+        drafts = text.drafts[: max(most, 0)]
+        rows = text.computed - len(text.pages.tokens) + 1 + len(drafts)
+        return drafts if self._pool.needs(text.pages, rows) <= self._pool.free else []
+
+    def _submitted(self, work: Work) -> None:
+        text = work.text
+        text.computed += work.rows
+        text.drawing += work.draws > 0
+        self._settle(text)
+
+    def _settle(self, text: Text) -> None:
+        """Rows that are computed, of tokens that are known, are found by their content."""
+        count, there = min(text.computed, len(text.tokens)), len(text.pages.tokens)
+        if count > there:
+            self._pool.filled(text.pages, text.tokens[there:count])
 
     def _start(self, text: Text) -> bool:
         if not self._free_slots or not self._pool.free:
@@ -114,13 +194,15 @@ class Scheduler:
         self._pool.end(text.pages)
         self._free_slots.append(text.slot)
         text.slot = None
+        text.computed = 0
         self._running.remove(text)
 
-    def _reserve(self, text: Text, rows: int, works: dict[Text, Work]) -> bool:
+    def _reserve(self, text: Text, rows: int, plan: _Plan) -> bool:
         """Pages for further rows of a text, at the cost of younger ones."""
-        while not self._pool.reserve(text.pages, rows):
+        while not self._pool.reserve(text.pages, text.computed - len(text.pages.tokens) + rows):
             youngest = self._running[-1]
-            works.pop(youngest, None)
+            given_up = plan.works.pop(youngest, None)
+            plan.room += given_up.rows if given_up else 0
             self._stop(youngest)
             self.add(youngest)
             if youngest is text:
@@ -129,11 +211,21 @@ class Scheduler:
 
     def _is_coming(self, text: Text, computing: set[PageKey]) -> bool:
         """Whether the next page of a text is computed by another one in this step."""
-        at_page = len(text.pages.tokens) == len(text.pages.pages) * self._pool.page_rows
-        whole = len(text.pending) > self._pool.page_rows
+        at_page = text.computed == len(text.pages.pages) * self._pool.page_rows
+        whole = text.known > self._pool.page_rows
         return at_page and whole and self._pool.next_key(text.pages, text.tokens) in computing
 
-    def _keys(self, text: Text, chunk: list[int]) -> set[PageKey]:
+    def _keys(self, text: Text, rows: int) -> set[PageKey]:
         """What the first page is known by that a step fills whole; who waits for it finds the others later."""
-        fills = len(text.pages.tokens) % self._pool.page_rows == 0 and len(chunk) >= self._pool.page_rows
+        fills = text.computed % self._pool.page_rows == 0 and rows >= self._pool.page_rows
         return {self._pool.next_key(text.pages, text.tokens)} if fills else set()
+
+
+@dataclass
+class _Plan:
+    """A step as far as it is planned: ``room`` rows are left, ``drafts`` of them for guesses."""
+
+    room: int
+    drafts: int = 0
+    works: dict[Text, Work] = field(default_factory=dict)
+    computing: set[PageKey] = field(default_factory=set)

@@ -1,4 +1,7 @@
-"""What makes a program a language model: ``forward(tokens, input_pos) -> logits``, and what it says about itself."""
+"""What makes a program a language model: ``forward(tokens, input_pos) -> logits``, and what it says about itself.
+
+``input_pos`` is the position of the first token, or, as transformers export it, that of every token.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ class Signature:
     """``max_tokens``: the most tokens in one call. ``context_len``: rows of the KV cache.
 
     ``vocab_size``: logits for each token. ``full_logits``: of every token, not of the last one.
-    ``eos_ids``: end tokens that the program states.
+    ``eos_ids``: end tokens that the program states. ``position_of_each``: it takes the position of every token, not of
+    the first one.
     """
 
     max_tokens: int
@@ -28,6 +32,11 @@ class Signature:
     eos_ids: frozenset[int]
     tokens_dtype: np.dtype[Any]
     input_pos_dtype: np.dtype[Any]
+    position_of_each: bool
+
+    def positions(self, first: int, count: int) -> np.ndarray:
+        """What ``forward`` takes for ``count`` tokens from position ``first`` on: [1], or [S]."""
+        return np.arange(first, first + (count if self.position_of_each else 1), dtype=self.input_pos_dtype)
 
     @classmethod
     def of(cls, program: Program) -> Signature:
@@ -45,11 +54,18 @@ class Signature:
             tokens.max_dims[1],
             _context_len(program, tokens),
             logits.max_dims[-1],
-            len(logits.max_dims) == 3 and logits.max_dims[1] == tokens.max_dims[1],
+            _is_full(logits, tokens),
             frozenset(_constants(program, "get_eos_ids")),
             np.dtype(tokens.dtype),
             np.dtype(signature.inputs[1].dtype),
+            tokens.max_dims[1] > 1 and signature.inputs[1].max_dims != (1,),
         )
+
+
+def _is_full(logits: TensorMetadata, tokens: TensorMetadata) -> bool:
+    """Whether there are logits of every token."""
+    length = tokens.max_dims[1]
+    return logits.max_dims[:-1] in ((1, length), (length,)) and (length > 1 or len(logits.max_dims) == 3)
 
 
 def _check_signature(signature: MethodMetadata) -> None:
@@ -60,15 +76,15 @@ def _check_signature(signature: MethodMetadata) -> None:
         and all(tensor.dtype in ("int64", "int32") for tensor in inputs)
         and len(inputs[0].max_dims) == 2
         and inputs[0].max_dims[0] == 1
-        and inputs[1].max_dims == (1,)
-        and outputs[0].dtype.startswith("float")
+        and inputs[1].max_dims in ((1,), inputs[0].max_dims[1:])
+        and "float" in outputs[0].dtype
         and len(outputs[0].max_dims) in (2, 3)
-        and outputs[0].max_dims[:-1] in ((1,), (1, 1), inputs[0].max_dims)
+        and outputs[0].max_dims[:-1] in ((1,), (1, 1), inputs[0].max_dims, inputs[0].max_dims[1:])
     )
     if not fits:
         raise UnsupportedProgramError(
-            "a language model's forward takes integer tokens [1, S] and input_pos [1] and returns logits "
-            f"[1, vocab], [1, 1, vocab] or [1, S, vocab]; this one takes {_shapes(inputs)} and returns "
+            "a language model's forward takes integer tokens [1, S] and input_pos [1] or [S], and returns logits "
+            f"[1, vocab], [1, 1, vocab], [S, vocab] or [1, S, vocab]; this one takes {_shapes(inputs)} and returns "
             f"{_shapes(outputs)}: export it with a KV cache (-kv)"
         )
     length = inputs[0].max_dims[1]

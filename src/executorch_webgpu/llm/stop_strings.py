@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..text.tokenizer import Tokenizer
+
 
 class StopStrings:
     """Gives a text on up to a stop string, holding back what may be the beginning of one.
@@ -40,3 +42,9 @@ def _begun(text: str, string: str) -> int:
     """How many characters at the end of ``text`` begin ``string``; fewer than all of it."""
     longest = min(len(text), len(string) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(string[:n])), 0)
+
+
+def unspoken_tokens(tokenizer: Tokenizer, strings: Sequence[str]) -> set[int]:
+    """Special tokens whose text is one of the strings: in what is decoded it does not appear."""
+    ids = {tokenizer.backend.token_to_id(string) for string in strings}
+    return {id for id in ids if id is not None and not tokenizer.decode([id])}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Literal
 
@@ -16,14 +16,31 @@ StreamEnd = Literal["eos", "length", "context", "cancelled"]
 
 @dataclass
 class StreamTimes:
-    """Seconds on one clock (``time.perf_counter``); None for what has not happened.
-
-    ``last_token`` is when the last token came so far.
-    """
+    """Seconds on one clock (``time.perf_counter``): when a text was submitted, and when each of its ``tokens`` came."""
 
     submitted: float
-    first_token: float | None = None
-    last_token: float | None = None
+    tokens: list[float] = field(default_factory=list)
+
+    @property
+    def first_token(self) -> float | None:
+        """When the first token came; None before that."""
+        return self.tokens[0] if self.tokens else None
+
+    @property
+    def last_token(self) -> float | None:
+        """When the last token came so far; None before the first."""
+        return self.tokens[-1] if self.tokens else None
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """Natural logarithms of probabilities, of the model's logits as they were: of a token, and of the likeliest ones.
+
+    ``likeliest``: tokens with theirs, as many as ``SamplingParams.logprobs`` asks for, from the likeliest on.
+    """
+
+    logprob: float
+    likeliest: tuple[tuple[int, float], ...]
 
 
 class Mailbox:
@@ -34,6 +51,7 @@ class Mailbox:
         self.cancelled = False
         self.end: StreamEnd | None = None
         self.error: BaseException | None = None
+        self.logprobs: list[TokenLogprobs] = []  # of the tokens that were put, where they are asked for
         self._changed = threading.Condition()
         self._tokens: deque[int] = deque()
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
@@ -43,13 +61,14 @@ class Mailbox:
         """Whether no token will come any more."""
         return self.end is not None or self.error is not None
 
-    def put(self, token: int) -> None:
+    def put(self, token: int, logprobs: TokenLogprobs | None = None) -> None:
         """A new token; of a text that has ended it is dropped."""
         with self._changed:
             if self.ended:
                 return
-            self.times.last_token = perf_counter()
-            self.times.first_token = self.times.first_token or self.times.last_token
+            self.times.tokens.append(perf_counter())
+            if logprobs is not None:
+                self.logprobs.append(logprobs)
             self._tokens.append(token)
             self._wake()
 
@@ -75,8 +94,14 @@ class Mailbox:
                     return self._next()
                 loop = asyncio.get_running_loop()
                 future = loop.create_future()
-                self._waiting.append((loop, future))
-            await future
+                waiting = loop, future
+                self._waiting.append(waiting)
+            try:
+                await future
+            finally:  # who gives up waits no more
+                with self._changed:
+                    if waiting in self._waiting:
+                        self._waiting.remove(waiting)
 
     def _next(self) -> int | None:
         if self._tokens:
@@ -117,6 +142,11 @@ class Stream:
     def times(self) -> StreamTimes:
         """When it was submitted, and when tokens came."""
         return self._mailbox.times
+
+    @property
+    def logprobs(self) -> Sequence[TokenLogprobs]:
+        """Of each token that came so far, read or not; none unless ``SamplingParams.logprobs`` asks for them."""
+        return self._mailbox.logprobs
 
     def cancel(self) -> None:
         """End the text. Tokens that came before may still be read. A second call does nothing."""

@@ -14,7 +14,7 @@ plan may change:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -55,22 +55,26 @@ class Dispatch:
 
 @dataclass(frozen=True)
 class Derived:
-    """A watched value: ``compute()`` gave ``value`` when the call was planned, from SymInts or integer inputs."""
+    """A watched value: ``compute()`` gave ``value`` when the call was planned, from SymInts or integer inputs.
+
+    ``shared``: other calls have learned the same of the one integer input.
+    """
 
     sources: tuple[SymInt | Tensor, ...]
     compute: Callable[[], Any]
     value: Any
+    shared: bool = False
 
 
-@dataclass
+@dataclass(eq=False)
 class OpPlan:
     """What one operator call does at the current live values."""
 
     dispatches: list[Dispatch] = field(default_factory=list)
     derived: list[Derived] = field(default_factory=list)
-    symints_set: list[LiveSymInt] = field(default_factory=list)  # those whose value changed in this plan
-    resized: list[LiveTensor] = field(default_factory=list)  # those whose dims changed in this plan
-    sized: list[Tensor] = field(default_factory=list)
+    symints: list[tuple[LiveSymInt, int]] = field(default_factory=list)  # that it sets, with their values
+    sized: list[tuple[LiveTensor, Dims]] = field(default_factory=list)  # its outputs, with their dims
+    changed: list[LiveSymInt | LiveTensor] = field(default_factory=list)  # those that were not so before
     read_on_host: list[Tensor] = field(default_factory=list)  # integer inputs whose elements it has asked for
     alias_of: Tensor | None = None
     adopted: bool = False  # the alias is the constant itself, state included
@@ -159,16 +163,17 @@ class Planner:
 
         self.derive(check, value)
 
-    def inspect(self, x: Tensor, fn: Callable[[np.ndarray | None], Any]) -> Any:
+    def inspect(self, x: Tensor, fn: Callable[[np.ndarray | None], Any], key: Hashable = None) -> Any:
         """``fn`` of an integer graph input as the caller gave it, watched like ``derive``.
 
-        ``fn`` gets None at load, and for a tensor that the host does not see.
+        ``fn`` gets None at load, and for a tensor that the host does not see. Calls that give the same ``key`` share
+        one answer a step.
         """
         if x.id not in self._shared.host_inputs:
             return fn(None)
         assert isinstance(x, LiveTensor)
-        result = fn(x.host)
-        self.result.derived.append(Derived((x,), lambda: fn(x.host), result))
+        result = x.learn(fn, key)
+        self.result.derived.append(Derived((x,), lambda: x.learn(fn, key), result, key is not None))
         return result
 
     def host_element(self, x: Tensor, index: int) -> int:
@@ -182,8 +187,9 @@ class Planner:
     def set(self, out: SymInt, value: int) -> None:
         """Give an output SymInt its value for this step."""
         assert isinstance(out, LiveSymInt)
+        self.result.symints.append((out, value))
         if out.set(value):
-            self.result.symints_set.append(out)
+            self.result.changed.append(out)
 
     def check(self, condition: bool, message: str) -> None:
         """Refuse the call with ``message`` unless ``condition``: at load the program's fault, later the input's."""
@@ -213,10 +219,10 @@ class Planner:
                 f"result {out} would have dims {list(dims)}, but the program planned at most {list(out.max_dims)}"
             )
         assert isinstance(out, LiveTensor)
-        self.result.sized.append(out)
+        self.result.sized.append((out, dims))
         if dims != out.dims:
             out.dims = dims
-            self.result.resized.append(out)
+            self.result.changed.append(out)
 
     def alias(self, out: Tensor, x: Tensor) -> bool:
         """Let ``out`` share the memory of ``x``, if neither is written; False means: dispatch a copy."""

@@ -95,12 +95,20 @@ def without(axis: int | None, gone: Collection[int]) -> int | None:
 
 
 def repeated(cut: Cut, x: Tensor, sizes: Sequence[IntLike], kept: int, out: Tensor) -> int | None:
-    """Where dimensions repeat, new ones in front: those whose size is said to be ``kept``, and the number of rows."""
+    """Where dimensions repeat, new ones in front: those whose size is said to be ``kept``, and the number of rows.
+
+    Of what is cut, the size may be the number of rows as well, unless ``kept`` is a number of repetitions.
+    """
     new = out.rank - x.rank
     if not cut.axes:  # all rows are the same
         return counted(cut, sizes)
-    axis = cut.only(x)
-    return axis + new if axis is not None and 0 <= new == len(sizes) - x.rank and sizes[axis + new] == kept else None
+    axis = cut.axes.get(x.id)
+    if axis is None or len(cut.axes) > 1 or not 0 <= new == len(sizes) - x.rank:
+        return None
+    counts = [place for place, size in enumerate(sizes) if isinstance(size, SymInt) and size.id in cut.counts]
+    if counts:
+        return axis + new if kept == -1 and counts == [axis + new] else None
+    return axis + new if sizes[axis + new] == kept else None
 
 
 def counted(cut: Cut, sizes: Sequence[IntLike]) -> int | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -112,19 +113,44 @@ class Tensor:
         return f"%{self.id}:{self.dtype}{list(self.dims)}"
 
 
+_SHARED = 8  # things that calls have learned of one input, at most
+
+
 class LiveTensor(Tensor):
     """A tensor of a loaded graph: ``dims`` follow the inputs of each step, and are the maximum at load.
 
-    ``host`` holds this step's value of an integer graph input.
+    ``host`` holds this step's value of an integer graph input. ``found``: what calls have learned from it that share
+    it, with the functions that tell it, by key.
     """
 
     dims: Dims = ()
     host: np.ndarray | None = None
+    found: dict[Hashable, tuple[Callable[[np.ndarray | None], Any], Any]]
     __setattr__ = object.__setattr__
 
     def __init__(self, tensor: Tensor) -> None:
         super().__init__(tensor.id, tensor.dtype, tensor.max_dims, tensor.constant, tensor.scales)
         self.dims = tensor.max_dims
+        self.found = {}
+
+    def learn(self, fn: Callable[[np.ndarray | None], Any], key: Hashable) -> Any:
+        """``fn`` of ``host``, which calls with one ``key`` share."""
+        if key is None:
+            return fn(self.host)
+        if key not in self.found:
+            self.found[key] = fn, fn(self.host)
+        return self.found[key][1]
+
+    def see(self, array: np.ndarray) -> bool:
+        """Take a new value of ``host``. Returns whether something that calls share may differ."""
+        before, self.host, self.found = self.found, array, {}
+        if len(before) > _SHARED:  # most are of sizes that calls had at some time
+            return True
+        try:
+            self.found = {key: (fn, fn(array)) for key, (fn, _) in before.items()}
+        except InvalidInputError:  # it may be right for the sizes that calls will have in this step
+            return True
+        return any(value != before[key][1] for key, (_, value) in self.found.items())
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,3 +218,8 @@ class Repacked:
     sources: tuple[Tensor, ...]
     nbytes: int
     pack: Callable[..., np.ndarray] = field(compare=False)
+
+
+def is_same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether small arrays of one dtype have the same shape and bytes: faster than to compare their elements."""
+    return a.shape == b.shape and a.tobytes() == b.tobytes()

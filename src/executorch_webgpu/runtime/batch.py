@@ -1,60 +1,138 @@
-"""A method ``forward(tokens, input_pos) -> logits`` over rows of many sequences, whose caches are pages of a pool."""
+"""A method ``forward(tokens, input_pos) -> logits`` over rows of many sequences, whose caches are pages of a pool.
+
+Steps follow one another on the device: each draws the tokens that the next one may take, and the host reads them later.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..closing import Closing
-from ..errors import ClosedError, UnsupportedProgramError
+from ..errors import ClosedError, InvalidInputError, UnsupportedProgramError
+from ..gpu.in_flight import InFlight
 from ..graph.batching import BatchSizes, batched
 from ..graph.binding_limit import split_constants
 from ..graph.constants import ConstantPool
+from ..graph.draws import RowSampler, with_fed_tokens, with_float_logits
 from ..graph.execute import GraphExecutor
 from ..graph.fusion import fuse_graph
 from ..graph.kv_cache import KV_CACHE_DTYPES
-from ..graph.likeliest import with_likeliest
 from ..ops.plan import Planning
+from ..ops.sampling.draws import MOST_LIKELIEST, Draw, LogitChanges
 from ..ops.sampling.reference import BROKEN
+from ..ops.values import Tensor
 from .decode import language_graph
 from .method_file import MethodFile
 from .options import LoadOptions
+from .padding import Padding
+from .pool_rows import PoolRows, pool_rows
 
-_LOGITS, _LARGEST, _TOKEN = range(3)  # outputs of the graph
+__all__ = ["BROKEN", "BatchMethod", "Draw", "Drawn", "LogitChanges"]
+
+IN_FLIGHT, IN_FLIGHT_ON_CPU = 3, 2
+_UNWANTED = Draw(0)
+
+Places = Sequence[tuple[int, int]] | NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A token, or BROKEN where the logits were no finite numbers, or none that a mask allows was.
+
+    ``logprob`` and ``likeliest``, tokens with theirs from the likeliest on: natural logarithms of probabilities, of the
+    logits before any change; for a draw that asks for them.
+    """
+
+    token: int
+    logprob: float | None = None
+    likeliest: tuple[tuple[int, float], ...] = ()
+
+
+GIVEN = (0, 2**24)  # bounds of tokens and positions: of more rows no pool has room
 
 
 class BatchMethod(Closing):
     """Steps of up to ``sizes.rows`` rows. Who has which pages is the caller's account: see ``graph.kv_pages.PagePool``.
 
-    Threads may share it: steps run one after another.
+    ``in_flight``: how many steps may be submitted and not read, by default 3, or 2 where a CPU computes them.
+    ``pad``: whether rows that nobody wants are added to steps, which then have few sizes, whose plans are soon known.
+    By default they are, unless a CPU computes them.
+    Threads may share it: steps run one after another. ``rows``: what its pools hold, to save, load and copy.
     """
 
-    def __init__(self, file: MethodFile, constants: ConstantPool, options: LoadOptions, sizes: BatchSizes) -> None:
-        graphs = file.graphs(options.lower)
-        found = language_graph(file.lowered(options.lower), graphs)
+    def __init__(
+        self,
+        file: MethodFile,
+        constants: ConstantPool,
+        options: LoadOptions,
+        sizes: BatchSizes,
+        fingerprint: Callable[[], str],
+        in_flight: int | None = None,
+        pad: bool | None = None,
+    ) -> None:
+        if in_flight is not None and in_flight < 1:
+            raise InvalidInputError(f"in_flight is {in_flight}; it must be at least 1")
+        graphs, lowered = file.graphs(options.lower, GIVEN), file.lowered(options.lower, GIVEN)
+        found = language_graph(lowered, graphs, halves=True)
         if isinstance(found, str):
-            raise UnsupportedProgramError(f"the program cannot run several sequences at once: {found}")
+            host = [(o.name, place.why) for o, place in lowered.placements if not place.on_device]
+            on_host = [f"; {name} runs on the host: {why}" for name, why in host]
+            why = found + "".join(on_host[:1])
+            raise UnsupportedProgramError(f"the program cannot run several sequences at once: {why}")
         self.sizes = replace(sizes, dtype=KV_CACHE_DTYPES[options.kv_cache_dtype])
-        batch = batched(graphs[0], found.tokens, found.input_pos, self.sizes)
-        graph, _ = fuse_graph(with_likeliest(batch.graph), options.fusions)
-        device = constants.device
+        self._device = device = constants.device
+        pads = not device.features.cpu if pad is None else pad
+        self._padding = Padding(self.sizes) if pads else None
+        batch = batched(graphs[0], found.tokens, found.input_pos, Padding(self.sizes).with_room if pads else self.sizes)
+        self.vocab_size = batch.logits.max_dims[-1]
+        fed = with_fed_tokens(with_float_logits(batch.graph), batch.tokens, sizes.wanted, self.vocab_size)
+        graph, _ = fuse_graph(fed, options.fusions)
+        self.in_flight = in_flight or (IN_FLIGHT_ON_CPU if device.features.cpu else IN_FLIGHT)
         graph = split_constants(graph, device.limits.max_binding_bytes)
         planning = Planning(
             device.features, device.limits, options.routes or {}, options.scratch_bytes, options.matmul_precision
         )
-        self._executor = GraphExecutor(graph, constants, planning, profile=options.profile, check=options.check)
         self._closed = False
+        self._flights: deque[list[int | None]] = deque()  # of steps that are not read: log probabilities of each row
+        self.submitted = 0  # steps so far
+        self._drawn = 0  # rows of the step before that drew a token
+        self._owned: list[GraphExecutor | PoolRows | RowSampler | InFlight] = []
+        try:
+            self._executor = GraphExecutor(graph, constants, planning, profile=options.profile, check=options.check)
+            self._owned.append(self._executor)
+            self.rows = pool_rows(self._executor, file, options, batch.caches, fingerprint)
+            self._owned.append(self.rows)
+            (logits,) = graph.outputs
+            assert isinstance(logits, Tensor)
+            buffer = self._executor.buffer_of(logits)
+            self._sampler = RowSampler(device, logits, buffer, sizes.wanted, options.scratch_bytes)
+            self._owned.append(self._sampler)
+            self._tokens = self._staging(4, "tokens in flight")
+            self._logprobs = self._staging(4 * (1 + MOST_LIKELIEST), "log probabilities in flight")
+            self._likeliest = self._staging(4 * MOST_LIKELIEST, "likeliest tokens in flight")
+        except BaseException:
+            self.close()
+            raise
+
+    def _staging(self, nbytes: int, label: str) -> InFlight:
+        """Where ``nbytes`` for each wanted row come to the host."""
+        made = InFlight(self._device, self.sizes.wanted * nbytes, self.in_flight, label)
+        self._owned.append(made)
+        return made
+
+    @property
+    def pending(self) -> int:
+        """Steps that are submitted and not read."""
+        return len(self._flights)
 
     def step(
-        self,
-        tokens: Sequence[int],
-        places: Sequence[tuple[int, int]],
-        block_tables: NDArray[np.int32],
-        wanted: Sequence[int],
+        self, tokens: Sequence[int], places: Places, block_tables: NDArray[np.int32], wanted: Sequence[int]
     ) -> NDArray[np.float32]:
         """Run T rows: write their keys and values, and give the logits [R, V] of those that are ``wanted``.
 
@@ -62,40 +140,103 @@ class BatchMethod(Closing):
         [sequences, table_width]. A sequence's rows may come in any order, but all before the last one must have come.
         Raises InvalidInputError, before anything runs, for what ``sizes`` does not allow.
         """
-        logits, _, _ = self._execute(tokens, places, block_tables, wanted, (_LARGEST, _TOKEN))
-        result: NDArray[np.float32] = logits.reshape(len(wanted), logits.shape[-1])
-        return result
+        with self._device.lock:
+            inputs = self._inputs(tokens, places, block_tables, wanted)
+            (logits,) = self._executor.execute(inputs)
+            self._drawn = 0
+        rows: NDArray[np.float32] = logits.reshape(-1, logits.shape[-1])
+        return rows[: len(wanted)]
 
-    def step_greedy(
+    def submit(
         self,
-        tokens: Sequence[int],
-        places: Sequence[tuple[int, int]],
+        tokens: Sequence[int] | NDArray[np.int32],
+        places: Places,
         block_tables: NDArray[np.int32],
         wanted: Sequence[int],
-    ) -> list[int]:
-        """``step`` that gives the likeliest token of each wanted row, which the device finds; of equals the first one.
+        draws: Sequence[Draw],
+    ) -> None:
+        """``step`` that draws a token from each wanted row, as ``draws`` has it for that row. Does not wait.
 
-        BROKEN where the largest logit is no finite number, as ``ops.sampling.reference.choose`` has it.
+        A token may be -1 - i: what row i of ``wanted`` drew in the step that was submitted before; the first token, 0,
+        in place of one that was BROKEN. ``read`` gives the drawn tokens, once for each submitted step.
+        Raises InvalidInputError like ``step``, for draws out of range, and when ``in_flight`` steps are not read yet:
+        before anything runs, so that the next call finds all as it was.
         """
-        _, largest, found = self._execute(tokens, places, block_tables, wanted, (_LOGITS,))
-        finite = np.isfinite(largest.reshape(-1))
-        return [int(token) for token in np.where(finite, found.reshape(-1), BROKEN)]
+        if len(draws) != len(wanted):
+            raise InvalidInputError(f"a step wants {len(wanted)} rows, but says of {len(draws)} how tokens are drawn")
+        with self._device.lock:
+            inputs = self._inputs(tokens, places, block_tables, wanted)
+            if len(self._flights) == self.in_flight:
+                raise InvalidInputError(f"{self.in_flight} steps are in flight already; read one first")
+            unwanted = [_UNWANTED] * (len(inputs[3]) - len(draws))
+            drawing = self._sampler.begin_step([*draws, *unwanted]) if draws else None
+            step = self._executor.begin_step(inputs)
+            results = [(self._tokens, self._sampler.tokens.buffer)]
+            if drawing is not None:
+                step.append(drawing)
+            asked = [draw.logprobs for draw in draws]
+            if any(k is not None for k in asked):
+                results += [(self._logprobs, self._sampler.logprobs), (self._likeliest, self._sampler.likeliest)]
+            copies = [lambda encoder, to=to, source=source: to.copy(encoder, source) for to, source in results]
+            submission = step.submit(*copies)
+            for to, _ in results:
+                to.submitted(submission)
+            self._flights.append(asked)
+            self.submitted += 1
+            self._drawn = len(draws)
 
-    def _execute(
+    def read(self) -> list[Drawn]:
+        """What the oldest step that is not read has drawn, in the order of its wanted rows; waits for that step.
+
+        Raises InvalidInputError if there is none, and DeviceError.
+        """
+        with self._device.lock:
+            self._check_open()
+            if not self._flights:
+                raise InvalidInputError("no step is in flight; submit one first")
+            asked = self._flights.popleft()
+            tokens = self._tokens.read().view(np.int32)[: len(asked)].tolist()
+            if all(k is None for k in asked):
+                return [Drawn(token) for token in tokens]
+            logprobs = self._logprobs.read().view(np.float32).reshape(self.sizes.wanted, -1)
+            likeliest = self._likeliest.read().view(np.int32).reshape(self.sizes.wanted, -1)
+        return [
+            _with_logprobs(token, k, logprobs[row], likeliest[row])
+            for row, (token, k) in enumerate(zip(tokens, asked, strict=True))
+        ]
+
+    def _inputs(
         self,
-        tokens: Sequence[int],
-        places: Sequence[tuple[int, int]],
+        tokens: Sequence[int] | NDArray[np.int32],
+        places: Places,
         block_tables: NDArray[np.int32],
         wanted: Sequence[int],
-        skip: Sequence[int],
     ) -> list[Any]:
+        self._check_open()
+        fed = np.asarray(tokens, np.int32).reshape(1, -1)
+        if fed.size and (least := int(fed.min())) < -self._drawn:
+            raise InvalidInputError(
+                f"token {least} stands for drawn token {-1 - least}, but the step before drew {self._drawn}"
+            )
+        arrays = [np.ascontiguousarray(values, np.int32) for values in (places, block_tables, wanted)]
+        given = [fed, *arrays] if self._padding is None else self._padding(fed, *arrays)
+        return [*given, self._sampler.tokens]
+
+    def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("this method is closed; load it again")
-        given = ([tokens], places, block_tables, wanted)
-        return self._executor.execute([np.ascontiguousarray(values, np.int32) for values in given], skip=skip)
 
     def close(self) -> None:
         """Free the GPU memory. Closing twice is allowed."""
-        if not self._closed:
-            self._closed = True
-            self._executor.close()
+        with self._device.lock:
+            if not self._closed:
+                self._closed = True
+                for owned in reversed(self._owned):
+                    owned.close()
+
+
+def _with_logprobs(token: int, asked: int | None, logprobs: NDArray[np.float32], likeliest: NDArray[np.int32]) -> Drawn:
+    if asked is None or token == BROKEN:
+        return Drawn(token)
+    there = zip(likeliest[:asked].tolist(), logprobs[1 : 1 + asked].tolist(), strict=True)
+    return Drawn(token, float(logprobs[0]), tuple((other, logprob) for other, logprob in there if other >= 0))

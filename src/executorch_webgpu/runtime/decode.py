@@ -63,8 +63,11 @@ class LanguageGraph:
     logits: Tensor
 
 
-def language_graph(lowered: Lowered, graphs: Sequence[Graph]) -> LanguageGraph | str:
-    """Inputs and output of the one graph that a method is, or why it is not one graph of a language model."""
+def language_graph(lowered: Lowered, graphs: Sequence[Graph], *, halves: bool = False) -> LanguageGraph | str:
+    """Inputs and output of the one graph that a method is, or why it is not one graph of a language model.
+
+    ``halves``: whether the logits may be floats of 16 bits.
+    """
     segments = [segment for block in lowered.blocks for segment in block.segments]
     if len(graphs) != 1:
         return f"the program has {len(graphs)} graphs, between which the host computes"
@@ -80,7 +83,8 @@ def language_graph(lowered: Lowered, graphs: Sequence[Graph]) -> LanguageGraph |
     if len(integers) != 2 or len(given) != 2:
         return "the graph does not take the tokens and their position as they are"
     outputs = graph.outputs
-    if len(outputs) != 1 or not isinstance(logits := outputs[0], Tensor) or logits.dtype != "float32":
+    logits = outputs[0] if len(outputs) == 1 else None
+    if not isinstance(logits, Tensor) or not logits.element.is_float or not (halves or logits.dtype == "float32"):
         return "the graph's logits are not float32"
     return LanguageGraph(integers[0], integers[1], logits)
 
@@ -146,9 +150,11 @@ class DecodeLoop:
         Raises InvalidInputError before anything runs when the graph refuses the step.
         """
         target, token = self._target, self._sampler.token
+        of_each = target.input_pos.max_dims == target.tokens.max_dims[1:]  # the position of every token
+        given_positions = tokens.shape[1] if of_each and tokens is not None else 1
         given = {
             target.tokens.id: token if tokens is None else tokens,
-            target.input_pos.id: np.array([input_pos], np.int32),
+            target.input_pos.id: np.arange(input_pos, input_pos + given_positions, dtype=np.int32),
         }
         inputs = [given[value.id] for value in target.executor.graph.inputs]
         step = target.executor.begin_step(inputs, self._state.graph_of(target.executor))

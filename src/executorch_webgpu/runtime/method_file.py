@@ -14,6 +14,7 @@ from ..graph.build import Graph, build_graph
 from ..graph.lowering.delegates import DelegateArguments, matched
 from ..graph.lowering.instructions import Value
 from ..graph.lowering.segments import Lowered, lower_method
+from ..ops.bounds import Range
 from ..portable.elements import file_elements
 
 DELEGATE_ID = "VulkanBackend"
@@ -25,7 +26,7 @@ class MethodFile:
     def __init__(self, file: ProgramFile, plan: schema.ExecutionPlan) -> None:
         self.file = file
         self.plan = plan
-        self._lowered: dict[str, Lowered] = {}
+        self._lowered: dict[tuple[str, Range | None], Lowered] = {}
 
     @property
     def our_delegates(self) -> list[schema.BackendDelegate]:
@@ -37,16 +38,19 @@ class MethodFile:
         """What ``our_delegates`` hold. Raises InvalidProgramError."""
         return tuple(self._read(delegate) for delegate in self.our_delegates)
 
-    def lowered(self, lower: str = "all") -> Lowered:
-        """The method as graphs and what the host does between them. Raises like ``build_graph`` and ``matched``."""
-        if lower not in self._lowered:
-            graphs, arguments = self._matched
-            self._lowered[lower] = lower_method(self.file, self.plan, graphs, arguments, lower)
-        return self._lowered[lower]
+    def lowered(self, lower: str = "all", bounds: Range | None = None) -> Lowered:
+        """The method as graphs and what the host does between them. ``bounds``: of all integers that callers give.
 
-    def graphs(self, lower: str = "all") -> Sequence[Graph]:
+        Raises like ``build_graph`` and ``matched``.
+        """
+        if (lower, bounds) not in self._lowered:
+            graphs, arguments = self._matched
+            self._lowered[lower, bounds] = lower_method(self.file, self.plan, graphs, arguments, lower, bounds)
+        return self._lowered[lower, bounds]
+
+    def graphs(self, lower: str = "all", bounds: Range | None = None) -> Sequence[Graph]:
         """The graphs of ``lowered``, in order."""
-        return [segment.graph for segment in self.lowered(lower).device_segments]
+        return [segment.graph for segment in self.lowered(lower, bounds).device_segments]
 
     def constant(self, value: Value) -> np.ndarray:
         """The elements of a constant, in the program's dtype. Raises UnsupportedProgramError if they are not there."""

@@ -169,18 +169,26 @@ class Program(Closing):
 
     @locked
     def load_batch(
-        self, /, name: str, sizes: BatchSizes, options: LoadOptions | None = None, **changes: Any
+        self,
+        /,
+        name: str,
+        sizes: BatchSizes,
+        options: LoadOptions | None = None,
+        *,
+        in_flight: int | None = None,
+        pad: bool | None = None,
+        **changes: Any,
     ) -> BatchMethod:
         """Plan and upload a method ``forward(tokens, input_pos) -> logits`` for rows of many sequences at once.
 
-        ``sizes``: the most that a step takes, and the pool of pages. ``options``, ``changes``: as ``load_method`` takes
-        them; ``kv_cache_dtype`` is that of the pool. Raises as it does, and UnsupportedProgramError with the operator
-        whose rows are not independent of each other.
+        ``sizes``: the most that a step takes, and the pool of pages. ``in_flight``, ``pad``: see ``BatchMethod``.
+        ``options``, ``changes``: as ``load_method`` takes them; ``kv_cache_dtype`` is that of the pool.
+        Raises as it does, and UnsupportedProgramError with the operator whose rows are not independent of each other.
         """
         options = LoadOptions.of(options, {"check": True, **changes} if self._runtime._check else changes)
         described = self._method(name)
         refuse_unsupported(described)
-        method = BatchMethod(described, self._constant_pool(), options, sizes)
+        method = BatchMethod(described, self._constant_pool(), options, sizes, self._identify, in_flight, pad)
         self._methods.add(method)
         return method
 

@@ -9,14 +9,11 @@ buffers as ``graph0.tensor7`` (of KV caches and their scales the rows that were 
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import RLock, get_ident
+from threading import RLock
 from typing import Any
-from zipfile import ZipFile
 
 import numpy as np
 
@@ -27,8 +24,7 @@ from ..graph.executor import Executor, GraphMemory
 from ..graph.lowering.instructions import Cell
 from ..portable.shared_buffers import SharedBuffers
 from .host_state import HostState
-
-FORMAT = 2
+from .state_file import FORMAT, TOKENS, About, Progress, checked_about, damaged, read_arrays, write_arrays
 
 
 @dataclass(frozen=True)
@@ -42,34 +38,6 @@ class StateSource:
     fingerprint: Callable[[], str]  # of the program
     initial_shared: Mapping[str, np.ndarray]  # the bytes with which the buffers of all methods begin
     lock: RLock  # the method's
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a state has come, in tokens (rows of the KV caches).
-
-    ``length``: the end of the last write. ``extent``: the rows that may have been written, which are more than
-    ``length`` when a step wrote before the end. ``even``: every step wrote all caches up to the same row.
-    """
-
-    length: int = 0
-    extent: int = 0
-    even: bool = True
-
-    def after(self, ends: set[int]) -> Progress:
-        """After a step that wrote caches up to these rows."""
-        if not ends:
-            return self
-        return Progress(max(ends), max(self.extent, *ends), self.even and len(ends) == 1)
-
-
-@dataclass(frozen=True)
-class _About:
-    format: int
-    method: str
-    fingerprint: str
-    kv_cache_dtype: str
-    progress: Progress
 
 
 class State(Closing):
@@ -148,15 +116,8 @@ class State(Closing):
         source = self._source
         fingerprint = source.fingerprint()  # may read the whole file, so not with the lock
         progress, arrays = self._contents()
-        about = _About(FORMAT, source.method, fingerprint, source.kv_cache_dtype, progress)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}.partial")
-        try:
-            with partial.open("wb") as file:
-                np.savez(file, about=np.array(json.dumps(asdict(about))), **arrays)  # type: ignore[arg-type]
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        about = About(FORMAT, source.method, fingerprint, source.kv_cache_dtype, progress)
+        write_arrays(path, about, arrays)
 
     def load(self, path: str | Path) -> None:
         """Take the contents of a file that ``save`` wrote, for the same method of the same program.
@@ -165,21 +126,10 @@ class State(Closing):
         another method, program or dtype of the KV caches.
         """
         self._check_open()
-        arrays = _read(Path(path))
-        about = _about(arrays.pop("about", None), path)
-        if about.method != self._source.method:
-            raise InvalidInputError(
-                f"{path} is a state of method {about.method!r}, not of {self._source.method!r}: load it there"
-            )
-        if about.fingerprint != self._source.fingerprint():
-            raise InvalidInputError(
-                f"{path} is a state of another program: load it with the one that it was saved with"
-            )
-        if about.kv_cache_dtype != self._source.kv_cache_dtype:
-            raise InvalidInputError(
-                f"{path} is a state with KV caches of {about.kv_cache_dtype}, not of {self._source.kv_cache_dtype}: "
-                f"load the method with kv_cache_dtype={about.kv_cache_dtype!r}"
-            )
+        arrays, source = read_arrays(Path(path)), self._source
+        like = About(FORMAT, source.method, source.fingerprint(), source.kv_cache_dtype, Progress())
+        about = checked_about(arrays, path, like)
+        arrays.pop(TOKENS, None)
         self._take(arrays, about.progress, path)
 
     @locked
@@ -285,52 +235,12 @@ class State(Closing):
         }
         wanted |= {name: (array.shape, array.dtype) for name, array in self._host_arrays().items()}
         if {name: (array.shape, array.dtype) for name, array in arrays.items()} != wanted:
-            raise _damaged(path)
+            raise damaged(path)
 
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("this state is closed; make a new one with the method's new_state")
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an ``.npz`` file whose checksums are right."""
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise InvalidInputError(
-            f"cannot read the state {path} ({error.strerror}): name a file that save wrote"
-        ) from error
-    with file:
-        try:
-            with ZipFile(file) as archive:  # before NumPy believes in a size that it finds there
-                if archive.testzip() is not None:
-                    raise _damaged(path)
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as arrays:
-                return {name: np.asarray(array) for name, array in arrays.items()}
-        except Exception as error:  # whatever these libraries raise for bytes that make no sense
-            raise _damaged(path) from error
-
-
-def _about(array: np.ndarray | None, path: str | Path) -> _About:
-    try:
-        fields: dict[str, Any] = json.loads(str(array))
-        if fields["format"] != FORMAT:
-            raise InvalidInputError(
-                f"{path} has format {fields['format']} of saved states, but this version reads {FORMAT}: save it again"
-            )
-        progress = Progress(**fields["progress"])
-        if not 0 <= progress.length <= progress.extent:
-            raise _damaged(path)
-        dtype = fields.get("kv_cache_dtype", "f32")  # files of before there was a choice do not say
-        return _About(FORMAT, fields["method"], fields["fingerprint"], dtype, progress)
-    except (json.JSONDecodeError, TypeError, KeyError) as error:
-        raise _damaged(path) from error
-
-
 def _of_another_method() -> InvalidInputError:
     return InvalidInputError("the state belongs to another loaded method; make one with this method's new_state")
-
-
-def _damaged(path: str | Path) -> InvalidInputError:
-    return InvalidInputError(f"{path} is damaged, or no saved state: save the state again")

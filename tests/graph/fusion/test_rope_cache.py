@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from executorch_webgpu.gpu.device import Device
-from executorch_webgpu.graph.build import Graph, build_graph
+from executorch_webgpu.graph.build import Graph, build_graph, make_call
 from executorch_webgpu.graph.constants import ConstantPool
-from executorch_webgpu.graph.execute import GraphExecutor
-from executorch_webgpu.graph.fusion import fuse_graph
+from executorch_webgpu.graph.execute import GraphExecutor, plan_graph
+from executorch_webgpu.graph.fusion import FUSIONS, fuse_graph
 from executorch_webgpu.graph.kv_cache import KV_CACHE_DTYPES, store_kv_caches
 from executorch_webgpu.graph.reference import ReferenceExecutor
 from executorch_webgpu.graph.state import cache_writes
 from executorch_webgpu.ops.plan import Planning
+from executorch_webgpu.ops.values import Tensor
+from tests.graph.test_batching import batch_of, llama
 from tests.graph_builder import GraphBuilder, Ref
 from tests.ops.harness import assert_close
+from tests.test_wgsl import DEVICES
 
 from .graphs import check, is_unchanged, names, normal
 
@@ -197,3 +202,46 @@ def test_writes_are_found_and_rows_counted() -> None:
     after = cache_writes(fuse_graph(build_graph(build.build()), ["rope_cache"])[0])
     assert [w.cache.id for w in before] == [w.cache.id for w in after] == [ref.id for ref in build.caches]
     assert {w.rows.max_dims[1] for w in after} == {MOST}
+
+
+# -- over pages -----------------------------------------------------------------------------------------------------
+
+PAGED, PAGED_FUSED, GATHER = (
+    "et_webgpu.paged_sdpa.default",
+    "et_webgpu.rope_paged_sdpa.default",
+    "aten.index_select.default",
+)
+
+
+def kernels(graph: Graph, device: str, inputs: list[Any]) -> list[str]:
+    """What a step dispatches on a kind of device."""
+    plans = plan_graph(graph, Planning(*DEVICES[device]))
+    for value, given in zip(graph.inputs, inputs, strict=True):
+        assert isinstance(value, Tensor)
+        array = np.array(given, np.int32)
+        plans.set_dims(value, array.shape)
+        plans.set_host(value, array)
+    plans.update()
+    return [dispatch.kernel for plan in plans.plans for dispatch in plan.dispatches]
+
+
+@pytest.mark.parametrize("interleaved", [True, False], ids=["pairs", "halves"])
+def test_a_row_of_a_batch_takes_the_dispatches_of_a_token(tmp_path: Path, interleaved: bool) -> None:
+    graph = llama(tmp_path, interleaved=interleaved)
+    one, many = (fuse_graph(g, tuple(FUSIONS))[0] for g in (graph, batch_of(graph).graph))
+    found = names(many)
+    assert found[PAGED_FUSED] == 2 and PAGED not in found and found[GATHER] == 1  # of the rows that are wanted
+    token, row = kernels(one, "rich", [[[1]], [3]]), kernels(many, "rich", [[[1]], [(3, 0)], np.zeros((6, 8)), [0]])
+    assert len(token) == len(row)
+    assert token.count("attention/flash_decode_subgroups") == row.count("attention/flash_decode_subgroups") == 2
+
+
+def test_other_angles_stay_calls_of_their_own(tmp_path: Path) -> None:
+    """Rows of a table that are gathered by the sequence, not by the position."""
+    batch = batch_of(llama(tmp_path)).graph
+    calls = [
+        make_call(c.name, (c.args[0], 1, 1, c.args[3])) if c.name == "aten.select_copy.int" else c for c in batch.calls
+    ]
+    changed = replace(batch, calls=tuple(replace(call, index=i) for i, call in enumerate(calls)))
+    found = names(fuse_graph(changed, ["rope_cache"])[0])
+    assert found[PAGED] == 2 and PAGED_FUSED not in found and found[GATHER] == 3

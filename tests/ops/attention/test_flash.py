@@ -217,7 +217,8 @@ def test_tiles_compile(engine: str, cache: str) -> None:
 
 
 def _template(tile: Tile, vectors: int, **changes: Any) -> dict[str, Any]:
-    return {**tile.variant(vectors), "cache": "float32", "causal": True, "mask": False, "pairs": False, **changes}
+    flags = {"causal": True, "mask": False, "pairs": False, "paged": False}
+    return {**tile.variant(vectors), "cache": "float32", **flags, **changes}
 
 
 # -- masks ------------------------------------------------------------------------------------------------------------

@@ -394,7 +394,7 @@ def test_kernels_compile(engine: str, name: str) -> None:
             v = choose_variant(tuning, rows, head_dim, itemsize, tuning.workgroup_size, 16 << 10)
             assert v is not None
             compile_check(engine, "attention/flash_decode", v.template(dtype), v.overrides)
-    compile_check(engine, "attention/merge_splits", {"paged": False})
+    compile_check(engine, "attention/merge_splits", {"paged": False, "listed": False})
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -166,5 +166,7 @@ def test_kernels_compile(engine: str, name: str) -> None:
         for subgroup, rows, head_dim in ((8, 1, 64), (32, 4, 128), (32, 8, 80), (64, 3, 256)):
             variant = choose_variant(TUNINGS[name], subgroup, rows, head_dim, itemsize)
             for rotation in ("", "pairs", "halves"):
-                template = {"cache": dtype, "rotation": rotation, **asdict(variant)}
-                compile_check(engine, "attention/flash_decode_subgroups", template)
+                plain = {"paged": False, "together": False, "listed": False}
+                for where in (plain, *({**variant.over_pages(rows), "listed": rows == 1} for rows in (1, 64))):
+                    template = {"cache": dtype, "rotation": rotation, **where, **asdict(variant)}
+                    compile_check(engine, "attention/flash_decode_subgroups", template)

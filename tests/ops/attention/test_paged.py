@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,101 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from executorch_webgpu.errors import InvalidInputError
-from executorch_webgpu.gpu.buffers import upload
+from executorch_webgpu.gpu.capabilities import Features
 from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.device import Device
-from executorch_webgpu.graph.build import Constant, Graph, make_call
-from executorch_webgpu.graph.constants import ConstantPool
-from executorch_webgpu.graph.execute import GraphExecutor
-from executorch_webgpu.ops.attention import reference
 from executorch_webgpu.ops.attention.flash_decode import plan as flash_decode
 from executorch_webgpu.ops.attention.flash_decode.plan import choose_variant
-from executorch_webgpu.ops.plan import Planning
-from executorch_webgpu.ops.values import Tensor
-from tests.ops.harness import assert_close
+from executorch_webgpu.ops.attention.flash_decode_subgroups import plan as subgroups
 
-NAME = "et_webgpu.paged_sdpa.default"
-DTYPES = ("float32", "float16", "int8")
-TOLERANCE = {"float32": 1e-4, "float16": 2e-3, "int8": 2e-2}
-Array = np.ndarray
-Rows = list[tuple[int, int]]  # (sequence, how many new rows)
+from .paging import DTYPES, Paged
 
-
-class Paged:
-    """Sequences over one pool on a device. Rows of the pool that nobody wrote hold NaN, or codes with NaN as scale."""
-
-    def __init__(
-        self,
-        device: Device,
-        *,
-        heads: tuple[int, int] = (4, 2),
-        head_dim: int = 16,
-        dtype: str = "float32",
-        page_rows: int = 16,
-        pages: int = 40,
-        sequences: int = 6,
-        width: int = 8,
-        most: int = 24,
-        seed: int = 0,
-        tunings: Mapping[str, object] | None = None,
-        scratch_bytes: int = 64 << 20,
-        max_workgroups: int = 65535,
-    ) -> None:
-        self.heads, self.head_dim, self.page_rows = heads, head_dim, page_rows
-        self.random = np.random.default_rng(seed)
-        of_heads = (pages, page_rows, heads[1])
-        scales = [Tensor(-1 - i, "float32", of_heads, -1 - i) if dtype == "int8" else None for i in (0, 1)]
-        pools = [Tensor(10 + i, dtype, (*of_heads, head_dim), 10 + i, scales[i]) for i in (0, 1)]
-        q, out = (Tensor(i, "float32", (1, most, heads[0], head_dim)) for i in (0, 5))
-        k, v = (Tensor(i, "float32", (1, most, heads[1], head_dim)) for i in (1, 2))
-        places, tables = Tensor(3, "int32", (most, 2)), Tensor(4, "int32", (sequences, width))
-        call = make_call(NAME, (q, k, v, *pools, places, tables, None, out))
-        kept = [t for t in (*pools, *scales) if t is not None]
-        graph = Graph((call,), (q, k, v, places, tables), (out,), (), {t.id: Constant.zeros(t) for t in kept})
-        limits = replace(device.limits, max_workgroups=max_workgroups)
-        planning = Planning(device.features, limits, tunings=tunings or {}, scratch_bytes=scratch_bytes)
-        self.executor = GraphExecutor(graph, ConstantPool(device, lambda view: None), planning)
-        self.device = device
-        for tensor in kept:
-            poison = np.full(tensor.max_dims, 127 if tensor.dtype == "int8" else np.nan, tensor.element.numpy)
-            upload(device, self.executor.buffer_of(tensor), poison)
-        self.tables = np.zeros((sequences, width), np.int32)
-        self.free = list(self.random.permutation(pages))
-        self.texts: list[list[tuple[Array, Array]]] = [[] for _ in range(sequences)]  # rows of k and v, as stored
-        self.dtype = dtype
-
-    def step(self, rows: Rows) -> tuple[Array, Array]:
-        """New rows of some sequences, in any order, in one call: what the device gives, and what each gives alone."""
-        places = []
-        for sequence, count in rows:
-            length = len(self.texts[sequence])
-            for position in range(length, length + count):
-                if position % self.page_rows == 0:
-                    self.tables[sequence, position // self.page_rows] = self.free.pop()
-                places.append((position, sequence))
-                self.texts[sequence].append((np.empty(0), np.empty(0)))
-        order = self.random.permutation(len(places))
-        given_places = np.array(places, np.int32)[order]
-        total, (query_heads, kv_heads) = len(places), self.heads
-        q = self.random.standard_normal((1, total, query_heads, self.head_dim), np.float32)
-        k, v = (self.random.standard_normal((1, total, kv_heads, self.head_dim), np.float32) for _ in range(2))
-        for row, (position, sequence) in enumerate(given_places):
-            stored = [reference.as_stored(x[0, row].astype(np.float64), self.dtype) for x in (k, v)]
-            self.texts[sequence][position] = (stored[0], stored[1])
-        (got,) = self.executor.execute([q, k, v, given_places, self.tables])
-        wanted = np.empty(got.shape)
-        for row, (position, sequence) in enumerate(given_places):
-            keys, values = (np.stack(x)[None] for x in zip(*self.texts[sequence][: position + 1], strict=True))
-            one = q[:, row : row + 1].astype(np.float64)
-            wanted[:, row] = reference.custom_sdpa(one, keys, values, int(position))[:, 0]
-        return got, wanted
-
-    def check(self, rows: Rows) -> None:
-        got, wanted = self.step(rows)
-        assert_close(got, wanted, 1e-4, 1e-3)
-
-    def close(self) -> None:
-        self.executor.close()
+# Several splits even in short contexts; few registers, so that a software adapter has it compiled soon.
+SMALL = subgroups.Tuning(subgroups=2, unroll=2, registers=16, single_chunk=64)
+PLAIN = replace(flash_decode.TUNING, workgroup_size=64, single_chunk=64, workgroups=64)
+TUNINGS = {"attention/flash_decode_subgroups": SMALL, "attention/flash_decode": PLAIN}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -160,6 +77,125 @@ def test_long_contexts_are_split(device: Device, dtype: str) -> None:
     paged.close()
 
 
+ROUTES = ("flash_decode_subgroups", "flash_decode")
+any_route = pytest.mark.parametrize("route", ROUTES)
+
+
+@any_route
+@pytest.mark.parametrize(
+    ("heads", "head_dim", "rope", "page_rows", "dtype", "in_one"),
+    [
+        ((8, 2), 64, "pairs", 16, "float16", False),  # more queries of a KV head than a workgroup of subgroups has
+        ((7, 1), 20, "halves", 4, "int8", False),
+        ((3, 3), 128, "pairs", 32, "float16", True),
+        ((4, 2), 16, "halves", 8, "float32", True),
+        ((4, 2), 16, "pairs", 64, "int8", True),
+        ((2, 2), 24, "halves", 1, "int8", True),
+        ((10, 2), 12, "", 1, "float32", False),
+        ((1, 1), 256, "halves", 16, "float16", True),
+    ],
+)
+def test_both_routes(
+    device: Device,
+    fixed: Features,
+    route: str,
+    heads: tuple[int, int],
+    head_dim: int,
+    rope: str,
+    page_rows: int,
+    dtype: str,
+    in_one: bool,
+) -> None:
+    """Tokens of sequences of their own, and several of one; the first kind in one dispatch, if subgroups can do it."""
+    paged = Paged(
+        device,
+        heads=heads,
+        head_dim=head_dim,
+        dtype=dtype,
+        page_rows=page_rows,
+        pages=120 // page_rows + 80,
+        width=-(-80 // page_rows),
+        rope=rope,
+        tunings=TUNINGS,
+        features=fixed,
+        routes={"paged_sdpa": route},
+    )
+    for rows in ([(0, 21), (3, 2)], [(0, 1), (3, 1), (1, 1)], [(0, 22), (1, 2)], [(0, 22), (5, 1)], [(3, 1), (0, 1)]):
+        paged.check(rows)
+    first = "rotate_and_store" if rope else "cache_update"
+    in_one = in_one and route == "flash_decode_subgroups"
+    assert paged.kernels == ([] if in_one else [first]) + [route] + ["merge_splits"] * (len(paged.kernels) > 2 - in_one)
+    paged.close()
+
+
+@any_route
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_around_every_boundary_of_splits(device: Device, fixed: Features, route: str, dtype: str) -> None:
+    """Contexts just below, at and above the ends of pages and splits, of which some tokens have more than others."""
+    paged = Paged(
+        device,
+        heads=(2, 1),
+        head_dim=20,
+        dtype=dtype,
+        pages=50,
+        width=14,
+        most=64,
+        rope="pairs",
+        tunings=TUNINGS,
+        features=fixed,
+        routes={"paged_sdpa": route},
+    )
+    for rows in ([(0, 61), (1, 2)], *[[(0, 1), (1, 1), (2, 1)]] * 4, [(0, 60)], *[[(1, 1), (0, 1)]] * 3, [(0, 62)]):
+        paged.check(rows)
+    for _ in range(4):
+        paged.check([(0, 1), (3, 1)])
+    paged.close()
+
+
+@any_route
+def test_64_sequences_to_the_end_of_their_tables(device: Device, fixed: Features, route: str) -> None:
+    """Contexts just below, at and above the ends of pages; then some of them up to the last row that a table has."""
+    paged = Paged(
+        device,
+        heads=(3, 1),
+        head_dim=8,
+        rope="pairs",
+        page_rows=4,
+        pages=192,
+        width=3,
+        sequences=64,
+        most=160,
+        tunings=TUNINGS,
+        features=fixed,
+        routes={"paged_sdpa": route},
+    )
+    lengths = {s: (0, 1, 3, 4, 5, 7, 8, 9)[s % 8] for s in range(64)}
+    for first in (0, 32):
+        paged.check([(s, lengths[s]) for s in range(first, first + 32)])
+    paged.check([(s, 1) for s in range(64)])
+    paged.check([(s, 11 - lengths[s]) for s in (3, 6, 7, 15)])
+    paged.close()
+
+
+def test_a_longer_context_is_no_reason_to_plan_anew(device: Device) -> None:
+    paged = Paged(device, rope="pairs", heads=(1, 1), head_dim=4, pages=100, width=30, sequences=3)
+    paged.check([(0, 3), (1, 1), (2, 1)])
+    paged.check([(0, 1), (1, 1), (2, 1)])
+    plan = paged.executor.plans.plans[0]
+    for _ in range(40):
+        paged.step([(2, 1), (0, 1), (1, 1)])
+    assert paged.executor.plans.plans[0] is plan
+    paged.close()
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 8), ("float16", 8), ("float16", 9), ("int8", 10)])
+def test_few_storage_buffers(device: Device, dtype: str, most: int) -> None:
+    paged = Paged(device, dtype=dtype, rope="halves", max_storage_buffers=most)
+    paged.check([(0, 5), (3, 2)])
+    paged.check([(0, 1), (3, 1)])
+    paged.close()
+
+
 def test_grids_are_of_as_many_tokens_as_fit(device: Device) -> None:
     paged = Paged(device, max_workgroups=9)
     paged.check([(0, 13), (1, 7)])
@@ -204,5 +240,5 @@ def test_kernels_compile(engine: str, dtype: str) -> None:
         variant = choose_variant(flash_decode.TUNING, group, head_dim, itemsize, 256, 32 << 10)
         assert variant is not None
         compile_check(engine, "attention/flash_decode", variant.template(dtype, paged=True), variant.overrides)
-    compile_check(engine, "attention/merge_splits", {"paged": True})
+    compile_check(engine, "attention/merge_splits", {"paged": True, "listed": False})
     compile_check(engine, "attention/cache_update", {"count": 2, "width": 4, "cache": dtype, "paged": True})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any, cast
 
@@ -257,5 +258,7 @@ def test_one_result_is_not_enough(device: Device) -> None:
 @pytest.mark.parametrize("engine", ["wgpu", "dawn"])
 @pytest.mark.parametrize("rotation", ["pairs", "halves"])
 def test_every_cache_compiles(engine: str, rotation: str) -> None:
-    for cache, values in (("float32", True), ("float16", True), ("int8", True), ("int8", False)):
-        compile_check(engine, KERNEL, {"rotation": rotation, "cache": cache, "values": values}, {"wg_size": 32})
+    for cache in ("float32", "float16", "int8"):
+        for made, paged in itertools.product(("qkv", "qk", "q", "k"), (False, True)):
+            template = {"rotation": rotation, "cache": cache, "made": made, "paged": paged}
+            compile_check(engine, KERNEL, template, {"wg_size": 32})

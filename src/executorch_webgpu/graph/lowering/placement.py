@@ -8,6 +8,7 @@ from typing import Any
 
 from ...errors import Error
 from ...format import program_schema as schema
+from ...ops.bounds import Range
 from ...ops.registry import Op, is_a
 from ...ops.values import SymInt, Tensor
 from ...portable.dtypes import dtype_name
@@ -35,14 +36,15 @@ class Placement:
 class Placer:
     """Places the operations of one method, in order. ``lower``: one of ``LOWERINGS``.
 
-    ``given``: the integer tensors that the caller gives, which the host can read before a step.
+    ``given``: the integer tensors that the caller gives, which the host can read before a step; ``bounds``: what they
+    hold, if the caller says so.
     """
 
-    def __init__(self, values: GraphValues, lower: str, given: frozenset[Value]) -> None:
+    def __init__(self, values: GraphValues, lower: str, given: frozenset[Value], bounds: Range | None = None) -> None:
         self._values = values
         self._lower = lower
         self._given = given
-        self._ranges = Ranges(values.array)
+        self._ranges = Ranges(values.array, {} if bounds is None else dict.fromkeys(given, bounds))
 
     def place(self, operation: Operation) -> Placement:
         """Where an operation runs; those before it have been placed."""
@@ -58,6 +60,7 @@ class Placer:
         """Why an operation cannot run on the device; None if it can."""
         if operation.name in _TO_HOST:
             (x, *_) = operation.inputs
+            self._ranges.note(operation, [])
             return None if x in self._given and op is not None else "the host needs the number"
         if op is None and operation.name not in COPIES:
             return "there is no kernel for it on the device"

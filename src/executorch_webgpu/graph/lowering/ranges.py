@@ -7,7 +7,7 @@ does not. What comes from outside a graph is looked at when it is handed in, so 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from ...ops.bounds import (
     joined,
 )
 from ...ops.values import INT32_MAX, INT32_MIN
+from .elements import NUMBER
 from .instructions import Arg, Operation, Value
 
 INT32: Range = (-INT32_MAX, INT32_MAX)  # but for the one number whose negative does not fit
@@ -38,6 +39,9 @@ _OF_DTYPE: dict[schema.ScalarType, Range] = {
     schema.ScalarType.INT: INT32,
 }
 
+COPIES = frozenset({"copy", "copy_"})
+SIZE = "sym_size"
+
 # A cast of floats saturates on the device. What else than an overflow would be as large is no position or count.
 FROM_FLOATS: Range = (-(2**30), 2**30)
 
@@ -48,11 +52,14 @@ def fits(values: Sequence[Range | None]) -> bool:
 
 
 class Ranges:
-    """Bounds of the 64-bit integers of one method. ``constant``: the elements of a constant."""
+    """Bounds of the 64-bit integers of one method. ``constant``: the elements of a constant.
 
-    def __init__(self, constant: Callable[[Value], np.ndarray]) -> None:
+    ``given``: bounds of tensors that the caller gives, and so of the numbers taken out of them.
+    """
+
+    def __init__(self, constant: Callable[[Value], np.ndarray], given: Mapping[Value, Range] | None = None) -> None:
         self._constant = constant
-        self._known: dict[Value, Range | None] = {}
+        self._known: dict[Value, Range | None] = dict(given or {})
 
     def of(self, arg: Arg) -> Range | None:
         """Bounds of a value or number; None if it is no integer."""
@@ -64,9 +71,9 @@ class Ranges:
             return None
         tensor = arg.tensor
         if tensor is None:
-            return INT32
+            return self._known.get(arg, INT32)
         if tensor.scalar_type is not schema.ScalarType.LONG:
-            return _OF_DTYPE.get(tensor.scalar_type)
+            return self._known.get(arg) or _OF_DTYPE.get(tensor.scalar_type)
         if arg not in self._known and arg.constant:
             array = self._constant(arg)
             self._known[arg] = (int(array.min()), int(array.max())) if array.size else (0, 0)
@@ -82,6 +89,16 @@ class Ranges:
         """Remember what ``results`` said."""
         wide = [v for v in operation.results if _is_long(v)]
         self._known.update(zip(wide, (r if fits([r]) else None for r in found), strict=True))
+        number = operation.outputs[0] if operation.outputs else None
+        if number is None:
+            return
+        if operation.name == NUMBER:
+            self._known[number] = self.of(operation.args[0])
+        elif operation.stem == SIZE and isinstance(x := operation.args[0], Value) and x.tensor is not None:
+            self._known[number] = (0, max(x.tensor.sizes, default=0))
+        elif number.tensor is not None and number.tensor.scalar_type is schema.ScalarType.INT:
+            bounds = self._result(operation)
+            self._known[number] = bounds if fits([bounds]) else None
 
     def unbounded(self, operation: Operation) -> bool:
         """Whether it computes with integers that may need more than 32 bits; positions that are too large are wrong."""
@@ -91,6 +108,8 @@ class Ranges:
     def _result(self, operation: Operation) -> Range | None:
         stem = operation.stem
         args = operation.args
+        if stem in COPIES:  # all of the first argument is overwritten
+            return self.of(args[1])
         if stem in COUNTS or (stem in POSITIONS and not any(map(_is_long, operation.inputs))):
             return _positions(operation)
         if stem in ZERO_POINTS:

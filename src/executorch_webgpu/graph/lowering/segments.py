@@ -14,6 +14,7 @@ from functools import cached_property
 from ...format import program_schema as schema
 from ...format.pte import ProgramFile
 from ...gpu.capabilities import Features, Limits
+from ...ops.bounds import Range
 from ...ops.plan import Planning
 from ...ops.values import SymInt
 from ..build import Graph, OpCall
@@ -86,10 +87,12 @@ def lower_method(
     graphs: Sequence[Graph],
     delegates: Sequence[DelegateArguments],
     lower: str,
+    bounds: Range | None = None,
 ) -> Lowered:
     """Make segments of a method. ``graphs`` and ``delegates``: its delegates, and what their arguments are.
 
-    ``lower``: "all", or "delegates" for what was delegated only.
+    ``lower``: "all", or "delegates" for what was delegated only. ``bounds``: within which the caller keeps all integers
+    that it gives; None: any integers may come.
     Raises UnsupportedProgramError for what can run nowhere, with everything that is missing.
     """
     flow = read_flow(plan, delegates)
@@ -102,7 +105,7 @@ def lower_method(
     flow = replace(flow, blocks=tuple(read_elements(block, given) for block in flow.blocks))
     narrow = frozenset(value for block in flow.blocks for value in narrow_scales(block))
     values = GraphValues(file, plan, graphs, narrow)
-    placer = Placer(values, lower, given)
+    placer = Placer(values, lower, given, bounds)
     places = {o: placer.place(o) for block in flow.blocks for o in block.operations}
     pairs = list(zip(graphs, delegates, strict=True))
     split = [_Splitter(block, places, values, pairs, flow) for block in flow.blocks]
@@ -199,7 +202,7 @@ class _Splitter:
             writer.add(operation, self._places[operation].op)
         wanted = [v for v in elsewhere if self._stage.get(v) == stage]
         graph, inputs, outputs = writer.finish(wanted, ends)
-        self._plan_for_the_largest(graph, outputs)
+        self._plan_for_the_largest(with_casts(graph), outputs)
         of_device = frozenset(
             v.id for v, arg in zip(graph.inputs, inputs, strict=True) if isinstance(arg, Value) and self._is_unseen(arg)
         )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
+from typing import Protocol
 
 from ...gpu.device import Device
+from ...runtime import LoadOptions
 from .speed import Report
 
 OURS = "executorch-webgpu"
@@ -48,7 +50,7 @@ class Line:
 
 def lines_of(report: Report, device: Device, model: str, *, version: str) -> list[Line]:
     """The report as lines, numbers rounded; a note names the matmul precision where it is not the default."""
-    load, precision = report.load, report.options.matmul_precision
+    load = report.load
     lines = []
     for speed in report.speeds:
         share = speed.share(report.read_ceiling)
@@ -76,13 +78,29 @@ def lines_of(report: Report, device: Device, model: str, *, version: str) -> lis
                 file_mib=rounded(load.file_bytes / MIB),
                 resident_mib=rounded(load.resident_bytes / MIB),
                 device_mib=rounded(load.device_bytes / MIB),
-                note="" if precision == "highest" else f"matmul precision {precision}",
+                note=precision_note(report.options),
             )
         )
     return lines
 
 
-def name_of(line: Line) -> str:
+def precision_note(options: LoadOptions) -> str:
+    """The matmul precision, if it is not the default."""
+    precision = options.matmul_precision
+    return "" if precision == "highest" else f"matmul precision {precision}"
+
+
+class Measured(Protocol):
+    """A line of any measurement: who was measured."""
+
+    @property
+    def implementation(self) -> str: ...
+
+    @property
+    def engine(self) -> str: ...
+
+
+def name_of(line: Measured) -> str:
     """Who was measured."""
     return f"{OURS}, {line.engine}" if line.implementation == OURS else line.implementation
 

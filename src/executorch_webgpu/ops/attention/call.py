@@ -4,27 +4,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..plan import Binding
 from ..shapes import ceil_div
-from ..values import IntLike, Tensor
+from ..values import IntLike, Scratch, Tensor
 
 CONTEXT_STEP = 256  # tokens; grids are sized for a context length that is a multiple of this
 
 
 @dataclass(frozen=True)
 class Rotation:
-    """Rotary embedding of q and k, from row ``start_pos`` of the tables on; ``rotated_q`` becomes the rotated q."""
+    """Rotary embedding of q and k, from row ``start_pos`` of the tables on; ``rotated_q`` becomes the rotated q.
+
+    Without a ``start_pos`` each token takes the row of its own position.
+    """
 
     cos: Tensor  # [rows, D/2], with halves [rows, 2 * half]
     sin: Tensor
-    start_pos: IntLike
+    start_pos: IntLike | None
     kind: str  # "halves": element i goes with i + half; "pairs": with its neighbour
     half: int  # pairs in a head
-    rotated_q: Tensor  # like q
+    rotated_q: Tensor | Scratch  # like q
 
     @property
-    def bindings(self) -> dict[str, Tensor | IntLike]:
-        tables: dict[str, Tensor | IntLike] = {"cos_table": self.cos, "sin_table": self.sin}
-        return {**tables, "start_pos": self.start_pos, "rotated_q": self.rotated_q}
+    def tables(self) -> dict[str, Binding]:
+        """Bindings of what the angles are."""
+        start: dict[str, Binding] = {} if self.start_pos is None else {"start_pos": self.start_pos}
+        return {"cos_table": self.cos, "sin_table": self.sin, **start}
+
+    @property
+    def bindings(self) -> dict[str, Binding]:
+        return {**self.tables, "rotated_q": self.rotated_q}
 
 
 @dataclass(frozen=True)

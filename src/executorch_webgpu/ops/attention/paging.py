@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..values import IntLike, Tensor
+from ..plan import Binding
+from ..values import Tensor
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Paging:
         return self.table_width * self.page_rows
 
     @property
-    def bindings(self) -> dict[str, Tensor | IntLike]:
+    def bindings(self) -> dict[str, Binding]:
         return {"places": self.places, "block_tables": self.block_tables}
 
     @property

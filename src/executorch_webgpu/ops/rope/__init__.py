@@ -133,17 +133,18 @@ def check_pairs(
     xk: Tensor,
     cos: Tensor,
     sin: Tensor,
-    start_pos: IntLike,
+    start_pos: IntLike | None,
     outs: list[Tensor],
 ) -> int:
-    """Refuse what cannot be rotated by neighbours, from row ``start_pos`` of the tables on; D/2."""
+    """Refuse what cannot be rotated by neighbours, from row ``start_pos`` of the tables on, if that is known; D/2."""
     _check_heads(planner, name, xq, xk, cos, sin, outs)
     half = xq.dims[3] // 2
     planner.check(
         cos.dims[1] == half and xq.dims[3] % 2 == 0,
         f"{name}: cos is {list(cos.dims)}, but heads of {xq.dims[3]} need [S, {half}]",
     )
-    _check_rows(planner, name, xq, cos, start_pos)
+    if start_pos is not None:
+        _check_rows(planner, name, xq, cos, start_pos)
     return half
 
 
@@ -154,17 +155,18 @@ def check_halves(
     xk: Tensor,
     cos: Tensor,
     sin: Tensor,
-    start_pos: IntLike,
+    start_pos: IntLike | None,
     outs: list[Tensor],
 ) -> int:
-    """Refuse what cannot be rotated by halves, from row ``start_pos`` of the tables on; R/2."""
+    """Refuse what cannot be rotated by halves, from row ``start_pos`` of the tables on, if that is known; R/2."""
     _check_heads(planner, name, xq, xk, cos, sin, outs)
     head_dim, rotary_dim = xq.dims[3], cos.dims[1]
     planner.check(
         rotary_dim % 2 == 0 and 0 < rotary_dim <= head_dim,
         f"{name}: cos is {list(cos.dims)}, but needs an even number of columns up to {head_dim}",
     )
-    _check_rows(planner, name, xq, cos, start_pos)
+    if start_pos is not None:
+        _check_rows(planner, name, xq, cos, start_pos)
     return rotary_dim // 2
 
 

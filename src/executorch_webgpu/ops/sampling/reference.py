@@ -58,16 +58,20 @@ def weights(logits: Logits, temperature: float) -> NDArray[np.uint64]:
 
 def kept(logits: Logits, temperature: float, top_k: int, top_p: float, min_p: float = 0.0) -> NDArray[np.intp]:
     """Ids of the tokens that may be drawn, the likeliest first."""
+    return _kept(logits, temperature, top_k, share_of(top_p), margin_of(min_p, temperature))
+
+
+def _kept(logits: Logits, temperature: float, top_k: int, share: int, margin: np.float32) -> NDArray[np.intp]:
     order = np.argsort(-logits, kind="stable")
     if top_k:
         order = order[:top_k]
-    if share := share_of(top_p):
+    if share:
         sums = np.cumsum(weights(logits, temperature)[order])
         target = -(-int(sums[-1]) * share >> 32)
         order = order[: int(np.searchsorted(sums, np.uint64(target))) + 1]
-    if min_p:
+    if margin > -LARGEST:
         with np.errstate(over="ignore"):
-            order = order[logits[order] - logits.max() >= margin_of(min_p, temperature)]
+            order = order[logits[order] - logits.max() >= margin]
     return order
 
 
@@ -105,6 +109,44 @@ def penalized(logits: Logits, seen: NDArray[np.bool_], repetition_penalty: float
     return np.where(seen & np.isfinite(logits), changed, logits)
 
 
+def changed(
+    logits: Logits, tokens: NDArray[np.integer], penalty: NDArray[np.float32], shift: NDArray[np.float32]
+) -> Logits:
+    """Logits with those of ``tokens`` [n], each of which comes once, divided or multiplied by a penalty, and shifted.
+
+    ``penalty`` [n]: as ``penalized`` has it. ``shift`` [n] is added then. What is finite stays finite, too.
+    """
+    result = logits.copy()
+    positive, negative = penalty_factors(penalty)
+    before = logits[tokens]
+    with np.errstate(over="ignore", invalid="ignore"):
+        after = np.clip(before * np.where(before > 0, positive, negative), -LARGEST, LARGEST)
+        after = np.clip(after + shift, -LARGEST, LARGEST)
+    result[tokens] = np.where(np.isfinite(before), after, before)
+    return result
+
+
+def penalty_factors(penalty: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """``factors`` of many penalties."""
+    negative = np.clip(penalty, np.float32(TEMPERATURES[0]), np.float32(TEMPERATURES[1]))
+    return np.float32(1) / negative, negative
+
+
+def masked(logits: Logits, allowed: NDArray[np.uint32]) -> Logits:
+    """Logits with those of tokens that are not ``allowed``, a set as ``bits_of`` packs it, negative infinity."""
+    return np.where(from_bits(allowed.view(np.int32), logits.size), logits, np.float32(-np.inf))
+
+
+def log_probabilities(logits: Logits) -> NDArray[np.float64]:
+    """The log-softmax [vocab] in float64; NaN where the largest logit is no finite number."""
+    exact = logits.astype(np.float64)
+    if not np.isfinite(exact.max()):
+        return np.full(exact.shape, np.nan)
+    exact -= exact.max()
+    with np.errstate(under="ignore"):
+        return exact - np.log(np.exp(exact).sum())
+
+
 def bits_of(seen: NDArray[np.bool_]) -> NDArray[np.int32]:
     """A set of tokens [vocab] as the device keeps it: token ``i`` is bit ``i % 32`` of word ``i / 32``."""
     bits = np.zeros(-(-seen.size // 32) * 32, np.bool_)
@@ -121,13 +163,21 @@ def choose(
     logits: Logits, position: int, seed: int, temperature: float, top_k: int, top_p: float, min_p: float = 0.0
 ) -> int:
     """The token at ``position``, or BROKEN. ``temperature`` 0 takes the first of the largest logits."""
+    margin = margin_of(min_p, temperature)
+    return choose_within(logits, position, seed, temperature, top_k, share_of(top_p), margin)
+
+
+def choose_within(
+    logits: Logits, position: int, seed: int, temperature: float, top_k: int, share: int, margin: np.float32
+) -> int:
+    """``choose`` with top-p as ``share_of`` has it, and min-p as ``margin_of`` has it."""
     largest = logits.max()
     if not np.isfinite(largest):  # NaN is the largest of all
         return BROKEN
     if temperature == 0:
         return int(logits.argmax())
-    everything = not top_k and top_p >= 1 and not min_p
-    ids = np.arange(logits.size) if everything else np.sort(kept(logits, temperature, top_k, top_p, min_p))
+    everything = not top_k and not share and margin == -LARGEST
+    ids = np.arange(logits.size) if everything else np.sort(_kept(logits, temperature, top_k, share, margin))
     with np.errstate(over="ignore"):
         scores = logits[ids] + float32_temperature(temperature) * gumbel(ids, position, seed)
     return int(ids[scores.argmax()])

@@ -1,28 +1,42 @@
 {#
-A token drawn among the candidates that top-k, top-p and min-p keep; -1 when logits are not finite numbers. One workgroup.
+A token drawn among the candidates that top-k, top-p and min-p keep; -1 when logits are not finite numbers.
+
+One workgroup a row.
 
 Top-k and top-p cut by radix selection in the order of falling logits and, of equal ones, of rising ids. A token stands in
 this order by two words, its rank and ~id, of which larger ones come first. Eight bits of these words at a time, from the
 top, how much lies in each of 256 bins says in which one the cut is. Top-k counts tokens, top-p adds up weights.
+
+Inputs:
+  rows = False | True: one row, drawn as the parameters say; or rows along y, each as its Draw says, if that filters
 #}
 @group(0) @binding(0) var<storage, read> logits: array<u32>;  // bits of f32 [rows, vocab]
-@group(0) @binding(1) var<storage, read> maxima: array<u32>;  // [groups], at most one for each invocation
-@group(0) @binding(2) var<storage, read> totals: array<vec2<u32>>;  // [groups]
-@group(0) @binding(3) var<storage, read> candidates: array<u32>;  // [1 + vocab]: how many, and their ids
-@group(0) @binding(4) var<storage, read_write> out: array<i32>;  // [1]
+@group(0) @binding(1) var<storage, read> maxima: array<u32>;  // [rows, maxima], at most one for each invocation
+@group(0) @binding(2) var<storage, read> totals: array<vec2<u32>>;  // [rows, groups], at most one for each invocation
+@group(0) @binding(3) var<storage, read> candidates: array<u32>;  // [rows, 1 + vocab]: how many, and their ids
+@group(0) @binding(4) var<storage, read_write> out: array<i32>;  // [rows]
 @group(0) @binding(5) var<uniform> params: Params;
+{% if rows %}
+@group(0) @binding(6) var<storage, read> draws: array<Draw>;  // [rows]
+{% else %}
 @group(0) @binding(6) var<uniform> row: i32;
 @group(0) @binding(7) var<uniform> position: i32;
+{% endif %}
 
 struct Params {
   vocab: u32,
+  maxima: u32,
   groups: u32,
+{% if rows %}
+  first: u32,  // row
+{% else %}
   top_k: u32,  // 0: all
   share: u32,  // top_p * 2^32, 0: all
   temperature: f32,
   inverse_temperature: f32,
   margin: f32,  // of min-p
   seed: vec2<u32>,
+{% endif %}
 }
 
 override wg_size: u32 = 256;
@@ -39,7 +53,10 @@ var<workgroup> bound: vec2<u32>;  // the last token that is kept so far
 var<workgroup> found: vec2<u32>;  // the words of the cut as far as they are known; zeros below
 var<workgroup> missing: vec2<u32>;  // what is still to be found in the bins of these words
 var<workgroup> finished: u32;
+var<private> start: u32;  // of the row's logits
+var<private> list: u32;  // ... and of its candidates
 
+{% include "sampling/draw.wgsl" %}
 {% include "sampling/gumbel.wgsl" %}
 {% include "sampling/probability.wgsl" %}
 
@@ -53,19 +70,18 @@ fn bin_sum(bin: u32) -> vec2<u32> {
 }
 
 // Sort the candidates that lie in the bins of `found` into finer ones.
-fn fill_bins(lane: u32, digit: u32, by_weight: bool, largest: u32) {
-  let start = u32(row) * params.vocab;
+fn fill_bins(draw: Draw, lane: u32, digit: u32, by_weight: bool, largest: u32) {
   let shift = 24u - 8u * (digit % 4u);
   let above = ~((256u << shift) - 1u);  // bits of the word that the bins before have in common
-  for (var i = lane; i < candidates[0]; i += wg_size) {
-    let id = candidates[1u + i];
+  for (var i = lane; i < candidates[list]; i += wg_size) {
+    let id = candidates[list + 1u + i];
     let bits = logits[start + id];
     let place = vec2<u32>(rank_of(bits), ~id);
     let word = select(place.x, place.y, digit >= 4u);
     let known = select(found.x, found.y, digit >= 4u);
     if (((word ^ known) & above) == 0u && (digit < 4u || place.x == found.x) && (!by_weight || is_kept(place))) {
       let bin = (word >> shift) & 255u;
-      let weight = select(1u, weight_of(bits, largest, params.inverse_temperature), by_weight);
+      let weight = select(1u, weight_of(bits, largest, draw.inverse_temperature), by_weight);
       atomicAdd(&counts[bin], 1u);
       if (atomicAdd(&low[bin], weight) > 0xffffffffu - weight) {
         atomicAdd(&high[bin], 1u);
@@ -97,7 +113,7 @@ fn choose_bin(digit: u32, by_weight: bool) {
 }
 
 // Cut where the sum over the first tokens, of those that are kept so far, reaches `goal`.
-fn select_cut(lane: u32, goal: vec2<u32>, by_weight: bool, largest: u32) {
+fn select_cut(draw: Draw, lane: u32, goal: vec2<u32>, by_weight: bool, largest: u32) {
   if (lane == 0u) {
     found = vec2<u32>(0u);
     missing = goal;
@@ -112,7 +128,7 @@ fn select_cut(lane: u32, goal: vec2<u32>, by_weight: bool, largest: u32) {
     workgroupBarrier();
     let done = finished != 0u;
     if (!done) {
-      fill_bins(lane, digit, by_weight, largest);
+      fill_bins(draw, lane, digit, by_weight, largest);
     }
     workgroupBarrier();
     if (lane < 16u) {
@@ -136,35 +152,33 @@ fn select_cut(lane: u32, goal: vec2<u32>, by_weight: bool, largest: u32) {
 
 // ---- weights and the draw ----
 // What an invocation has of the weights of all tokens, or of those that top-k keeps.
-fn weights_of(lane: u32, largest: u32) -> vec2<u32> {
+fn weights_of(draw: Draw, slot: u32, lane: u32, largest: u32) -> vec2<u32> {
   var sum = vec2<u32>(0u);
-  if (params.top_k == 0u) {
+  if (draw.top_k == 0u) {
     if (lane < params.groups) {
-      sum = totals[lane];
+      sum = totals[slot * params.groups + lane];
     }
     return sum;
   }
-  let start = u32(row) * params.vocab;
-  for (var i = lane; i < candidates[0]; i += wg_size) {
-    let id = candidates[1u + i];
+  for (var i = lane; i < candidates[list]; i += wg_size) {
+    let id = candidates[list + 1u + i];
     let bits = logits[start + id];
     if (is_kept(vec2<u32>(rank_of(bits), ~id))) {
-      sum = wide_add(sum, vec2<u32>(weight_of(bits, largest, params.inverse_temperature), 0u));
+      sum = wide_add(sum, vec2<u32>(weight_of(bits, largest, draw.inverse_temperature), 0u));
     }
   }
   return sum;
 }
 
 // (rank of the score, id) of the best of an invocation's candidates.
-fn draw(lane: u32, largest: u32) -> vec2<u32> {
-  let start = u32(row) * params.vocab;
+fn best_of(draw: Draw, lane: u32, largest: u32) -> vec2<u32> {
   var drawn = vec2<u32>(0u, 0xffffffffu);
-  for (var i = lane; i < candidates[0]; i += wg_size) {
-    let id = candidates[1u + i];
+  for (var i = lane; i < candidates[list]; i += wg_size) {
+    let id = candidates[list + 1u + i];
     let bits = logits[start + id];
-    if (is_near(bits, largest, params.margin) && is_kept(vec2<u32>(rank_of(bits), ~id))) {
-      let random = philox(vec4<u32>(id / 4u, u32(position), 0u, 0u), params.seed);
-      let score = rank_of(bitcast<u32>(bitcast<f32>(bits) + params.temperature * gumbel(random[id % 4u])));
+    if (is_near(bits, largest, draw.margin) && is_kept(vec2<u32>(rank_of(bits), ~id))) {
+      let random = philox(vec4<u32>(id / 4u, draw.position, 0u, 0u), draw.seed);
+      let score = rank_of(bitcast<u32>(bitcast<f32>(bits) + draw.temperature * gumbel(random[id % 4u])));
       if (score > drawn.x || (score == drawn.x && id < drawn.y)) {
         drawn = vec2<u32>(score, id);
       }
@@ -174,7 +188,24 @@ fn draw(lane: u32, largest: u32) -> vec2<u32> {
 }
 
 @compute @workgroup_size(wg_size)
-fn main(@builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let slot = group.y;
+  {% if rows %}
+  let place = params.first + slot;
+  let draw = draws[place];
+  if (!is_filtered(draw)) {
+    return;
+  }
+  start = place * params.vocab;
+  {% else %}
+  let place = 0u;
+  let draw = Draw(
+    params.seed, u32(position), IS_FILTERED, params.temperature, params.inverse_temperature, params.margin,
+    params.top_k, params.share, 0u, vec2<u32>(0u), 0u, 0u,
+  );
+  start = u32(row) * params.vocab;
+  {% endif %}
+  list = slot * (1u + params.vocab);
   if (lane == 0u) {
     atomicStore(&top, 0u);
     atomicStore(&best, 0u);
@@ -184,28 +215,28 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     bound = vec2<u32>(0u);
   }
   workgroupBarrier();
-  if (lane < params.groups) {
-    atomicMax(&top, maxima[lane]);
+  if (lane < params.maxima) {
+    atomicMax(&top, maxima[slot * params.maxima + lane]);
   }
   workgroupBarrier();
   let largest = atomicLoad(&top);
-  if (params.top_k > 0u) {
-    select_cut(lane, vec2<u32>(params.top_k, 0u), false, largest);
+  if (draw.top_k > 0u) {
+    select_cut(draw, lane, vec2<u32>(draw.top_k, 0u), false, largest);
   }
-  if (params.share > 0u) {
-    let sum = weights_of(lane, largest);
+  if (draw.share > 0u) {
+    let sum = weights_of(draw, slot, lane, largest);
     if (atomicAdd(&total[0], sum.x) > 0xffffffffu - sum.x) {
       atomicAdd(&total[1], 1u);
     }
     atomicAdd(&total[1], sum.y);
     workgroupBarrier();
     // ceil(total * share / 2^32)
-    let fraction = wide_multiply(atomicLoad(&total[0]), params.share);
-    let whole = wide_multiply(atomicLoad(&total[1]), params.share);
+    let fraction = wide_multiply(atomicLoad(&total[0]), draw.share);
+    let whole = wide_multiply(atomicLoad(&total[1]), draw.share);
     let goal = wide_add(wide_add(whole, vec2<u32>(fraction.y, 0u)), vec2<u32>(select(0u, 1u, fraction.x > 0u), 0u));
-    select_cut(lane, goal, true, largest);
+    select_cut(draw, lane, goal, true, largest);
   }
-  let drawn = draw(lane, largest);
+  let drawn = best_of(draw, lane, largest);
   atomicMax(&best, drawn.x);
   workgroupBarrier();
   if (drawn.x == atomicLoad(&best)) {
@@ -214,6 +245,6 @@ fn main(@builtin(local_invocation_index) lane: u32) {
   workgroupBarrier();
   if (lane == 0u) {
     let broken = largest >= RANK_OF_INFINITY || largest <= RANK_OF_NEGATIVE_INFINITY;
-    out[0] = select(i32(atomicLoad(&lowest)), -1, broken);
+    out[place] = select(i32(atomicLoad(&lowest)), -1, broken);
   }
 }

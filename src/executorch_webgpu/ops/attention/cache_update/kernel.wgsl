@@ -52,7 +52,6 @@ struct Params {
 @group(0) @binding(6) var<uniform> params: Params;
 {% if paged %}
 @group(0) @binding(7) var<storage, read> places: array<vec2<i32>>;   // [S]: position, sequence
-@group(0) @binding(8) var<storage, read> block_tables: array<i32>;   // [sequences, table_width]
 {% else %}
 @group(0) @binding(7) var<uniform> input_pos: i32;
 {% endif %}
@@ -74,9 +73,8 @@ fn main(
   }
   {% if paged %}
   let place = places[i / params.row_length];
-  let position = u32(place.x);
-  let page = block_tables[u32(place.y) * params.table_width + (position >> params.page_shift)];
-  let to = pool_row(page, position, params.page_shift) * params.row_length + i % params.row_length;
+  let row = pool_row(u32(place.y) * params.table_width, u32(place.x), params.page_shift);
+  let to = row * params.row_length + i % params.row_length;
   {% else %}
   let to = u32(input_pos) * params.row_length + i;
   {% endif %}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...plan import Planner
+from ...plan import Binding, Planner
 from ...values import IntLike, Tensor
 from ..paging import Paging
 
@@ -16,7 +16,7 @@ def update_caches(
     """
     source, cache = pairs[0]
     heads, head_dim = cache.dims[2:]
-    bindings: dict[str, Tensor | IntLike] = {} if input_pos is None else {"input_pos": input_pos}
+    bindings: dict[str, Binding] = {} if input_pos is None else {"input_pos": input_pos}
     where: dict[str, int] = {}
     if paging is not None:
         bindings |= paging.bindings

@@ -21,12 +21,17 @@ Inputs:
   causal = True | False: whether a row sees no column past its token
   mask = False | True: whether a mask is added to the scores
   pairs = False | True: whether int8 codes have zero points, beside their scales
+  paged = False | True: workgroups have spans of rows, each of one sequence, whose keys and values lie in pages
 #}
 {% set staged = depth > 0 %}
 {% set stage_values = staged and stage_values %}
 {% set width = 4 %}
 {% include "wgsl/kv_cache.wgsl" %}
 {% include "wgsl/maximum.wgsl" %}
+{% if paged %}
+{% include "attention/row_spans.wgsl" %}
+{% include "wgsl/pages.wgsl" %}
+{% endif %}
 
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> k_cache: array<CacheLoad>;
@@ -55,9 +60,15 @@ struct Params {
   heads: u32,          // query heads of one batch
   mask_strides: vec4<u32>,  // batch, head, token, column
   {% endif %}
+  {% if paged %}
+  table_width: u32,  // pages that a sequence may have
+  page_shift: u32,
+  {% endif %}
 }
 @group(0) @binding(4) var<uniform> params: Params;
+{% if not paged %}
 @group(0) @binding(5) var<uniform> input_pos: i32;
+{% endif %}
 
 const ROWS = {{ rows }}u;
 const QUADS = {{ quads }}u;
@@ -98,13 +109,14 @@ fn row_start(row: u32, kv_head: u32) -> u32 {
 }
 
 {% for x in ("k", "v") %}
-fn load_{{ x }}(column: u32, kv_head: u32, d: u32) -> vec4<f32> {
-  let at = column * params.column_stride + kv_head * params.kv_head_stride + d;
+fn load_{{ x }}(table: u32, column: u32, kv_head: u32, d: u32) -> vec4<f32> {
+  let cached = {{ "pool_row(table, column, params.page_shift)" if paged else "column" }};
+  let at = cached * params.column_stride + kv_head * params.kv_head_stride + d;
   {% if pairs and cache == "int8" %}
-  let parameters = {{ x }}_scales[column * params.kv_heads + kv_head];
+  let parameters = {{ x }}_scales[cached * params.kv_heads + kv_head];
   return (cache_quad0({{ x }}_cache[at]) - parameters.y) * parameters.x;
   {% elif cache == "int8" %}
-  return cache_quad0({{ x }}_cache[at]) * {{ x }}_scales[column * params.kv_heads + kv_head];
+  return cache_quad0({{ x }}_cache[at]) * {{ x }}_scales[cached * params.kv_heads + kv_head];
   {% else %}
   return cache_quad0({{ x }}_cache[at]);
   {% endif %}
@@ -139,18 +151,33 @@ fn main(
   let lane = index % LANES;
   let team = index / LANES;
   let kv_head = group.y;
+  {% if paged %}
+  let span = row_span(group.x);
+  if (span.rows == 0u) {
+    return;
+  }
+  let position = span.position;
+  let table = span.sequence * params.table_width;
+  let rows_before = span.row * params.group_size;  // of q and out
+  let first_row = 0u;
+  let last_row = span.rows * params.group_size - 1u;
+  {% else %}
+  let position = u32(input_pos);
+  let table = 0u;
+  let rows_before = 0u;
   let first_row = (groups.x - 1u - group.x) * TILE_ROWS;  // the longest work starts first
   let last_row = min(first_row + TILE_ROWS, params.rows) - 1u;
-  let last = u32(input_pos) + select(params.new_columns - 1u, last_row / params.group_size, CAUSAL);  // that it sees
+  {% endif %}
+  let last = position + select(params.new_columns - 1u, last_row / params.group_size, CAUSAL);  // that it sees
   let my_maxima = team * (ROWS / 4u) * MAXIMA_STRIDE;
 
   // ---- what an invocation holds ----
   {% for r in range(rows) %}
   let row{{ r }} = min(first_row + team + {{ r }}u * TEAMS, last_row);
   {% if not staged %}
-  let q{{ r }} = row_start(row{{ r }}, kv_head);
+  let q{{ r }} = row_start(rows_before + row{{ r }}, kv_head);
   {% endif %}
-  let last{{ r }} = select(last, u32(input_pos) + row{{ r }} / params.group_size, CAUSAL);
+  let last{{ r }} = select(last, position + row{{ r }} / params.group_size, CAUSAL);
   {% if mask %}
   let head{{ r }} = kv_head * params.group_size + row{{ r }} % params.group_size;
   let mask{{ r }} = head{{ r }} / params.heads * params.mask_strides.x
@@ -168,7 +195,7 @@ fn main(
   let stage_d = index % DEPTH;  // it copies every STAGE_STEP-th row, always the same vec4 of a chunk
   let stage_row = index / DEPTH;
   {% for i in range(rows * depth // lanes) %}
-  let stage_q{{ i }} = row_start(min(first_row + stage_row + {{ i }}u * STAGE_STEP, last_row), kv_head);
+  let stage_q{{ i }} = row_start(rows_before + min(first_row + stage_row + {{ i }}u * STAGE_STEP, last_row), kv_head);
   {% endfor %}
   {% endif %}
 
@@ -187,7 +214,7 @@ fn main(
       {% endfor %}
       {% for i in range(4 * quads * depth // teams) %}
       stage[K_START + stage_d * K_STRIDE + stage_row + {{ i }}u * STAGE_STEP] =
-        select(vec4<f32>(), load_k(min(first + stage_row + {{ i }}u * STAGE_STEP, last), kv_head, d), inside);
+        select(vec4<f32>(), load_k(table, min(first + stage_row + {{ i }}u * STAGE_STEP, last), kv_head, d), inside);
       {% endfor %}
       workgroupBarrier();
       for (var i = 0u; i < DEPTH; i++) {
@@ -207,7 +234,7 @@ fn main(
     {% endfor %}
     for (var i = 0u; i < params.vectors; i++) {
       {% for j in range(4 * quads) %}
-      let key{{ j }} = load_k(column{{ j }}, kv_head, i);
+      let key{{ j }} = load_k(table, column{{ j }}, kv_head, i);
       {% endfor %}
       {% for r in range(rows) %}
       let query{{ r }} = q[q{{ r }} + i];
@@ -276,7 +303,7 @@ fn main(
         {% for j in range(dims) %}
         if (({{ i + 1 }}u * TEAMS <= VALUE_COLUMNS || slot < VALUE_COLUMNS)
           && ({{ j }}u < FULL_DIMS || lane + {{ j }}u * LANES < params.vectors)) {
-          stage[slot * V_STRIDE + lane + {{ j }}u * LANES] = load_v(column, kv_head, lane + {{ j }}u * LANES);
+          stage[slot * V_STRIDE + lane + {{ j }}u * LANES] = load_v(table, column, kv_head, lane + {{ j }}u * LANES);
         }
         {% endfor %}
       }
@@ -297,7 +324,7 @@ fn main(
       {% for c in range(4) %}
       let column{{ c }} = min(first + column_of(u, {{ c }}u), last);
       {% for j in range(dims) %}
-      let value{{ c }}_{{ j }} = load_v(column{{ c }}, kv_head, min(lane + {{ j }}u * LANES, params.vectors - 1u));
+      let value{{ c }}_{{ j }} = load_v(table, column{{ c }}, kv_head, min(lane + {{ j }}u * LANES, params.vectors - 1u));
       {% endfor %}
       {% endfor %}
       {{ add_values() | indent(6) }}
@@ -318,7 +345,7 @@ fn main(
   {% for x in "xyzw" %}
   {% set r = 4 * b + loop.index0 %}
   if (first_row + team + {{ r }}u * TEAMS <= last_row) {
-    let start = row_start(row{{ r }}, kv_head);
+    let start = row_start(rows_before + row{{ r }}, kv_head);
     {% for j in range(dims) %}
     if (lane + {{ j }}u * LANES < params.vectors) {
       out[start + lane + {{ j }}u * LANES] = out{{ r }}_{{ j }} / sum{{ b }}.{{ x }};

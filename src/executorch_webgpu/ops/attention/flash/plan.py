@@ -6,7 +6,7 @@ is told of where queries, keys and values lie.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ....errors import KernelError
@@ -58,7 +58,7 @@ class Tile:
         value_quads = next(whole, 1)
         stage_values = self.depth > 0 and self.stage_values
         return {
-            **asdict(self),
+            **vars(self),
             "dims": dims,
             "ragged": vectors % self.lanes > 0,
             "stage_values": stage_values,
@@ -159,9 +159,20 @@ def stream(planner: Planner, streams: Streams) -> None:
 
 
 def _variant(planner: Planner, streams: Streams) -> tuple[Tile, dict[str, Any]]:
-    tile = planner.tuning("attention/flash", choose_tile(planner.features, planner.limits, streams.vectors))
+    tile = tile_of(planner, streams.vectors)
     flags = {"causal": streams.causal, "mask": streams.mask is not None, "pairs": streams.pairs is not None}
-    return tile, {**tile.variant(streams.vectors), "cache": streams.keys.dtype, **flags}
+    return tile, {**tile.variant(streams.vectors), "cache": streams.keys.dtype, **flags, "paged": False}
+
+
+def tile_of(planner: Planner, vectors: int) -> Tile:
+    """The tile of heads of ``vectors`` vec4s: that of the device, or the one that a test or a benchmark chose."""
+    return planner.tuning("attention/flash", choose_tile(planner.features, planner.limits, vectors))
+
+
+def paged_template(tile: Tile, call: AttentionCall) -> dict[str, Any]:
+    """Template values over pages."""
+    flags = {"causal": True, "mask": False, "pairs": False, "paged": True}
+    return {**tile.variant(call.vectors), "cache": call.k_cache.dtype, **flags}
 
 
 def _streams(call: AttentionCall) -> Streams:

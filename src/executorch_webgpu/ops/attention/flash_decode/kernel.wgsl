@@ -14,7 +14,8 @@ Inputs:
   key_unroll = 2 | 1 | 4: rows of K that it loads before it uses them
   value_unroll = 4 | 1 | 8: rows of V
   cache = "int8" | "float16" | "float32": what an element of the cache is
-  paged = False | True: rows are of several sequences, whose caches lie in pages
+  paged = False | True: workgroups have rows of one token each, whose cache lies in pages
+  listed = False | True: whether workgroups take the tokens of a list, not all
 #}
 {% set quads = width // 4 %}
 {% set vectors = loads * quads %}
@@ -23,6 +24,7 @@ Inputs:
 {% include "wgsl/maximum.wgsl" %}
 {% include "wgsl/packed_rows.wgsl" %}
 {% if paged %}
+{% include "attention/row_places.wgsl" %}
 {% include "wgsl/pages.wgsl" %}
 {% endif %}
 {% if cache == "int8" %}
@@ -56,10 +58,7 @@ struct Params {
 {% endif %}
 }
 @group(0) @binding(6) var<uniform> params: Params;
-{% if paged %}
-@group(0) @binding(7) var<storage, read> places: array<vec2<i32>>;      // [S]: position, sequence
-@group(0) @binding(10) var<storage, read> block_tables: array<i32>;     // [sequences, table_width]
-{% else %}
+{% if not paged %}
 @group(0) @binding(7) var<uniform> input_pos: i32;
 {% endif %}
 
@@ -106,7 +105,7 @@ var {{ x }}_scale{{ i }}: f32;
 {% for i in range(unroll) %}
 let row{{ i }} = first + min(next + {{ i }}u * parts + part, count - 1u);
 {% if paged %}
-let at{{ i }} = pool_row(block_tables[table + (row{{ i }} >> params.page_shift)], row{{ i }}, params.page_shift);
+let at{{ i }} = pool_row(table, row{{ i }}, params.page_shift);
 {% else %}
 let at{{ i }} = row{{ i }};
 {% endif %}
@@ -121,22 +120,25 @@ let at{{ i }} = row{{ i }};
 @compute @workgroup_size(wg_size)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
   let kv_head = group.x / params.row_blocks;
+  let block = group.x % params.row_blocks;
   {% if paged %}
   // Rows of a workgroup are of one token, so that they see the same rows of the same pages.
-  let block = group.x % params.row_blocks;
-  let token = block / params.blocks_of_token;
-  let first_row = token * params.group_size + block % params.blocks_of_token * ROWS;
-  let last_row = token * params.group_size + params.group_size - 1u;
-  let place = places[params.first_token + token];
-  let context = u32(place.x) + 1u;
-  let table = u32(place.y) * params.table_width;
-  let rows_before = params.first_token * params.group_size;
+  let token = block / params.blocks_of_token;  // among those of this dispatch
+  let place = row_place(params.first_token + token);
+  let table = place.sequence * params.table_width;
+  let position = place.position;
+  let rows_before = place.row * params.group_size;  // packed rows of q and out
+  let first_row = block % params.blocks_of_token * ROWS;
+  let last_row = params.group_size - 1u;
   {% else %}
+  let token = 0u;
+  let position = u32(input_pos);
   let rows_before = 0u;
-  let first_row = group.x % params.row_blocks * ROWS;
+  let first_row = block * ROWS;
   let last_row = params.rows - 1u;
-  let context = u32(input_pos) + min(first_row + ROWS - 1u, last_row) / params.group_size + 1u;
   {% endif %}
+  let context = position + min(first_row + ROWS - 1u, last_row) / params.group_size + 1u;
+  let is_whole = {{ "context <= params.chunk" if paged else "params.splits == 1u" }};
   let first = group.y * params.chunk;
   if (first >= context) {
     return;
@@ -153,12 +155,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let row_width = wg_size / ROWS;
   let own_row = index / row_width;
   let slot = index % row_width;
-  {% if paged %}
-  let visible = count;
-  {% else %}
-  let sees = u32(input_pos) + min(first_row + own_row, last_row) / params.group_size + 1u;
+  let sees = position + min(first_row + own_row, last_row) / params.group_size + 1u;
   let visible = min(count, max(sees, first) - first);
-  {% endif %}
 
   // ---- queries, times the scale of the scores; against int8 codes as integers of three bytes ----
   {% for r in range(rows) %}
@@ -324,11 +322,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     let row = first_row + {{ start }}u + r;
     if (row <= last_row) {
-      if (params.splits == 1u) {
+      if (is_whole) {
         let head = query_head(rows_before + row, kv_head, params.kv_heads, params.group_size);
         out[head * head_dim + dim] = sum / row_total({{ start }}u + r);
       } else {
-        sums[((kv_head * params.rows + row) * params.splits + group.y) * head_dim + dim] = sum;
+        let at = (kv_head * params.rows + token * params.group_size + row) * params.splits + group.y;
+        sums[at * head_dim + dim] = sum;
       }
     }
   }
@@ -336,8 +335,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   workgroupBarrier();
   {% endif %}
   {% endfor %}
-  if (own_row < ROWS && slot == 0u && first_row + own_row <= last_row && params.splits > 1u) {
-    let at = (kv_head * params.rows + first_row + own_row) * params.splits + group.y;
+  if (own_row < ROWS && slot == 0u && first_row + own_row <= last_row && !is_whole) {
+    let packed_row = token * params.group_size + first_row + own_row;
+    let at = (kv_head * params.rows + packed_row) * params.splits + group.y;
     stats[at] = vec2<f32>(largest, row_total(own_row));
   }
 }

@@ -83,9 +83,9 @@ class Variant:
     def workgroup_bytes(self) -> int:
         return 4 * (self.exchange_size + self.rows * (self.score_columns + 8) + self.workgroup_size) + 16
 
-    def template(self, dtype: str, paged: bool = False) -> dict[str, Any]:
+    def template(self, dtype: str, paged: bool = False, listed: bool = False) -> dict[str, Any]:
         names = ("rows", "width", "loads", "key_unroll", "value_unroll", "rows_per_round")
-        return {"cache": dtype, "paged": paged, **{name: getattr(self, name) for name in names}}
+        return {"cache": dtype, "paged": paged, "listed": listed, **{name: getattr(self, name) for name in names}}
 
     @property
     def overrides(self) -> dict[str, Any]:

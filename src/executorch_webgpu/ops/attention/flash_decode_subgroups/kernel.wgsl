@@ -19,6 +19,9 @@ Inputs:
   unroll = 4 | 2 | 8: keys that a group loads before it uses the first, a power of two
   cache = "int8" | "float16" | "float32": dtype of both caches
   rotation = "" | "pairs" | "halves": whether q and k are rotated here, and which elements rotate together
+  paged = False | True: workgroups have rows of one token each, whose cache lies in pages
+  together = False | True: keys that a subgroup reads at a time lie in one page
+  listed = False | True: whether workgroups take the tokens of a list, not all
 #}
 {% set quads = width // 4 %}
 {% set vectors = quads * loads %}
@@ -38,6 +41,7 @@ Inputs:
 {% include "wgsl/kv_cache.wgsl" %}
 {% include "wgsl/maximum.wgsl" %}
 {% include "wgsl/packed_rows.wgsl" %}
+{% if paged %}{% include "attention/row_places.wgsl" %}{% include "wgsl/pages.wgsl" %}{% endif %}
 {% include "wgsl/query_bytes.wgsl" %}
 {% include "wgsl/rotation.wgsl" %}
 
@@ -57,9 +61,10 @@ Inputs:
 @group(0) @binding(11) var<storage, read> v: array<vec4<f32>>;
 @group(0) @binding(12) var<storage, read> cos_table: array<{{ entry }}>;     // [rows, D / 2], or [rows, 8 * half_vectors]
 @group(0) @binding(13) var<storage, read> sin_table: array<{{ entry }}>;
+{% if not paged %}
 @group(0) @binding(14) var<storage, read_write> rotated_q: array<vec4<f32>>;  // [S, Hq, D]
 @group(0) @binding(15) var<uniform> start_pos: i32;  // the row of the tables that the first token takes
-{% endif %}
+{% endif %}{% endif %}
 
 struct Params {
   rows: u32,        // packed rows of a KV head, S * group_size
@@ -69,12 +74,16 @@ struct Params {
   chunk: u32,       // columns of a split
   splits: u32,      // planned ones; those past the context have nothing to do
   scale: f32,       // of the scores
-  {% if rotation %}
-  half_vectors: u32,  // vec4s in a half of what is rotated
+  half_vectors: u32,  // vec4s in a half of what is rotated by halves
+  {% if paged %}
+  first_token: u32,      // of those that this dispatch attends with
+  blocks_of_token: u32,  // of ROWS packed rows each
+  table_width: u32,      // pages that a sequence may have
+  page_shift: u32,
   {% endif %}
 }
 @group(0) @binding(6) var<uniform> params: Params;
-@group(0) @binding(7) var<uniform> input_pos: i32;
+{% if not paged %}@group(0) @binding(7) var<uniform> input_pos: i32;{% endif %}
 
 const SUBGROUP = {{ subgroup }}u;
 const SUBGROUPS = {{ subgroups }}u;
@@ -95,30 +104,21 @@ var<workgroup> part_stats: array<vec2<f32>, SUBGROUPS * ROWS>;       // maximum,
 // ---- what lanes agree upon ----
 {% set row, groups = (spread, spread * row_lanes), (lanes, subgroup) %}
 {% for name, T, span in (("row", "f32", row), ("groups", "f32", groups), ("groups4", "vec4<f32>", groups)) %}
-{% set distances = [1, 2, 4, 8, 16, 32, 64] | select("ge", span[0]) | select("lt", span[1]) | list %}
-fn max_of_{{ name }}(x: {{ T }}) -> {{ T }} {
-  var most = x;
-  {% for distance in distances %}
-  most = max(most, subgroupShuffleXor(most, {{ distance }}u));
+{% for kind, both in (("max", "max(x, y)"), ("sum", "x + y")) %}
+fn {{ kind }}_of_{{ name }}(own: {{ T }}) -> {{ T }} {
+  var x = own;
+  {% for bit in [1, 2, 4, 8, 16, 32, 64] if span[0] <= bit < span[1] %}
+  x = {{ both | replace("y", "subgroupShuffleXor(x, %du)" % bit) }};
   {% endfor %}
-  return most;
+  return x;
 }
 
-fn sum_of_{{ name }}(x: {{ T }}) -> {{ T }} {
-  var sum = x;
-  {% for distance in distances %}
-  sum += subgroupShuffleXor(sum, {{ distance }}u);
-  {% endfor %}
-  return sum;
-}
-
-{% endfor %}
+{% endfor %}{% endfor %}
 {% if rotation %}
-// ---- rotary embedding: vector i of the head that begins at vector `at` ----
+// ---- rotary embedding: vector i of the head that begins at vector `at`, by a row of the tables ----
 {% for x, name in (("q", "rotated_query"), ("k", "new_k")) %}
-fn {{ name }}(at: u32, i: u32, token: u32) -> vec4<f32> {
+fn {{ name }}(at: u32, i: u32, row: u32) -> vec4<f32> {
   let own = {{ x }}[at + i];
-  let row = u32(start_pos) + token;
   {% if rotation == "halves" %}
   let half = params.half_vectors;
   if (i >= 2u * half) {
@@ -136,15 +136,22 @@ fn {{ name }}(at: u32, i: u32, token: u32) -> vec4<f32> {
 }
 
 {% endfor %}
-fn new_v(at: u32, i: u32, token: u32) -> vec4<f32> {
-  return v[at + i];
-}
-
 {% endif %}
-{# Where rows of K and V lie, from key `next` of this lane on. Rows past the split are read as its last one. #}
-{% macro places() %}
+{# Where rows of K and V lie, from key `next` of this lane on. Rows past the split are read as its last one. Their pages
+   have been looked up by then; those of the keys after them are looked up here. #}
+{% set pages = (1 if together else unroll) if paged else 0 %}
+{% macro places_of_keys() %}
 {% for u in range(unroll) %}
-let at{{ u }} = base + min(next ^ ({{ u }}u * GROUPS), count - 1u) * step;
+{% set row = "first + min(next ^ (%du * GROUPS), count - 1u)" % u %}
+{% set page = "page%d" % (0 if together else u) %}
+let cached{{ u }} = {{ "row_of_page(%s, %s, params.page_shift)" % (page, row) if paged else row }};
+let at{{ u }} = base + cached{{ u }} * step;
+{% endfor %}
+{{ look_up("next + STEP_KEYS") }}
+{% endmacro %}
+{% macro look_up(key) %}
+{% for u in range(pages) %}
+page{{ u }} = block_tables[table + ((first + min(({{ key }}) ^ ({{ u }}u * GROUPS), count - 1u)) >> params.page_shift)];
 {% endfor %}
 {% endmacro %}
 {% macro load(x) %}
@@ -152,7 +159,7 @@ let at{{ u }} = base + min(next ^ ({{ u }}u * GROUPS), count - 1u) * step;
 {{ x }}{{ u }}_{{ l }} = {{ x }}_cache[at{{ u }} + place{{ l }}];
 {% endfor %}{% endfor %}
 {% for j in range(my_keys) if int8 %}
-{{ x }}_scale{{ j }} = {{ x }}_scales[(first + min(next ^ ({{ j }}u * GROUPS), count - 1u)) * params.kv_heads + kv_head];
+{{ x }}_scale{{ j }} = {{ x }}_scales[cached{{ j }} * params.kv_heads + kv_head];
 {% endfor %}
 {% endmacro %}
 @compute @workgroup_size(SUBGROUP * SUBGROUPS)
@@ -163,10 +170,27 @@ fn main(
   @builtin(subgroup_invocation_id) lane: u32,
 ) {
   let kv_head = group.x / params.row_blocks;
-  let first_row = group.x % params.row_blocks * ROWS;
-  let last_row = params.rows - 1u;
+  let block = group.x % params.row_blocks;
+  {% if paged %}
+  let slot = block / params.blocks_of_token;  // among the tokens of this dispatch
+  let place = row_place(params.first_token + slot);
+  let table = place.sequence * params.table_width;
+  let first_token = place.row;
+  let position = place.position;
+  let angles = position;  // the row of the tables that the first token takes
+  let first_row = block % params.blocks_of_token * ROWS;
+  let last_row = params.group_size - 1u;
+  {% else %}
+  let slot = 0u;
+  let first_token = 0u;
   let position = u32(input_pos);
+  let angles = {{ "u32(start_pos)" if rotation else "0u" }};
+  let first_row = block * ROWS;
+  let last_row = params.rows - 1u;
+  {% endif %}
+  let rows_before = first_token * params.group_size;
   let context = position + min(first_row + ROWS - 1u, last_row) / params.group_size + 1u;
+  let is_whole = {{ "context <= params.chunk" if paged else "params.splits == 1u" }};
   let first = group.y * params.chunk;
   if (first >= context) {
     return;
@@ -179,34 +203,33 @@ fn main(
     let end = first + count;
     for (var begin = max(position, first); begin < end; begin += SUBGROUPS) {
       let column = min(begin + subgroup, end - 1u);
-      let token = column - position;
-      let source = (token * params.kv_heads + kv_head) * VECTORS;
-      let place = (column * params.kv_heads + kv_head) * UNITS;
-      {% for x in ("k", "v") %}
-      {% if int8 %}
+      let angle = angles + column - position;
+      let source = ((first_token + column - position) * params.kv_heads + kv_head) * VECTORS;
+      let cached = {{ "pool_row(table, column, params.page_shift)" if paged else "column" }};
+      let to = cached * params.kv_heads + kv_head;
+      {% for x in ("k", "v") %}{% if int8 %}
       var {{ x }}_largest = 0.0;
       for (var i = lane; i < VECTORS; i += SUBGROUP) {
-        {{ x }}_largest = max({{ x }}_largest, largest_of(new_{{ x }}(source, i, token)));
+        let four = {{ "new_k(source, i, angle)" if x == "k" else "v[source + i]" }};
+        {{ x }}_largest = max({{ x }}_largest, largest_of(four));
       }
       let {{ x }}_scale = int8_scale(subgroupMax({{ x }}_largest));
       let {{ x }}_divisor = int8_divisor({{ x }}_scale);
       if (lane == 0u) {
-        {{ x }}_scales[column * params.kv_heads + kv_head] = {{ x }}_scale;
+        {{ x }}_scales[to] = {{ x }}_scale;
       }
       {% else %}
       let {{ x }}_divisor = 1.0;
-      {% endif %}
-      {% endfor %}
+      {% endif %}{% endfor %}
       for (var u = lane; u < UNITS; u += SUBGROUP) {
-        {% for x in ("k", "v") %}
-        let new_{{ x }}_load = CacheLoad(
+        k_cache[to * UNITS + u] = CacheLoad(
           {% for e in range(quads) %}
-          stored(new_{{ x }}(source, u * QUADS + {{ e }}u, token) / {{ x }}_divisor),
-          {% endfor %}
-        );
-        {% endfor %}
-        k_cache[place + u] = new_k_load;
-        v_cache[place + u] = new_v_load;
+          stored(new_k(source, u * QUADS + {{ e }}u, angle) / k_divisor),
+          {% endfor %});
+        v_cache[to * UNITS + u] = CacheLoad(
+          {% for e in range(quads) %}
+          stored(v[source + u * QUADS + {{ e }}u] / v_divisor),
+          {% endfor %});
       }
     }
     storageBarrier();
@@ -218,22 +241,24 @@ fn main(
   let my_first = unit / {{ spread }}u * {{ mine }}u;  // of the sums
   let my_row = my_first / UNROLL;
   let my_key = subgroup * GROUP_KEYS + lane / LANES + my_first % UNROLL * GROUPS;
-  let base = (first * params.kv_heads + kv_head) * UNITS;
+  let base = kv_head * UNITS;
   let step = params.kv_heads * UNITS;
   {% for l in range(loads) %}
   let place{{ l }} = min(unit + {{ l }}u * LANES, UNITS - 1u);
   {% endfor %}
-  {% for x in ("k", "v") %}
-  {% for u in range(unroll) %}{% for l in range(loads) %}
+  {% for x in ("k", "v") %}{% for u in range(unroll) %}{% for l in range(loads) %}
   var {{ x }}{{ u }}_{{ l }}: CacheLoad;
   {% endfor %}{% endfor %}
   {% for j in range(my_keys) %}
   var {{ x }}_scale{{ j }}: f32;  // of int8 caches
-  {% endfor %}
+  {% endfor %}{% endfor %}
+  {% for u in range(pages) %}
+  var page{{ u }}: i32;
   {% endfor %}
   {
     let next = my_key;
-    {{ places() | indent(4) }}
+    {{ look_up("next") | indent(4) }}
+    {{ places_of_keys() | indent(4) }}
     {{ load("k") | indent(4) }}
     {{ load("v") | indent(4) }}
   }
@@ -241,50 +266,43 @@ fn main(
   // ---- the queries of this lane's rows, times the scale of the scores ----
   {% for r in range(rows) %}
   let row{{ r }} = min(first_row + (my_row ^ {{ r }}u), last_row);
-  let q{{ r }} = query_head(row{{ r }}, kv_head, params.kv_heads, params.group_size) * VECTORS;
-  {% for e in range(vectors) %}
-  {% set l = e // quads %}
+  let q{{ r }} = query_head(rows_before + row{{ r }}, kv_head, params.kv_heads, params.group_size) * VECTORS;
+  {% for e in range(vectors) %}{% set l = e // quads %}
   let i{{ r }}_{{ e }} = place{{ l }} * QUADS + {{ e % quads }}u;
   {% if rotation %}
-  let query{{ r }}_{{ e }} = rotated_query(q{{ r }}, i{{ r }}_{{ e }}, row{{ r }} / params.group_size);
+  let query{{ r }}_{{ e }} = rotated_query(q{{ r }}, i{{ r }}_{{ e }}, angles + row{{ r }} / params.group_size);
+  {% if not paged %}
   if (group.y == 0u && subgroup == 0u && lane < LANES) {
     rotated_q[q{{ r }} + i{{ r }}_{{ e }}] = query{{ r }}_{{ e }};
   }
-  {% else %}
+  {% endif %}{% else %}
   let query{{ r }}_{{ e }} = q[q{{ r }} + i{{ r }}_{{ e }}];
   {% endif %}
   let q{{ r }}_{{ e }} = select(vec4<f32>(), params.scale * query{{ r }}_{{ e }}, unit + {{ l }}u * LANES < UNITS);
   var o{{ r }}_{{ e }} = vec4<f32>();
-  {% endfor %}
-  {% endfor %}
+  {% endfor %}{% endfor %}
   {% if int8 %}
   // As integers of three bytes. All lanes of a packed row share one step of quantization. Lanes number rows from their own,
   // so what this lane calls row r another lane calls r ^ distance.
   {% for r in range(rows) %}
   var largest{{ r }}_0 = 0.0;
-  var exponent{{ r }}_0 = 0u;
+  var bits{{ r }}_0 = 0u;
   {% for e in range(vectors) %}
   largest{{ r }}_0 = max(largest{{ r }}_0, largest_of(q{{ r }}_{{ e }}));
-  exponent{{ r }}_0 = max(exponent{{ r }}_0, exponent_bits(q{{ r }}_{{ e }}));
-  {% endfor %}
-  {% endfor %}
+  bits{{ r }}_0 = max(bits{{ r }}_0, exponent_bits(q{{ r }}_{{ e }}));
+  {% endfor %}{% endfor %}
   {% for bit in exchanges %}
-  {% set i, distance = loop.index0, bit // spread * mine // unroll %}
+  {% set i, n, distance = loop.index0, loop.index, bit // spread * mine // unroll %}
   {% for r in range(rows) %}
   {% set other = r + distance if distance and r // distance % 2 == 0 else r - distance %}
-  let largest{{ r }}_{{ i + 1 }} =
-    max(largest{{ r }}_{{ i }}, subgroupShuffleXor(largest{{ other }}_{{ i }}, {{ bit }}u));
-  let exponent{{ r }}_{{ i + 1 }} =
-    max(exponent{{ r }}_{{ i }}, subgroupShuffleXor(exponent{{ other }}_{{ i }}, {{ bit }}u));
-  {% endfor %}
-  {% endfor %}
+  let largest{{ r }}_{{ n }} = max(largest{{ r }}_{{ i }}, subgroupShuffleXor(largest{{ other }}_{{ i }}, {{ bit }}u));
+  let bits{{ r }}_{{ n }} = max(bits{{ r }}_{{ i }}, subgroupShuffleXor(bits{{ other }}_{{ i }}, {{ bit }}u));
+  {% endfor %}{% endfor %}
   {% for r in range(rows) %}
-  let step{{ r }} = query_step(largest{{ r }}_{{ end }}, exponent{{ r }}_{{ end }});
+  let step{{ r }} = query_step(largest{{ r }}_{{ end }}, bits{{ r }}_{{ end }});
   {% for e in range(vectors) %}
   let bytes{{ r }}_{{ e }} = query_bytes(q{{ r }}_{{ e }}, step{{ r }});
-  {% endfor %}
-  {% endfor %}
-  {% endif %}
+  {% endfor %}{% endfor %}{% endif %}
   {% for a in range(my_rows) %}
   let visible{{ a }} = min(count, max(position + row{{ a }} / params.group_size + 1u, first) - first);
   var largest{{ a }} = LOWEST;
@@ -294,55 +312,44 @@ fn main(
   for (var tile = 0u; tile < count; tile += STEP_KEYS) {
     // ---- parts of the dot products, one after the other in the order of the sums ----
     {% for u in range(unroll) %}
-    {% if int8 %}
-    {% for r in range(rows) %}
+    {% if int8 %}{% for r in range(rows) %}
     var dots{{ u }}_{{ r }} = vec3<i32>();
     {% for e in range(vectors) %}
     dots{{ u }}_{{ r }} += query_dot(bytes{{ r }}_{{ e }}, cache_four{{ e % quads }}(k{{ u }}_{{ e // quads }}));
     {% endfor %}
     var s{{ r * unroll + u }} = query_sum(dots{{ u }}_{{ r }});
     {% endfor %}
-    {% else %}
-    {% for e in range(vectors) %}
+    {% else %}{% for e in range(vectors) %}
     let key{{ u }}_{{ e }} = cache_quad{{ e % quads }}(k{{ u }}_{{ e // quads }});
     {% endfor %}
     {% for r in range(rows) %}
     var s{{ r * unroll + u }} = dot(q{{ r }}_0, key{{ u }}_0);
     {% for e in range(1, vectors) %}
     s{{ r * unroll + u }} += dot(q{{ r }}_{{ e }}, key{{ u }}_{{ e }});
-    {% endfor %}
-    {% endfor %}
-    {% endif %}
-    {% endfor %}
+    {% endfor %}{% endfor %}{% endif %}{% endfor %}
     {% for j in range(my_keys) if int8 %}
     let score_scale{{ j }} = k_scale{{ j }};
     let weight_scale{{ j }} = v_scale{{ j }};
     {% endfor %}
     let next = tile + STEP_KEYS + my_key;
-    {{ places() | indent(4) }}
+    {{ places_of_keys() | indent(4) }}
     {{ load("k") | indent(4) }}
 
     // ---- each exchange adds up pairs of lanes and halves what a lane has to keep ----
     {% set left = namespace(n=sums) %}
     {% for distance in exchanges | reverse %}
-    {% if left.n > 1 %}
-    {% set left.n = left.n // 2 %}
+    {% if left.n > 1 %}{% set left.n = left.n // 2 %}
     {% for j in range(left.n) %}
     s{{ j }} += subgroupShuffleXor(s{{ j + left.n }}, {{ distance }}u);
     {% endfor %}
     {% else %}
     s0 += subgroupShuffleXor(s0, {{ distance }}u);
-    {% endif %}
-    {% endfor %}
+    {% endif %}{% endfor %}
 
     // ---- online softmax of this lane's rows and keys ----
-    {% for a in range(my_rows) %}
-    {% for j in range(my_keys) %}
-    {% set i = a * my_keys + j %}
+    {% for a in range(my_rows) %}{% for j in range(my_keys) %}{% set i = a * my_keys + j %}
     let seen{{ i }} = ((tile + my_key) ^ ({{ j }}u * GROUPS)) < visible{{ a }};
-    {% if int8 %}
-    s{{ i }} *= score_scale{{ j }} * step{{ a }};
-    {% endif %}
+    {% if int8 %}s{{ i }} *= score_scale{{ j }} * step{{ a }};{% endif %}
     s{{ i }} = select(LOWEST, s{{ i }}, seen{{ i }});
     {% endfor %}
     var most{{ a }} = s{{ a * my_keys }};
@@ -354,15 +361,11 @@ fn main(
     largest{{ a }} = select(before{{ a }}, top{{ a }}, top{{ a }} > before{{ a }} + RESCALE);
     let factor{{ a }} = exp(max(before{{ a }} - largest{{ a }}, -100.0));
     total{{ a }} *= factor{{ a }};
-    {% for j in range(my_keys) %}
-    {% set i = a * my_keys + j %}
+    {% for j in range(my_keys) %}{% set i = a * my_keys + j %}
     var p{{ i }} = select(0.0, exp(s{{ i }} - largest{{ a }}), seen{{ i }});
     total{{ a }} += p{{ i }};
-    {% if int8 %}
-    p{{ i }} *= weight_scale{{ j }};
-    {% endif %}
-    {% endfor %}
-    {% endfor %}
+    {% if int8 %}p{{ i }} *= weight_scale{{ j }};{% endif %}
+    {% endfor %}{% endfor %}
     {% for r in range(rows) %}
     let factor_of{{ r }} = subgroupShuffleXor(factor{{ r % my_rows }}, {{ r * unroll // mine * spread }}u);
     if (factor_of{{ r }} != 1.0) {
@@ -373,18 +376,14 @@ fn main(
     {% endfor %}
 
     // ---- weighted sums of the values ----
-    {% for u in range(unroll) %}
-    {% for e in range(vectors) %}
+    {% for u in range(unroll) %}{% for e in range(vectors) %}
     let value{{ u }}_{{ e }} = cache_quad{{ e % quads }}(v{{ u }}_{{ e // quads }});
     {% endfor %}
-    {% for r in range(rows) %}
-    {% set sum = r * unroll + u %}
+    {% for r in range(rows) %}{% set sum = r * unroll + u %}
     let weight{{ u }}_{{ r }} = subgroupShuffleXor(p{{ sum % mine }}, {{ sum // mine * spread }}u);
     {% for e in range(vectors) %}
     o{{ r }}_{{ e }} += weight{{ u }}_{{ r }} * value{{ u }}_{{ e }};
-    {% endfor %}
-    {% endfor %}
-    {% endfor %}
+    {% endfor %}{% endfor %}{% endfor %}
     {{ load("v") | indent(4) }}
   }
 
@@ -404,8 +403,7 @@ fn main(
     {% endfor %}
     if (lane < LANES) {
       let at = (subgroup * ROWS + (my_row ^ {{ r }}u)) * VECTORS;
-      {% for e in range(vectors) %}
-      {% set l = e // quads %}
+      {% for e in range(vectors) %}{% set l = e // quads %}
       if (unit + {{ l }}u * LANES < UNITS) {
         parts[at + place{{ l }} * QUADS + {{ e % quads }}u] = o{{ r }}_{{ e }};
       }
@@ -436,10 +434,11 @@ fn main(
     }
     let packed_row = first_row + row;
     if (packed_row <= last_row) {
-      if (params.splits == 1u) {
-        out[query_head(packed_row, kv_head, params.kv_heads, params.group_size) * VECTORS + vector] = sum / all;
+      if (is_whole) {
+        let head = query_head(rows_before + packed_row, kv_head, params.kv_heads, params.group_size);
+        out[head * VECTORS + vector] = sum / all;
       } else {
-        let at = (kv_head * params.rows + packed_row) * params.splits + group.y;
+        let at = (kv_head * params.rows + slot * params.group_size + packed_row) * params.splits + group.y;
         sums[at * VECTORS + vector] = sum;
         if (vector == 0u) {
           stats[at] = vec2<f32>(most, all);

@@ -6,13 +6,13 @@ goes through its part of a chunk alone, with nothing to wait for but memory.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from ...plan import Binding, Planner
 from ...shapes import ceil_div
-from ..call import AttentionCall
+from ..call import AttentionCall, Rotation
 from ..flash_decode.plan import MAX_LENGTH
 from ..merge_splits.plan import REDUCTION, Reduction, Splits, attend_split, prepare_reduction
 
@@ -60,38 +60,45 @@ class Variant:
 
     def template(self, call: AttentionCall, rotates: bool) -> dict[str, Any]:
         rotation = call.rotation.kind if call.rotation and rotates else ""
-        return {"cache": call.k_cache.dtype, "rotation": rotation, **asdict(self)}
+        over_pages = {"paged": False, "together": False, "listed": False}
+        return {"cache": call.k_cache.dtype, "rotation": rotation, **over_pages, **vars(self)}
+
+    def over_pages(self, page_rows: int) -> dict[str, Any]:
+        """Template values for pages of so many rows: whether what a subgroup reads at a time lies in one of them."""
+        return {"paged": True, "together": page_rows % (self.subgroup // self.lanes * self.unroll) == 0}
 
 
 def fits(planner: Planner, call: AttentionCall) -> bool:
     if call.length > MAX_LENGTH:
         return False
-    variant = _variant(planner, call, call.length)
-    return variant is not None and _splits(_tuning(planner, call), call, variant).nbytes(call) <= planner.scratch_bytes
+    variant = variant_of(planner, call, call.length)
+    return (
+        variant is not None and _splits(tuning_of(planner, call), call, variant).nbytes(call) <= planner.scratch_bytes
+    )
 
 
 def rotates(planner: Planner, call: AttentionCall) -> bool:
     """Whether the kernel can rotate q and k, and write the caches, itself: one workgroup has all rows of a chunk."""
-    variant = _variant(planner, call, call.length)
+    variant = variant_of(planner, call, call.length)
     return variant is not None and _rotates(planner, call, variant, call.length)
 
 
 def prepare(planner: Planner, call: AttentionCall) -> None:
     made: dict[tuple[Variant, bool], None] = {}
     for length in range(1, min(MAX_LENGTH, call.length) + 1):
-        variant = _variant(planner, call, length)
+        variant = variant_of(planner, call, length)
         if variant is not None:
             made[variant, _rotates(planner, call, variant, length)] = None
     for variant, rotated in made:
         planner.prepare("attention/flash_decode_subgroups", template=variant.template(call, rotated))
     if made:
-        prepare_reduction(planner, call, _tuning(planner, call).reduction)
+        prepare_reduction(planner, call, tuning_of(planner, call).reduction)
 
 
 def run(planner: Planner, call: AttentionCall) -> None:
-    variant = _variant(planner, call, call.length)
+    variant = variant_of(planner, call, call.length)
     assert variant is not None, "fits() said that there is one"
-    tuning, rotation = _tuning(planner, call), call.rotation
+    tuning, rotation = tuning_of(planner, call), call.rotation
     more: dict[str, Binding] = {}
     if rotation is not None:
         more = {"k": call.k, "v": call.v, **rotation.bindings}
@@ -104,7 +111,7 @@ def run(planner: Planner, call: AttentionCall) -> None:
         ceil_div(call.length * call.group, variant.rows),
         template=variant.template(call, rotation is not None),
         more=more,
-        more_params={"half_vectors": rotation.half // 4} if rotation else None,
+        more_params={"half_vectors": rotation.half // 4 if rotation else 0},
     )
 
 
@@ -113,12 +120,17 @@ def _rotates(planner: Planner, call: AttentionCall, variant: Variant, length: in
     return (
         rotation is not None
         and length * call.group <= variant.rows
-        and (rotation.kind == "pairs" or rotation.half % 4 == 0)
+        and rotates_vectors(rotation)
         and planner.limits.max_storage_buffers >= 9 + len(call.caches)
     )
 
 
-def _tuning(planner: Planner, call: AttentionCall) -> Tuning:
+def rotates_vectors(rotation: Rotation) -> bool:
+    """Whether four elements in a row turn with four in a row, or among each other."""
+    return rotation.kind == "pairs" or rotation.half % 4 == 0
+
+
+def tuning_of(planner: Planner, call: AttentionCall) -> Tuning:
     return planner.tuning("attention/flash_decode_subgroups", INT8_TUNING if call.k_cache.dtype == "int8" else TUNING)
 
 
@@ -133,14 +145,15 @@ def _splits(tuning: Tuning, call: AttentionCall, variant: Variant) -> Splits:
     return Splits(chunk, ceil_div(call.context, chunk), most)
 
 
-def _variant(planner: Planner, call: AttentionCall, length: int) -> Variant | None:
+def variant_of(planner: Planner, call: AttentionCall, length: int) -> Variant | None:
+    """The kernel for so many tokens, or None if the device has no subgroups of one size, or too little memory."""
     features = planner.features
     if not features.subgroups or features.subgroup_min_size != features.subgroup_max_size:
         return None
     if planner.limits.max_storage_buffers < 4 + len(call.caches):
         return None
     variant = choose_variant(
-        _tuning(planner, call),
+        tuning_of(planner, call),
         features.subgroup_max_size,
         length * call.group,
         call.head_dim,

@@ -19,6 +19,7 @@ Inputs:
   cache = "float16" | "int8": what an element of the cache is
   head_dim = 64 | 80 | 128: D
   width = 8: elements of a load of the cache, at most 16 bytes
+  paged = False | True: workgroups have spans of rows, each of one sequence, whose caches lie in pages
 #}
 {% set int8 = cache == "int8" %}
 {% set lanes = 32 * subgroups %}
@@ -33,6 +34,8 @@ Inputs:
 {% include "wgsl/kv_cache.wgsl" %}
 {% include "wgsl/maximum.wgsl" %}
 {% include "wgsl/packed_rows.wgsl" %}
+{% include "wgsl/pages.wgsl" %}
+{% include "attention/row_spans.wgsl" %}
 
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;          // [S, Hq, D]
 @group(0) @binding(1) var<storage, read> k_cache: array<CacheLoad>;    // [Cmax, Hkv, D]
@@ -44,14 +47,15 @@ Inputs:
 {% endif %}
 
 struct Params {
-  row_count: u32,  // packed rows: S * group_size
   group_size: u32,
   kv_heads: u32,
-  tokens: u32,
+  tokens: u32,     // S
   scale: f32,      // of the scores, times log2(e)
+  table_width: u32,  // pages that a sequence may have; 0 without pages
+  page_shift: u32,
 }
 @group(0) @binding(4) var<uniform> params: Params;
-@group(0) @binding(5) var<uniform> input_pos: i32;
+{% if not paged %}@group(0) @binding(5) var<uniform> input_pos: i32;{% endif %}
 
 const SUBGROUPS = {{ subgroups }}u;
 const LANES = 32u * SUBGROUPS;
@@ -84,18 +88,12 @@ var<workgroup> k_tile: array<array<Staged, KEYS * KV_STRIDE>, SPLIT>;
 var<workgroup> v_tile: array<array<Staged, KEYS * KV_STRIDE>, SPLIT>;
 var<workgroup> probabilities: array<array<vec4<u32>, 16u * P_STRIDE>, SUBGROUPS>;
 var<workgroup> scores: array<array<vec4<f32>, 16u * S_STRIDE>, SUBGROUPS>;
-{% if int8 %}
-var<workgroup> k_steps: array<array<f32, KEYS>, 2>;  // of this tile and the next one
-{% endif %}
+{% if int8 %}var<workgroup> k_steps: array<array<f32, KEYS>, 2>;{% endif %}  // of this tile and the next one
 var<workgroup> grown: array<atomic<u32>, 4>;
 
 // The second four are zeros where UNIT is 4.
 fn packed(low: vec4<f32>, high: vec4<f32>) -> Staged {
-  {% if unit == 8 %}
-  return halves(low, high);
-  {% else %}
-  return halves(low, high).xy;
-  {% endif %}
+  return halves(low, high){{ "" if unit == 8 else ".xy" }};
 }
 
 // ---- a load of the cache as float16 in workgroup memory: codes of int8, each exact, or values rounded ----
@@ -125,10 +123,7 @@ fn staged_k{{ i }}(x: CacheLoad) -> Staged {
 fn staged_v{{ i }}(x: CacheLoad, step: f32) -> Staged {
   return packed(bounded(step * cache_quad{{ 2 * i }}(x)), bounded(step * cache_quad{{ 2 * i + 1 }}(x)));
 }
-{% endif %}
-
-{% endfor %}
-{% endif %}
+{% endif %}{% endfor %}{% endif %}
 fn like_keys(x: vec4<f32>) -> vec4<f32> {
   return x{{ ".xzyw" if int8 }};
 }
@@ -136,13 +131,14 @@ fn like_keys(x: vec4<f32>) -> vec4<f32> {
 {# A tile of keys ("k") or values ("v") that begins at column `tile`: from storage to registers, ... #}
 {% macro load(x) %}
 {% if int8 and x == "k" %}
-k_step = k_scales[min(tile + index % KEYS, context - 1u) * params.kv_heads + kv_head];
+k_step = k_scales[pool_row(table, min(tile + index % KEYS, context - 1u), shift) * params.kv_heads + kv_head];
 {% endif %}
 {% for i in range(loads) %}
+let at{{ i }} = pool_row(table, min(tile + load_row{{ i }}, context - 1u), shift);
 {% if int8 and x == "v" %}
-v_step{{ i }} = v_scales[min(tile + load_row{{ i }}, context - 1u) * params.kv_heads + kv_head];
+v_step{{ i }} = v_scales[at{{ i }} * params.kv_heads + kv_head];
 {% endif %}
-{{ x }}{{ i }} = {{ x }}_cache[min(tile + load_row{{ i }}, context - 1u) * cache_row + cache_head + load_word{{ i }}];
+{{ x }}{{ i }} = {{ x }}_cache[at{{ i }} * cache_row + cache_head + load_word{{ i }}];
 {% endfor %}
 {% endmacro %}
 {# ... from there to workgroup memory; the steps of keys go to k_steps[parity]. #}
@@ -163,8 +159,7 @@ if ({{ i + 1 }}u * LANES <= KEYS * ROW_LOADS || load_row{{ i }} < KEYS) {
   k_tile[word{{ j }} / WORDS][to{{ j }}] = staged_k{{ j }}(k{{ i }});
   {% else %}
   v_tile[word{{ j }} / WORDS][to{{ j }}] = staged_v{{ j }}(v{{ i }}, v_step{{ i }});
-  {% endif %}
-  {% endfor %}
+  {% endif %}{% endfor %}
 }
 {% endfor %}
 {% endmacro %}
@@ -173,8 +168,7 @@ if ({{ i + 1 }}u * LANES <= KEYS * ROW_LOADS || load_row{{ i }} < KEYS) {
 {% for n in range(0, keys, 16) %}
 var s{{ n }} = Sum(0.0);
 {% endfor %}
-{% for d in range(dims) %}
-{% for n in range(0, keys, 16) %}
+{% for d in range(dims) %}{% for n in range(0, keys, 16) %}
 let key{{ d }}_{{ n }} = subgroupMatrixLoad<Right, col_major>(
   &k_tile[part], {{ n }}u * KV_STRIDE + {{ d }}u * TILE_WORDS, KV_STRIDE);
 {% endfor %}
@@ -184,9 +178,7 @@ s{{ n }} = subgroupMatrixMultiplyAccumulate(q{{ d }}, key{{ d }}_{{ n }}, s{{ n 
 {% if exact %}
 {% for n in range(0, keys, 16) %}
 s{{ n }} = subgroupMatrixMultiplyAccumulate(rest{{ d }}, key{{ d }}_{{ n }}, s{{ n }});
-{% endfor %}
-{% endif %}
-{% endfor %}
+{% endfor %}{% endif %}{% endfor %}
 {% for n in range(0, keys, 16) %}
 subgroupMatrixStore<row_major>(&scores[subgroup], {{ n // 4 }}u, s{{ n }}, S_STRIDE);
 {% endfor %}
@@ -203,8 +195,7 @@ score{{ j }} = scores[subgroup / 2u * 2u][my_scores + {{ j }}u] + scores[subgrou
 score{{ j }} *= vec4<f32>(
   k_steps[parity][my_first + {{ 4 * j }}u], k_steps[parity][my_first + {{ 4 * j + 1 }}u],
   k_steps[parity][my_first + {{ 4 * j + 2 }}u], k_steps[parity][my_first + {{ 4 * j + 3 }}u]);
-{% endif %}
-{% endfor %}
+{% endif %}{% endfor %}
 {% endmacro %}
 @compute @workgroup_size(LANES)
 fn main(
@@ -215,11 +206,22 @@ fn main(
   @builtin(subgroup_invocation_id) lane: u32,
 ) {
   let kv_head = group.y;
-  // The last rows see the most keys: begin with them.
-  let first_row = (groups.x - 1u - group.x) * (16u * ROW_BLOCKS);
-  let last_row = min(first_row + 16u * ROW_BLOCKS - 1u, params.row_count - 1u);
-  let position = u32(input_pos);
-  let context = position + params.tokens;                      // rows of the cache that hold something
+  {% if paged %}
+  let span = row_span(group.x);
+  let first_row = 0u;
+  {% else %}
+  let span = RowSpan(0u, params.tokens, u32(input_pos), 0u);
+  let first_row = (groups.x - 1u - group.x) * (16u * ROW_BLOCKS);  // the last rows see the most keys: begin with them
+  {% endif %}
+  if (span.rows == 0u) {
+    return;
+  }
+  let table = span.sequence * params.table_width;
+  let shift = params.page_shift;
+  let row_count = span.rows * params.group_size;
+  let position = span.position;
+  let context = position + span.rows;  // rows of the cache that hold something
+  let last_row = min(first_row + 16u * ROW_BLOCKS, row_count) - 1u;
   let columns = position + last_row / params.group_size + 1u;  // that the last row sees
   let part = subgroup % SPLIT;
   let block = subgroup / SPLIT;
@@ -257,7 +259,7 @@ fn main(
     let place = index + {{ i }}u * LANES;
     let word = place % (SPLIT * WORDS);
     let row = min(first_row + {{ first }}u + place / (SPLIT * WORDS), last_row);
-    let head = query_head(row, kv_head, params.kv_heads, params.group_size);
+    let head = query_head(span.row * params.group_size + row, kv_head, params.kv_heads, params.group_size);
     if (SPLIT * WORDS == HEAD_WORDS || word < HEAD_WORDS) {
       {% for j in range(unit // 4) %}
       {{ x }}_{{ j }} = bounded(params.scale * like_keys(q[head * HEAD_QUADS + word * (UNIT / 4u) + {{ j }}u]));
@@ -265,8 +267,7 @@ fn main(
     }
   }
   {% endfor %}{% endfor %}
-  {% for first in range(0, 16 * row_blocks, keys) %}
-  {% for i in range(q_loads) %}
+  {% for first in range(0, 16 * row_blocks, keys) %}{% for i in range(q_loads) %}
   {% set x = "x%d_%d" % (first, i) %}
   if ({{ i + 1 }}u * LANES <= KEYS * SPLIT * WORDS || index + {{ i }}u * LANES < KEYS * SPLIT * WORDS) {
     let place = index + {{ i }}u * LANES;
@@ -289,8 +290,7 @@ fn main(
     {% if exact %}
     rest{{ d }} = subgroupMatrixLoad<Left, row_major>(
       &v_tile[part], {{ row }}u * KV_STRIDE + {{ d }}u * TILE_WORDS, KV_STRIDE);
-    {% endif %}
-    {% endfor %}
+    {% endif %}{% endfor %}
   }
   {% endfor %}
   workgroupBarrier();
@@ -305,7 +305,7 @@ fn main(
   // ---- the scores of the first tile; a lane has half of a row ----
   let row = lane % 16u;
   let side = lane / 16u;
-  let packed_row = min(first_row + block * 16u + row, params.row_count - 1u);
+  let packed_row = min(first_row + block * 16u + row, row_count - 1u);
   let visible = position + packed_row / params.group_size + 1u;
   let my_first = side * (KEYS / 2u);
   let my_columns = vec4<u32>(my_first) + vec4<u32>(0u, 1u, 2u, 3u);
@@ -412,15 +412,13 @@ fn main(
     {% for n in range(0, keys, 16) %}
     let p{{ n }} = subgroupMatrixLoad<Left, row_major>(&probabilities[subgroup], {{ n // 8 }}u, P_STRIDE);
     {% endfor %}
-    {% for n in range(0, keys, 16) %}{% for first in range(0, dims, 4) %}
-    {% for d in range(first, [first + 4, dims] | min) %}
+    {% for n in range(0, keys, 16) %}{% for first in range(0, dims, 4) %}{% for d in range(first, [first + 4, dims] | min) %}
     let value{{ n }}_{{ d }} = subgroupMatrixLoad<Right, row_major>(
       &v_tile[part], {{ n }}u * KV_STRIDE + {{ d }}u * TILE_WORDS, KV_STRIDE);
     {% endfor %}
     {% for d in range(first, [first + 4, dims] | min) %}
     o{{ d }} = subgroupMatrixMultiplyAccumulate(p{{ n }}, value{{ n }}_{{ d }}, o{{ d }});
-    {% endfor %}
-    {% endfor %}{% endfor %}
+    {% endfor %}{% endfor %}{% endfor %}
     {
       let parity = tile_start / KEYS % 2u;
       {{ stage("k") | indent(6) }}
@@ -430,10 +428,10 @@ fn main(
 
   // ---- out, through the memory of the scores, KEYS dims at a time ----
   let inverse = 1.0 / (total + subgroupShuffleXor(total, 16u));
-  let to = query_head(packed_row, kv_head, params.kv_heads, params.group_size) * HEAD_QUADS;
-  let is_mine = first_row + block * 16u + row < params.row_count;
-  {% for first in range(0, dims, keys // 16) %}
-  {% for d in range(first, [first + keys // 16, dims] | min) %}
+  let to =
+    query_head(span.row * params.group_size + packed_row, kv_head, params.kv_heads, params.group_size) * HEAD_QUADS;
+  let is_mine = first_row + block * 16u + row < row_count;
+  {% for first in range(0, dims, keys // 16) %}{% for d in range(first, [first + keys // 16, dims] | min) %}
   subgroupMatrixStore<row_major>(&scores[subgroup], {{ 4 * (d - first) }}u, o{{ d }}, S_STRIDE);
   {% endfor %}
   workgroupBarrier();

@@ -49,16 +49,16 @@ def choose_tile(head_dim: int) -> Tile:
 
 
 def fits(planner: Planner, call: AttentionCall) -> bool:
-    return _possible(planner, call) and call.length >= MIN_LENGTH
+    return possible(planner, call) and call.length >= MIN_LENGTH
 
 
 def prepare(planner: Planner, call: AttentionCall, exact: bool) -> None:
     if (
-        _possible(planner, call)
+        possible(planner, call)
         and call.q.max_dims[1] >= MIN_LENGTH
         and exact == (planner.matmul_precision == "highest")
     ):
-        planner.prepare("attention/flash_matrix", template=_template(planner, call, exact))
+        planner.prepare("attention/flash_matrix", template=template_of(planner, call, exact))
 
 
 def run(planner: Planner, call: AttentionCall, exact: bool) -> None:
@@ -66,7 +66,7 @@ def run(planner: Planner, call: AttentionCall, exact: bool) -> None:
     rows = call.length * call.group
     planner.dispatch(
         "attention/flash_matrix",
-        (ceil_div(rows, _tile(planner, call).rows), call.kv_heads),
+        (ceil_div(rows, tile_of(planner, call).rows), call.kv_heads),
         {
             "q": call.q,
             "out": call.out,
@@ -74,32 +74,34 @@ def run(planner: Planner, call: AttentionCall, exact: bool) -> None:
             **call.caches,
         },
         {
-            "row_count": rows,
             "group_size": call.group,
             "kv_heads": call.kv_heads,
             "tokens": call.length,
             "scale": call.scale * LOG2_E,
+            "table_width": 0,
+            "page_shift": 0,
         },
-        template=_template(planner, call, exact),
+        template=template_of(planner, call, exact),
     )
 
 
-def _possible(planner: Planner, call: AttentionCall) -> bool:
+def possible(planner: Planner, call: AttentionCall) -> bool:
+    """Whether the device can run the kernel over caches like those of a call."""
     return (
         _has_matrices(planner)
         and call.k_cache.dtype in ("float16", "int8")
         and call.head_dim <= MAX_HEAD_DIM
-        and planner.limits.max_workgroup_bytes >= _tile(planner, call).workgroup_bytes
+        and planner.limits.max_workgroup_bytes >= tile_of(planner, call).workgroup_bytes
     )
 
 
-def _tile(planner: Planner, call: AttentionCall) -> Tile:
+def tile_of(planner: Planner, call: AttentionCall) -> Tile:
     return planner.tuning("attention/flash_matrix", choose_tile(call.head_dim))
 
 
-def _template(planner: Planner, call: AttentionCall, exact: bool) -> dict[str, Any]:
+def template_of(planner: Planner, call: AttentionCall, exact: bool, paged: bool = False) -> dict[str, Any]:
     cache = {"cache": call.k_cache.dtype, "head_dim": call.head_dim, "width": _load_width(call)}
-    return {"exact": exact, **_tile(planner, call).template, **cache}
+    return {"exact": exact, **tile_of(planner, call).template, **cache, "paged": paged}
 
 
 def _has_matrices(planner: Planner) -> bool:

@@ -4,10 +4,14 @@ out = the sums of the splits of a context, each rescaled to the largest score of
 One workgroup computes `lanes` vec4s of one packed row: `parts` interleaved shares of the splits, added up at the end.
 
 Inputs:
-  paged = False | True: every token has a place of its own
+  paged = False | True: every token has a place of its own, and a context; one of a single split is done already
+  listed = False | True: whether the tokens are those of a list, not all
 #}
 {% include "wgsl/maximum.wgsl" %}
 {% include "wgsl/packed_rows.wgsl" %}
+{% if paged %}
+{% include "attention/row_places.wgsl" %}
+{% endif %}
 
 @group(0) @binding(0) var<storage, read> sums: array<vec4<f32>>;       // [Hkv, rows, splits, D]
 @group(0) @binding(1) var<storage, read> stats: array<vec2<f32>>;      // [Hkv, rows, splits]: maximum, total
@@ -25,9 +29,7 @@ struct Params {
 {% endif %}
 }
 @group(0) @binding(3) var<uniform> params: Params;
-{% if paged %}
-@group(0) @binding(4) var<storage, read> places: array<vec2<i32>>;     // [S]: position, sequence
-{% else %}
+{% if not paged %}
 @group(0) @binding(4) var<uniform> input_pos: i32;
 {% endif %}
 
@@ -43,11 +45,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let row = group.x;
   let kv_head = group.y;
   {% if paged %}
-  let position = u32(places[params.first_token + row / params.group_size].x);
-  let rows_before = params.first_token * params.group_size;
+  let place = row_place(params.first_token + row / params.group_size);
+  let position = place.position;
+  let first_row = place.row * params.group_size;  // of the token
+  if (position + 1u <= params.chunk) {
+    return;
+  }
   {% else %}
-  let rows_before = 0u;
   let position = u32(input_pos) + row / params.group_size;
+  let first_row = row / params.group_size * params.group_size;
   {% endif %}
   let splits = (position + params.chunk) / params.chunk;
   let base = (kv_head * params.rows + row) * params.splits;
@@ -90,6 +96,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     total += weight * stat.y;
     sum += weight * part_sums[index + p * lanes];
   }
-  let head = query_head(rows_before + row, kv_head, params.kv_heads, params.group_size);
+  let head = query_head(first_row + row % params.group_size, kv_head, params.kv_heads, params.group_size);
   out[head * params.vectors + vector] = sum / total;
 }

@@ -24,6 +24,7 @@ class Reduction:
 
 
 REDUCTION = Reduction()
+_ONE_SEQUENCE = {"paged": False, "listed": False}
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Splits:
 
 
 def prepare_reduction(planner: Planner, call: AttentionCall, reduction: Reduction) -> None:
-    planner.prepare("attention/merge_splits", template={"paged": False}, overrides=reduction.overrides(call))
+    planner.prepare("attention/merge_splits", template=_ONE_SEQUENCE, overrides=reduction.overrides(call))
 
 
 def attend_split(
@@ -86,6 +87,6 @@ def attend_split(
             (shape["rows"], call.kv_heads, ceil_div(call.vectors, lanes["lanes"])),
             results,
             {**shape, "vectors": call.vectors},
-            template={"paged": False},
+            template=_ONE_SEQUENCE,
             overrides=lanes,
         )

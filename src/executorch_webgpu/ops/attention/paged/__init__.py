@@ -9,20 +9,19 @@ import math
 
 import numpy as np
 
-from ....errors import InvalidInputError
-from ...plan import Binding, Planner
+from ...plan import Planner
 from ...registry import op
-from ...shapes import ceil_div
+from ...rope import check_halves, check_pairs
+from ...rope import reference as rope
 from ...sizes import like_first
 from ...values import Tensor
 from .. import reference
-from ..cache_update.plan import update_caches
-from ..call import AttentionCall, round_context
+from ..call import AttentionCall, Rotation
 from ..checks import are_float32, check_cache
-from ..flash_decode.plan import tuning_of, variant_for
 from ..paging import Paging
+from .routes import attend
 
-NAME = "paged_sdpa"
+NAME, ROPE_NAME = "paged_sdpa", "rope_paged_sdpa"
 Array = np.ndarray
 
 
@@ -52,6 +51,26 @@ def paged_sdpa_reference(
     return out
 
 
+def rope_paged_sdpa_reference(
+    q: Array,
+    k: Array,
+    v: Array,
+    cos: Array,
+    sin: Array,
+    halves: bool,
+    k_pages: Array,
+    v_pages: Array,
+    places: Array,
+    block_tables: Array,
+    scale: float | None,
+    *,
+    stored_as: str = "float32",
+) -> Array:
+    angles = cos[places[:, 0]], sin[places[:, 0]]
+    q, k = rope.apply_rotary_emb_hf(q, k, *angles, 0) if halves else rope.apply_rotary_emb(q, k, *angles)
+    return paged_sdpa_reference(q, k, v, k_pages, v_pages, places, block_tables, scale, stored_as=stored_as)
+
+
 @op(
     "et_webgpu.paged_sdpa.default",
     reference=paged_sdpa_reference,
@@ -77,94 +96,66 @@ def paged_sdpa(
     its position, those of this call included. ``scale`` is 1/sqrt(D) by default. InvalidInputError for a place outside
     of the tables, and for a page outside of the pools.
     """
-    _check(planner, q, k, v, k_pages, v_pages, places, block_tables, out)
+    _check(planner, NAME, q, k, v, k_pages, v_pages, places, block_tables, out)
     planner.resize(out)
-    paging = Paging(places, block_tables, k_pages.dims[1])
-    context = _context(planner, paging, k_pages.dims[0])
-    scale = 1 / math.sqrt(q.dims[3]) if scale is None else scale
-    call = AttentionCall(q, k, v, k_pages, v_pages, 0, scale, out, context)
-    update_caches(planner, [(k, k_pages), (v, v_pages)], None, paging)
-    _attend(planner, call, paging)
+    call = _call(q, k, v, k_pages, v_pages, scale, out)
+    attend(planner, NAME, call, Paging(places, block_tables, k_pages.dims[1]))
 
 
-def _attend(planner: Planner, call: AttentionCall, paging: Paging) -> None:
-    """The kernels of ``flash_decode``: workgroups of packed rows of one token, over chunks of its context.
+@op(
+    "et_webgpu.rope_paged_sdpa.default",
+    reference=rope_paged_sdpa_reference,
+    sizes=like_first,
+    mutates=("k_pages", "v_pages"),
+    reads_rows_of=("cos", "sin"),
+)
+def rope_paged_sdpa(
+    planner: Planner,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    halves: bool,
+    k_pages: Tensor,
+    v_pages: Tensor,
+    places: Tensor,
+    block_tables: Tensor,
+    scale: float | None,
+    out: Tensor,
+) -> None:
+    """``apply_rotary_emb`` of q and k, or ``_hf`` with ``halves``, by each row's position, then ``paged_sdpa``.
 
-    As many tokens at a time as have room for the sums of their chunks, and as a grid has workgroups for.
+    A row at position p takes row p of cos and sin: [rows, D/2], or [rows, R] with ``halves``. All else is as in those
+    operators. InvalidInputError for a position that has no angles, too.
     """
-    tuning = tuning_of(planner, call.k_cache)
-    variant = variant_for(planner, call.group, call.k_cache)
-    planner.check(
-        variant is not None, f"{NAME}: heads of {call.head_dim} elements need more workgroup memory than there is"
-    )
-    assert variant is not None
-    template, reduction = variant.template(call.k_cache.dtype, paged=True), tuning.reduction.overrides(call)
-    planner.prepare("attention/flash_decode", template=template, overrides=variant.overrides)
-    planner.prepare("attention/merge_splits", template={"paged": True}, overrides=reduction)
-    chunk, heads = variant.max_chunk, call.q.dims[2]
-    token_bytes = 4 * heads * call.head_dim  # of the sums of a chunk
-    blocks = ceil_div(call.group, variant.rows)
-    in_grid = planner.limits.max_workgroups // max(call.group, blocks * call.kv_heads)
-    most = max(1, min(in_grid, planner.scratch_bytes // (token_bytes * ceil_div(paging.capacity, chunk))))
-    tokens, splits = min(call.length, most), ceil_div(call.context, chunk)
-    sums = planner.scratch(token_bytes * min(most, call.q.max_dims[1]) * ceil_div(paging.capacity, chunk))
-    stats = planner.scratch(8 * heads * min(most, call.q.max_dims[1]) * ceil_div(paging.capacity, chunk))
-    shared: dict[str, Binding] = {"sums": sums, "stats": stats, "out": call.out, "places": paging.places}
-    for first in range(0, call.length, max(tokens, 1)):
-        count = min(tokens, call.length - first)
-        shape = {
-            "rows": count * call.group,
-            "group_size": call.group,
-            "kv_heads": call.kv_heads,
-            "chunk": chunk,
-            "splits": splits,
-            "first_token": first,
-        }
-        planner.dispatch(
-            "attention/flash_decode",
-            (count * blocks * call.kv_heads, splits),
-            {"q": call.q, **call.caches, **shared, "block_tables": paging.block_tables},
-            {**shape, "row_blocks": count * blocks, "blocks_of_token": blocks, "scale": call.scale, **paging.params},
-            template=template,
-            overrides=variant.overrides,
-        )
-        if splits > 1:
-            planner.dispatch(
-                "attention/merge_splits",
-                (count * call.group, call.kv_heads, ceil_div(call.vectors, reduction["lanes"])),
-                shared,
-                {**shape, "vectors": call.vectors},
-                template={"paged": True},
-                overrides=reduction,
-            )
+    _check(planner, ROPE_NAME, q, k, v, k_pages, v_pages, places, block_tables, out)
+    kind, check = ("halves", check_halves) if halves else ("pairs", check_pairs)
+    half = check(planner, ROPE_NAME, q, k, cos, sin, None, [q, k])
+    planner.resize(out)
+    rotated_q = planner.scratch(q.max_nbytes)
+    call = _call(q, k, v, k_pages, v_pages, scale, out, Rotation(cos, sin, None, kind, half, rotated_q))
+    attend(planner, ROPE_NAME, call, Paging(places, block_tables, k_pages.dims[1]))
 
 
-def _context(planner: Planner, paging: Paging, pages: int) -> int:
-    """The longest context of a row, rounded up; places and pages that are not there are refused."""
-
-    def longest(places: Array | None) -> int:
-        if places is None or not places.size:
-            return paging.capacity
-        low, high = places.min(axis=0), places.max(axis=0)
-        if low.min() < 0 or high[0] >= paging.capacity or high[1] >= paging.block_tables.dims[0]:
-            raise InvalidInputError(
-                f"{NAME}: places go from {low.tolist()} to {high.tolist()}, but there are "
-                f"{paging.block_tables.dims[0]} sequences of up to {paging.capacity} rows"
-            )
-        return min(paging.capacity, round_context(int(high[0]) + 1))
-
-    def known(tables: Array | None) -> bool:
-        if tables is not None and (bad := tables[(tables < 0) | (tables >= pages)]).size:
-            raise InvalidInputError(f"{NAME}: the pool has {pages} pages, 0 to {pages - 1}, not {bad[0]}")
-        return True
-
-    planner.inspect(paging.block_tables, known)
-    context: int = planner.inspect(paging.places, longest)
-    return context
+def _call(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    k_pages: Tensor,
+    v_pages: Tensor,
+    scale: float | None,
+    out: Tensor,
+    rotation: Rotation | None = None,
+) -> AttentionCall:
+    """The call as kernels' plans see it; positions and contexts are those of ``Paging``."""
+    scale = 1 / math.sqrt(q.dims[3]) if scale is None else scale
+    return AttentionCall(q, k, v, k_pages, v_pages, 0, scale, out, context=0, rotation=rotation)
 
 
 def _check(
     planner: Planner,
+    name: str,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -174,10 +165,10 @@ def _check(
     block_tables: Tensor,
     out: Tensor,
 ) -> None:
-    planner.check(are_float32(q, k, v, out), f"{NAME} takes float32 tensors, not {[q, k, v, out]}")
+    planner.check(are_float32(q, k, v, out), f"{name} takes float32 tensors, not {[q, k, v, out]}")
     planner.check(
         all(t.rank == 4 for t in (q, k, v, k_pages, v_pages)) and q.dims[0] == 1,
-        f"{NAME} takes [1, T, heads, D] and pools [pages, page_rows, heads, D], not {[q, k, v, k_pages, v_pages]}",
+        f"{name} takes [1, T, heads, D] and pools [pages, page_rows, heads, D], not {[q, k, v, k_pages, v_pages]}",
     )
     _, length, heads, head_dim = q.dims
     page_rows, kv_heads = k_pages.dims[1:3]
@@ -189,11 +180,11 @@ def _check(
         and kv_heads > 0
         and heads % kv_heads == 0
         and head_dim % 4 == 0,
-        f"{NAME}: {q}, {k}, {v} do not go with pools {k_pages} and {v_pages}",
+        f"{name}: {q}, {k}, {v} do not go with pools {k_pages} and {v_pages}",
     )
-    planner.check(page_rows > 0 and page_rows & (page_rows - 1) == 0, f"{NAME}: {page_rows} rows are no power of two")
-    check_cache(planner, NAME, k_pages)
+    planner.check(page_rows > 0 and page_rows & (page_rows - 1) == 0, f"{name}: {page_rows} rows are no power of two")
+    check_cache(planner, name, k_pages)
     planner.check(
         places.dtype == block_tables.dtype == "int32" and places.dims == (length, 2) and block_tables.rank == 2,
-        f"{NAME}: places {places} must be [{length}, 2], and block tables {block_tables} [sequences, pages]; int32",
+        f"{name}: places {places} must be [{length}, 2], and block tables {block_tables} [sequences, pages]; int32",
     )
