@@ -22,7 +22,7 @@ class LoadOptions:
     ``kv_cache_dtype``: "f32" keeps KV caches as the file states them; "f16" and "int8" (with a float32 scale for each
     row and head) store them in a half and about a quarter of the memory of float32, whatever the file states.
     ``matmul_precision``: "highest" multiplies x by weights nearly as exactly as float32; "high" rounds both to float16
-    (11 significant bits, as in TF32) where tensor cores multiply more than 8 rows by weights, or two computed matrices
+    (11 significant bits, as in TF32) where tensor cores multiply several rows by weights, or two computed matrices
     (mm, bmm, addmm), with errors up to about 1e-3 of the largest output, and queries of attention over float16 or int8
     caches, where scores near 1,000 are then off by up to 0.5, for speed. Sums are float32 in either.
     ``lower``: "all" runs every operator on the device that has a kernel there, delegated or not, in one graph with the

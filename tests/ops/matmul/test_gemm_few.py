@@ -28,10 +28,10 @@ every_format = pytest.mark.parametrize("weight_format", FORMATS)
 # several along K, several matrices of each.
 TILES = (
     Tile(1, 2, 1, 1, 64, ahead=2),
-    Tile(2, 1, 1, 2, 64),
+    Tile(1, 1, 1, 2, 64, ahead=2),
     Tile(1, 1, 1, 1, 64, ahead=3),
     Tile(1, 1, 2, 1, 32),
-    Tile(1, 1, 1, 2, 64, ahead=2),
+    Tile(2, 1, 1, 1, 64),
 )
 FAR_AHEAD = Tile(1, 1, 1, 1, 64, ahead=4)
 
@@ -65,11 +65,12 @@ def test_it_agrees_with_the_reference(matrix_device: Device, weight_format: str,
                 loaded.check(sample.inputs(live))
 
 
+@pytest.mark.slow
 @every_format
 def test_random_shapes(matrix_device: Device, weight_format: str) -> None:
     """One tile, alone and with as many workgroups that share it as come out of the sizes."""
     rng = np.random.default_rng(FORMATS.index(weight_format))
-    for _ in range(3):
+    for _ in range(2):
         n, k, m = (int(rng.integers(1, most)) for most in (90, 400, 40))
         sample = fused_linear_sample(
             weight_format, k, [n], bias=True, residual=True, rows=(m, int(rng.integers(1, m + 1)))
@@ -116,7 +117,8 @@ def small(tile: Tile, parts: int) -> Tile:
 
 
 CHOSEN = [
-    *(("few", small(tile, 2)) for tile in gemm_few.TUNING.tiles),
+    # Those for 64 rows in two parts have so many products that a CPU's compiler needs a minute.
+    *(("few", small(tile, 2)) for tile in gemm_few.TUNING.tiles if tile.row_tiles < 4),
     *(("few_f16", small(tile, 1)) for tile in (*gemm_few.TUNING.rounded, *gemm_few.TUNING.narrow)),
 ]
 
@@ -158,7 +160,7 @@ def test_zeros_and_numbers_that_are_none(matrix_device: Device) -> None:
             assert np.isfinite(out[0, [0, 1, 4]]).all()
 
 
-@pytest.mark.parametrize("weight_format", FORMATS)
+@pytest.mark.parametrize("weight_format", ["q4gsw", "q8gsw"])
 def test_rows_of_any_number_in_one_program(matrix_device: Device, weight_format: str) -> None:
     """On both sides of every change of route or tile; what a load compiled is all that they take."""
     sample = fused_linear_sample(weight_format, 136, [29, 6], norm=True, bias=True, rows=(130, 1))

@@ -73,15 +73,17 @@ class Tuning:
     # Those of few_f16.
     rounded: tuple[Tile, ...] = (Tile(1, ahead=3), Tile(2, k_subgroups=1, ahead=3), Tile(4, k_subgroups=1, ahead=3))
     # In place of the first ones of few_f16: for few columns, where all workgroups it takes share nothing, and for many.
-    narrow: tuple[Tile, ...] = (Tile(1, column_subgroups=1, k_subgroups=8, ahead=2),)
+    narrow: tuple[Tile, ...] = (Tile(1, 1, k_subgroups=8, ahead=2), Tile(2, 1, k_subgroups=4, ahead=2))
     narrow_columns: int = 2304  # at most
-    wide: tuple[Tile, ...] = (Tile(1, k_subgroups=1, ahead=4), Tile(2, column_subgroups=8, k_subgroups=1, ahead=3))
+    narrow_width: int = 4096  # input features; for more, only the first of them
+    wide: tuple[Tile, ...] = (Tile(1, k_subgroups=1, ahead=4), Tile(2, 8, k_subgroups=1, ahead=3))
     wide_columns: int = 65536  # at least
     workgroups: int = 264  # several workgroups share tiles until there are so many
     steps: int = 2  # of each of them, at least
     most: int = 64  # rows, for more of which gemm_matrix is faster
     most_rounded: int = 128  # the same of few_f16, unless there are many columns
-    # Weights and columns for fewer of which gemv is faster, with up to eight rows; up to four, it is but for few_f16.
+    # Weights and columns for fewer of which gemv is faster, with up to eight rows; with up to four it always is, but
+    # for few_f16.
     least: int = 6 << 20
     least_columns: int = 3072
     least_rounded: int = 4 << 20
@@ -90,10 +92,10 @@ class Tuning:
     def of(self, parts: int) -> tuple[Tile, ...]:
         return self.rounded if parts == 1 else self.tiles
 
-    def of_columns(self, parts: int, columns: int) -> tuple[Tile, ...]:
+    def of_matrix(self, parts: int, columns: int, width: int) -> tuple[Tile, ...]:
         first: tuple[Tile, ...] = ()
         if parts == 1 and columns <= self.narrow_columns:
-            first = self.narrow
+            first = self.narrow if width <= self.narrow_width else self.narrow[:1]
         elif parts == 1 and columns >= self.wide_columns:
             first = self.wide
         return (*first, *self.of(parts)[len(first) :])
@@ -105,7 +107,7 @@ TUNING = Tuning()
 def fits(planner: Planner, product: Product, parts: int) -> bool:
     """Whether the device has such tensor cores, and weights are codes, whose powers load finds."""
     quantized = all(isinstance(m, QuantizedMatrix) for m in product.matrices)
-    return has_cores(planner) and quantized and len(_tiles(planner, _columns(product), parts)) > 0
+    return has_cores(planner) and quantized and len(_tiles(planner, _columns(product), product.width, parts)) > 0
 
 
 def pays(planner: Planner, product: Product, parts: int) -> bool:
@@ -129,7 +131,7 @@ def _columns(product: Product) -> int:
 def prepare(planner: Planner, call: Call, parts: int) -> None:
     """Pipelines for every number of rows up to ``call.m``."""
     normed, pairs = call.norm is not None, _pairs(call, parts)
-    tiles, least = _tiles(planner, 4 * call.packed.quads, parts), 1
+    tiles, least = _tiles(planner, 4 * call.packed.quads, call.packed.width, parts), 1
     for tile in tiles:
         most = call.m if tile is tiles[-1] else min(tile.rows, call.m)
         prepare_split_rows(planner, call.packed.width, tile, parts, normed, pairs=pairs)
@@ -144,7 +146,7 @@ def prepare(planner: Planner, call: Call, parts: int) -> None:
 
 def run(planner: Planner, call: Call, parts: int) -> None:
     """``parts``: float16 numbers for each float32, 1 or 2."""
-    tiles = _tiles(planner, 4 * call.packed.quads, parts)
+    tiles = _tiles(planner, 4 * call.packed.quads, call.packed.width, parts)
     tile = next((tile for tile in tiles if tile.rows >= call.m), tiles[-1])
     steps = ceil_div(call.packed.width, tile.step)
     sizes = (call.m, call.packed.width, steps * tile.k_subgroups)
@@ -201,9 +203,9 @@ def _tuning(planner: Planner) -> Tuning:
     return planner.tuning("matmul/gemm_few", TUNING)
 
 
-def _tiles(planner: Planner, columns: int, parts: int) -> list[Tile]:
+def _tiles(planner: Planner, columns: int, width: int, parts: int) -> list[Tile]:
     """Those that the device has room for, of few rows first."""
-    return [tile for tile in _tuning(planner).of_columns(parts, columns) if _has_room(planner, tile, parts)]
+    return [t for t in _tuning(planner).of_matrix(parts, columns, width) if _has_room(planner, t, parts)]
 
 
 def _has_room(planner: Planner, tile: Tile, parts: int) -> bool:

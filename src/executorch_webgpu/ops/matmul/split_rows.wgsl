@@ -72,26 +72,30 @@ fn main(
     return;
   }
 
-  // ---- the norm's factor ----
-  var factor = 1.0;
-  {% if norm %}
+  // ---- the largest element, and the norm's factor, which multiplies it, too ----
+  var largest = 0.0;
   var squares = 0.0;
   for (var k = lane * 4u; k < params.k; k += wg_size * 4u) {
-    let value = load_x(row, k, params.k);
-    squares += dot(value, value);
-  }
-  factor = 1.0 / sqrt(workgroup_sum(squares, lane) / f32(params.k) + params.eps);
-  {% endif %}
-
-  // ---- the power of two ----
-  var largest = 0.0;
-  for (var k = lane * 4u; k < params.k; k += wg_size * 4u) {
-    let value = abs(normalized(row, k, factor));
+    {% if norm %}
+    let before = load_x(row, k, params.k);
+    squares += dot(before, before);
+    let value = abs(before * load_norm_weight(k, params.k));
+    {% else %}
+    let value = abs(load_x(row, k, params.k));
+    {% endif %}
     let finite = select(vec4<f32>(), value, are_finite(value));
     largest = max(largest, max(max(finite.x, finite.y), max(finite.z, finite.w)));
   }
+  largest = workgroup_max(largest, lane);
+  var factor = 1.0;
+  {% if norm %}
+  factor = 1.0 / sqrt(workgroup_sum(squares, lane) / f32(params.k) + params.eps);
+  largest *= factor;
+  {% endif %}
+
+  // ---- the power of two ----
   // Of the largest element only the exponent matters; of both powers of two, neither may be subnormal.
-  let exponent = max(bitcast<u32>(workgroup_max(largest, lane)) >> 23u, 15u);
+  let exponent = max(bitcast<u32>(largest) >> 23u, 15u);
   let power = bitcast<f32>((268u - exponent) << 23u);  // 2^14 / 2^(exponent - 127)
   if (lane == 0u) {
     let inverse = (exponent - 14u) << 23u;

@@ -2,7 +2,8 @@
 Reductions over one workgroup of wg_size (a multiple of 8) invocations; every invocation gets the result.
 
 Call them in uniform control flow only. Two levels instead of a tree cost two barriers, and a next call needs no third:
-`partials` and `eighths` are written again only after all have read them.
+`partials` and `eighths` are written again only after all have read them. Of a large workgroup an eighth adds up eight each
+before, which a compiler has unrolled: 32 in turn would take a GPU half a microsecond.
 #}
 override wg_size: u32 = 64;
 
@@ -24,9 +25,21 @@ fn sum_or_max(a: f32, b: f32, largest: bool) -> f32 {
 fn workgroup_reduce(value: f32, lane: u32, largest: bool) -> f32 {
   partials[lane] = value;
   workgroupBarrier();
+  var first = value;
+  var count = wg_size;
+  if (wg_size > 64u) {
+    count = wg_size / 8u;
+    if (lane < count) {
+      for (var i = 1u; i < 8u; i++) {
+        first = sum_or_max(first, partials[lane + i * count], largest);
+      }
+      partials[lane] = first;
+    }
+    workgroupBarrier();
+  }
   if (lane < 8u) {
-    var result = value;
-    for (var i = lane + 8u; i < wg_size; i += 8u) {
+    var result = first;
+    for (var i = lane + 8u; i < count; i += 8u) {
       result = sum_or_max(result, partials[i], largest);
     }
     eighths[lane] = result;
