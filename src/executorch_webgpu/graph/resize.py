@@ -20,7 +20,6 @@ from ..ops.values import Dims, IntLike, LiveSymInt, LiveTensor, SymInt, Tensor, 
 from .build import Graph, OpCall
 
 _CLEAN, _CHECK, _PLAN = 0, 1, 2
-_KEPT = 16  # plans of a call
 
 # What a plan function runs into when a malformed program hands it the wrong kind of argument.
 _ARGUMENT_ERRORS = (TypeError, AttributeError, ValueError, IndexError, KeyError, ArithmeticError)
@@ -164,7 +163,7 @@ class LivePlans:
             return  # it reads a number, which is another one in each step
         kept = self._kept[index]
         kept.append((self._dims_of(index), plan))
-        del kept[:-_KEPT]
+        del kept[: -self._planning.kept_plans]
 
     def _dims_of(self, index: int) -> tuple[Dims, ...]:
         return tuple([tensor.dims for tensor in self._inputs[index]])

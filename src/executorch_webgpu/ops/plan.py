@@ -87,7 +87,7 @@ class Planning:
 
     ``routes`` forces a route by operator family; ``scratch_bytes`` bounds the scratch memory that a blocked route may
     ask for; ``matmul_precision`` is one of ``MATMUL_PRECISIONS``; ``tunings`` replaces tunings of kernels by name, for
-    tests and benchmarks. The graph fills in the rest: ``no_alias``, ids of
+    tests and benchmarks; ``kept_plans`` of each call are found again. The graph fills in the rest: ``no_alias``, ids of
     outputs that must be copies, since someone writes their memory, ``host_inputs``, ids of the integer inputs, which
     the host can read, ``read_only``, ids of the constants that are never written, and ``families``, what has routes.
     """
@@ -98,6 +98,7 @@ class Planning:
     scratch_bytes: int = SCRATCH_BYTES
     matmul_precision: str = "highest"
     tunings: Mapping[str, object] = field(default_factory=dict)
+    kept_plans: int = 2
     no_alias: frozenset[int] = frozenset()
     host_inputs: frozenset[int] = frozenset()
     read_only: frozenset[int] = frozenset()

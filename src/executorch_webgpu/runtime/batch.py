@@ -19,7 +19,7 @@ from ..gpu.in_flight import InFlight
 from ..graph.batching import BatchSizes, batched
 from ..graph.binding_limit import split_constants
 from ..graph.constants import ConstantPool
-from ..graph.draws import RowSampler, with_fed_tokens, with_float_logits
+from ..graph.draws import KEPT_PLANS, RowSampler, with_fed_tokens, with_float_logits
 from ..graph.execute import GraphExecutor
 from ..graph.fusion import fuse_graph
 from ..graph.kv_cache import KV_CACHE_DTYPES
@@ -96,7 +96,12 @@ class BatchMethod(Closing):
         self.in_flight = in_flight or (IN_FLIGHT_ON_CPU if device.features.cpu else IN_FLIGHT)
         graph = split_constants(graph, device.limits.max_binding_bytes)
         planning = Planning(
-            device.features, device.limits, options.routes or {}, options.scratch_bytes, options.matmul_precision
+            device.features,
+            device.limits,
+            options.routes or {},
+            options.scratch_bytes,
+            options.matmul_precision,
+            kept_plans=KEPT_PLANS,
         )
         self._closed = False
         self._flights: deque[list[int | None]] = deque()  # of steps that are not read: log probabilities of each row

@@ -150,15 +150,15 @@ def test_zeros_and_numbers_that_are_none(matrix_device: Device) -> None:
 @pytest.mark.slow
 def test_a_method_that_is_loaded_with_a_precision(matrix_device: Device) -> None:
     """With "high", its first prefill rounds and compiles nothing; its decode is that of the default."""
-    sample = fused_linear_sample("q4gsw", 64, [13], rows=(67, 1))
+    sample = fused_linear_sample("q4gsw", 64, [13], rows=(131, 1))
     weights, scales = (sample.args[i][0].array for i in (4, 5))
     build = GraphBuilder()
-    x = build.input((67, 64))
-    build.output(build.call("et_vk.linear_q4gsw.default", x, weights, scales, 32, None, build.tensor((67, 13))))
+    x = build.input((131, 64))
+    build.output(build.call("et_vk.linear_q4gsw.default", x, weights, scales, 32, None, build.tensor((131, 13))))
     data = write_delegated(build, ["float32"] * 2, dynamic=[0])
     runtime = Runtime()
     runtime._device = matrix_device
-    rows = np.random.default_rng(0).standard_normal((67, 64)).astype(np.float32)
+    rows = np.random.default_rng(0).standard_normal((131, 64)).astype(np.float32)
     found: dict[str, list[np.ndarray]] = {}
     for precision in MATMUL_PRECISIONS:
         with (
@@ -166,7 +166,7 @@ def test_a_method_that_is_loaded_with_a_precision(matrix_device: Device) -> None
             program.load_method("forward", matmul_precision=precision, profile=True) as method,
         ):
             compiled = matrix_device.kernels.stats()
-            found[precision] = [method.execute([rows[:count]])[0] for count in (67, 1)]
+            found[precision] = [method.execute([rows[:count]])[0] for count in (131, 1)]
             assert matrix_device.kernels.stats() == compiled
             routes = {row.route for row in method.profile()}
             assert routes == {"matrix_f16" if precision == "high" else "matrix", "gemv"}

@@ -10,6 +10,7 @@ top, how much lies in each of 256 bins says in which one the cut is. Top-k count
 Inputs:
   rows = False | True: one row, drawn as the parameters say; or rows along y, each as its Draw says, if that filters
 #}
+{% set of = "draws[at.row]" if rows else "params" %}
 @group(0) @binding(0) var<storage, read> logits: array<u32>;  // bits of f32 [rows, vocab]
 @group(0) @binding(1) var<storage, read> maxima: array<u32>;  // [rows, maxima], at most one for each invocation
 @group(0) @binding(2) var<storage, read> totals: array<vec2<u32>>;  // [rows, groups], at most one for each invocation
@@ -53,12 +54,19 @@ var<workgroup> bound: vec2<u32>;  // the last token that is kept so far
 var<workgroup> found: vec2<u32>;  // the words of the cut as far as they are known; zeros below
 var<workgroup> missing: vec2<u32>;  // what is still to be found in the bins of these words
 var<workgroup> finished: u32;
-var<private> start: u32;  // of the row's logits
-var<private> list: u32;  // ... and of its candidates
 
 {% include "sampling/draw.wgsl" %}
 {% include "sampling/gumbel.wgsl" %}
 {% include "sampling/probability.wgsl" %}
+
+// A row of the draws, the first of its logits and of its candidates, and its place among those of this dispatch. A driver for
+// CPUs never frees what invocations keep of a larger struct over a barrier.
+struct Place {
+  row: u32,
+  start: u32,
+  list: u32,
+  slot: u32,
+}
 
 // ---- selection ----
 fn is_kept(place: vec2<u32>) -> bool {
@@ -70,18 +78,18 @@ fn bin_sum(bin: u32) -> vec2<u32> {
 }
 
 // Sort the candidates that lie in the bins of `found` into finer ones.
-fn fill_bins(draw: Draw, lane: u32, digit: u32, by_weight: bool, largest: u32) {
+fn fill_bins(at: Place, lane: u32, digit: u32, by_weight: bool, largest: u32) {
   let shift = 24u - 8u * (digit % 4u);
   let above = ~((256u << shift) - 1u);  // bits of the word that the bins before have in common
-  for (var i = lane; i < candidates[list]; i += wg_size) {
-    let id = candidates[list + 1u + i];
-    let bits = logits[start + id];
+  for (var i = lane; i < candidates[at.list]; i += wg_size) {
+    let id = candidates[at.list + 1u + i];
+    let bits = logits[at.start + id];
     let place = vec2<u32>(rank_of(bits), ~id);
     let word = select(place.x, place.y, digit >= 4u);
     let known = select(found.x, found.y, digit >= 4u);
     if (((word ^ known) & above) == 0u && (digit < 4u || place.x == found.x) && (!by_weight || is_kept(place))) {
       let bin = (word >> shift) & 255u;
-      let weight = select(1u, weight_of(bits, largest, draw.inverse_temperature), by_weight);
+      let weight = select(1u, weight_of(bits, largest, {{ of }}.inverse_temperature), by_weight);
       atomicAdd(&counts[bin], 1u);
       if (atomicAdd(&low[bin], weight) > 0xffffffffu - weight) {
         atomicAdd(&high[bin], 1u);
@@ -113,7 +121,7 @@ fn choose_bin(digit: u32, by_weight: bool) {
 }
 
 // Cut where the sum over the first tokens, of those that are kept so far, reaches `goal`.
-fn select_cut(draw: Draw, lane: u32, goal: vec2<u32>, by_weight: bool, largest: u32) {
+fn select_cut(at: Place, lane: u32, goal: vec2<u32>, by_weight: bool, largest: u32) {
   if (lane == 0u) {
     found = vec2<u32>(0u);
     missing = goal;
@@ -128,7 +136,7 @@ fn select_cut(draw: Draw, lane: u32, goal: vec2<u32>, by_weight: bool, largest: 
     workgroupBarrier();
     let done = finished != 0u;
     if (!done) {
-      fill_bins(draw, lane, digit, by_weight, largest);
+      fill_bins(at, lane, digit, by_weight, largest);
     }
     workgroupBarrier();
     if (lane < 16u) {
@@ -152,33 +160,33 @@ fn select_cut(draw: Draw, lane: u32, goal: vec2<u32>, by_weight: bool, largest: 
 
 // ---- weights and the draw ----
 // What an invocation has of the weights of all tokens, or of those that top-k keeps.
-fn weights_of(draw: Draw, slot: u32, lane: u32, largest: u32) -> vec2<u32> {
+fn weights_of(at: Place, lane: u32, largest: u32) -> vec2<u32> {
   var sum = vec2<u32>(0u);
-  if (draw.top_k == 0u) {
+  if ({{ of }}.top_k == 0u) {
     if (lane < params.groups) {
-      sum = totals[slot * params.groups + lane];
+      sum = totals[at.slot * params.groups + lane];
     }
     return sum;
   }
-  for (var i = lane; i < candidates[list]; i += wg_size) {
-    let id = candidates[list + 1u + i];
-    let bits = logits[start + id];
+  for (var i = lane; i < candidates[at.list]; i += wg_size) {
+    let id = candidates[at.list + 1u + i];
+    let bits = logits[at.start + id];
     if (is_kept(vec2<u32>(rank_of(bits), ~id))) {
-      sum = wide_add(sum, vec2<u32>(weight_of(bits, largest, draw.inverse_temperature), 0u));
+      sum = wide_add(sum, vec2<u32>(weight_of(bits, largest, {{ of }}.inverse_temperature), 0u));
     }
   }
   return sum;
 }
 
 // (rank of the score, id) of the best of an invocation's candidates.
-fn best_of(draw: Draw, lane: u32, largest: u32) -> vec2<u32> {
+fn best_of(at: Place, lane: u32, largest: u32) -> vec2<u32> {
   var drawn = vec2<u32>(0u, 0xffffffffu);
-  for (var i = lane; i < candidates[list]; i += wg_size) {
-    let id = candidates[list + 1u + i];
-    let bits = logits[start + id];
-    if (is_near(bits, largest, draw.margin) && is_kept(vec2<u32>(rank_of(bits), ~id))) {
-      let random = philox(vec4<u32>(id / 4u, draw.position, 0u, 0u), draw.seed);
-      let score = rank_of(bitcast<u32>(bitcast<f32>(bits) + draw.temperature * gumbel(random[id % 4u])));
+  for (var i = lane; i < candidates[at.list]; i += wg_size) {
+    let id = candidates[at.list + 1u + i];
+    let bits = logits[at.start + id];
+    if (is_near(bits, largest, {{ of }}.margin) && is_kept(vec2<u32>(rank_of(bits), ~id))) {
+      let random = philox(vec4<u32>(id / 4u, {{ "draws[at.row].position" if rows else "u32(position)" }}, 0u, 0u), {{ of }}.seed);
+      let score = rank_of(bitcast<u32>(bitcast<f32>(bits) + {{ of }}.temperature * gumbel(random[id % 4u])));
       if (score > drawn.x || (score == drawn.x && id < drawn.y)) {
         drawn = vec2<u32>(score, id);
       }
@@ -191,21 +199,16 @@ fn best_of(draw: Draw, lane: u32, largest: u32) -> vec2<u32> {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let slot = group.y;
   {% if rows %}
-  let place = params.first + slot;
-  let draw = draws[place];
-  if (!is_filtered(draw)) {
+  let row = params.first + slot;
+  if ((draws[row].kinds & IS_FILTERED) == 0u) {
     return;
   }
-  start = place * params.vocab;
+  let place = row;
+  let at = Place(row, row * params.vocab, slot * (1u + params.vocab), slot);
   {% else %}
-  let place = 0u;
-  let draw = Draw(
-    params.seed, u32(position), IS_FILTERED, params.temperature, params.inverse_temperature, params.margin,
-    params.top_k, params.share, 0u, vec2<u32>(0u), 0u, 0u,
-  );
-  start = u32(row) * params.vocab;
+  const place = 0u;
+  let at = Place(0u, u32(row) * params.vocab, 0u, 0u);
   {% endif %}
-  list = slot * (1u + params.vocab);
   if (lane == 0u) {
     atomicStore(&top, 0u);
     atomicStore(&best, 0u);
@@ -216,27 +219,27 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   }
   workgroupBarrier();
   if (lane < params.maxima) {
-    atomicMax(&top, maxima[slot * params.maxima + lane]);
+    atomicMax(&top, maxima[at.slot * params.maxima + lane]);
   }
   workgroupBarrier();
   let largest = atomicLoad(&top);
-  if (draw.top_k > 0u) {
-    select_cut(draw, lane, vec2<u32>(draw.top_k, 0u), false, largest);
+  if ({{ of }}.top_k > 0u) {
+    select_cut(at, lane, vec2<u32>({{ of }}.top_k, 0u), false, largest);
   }
-  if (draw.share > 0u) {
-    let sum = weights_of(draw, slot, lane, largest);
+  if ({{ of }}.share > 0u) {
+    let sum = weights_of(at, lane, largest);
     if (atomicAdd(&total[0], sum.x) > 0xffffffffu - sum.x) {
       atomicAdd(&total[1], 1u);
     }
     atomicAdd(&total[1], sum.y);
     workgroupBarrier();
     // ceil(total * share / 2^32)
-    let fraction = wide_multiply(atomicLoad(&total[0]), draw.share);
-    let whole = wide_multiply(atomicLoad(&total[1]), draw.share);
+    let fraction = wide_multiply(atomicLoad(&total[0]), {{ of }}.share);
+    let whole = wide_multiply(atomicLoad(&total[1]), {{ of }}.share);
     let goal = wide_add(wide_add(whole, vec2<u32>(fraction.y, 0u)), vec2<u32>(select(0u, 1u, fraction.x > 0u), 0u));
-    select_cut(draw, lane, goal, true, largest);
+    select_cut(at, lane, goal, true, largest);
   }
-  let drawn = best_of(draw, lane, largest);
+  let drawn = best_of(at, lane, largest);
   atomicMax(&best, drawn.x);
   workgroupBarrier();
   if (drawn.x == atomicLoad(&best)) {
