@@ -106,11 +106,13 @@ def test_a_copied_page_goes_on_by_itself(program: Program, dtype: str) -> None:
         assert second.block_table == first.block_table[:2]
         assert texts.pool.rewind(second, 6, texts.batch.rows.copy_page) == 6
         assert second.block_table[1] not in first.block_table
+        # Tensor cores take other numbers of rows in other ways, and round.
+        close = 5e-3 if texts.batch._device.features.subgroup_matrix else 1e-5
         with Texts(program, dtype) as alone:
             other = [*TEXT[:6], 11, 12]
-            assert_close(texts.run(second, [11, 12]), alone.run(alone.begin(other), other), 1e-5, 1e-5)
+            assert_close(texts.run(second, [11, 12]), alone.run(alone.begin(other), other), close, close)
             again = alone.begin([*TEXT, 8])
-            assert_close(texts.run(first, [8]), alone.run(again, [*TEXT, 8][len(again.tokens) :]), 1e-5, 1e-5)
+            assert_close(texts.run(first, [8]), alone.run(again, [*TEXT, 8][len(again.tokens) :]), close, close)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -127,6 +127,8 @@ class Paged:
         got, wanted = self.step(rows)
         # What rotation rounds may move an element of a cache by a step; halfway between two codes, either is right.
         tolerance = TOLERANCE[self.dtype] if self.rope or self.dtype == "int8" else 1e-4
+        if "flash_matrix" in self.kernels:
+            tolerance = max(tolerance, 2e-3)  # it rounds probabilities to float16
         assert_close(got, wanted, tolerance, tolerance)
 
     @property
