@@ -151,7 +151,6 @@ def test_what_only_the_host_applies() -> None:
     assert SamplingParams(repetition_penalty=1.1, temperature=1.0, top_p=0.5).host_reason is None
     reason = SamplingParams(presence_penalty=1.0, logit_bias={1: 2.0}).host_reason
     assert reason == "presence_penalty and logit_bias must be applied to each token's logits by the host"
-    assert not SamplingParams(logit_bias={1: 2.0}).is_greedy and SamplingParams().is_greedy
     assert not SamplingParams(logit_bias={1: 2.0}, logprobs=3).needs_tokens
     for name, value in (("presence_penalty", 1.0), ("frequency_penalty", 1.0), ("repetition_penalty", 1.1)):
         assert SamplingParams(**{name: value}).needs_tokens  # type: ignore[arg-type]

@@ -99,11 +99,6 @@ class SamplingParams:
             raise InvalidInputError(f"logprobs is {self.logprobs}; it must be between 0 and {MOST_LIKELIEST}, or None")
 
     @property
-    def is_greedy(self) -> bool:
-        """Whether the likeliest token is taken, of logits as they are."""
-        return self.temperature == 0 and self.repetition_penalty == 1 and self.host_reason is None
-
-    @property
     def needs_tokens(self) -> bool:
         """Whether a token depends, beside its logits, on which ones came before, so that the host must know those."""
         penalized = self.repetition_penalty != 1 or self.presence_penalty or self.frequency_penalty
