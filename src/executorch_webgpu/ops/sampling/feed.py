@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ...errors import InvalidInputError
 from ..plan import Planner
 from ..registry import op
+from ..rows import Cut
 from ..sizes import like_first
 from ..values import Tensor
 
@@ -18,7 +21,12 @@ def feed_tokens_reference(tokens: np.ndarray, drawn: np.ndarray, vocab: int) -> 
     return np.where(tokens < 0, np.clip(drawn.reshape(-1)[rows], 0, vocab - 1), tokens)
 
 
-@op("et_webgpu.feed_tokens.default", reference=feed_tokens_reference, sizes=like_first)
+def feed_tokens_rows(cut: Cut, tokens: Tensor, *rest: Any) -> int | None:
+    """Every token for itself: what it may stand for is no row."""
+    return cut.only(tokens)
+
+
+@op("et_webgpu.feed_tokens.default", reference=feed_tokens_reference, sizes=like_first, rows=feed_tokens_rows)
 def feed_tokens(planner: Planner, tokens: Tensor, drawn: Tensor, vocab: int, out: Tensor) -> None:
     """``out`` = int32 ``tokens`` [...], but in place of -1 - i the token that is ``drawn[i]``, of int32 [R].
 
