@@ -126,6 +126,7 @@ class Scheduler:
         text = work.text
         text.drawing -= 1
         text.tokens += tokens
+        text.drafts = []  # they were guesses of what came before
         if work.draws > 1 and text.slot is not None:
             text.computed = min(text.computed, len(text.tokens) - 1)  # rows of guesses that were wrong do not count
         self._settle(text)

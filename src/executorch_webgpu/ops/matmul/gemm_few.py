@@ -7,6 +7,7 @@ columns, and of small matrices several share K, so that there are enough of them
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from ...errors import KernelError
@@ -158,22 +159,8 @@ def run(planner: Planner, call: Call, parts: int) -> None:
     given = {name: value for name, value in given.items() if name not in ("k", "eps")}
     count = column_tiles * ceil_div(call.m, tile.rows)
     shares = _shares(planner, call, tile, call.m)
-    if shares > 1:
-        part_steps = ceil_div(steps, shares)
-        shares = ceil_div(steps, part_steps)
-        sums = planner.scratch(splits.scratch_bytes(call, shares))
-        bound = {name: b for name, b in bound.items() if name not in splits.of_output(bound)} | {"sums": sums}
-        given = {name: value for name, value in given.items() if name not in ("ends", "widths")}
-        given |= {"tiles": count, "part_steps": part_steps}
-    planner.dispatch(
-        "matmul/gemm_few",
-        planner.grid_1d(count * shares, 1),
-        bound,
-        given,
-        template=_template(call, tile, parts, shared=shares > 1),
-    )
-    if shares > 1:
-        splits.add(planner, call, sums, shares)
+    of_sharing = partial(_template, call, tile, parts)
+    splits.dispatch(planner, "matmul/gemm_few", call, (count, steps, shares), bound, given, of_sharing)
 
 
 def _shares(planner: Planner, call: Call, tile: Tile, m: int) -> int:

@@ -14,6 +14,7 @@ largest element near 2^14, and sums are divided by both: no float32 overflows, a
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from ...errors import KernelError
@@ -146,22 +147,8 @@ def run(planner: Planner, call: Call, parts: int) -> None:
     given = {name: value for name, value in given.items() if name not in ("k", "eps")}
     tiles = tile.workgroups(call.m, 4 * call.packed.quads)
     shares = _splits(planner, call, tile, parts, tiles)
-    if shares > 1:
-        part_steps = ceil_div(steps, shares)
-        shares = ceil_div(steps, part_steps)
-        sums = planner.scratch(splits.scratch_bytes(call, shares))
-        bound = {name: b for name, b in bound.items() if name not in splits.of_output(bound)} | {"sums": sums}
-        given = {name: value for name, value in given.items() if name not in ("ends", "widths")}
-        given |= {"tiles": tiles, "part_steps": part_steps}
-    planner.dispatch(
-        "matmul/gemm_matrix",
-        planner.grid_1d(tiles * shares, 1),
-        bound,
-        given,
-        template=_template(call, tile, parts, shared=shares > 1),
-    )
-    if shares > 1:
-        splits.add(planner, call, sums, shares)
+    of_sharing = partial(_template, call, tile, parts)
+    splits.dispatch(planner, "matmul/gemm_matrix", call, (tiles, steps, shares), bound, given, of_sharing)
 
 
 def _splits(planner: Planner, call: Call, tile: Tile, parts: int, tiles: int) -> int:

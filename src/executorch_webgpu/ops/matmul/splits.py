@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..plan import Binding, Planner
+from ..shapes import ceil_div
 from ..values import Scratch
 from .call import Call, bindings, params, template
 
@@ -29,6 +31,33 @@ def of_output(bound: dict[str, Binding]) -> dict[str, Binding]:
 
 def prepare(planner: Planner, call: Call) -> None:
     planner.prepare("matmul/sum_splits", template=_template(call), overrides=_OVERRIDES)
+
+
+def dispatch(
+    planner: Planner,
+    kernel: str,
+    call: Call,
+    sizes: tuple[int, int, int],
+    bound: dict[str, Binding],
+    given: dict[str, Any],
+    template: Callable[[bool], dict[str, Any]],
+) -> None:
+    """Run ``kernel`` over tiles, and add up where several workgroups share each.
+
+    ``sizes``: tiles, steps along K, and at most how many workgroups share a tile. ``bound``, ``given``: bindings and
+    parameters of a kernel that shares none; ``template`` of whether it does.
+    """
+    tiles, steps, shares = sizes
+    part_steps = ceil_div(steps, shares)
+    shares = max(1, ceil_div(steps, part_steps)) if shares > 1 else 1
+    if shares > 1:
+        sums = planner.scratch(scratch_bytes(call, shares))
+        bound = {name: b for name, b in bound.items() if name not in of_output(bound)} | {"sums": sums}
+        given = {name: value for name, value in given.items() if name not in ("ends", "widths")}
+        given |= {"tiles": tiles, "part_steps": part_steps}
+    planner.dispatch(kernel, planner.grid_1d(tiles * shares, 1), bound, given, template=template(shares > 1))
+    if shares > 1:
+        add(planner, call, sums, shares)
 
 
 def add(planner: Planner, call: Call, sums: Scratch, splits: int) -> None:

@@ -17,8 +17,6 @@ struct Params {
 
 const EACH = 8u;  // tokens of an invocation
 
-var<workgroup> top: atomic<u32>;
-var<workgroup> lowest: atomic<u32>;
 
 {% include "sampling/draw.wgsl" %}
 {% include "sampling/ordered.wgsl" %}
@@ -67,12 +65,6 @@ fn main(
   }
   var last = BEFORE_ALL;
   for (var i = 0u; i < min(asked - 1u, MOST); i++) {
-    workgroupBarrier();
-    if (lane == 0u) {
-      atomicStore(&top, 0u);
-      atomicStore(&lowest, 0xffffffffu);
-    }
-    workgroupBarrier();
     var best = AFTER_ALL;
     for (var j = 0u; j < EACH; j++) {
       let token = vec2<u32>(ranks[j], base + j * wg_size);
@@ -80,13 +72,7 @@ fn main(
         best = token;
       }
     }
-    atomicMax(&top, best.x);
-    workgroupBarrier();
-    if (best.x == atomicLoad(&top)) {
-      atomicMin(&lowest, best.y);
-    }
-    workgroupBarrier();
-    last = vec2<u32>(atomicLoad(&top), atomicLoad(&lowest));
+    last = first_of_all(best, lane);
     if (lane == 0u) {
       found[record + 1u + i] = last;
     }

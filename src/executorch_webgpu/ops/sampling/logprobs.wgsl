@@ -23,8 +23,6 @@ struct Params {
 const NOT_A_NUMBER = 0x7fc00000u;
 const NEGATIVE_INFINITY = 0xff800000u;
 
-var<workgroup> top: atomic<u32>;
-var<workgroup> lowest: atomic<u32>;
 var<workgroup> before: u32;  // bits of the drawn token's logit before any change
 
 {% include "sampling/draw.wgsl" %}
@@ -86,12 +84,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   }
   var last = BEFORE_ALL;
   for (var i = 0u; i < count; i++) {
-    workgroupBarrier();
-    if (lane == 0u) {
-      atomicStore(&top, 0u);
-      atomicStore(&lowest, 0xffffffffu);
-    }
-    workgroupBarrier();
     var best = AFTER_ALL;
     for (var j = lane; j < params.chunks * count; j += wg_size) {
       let other = found[(records + j / count) * (1u + MOST) + 1u + j % count];
@@ -99,13 +91,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         best = other;
       }
     }
-    atomicMax(&top, best.x);
-    workgroupBarrier();
-    if (best.x == atomicLoad(&top)) {
-      atomicMin(&lowest, best.y);
-    }
-    workgroupBarrier();
-    last = vec2<u32>(atomicLoad(&top), atomicLoad(&lowest));
+    last = first_of_all(best, lane);
     if (lane == 0u) {
       let there = last.x > 0u && is_finite(largest);
       let logprob = logprob_of(bits_of(last.x), largest, log_sum);
