@@ -20,7 +20,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # What a layer may import, besides itself, `errors` and the layers that these may import.
 BELOW = {
     "__main__": {"cli"},
-    "cli": {"llm", "__init__", "exit_codes"},
+    "cli": {"ray", "__init__", "exit_codes"},
+    "ray": {"serve"},
+    "serve": {"llm", "__init__"},
     "llm": {"runtime", "models", "text"},
     "attention": {"runtime"},
     "models": {"format", "text"},
