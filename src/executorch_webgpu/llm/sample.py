@@ -42,7 +42,7 @@ class SamplingParams:
     returns a bit for each token of the vocabulary, uint32 [ceil(V / 32)] or less, token t being bit t % 32 of word
     t // 32, as a grammar gives it, or None for all. ``logprobs``: of an ``Engine``'s tokens, how many of the likeliest
     to give with their log probabilities, up to 20, beside the token's own; None for none. They are those of the model,
-    before all of the above.
+    before all of the above. ``prompt_logprobs``: the same for the tokens of the prompt, all of which are then computed.
 
     The order is that of transformers: penalties and bias, what is allowed, temperature, top-k, top-p, min-p. So shares
     are of probabilities after the temperature; llama.cpp applies it last.
@@ -61,6 +61,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
     allowed_tokens: AllowedTokens | None = None
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -95,8 +96,9 @@ class SamplingParams:
                 )
         if self.allowed_tokens is not None and not callable(self.allowed_tokens):
             raise InvalidInputError("allowed_tokens is asked before each token, so it must be a function")
-        if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LIKELIEST:
-            raise InvalidInputError(f"logprobs is {self.logprobs}; it must be between 0 and {MOST_LIKELIEST}, or None")
+        for name in ("logprobs", "prompt_logprobs"):
+            if (count := getattr(self, name)) is not None and not 0 <= count <= MOST_LIKELIEST:
+                raise InvalidInputError(f"{name} is {count}; it must be between 0 and {MOST_LIKELIEST}, or None")
 
     @property
     def needs_tokens(self) -> bool:
@@ -113,6 +115,7 @@ class SamplingParams:
             "logit_bias": self.logit_bias,
             "allowed_tokens": self.allowed_tokens is not None,
             "logprobs": self.logprobs is not None,
+            "prompt_logprobs": self.prompt_logprobs is not None,
         }
         named = [name for name, given in by_host.items() if given]
         return f"{' and '.join(named)} must be applied to each token's logits by the host" if named else None
