@@ -156,6 +156,11 @@ class Engine(Closing):
         return found
 
     @property
+    def text_counts(self) -> tuple[int, int]:
+        """How many texts have rows in steps, and how many wait for pages."""
+        return self._loop.text_counts
+
+    @property
     def idle_pages(self) -> int:
         """Pages of the pool that no text holds."""
         return self._pool.free
@@ -164,6 +169,11 @@ class Engine(Closing):
     def kv_pages(self) -> int:
         """Pages of the pool."""
         return self._pool.pages
+
+    @property
+    def page_rows(self) -> int:
+        """Rows of a page."""
+        return self._pool.page_rows
 
     @property
     def guessed_tokens(self) -> tuple[int, int]:

@@ -61,6 +61,12 @@ class EngineLoop:
             self._changed.notify_all()
         return future.result()
 
+    @property
+    def text_counts(self) -> tuple[int, int]:
+        """Texts that have pages, and those that wait for some. Any thread may ask."""
+        running = len(self._scheduler.running)
+        return running, len(self._scheduler) - running + len(self._submitted)
+
     def stop(self) -> None:
         """End all texts soon. Does not wait, so a collector may call it in any thread."""
         with self._changed:
