@@ -106,7 +106,7 @@ def serve(settings: ServerSettings, host: str, port: int, options: dict[str, Any
     try:
         import uvicorn
 
-        from ..serve.access_log import configure
+        from ..serve.access_log import log_config
         from ..serve.app import build_app
         from ..serve.auth import ApiKeys
         from ..serve.connections import allow_open_files, connection_protocol
@@ -124,7 +124,6 @@ def serve(settings: ServerSettings, host: str, port: int, options: dict[str, Any
         request_seconds=options["request_seconds"],
         max_connections=allow_open_files(Limits.max_connections),
     )
-    configure(options["log_format"])
     keys, metrics, draining = ApiKeys.load(options["api_key_file"]), Metrics(), Draining(options["grace_seconds"])
     network = {
         "host": host,
@@ -146,7 +145,7 @@ def serve(settings: ServerSettings, host: str, port: int, options: dict[str, Any
             port,
             http=connection_protocol(limits, metrics),
             ws="none",
-            log_config=None,
+            log_config=log_config(options["log_format"]),
             access_log=False,
             server_header=False,
             date_header=False,

@@ -122,8 +122,7 @@ class Choice:
         reasons = False
         for group in [[token] for token in tokens] if singly else [tokens] if tokens else []:
             part.tokens += group
-            pieces = [self._decoded.push(token) for token in group]
-            events = self._parser.push(self._stops.push("".join(pieces)))
+            events = self._parser.push(self._stops.push(self._decoded.push_all(group)))
             reasons = _reasons(events, reasons)
             self.reasoning_tokens += len(group) if reasons else 0
             part.events += events

@@ -41,10 +41,10 @@ class Embeddings:
         if body.dimensions is not None and body.dimensions > facts.dim:
             message = f"dimensions is {body.dimensions}, but embeddings of this model have {facts.dim}"
             raise ApiError(400, message, "dimensions", "invalid_value")
-        found = await self.client.embed(texts)
+        found = await self.client.embed(texts, truncate=bool(body.truncate))
         if body.dimensions is not None and body.dimensions < facts.dim:
             found = _shortened(found, body.dimensions)
-        count = sum(map(len, texts))
+        count = sum(min(len(text), facts.max_tokens) for text in texts)
         self.metrics.embedded(len(texts), count)
         if (record := getattr(request.state, "record", None)) is not None:
             record.model, record.prompt_tokens = self.name, count
@@ -74,7 +74,7 @@ class Embeddings:
             if len(tokens) > most and not body.truncate:
                 message = f"the text has {len(tokens)} tokens, but there is room for {most}; shorten it, or set truncate"
                 raise ApiError(422, message, param, "context_length_exceeded")
-            texts.append(tokens[:most])
+            texts.append(tokens)
         return texts
 
 

@@ -206,10 +206,10 @@ class EngineClient:
         if self._link is not None:
             self._link.send(Cancel(text.id))
 
-    async def embed(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Embeddings [n, dim] of token ids. Raises ApiError."""
+    async def embed(self, texts: Sequence[Sequence[int]], *, truncate: bool = False) -> NDArray[np.float32]:
+        """Embeddings [n, dim] of token ids, of which long ones may be cut. Raises ApiError."""
         assert self.ready.encoder is not None
-        answer = await self._ask(Embed(next(self._ids), texts))
+        answer = await self._ask(Embed(next(self._ids), texts, truncate))
         assert isinstance(answer, Embedded)
         return np.frombuffer(answer.embeddings, "<f4").reshape(len(texts), self.ready.encoder.dim)
 

@@ -102,8 +102,7 @@ class EngineProcess:
             self._engine = Engine(program, settings.loading, speculate=speculate, **settings.sizes)
             self._language = program
         if settings.embeddings is not None:
-            program = self._load(settings.embeddings)
-            self._embedder = Embedder(program, tokenizer_of(program), settings.loading)
+            self._embedder = Embedder(self._load(settings.embeddings), None, settings.loading)
 
     def _load(self, path: str) -> Program:
         program = self._runtime.load_program(path)
@@ -195,7 +194,7 @@ class EngineProcess:
         try:
             if self._embedder is None:
                 raise InvalidInputError("this server has no encoder; start it with --embeddings SOURCE")
-            embeddings = self._embedder.embed(message.texts)
+            embeddings = self._embedder.embed(message.texts, truncate=message.truncate)
         except Exception as error:
             self._refuse(message.id, error)
         else:

@@ -35,10 +35,11 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Embed:
-    """Token ids of texts whose embeddings are wanted."""
+    """Token ids of texts whose embeddings are wanted. ``truncate``: long ones are cut."""
 
     id: int
     texts: Sequence[Sequence[int]]
+    truncate: bool
 
 
 @dataclass(frozen=True, slots=True)

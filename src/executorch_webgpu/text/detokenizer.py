@@ -103,7 +103,11 @@ class TextStream:
 
     def push(self, token: int) -> str:
         """The text that this token completes; empty while a character is unfinished."""
-        self._ids.append(token)
+        return self.push_all((token,))
+
+    def push_all(self, tokens: Iterable[int]) -> str:
+        """The text that these tokens complete, in one go."""
+        self._ids.extend(tokens)
         return self._take(finished=False)
 
     def finish(self) -> str:
