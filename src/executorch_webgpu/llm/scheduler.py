@@ -16,7 +16,7 @@ class Text:
     """A text of the engine: ``tokens`` are its prompt and what was drawn and read, at most ``most`` in all.
 
     ``order``: when it came; ``slot``: its row of the block tables while it runs. ``waits``: each of its tokens must be
-    read before the next one is drawn. ``drafts``: guesses of what comes after ``tokens``.
+    read before its next row is computed. ``drafts``: guesses of what comes after ``tokens``.
     """
 
     tokens: list[int]
@@ -130,6 +130,11 @@ class Scheduler:
         if work.draws > 1 and text.slot is not None:
             text.computed = min(text.computed, len(text.tokens) - 1)  # rows of guesses that were wrong do not count
         self._settle(text)
+
+    def drop(self, work: Work) -> None:
+        """What a work draws is known already, since several tokens were read before it: only its rows count."""
+        work.text.drawing -= 1
+        self._drew.discard(work.text)
 
     # -- plans ------------------------------------------------------------------------------------------------------
 
