@@ -199,6 +199,11 @@ class Engine(Closing):
             raise InvalidInputError(
                 f"token {bad[0]} is not in the vocabulary of {self.vocab_size} tokens, 0 to {self.vocab_size - 1}"
             )
+        if params.grammar is not None and params.grammar.vocab_size != self.vocab_size:
+            raise InvalidInputError(
+                f"the grammar is for a vocabulary of {params.grammar.vocab_size} tokens, but the program's has "
+                f"{self.vocab_size}; compile it by a GrammarVocabulary of that size"
+            )
         most = min(params.max_new_tokens, self.context_len - len(prompt) + 1)
         rows = len(prompt) + most - 1  # the last token is drawn, and not computed
         if -(-rows // self._pool.page_rows) > self._pool.pages:

@@ -16,8 +16,8 @@ class Text:
     """A text of the engine: ``tokens`` are its prompt and what was drawn and read, at most ``most`` in all.
 
     ``order``: when it came; ``slot``: its row of the block tables while it runs. ``waits``: each of its tokens must be
-    read before the next one is drawn. ``drafts``: guesses of what comes after ``tokens``. ``scored``: so many of its
-    first tokens are drawn like new ones, by masks that allow nothing else, since their log probabilities are wanted.
+    read before its next row is computed. ``drafts``: guesses of what comes after ``tokens``. ``scored``: so many of its
+    first rows draw the token that the prompt has there, by masks that allow nothing else: its log probability is wanted.
     """
 
     tokens: list[int]
@@ -137,6 +137,11 @@ class Scheduler:
             text.computed = min(text.computed, len(text.tokens) - 1)  # rows of guesses that were wrong do not count
         self._settle(text)
 
+    def drop(self, work: Work) -> None:
+        """What a work draws is known already, since several tokens were read before it: only its rows count."""
+        work.text.drawing -= 1
+        self._drew.discard(work.text)
+
     # -- plans ------------------------------------------------------------------------------------------------------
 
     def _is_fed(self, text: Text) -> bool:
@@ -164,7 +169,8 @@ class Scheduler:
                 plan.works[text] = Work(text, start, (), fed=True, draws=1)
                 plan.room -= 1
             return
-        tokens = text.tokens[start : start + (min(plan.room, 1 + plan.spare) if scores else plan.room)]
+        most = min(plan.room, 1 + plan.spare, text.scored - start) if scores else plan.room
+        tokens = text.tokens[start : start + most]
         last = len(tokens) == text.known and not text.drawing
         drafts = self._drafts(text, plan) if last else []
         if not self._is_coming(text, plan.computing) and self._reserve(text, len(tokens) + len(drafts), plan):

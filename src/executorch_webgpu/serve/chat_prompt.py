@@ -91,7 +91,10 @@ def _begun_answer(messages: Sequence[dict[str, Any]], fields: TemplateFields) ->
     own = last["role"] == "assistant" and not last.get("tool_calls")
     if asked and not own:
         raise ApiError(
-            400, "continue_final_message needs an assistant's message at the end", "continue_final_message", "invalid_value"
+            400,
+            "continue_final_message needs an assistant's message at the end",
+            "continue_final_message",
+            "invalid_value",
         )
     continues = own and asked is not False and (asked or getattr(fields, "add_generation_prompt", None) is not True)
     return str(last.get("content") or "") if continues else None
@@ -138,7 +141,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
 
 
 def _tool_choice(choice: str | NamedTool | None, tools: Sequence[dict[str, Any]]) -> str:
-    """"none", "auto", "required", or the name of a tool."""
+    """ "none", "auto", "required", or the name of a tool."""
     if choice is None:
         return "auto" if tools else "none"
     names = [tool["function"]["name"] for tool in tools]

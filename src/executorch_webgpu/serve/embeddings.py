@@ -72,7 +72,9 @@ class Embeddings:
             if not tokens:
                 raise ApiError(400, "the text is empty: it needs at least one token", param, "invalid_value")
             if len(tokens) > most and not body.truncate:
-                message = f"the text has {len(tokens)} tokens, but there is room for {most}; shorten it, or set truncate"
+                message = (
+                    f"the text has {len(tokens)} tokens, but there is room for {most}; shorten it, or set truncate"
+                )
                 raise ApiError(422, message, param, "context_length_exceeded")
             texts.append(tokens)
         return texts

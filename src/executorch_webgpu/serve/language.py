@@ -78,7 +78,10 @@ class Language:
         """Raise ApiError for more texts than one request may ask for."""
         if count > self._max_choices:
             raise ApiError(
-                400, f"the request asks for {count} texts, but one may ask for {self._max_choices}", "n", "invalid_value"
+                400,
+                f"the request asks for {count} texts, but one may ask for {self._max_choices}",
+                "n",
+                "invalid_value",
             )
 
     async def begin(

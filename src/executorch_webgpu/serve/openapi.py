@@ -78,7 +78,10 @@ def openapi(settings: ServerSettings) -> dict[str, Any]:
 
 
 def _get(summary: str, media_type: str = "application/json") -> dict[str, Any]:
-    return {"summary": summary, "responses": {"200": {"description": "Done.", "content": {media_type: {}}}, **_errors()}}
+    return {
+        "summary": summary,
+        "responses": {"200": {"description": "Done.", "content": {media_type: {}}}, **_errors()},
+    }
 
 
 def _post(model: str, summary: str, streams: bool) -> dict[str, Any]:

@@ -156,6 +156,16 @@ class Tokenizer:
         """Text of token ids; bytes that are not UTF-8 become U+FFFD, special tokens are left out."""
         return self._detokenizer.decode(ids, keep_special=keep_special)
 
+    def token_bytes(self, index: int) -> bytes | None:
+        """The bytes that a token adds to a text that others have begun; of a special token those of its name; None for
+        an id that is no token."""
+        return self._detokenizer.raw(index)
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of special tokens: they have names, and no text."""
+        return self._detokenizer.special
+
     def stream(self, after: Sequence[int] = ()) -> TextStream:
         """A decoder that takes tokens one at a time, continuing the text of ``after``."""
         return TextStream(self.decode, after)
