@@ -233,12 +233,12 @@ function rename(conversation, title) {
   draw();
 }
 
-async function removeConversation(conversation) {
+function removeConversation(conversation) {
   runs.get(conversation.id)?.stop();
   clearTimeout(saves.get(conversation.id));
   saves.delete(conversation.id);
   conversations.delete(conversation.id);
-  await store.remove(conversation.id);
+  store.remove(conversation.id);
   if (conversation === current) open(talk.newConversation(lastSettings()));
   else draw();
   notify(`Deleted “${conversation.title}”.`, () => {

@@ -16,6 +16,7 @@ const SANITIZER = {
   ALLOWED_TAGS: TAGS,
   ALLOWED_ATTR: ["align", "class", "href", "start"],
   ALLOWED_URI_REGEXP: /^(?:https?|mailto):/i,
+  ADD_URI_SAFE_ATTR: ["align", "start"], // attributes that are no addresses
   ALLOW_ARIA_ATTR: false,
   ALLOW_DATA_ATTR: false,
   RETURN_DOM_FRAGMENT: true,
@@ -75,7 +76,7 @@ function updated(block, token) {
     return { raw, type, lang, node: block.node };
   }
   // A block is one element, so that the n-th child is the n-th block.
-  const node = element("div", { class: "block" }, sanitized(markdown.parser([token])));
+  const node = element("div", { class: "block" }, sanitized(markdown.parser([token]).trim()));
   return { raw, type, lang, node };
 }
 
@@ -83,7 +84,7 @@ function sanitized(html) {
   const fragment = DOMPurify.sanitize(html, SANITIZER);
   for (const pre of fragment.querySelectorAll("pre")) pre.replaceWith(codeBlock(pre));
   for (const table of fragment.querySelectorAll("table")) {
-    const scroller = element("div", { class: "table", tabindex: "0", role: "region", "aria-label": "Table" });
+    const scroller = element("div", { class: "table", tabindex: "0", role: "group", "aria-label": "Table" });
     table.replaceWith(scroller);
     scroller.append(table);
   }
@@ -101,6 +102,6 @@ function codeBlock(pre) {
     "div",
     { class: "code" },
     element("div", { class: "code-head" }, element("span", {}, language), copyButton("Copy code", () => text.textContent)),
-    element("pre", { tabindex: "0", role: "region", "aria-label": label }, text),
+    element("pre", { tabindex: "0", role: "group", "aria-label": label }, text),
   );
 }

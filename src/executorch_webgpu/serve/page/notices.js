@@ -39,7 +39,7 @@ export function announce(text) {
 }
 
 const STATES = {
-  starting: "The server is starting. This page goes on when it is ready.",
+  starting: "The server is not ready. This page goes on when it is.",
   down: "The server does not answer. This page tries again, and keeps what you wrote.",
 };
 

@@ -103,11 +103,9 @@ export class Sidebar {
     };
     field.addEventListener("keydown", (event) => {
       if (event.isComposing) return;
-      if (event.key === "Enter") close(field.value);
-      if (event.key === "Escape") {
-        event.preventDefault();
-        close(conversation.title);
-      }
+      if (event.key !== "Enter" && event.key !== "Escape") return;
+      event.preventDefault(); // else Enter presses the button that gets the focus
+      close(event.key === "Enter" ? field.value : conversation.title);
     });
     field.addEventListener("blur", () => close(field.value));
     item.replaceChildren(field);

@@ -255,7 +255,7 @@ function setText(node, text) {
 function toolCall() {
   const name = element("code");
   const head = element("div", { class: "code-head" }, element("span", {}, "Calls the tool "), name);
-  const text = element("pre", { tabindex: "0", role: "region", "aria-label": "Arguments" });
+  const text = element("pre", { tabindex: "0", role: "group", "aria-label": "Arguments" });
   return element("div", { class: "code" }, head, text);
 }
 
