@@ -2,7 +2,9 @@
 
 import { hasKey, models, setKey } from "./api.js";
 import * as talk from "./conversation.js";
+import * as drafts from "./drafts.js";
 import { element } from "./elements.js";
+import { download, fromFile } from "./files.js";
 import { announce, notify, ServerWatch } from "./notices.js";
 import { Run } from "./run.js";
 import { Follow } from "./scroll.js";
@@ -84,10 +86,10 @@ function drawModel() {
 }
 
 function open(conversation, { fromHistory = false } = {}) {
-  keepDraft();
+  drafts.keep(draftOf(current), field.value);
   current = conversation;
   if (!fromHistory) history.pushState(null, "", `#${conversation.id}`);
-  field.value = draft();
+  field.value = drafts.of(draftOf(current));
   fit();
   draw();
   follow.toEnd();
@@ -99,26 +101,7 @@ function openFromAddress() {
   if (wanted !== current) open(wanted ?? talk.newConversation(lastSettings()), { fromHistory: true });
 }
 
-// --- What was written and not sent -----------------------------------------------------------------------------
-
-const draftName = () => `draft:${conversations.has(current.id) ? current.id : ""}`;
-
-function keepDraft() {
-  try {
-    if (field.value) sessionStorage.setItem(draftName(), field.value);
-    else sessionStorage.removeItem(draftName());
-  } catch {
-    // It is lost when the page is left.
-  }
-}
-
-function draft() {
-  try {
-    return sessionStorage.getItem(draftName()) ?? "";
-  } catch {
-    return "";
-  }
-}
+const draftOf = (conversation) => (conversations.has(conversation.id) ? conversation.id : "new");
 
 // The height of the message box, where CSS cannot do it.
 function fit() {
@@ -153,8 +136,8 @@ function send() {
   const question = talk.newMessage("user", text);
   talk.add(current, current.leaf, question);
   if (!conversations.has(current.id)) history.replaceState(null, "", `#${current.id}`);
+  drafts.keep(draftOf(current), "");
   field.value = "";
-  keepDraft();
   fit();
   answer(current, question);
 }
@@ -247,18 +230,10 @@ function removeConversation(conversation) {
   });
 }
 
-function download(list, name) {
-  const file = new Blob([talk.toFile(list)], { type: "application/json" });
-  const safe = name.replace(/[^\p{L}\p{N} _-]+/gu, "").trim().slice(0, 60) || "conversation";
-  const link = element("a", { href: URL.createObjectURL(file), download: `${safe}.json` });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-}
-
 async function importFile(file) {
   let given;
   try {
-    given = talk.fromFile(await file.text());
+    given = fromFile(await file.text());
   } catch (error) {
     notify(error.message);
     return;
@@ -377,7 +352,7 @@ part("export").addEventListener("click", () => download([...conversations.values
 part("theme").addEventListener("change", ({ target }) => setTheme(target.value));
 addEventListener("popstate", openFromAddress);
 addEventListener("pagehide", () => {
-  keepDraft();
+  drafts.keep(draftOf(current), field.value);
   for (const { conversation } of runs.values()) save(conversation);
 });
 store.onChange(changedElsewhere);
@@ -406,7 +381,7 @@ part("examples").append(
     return element("li", {}, button);
   }),
 );
-field.value = draft();
+field.value = drafts.of(draftOf(current));
 fit();
 draw();
 follow.toEnd();
