@@ -3,7 +3,7 @@
 import { readFile } from "node:fs/promises";
 import { ask, assert, choose, lastAnswer, scenario, written } from "./harness.mjs";
 
-await scenario(async ({ browser, page, url, requests }) => {
+await scenario(async ({ browser, context, page, url, requests }) => {
   const titles = () => page.locator("#conversations .row-title").allTextContents();
   const openMenu = async (title, entry) => {
     await page.locator("#conversations li", { hasText: title }).hover();
@@ -22,6 +22,20 @@ await scenario(async ({ browser, page, url, requests }) => {
   const [first, second] = requests.map(({ messages, temperature }) => [messages, temperature]);
   assert.deepEqual(first, [[{ role: "system", content: "You are the first." }, { role: "user", content: "apples" }], undefined]);
   assert.deepEqual(second, [[{ role: "system", content: "You are the second." }, { role: "user", content: "pears" }], 0]);
+
+  // Another tab has them as soon as they change.
+  const tab = await context.newPage();
+  await tab.goto(url);
+  await tab.locator("#conversations .row-title", { hasText: "pears" }).waitFor();
+  await page.getByRole("button", { name: "New conversation" }).first().click();
+  await ask(page, "plums");
+  await tab.getByRole("button", { name: "plums", exact: true }).click();
+  await written(page);
+  const plums = await lastAnswer(page).locator(".answer").textContent();
+  await tab.locator(".answer", { hasText: plums }).waitFor();
+  await tab.close();
+  await openMenu("plums", "Delete");
+  await page.getByRole("button", { name: "pears", exact: true }).click();
 
   // A new page knows them, and goes on where the last one was.
   await page.locator("#message").fill("not sent yet");

@@ -16,6 +16,7 @@ import { count, sends, Transcript } from "./transcript.js";
 const SAVE_MS = 1000; // while an answer is written, it is saved this often
 const EXAMPLES = ["Explain what a GPU is good at", "Write a short poem about rain", "Plan a quiet weekend"];
 
+const touched = matchMedia("(hover: none)");
 const part = (id) => document.getElementById(id);
 const field = part("message");
 const store = await Store.open();
@@ -93,7 +94,7 @@ function open(conversation, { fromHistory = false } = {}) {
   fit();
   draw();
   follow.toEnd();
-  field.focus();
+  if (!touched.matches) field.focus(); // else the keyboard would cover what was opened
 }
 
 function openFromAddress() {
@@ -249,11 +250,12 @@ async function importFile(file) {
   notify(`Imported ${fresh.length}${skipped ? `; ${skipped} ${skipped === 1 ? "was" : "were"} here already` : ""}.`);
 }
 
-async function changedElsewhere() {
-  const stored = new Map((await store.all()).map((one) => [one.id, one]));
-  for (const { id } of conversations.values()) if (!stored.has(id) && !runs.has(id)) conversations.delete(id);
-  for (const one of stored.values()) if (!runs.has(one.id)) conversations.set(one.id, one);
-  current = conversations.get(current.id) ?? current;
+async function changedElsewhere(id) {
+  const stored = await store.get(id);
+  if (runs.has(id)) return; // what is written here counts
+  if (stored) conversations.set(id, stored);
+  else conversations.delete(id);
+  if (current.id === id && stored) current = stored;
   draw();
 }
 

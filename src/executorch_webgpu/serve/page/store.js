@@ -44,6 +44,12 @@ export class Store {
     return finished(this.#database.transaction(STORE).objectStore(STORE).getAll());
   }
 
+  /** Returns a conversation, or undefined. */
+  async get(id) {
+    if (!this.lasting) return this.#memory.get(id);
+    return finished(this.#database.transaction(STORE).objectStore(STORE).get(id));
+  }
+
   async put(conversation) {
     if (this.lasting) {
       const transaction = this.#database.transaction(STORE, "readwrite", { durability: "relaxed" });
@@ -51,17 +57,17 @@ export class Store {
     } else {
       this.#memory.set(conversation.id, conversation);
     }
-    channel?.postMessage({ changed: conversation.id });
+    channel?.postMessage(conversation.id);
   }
 
   async remove(id) {
     if (this.lasting) await finished(this.#database.transaction(STORE, "readwrite").objectStore(STORE).delete(id));
     else this.#memory.delete(id);
-    channel?.postMessage({ changed: id });
+    channel?.postMessage(id);
   }
 
-  /** Calls `listener` when another tab has changed a conversation. */
+  /** Calls `listener(id)` when another tab has changed a conversation. */
   onChange(listener) {
-    if (channel) channel.onmessage = listener;
+    if (channel) channel.onmessage = ({ data }) => listener(data);
   }
 }
