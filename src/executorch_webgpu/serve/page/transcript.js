@@ -185,7 +185,7 @@ class MessageView {
   #drawFoot(siblings, index, isLast) {
     const focused = this.#foot.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
     this.stats = element("span", { class: "stats" });
-    this.#foot.replaceChildren(this.#tools(siblings, index, isLast), this.stats);
+    this.#foot.replaceChildren(this.stats, this.#tools(siblings, index, isLast));
     if (focused) this.#foot.querySelector(`[aria-label="${CSS.escape(focused)}"]`)?.focus();
   }
 
@@ -200,7 +200,7 @@ class MessageView {
       position.prepend(element("span", { class: "visually-hidden" }, "Version "));
       tools.append(step("left", "Previous version", index - 1), position, step("right", "Next version", index + 1));
     }
-    tools.append(copyButton("Copy message", () => message.content));
+    if (message.content) tools.append(copyButton("Copy message", () => message.content));
     if (!this.#isAnswer) tools.append(iconButton("edit", "Edit and retry", () => this.#edit()));
     if (this.#isAnswer || isLast) {
       const label = this.#isAnswer ? "Write another answer" : "Answer this";
