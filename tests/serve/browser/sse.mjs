@@ -1,7 +1,11 @@
 // The parser of server-sent events gives the same events however the bytes are cut. Needs no browser.
 
 import assert from "node:assert/strict";
-import { EventParser, readEvents } from "../../../src/executorch_webgpu/serve/page/sse.js";
+import { readFile } from "node:fs/promises";
+
+// As text, since Node.js 18 takes a .js file for CommonJS where no package.json says otherwise.
+const source = await readFile(new URL("../../../src/executorch_webgpu/serve/page/sse.js", import.meta.url), "utf8");
+const { EventParser, readEvents } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
 
 const body = (pieces) =>
   new ReadableStream({
