@@ -51,6 +51,13 @@ class Grammar:
         if size > MOST_BYTES:
             raise InvalidInputError(f"the grammar has {size} bytes; it may have {MOST_BYTES}, so give a smaller one")
 
+    @property
+    def rule_body(self) -> str:
+        """A schema or an expression as the body of a rule of a larger Lark grammar."""
+        if self.kind == "lark":
+            raise InvalidInputError("a Lark grammar has rules of its own, so it is no body of a rule")
+        return f"%json {self.text}" if self.kind == "json_schema" else "/" + self.text.replace("/", "\\/") + "/"
+
     @staticmethod
     def json_object() -> Grammar:
         """Any JSON object."""

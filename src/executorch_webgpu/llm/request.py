@@ -81,7 +81,7 @@ class Request:
         return end
 
     def score(self, start: int, drawn: Sequence[Drawn]) -> Sequence[Drawn]:
-        """Deliver log probabilities, if these are the prompt's own tokens from position ``start`` on; else they stay."""
+        """Deliver log probabilities, if these are the prompt's own tokens, from ``start`` on; else they stay."""
         if start >= self.prompt_length:
             return drawn
         for position, each in enumerate(drawn, start):

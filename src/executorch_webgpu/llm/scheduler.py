@@ -17,7 +17,7 @@ class Text:
 
     ``order``: when it came; ``slot``: its row of the block tables while it runs. ``waits``: each of its tokens must be
     read before its next row is computed. ``drafts``: guesses of what comes after ``tokens``. ``scored``: so many of its
-    first rows draw the token that the prompt has there, by masks that allow nothing else: its log probability is wanted.
+    first rows draw the token that the prompt has there, by masks that allow nothing else, for its log probability.
     """
 
     tokens: list[int]

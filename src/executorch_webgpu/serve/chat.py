@@ -157,8 +157,8 @@ class _Message:
 
     def calls(self, id_of: Any) -> list[dict[str, Any]]:
         return [
-            {"id": id_of(), "type": "function", "function": {"name": name, "arguments": arguments}}
-            for name, arguments in zip(self.names, self.arguments, strict=True)
+            {"id": id_of(name, index), "type": "function", "function": {"name": name, "arguments": arguments}}
+            for index, (name, arguments) in enumerate(zip(self.names, self.arguments, strict=True))
         ]
 
 
@@ -173,7 +173,9 @@ def _delta(each: Event, id_of: Any) -> dict[str, Any] | None:
         case Reasoning(text):
             return {"reasoning_content": text} if text else None
         case CallBegun(index, name):
-            call = {"index": index, "id": id_of(), "type": "function", "function": {"name": name, "arguments": ""}}
+            function = {"name": name, "arguments": ""}
+            call = {"index": index, "id": id_of(name, index), "type": "function", "function": function}
             return {"tool_calls": [call]}
-        case CallArguments(index, fragment):
-            return {"tool_calls": [{"index": index, "function": {"arguments": fragment}}]} if fragment else None
+        case CallArguments(index, fragment) if fragment:
+            return {"tool_calls": [{"index": index, "function": {"arguments": fragment}}]}
+    return None

@@ -8,10 +8,9 @@ from typing import Any, Protocol
 
 from ..errors import InvalidInputError
 from ..llm.grammar import Grammar
-from ..text.answer_parser import AnswerParser
+from ..text.answer_parser import AnswerParser, answer_format
 from ..text.chat import encode_chat
 from ..text.reasoning import reasoning_format
-from ..text.tool_calls import ToolFormat, tool_format
 from .choice import Parser
 from .errors import ApiError
 from .language import Language
@@ -30,7 +29,7 @@ class ChatPrompt:
     parser: Callable[[], Parser]
     special_tokens: Collection[str]
     grammar: Grammar | None
-    call_id: Callable[[], str]
+    call_id: Callable[[str, int], str]
 
 
 class TemplateFields(Protocol):
@@ -41,25 +40,31 @@ class TemplateFields(Protocol):
 
 async def chat_prompt(language: Language, body: ChatRequest) -> ChatPrompt:
     """The prompt of a request. Raises ApiError."""
-    template = language.tokenizer.settings.chat_template
-    form = tool_format(template)
+    form = answer_format(language.tokenizer.settings.chat_template)
     tools = [_tool(tool) for tool in body.tools or ()]
-    choice = _tool_choice(body.tool_choice, tools)
-    offered = [] if choice == "none" else tools
+    forced, offered = _tool_choice(body.tool_choice, tools)
     tokens = await chat_tokens(language, body.messages, body.tools if offered else None, body)
     language.check_prompt(tokens, "messages")
     shown = language.tokenizer.decode(tokens[-SHOWN_TOKENS:], keep_special=True)
+    begun = _begun_answer([_message(message, index) for index, message in enumerate(body.messages)], body) or ""
 
     def parser() -> AnswerParser:
-        return AnswerParser(template, offered, shown, choice)
+        return form.parser(shown, offered, prefill=begun)
 
     grammar = grammar_of(body)
-    if offered and choice != "auto":
-        if grammar is not None:
-            message = f"response_format cannot be given with tool_choice {body.tool_choice!r}: the answer is a call"
-            raise ApiError(400, message, "response_format", "invalid_value")
-        grammar = Grammar.lark(form.grammar(offered, choice, body.parallel_tool_calls is not False))
-    return ChatPrompt(tokens, parser, parser().special_tokens, grammar, form.new_id)
+    special = language.tokenizer.named_special_ids
+    parallel = body.parallel_tool_calls is not False
+    way = "required" if forced else "auto"
+    calls = form.grammar(shown, forced or offered, way, parallel=parallel, special=special)
+    if calls is not None and grammar is not None:
+        message = "response_format cannot be given with tools that are forced or strict: the answer is a call"
+        raise ApiError(400, message, "response_format", "invalid_value")
+    if calls is not None:
+        grammar = Grammar.lark(calls)
+    elif grammar is not None and grammar.kind != "lark" and reasoning_format(form.template, shown, begun) is not None:
+        # The model reasons first, in words of its own.
+        grammar = Grammar.lark(form.after_reasoning(shown, grammar.rule_body, special))
+    return ChatPrompt(tokens, parser, form.special_tokens(tools=bool(offered)), grammar, form.tools.new_id)
 
 
 async def chat_tokens(
@@ -67,7 +72,7 @@ async def chat_tokens(
 ) -> list[int]:
     """Tokens of messages in the model's chat template, up to the answer. Raises ApiError."""
     tokenizer = language.tokenizer
-    form = tool_format(tokenizer.settings.chat_template)
+    form = answer_format(tokenizer.settings.chat_template).tools
     stated = [_message(message, index) for index, message in enumerate(messages)]
     begun = _begun_answer(stated, fields)
     given, variables = form.prepare(stated[:-1] if begun is not None else stated, [_tool(tool) for tool in tools or ()])
@@ -140,17 +145,15 @@ def _tool(tool: Tool) -> dict[str, Any]:
     return tool.model_dump(exclude_none=True)
 
 
-def _tool_choice(choice: str | NamedTool | None, tools: Sequence[dict[str, Any]]) -> str:
-    """ "none", "auto", "required", or the name of a tool."""
-    if choice is None:
-        return "auto" if tools else "none"
-    names = [tool["function"]["name"] for tool in tools]
+def _tool_choice(choice: str | NamedTool | None, tools: list[dict[str, Any]]) -> tuple[list[Any], list[Any]]:
+    """The tools of which one must be called, if any, and those that may be."""
     if isinstance(choice, NamedTool):
-        if choice.function.name not in names:
-            known = ", ".join(names) or "no tools"
+        named = [tool for tool in tools if tool["function"]["name"] == choice.function.name]
+        if not named:
+            known = ", ".join(tool["function"]["name"] for tool in tools) or "no tools"
             message = f"tool_choice names {choice.function.name!r}, but the request has {known}"
             raise ApiError(400, message, "tool_choice", "invalid_value")
-        return choice.function.name
+        return named, named
     if choice == "required" and not tools:
         raise ApiError(400, "tool_choice is 'required', but the request has no tools", "tool_choice", "invalid_value")
-    return choice
+    return (tools if choice == "required" else []), ([] if choice == "none" else tools)

@@ -94,14 +94,13 @@ class Choice:
             while finish is None:
                 came = await self._text.next()
                 now = perf_counter()
-                if came.cached_tokens is not None:
-                    self.cached_tokens = came.cached_tokens
-                    self.prompt_logprobs = came.prompt_logprobs or []
-                    metrics.prompt(self._prompt_tokens, came.cached_tokens)
+                self.cached_tokens = self.cached_tokens if came.cached_tokens is None else came.cached_tokens
+                self.prompt_logprobs += came.prompt_logprobs or ()
                 part = self._read(came.tokens, came.logprobs or [])
                 if part.tokens:
                     if last is None:
                         metrics.first_token(now - self.began)
+                        metrics.prompt(self._prompt_tokens, self.cached_tokens)
                     metrics.tokens(len(part.tokens), None if last is None else now - last)
                 last = now
                 finish = self._finished(came.end, part)
@@ -164,9 +163,9 @@ async def merged(choices: Sequence[Choice], metrics: Metrics) -> AsyncIterator[t
     going = len(tasks)
     try:
         while going:
-            index, part = await queue.get()
-            if part is not None:
-                yield index, part
+            index, came = await queue.get()
+            if came is not None:
+                yield index, came
                 continue
             going -= 1
             if (error := tasks[index].exception()) is not None:

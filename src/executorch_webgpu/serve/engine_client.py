@@ -106,7 +106,9 @@ def _join(first: Came, second: Came) -> None:
     if second.logprobs is not None:
         first.logprobs = [*(first.logprobs or ()), *second.logprobs]
     if second.cached_tokens is not None:
-        first.cached_tokens, first.prompt_logprobs = second.cached_tokens, second.prompt_logprobs
+        first.cached_tokens = second.cached_tokens
+    if second.prompt_logprobs is not None:
+        first.prompt_logprobs = [*(first.prompt_logprobs or ()), *second.prompt_logprobs]
     first.end = second.end
 
 

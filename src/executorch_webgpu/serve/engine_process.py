@@ -20,7 +20,7 @@ from typing import Any
 
 from ..errors import DeviceError, Error, InvalidInputError
 from ..llm.embedder import Embedder
-from ..llm.engine import Engine
+from ..llm.engine import PROMPT_LOOKUP, Engine
 from ..llm.grammar import GrammarVocabulary
 from ..llm.sample import SamplingParams
 from ..llm.stream import Mailbox, Stream, StreamEnd, TokenLogprobs
@@ -51,16 +51,20 @@ class _Outgoing(Mailbox):
 
     def __init__(self, id: int, send: Callable[[Any], None], ended: Callable[[int], None]) -> None:
         super().__init__()
-        self._id, self._send, self._on_end, self._first = id, send, ended, True
+        self._id, self._send, self._on_end = id, send, ended
+        self._cached: int | None = None  # what was sent of these
+        self._scored = 0
         self._ending = threading.Lock()
 
     def put(self, token: int, logprobs: TokenLogprobs | None = None) -> None:
         if self.ended:
             return
         came = Came(self._id, [token], None if logprobs is None else [logprobs])
-        if self._first:
-            self._first = False
-            came.cached_tokens, came.prompt_logprobs = self.cached_tokens, self.prompt_logprobs or None
+        if self._cached != self.cached_tokens:
+            came.cached_tokens = self._cached = self.cached_tokens
+        if self._scored < len(self.prompt_logprobs):
+            came.prompt_logprobs = self.prompt_logprobs[self._scored :]
+            self._scored = len(self.prompt_logprobs)
         self._send(came)
 
     def finish(self, end: StreamEnd | None, error: BaseException | None = None) -> None:
@@ -95,12 +99,10 @@ class EngineProcess:
         self._workers = ThreadPoolExecutor(2, "request")
         self._encoding = ThreadPoolExecutor(1, "embeddings")
         if settings.program is not None:
-            program = self._load(settings.program)
-            speculate: str | Program | None = settings.speculate
-            if speculate is not None and speculate != "prompt-lookup":
-                speculate = self._load(speculate)
-            self._engine = Engine(program, settings.loading, speculate=speculate, **settings.sizes)
-            self._language = program
+            self._language = self._load(settings.program)
+            given = settings.speculate
+            speculate = given if given is None or given == PROMPT_LOOKUP else self._load(given)
+            self._engine = Engine(self._language, settings.loading, speculate=speculate, **settings.sizes)
         if settings.embeddings is not None:
             self._embedder = Embedder(self._load(settings.embeddings), None, settings.loading)
 
@@ -123,7 +125,7 @@ class EngineProcess:
             language = LanguageFacts(engine.context_len, engine.vocab_size, rows, engine.eos_ids)
         if embedder is not None:
             encoder = EncoderFacts(embedder.dim, embedder.max_tokens)
-        return Ready(self._runtime.device.name, language, encoder)
+        return Ready(self._runtime.device.info.name, language, encoder)
 
     def serve(self, connection: Connection) -> None:
         """Answer until the other process is gone."""

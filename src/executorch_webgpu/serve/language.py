@@ -55,7 +55,7 @@ class Language:
         if len(tokens) > most:
             raise ApiError(
                 422,
-                f"the prompt has {len(tokens)} tokens, but there is room for {most}; shorten the messages or the prompt",
+                f"the prompt has {len(tokens)} tokens, but there is room for {most}; give a shorter one",
                 param,
                 "context_length_exceeded",
             )

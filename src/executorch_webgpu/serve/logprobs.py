@@ -21,7 +21,7 @@ class TokenTexts:
     def bytes_of(self, token: int) -> bytes:
         """The bytes that a token stands for."""
         if token not in self._known:
-            self._known[token] = self._tokenizer.token_bytes(token)
+            self._known[token] = self._tokenizer.token_bytes(token) or b""
         return self._known[token]
 
     def text_of(self, token: int) -> str:

@@ -12,9 +12,9 @@ Told = tuple[str, dict[str, Any]]  # an event's type, and what it holds
 
 
 class ItemWriter:
-    """Turns what comes of a text into items: reasoning, messages and calls, one after another. ``items``: those begun."""
+    """Turns what comes of a text into items, one after another: reasoning, messages, calls. ``items``: those begun."""
 
-    def __init__(self, call_id: Callable[[], str]) -> None:
+    def __init__(self, call_id: Callable[[str, int], str]) -> None:
         self.items: list[dict[str, Any]] = []
         self._call_id = call_id
         self._open = False  # whether the last item goes on
@@ -29,8 +29,8 @@ class ItemWriter:
                 case Reasoning(text):
                     if text:
                         yield from self._add_text("reasoning", text)
-                case CallBegun(_, name):
-                    yield from self._begin_call(name)
+                case CallBegun(index, name):
+                    yield from self._begin_call(name, index)
                 case CallArguments(_, fragment):
                     if fragment:
                         self.items[-1]["arguments"] += fragment
@@ -72,9 +72,9 @@ class ItemWriter:
         else:
             yield "response.reasoning_text.delta", content
 
-    def _begin_call(self, name: str) -> Iterator[Told]:
+    def _begin_call(self, name: str, index: int) -> Iterator[Told]:
         head = {"id": _id("fc"), "type": "function_call", "status": "in_progress"}
-        yield from self._begin({**head, "call_id": self._call_id(), "name": name, "arguments": ""})
+        yield from self._begin({**head, "call_id": self._call_id(name, index), "name": name, "arguments": ""})
 
     def _close(self, status: str) -> Iterator[Told]:
         """End the last item."""

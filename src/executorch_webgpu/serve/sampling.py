@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..errors import InvalidInputError
@@ -91,7 +92,7 @@ def grammar_of(request: SamplingFields) -> Grammar | None:
             ("structured_outputs.grammar", outputs.grammar, Grammar.lark),
             ("structured_outputs.json_object", outputs.json_object or None, lambda _: Grammar.json_object()),
         ]
-    asked += [(name, lambda make=make, value=value: make(value)) for name, value, make in ways if value is not None]
+    asked += [(name, partial(make, value)) for name, value, make in ways if value is not None]
     if len(asked) > 1:
         names = " and ".join(name for name, _ in asked)
         raise ApiError(400, f"{names} are given, but a text can follow one grammar only", asked[1][0])

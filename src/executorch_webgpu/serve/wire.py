@@ -100,7 +100,7 @@ class Accepted:
 
 @dataclass(slots=True)
 class Came:
-    """Tokens of a text, in order, and its end. ``cached_tokens``, ``prompt_logprobs``: with the first token only."""
+    """Tokens of a text, in order, and its end. ``cached_tokens``, ``prompt_logprobs``: where there is something new."""
 
     id: int
     tokens: list[int]
@@ -120,7 +120,7 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How busy the engine is. ``rows``: that all steps computed so far. ``guessed``: tokens, and those that were right."""
+    """How busy the engine is. ``rows``: of all steps so far. ``guessed``: tokens, and how many of them were right."""
 
     id: int
     running: int
