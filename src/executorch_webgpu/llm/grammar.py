@@ -30,6 +30,8 @@ _WHITESPACE = r"[ \t]|\r?\n[ \t]{0,100}"
 _END_NAME = b"\xff<|end of grammar|>"  # a token that only says that a text may end; the first byte marks special ones
 _PROBE = "\x02"  # a character that no token goes on from
 
+_CHOICE = "start: CHOICE\nCHOICE: "
+
 Kind = Literal["json_schema", "regex", "lark"]
 
 
@@ -52,11 +54,24 @@ class Grammar:
             raise InvalidInputError(f"the grammar has {size} bytes; it may have {MOST_BYTES}, so give a smaller one")
 
     @property
+    def has_rule_body(self) -> bool:
+        """Whether it can be a part of a larger Lark grammar, which one with rules of its own cannot."""
+        return self.kind != "lark" or self._choices is not None
+
+    @property
     def rule_body(self) -> str:
-        """A schema or an expression as the body of a rule of a larger Lark grammar."""
+        """A schema, an expression or a choice as the body of a rule of a larger Lark grammar."""
+        if self._choices is not None:
+            return self._choices
         if self.kind == "lark":
             raise InvalidInputError("a Lark grammar has rules of its own, so it is no body of a rule")
         return f"%json {self.text}" if self.kind == "json_schema" else "/" + self.text.replace("/", "\\/") + "/"
+
+    @property
+    def _choices(self) -> str | None:
+        """Alternatives of a grammar that ``choice`` made."""
+        choices = self.text.removeprefix(_CHOICE)
+        return choices if len(choices) < len(self.text) and "\n" not in choices else None
 
     @staticmethod
     def json_object() -> Grammar:
@@ -100,7 +115,7 @@ class Grammar:
             raise InvalidInputError("a choice is a list of strings, and at least one")
         if any("\ud800" <= character <= "\udfff" for each in strings for character in each):
             raise InvalidInputError("a choice has a string that is not valid Unicode; give it in UTF-8")
-        return Grammar("lark", "start: CHOICE\nCHOICE: " + " | ".join(map(json.dumps, strings)))
+        return Grammar("lark", _CHOICE + " | ".join(map(json.dumps, strings)))
 
 
 class CompiledGrammar:

@@ -17,6 +17,8 @@ from .language import Language
 from .requests import ChatRequest, Message, NamedTool, Tool
 from .sampling import grammar_of
 
+# What templates get from elsewhere, and what says how they are rendered.
+_RESERVED = frozenset({"messages", "tools", "add_generation_prompt", "parse_special", "source", "tokenizer"})
 SHOWN_TOKENS = 4096  # of the prompt's end, in which a block of reasoning may have been opened
 
 
@@ -51,7 +53,7 @@ async def chat_prompt(language: Language, body: ChatRequest) -> ChatPrompt:
     def parser() -> AnswerParser:
         return form.parser(shown, offered, prefill=begun)
 
-    grammar = grammar_of(body)
+    grammar = grammar_of(body, body.response_format)
     special = language.tokenizer.named_special_ids
     parallel = body.parallel_tool_calls is not False
     way = "required" if forced else "auto"
@@ -61,10 +63,11 @@ async def chat_prompt(language: Language, body: ChatRequest) -> ChatPrompt:
         raise ApiError(400, message, "response_format", "invalid_value")
     if calls is not None:
         grammar = Grammar.lark(calls)
-    elif grammar is not None and grammar.kind != "lark" and reasoning_format(form.template, shown, begun) is not None:
+    elif grammar is not None and grammar.has_rule_body and reasoning_format(form.template, shown, begun) is not None:
         # The model reasons first, in words of its own.
         grammar = Grammar.lark(form.after_reasoning(shown, grammar.rule_body, special))
-    return ChatPrompt(tokens, parser, form.special_tokens(tools=bool(offered)), grammar, form.tools.new_id)
+    kept = form.special_tokens(tools=bool(offered)) if body.skip_special_tokens is not False else special
+    return ChatPrompt(tokens, parser, kept, grammar, form.tools.new_id)
 
 
 async def chat_tokens(
@@ -113,7 +116,7 @@ def _variables(fields: TemplateFields) -> dict[str, Any]:
         variables.setdefault("enable_thinking", effort != "none")
     if (documents := getattr(fields, "documents", None)) is not None:
         variables["documents"] = documents
-    if taken := {"messages", "tools", "add_generation_prompt"} & variables.keys():
+    if taken := _RESERVED & variables.keys():
         name = min(taken)
         raise ApiError(400, f"chat_template_kwargs cannot set {name}", "chat_template_kwargs", "invalid_value")
     return variables

@@ -41,11 +41,13 @@ class PlainText:
 
 @dataclass
 class Part:
-    """What came of a text. ``tokens`` with their ``logprobs``, where they are asked for; ``finish``: why it ended."""
+    """What came of a text. ``tokens`` with their ``logprobs``, where they are asked for, and with the ``places`` where
+    they begin in the text, in characters; ``finish``: why it ended."""
 
     events: list[Event]
     tokens: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
     finish: FinishReason | None = None
 
 
@@ -70,6 +72,7 @@ class Choice:
         self._stops = StopStrings(options.stop)
         self._stop_tokens = unspoken_tokens(tokenizer, options.stop)
         self._prompt_tokens = len(prompt)
+        self._characters = 0  # decoded so far
         self.tokens: list[int] = []
         self.reasoning_tokens = 0
         self.cached_tokens = 0
@@ -121,7 +124,10 @@ class Choice:
         reasons = False
         for group in [[token] for token in tokens] if singly else [tokens] if tokens else []:
             part.tokens += group
-            events = self._parser.push(self._stops.push(self._decoded.push_all(group)))
+            part.places.append(self._characters)
+            text = self._decoded.push_all(group)
+            self._characters += len(text)
+            events = self._parser.push(self._stops.push(text))
             reasons = _reasons(events, reasons)
             self.reasoning_tokens += len(group) if reasons else 0
             part.events += events

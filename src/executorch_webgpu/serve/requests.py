@@ -15,14 +15,33 @@ from .errors import ApiError
 
 # Fields whose silence would mislead: what to do instead.
 REFUSED: Mapping[str, str] = {
+    "allowed_token_ids": "use a grammar, such as guided_choice, or logit_bias",
     "audio": "this server writes text only",
+    "bad_words": "use logit_bias",
     "best_of": "ask for n texts, and choose among them by their log probabilities",
+    "dry_multiplier": "use frequency_penalty",
+    "dynatemp_range": "use temperature",
     "function_call": "use tool_choice",
     "functions": "use tools",
+    "grammar": "use guided_grammar, whose grammars are Lark",
+    "include_stop_str_in_output": "a text ends before its stop string",
+    "json_schema": "use response_format",
+    "logits_processors": "use logit_bias, or a grammar",
+    "min_tokens": "use ignore_eos with max_tokens, or a grammar such as guided_regex",
+    "mirostat": "use temperature and top_p",
+    "n_predict": "use max_tokens",
+    "n_probs": "use logprobs",
+    "repeat_penalty": "use repetition_penalty",
+    "samplers": "their order is that of transformers",
     "suffix": "this server continues a prompt, and does not fill a gap in it",
+    "truncate_prompt_tokens": "give a shorter prompt",
+    "typical_p": "use top_p or min_p",
     "use_beam_search": "this server samples",
     "web_search_options": "this server searches nothing",
+    "xtc_probability": "use temperature and min_p",
 }
+# Values that ask for nothing.
+_NOTHING: Mapping[str, Any] = {"n_predict": -1, "truncate_prompt_tokens": -1, "typical_p": 1}
 
 Body = TypeVar("Body", bound="RequestBody")
 Bias = Annotated[float, Field(ge=-100, le=100)]
@@ -70,20 +89,19 @@ class StructuredOutputs(RequestBody):
     choice: list[str] | None = None
     grammar: str | None = None
     json_object: bool | None = None
+    structural_tag: Any = None
 
 
-class SamplingFields(RequestBody):
-    """How a text is continued: the fields that chat and completions share."""
+class DrawingFields(RequestBody):
+    """How tokens are drawn, and what a text has to be: the fields that all have which write texts."""
 
     model: str | None = None
     stream: bool | None = False
-    stream_options: StreamOptions | None = None
-    n: Annotated[int, Field(ge=1)] | None = None
     seed: int | None = None
     stop: Stop | list[Stop] | None = None
     stop_token_ids: list[Count] | None = None
     ignore_eos: bool | None = None
-    max_tokens: Count | None = None
+    skip_special_tokens: bool | None = None
     temperature: Annotated[float, Field(ge=0)] | None = None
     top_p: Share | None = None
     top_k: Annotated[int, Field(ge=-1)] | None = None
@@ -92,13 +110,21 @@ class SamplingFields(RequestBody):
     frequency_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Field(gt=0)] | None = None
     logit_bias: dict[str, Bias] | None = None
-    prompt_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     guided_json: dict[str, Any] | str | None = None
     guided_regex: str | None = None
     guided_choice: list[str] | None = None
     guided_grammar: str | None = None
+
+
+class SamplingFields(DrawingFields):
+    """The fields that chat and completions share."""
+
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Count | None = None
+    prompt_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    response_format: ResponseFormat | None = None
 
 
 class ContentPart(RequestBody):
@@ -232,11 +258,11 @@ def parse(body: bytes, kind: type[Body]) -> Body:
         request = kind.model_validate_json(body)
     except ValidationError as error:
         raise api_error(error) from None
-    _refuse_misleading(body, kind)
+    _refuse_misleading(body)
     return request
 
 
-def _refuse_misleading(body: bytes, kind: type[RequestBody]) -> None:
+def _refuse_misleading(body: bytes) -> None:
     """Raise ApiError for a field that would do something, and does not here."""
     present = [name for name in REFUSED if f'"{name}"'.encode() in body]  # the rest is not looked at twice
     if not present:
@@ -246,7 +272,7 @@ def _refuse_misleading(body: bytes, kind: type[RequestBody]) -> None:
         value = fields.get(name)
         if name == "best_of" and value in (1, fields.get("n", 1)):
             continue
-        if value not in (None, [], {}, "", False):
+        if value not in (None, [], {}, "", 0, _NOTHING.get(name)):  # 0 is False, too
             raise ApiError(400, f"{name} is not supported: {REFUSED[name]}", name, "unsupported_parameter")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from .errors import ApiError
-from .requests import ChatRequest, Positive, RequestBody, Share, api_error
+from .requests import ChatRequest, DrawingFields, Positive, RequestBody, api_error
 
 # Fields that would do something, and do nothing here.
 _REFUSED = {
@@ -43,18 +43,14 @@ class ReasoningOptions(RequestBody):
     summary: str | None = None
 
 
-class ResponsesRequest(RequestBody):
-    """``POST /v1/responses``."""
+class ResponsesRequest(DrawingFields):
+    """``POST /v1/responses``. Beside what OpenAI has, tokens may be drawn as for chat completions."""
 
-    model: str | None = None
     input: str | Annotated[list[dict[str, Any]], Field(min_length=1)]
     instructions: str | None = None
     previous_response_id: str | None = None
     store: bool | None = None
-    stream: bool | None = False
     max_output_tokens: Positive | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Share | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
@@ -89,8 +85,6 @@ def chat_request(request: ResponsesRequest, before: Sequence[Mapping[str, Any]])
     fields: dict[str, Any] = {
         "messages": messages,
         "max_completion_tokens": request.max_output_tokens,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
         "tools": [_tool(tool, index) for index, tool in enumerate(request.tools or ())] or None,
         "tool_choice": _choice(request.tool_choice),
         "parallel_tool_calls": request.parallel_tool_calls,
@@ -98,10 +92,16 @@ def chat_request(request: ResponsesRequest, before: Sequence[Mapping[str, Any]])
         "reasoning_effort": None if request.reasoning is None else request.reasoning.effort,
         "continue_final_message": False,
     }
+    fields |= {name: getattr(request, name) for name in DrawingFields.model_fields if name != "stream"}
+    fields["structured_outputs"] = _as_given(request.structured_outputs)
     try:
         return ChatRequest.model_validate({name: value for name, value in fields.items() if value is not None})
     except ValidationError as error:
         raise api_error(error) from None
+
+
+def _as_given(body: RequestBody | None) -> dict[str, Any] | None:
+    return None if body is None else body.model_dump(by_alias=True, exclude_none=True)
 
 
 def _add(messages: list[dict[str, Any]], item: Mapping[str, Any], place: str) -> None:
