@@ -92,7 +92,7 @@ def test_echo_and_log_probabilities_are_the_models(client: OpenAI, reference: Re
     # Places are where tokens begin.
     assert places[0] == 0 and places == sorted(places) and max(places) <= len(got_text)
     for token, place in zip(tokens, places, strict=True):
-        assert "\ufffd" in token or got_text.startswith(token, place)
+        assert token.startswith("bytes:") or got_text.startswith(token, place)
 
 
 def test_echo_without_new_tokens_scores_a_prompt(client: OpenAI, reference: Reference) -> None:

@@ -50,16 +50,21 @@ class Link:
                 if content := [message for message in messages if message is not _END]:
                     self._connection.send_bytes(pickle.dumps(content, protocol=pickle.HIGHEST_PROTOCOL))
                 if last:
+                    # Said in so many words: a connection that a thread reads from stays open when it is closed.
+                    self._connection.send_bytes(_GOODBYE)
                     return
 
     def _read(self) -> None:
         try:
-            while True:
-                self._receive(pickle.loads(self._connection.recv_bytes()))
+            while (content := self._connection.recv_bytes()) != _GOODBYE:
+                self._receive(pickle.loads(content))
         except (EOFError, OSError):
             pass
         finally:
             self._ended()
+
+
+_GOODBYE = b"goodbye"  # no pickle begins like this
 
 
 class _End:

@@ -38,6 +38,14 @@ class TokenTexts:
         """Them as text."""
         return self.bytes_of(token).decode("utf-8", "replace")
 
+    def name_of(self, token: int) -> str:
+        """Them as text if they are text, else as OpenAI writes bytes, so that each has another name."""
+        raw = self.bytes_of(token)
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+
     def chat(self, tokens: Sequence[int], logprobs: Sequence[TokenLogprobs]) -> dict[str, Any]:
         """``logprobs`` of a choice of a chat, or of a part of one."""
         content = [
@@ -57,11 +65,11 @@ class TokenTexts:
         """``logprobs`` of a choice of a completion. ``count``: how many of the likeliest tokens were asked for."""
         logprobs = [each.logprobs for each in scored]
         tops: list[dict[str, float] | None] = [
-            None if each is None else {self.text_of(other): max(p, LEAST) for other, p in each.likeliest[:count]}
+            None if each is None else {self.name_of(other): max(p, LEAST) for other, p in each.likeliest[:count]}
             for each in logprobs
         ]
         return {
-            "tokens": [self.text_of(each.token) for each in scored],
+            "tokens": [self.name_of(each.token) for each in scored],
             "token_logprobs": [None if each is None else max(each.logprob, LEAST) for each in logprobs],
             "top_logprobs": tops if count else None,
             "text_offset": [each.place for each in scored],
