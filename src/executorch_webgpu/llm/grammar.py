@@ -26,7 +26,7 @@ MOST_BYTES = 1 << 18  # of a grammar: larger Lark grammars take seconds to read
 MOST_DEPTH = 100  # of a schema
 _KEPT = 32  # compiled grammars that a vocabulary remembers
 # Where JSON allows white space, a space, or a new line with its indentation: never without end.
-_WHITESPACE = r"[ \t]|\r?\n[ \t]{0,100}"
+_WHITESPACE = r" |\r?\n(?: {0,80}|\t{0,20})"
 _END_NAME = b"\xff<|end of grammar|>"  # a token that only says that a text may end; the first byte marks special ones
 _PROBE = "\x02"  # a character that no token goes on from
 
