@@ -142,6 +142,7 @@ class GrammarVocabulary:
                 self._compiled.move_to_end(grammar)
                 return known
         compiled = CompiledGrammar(grammar, self._matcher(grammar), self)
+        compiled.matcher(())  # finds out whether a text can begin
         with self._lock:
             self._compiled[grammar] = compiled
             while len(self._compiled) > _KEPT:
@@ -157,7 +158,7 @@ class GrammarVocabulary:
         except ValueError as error:
             raise InvalidInputError(f"the {_NAMES[grammar.kind]} cannot be used: {reason_of(str(error))}") from error
         if not matcher.is_error():
-            matcher.compute_bitmask()  # finds out whether any text keeps to it, and copies know what this learns
+            matcher.compute_bitmask()  # finds out whether any text keeps to it; copies know what this learns
         if not matcher.is_error():
             return matcher
         found = matcher.get_error()
