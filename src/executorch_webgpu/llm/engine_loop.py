@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import ClosedError, Error, InvalidInputError
 from ..runtime.batch import BatchMethod, Draw, Drawn
-from .grammar_matcher import masks
+from .grammar_matcher import MaskRows
 from .request import Request
 from .scheduler import Scheduler, Text, Work
 from .speculation import Drafter, accepted
@@ -37,6 +37,7 @@ class EngineLoop:
         self.computed_rows = self.guessed = self.guessed_right = 0
         self._batch, self._scheduler, self._drafter = batch, scheduler, drafter
         self._tables = np.zeros((batch.sizes.sequences, batch.sizes.table_width), np.int32)
+        self._masks = MaskRows()
         self._requests: dict[Text, Request] = {}
         self._flights: deque[list[tuple[Work, bool]]] = deque()  # draws of steps that are not read; whether each counts
         self._rows_drawn: dict[Text, int] = {}  # the last row that each text drew in the step before
@@ -194,7 +195,7 @@ class EngineLoop:
         """How a step draws, what of it counts, and texts that cannot go on, or need not."""
         drawing = [(work, self._requests[work.text] if self._counts(work) else None) for work in works if work.draws]
         masked = [request for _, request in drawing if request is not None and request.matcher is not None]
-        allowed = dict(zip(masked, masks([r.matcher for r in masked if r.matcher is not None]), strict=True))
+        allowed = dict(zip(masked, self._masks.of([r.matcher for r in masked if r.matcher is not None]), strict=True))
         draws: list[Draw] = []
         ended: list[_End] = []
         for work, request in drawing:
