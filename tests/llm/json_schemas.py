@@ -37,7 +37,7 @@ numbers = st.one_of(
     st.sampled_from([2, 3, 10]).map(lambda n: {"type": "integer", "multipleOf": n, "minimum": 0, "maximum": 99}),
 )
 values = st.one_of(st.none(), st.booleans(), st.integers(-9, 99), st.text(max_size=4), st.just({"a": [1, "b"]}))
-leaves = st.one_of(
+leaves: st.SearchStrategy[Schema] = st.one_of(
     strings,
     numbers,
     st.sampled_from([{"type": "null"}, {"type": "boolean"}, {"type": ["boolean", "null"]}]),
@@ -84,7 +84,7 @@ def _referenced(inner: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
     )
 
 
-_inner: st.SearchStrategy[Schema] = st.recursive(
+_inner = st.recursive(
     leaves, lambda inner: st.one_of(_arrays(inner), _objects(inner), _alternatives(inner)), max_leaves=4
 )
 schemas = st.one_of(_inner, _objects(_inner), _referenced(_inner))
