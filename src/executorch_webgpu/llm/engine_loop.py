@@ -21,6 +21,7 @@ from .stream import StreamEnd
 
 _End = tuple[Request, StreamEnd | None, Exception | None]
 
+_PAUSE_SECONDS = 0.05  # after which an engine without work plans steps that may come
 _IDLE_SECONDS = 60  # a collector that runs in the loop's own thread may stop it just before it waits
 
 
@@ -41,6 +42,7 @@ class EngineLoop:
         self._requests: dict[Text, Request] = {}
         self._flights: deque[list[tuple[Work, bool]]] = deque()  # draws of steps that are not read; whether each counts
         self._rows_drawn: dict[Text, int] = {}  # the last row that each text drew in the step before
+        self._cold = list(batch.step_sizes)  # sizes of steps that are not planned yet
         self._changed = threading.Condition()  # of all that follows
         self._submitted: list[Request] = []
         self._calls: list[tuple[Callable[[], Any], Future[Any]]] = []
@@ -117,8 +119,11 @@ class EngineLoop:
                 if self._closing:
                     self._calls, self._submitted = calls, submitted
                     return False
-                if not calls and not submitted and not self._flights and not len(self._scheduler):
-                    self._changed.wait(_IDLE_SECONDS)
+                idle = not calls and not submitted and not self._flights and not len(self._scheduler)
+                if idle and self._changed.wait(_PAUSE_SECONDS if self._cold else _IDLE_SECONDS):
+                    continue
+            if idle and self._cold:
+                self._batch.warm_up(self._cold.pop(0))
             for request in submitted:
                 self._begin(request)
             for request in [r for r in self._requests.values() if r.mailbox.cancelled]:
