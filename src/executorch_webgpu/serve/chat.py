@@ -61,7 +61,7 @@ async def begin(language: Language, body: ChatRequest, prompt: ChatPrompt) -> li
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         prompt_logprobs=body.prompt_logprobs,
     )
-    options = ChoiceOptions(stop_strings(body), bool(body.logprobs), prompt.special_tokens, asked)
+    options = ChoiceOptions(stop_strings(body), bool(body.logprobs), prompt.special_tokens, asked, prompt.may_reason)
     return await language.begin(
         prompt.tokens, params, prompt.grammar, language.ends(body), body.n or 1, prompt.parser, options
     )

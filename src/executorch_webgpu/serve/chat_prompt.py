@@ -25,13 +25,14 @@ SHOWN_TOKENS = 4096  # of the prompt's end, in which a block of reasoning may ha
 @dataclass(frozen=True)
 class ChatPrompt:
     """``tokens`` of the messages, up to the answer. ``parser`` makes what reads one answer; ``special_tokens``: texts
-    of those that it needs. ``grammar``: what the answer has to be."""
+    of those that it needs. ``grammar``: what the answer has to be. ``may_reason``: whether the model marks reasoning."""
 
     tokens: list[int]
     parser: Callable[[], Parser]
     special_tokens: Collection[str]
     grammar: Grammar | None
     call_id: Callable[[str, int], str]
+    may_reason: bool
 
 
 class TemplateFields(Protocol):
@@ -55,6 +56,7 @@ async def chat_prompt(language: Language, body: ChatRequest) -> ChatPrompt:
 
     grammar = grammar_of(body, body.response_format)
     special = language.tokenizer.named_special_ids
+    may_reason = reasoning_format(form.template, shown, begun) is not None
     parallel = body.parallel_tool_calls is not False
     way = "required" if forced else "auto"
     calls = form.grammar(shown, forced or offered, way, parallel=parallel, special=special)
@@ -63,11 +65,11 @@ async def chat_prompt(language: Language, body: ChatRequest) -> ChatPrompt:
         raise ApiError(400, message, "response_format", "invalid_value")
     if calls is not None:
         grammar = Grammar.lark(calls)
-    elif grammar is not None and grammar.has_rule_body and reasoning_format(form.template, shown, begun) is not None:
+    elif grammar is not None and grammar.has_rule_body and may_reason:
         # The model reasons first, in words of its own.
         grammar = Grammar.lark(form.after_reasoning(shown, grammar.rule_body, special))
     kept = form.special_tokens(tools=bool(offered)) if body.skip_special_tokens is not False else special
-    return ChatPrompt(tokens, parser, kept, grammar, form.tools.new_id)
+    return ChatPrompt(tokens, parser, kept, grammar, form.tools.new_id, may_reason)
 
 
 async def chat_tokens(
