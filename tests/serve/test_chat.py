@@ -18,8 +18,8 @@ THOUGHTS = 'start: "<think>\\nso it goes\\n</think>\\n\\nan answer"'
 
 
 def chat(client: OpenAI, messages: Any = MESSAGES, **fields: Any) -> ChatCompletion:
-    fields = {"max_tokens": 10, "temperature": 0} | fields
-    return client.chat.completions.create(model=MODEL, messages=messages, **fields)
+    asked: dict[str, Any] = {"max_tokens": 10, "temperature": 0} | fields
+    return client.chat.completions.create(model=MODEL, messages=messages, **asked)
 
 
 def test_a_chat_is_what_generate_gives_after_the_template(client: OpenAI, reference: Reference) -> None:
@@ -109,9 +109,9 @@ def test_reasoning_is_told_from_the_answer(client: OpenAI, stream: bool) -> None
 
 
 def test_no_reasoning_where_none_is_asked_for(client: OpenAI) -> None:
-    shown = client.post("/../tokenize", body={"messages": MESSAGES}, cast_to=dict[str, Any])  # type: ignore[type-var]
+    shown = client.post("/../tokenize", body={"messages": MESSAGES}, cast_to=dict[str, Any])
     asked = {"messages": MESSAGES, "chat_template_kwargs": {"enable_thinking": True}}
-    thinking = client.post("/../tokenize", body=asked, cast_to=dict[str, Any])  # type: ignore[type-var]
+    thinking = client.post("/../tokenize", body=asked, cast_to=dict[str, Any])
     assert shown["count"] > thinking["count"]
 
 

@@ -15,15 +15,15 @@ from tests.serve.conftest import MODEL, Reference
 
 
 def choices(client: OpenAI, prompt: Any, **fields: Any) -> list[CompletionChoice]:
-    fields = {"max_tokens": 8, "temperature": 0} | fields
-    return client.completions.create(model=MODEL, prompt=prompt, **fields).choices
+    asked: dict[str, Any] = {"max_tokens": 8, "temperature": 0} | fields
+    return client.completions.create(model=MODEL, prompt=prompt, **asked).choices
 
 
 def streamed(client: OpenAI, prompt: Any, **fields: Any) -> list[list[CompletionChoice]]:
     """The parts of each text."""
-    fields = {"max_tokens": 8, "temperature": 0} | fields
+    asked: dict[str, Any] = {"max_tokens": 8, "temperature": 0} | fields
     found: dict[int, list[CompletionChoice]] = {}
-    for chunk in client.completions.create(model=MODEL, prompt=prompt, stream=True, **fields):
+    for chunk in client.completions.create(model=MODEL, prompt=prompt, stream=True, **asked):
         for choice in chunk.choices:
             found.setdefault(choice.index, []).append(choice)
     return [found[index] for index in sorted(found)]
@@ -74,8 +74,8 @@ def test_echo_and_log_probabilities_are_the_models(client: OpenAI, reference: Re
         assert choice.logprobs is not None
         got_text, scored = choice.text, [choice.logprobs]
     tokens = [token for each in scored for token in each.tokens or ()]
-    logprobs = [value for each in scored for value in each.token_logprobs or ()]
-    tops = [top for each in scored for top in each.top_logprobs or ()]
+    logprobs: list[Any] = [value for each in scored for value in each.token_logprobs or ()]
+    tops: list[Any] = [top for each in scored for top in each.top_logprobs or ()]
     places = [place for each in scored for place in each.text_offset or ()]
     assert got_text.startswith("hello 12 é")
     assert len(tokens) == len(logprobs) == len(tops) == len(places) == len(prompt) + 8
@@ -101,7 +101,9 @@ def test_echo_without_new_tokens_scores_a_prompt(client: OpenAI, reference: Refe
     assert choice.text == reference.tokenizer.decode(prompt) and choice.logprobs is not None
     rows = reference.logprobs(prompt)
     wanted = [rows[position][token] for position, token in enumerate(prompt[1:])]
-    assert choice.logprobs.token_logprobs == [None, *(pytest.approx(value, abs=1e-3) for value in wanted)]
+    first, *others = choice.logprobs.token_logprobs or ()
+    scores: list[Any] = [first]
+    assert scores == [None] and others == pytest.approx(wanted, abs=1e-3)
 
 
 def test_prompt_logprobs_by_their_own_name(client: OpenAI, reference: Reference) -> None:
@@ -134,7 +136,8 @@ def test_prompts_that_cannot_be(client: OpenAI) -> None:
     with pytest.raises(openai.UnprocessableEntityError) as refused:
         choices(client, [70] * 1025)
     assert refused.value.code == "context_length_exceeded" and refused.value.param == "prompt"
-    for wrong in ([], [[]], [1, "a"], {"text": 1}, [100000], ["fine", [1]]):
+    wrongs: tuple[Any, ...] = ([], [[]], [1, "a"], {"text": 1}, [100000], ["fine", [1]])
+    for wrong in wrongs:
         with pytest.raises(openai.BadRequestError) as bad:
             choices(client, wrong)
         assert bad.value.param is not None and bad.value.param.startswith("prompt")

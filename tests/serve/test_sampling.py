@@ -16,8 +16,8 @@ PROMPT = [70, 71, 72, 73, 74]
 
 
 def complete(client: OpenAI, prompt: Any = PROMPT, **fields: Any) -> Completion:
-    fields = {"max_tokens": 12, "temperature": 0} | fields
-    return client.completions.create(model=MODEL, prompt=prompt, **fields)
+    asked: dict[str, Any] = {"max_tokens": 12, "temperature": 0} | fields
+    return client.completions.create(model=MODEL, prompt=prompt, **asked)
 
 
 def text(client: OpenAI, **fields: Any) -> str:
@@ -89,7 +89,8 @@ def test_logit_bias_forces_and_bans(client: OpenAI, reference: Reference) -> Non
     logprobs = banned.choices[0].logprobs
     assert logprobs is not None and logprobs.tokens is not None
     ranked = reference.logprobs(PROMPT)[-1].argsort()
-    assert logprobs.token_logprobs == [pytest.approx(reference.logprobs(PROMPT)[-1][ranked[-2]], abs=1e-3)]
+    second = reference.logprobs(PROMPT)[-1][ranked[-2]]
+    assert logprobs.token_logprobs == pytest.approx([second], abs=1e-3)
 
 
 def test_stop_token_ids_and_ignore_eos(client: OpenAI, reference: Reference) -> None:

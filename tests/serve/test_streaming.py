@@ -136,7 +136,7 @@ def test_log_probabilities_of_a_stream_are_those_without(client: OpenAI) -> None
     fields: dict[str, Any] = {"model": MODEL, "messages": MESSAGES, "max_tokens": 16, "temperature": 1, "seed": 2}
     whole = client.chat.completions.create(**fields, logprobs=True, top_logprobs=2).choices[0]
     assert whole.logprobs is not None and whole.logprobs.content is not None
-    entries = []
+    entries: list[Any] = []
     for chunk in client.chat.completions.create(**fields, logprobs=True, top_logprobs=2, stream=True):
         logprobs = chunk.choices[0].logprobs
         entries += (logprobs.content or []) if logprobs is not None else []

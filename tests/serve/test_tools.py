@@ -36,15 +36,16 @@ CALL = 'start: "well <tool_call>\\n{\\"name\\": \\"set_clock\\", \\"arguments\\"
 
 
 def chat(client: OpenAI, messages: Any = MESSAGES, **fields: Any) -> ChatCompletion:
-    fields = {"max_tokens": 200, "temperature": 1, "seed": 3, "tools": TOOLS} | fields
-    return client.chat.completions.create(model=MODEL, messages=messages, **fields)
+    asked: dict[str, Any] = {"max_tokens": 200, "temperature": 1, "seed": 3, "tools": TOOLS} | fields
+    return client.chat.completions.create(model=MODEL, messages=messages, **asked)
 
 
 def streamed(client: OpenAI, **fields: Any) -> tuple[str, list[dict[str, str]], str | None]:
     """The text, the calls and the finish reason of a stream."""
-    fields = {"max_tokens": 200, "temperature": 1, "seed": 3, "tools": TOOLS} | fields
-    text, calls, finish = "", [], None
-    for chunk in client.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True, **fields):
+    asked: dict[str, Any] = {"max_tokens": 200, "temperature": 1, "seed": 3, "tools": TOOLS} | fields
+    text, finish = "", None
+    calls: list[dict[str, str]] = []
+    for chunk in client.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True, **asked):
         choice = chunk.choices[0]
         text += choice.delta.content or ""
         for part in choice.delta.tool_calls or ():

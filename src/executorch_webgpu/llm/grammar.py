@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import Error, InvalidInputError
+from ..text.grammar_rules import JSON_SPACE, json_rule
 from ..text.tokenizer import Tokenizer
 from .grammar_errors import reason_of, unsupported_keywords
 from .grammar_matcher import GrammarMatcher
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 MOST_BYTES = 1 << 18  # of a grammar: larger Lark grammars take seconds to read
 MOST_DEPTH = 100  # of a schema
 _KEPT = 32  # compiled grammars that a vocabulary remembers
-# Where JSON allows white space, a space, or a new line with its indentation: never without end.
-_WHITESPACE = r" |\r?\n(?: {0,80}|\t{0,20})"
 _END_NAME = b"\xff<|end of grammar|>"  # a token that only says that a text may end; the first byte marks special ones
 _PROBE = "\x02"  # a character that no token goes on from
 
@@ -65,7 +64,9 @@ class Grammar:
             return self._choices
         if self.kind == "lark":
             raise InvalidInputError("a Lark grammar has rules of its own, so it is no body of a rule")
-        return f"%json {self.text}" if self.kind == "json_schema" else "/" + self.text.replace("/", "\\/") + "/"
+        if self.kind == "json_schema":
+            return json_rule(json.loads(self.text))
+        return "/" + self.text.replace("/", "\\/") + "/"
 
     @property
     def _choices(self) -> str | None:
@@ -255,7 +256,7 @@ def _serialized(grammar: Grammar) -> str:
 
     match grammar.kind:
         case "json_schema":
-            defaults: Any = {"whitespace_pattern": _WHITESPACE}
+            defaults: Any = {"whitespace_pattern": JSON_SPACE}
             return str(LLMatcher.grammar_from_json_schema(grammar.text, defaults, overrides={"lenient": False}))
         case "regex":
             return str(LLMatcher.grammar_from_regex(grammar.text))

@@ -25,7 +25,8 @@ SHOWN_TOKENS = 4096  # of the prompt's end, in which a block of reasoning may ha
 @dataclass(frozen=True)
 class ChatPrompt:
     """``tokens`` of the messages, up to the answer. ``parser`` makes what reads one answer; ``special_tokens``: texts
-    of those that it needs. ``grammar``: what the answer has to be. ``may_reason``: whether the model marks reasoning."""
+    of those that it needs. ``grammar``: what the answer has to be. ``may_reason``: whether the model marks
+    reasoning."""
 
     tokens: list[int]
     parser: Callable[[], Parser]
@@ -80,11 +81,13 @@ async def chat_tokens(
     form = answer_format(tokenizer.settings.chat_template).tools
     stated = [_message(message, index) for index, message in enumerate(messages)]
     begun = _begun_answer(stated, fields)
-    given, variables = form.prepare(stated[:-1] if begun is not None else stated, [_tool(tool) for tool in tools or ()])
-    variables |= _variables(fields)
+    before = stated[:-1] if begun is not None else stated
+    stated_variables = _variables(fields)
     generation_prompt = getattr(fields, "add_generation_prompt", None) is not False or begun is not None
 
     def encode() -> list[int]:
+        given, variables = form.prepare(before, [_tool(tool) for tool in tools or ()])
+        variables |= stated_variables
         tokens = encode_chat(tokenizer, given, add_generation_prompt=generation_prompt, **variables)
         return tokens if not begun else [*tokens, *tokenizer.encode(begun, add_special=False)]
 

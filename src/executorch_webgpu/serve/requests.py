@@ -164,6 +164,9 @@ class Message(RequestBody):
     refusal: str | None = None
 
 
+Messages = Annotated[list[Message], Field(min_length=1)]
+
+
 class FunctionDefinition(RequestBody):
     """A function that may be called. ``parameters``: a JSON schema of an object."""
 
@@ -196,7 +199,7 @@ class NamedTool(RequestBody):
 class ChatRequest(SamplingFields):
     """``POST /v1/chat/completions``."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Messages
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     max_completion_tokens: Count | None = None
@@ -235,7 +238,7 @@ class TokenizeRequest(RequestBody):
     model: str | None = None
     prompt: str | None = None
     content: str | None = None
-    messages: list[Message] | None = None
+    messages: Messages | None = None
     tools: list[Tool] | None = None
     add_special_tokens: bool = True
     add_generation_prompt: bool = True

@@ -19,7 +19,7 @@ from .errors import ApiError
 from .http import answer, event, event_stream, new_id, read, to_json
 from .language import Language
 from .response_items import ItemWriter
-from .responses_requests import ResponsesRequest, chat_request, input_items
+from .responses_requests import ResponsesRequest, chat_request, input_items, naming_items
 from .usage import record, usage
 
 # Responses that ``previous_response_id`` may name, and the bytes of their conversations; the oldest go first.
@@ -48,8 +48,9 @@ class Responses:
         body = await read(request, ResponsesRequest)
         self.language.check_model(body.model)
         before = () if body.previous_response_id is None else self._find(body.previous_response_id).items
-        chat = chat_request(body, before)
-        prompt = await chat_prompt(self.language, chat)
+        with naming_items(body, before):
+            chat = chat_request(body, before)
+            prompt = await chat_prompt(self.language, chat)
         (choice,) = await begin(self.language, chat, prompt)
         reply = _Reply(self, request, body, prompt, choice, [*before, *input_items(body)])
         return event_stream(reply.stream()) if body.stream else await reply.whole()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -63,6 +66,7 @@ class ResponsesRequest(DrawingFields):
     background: bool | None = None
     conversation: Any = None
     prompt: Any = None
+    include: list[str] | None = None
 
 
 def input_items(request: ResponsesRequest) -> list[dict[str, Any]]:
@@ -71,17 +75,45 @@ def input_items(request: ResponsesRequest) -> list[dict[str, Any]]:
     return [{"role": "user", "content": given}] if isinstance(given, str) else [dict(item) for item in given]
 
 
+@contextmanager
+def naming_items(request: ResponsesRequest, before: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+    """Errors that name a message name the item of the request that it comes from."""
+    places = _messages(request, before)[1]
+
+    def place_of(found: re.Match[str]) -> str:
+        return places[int(found[1])]
+
+    try:
+        yield
+    except ApiError as error:
+        message = re.sub(r"\bmessages\[(\d+)\]", place_of, error.message)
+        param = error.param and re.sub(r"^messages\[(\d+)\]", place_of, error.param)
+        raise replace(error, message=message, param="input" if param == "messages" else param) from None
+
+
+def _messages(request: ResponsesRequest, before: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The messages of a conversation, and where in the request each comes from."""
+    messages: list[dict[str, Any]] = []
+    places: list[str] = []
+    if request.instructions is not None:
+        messages.append({"role": "system", "content": request.instructions})
+        places.append("instructions")
+    for index, item in enumerate([*before, *input_items(request)]):
+        place = f"input[{index - len(before)}]" if index >= len(before) else "previous_response_id"
+        _add(messages, item, place)
+        places += [place] * (len(messages) - len(places))
+    return messages, places
+
+
 def chat_request(request: ResponsesRequest, before: Sequence[Mapping[str, Any]]) -> ChatRequest:
     """The request as one for chat completions. ``before``: items of earlier responses. Raises ApiError."""
     for name, instead in _REFUSED.items():
         if getattr(request, name):
             raise ApiError(400, f"{name} is not supported: {instead}", name, "unsupported_parameter")
-    messages: list[dict[str, Any]] = []
-    if request.instructions is not None:
-        messages.append({"role": "system", "content": request.instructions})
-    for index, item in enumerate([*before, *input_items(request)]):
-        place = f"input[{index - len(before)}]" if index >= len(before) else "previous_response_id"
-        _add(messages, item, place)
+    if asked := [each for each in request.include or () if "logprobs" in each]:
+        message = f"include: {asked[0]} is not supported: chat completions have log probabilities"
+        raise ApiError(400, message, "include", "unsupported_parameter")
+    messages, _ = _messages(request, before)
     fields: dict[str, Any] = {
         "messages": messages,
         "max_completion_tokens": request.max_output_tokens,

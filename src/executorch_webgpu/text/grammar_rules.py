@@ -9,6 +9,16 @@ from typing import Any
 
 # Any text; the name of a rule, because a lazy rule's body must be a terminal.
 ANY = "/(?s:.*)/"
+# Where JSON allows white space, what people write: a space, or a new line with its indentation. Never without end.
+JSON_SPACE = r" |\r?\n(?: {0,80}|\t{0,20})"
+
+
+def json_rule(schema: Mapping[str, Any] | bool) -> str:
+    """The body of a rule for JSON that a schema allows."""
+    given = {} if schema is True else schema
+    if isinstance(given, Mapping):
+        given = {**given, "x-guidance": {"whitespace_pattern": JSON_SPACE}}
+    return f"%json {json.dumps(given)}"
 
 
 class GrammarRules:
@@ -38,7 +48,7 @@ class GrammarRules:
 
     def json(self, schema: Mapping[str, Any] | bool) -> str:
         """An expression for JSON that a schema allows."""
-        return self.rule("json", f"%json {json.dumps(schema, ensure_ascii=False)}")
+        return self.rule("json", json_rule(schema))
 
     def text_before(self, end: str) -> str:
         """An expression for any text up to and with the first ``end``."""
