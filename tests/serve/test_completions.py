@@ -91,8 +91,8 @@ def test_echo_and_log_probabilities_are_the_models(client: OpenAI, reference: Re
     assert logprobs[len(prompt)] == pytest.approx(rows[-1].max(), abs=1e-3)
     # Places are where tokens begin, or the unfinished character before them.
     assert places[0] == 0 and places == sorted(places) and max(places) <= len(got_text)
-    for token, place in zip(tokens, places, strict=True):
-        assert got_text.startswith((token, "\ufffd"), place) or token.startswith("bytes:")
+    for name, place in zip(tokens, places, strict=True):
+        assert got_text.startswith((name, "\ufffd"), place) or name.startswith("bytes:")
 
 
 def test_echo_without_new_tokens_scores_a_prompt(client: OpenAI, reference: Reference) -> None:
