@@ -233,7 +233,8 @@ class _Encoder:
         masks = b.view(masks, [self.texts, 1, 1, self.length])
         if not c.relative_bias:
             return masks
-        buckets = b.prepack(_buckets(self.most_tokens))
+        table = relative_buckets(self.most_tokens)
+        buckets = b.prepack(Constant("relative_buckets", DataType.INT32, table.shape, lambda: [table]))
         for axis in (0, 1):
             cut = buckets, axis, 0, self.length, 1
             buckets = b.call("aten.slice_copy.Tensor", *cut, out=buckets.dims, dtype=DataType.INT32)
@@ -278,7 +279,7 @@ class _Encoder:
         return float_constant(self.weights[name])
 
 
-def _buckets(length: int) -> Constant:
+def relative_buckets(length: int) -> NDArray[np.int32]:
     """int32 [length, length]: the bucket of key k for query q, by their distance. Source: MPNet's own code."""
     places = np.arange(length)
     distance: NDArray[np.int64] = places[:, None] - places
@@ -291,5 +292,4 @@ def _buckets(length: int) -> Constant:
         away < exact, 0, exact + np.where(away < exact, 0, power * np.float32(half - exact)).astype(np.int64)
     )
     bucket = np.where(away < exact, away, np.minimum(far, half - 1)) + np.where(distance < 0, half, 0)
-    table = bucket.astype(np.int32)
-    return Constant("relative_buckets", DataType.INT32, table.shape, lambda: [table])
+    return bucket.astype(np.int32)
