@@ -96,5 +96,5 @@ def _options(encoder: bool, given: dict[str, Any]) -> Any:
     mine = EncoderOptions if encoder else LlamaOptions
     if foreign := [name for name in given if name not in {field.name for field in fields(mine)}]:
         words = " and ".join("--" + name.replace("_", "-") for name in foreign)
-        raise InvalidInputError(f"{words} is for {'language models' if encoder else 'encoders'} only: leave it out")
+        raise InvalidInputError(f"only {'language models' if encoder else 'encoders'} take {words}: leave that out")
     return mine(**given)
