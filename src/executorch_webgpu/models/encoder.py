@@ -247,10 +247,8 @@ class _Encoder:
     def attention(self, x: TensorRef, block: str, bias: TensorRef) -> TensorRef:
         b, c = self.b, self.config
         heads: list[Size] = [self.texts, self.length, c.heads, c.dim // c.heads]
-        q, k, v = (
-            b.permute(b.view(self.linear(x, f"{block}.attn_{name}"), heads), [0, 2, 1, 3]) for name in ("q", "k", "v")
-        )
-        out = b.permute(b.call("et_vk.sdpa.default", q, k, v, bias, None, out=q.dims), [0, 2, 1, 3])
+        q, k, v = (b.view(self.linear(x, f"{block}.attn_{name}"), heads) for name in ("q", "k", "v"))
+        out = b.call("et_webgpu.sdpa_tokens_first.default", q, k, v, bias, None, out=q.dims)
         return self.linear(b.view(out, [self.texts, self.length, c.dim]), f"{block}.attn_output")
 
     def feed_forward(self, x: TensorRef, block: str) -> TensorRef:
