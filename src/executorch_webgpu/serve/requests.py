@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from .errors import ApiError
 
@@ -18,6 +18,7 @@ REFUSED: Mapping[str, str] = {
     "allowed_token_ids": "use a grammar, such as guided_choice, or logit_bias",
     "audio": "this server writes text only",
     "bad_words": "use logit_bias",
+    "chat_template": "the model's own is used, with chat_template_kwargs",
     "best_of": "ask for n texts, and choose among them by their log probabilities",
     "dry_multiplier": "use frequency_penalty",
     "dynatemp_range": "use temperature",
@@ -51,6 +52,22 @@ Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 TokenIds = Annotated[list[Count], Field(min_length=1)]
 Stop = Annotated[str, Field(min_length=1)]
+
+
+def _texts(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """One sentence, where pydantic has one for each thing that it could have been."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise ValueError(
+            "takes a string, a list of token ids, a list of strings, or a list of lists of token ids; no list is empty"
+        ) from None
+
+
+Texts = Annotated[
+    str | TokenIds | Annotated[list[str], Field(min_length=1)] | Annotated[list[TokenIds], Field(min_length=1)],
+    WrapValidator(_texts),
+]
 
 
 class RequestBody(BaseModel):
@@ -216,7 +233,7 @@ class ChatRequest(SamplingFields):
 class CompletionRequest(SamplingFields):
     """``POST /v1/completions``."""
 
-    prompt: str | TokenIds | Annotated[list[str], Field(min_length=1)] | Annotated[list[TokenIds], Field(min_length=1)]
+    prompt: Texts
     echo: bool | None = False
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     best_of: int | None = None
@@ -226,7 +243,7 @@ class EmbeddingRequest(RequestBody):
     """``POST /v1/embeddings``."""
 
     model: str | None = None
-    input: str | TokenIds | Annotated[list[str], Field(min_length=1)] | Annotated[list[TokenIds], Field(min_length=1)]
+    input: Texts
     encoding_format: Literal["float", "base64"] | None = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
     truncate: bool | None = None
@@ -288,7 +305,8 @@ def api_error(error: ValidationError) -> ApiError:
             return ApiError(400, f"the body is not valid JSON: {why}", code="invalid_json")
         path = _path(each["loc"])
         first = first or path
-        sentence = f"{path}: {each['msg'][0].lower()}{each['msg'][1:]}"
+        message = each["msg"].removeprefix("Value error, ")
+        sentence = f"{path}: {message[0].lower()}{message[1:]}"
         if sentence not in found:
             found.append(sentence)
     more = f"; and {len(found) - 8} more" if len(found) > 8 else ""
