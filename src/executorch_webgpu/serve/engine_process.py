@@ -59,6 +59,9 @@ class _Outgoing(Mailbox):
     def put(self, token: int, logprobs: TokenLogprobs | None = None) -> None:
         if self.ended:
             return
+        if logprobs is None and self._cached == self.cached_tokens and not self.prompt_logprobs:
+            self._send((self._id, token))
+            return
         came = Came(self._id, [token], None if logprobs is None else [logprobs])
         if self._cached != self.cached_tokens:
             came.cached_tokens = self._cached = self.cached_tokens
