@@ -42,8 +42,9 @@ class GrammarRules:
 
     def text_before(self, end: str) -> str:
         """An expression for any text up to and with the first ``end``."""
-        if self.is_special(end):
-            return f"{self.rule('text', ANY)} {self.literal(end)}"
+        marks = [at for text in self._special if (at := end.find(text)) >= 0]
+        if marks:  # which no text holds; what comes before the mark is text like any other
+            return f"{self.rule('text', ANY)} {self.literal(end[min(marks) :])}"
         return self.rule("text", f"/(?s:.*){_regex(end)}/", lazy=True)
 
     def rule(self, name: str, body: str, *, lazy: bool = False) -> str:

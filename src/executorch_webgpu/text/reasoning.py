@@ -157,7 +157,8 @@ def _blocks(source: Source, events: list[Event], marks: Marks, inside: bool) -> 
             yield from source.space()
     while True:
         text(source.text[source.at :])
-        source.forget(len(source.text))
+        source.at = len(source.text)
+        source.forget(source.at)
         if source.ended:
             return
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from functools import lru_cache
 
 from .families import FAMILIES, HERMES, CallFormat
@@ -29,12 +30,26 @@ def tool_format(template: str | None) -> ToolFormat:
         for family in FAMILIES:
             if family.sign.search(text):
                 format = family.read(can.call if family.sign.search(can.call) else template)
-                return ToolFormat(family.name, format, family.ids, can)
+                return ToolFormat(family.name, _with_spaces(format, can), family.ids, can)
     written = _written(can)
     if written is not None:
         return ToolFormat("template", written, can=can)
     # What it shows of tools says nothing of how to call them.
     return ToolFormat("generic", HERMES, can=Abilities(system=can.system, developer=can.developer, parts=can.parts))
+
+
+def _with_spaces(format: CallFormat, can: Abilities) -> CallFormat:
+    """The format with white space as the template has it, inside of the marks of a call and between two."""
+    if not isinstance(format, JsonCalls) or not format.closer:
+        return format
+    opener, closer = re.escape(format.opener), re.escape(format.closer)
+    inner = re.search(opener + r"(\s*)[{\[]", can.call)
+    between = re.search(closer + r"(\s*)" + opener, can.two)
+    return replace(
+        format,
+        inner=inner[1] if inner else format.inner,
+        separator=between[1] if between else format.separator,
+    )
 
 
 def _written(can: Abilities) -> CallFormat | None:
@@ -55,5 +70,6 @@ def _written(can: Abilities) -> CallFormat | None:
         arguments = [key for key in ARGUMENT_KEYS if call.get(key) == {KEY: VALUE}]
         opener, closer = text[: found.start()].strip(), text[end:].strip()
         if names and arguments and max(len(opener), len(closer)) <= MAX_MARK:
-            return JsonCalls(opener, closer, names[0], arguments[0], isinstance(value, list), bare=not opener)
+            format = JsonCalls(opener, closer, names[0], arguments[0], isinstance(value, list), bare=not opener)
+            return _with_spaces(format, can)
     return None

@@ -36,6 +36,11 @@ class JsonCalls:
     inner: str = ""
 
     @property
+    def together(self) -> bool:
+        """Whether the marks stand around all calls of an answer."""
+        return self.listed
+
+    @property
     def openers(self) -> Sequence[str]:
         return (self.opener,) if self.opener else ()
 

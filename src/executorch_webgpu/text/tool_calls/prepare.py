@@ -107,15 +107,16 @@ def _with_ids(messages: list[Message], ids: IdStyle) -> list[Message]:
     if ids == "openai":
         return messages
     changed: dict[str, str] = {}
+    count = 0
     result = []
     for message in messages:
         if message.get("tool_calls"):
+            calls = []
             for call in message["tool_calls"]:
-                if ids == "mistral":
-                    changed[call["id"]] = mistral_id(call["id"])
-                else:
-                    changed[call["id"]] = f"functions.{call['function']['name']}:{len(changed)}"
-            calls = [{**call, "id": changed[call["id"]]} for call in message["tool_calls"]]
+                name = call["function"]["name"]
+                changed[call["id"]] = mistral_id(call["id"]) if ids == "mistral" else f"functions.{name}:{count}"
+                calls.append({**call, "id": changed[call["id"]]})
+                count += 1
             message = {**message, "tool_calls": calls}
         if message.get("tool_call_id") in changed:
             message = {**message, "tool_call_id": changed[message["tool_call_id"]]}

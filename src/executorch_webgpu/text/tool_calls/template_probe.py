@@ -35,7 +35,8 @@ class Abilities:
     ``tools``, ``calls``, ``results``, ``system``, ``developer``: these are in its text. ``objects``: it takes a call's
     arguments as an object, not as JSON text. ``empty``: the content of a message that is only calls. ``parallel``: it
     takes several calls in a message. ``parts``: it takes content only as a list of parts. ``call``: how it writes
-    ``probe_tool``'s call, with the conversation, and ``around`` what stands around an answer's text there.
+    ``probe_tool``'s call, with the conversation, ``two`` the same for two calls, and ``around`` what stands around an
+    answer's text there.
     """
 
     tools: bool = False
@@ -48,6 +49,7 @@ class Abilities:
     parallel: bool = True
     parts: bool = False
     call: str = ""
+    two: str = ""
     around: tuple[str, str] = ("", "")
 
 
@@ -72,7 +74,8 @@ def abilities(source: str) -> Abilities:
     found: dict[str, Any] = {
         "parts": parts,
         "system": writes("system"),
-        "developer": writes("developer"),
+        # A template that writes any role that it is given knows no more of this one for it.
+        "developer": "developer" in source and writes("developer"),
         "tools": NAME in render([USER], tools=[TOOL]),
     }
     for objects, empty in ((o, e) for e in ("", None) for o in (True, False)):
@@ -92,6 +95,7 @@ def abilities(source: str) -> Abilities:
             parallel="probe one" in both and "probe two" in both,
             results="probe result" in render([USER, message, result], tools=[TOOL], keep_none=empty is None),
             call=call,
+            two=both,
             around=_around(render([USER, {"role": "assistant", "content": VALUE}], tools=[TOOL])),
         )
     return Abilities(**found)
