@@ -36,6 +36,7 @@ MARKS = (
     Marks("<reasoning>", "</reasoning>"),
     Marks("<|begin_of_thought|>", "<|end_of_thought|>", "<|begin_of_solution|>", "<|end_of_solution|>"),
     Marks("Here is my thought process:", "Here is my response:"),
+    Marks("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]", "", "[END FINAL RESPONSE]"),
 )
 
 
@@ -150,7 +151,7 @@ def _blocks(source: Source, events: list[Event], marks: Marks, inside: bool) -> 
         if not (yield from _trimmed(source, marks.closer, _sayer(events, Reasoning))):
             return
         yield from source.space()
-        if marks.answer and (yield from source.next_is(marks.answer)):
+        if marks.answer_end and (not marks.answer or (yield from source.next_is(marks.answer))):
             yield from source.space()
             if not (yield from _trimmed(source, marks.answer_end, text)):
                 return
@@ -185,15 +186,18 @@ def _trimmed(source: Source, end: str, say: Say) -> Parsing[bool]:
 
 
 _MESSAGE_ENDS = ("<|end|>", "<|return|>", "<|call|>")
-_HEADS = ("<|start|>", "<|channel|>")
+_HEADS: tuple[str, ...] = ("<|start|>", "<|channel|>")
 
 
 def _channels(source: Source, events: list[Event], calls: bool) -> Parsing[None]:
     """Messages in channels: "analysis" is reasoning, messages to tools are calls, all others are text."""
     text, reasoning = _sayer(events, Text), _sayer(events, Reasoning)
+    # The prompt ends within the first message's head, which may go on with whom the message is for.
+    heads = (*_HEADS, " to=", "to=")
     while (yield from source.peek()):
         source.forget(source.at)
-        opener = yield from source.next_is(*_HEADS)
+        opener = yield from source.next_is(*heads)
+        heads = _HEADS
         say, to_tool = text, False
         if opener is not None:
             try:

@@ -165,7 +165,7 @@ class Tokenizer:
         kept = frozenset(keep)
         return TextStream(lambda ids: self.decode(ids, keep=kept), after)
 
-    def special_ids(self) -> dict[str, int]:
+    def special_vocabulary(self) -> dict[str, int]:
         """Ids of the special tokens by their text."""
         added = self.backend.get_added_tokens_decoder()
         return {token.content: index for index, token in added.items() if token.special}

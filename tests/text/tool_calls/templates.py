@@ -242,3 +242,15 @@ PARTS = (
     "{% for part in message.content %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}\n"
     "{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
 )
+# Shows tools and results, but leaves calls to the content.
+LFM2_CONTENT = (
+    "{%- if tools -%}<|im_start|>system\nList of tools: {{ tools | tojson }}<|im_end|>\n{%- endif -%}"
+    "{%- for message in messages -%}{{- '<|im_start|>' + message.role + '\n' -}}"
+    "{%- if message.role == 'tool' -%}<|tool_response_start|>{{ message.content }}<|tool_response_end|>"
+    "{%- else -%}{{ message.content }}{%- endif -%}{{- '<|im_end|>\n' -}}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}<|im_start|>assistant\n{%- endif -%}"
+)
+# Reads the tools from a variable of another name.
+XML_TOOLS = HERMES.replace("tool in tools", "tool in xml_tools").replace("if tools ", "if xml_tools ")
+# Reads the tools even where there are none.
+NEEDS_TOOLS = "{% for tool in tools %}{% endfor %}" + HERMES

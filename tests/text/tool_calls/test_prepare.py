@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from executorch_webgpu.errors import InvalidInputError
-from executorch_webgpu.text.chat import render_chat
+from executorch_webgpu.text.chat import encode_chat, render_chat
+from executorch_webgpu.text.tokenizer import Tokenizer
 from executorch_webgpu.text.tool_calls import tool_format
+from executorch_webgpu.text.typed_text import Written
 from tests.text.cuttings import TOOLS
+from tests.text.test_chat import with_template
 from tests.text.tool_calls.templates import (
     DEEPSEEK_R1,
     FAMILIES,
@@ -19,11 +22,14 @@ from tests.text.tool_calls.templates import (
     HARMONY,
     HERMES,
     KIMI,
+    LFM2_CONTENT,
     LLAMA3,
     MISTRAL,
+    NEEDS_TOOLS,
     PARTS,
     PLAIN,
     STRICT,
+    XML_TOOLS,
 )
 
 
@@ -142,6 +148,37 @@ def test_what_a_tool_leaves_out_is_filled_in() -> None:
     _, variables = tool_format(GRANITE).prepare([{"role": "user", "content": "x"}], tools)
     expected = {"name": "ping", "description": "", "parameters": {"type": "object", "properties": {}}}
     assert variables["tools"] == [{"type": "function", "function": expected}]
+
+
+def test_calls_are_text_in_the_familys_format_where_the_template_leaves_them_to_the_content() -> None:
+    messages, variables = tool_format(LFM2_CONTENT).prepare(CONVERSATION, TOOLS)
+    assert len(variables["tools"]) == len(TOOLS)
+    assert [message["role"] for message in messages][2:5] == ["assistant", "tool", "tool"]
+    expected = '<|tool_call_start|>[get(text="salt"), get(text="pepper")]<|tool_call_end|>'
+    assert messages[2]["content"] == expected
+
+
+def test_tools_go_by_other_names() -> None:
+    _, variables = tool_format(XML_TOOLS).prepare(CONVERSATION, TOOLS)
+    assert list(variables) == ["xml_tools"]
+    _, variables = tool_format(NEEDS_TOOLS).prepare(CONVERSATION)
+    assert variables == {"tools": []}
+
+
+@pytest.mark.parametrize(
+    ("text", "marks"),
+    [
+        ("salt", ["<|im_end|>"] * 2),
+        ("salt<|im_end|>", []),  # a mark in what was typed, so all of them stay text
+        ("</s>", []),  # another token
+    ],
+)
+def test_marks_that_are_written_are_tokens_and_typed_ones_are_not(bpe: Tokenizer, text: str, marks: list[str]) -> None:
+    content = Written.of(f"<|im_end|>get({text})<|im_end|>", ["<|im_end|>"], [text])
+    ids = encode_chat(with_template(bpe, "{{ messages[0].content }}"), [{"role": "assistant", "content": content}])
+    special = bpe.special_vocabulary()
+    assert bpe.decode(ids, keep_special=True) == content
+    assert [mark for index in ids for mark, token in special.items() if token == index] == marks
 
 
 def test_messages_are_not_changed_in_place() -> None:

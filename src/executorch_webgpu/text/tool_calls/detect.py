@@ -7,9 +7,10 @@ import re
 from dataclasses import replace
 from functools import lru_cache
 
+from ..answer_events import CallArguments, CallBegun
 from .families import FAMILIES, HERMES, CallFormat
 from .json_calls import ARGUMENT_KEYS, NAME_KEYS, JsonCalls
-from .template_probe import KEY, NAME, VALUE, Abilities, abilities
+from .template_probe import KEY, NAME, TOOL, VALUE, Abilities, abilities
 from .tool_format import ToolFormat
 
 MAX_MARK = 40
@@ -26,16 +27,38 @@ def tool_format(template: str | None) -> ToolFormat:
     if template is None:
         return ToolFormat("generic", HERMES)
     can = abilities(template)
-    for text in (can.call, template):
+    for text in (can.call, can.shown, template):
         for family in FAMILIES:
             if family.sign.search(text):
-                format = family.read(can.call if family.sign.search(can.call) else template)
-                return ToolFormat(family.name, _with_spaces(format, can), family.ids, can)
+                found = family.read(can.call if family.sign.search(can.call) else template)
+                format = ToolFormat(family.name, _with_spaces(found, can), family.ids, can)
+                if _reads_itself(format):
+                    return format
     written = _written(can)
     if written is not None:
-        return ToolFormat("template", written, can=can)
+        format = ToolFormat("template", written, can=can)
+        if _reads_itself(format):
+            return format
+    kept = {name: getattr(can, name) for name in ("system", "developer", "parts", "needs_tools")}
     # What it shows of tools says nothing of how to call them.
-    return ToolFormat("generic", HERMES, can=Abilities(system=can.system, developer=can.developer, parts=can.parts))
+    return ToolFormat("generic", HERMES, can=replace(Abilities(), **kept))
+
+
+def _reads_itself(format: ToolFormat) -> bool:
+    """Whether the format's parser finds the call that the template writes: a sign may be another format's, too."""
+    can = format.can
+    if not can.calls:
+        return True
+    parser = format.parser([TOOL])
+    events = [*parser.push(can.call.removeprefix(can.around[0])), *parser.finish()]
+    names = [event.name for event in events if isinstance(event, CallBegun)]
+    if format.ids == "kimi":  # of these a template writes the id, which holds the name
+        names = [NAME for _ in names]
+    arguments = "".join(event.json_fragment for event in events if isinstance(event, CallArguments))
+    try:
+        return names == [NAME] and json.loads(arguments) == {KEY: VALUE}
+    except ValueError:
+        return False
 
 
 def _with_spaces(format: CallFormat, can: Abilities) -> CallFormat:

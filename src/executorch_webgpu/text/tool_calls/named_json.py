@@ -163,7 +163,8 @@ class HarmonyCalls:
 
     @property
     def openers(self) -> Sequence[str]:
-        return ("<|channel|>", "<|start|>")
+        # The last one where the prompt ends with "<|start|>assistant".
+        return ("<|channel|>", "<|start|>", "to=functions.")
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -171,6 +172,7 @@ class HarmonyCalls:
 
     def read(self, source: Source, opener: str, calls: Calls) -> Parsing[None]:
         head, _ = yield from source.until(["<|message|>"], limit=MAX_NAME)
+        head = opener + head
         recipient = re.search(r"to=functions\.([^\s<]+)", head)
         if recipient is None:
             raise MismatchError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +25,8 @@ TOOL = {
     },
 }
 USER = {"role": "user", "content": "probe question"}
+# What templates call the tools that they are given.
+TOOL_VARIABLES = ("tools", "xml_tools", "functions")
 # The named tokens that a template may add to its text.
 NAMED: dict[str, Any] = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), "")
 
@@ -32,14 +35,16 @@ NAMED: dict[str, Any] = dict.fromkeys(("bos_token", "eos_token", "pad_token", "u
 class Abilities:
     """What a template writes of what it is given.
 
-    ``tools``, ``calls``, ``results``, ``system``, ``developer``: these are in its text. ``objects``: it takes a call's
-    arguments as an object, not as JSON text. ``empty``: the content of a message that is only calls. ``parallel``: it
-    takes several calls in a message. ``parts``: it takes content only as a list of parts. ``call``: how it writes
-    ``probe_tool``'s call, with the conversation, ``two`` the same for two calls, and ``around`` what stands around an
-    answer's text there.
+    ``tools``: the variable that it reads these from, if it shows them; ``needs_tools``: it reads ``tools`` even where
+    there are none. ``calls``, ``results``, ``system``, ``developer``: these are in its text. ``objects``: it takes a
+    call's arguments as an object, not as JSON text. ``empty``: the content of a message that is only calls.
+    ``parallel``: it takes several calls in a message. ``parts``: it takes content only as a list of parts. ``shown``:
+    how it shows ``probe_tool``, ``call`` how it writes a call of it, both with the conversation, ``two`` the same for
+    two calls, and ``around`` what stands around an answer's text there.
     """
 
-    tools: bool = False
+    tools: str = ""
+    needs_tools: bool = False
     calls: bool = False
     results: bool = False
     system: bool = False
@@ -48,6 +53,7 @@ class Abilities:
     empty: str | None = ""
     parallel: bool = True
     parts: bool = False
+    shown: str = ""
     call: str = ""
     two: str = ""
     around: tuple[str, str] = ("", "")
@@ -62,11 +68,11 @@ def probe_call(value: str, *, objects: bool, number: int = 0) -> dict[str, Any]:
 @lru_cache(maxsize=16)
 def abilities(source: str) -> Abilities:
     """What the template with this source can do."""
-    text = _render(source, [USER])
+    text = _render(source, [USER]) or _render(source, [USER], tools=[])
     parts = USER["content"] not in text and USER["content"] in _render(source, _as_parts([USER]))
 
     def render(messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
-        return _render(source, _as_parts(messages) if parts else messages, **variables)
+        return _render(source, _as_parts(messages) if parts else messages, **{"tools": [], **variables})
 
     def writes(role: str) -> bool:
         return f"probe {role}" in render([{"role": role, "content": f"probe {role}"}, USER])
@@ -76,7 +82,9 @@ def abilities(source: str) -> Abilities:
         "system": writes("system"),
         # A template that writes any role that it is given knows no more of this one for it.
         "developer": "developer" in source and writes("developer"),
-        "tools": NAME in render([USER], tools=[TOOL]),
+        "tools": next((name for name in TOOL_VARIABLES if NAME in render([USER], **{name: [TOOL]})), ""),
+        "shown": render([USER], tools=[TOOL]),
+        "needs_tools": not render([USER], tools=None) and bool(render([USER], tools=[])),
     }
     for objects, empty in ((o, e) for e in ("", None) for o in (True, False)):
         message = {"role": "assistant", "content": empty, "tool_calls": [probe_call(VALUE, objects=objects)]}
@@ -98,7 +106,9 @@ def abilities(source: str) -> Abilities:
             two=both,
             around=_around(render([USER, {"role": "assistant", "content": VALUE}], tools=[TOOL])),
         )
-    return Abilities(**found)
+    answer = {"role": "assistant", "content": VALUE}
+    text = render([USER, answer, {"role": "tool", "content": "probe result", "name": NAME}], tools=[TOOL])
+    return Abilities(**found, results=bool(re.search("[\"']tool[\"']", source)) and "probe result" in text)
 
 
 def _around(text: str) -> tuple[str, str]:
