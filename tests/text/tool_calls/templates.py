@@ -202,6 +202,24 @@ HARMONY = (
 )
 # A family that the code does not know by name.
 UNKNOWN = _chatml("""{{- '<my_call>' + {'name': f.name, 'arguments': f.arguments} | tojson + '</my_call>' -}}""")
+UNKNOWN_NAMED = _chatml("{{- '\n[call ' + f.name + ' with ' + (f.arguments | tojson) + ' end]' -}}")
+UNKNOWN_SECTION = _chatml(
+    "{{- '<one>' + f.name + '<args>' + (f.arguments | tojson) + '</one>' -}}", before="<all>", after="</all>"
+)
+_ELEMENTS = (
+    """{{- '<use tool="' + f.name + '">' -}}"""
+    "{%- for key, value in f.arguments | items -%}"
+    """{{- '<with name="' + key + '">' -}}{{- value if value is string else value | tojson -}}{{- '</with>' -}}"""
+    "{%- endfor -%}{{- '</use>' -}}"
+)
+UNKNOWN_ELEMENTS = _chatml(_ELEMENTS)
+UNKNOWN_GROUPED = _chatml(_ELEMENTS, before="<uses>", after="</uses>")
+# Names are tags, which no format here has.
+UNREADABLE = _chatml(
+    "{{- '<use><name>' + f.name + '</name>' -}}"
+    "{%- for key, value in f.arguments | items -%}{{- '<' + key + '>' ~ value ~ '</' + key + '>' -}}{%- endfor -%}"
+    "{{- '</use>' -}}"
+)
 
 FAMILIES = {
     "hermes": HERMES,
@@ -224,6 +242,10 @@ FAMILIES = {
     "gemma4": GEMMA4,
     "harmony": HARMONY,
     "unknown": UNKNOWN,
+    "unknown-named": UNKNOWN_NAMED,
+    "unknown-section": UNKNOWN_SECTION,
+    "unknown-elements": UNKNOWN_ELEMENTS,
+    "unknown-grouped": UNKNOWN_GROUPED,
 }
 # No tools at all; and nothing but two roles in turn.
 PLAIN = (

@@ -15,7 +15,7 @@ from executorch_webgpu.text.chat import render_chat
 from executorch_webgpu.text.tool_calls import tool_format
 from tests.text.cuttings import TOOLS, calls_of, cuttings, parsed, text_of
 from tests.text.tool_calls.formats import FORMATS
-from tests.text.tool_calls.templates import FAMILIES, PARTS, PLAIN, STRICT
+from tests.text.tool_calls.templates import FAMILIES, PARTS, PLAIN, STRICT, UNREADABLE
 
 # What is told from each template.
 NAMES = {
@@ -25,6 +25,10 @@ NAMES = {
     "deepseek-v3.1": "deepseek",
     "phi4": "granite",
     "unknown": "template",
+    "unknown-named": "template",
+    "unknown-section": "template",
+    "unknown-elements": "template",
+    "unknown-grouped": "template",
 }
 BARE = ("pythonic", "llama3")  # calls are told by where they stand
 TEXTS = st.text(st.sampled_from("aé\n\"'\\ {}[]<>:,=|/#😀\t") | st.characters(codec="utf-8", exclude_characters="\r"))
@@ -58,13 +62,16 @@ def test_a_format_is_told_from_its_template(family: str, source: str) -> None:
     assert tool_format(source).name == NAMES.get(family, family)
 
 
-@pytest.mark.parametrize("source", [None, PLAIN, STRICT, PARTS, "", "{{ broken", "{{ raise_exception('no') }}"])
+@pytest.mark.parametrize(
+    "source", [None, PLAIN, STRICT, PARTS, UNREADABLE, "", "{{ broken", "{{ raise_exception('no') }}"]
+)
 def test_other_templates_have_the_generic_format(source: str | None) -> None:
     assert tool_format(source).name == "generic"
 
 
 # What no value may hold, because it ends one.
 ENDS = {"qwen3-coder": "</parameter>", "seed": "</parameter>", "minimax": "</parameter>", "glm": "</arg_value>"}
+ENDS |= {"unknown-elements": "</with>", "unknown-grouped": "</with>"}
 ENDS |= {"gemma4": '<|\\"|>', "functiongemma": "<escape>"}
 
 

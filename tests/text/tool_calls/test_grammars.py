@@ -142,7 +142,17 @@ def test_schemas_that_leave_much_open(family: str) -> None:
 
 STRICT_TOOLS = [{"type": "function", "function": {**tool["function"], "strict": True}} for tool in TOOLS]  # type: ignore[dict-item]
 # Of these a grammar can say where text ends and calls begin only if that is a special token.
-BY_TOKEN = ("mistral", "mistral-named", "deepseek-r1", "deepseek-v3.1", "kimi", "functiongemma", "gemma4", "harmony")
+BY_TOKEN: tuple[str, ...] = (
+    "mistral",
+    "mistral-named",
+    "deepseek-r1",
+    "deepseek-v3.1",
+    "kimi",
+    "functiongemma",
+    "gemma4",
+    "harmony",
+)
+BY_TOKEN += ("unknown-named", "unknown-section")
 
 
 @pytest.mark.parametrize("special", [False, True], ids=["text", "special"])

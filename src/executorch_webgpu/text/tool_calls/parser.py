@@ -71,6 +71,7 @@ class ToolCallParser:
 
     def __init__(self, reader: CallReader, schemas: Schemas) -> None:
         self._reader = reader
+        assert all(reader.openers), "an empty mark would be found for ever"
         self._source = Source()
         self._calls = Calls(schemas, self._source)
         self._parsing = self._run()

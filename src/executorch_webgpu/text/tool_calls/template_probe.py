@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 from ...errors import InvalidInputError
 from ..chat import render_chat
 
-NAME, KEY, VALUE = "probe_tool", "probe_key", "probe value"
+NAME, KEY, VALUE, NUMBER_KEY = "probe_tool", "probe_key", "probe value", "number_key"
 TOOL = {
     "type": "function",
     "function": {
@@ -19,12 +20,15 @@ TOOL = {
         "description": "A probe.",
         "parameters": {
             "type": "object",
-            "properties": {KEY: {"type": "string", "description": "A text."}},
+            "properties": {
+                KEY: {"type": "string", "description": "A text."},
+                NUMBER_KEY: {"type": "integer", "description": "A number."},
+            },
             "required": [KEY],
         },
     },
 }
-USER = {"role": "user", "content": "probe question"}
+USER: dict[str, Any] = {"role": "user", "content": "probe question"}
 # What templates call the tools that they are given.
 TOOL_VARIABLES = ("tools", "xml_tools", "functions")
 # The named tokens that a template may add to its text.
@@ -109,6 +113,18 @@ def abilities(source: str) -> Abilities:
     answer = {"role": "assistant", "content": VALUE}
     text = render([USER, answer, {"role": "tool", "content": "probe result", "name": NAME}], tools=[TOOL])
     return Abilities(**found, results=bool(re.search("[\"']tool[\"']", source)) and "probe result" in text)
+
+
+def answer_text(source: str, can: Abilities, arguments: Sequence[Mapping[str, Any]]) -> str | None:
+    """How the template writes an answer of calls of the probe with these arguments, without what stands around answers;
+    None where that cannot be told."""
+    calls = [probe_call(VALUE, objects=True, number=number) for number, _ in enumerate(arguments)]
+    for call, its in zip(calls, arguments, strict=True):
+        call["function"]["arguments"] = dict(its) if can.objects else json.dumps(its)
+    messages: list[dict[str, Any]] = [USER, {"role": "assistant", "content": can.empty, "tool_calls": calls}]
+    text = _render(source, _as_parts(messages) if can.parts else messages, tools=[TOOL], keep_none=can.empty is None)
+    head, tail = can.around
+    return text.removeprefix(head).removesuffix(tail) if head and text.startswith(head) else None
 
 
 def _around(text: str) -> tuple[str, str]:

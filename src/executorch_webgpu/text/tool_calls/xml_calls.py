@@ -21,6 +21,7 @@ class XmlCalls:
     A call is ``call``, its name and ``call_end``, its parameters, ``call_close``. A parameter is ``key``, its name and
     ``key_end``, ``value``, its value and ``value_close``. Some may be empty. ``line``: what stands between these
     elements. ``lines``: a value stands on lines of its own. ``bare``: models leave out the opener at times.
+    ``cdata``: a value may stand in ``<![CDATA[`` and ``]]>``.
     """
 
     opener: str
@@ -36,6 +37,7 @@ class XmlCalls:
     lines: bool = False
     grouped: bool = False
     bare: bool = False
+    cdata: bool = False
 
     @property
     def together(self) -> bool:
@@ -109,6 +111,8 @@ class XmlCalls:
         if self.lines:
             yield from source.next_is("\n")
         ends = ["\n" + self.value_close, self.value_close] if self.lines else [self.value_close]
+        if self.cdata and (yield from source.next_is("<![CDATA[")):
+            ends = ["]]>" + self.value_close]
         head = ("" if first else ", ") + json.dumps(key, ensure_ascii=False) + ": "
         its = parameter_schema(schema, key)
         if not is_text_only(its, schema):
