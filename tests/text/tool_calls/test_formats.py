@@ -168,3 +168,18 @@ def common(first: str, second: str) -> int:
 
 def openai_call(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": "call_1", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
+
+
+@pytest.mark.parametrize("family", FORMATS)
+def test_long_arguments_and_long_texts(family: str) -> None:
+    format = FORMATS[family]
+    long = "A long text of <some> words. " * 800
+    calls: list[tuple[str, Any]] = [("get", {"text": long}), ("ping", {}), ("get", {"text": long})]
+    calls = calls if format.parallel else calls[:1]
+    text = ("" if family in BARE else long) + format.calls.render(calls)
+    pieces = [text[at : at + 7] for at in range(0, len(text), 7)]
+    events = parsed(format.parser(TOOLS), pieces)
+    assert [(name, json.loads(arguments)) for name, arguments in calls_of(events)] == calls
+    assert text_of(events) == ("" if family in BARE else long.rstrip())
+    broken = parsed(format.parser(TOOLS), [*pieces[:-30], "\x00", *pieces[-30:]])
+    assert broken == parsed(format.parser(TOOLS), ["".join(pieces[:-30]) + "\x00" + "".join(pieces[-30:])])
