@@ -66,7 +66,7 @@ def test_special_tokens_are_those_of_both() -> None:
 
 def test_tokens_to_events(bpe: Tokenizer) -> None:
     """The way that a server goes: prompt to tokens, the model's tokens to text with its marks, text to events."""
-    special = bpe.special_vocabulary()
+    special = bpe.named_special_ids
     template = FAMILIES["unknown"].replace("my_call>", "|im_end|>")
     format = answer_format("{# <s></s> #}" + template)
     messages, variables = format.tools.prepare([{"role": "user", "content": "hello"}], TOOLS)

@@ -12,6 +12,7 @@ import tokenizers
 _PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 _OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
 BYTE_LEVEL = [chr(byte) if byte in _PRINTABLE else chr(0x100 + _OTHERS.index(byte)) for byte in range(256)]
+_BYTES = {character: byte for byte, character in enumerate(BYTE_LEVEL)}
 # SentencePiece spells bytes that no piece covers one by one.
 BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")
 # A stream decodes at least this many tokens again before it forgets them.
@@ -55,6 +56,32 @@ class Detokenizer:
         if self._byte_fallback:
             tokens = list(_with_bad_bytes_alone(tokens))
         return self._decoder.decode(tokens) if self._decoder is not None else " ".join(tokens)
+
+    def raw(self, index: int) -> bytes | None:
+        """The bytes that a token adds to a text that others have begun; None for an id that is no token.
+
+        Those of a special token are its text's. Raises nothing: a token that the decoder writes in another way next to
+        others has the bytes that it has after an x.
+        """
+        if index in self._spelling:
+            tokens = self._spelling[index]
+        elif (text := self._text_of(index)) is not None:
+            tokens = [text]
+        else:
+            return None
+        if self._byte_level:
+            text = "".join(tokens)
+            known = all(character in _BYTES for character in text)
+            return bytes(_BYTES[character] for character in text) if known else text.encode("utf-8", "replace")
+        if self._byte_fallback and all(map(BYTE_TOKEN.fullmatch, tokens)):
+            return bytes(int(token[3:5], 16) for token in tokens)
+        begun = " ".join(["x", *tokens]) if self._decoder is None else self._decoder.decode(["x", *tokens])
+        return begun.removeprefix("x").encode("utf-8", "replace")
+
+    @property
+    def special(self) -> frozenset[int]:
+        """Ids that have no text unless ``keep_special`` asks for it."""
+        return frozenset(self._special)
 
     def _spell(self, text: str, *, added: bool) -> list[str]:
         """The text as tokens that the decoder makes exactly that text of."""
@@ -105,7 +132,11 @@ class TextStream:
 
     def push(self, token: int) -> str:
         """The text that this token completes; empty while a character is unfinished."""
-        self._ids.append(token)
+        return self.push_all((token,))
+
+    def push_all(self, tokens: Iterable[int]) -> str:
+        """The text that these tokens complete, in one go."""
+        self._ids.extend(tokens)
         return self._take(finished=False)
 
     def finish(self) -> str:

@@ -157,6 +157,16 @@ class Tokenizer:
         text is in ``keep``."""
         return self._detokenizer.decode(ids, keep_special=keep_special, keep=keep)
 
+    def token_bytes(self, index: int) -> bytes | None:
+        """The bytes that a token adds to a text that others have begun; of a special token those of its name; None for
+        an id that is no token."""
+        return self._detokenizer.raw(index)
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of special tokens: they have names, and no text."""
+        return self._detokenizer.special
+
     def stream(self, after: Sequence[int] = (), *, keep: Collection[str] = ()) -> TextStream:
         """A decoder that takes tokens one at a time, continuing the text of ``after``. Special tokens whose text is in
         ``keep`` are decoded, too."""
@@ -165,7 +175,8 @@ class Tokenizer:
         kept = frozenset(keep)
         return TextStream(lambda ids: self.decode(ids, keep=kept), after)
 
-    def special_vocabulary(self) -> dict[str, int]:
+    @property
+    def named_special_ids(self) -> dict[str, int]:
         """Ids of the special tokens by their text."""
         added = self.backend.get_added_tokens_decoder()
         return {token.content: index for index, token in added.items() if token.special}

@@ -176,7 +176,7 @@ def test_tools_go_by_other_names() -> None:
 def test_marks_that_are_written_are_tokens_and_typed_ones_are_not(bpe: Tokenizer, text: str, marks: list[str]) -> None:
     content = Written.of(f"<|im_end|>get({text})<|im_end|>", ["<|im_end|>"], [text])
     ids = encode_chat(with_template(bpe, "{{ messages[0].content }}"), [{"role": "assistant", "content": content}])
-    special = bpe.special_vocabulary()
+    special = bpe.named_special_ids
     assert bpe.decode(ids, keep_special=True) == content
     assert [mark for index in ids for mark, token in special.items() if token == index] == marks
 
