@@ -45,7 +45,25 @@ def test_harmony_in_one(data: st.DataObject) -> None:
         CallBegun(0, "get"),
         CallArguments(0, '{"text": "x"}'),
     ]
-    assert calls_of(parsed(answer_format(HARMONY).parser("", TOOLS), [text.replace(" <|constrain|>json", " json")]))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "<|channel|>commentary to=functions.get <|constrain|>json",
+        "<|channel|>commentary to=functions.get json",
+        "<|channel|>analysis to=functions.get code",
+        " to=functions.get<|channel|>commentary json",
+        "to=functions.get<|channel|>commentary <|constrain|>json",
+        "<|start|>assistant to=functions.get<|channel|>commentary json",
+    ],
+)
+def test_heads_of_messages_to_tools(head: str) -> None:
+    text = f'{head}<|message|>{{"text": "to=x"}}'
+    events = parsed(answer_format(HARMONY).parser("", TOOLS), list(text))
+    assert events == [CallBegun(0, "get"), CallArguments(0, '{"text": "to=x"}')]
+    after = parsed(answer_format(HARMONY).parser("", TOOLS), ["<|channel|>analysis<|message|>Hm.<|end|>" + text])
+    assert after[1:] == events or not head.startswith("<")
 
 
 @pytest.mark.parametrize("source", [None, PLAIN])

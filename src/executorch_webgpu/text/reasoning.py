@@ -68,9 +68,11 @@ class ReasoningFormat:
             return ReasoningSplitter(lambda source, events: _channels(source, events, calls))
         return ReasoningSplitter(lambda source, events: _blocks(source, events, marks, inside))
 
-    def before(self, rules: GrammarRules, answer: str) -> str:
-        """A grammar's expression for the reasoning and then ``answer``, an expression, too."""
+    def before(self, rules: GrammarRules, answer: str, *, text: bool = False) -> str:
+        """A grammar's expression for the reasoning and then ``answer``, an expression, too. ``text``: that is no call,
+        and has a head of its own, where answers are messages."""
         if self.marks is None:
+            answer = in_order((rules.literal("<|channel|>final<|message|>"), answer)) if text else answer
             thought = in_order((rules.literal("<|channel|>analysis<|message|>"), rules.text_before("<|end|>")))
             return in_order((f"({in_order((thought, rules.literal('<|start|>assistant')))})*", answer))
         if self.over:
@@ -96,7 +98,8 @@ def reasoning_format(template: str | None, prompt_text: str = "", prefill: str =
         if marks.closer in template:
             end = prompt_text.rstrip()
             opened = prefill.rfind(marks.opener) > prefill.rfind(marks.closer)
-            return ReasoningFormat(marks, opened or end.endswith(marks.opener), end.endswith(marks.closer))
+            over = marks.closer in prefill and not opened
+            return ReasoningFormat(marks, opened or end.endswith(marks.opener), over or end.endswith(marks.closer))
     return None
 
 

@@ -223,3 +223,21 @@ def test_other_answers_after_reasoning() -> None:
     assert not allowed(thinking, vocabulary, '{"a": 2}')
     plain = answer_format(HERMES).after_reasoning("", body)
     assert allowed(plain, vocabulary, '{"a": 2}') and not allowed(plain, vocabulary, '{"b": 2}')
+    channels = answer_format(HARMONY)
+    vocabulary = Bytes(channels.special_tokens(tools=True))
+    final = channels.after_reasoning("", body, vocabulary.ids)
+    thought = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
+    assert allowed(final, vocabulary, thought + '<|channel|>final<|message|>{"a": 1}')
+    assert not allowed(final, vocabulary, '<|channel|>final<|message|>{"b": 1}') and not allowed(
+        final, vocabulary, '{"a": 1}'
+    )
+
+
+def test_a_prefilled_answer_may_be_in_the_middle_of_its_reasoning() -> None:
+    vocabulary = Bytes(())
+    body = '%json {"type": "integer"}'
+    format = answer_format(HERMES + "{# </think> #}")
+    inside = format.after_reasoning("x<think>We", body, prefill="<think>We")
+    assert allowed(inside, vocabulary, " add.</think>42") and not allowed(inside, vocabulary, "42")
+    over = format.after_reasoning("x<think>We</think> ", body, prefill="<think>We</think> ")
+    assert allowed(over, vocabulary, "42") and not allowed(over, vocabulary, "<think>a</think>42")
