@@ -85,14 +85,15 @@ class ToolFormat:
         many = parallel and self.parallel
         openers, any_text = self.calls.openers, rules.rule("text", ANY)
         if openers and rules.is_special(openers[0]):
-            call = rules.rule("calls", self.expression(rules, tools, parallel=False))
+            call = rules.rule("calls", self.expression(rules, tools, parallel=many))
             marked = f"{any_text} ({call} {any_text})" + ("*" if many else "?")
             return any_of((marked, *self._bare_expression(rules, tools, many=many)))
         if isinstance(self.calls, JsonCalls | XmlCalls | PythonCalls) and openers:
             head = rules.text_before(openers[0])
             unmarked = replace(self, calls=replace(self.calls, opener=""))
-            call = rules.rule("calls", in_order((head, unmarked.expression(rules, tools, parallel=False))))
-            return in_order((f"({call}){'*' if many else '?'}", any_text))
+            inside = many and self.calls.together
+            call = rules.rule("calls", in_order((head, unmarked.expression(rules, tools, parallel=inside))))
+            return in_order((f"({call})*", any_text)) if many else any_of((call, any_text))
         return any_of(bare) if (bare := self._bare_expression(rules, tools, many=many)) else None
 
     def _bare_expression(self, rules: GrammarRules, tools: Sequence[Tool], *, many: bool) -> Sequence[str]:
