@@ -117,7 +117,7 @@ class RequestLog:
                 return await error.response()(scope, receive, send)
             record.outcome = "error"
             self.metrics.failed()
-            logger.exception("a request failed in a way that is nobody's fault but the server's")
+            logger.exception("a request failed, by a fault of the server", extra={"request_id": record.request_id})
             if record.status is None:
                 message = f"The server failed; its log says more, at {record.request_id}."
                 await ApiError(500, message, code="internal_error").response()(scope, receive, send)
@@ -131,7 +131,8 @@ class RequestLog:
         quiet = record.route in QUIET and record.status < 400
         level = logging.DEBUG if quiet else logging.WARNING if record.status >= 500 else logging.INFO
         if logger.isEnabledFor(level):
-            logger.log(level, "request", extra={"fields": record.fields(end)})
+            extra = {"request_id": record.request_id, "fields": record.fields(end)}
+            logger.log(level, "request", extra=extra)
 
 
 def _trace(error: BaseException) -> str:

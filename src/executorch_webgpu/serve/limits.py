@@ -189,5 +189,5 @@ class RequestQueue:
 
     def _refusal(self) -> ApiError:
         seconds = self.retry_seconds()
-        message = f"{self._waiting} requests are waiting, which is all that may; try again in {seconds} s."
+        message = f"The queue is full with {self._waiting} requests; try again in {seconds} seconds."
         return ApiError(429, message, code="queue_full", headers={"Retry-After": str(seconds)})
