@@ -194,6 +194,17 @@ def test_a_client_that_vanishes_cancels_its_request(reset: bool, pipelined: int)
         assert not server.server.server_state.connections
 
 
+def test_the_kernel_looks_after_clients_that_go_without_a_word() -> None:
+    with guarded(echo, Limits(write_seconds=7.5)) as server, server.connect():
+        wait_until(lambda: len(server.server.server_state.connections) == 1)
+        (connection,) = server.server.server_state.connections
+        connected = connection.transport.get_extra_info("socket")
+        assert connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 8000
+            assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 8
+
+
 def test_a_request_that_waits_in_the_queue_vanishes_with_its_client() -> None:
     never = Never()
     with guarded(never, Limits(max_running=1)) as server:

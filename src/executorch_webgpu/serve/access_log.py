@@ -42,6 +42,7 @@ class RequestRecord:
     route: str
     method: str
     begin: float
+    client: str | None = None
     status: int | None = None
     first_byte: float | None = None
     outcome: str | None = None
@@ -54,6 +55,7 @@ class RequestRecord:
         """The line: what is not known is left out; times in milliseconds since the request's head."""
         first = None if self.first_byte is None else _milliseconds(self.first_byte - self.begin)
         fields = {
+            "client": self.client,
             "method": self.method,
             "route": self.route,
             "status": self.status,
@@ -88,7 +90,9 @@ class RequestLog:
             return await self.app(scope, receive, send)
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if SANE_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
-        record = RequestRecord(request_id, name_of(scope), scope["method"], time.perf_counter())
+        address = scope.get("client")
+        client = address[0] if address else None
+        record = RequestRecord(request_id, name_of(scope), scope["method"], time.perf_counter(), client)
         scope.setdefault("state", {})["record"] = record
 
         async def observed(message: Message) -> None:
