@@ -107,5 +107,5 @@ def error_of(body: bytes) -> dict[str, Any]:
     """The error object of an answer, which must have OpenAI's shape and one sentence."""
     error = json.loads(body)["error"]
     assert set(error) == {"message", "type", "param", "code"}
-    assert error["message"][0].isupper() and error["message"].endswith(".")
+    assert error["message"] and not error["message"].endswith(".") and "\n" not in error["message"]
     return error

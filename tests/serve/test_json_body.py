@@ -27,7 +27,7 @@ def refusal(body: bytes) -> ApiError:
         parse_object(body)
     error = refused.value
     assert (error.status, error.code) == (400, "invalid_json")
-    assert error.message.endswith(".") and error.message.encode().isascii()
+    assert not error.message.endswith(".") and error.message.isascii()
     json.dumps(error.body()).encode()
     return error
 

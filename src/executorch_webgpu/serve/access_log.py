@@ -123,7 +123,7 @@ class RequestLog:
             self.metrics.failed()
             logger.exception("a request failed, by a fault of the server", extra={"request_id": record.request_id})
             if record.status is None:
-                message = f"The server failed; its log says more, at {record.request_id}."
+                message = f"the server failed; its log says more, at {record.request_id}"
                 await ApiError(500, message, code="internal_error").response()(scope, receive, send)
             # Else the server closes the connection, as the answer is not complete.
 

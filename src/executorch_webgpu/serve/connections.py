@@ -119,7 +119,7 @@ class Connection(HttpToolsProtocol):
                 self._head_timer = self.loop.call_later(self.limits.head_seconds, self._head_is_late)
         super().data_received(data)
         if self._head_bytes is not None and self._head_bytes > self.limits.max_head_bytes:
-            message = f"The request's head is larger than {self.limits.max_head_bytes} bytes; send fewer headers."
+            message = f"the request's head is larger than {self.limits.max_head_bytes} bytes; send fewer headers"
             self._refuse(ApiError(431, message, code="head_too_large"), "head_too_large")
 
     def on_message_begin(self) -> None:
@@ -134,7 +134,7 @@ class Connection(HttpToolsProtocol):
             return
         over = len(self.connections) > self.limits.max_connections
         if over and all(cycle.response_complete for cycle in self._cycles):
-            message = f"All {self.limits.max_connections} connections are taken; try again in a few seconds."
+            message = f"all {self.limits.max_connections} connections are taken; try again in a few seconds"
             error = ApiError(503, message, code="too_many_connections", headers={"Retry-After": "5"})
             return self._refuse(error, "too_many")
         super().on_headers_complete()
@@ -173,14 +173,14 @@ class Connection(HttpToolsProtocol):
         if not self._head_bytes:  # nothing was asked
             self.metrics.dropped("idle")
             return self.transport.close()
-        message = f"The request's head did not arrive within {self.limits.head_seconds:g} seconds; send it at once."
+        message = f"the request's head did not arrive within {self.limits.head_seconds:g} seconds; send it at once"
         self._refuse(ApiError(408, message, code="head_timeout"), "head_late")
 
     # Answers that no application gives
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls for bytes that are no HTTP."""
-        self._refuse(ApiError(400, "This is no valid HTTP/1.1 request.", code="invalid_http"), "no_http")
+        self._refuse(ApiError(400, "this is no valid HTTP/1.1 request", code="invalid_http"), "no_http")
 
     def _refuse(self, error: ApiError, reason: str) -> None:
         self.metrics.dropped(reason)

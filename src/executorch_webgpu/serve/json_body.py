@@ -23,9 +23,9 @@ def check_content_type(headers: Headers) -> None:
     """Refuse with 415 what says that it is no JSON: among others, forms that any web page can send."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in ("", "application/json") and not (kind.startswith("application/") and kind.endswith("+json")):
-        raise ApiError(415, "The body must be JSON; send it with 'Content-Type: application/json'.")
+        raise ApiError(415, "the body must be JSON; send it with 'Content-Type: application/json'")
     if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-        raise ApiError(415, "The body is compressed, which is not taken; send it without 'Content-Encoding'.")
+        raise ApiError(415, "the body is compressed, which is not taken; send it without 'Content-Encoding'")
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -36,20 +36,20 @@ def parse_object(body: bytes) -> dict[str, Any]:
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
-        raise _bad(f"The body is no UTF-8 text: byte {error.start} is wrong.") from None
+        raise _bad(f"the body is no UTF-8 text: byte {error.start} is wrong") from None
     try:
         value = json.loads(text, parse_constant=_constant, parse_float=_float, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise _bad(f"The body is no valid JSON: {error.msg.lower()} at {where}.") from None
+        raise _bad(f"the body is no valid JSON: {error.msg.lower()} at {where}") from None
     except _RefusedError as error:
         raise _bad(str(error)) from None
     except RecursionError:
         raise _too_deep() from None
     except ValueError:  # an integer with more digits than Python reads
-        raise _bad("A number of the body has too many digits.") from None
+        raise _bad("a number of the body has too many digits") from None
     if not isinstance(value, dict):
-        raise _bad("The body must be a JSON object: {...}.")
+        raise _bad("the body must be a JSON object: {...}")
     # A text with few brackets cannot be deep, one without such escapes has no lone surrogates.
     if text.count("[") + text.count("{") > MAX_DEPTH or SURROGATE.search(text):
         _check(value)
@@ -61,17 +61,17 @@ def _bad(message: str, param: str | None = None) -> ApiError:
 
 
 def _too_deep() -> ApiError:
-    return _bad(f"The body has lists and objects more than {MAX_DEPTH} deep within each other.")
+    return _bad(f"the body has lists and objects more than {MAX_DEPTH} deep within each other")
 
 
 def _constant(name: str) -> None:
-    raise _RefusedError(f"{name} is no number of JSON; leave the field out, or send null.")
+    raise _RefusedError(f"{name} is no number of JSON; leave the field out, or send null")
 
 
 def _float(text: str) -> float:
     value = float(text)
     if value in (float("inf"), float("-inf")):
-        raise _RefusedError("A number of the body is too large.")
+        raise _RefusedError("a number of the body is too large")
     return value
 
 
@@ -80,7 +80,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise _RefusedError(f"The key {json.dumps(twice[:100])} is in one object twice.")
+        raise _RefusedError(f"the key {json.dumps(twice[:100])} is in one object twice")
     return found
 
 
@@ -116,4 +116,4 @@ def _check_text(text: str, param: str | None) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         escape = f"\\u{ord(text[error.start]):04x}"
-        raise _bad(f"A string has half of a character, {escape} without the other half.", param) from None
+        raise _bad(f"a string has half of a character, {escape} without the other half", param) from None

@@ -14,6 +14,7 @@ from .limits import Limits
 from .metrics import Metrics
 from .shutdown import Draining, DrainingServer
 
+KEEP_ALIVE_SECONDS = 30  # that a connection may stay without a request
 END_SECONDS = 5  # for streams to end, once the time to drain is over
 
 
@@ -40,6 +41,8 @@ def make_server(
         log_config=log_config(log_format, log_level),
         access_log=False,
         server_header=False,
+        date_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=END_SECONDS,
         **options,
     )
