@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -37,6 +39,7 @@ class Link:
         self._outgoing.put(_END)
         self._writer.join(timeout=5)
         with suppress(OSError):
+            _hang_up(self._connection)
             self._connection.close()
 
     def _write(self) -> None:
@@ -60,6 +63,13 @@ class Link:
             pass
         finally:
             self._ended()
+
+
+def _hang_up(connection: Connection) -> None:
+    """Tell the other side, and the thread that reads here: as long as that waits, closing alone tells nobody."""
+    if os.name == "posix":  # where a connection is a socket
+        with socket.socket(fileno=os.dup(connection.fileno())) as end:
+            end.shutdown(socket.SHUT_RDWR)
 
 
 class _End:
