@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from .errors import ApiError
 
@@ -30,7 +31,9 @@ Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 TokenIds = Annotated[list[Count], Field(min_length=1)]
-Stop = Annotated[str, Field(min_length=1)]
+# Each token's text is held against each stop string.
+Stop = Annotated[str, Field(min_length=1, max_length=1024)]
+Stops = Annotated[list[Stop], Field(max_length=64)]
 
 
 class RequestBody(BaseModel):
@@ -79,7 +82,7 @@ class SamplingFields(RequestBody):
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1)] | None = None
     seed: int | None = None
-    stop: Stop | list[Stop] | None = None
+    stop: Stop | Stops | None = None
     stop_token_ids: list[Count] | None = None
     ignore_eos: bool | None = None
     max_tokens: Count | None = None
@@ -135,6 +138,12 @@ class Message(RequestBody):
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Message:
+        if self.content is None and self.role in ("system", "developer", "user"):
+            raise PydanticCustomError("missing", "a message of this role needs content")
+        return self
 
 
 class FunctionDefinition(RequestBody):
