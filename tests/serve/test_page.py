@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.llm.chat_model import ChatModel, write_chat_model
-from tests.serve.page_server import served
+from tests.llm.chat_model import write_chat_model
+from tests.serve.serving import serving
 
 SCENARIOS = Path(__file__).with_name("browser")
 AT_THE_SERVER = sorted(path.stem for path in SCENARIOS.glob("*.mjs") if "scenario(" in path.read_text())
@@ -44,14 +44,16 @@ def run_node(script: str, *arguments: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
-    return write_chat_model(tmp_path_factory.mktemp("model"), context_len=4096)
+def program(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A language model that answers in capital letters at temperature 0, and goes on until it is told to stop."""
+    folder = tmp_path_factory.mktemp("model")
+    return str(write_chat_model(folder, context_len=4096, tokenizer_inside=True).program)
 
 
 @pytest.fixture(scope="module")
-def server(model: ChatModel) -> Iterator[str]:
-    with served(model) as url:
-        yield url
+def server(program: str) -> Iterator[str]:
+    with serving([program]) as running:
+        yield running.url
 
 
 def test_events_are_read_however_they_are_cut() -> None:
@@ -63,6 +65,6 @@ def test_the_page(server: str, scenario: str) -> None:
     run_node(scenario, server)
 
 
-def test_the_page_asks_for_a_key(model: ChatModel) -> None:
-    with served(model, ET_WEBGPU_API_KEY=KEY) as url:
-        run_node("key", url, KEY)
+def test_the_page_asks_for_a_key(program: str) -> None:
+    with serving([program], {"ET_WEBGPU_API_KEY": KEY}) as running:
+        run_node("key", running.url, KEY)

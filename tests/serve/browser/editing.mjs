@@ -5,7 +5,7 @@ import { answers, ask, assert, choose, lastAnswer, scenario, written } from "./h
 await scenario(async ({ page, context, requests }) => {
   await context.grantPermissions(["clipboard-read", "clipboard-write"]);
   const users = page.locator(".message.user");
-  await choose(page, { max_tokens: 8, temperature: 1 });
+  await choose(page, { max_tokens: 8, temperature: 0 });
   await ask(page, "one");
   await written(page);
   await ask(page, "two");

@@ -16,7 +16,7 @@ await scenario(async ({ page, url, requests }) => {
     new MutationObserver(() => seen.announced.push(announcer.textContent)).observe(announcer, { childList: true });
   });
 
-  await choose(page, { max_tokens: 40 });
+  await choose(page, { max_tokens: 40, temperature: 0 });
   await ask(page, "hello");
   await page.locator('.message.assistant[aria-busy="true"]').waitFor();
   await written(page);
