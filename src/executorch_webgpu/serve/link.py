@@ -33,11 +33,13 @@ class Link:
         self._outgoing.put(message)
 
     def close(self) -> None:
-        """Write what is left, then close the connection."""
+        """Write what is left, then tell the other side that nothing more comes.
+
+        The connection itself is closed when nothing uses it any more: closing it while the reading thread waits in a
+        read would tell the other side nothing.
+        """
         self._outgoing.put(_END)
         self._writer.join(timeout=5)
-        with suppress(OSError):
-            self._connection.close()
 
     def _write(self) -> None:
         with suppress(OSError):
@@ -47,15 +49,21 @@ class Link:
                     while True:
                         messages.append(self._outgoing.get_nowait())
                 last = _END in messages
-                if content := [message for message in messages if message is not _END]:
+                content = [message for message in messages if message is not _END]
+                if last:
+                    content.append(None)
+                if content:
                     self._connection.send_bytes(pickle.dumps(content, protocol=pickle.HIGHEST_PROTOCOL))
                 if last:
                     return
 
     def _read(self) -> None:
         try:
-            while True:
-                self._receive(pickle.loads(self._connection.recv_bytes()))
+            messages: list[Any] = []
+            while messages[-1:] != [None]:
+                messages = pickle.loads(self._connection.recv_bytes())
+                if received := [message for message in messages if message is not None]:
+                    self._receive(received)
         except (EOFError, OSError):
             pass
         finally:
