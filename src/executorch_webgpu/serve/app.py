@@ -71,7 +71,10 @@ class Server:
     def _models(self) -> list[dict[str, Any]]:
         ready = self.client.ready
         models = []
-        for name, facts in ((self.settings.name, ready.language), (self.settings.embeddings_name, ready.encoder)):
+        for name, facts, use in (
+            (self.settings.name, ready.language, "chat"),
+            (self.settings.embeddings_name, ready.encoder, "embeddings"),
+        ):
             if facts is not None:
                 length = getattr(facts, "context_len", None) or getattr(facts, "max_tokens", None)
                 models.append(
@@ -81,6 +84,7 @@ class Server:
                         "created": self.created,
                         "owned_by": "executorch-webgpu",
                         "max_model_len": length,
+                        "capabilities": [use],
                     }
                 )
         return models
