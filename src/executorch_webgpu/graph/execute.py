@@ -23,6 +23,7 @@ from ..gpu.buffers import Buffer, Readback, ScratchPool, Slot, UniformArena, cre
 from ..gpu.device import Device
 from ..gpu.kernel import Pipeline, Range
 from ..gpu.locked import locked
+from ..gpu.trace import ENCODE, spanned
 from ..ops.plan import Binding, Dispatch, Planning
 from ..ops.values import Repacked, Scratch, SymInt, Tensor, packed_uniform
 from .binding_limit import check_bindable
@@ -210,6 +211,7 @@ class GraphExecutor:
             results[i] = raw.view(tensor.element.numpy).reshape(tensor.dims)
         return results
 
+    @spanned("plan and record", ENCODE)
     def begin_step(self, inputs: Sequence[Given], state: GraphState | None = None) -> Step:
         """Bring plans, commands and uniforms up to date with the inputs of a step, which ``Step.submit`` then runs.
 
@@ -231,8 +233,8 @@ class GraphExecutor:
         inputs_to_write, replay = self._to_write(inputs), state.whole_replay()
         for id in self._written & self._held.keys():
             del self._held[id]
-        part = Part(inputs_to_write, self._held, state.commands, replay, self._scratch, self._times, checked)
-        return Step(self.device, part)
+        commands = state.commands, replay, self.plans
+        return Step(self.device, Part(inputs_to_write, self._held, *commands, self._scratch, self._times, checked))
 
     def _take(self, value: Tensor | SymInt, given: Given) -> None:
         if isinstance(value, SymInt):

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import ClosedError, Error, InvalidInputError
+from ..gpu.trace import STEP, active, spanned
 from ..runtime.batch import BatchMethod, Draw
 from .request import Request
+from .request_trace import RequestTracks
 from .scheduler import Scheduler, Text, Work
 from .speculation import Drafter, accepted
 from .stream import StreamEnd
@@ -89,6 +91,7 @@ class EngineLoop:
                 for left in (self._requests, self._submitted, self._calls):
                     left.clear()
             for request in requests:
+                _trace_end(request, type(error).__name__)
                 request.mailbox.finish(None, copy(error))  # raised in threads of their own
             for future in futures:
                 future.set_exception(copy(error))
@@ -125,10 +128,15 @@ class EngineLoop:
         except Exception as error:
             future.set_exception(error)
 
+    @spanned("engine step", STEP)
     def _step(self) -> None:
         """Submit a step, unless all texts wait for tokens, and read one, unless more may be in flight."""
         self._draft()
         works = self._scheduler.plan()
+        if (trace := active()) is not None:
+            trace.companion(RequestTracks).step(works, self._requests, self._scheduler)
+            trace.count("steps in flight", {"steps": len(self._flights)})
+            trace.count("pages", {"held": self._scheduler.held_pages})
         if works:
             self._submit(works)
         waits = any(text.waits for text in self._scheduler.running)
@@ -140,6 +148,7 @@ class EngineLoop:
 
     # -- a step -----------------------------------------------------------------------------------------------------
 
+    @spanned("submit rows", "engine", lambda _, works: ("submit rows", {"rows": sum(work.rows for work in works)}))
     def _submit(self, works: list[Work]) -> None:
         draws: list[Draw] = []
         failed: list[tuple[Request, Exception]] = []
@@ -181,6 +190,7 @@ class EngineLoop:
             text.tabled = len(pages)
         return text.slot
 
+    @spanned("read tokens", "engine")
     def _read(self) -> None:
         drawn = self._batch.read()
         place = 0
@@ -196,6 +206,8 @@ class EngineLoop:
                 except Error as error:  # of this text alone
                     self._end(request, None, error)
                     continue
+                if (trace := active()) is not None:
+                    trace.companion(RequestTracks).tokens(request, tokens)
                 self._scheduler.read(work, tokens)
                 if end is not None:
                     self._end(request, end)
@@ -210,6 +222,7 @@ class EngineLoop:
         del self._requests[request.text]
         if self._drafter is not None:
             self._drafter.forget(request)
+        _trace_end(request, type(error).__name__ if error is not None else end or "ended")
         request.mailbox.finish(end, error)
 
     # -- guesses ----------------------------------------------------------------------------------------------------
@@ -227,3 +240,9 @@ class EngineLoop:
         for request in requests:
             request.text.drafts = []
         self._drafter.draft([request for request in requests if request.trust is not None])
+
+
+def _trace_end(request: Request, reason: str) -> None:
+    """Let a trace know that a request is over, and why."""
+    if (trace := active()) is not None:
+        trace.companion(RequestTracks).end(request, reason)
