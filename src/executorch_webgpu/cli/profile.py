@@ -143,7 +143,8 @@ def _measured(runtime: Runtime, workload: Workload, source: str, loading: LoadOp
         device = None
     untraced = None
     if not cold:
-        workload.once()  # drivers compile at first dispatches
+        for _ in range(workload.before):
+            workload.once()
         untraced = _seconds(workload.once)
     with trace(device) as recorded:
         traced = _seconds(workload.once)

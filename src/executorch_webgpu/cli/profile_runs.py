@@ -17,10 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Workload:
-    """``once`` does all of it, and may be called again. ``what``: in words."""
+    """``once`` does all of it, and may be called again. ``what``: in words.
+
+    ``before``: how often it is to run before it is traced. Steps of an engine differ in size from run to run, and
+    drivers compile some at their first dispatch.
+    """
 
     once: Callable[[], None]
     what: str
+    before: int = 1
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,7 @@ def engine_workload(
                     pass
 
         many = f"{streams} texts at once, each a prompt of {len(prompts[0])} tokens, continued by {sizes.new_tokens}"
-        yield Workload(once, many)
+        yield Workload(once, many, 3)
 
 
 def _prompts(tokenizer: Tokenizer, sizes: TextSizes, vocab_size: int, context_len: int, count: int) -> list[list[int]]:

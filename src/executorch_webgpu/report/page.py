@@ -69,14 +69,14 @@ def _hash(text: str) -> str:
 
 
 def _milliseconds(nanoseconds: float | None) -> str:
-    return "" if nanoseconds is None else _digits(nanoseconds / 1e6)
+    return "" if nanoseconds is None else digits(nanoseconds / 1e6)
 
 
 def _microseconds(nanoseconds: float | None) -> str:
-    return "" if nanoseconds is None else _digits(nanoseconds / 1e3)
+    return "" if nanoseconds is None else digits(nanoseconds / 1e3)
 
 
-def _digits(value: float) -> str:
+def digits(value: float) -> str:
     """Three digits, or all before the point."""
     if not value:
         return "0"

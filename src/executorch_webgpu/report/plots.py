@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .timings import StepTime
+from .page import digits
+from .timings import StepTime, called
 
 LEFT, RIGHT, TOP, BOTTOM = 48.0, 552.0, 12.0, 168.0  # of the plot, in its 560 by 200
 MOST_BARS, BINS = 120, 36
@@ -64,7 +65,7 @@ def step_bars(name: str, steps: Sequence[StepTime]) -> Plot:
         labels.append(Label(RIGHT, 184, f"step {shown[-1].number}", "end"))
     first = f", the first {MOST_BARS}" if len(steps) > MOST_BARS else ""
     legend = (("fill-host", "host works"), ("fill-wait", "host waits"), ("fill-gpu", "GPU is busy"))
-    return Plot(f"Each {name} step, ms{first}", tuple(marks), tuple(labels), legend)
+    return Plot(f"Each {called(name)}, ms{first}", tuple(marks), tuple(labels), legend)
 
 
 def histogram(title: str, times: Sequence[int]) -> Plot:
@@ -84,16 +85,19 @@ def histogram(title: str, times: Sequence[int]) -> Plot:
         for place, count in enumerate(counts)
         if count
     )
-    ends = Label(LEFT, 184, f"{edges[0] / 1e6:.3g} ms", "start"), Label(RIGHT, 184, f"{edges[-1] / 1e6:.3g} ms", "end")
-    middle = Label((LEFT + RIGHT) / 2, 184, f"{(edges[0] + edges[-1]) / 2e6:.3g}")
+    ends = (
+        Label(LEFT, 184, f"{digits(edges[0] / 1e6)} ms", "start"),
+        Label(RIGHT, 184, f"{digits(edges[-1] / 1e6)} ms", "end"),
+    )
+    middle = Label((LEFT + RIGHT) / 2, 184, digits((edges[0] + edges[-1]) / 2e6))
     scale = Label(LEFT - 6, TOP + 8, str(most), "end"), Label(LEFT - 6, BOTTOM, "0", "end")
     return Plot(title, marks, (*ends, middle, *scale))
 
 
 def _scale(most: int) -> list[Label]:
     return [
-        Label(LEFT - 6, TOP + 8, f"{most / 1e6:.3g}", "end"),
-        Label(LEFT - 6, (TOP + BOTTOM) / 2 + 4, f"{most / 2e6:.3g}", "end"),
+        Label(LEFT - 6, TOP + 8, digits(most / 1e6), "end"),
+        Label(LEFT - 6, (TOP + BOTTOM) / 2 + 4, digits(most / 2e6), "end"),
         Label(LEFT - 6, BOTTOM, "0", "end"),
     ]
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from ..gpu.trace import DISPATCH, STEP, Span
 from ..gpu.trace_file import tracks_of
-from .page import render, size, write_page
+from .page import digits, render, size, write_page
 from .plots import Plot, histogram, step_bars
 from .profile import ProfileReport
-from .timings import StepTime
+from .timings import StepTime, called
 
 MOST_SPANS = 40_000  # that a page shows; a JSON trace has all
 
@@ -51,11 +51,11 @@ def _cards(report: ProfileReport) -> list[tuple[str, str]]:
         intervals = [step.interval for step in steps if step.interval is not None]
         if intervals:
             middle = median(intervals)
-            cards.append((_time(middle), f"from one {name} step to the next, median"))
+            cards.append((_time(middle), f"from one {called(name)} to the next, median"))
         gpu = [step.gpu for step in steps if step.gpu is not None]
         if gpu:
-            cards.append((_time(median(gpu)), f"GPU busy in a {name} step, median of {len(gpu)}"))
-        cards.append((_time(median(step.host for step in steps)), f"work of the host in a {name} step, median"))
+            cards.append((_time(median(gpu)), f"GPU busy in one {called(name)}, median of {len(gpu)}"))
+        cards.append((_time(median(step.host for step in steps)), f"work of the host in one {called(name)}, median"))
         cards += _traffic(report, name, steps)
     span = max((s.end for s in report.trace.spans), default=0) - min((s.start for s in report.trace.spans), default=0)
     if found.gpu and span:
@@ -69,7 +69,7 @@ def _traffic(report: ProfileReport, name: str, steps: Sequence[StepTime]) -> lis
         return []
     nbytes = size(median(step.bytes for step in steps if step.bytes))
     share = f", {median(rates) / report.read_rate:.0%} of the roofline" if report.read_rate else ""
-    return [(f"{median(rates) / 1e9:.3g} GB/s", f"in a {name} step: {nbytes} at least{share}")]
+    return [(f"{median(rates) / 1e9:.3g} GB/s", f"in one {called(name)}: {nbytes} at least{share}")]
 
 
 def _plots(report: ProfileReport, name: str) -> list[Plot]:
@@ -78,13 +78,13 @@ def _plots(report: ProfileReport, name: str) -> list[Plot]:
     intervals = [step.interval for step in steps if step.interval is not None]
     times = intervals or [step.end - step.start for step in steps]
     if len(times) > 1:
-        what = f"From one {name} step to the next" if intervals else f"Length of {name} steps"
+        what = f"From one {called(name)} to the next" if intervals else f"Length of each {called(name)}"
         plots.append(histogram(f"{what}: {len(times)} times", times))
     return plots
 
 
 def _time(nanoseconds: float) -> str:
-    return f"{nanoseconds / 1e6:.3g} ms" if nanoseconds >= 1e6 else f"{nanoseconds / 1e3:.3g} µs"
+    return f"{digits(nanoseconds / 1e6)} ms" if nanoseconds >= 1e6 else f"{digits(nanoseconds / 1e3)} µs"
 
 
 def _timeline(report: ProfileReport, spans: Sequence[Span]) -> dict[str, Any]:
@@ -115,7 +115,8 @@ def _timeline(report: ProfileReport, spans: Sequence[Span]) -> dict[str, Any]:
     for counter in report.trace.counters:
         if counter.time - begin <= end:
             for key, value in counter.values.items():
-                points = counters.setdefault(f"{counter.name}: {key}", [])
+                name = f"{counter.name}: {key}" if len(counter.values) > 1 else counter.name
+                points = counters.setdefault(name, [])
                 points.append([counter.time - begin, value])
     return {
         "tracks": [[track.group, track.name] for track in tracks],

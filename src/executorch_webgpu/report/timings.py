@@ -13,6 +13,11 @@ from ..gpu.trace import DISPATCH, ENCODE, HOST, STEP, SUBMIT, WAIT, Span, Trace
 PERCENTILES = (50, 90, 99)
 
 
+def called(name: str) -> str:
+    """What a step of this name is called in a sentence."""
+    return name if name.endswith("step") else f"{name} step"
+
+
 @dataclass(frozen=True)
 class Distribution:
     """Nanoseconds: how many times there are, their sum, the 50th, 90th and 99th percentile, and the longest."""

@@ -100,7 +100,7 @@ def method_graphs(method: MethodFile, options: LoadOptions, device: Device | Non
             for segment in block.segments:
                 blocks.append(number)
                 if isinstance(segment, DeviceSegment):
-                    stages.append(_planned(segment, options, device, given, bounds))
+                    stages.append(planned_segment(segment, options, device, given, bounds))
                 elif segment.operations:
                     stages.append(HostStage(tuple((str(o), places[o].why) for o in segment.operations)))
                 else:
@@ -110,13 +110,16 @@ def method_graphs(method: MethodFile, options: LoadOptions, device: Device | Non
         return MethodGraphs(metadata, (), (), str(error))
 
 
-def _planned(
+def planned_segment(
     segment: DeviceSegment,
     options: LoadOptions,
     device: Device | None,
     given: Mapping[Value, int],
     bounds: Collection[int],
 ) -> PlannedGraph:
+    """A graph as ``method_graphs`` plans it. ``given``: the method's inputs, with their positions; ``bounds``: of sizes
+    of them that may be smaller.
+    """
     before = segment.graph
     if options.kv_cache_dtype != "f32" and has_kv_cache(before):
         before = store_kv_caches(before, KV_CACHE_DTYPES[options.kv_cache_dtype])

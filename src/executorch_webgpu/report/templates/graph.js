@@ -389,7 +389,11 @@
       const call = graph.calls[at], where = drawn.places[at], known = data.operators[call.name] || {};
       const parts = [html("h4", `${call.index}  ${call.name}`)];
       const says = (known.says || "").split("\n\n")[0];
-      if (says) parts.push(html("p", says, "soft"));
+      if (says) { // code stands between doubled backticks
+        const text = html("p", null, "soft");
+        text.append(...says.split("``").map((part, number) => (number % 2 ? html("code", part) : part)));
+        parts.push(text);
+      }
       if (where.repeat >= 0) {
         const { start, period, count } = drawn.repeats[where.repeat], pick = html("select"), row = html("p", "Layer ");
         for (let layer = 0; layer < count; layer++) pick.append(new Option(`${layer + 1} of ${count}`, layer, false, layer === where.layer));
