@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,10 @@ def tracks(recorded: Trace) -> dict[str, list[Span]]:
     return found
 
 
+def refuse(text: Sequence[int]) -> None:
+    raise ZeroDivisionError
+
+
 def kinds(spans: list[Span]) -> list[str]:
     return [span.kind for span in spans]
 
@@ -76,9 +80,7 @@ def test_texts_that_are_cancelled_or_refused_end(program: Program) -> None:
             long = engine.submit([1, 2], SamplingParams(max_new_tokens=20), end_tokens=())
             next(long)
             long.cancel()
-            broken = engine.submit(
-                [3, 4], SamplingParams(max_new_tokens=5, allowed_tokens=lambda text: 1 / 0), end_tokens=()
-            )
+            broken = engine.submit([3, 4], SamplingParams(max_new_tokens=5, allowed_tokens=refuse), end_tokens=())
             with pytest.raises(ZeroDivisionError):
                 list(broken)
             list(engine.submit([5], SamplingParams(max_new_tokens=1), end_tokens=()))

@@ -29,7 +29,7 @@ def dispatches(recorded: Trace) -> list[Span]:
 
 def planned(method: Method) -> list[tuple[str, int, str, str | None, tuple[int, ...]]]:
     """Name, call, kernel, route and workgroups of each dispatch of the last step, as the graphs have them."""
-    found = []
+    found: list[tuple[str, int, str, str | None, tuple[int, ...]]] = []
     for executor in method._executors:
         assert isinstance(executor, GraphExecutor)
         for call, plan in zip(executor.graph.calls, executor.plans.plans, strict=True):
