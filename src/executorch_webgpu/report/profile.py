@@ -22,16 +22,17 @@ STEP_TIMES: dict[str, Callable[[StepTime], int | None]] = {
 class ProfileReport:
     """``trace`` of ``what`` was run of ``source`` on ``adapter``, with ``options``, in words.
 
-    ``traced_seconds``: how long it took, ``untraced_seconds`` without a trace, None if that is not known.
+    ``traced_seconds``: how long it took, by default as long as the trace; ``untraced_seconds`` without one, None if
+    that is not known.
     ``read_rate``: bytes a second that the device reads from memory at best; None where no GPU tells times.
     """
 
     trace: Trace
     source: str
-    what: str
-    adapter: str
-    options: str
-    traced_seconds: float
+    what: str = "what a trace has recorded"
+    adapter: str = "this machine"
+    options: str = "options as they were"
+    traced_seconds: float | None = None
     untraced_seconds: float | None = None
     read_rate: float | None = None
 
@@ -42,10 +43,11 @@ class ProfileReport:
     @property
     def cost(self) -> str:
         """What tracing cost, as a sentence."""
-        took = f"the traced run took {self.traced_seconds * 1000:.1f} ms"
+        seconds = (self.trace.end - self.trace.begin) / 1e9 if self.traced_seconds is None else self.traced_seconds
+        took = f"the traced run took {seconds * 1000:.1f} ms"
         if self.untraced_seconds is None:
             return f"{took}, in which drivers may have compiled"
-        more = self.traced_seconds / self.untraced_seconds - 1
+        more = seconds / self.untraced_seconds - 1
         passes = "each dispatch has a compute pass of its own, between two timestamps" if self.timings.gpu else ""
         changed = f"{abs(more):.0%} {'longer' if more >= 0 else 'less'}"
         return f"{took}, {changed} than one without a trace ({self.untraced_seconds * 1000:.1f} ms)" + (
