@@ -101,6 +101,13 @@ def test_repeats(text: str, found: list[tuple[int, int, int]]) -> None:
     assert [(each.start, each.period, each.count) for each in repeats(text)] == found
 
 
+def test_runs_that_do_not_count_give_way_to_others() -> None:
+    labels = "ab" * 8
+    assert [(each.period, each.count) for each in repeats(labels)] == [(2, 8)]
+    assert [(each.period, each.count) for each in repeats(labels, lambda each: each.period > 2)] == [(4, 4)]
+    assert repeats(labels, lambda _: False) == ()
+
+
 @given(st.lists(st.integers(0, 3), max_size=60))
 def test_repeats_are_alike_and_apart(labels: list[int]) -> None:
     end = 0

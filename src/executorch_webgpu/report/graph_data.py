@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -19,7 +20,7 @@ from ..ops.registry import Op
 from ..ops.sizes import Size
 from ..ops.values import Repacked, Scratch, SymInt, Tensor
 from ..runtime.graphs import PlannedGraph
-from .repeats import repeats
+from .repeats import Repeat, repeats
 
 SYMBOLS = "STUVWXYZABCDEFGHIJKLMNOPQR"
 MOST_TEXT, MOST_SOURCE = 400, 6000  # characters of an argument, and of a reference
@@ -70,7 +71,7 @@ def graph_data(planned: PlannedGraph, operators: dict[str, Any]) -> dict[str, An
         "inputs": [value.id for value in graph.inputs],
         "positions": list(planned.by_position),
         "outputs": [value.id for value in graph.outputs],
-        "repeats": [[repeat.start, repeat.period, repeat.count] for repeat in repeats(labels)],
+        "repeats": [[each.start, each.period, each.count] for each in repeats(labels, partial(_is_chain, drawn))],
         "symbols": symbols.bounds,
         "memory": _memory(planned),
         "before": len(planned.before.calls),
@@ -170,6 +171,14 @@ def _operator(op: Op) -> dict[str, Any]:
     }
 
 
+def _is_chain(calls: Sequence[OpCall], repeat: Repeat) -> bool:
+    """Whether each layer goes on with what the one before it gives: else they are branches side by side."""
+    layers = [calls[repeat.start + i * repeat.period :][: repeat.period] for i in range(repeat.count)]
+    written = [{value.id for call in layer for value in (*call.writes, *call.mutated)} for layer in layers]
+    read = [{value.id for call in layer for value in call.reads} for layer in layers]
+    return all(before & after for before, after in zip(written, read[1:], strict=False))
+
+
 def _label(call: OpCall, symbols: _Symbols) -> object:
     """Equal for calls that do the same to tensors of the same sizes, whichever these are."""
     return call.name, *(_alike(arg, symbols) for arg in call.args)
@@ -179,7 +188,8 @@ def _alike(arg: Any, symbols: _Symbols) -> object:
     if isinstance(arg, list):
         return ("list", *(_alike(item, symbols) for item in arg))
     if isinstance(arg, Tensor):
-        return arg.dtype, tuple(symbols.dims(arg)), arg.constant is not None
+        live = tuple(not size.isdecimal() for size in symbols.dims(arg))
+        return arg.dtype, arg.max_dims, live, arg.constant is not None
     return "live" if isinstance(arg, SymInt) else (type(arg).__name__, repr(arg))
 
 

@@ -34,7 +34,8 @@ def write_graph_page(
 def graph_page(program: Program, source: str, options: LoadOptions | None = None, *, on_device: bool = False) -> str:
     """The whole page: all methods of a program, those that have graphs first."""
     options = options or LoadOptions()
-    reports = {method.name: method for method in program.inspect(options.fusions).methods}
+    inspected = program.inspect(options.fusions)
+    reports = {method.name: method for method in inspected.methods}
     graphs: list[dict[str, Any]] = []
     operators: dict[str, Any] = {}
     methods: list[_Shown] = []
@@ -52,7 +53,7 @@ def graph_page(program: Program, source: str, options: LoadOptions | None = None
         "graphs": graphs,
         "options": options,
         "planned_for": _planned_for(program, on_device),
-        "files": program.inspect(options.fusions).files,
+        "files": inspected.files,
     }
     return render("graph.html.jinja", "graph.js", {"graphs": graphs, "operators": operators}, values)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,10 +25,10 @@ class Repeat:
         return self.start + self.period * self.count
 
 
-def repeats(labels: Sequence[object]) -> tuple[Repeat, ...]:
-    """Where equal labels come in equal distances: runs that do not overlap, those that hide the most calls first found.
+def repeats(labels: Sequence[object], accepts: Callable[[Repeat], bool] = lambda _: True) -> tuple[Repeat, ...]:
+    """Where equal labels come in equal distances: runs that do not overlap, those that hide the most calls first.
 
-    The result is in the order of the calls.
+    ``accepts``: whether such a run counts. The result is in the order of the calls.
     """
     numbers: dict[object, int] = {}
     codes = np.array([numbers.setdefault(label, len(numbers)) for label in labels], np.int64)
@@ -36,25 +36,21 @@ def repeats(labels: Sequence[object]) -> tuple[Repeat, ...]:
     ranges = [(0, len(codes))]
     while ranges:
         begin, end = ranges.pop()
-        best = _best(codes[begin:end])
+        best = next((each for each in _candidates(codes[begin:end], begin) if accepts(each)), None)
         if best is not None:
-            found.append(Repeat(begin + best.start, best.period, best.count))
-            ranges += [(begin, begin + best.start), (begin + best.end, end)]
+            found.append(best)
+            ranges += [(begin, best.start), (best.end, end)]
     return tuple(sorted(found, key=lambda repeat: repeat.start))
 
 
-def _best(codes: NDArray[np.int64]) -> Repeat | None:
-    """The run that hides the most calls; of equal ones that with the shortest period."""
-    best: Repeat | None = None
-    most = LEAST_CALLS - 1
+def _candidates(codes: NDArray[np.int64], begin: int) -> list[Repeat]:
+    """The longest runs of each period, those that hide the most calls first, and of equal ones the shortest period."""
+    found: list[Repeat] = []
     for period in range(1, len(codes) // 2 + 1):
-        if len(codes) - period <= most:  # no longer period can hide more
-            break
         same = np.concatenate(([0], (codes[period:] == codes[:-period]).astype(np.int8), [0]))
         edges = np.diff(same)
         for start, end in zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True):
-            count = (end - start) // period + 1
-            if count > 1 and (count - 1) * period > most:
-                most = int((count - 1) * period)
-                best = Repeat(int(start), period, int(count))
-    return best
+            count = int(end - start) // period + 1
+            if (count - 1) * period >= LEAST_CALLS:
+                found.append(Repeat(begin + int(start), period, count))
+    return sorted(found, key=lambda each: (-(each.count - 1) * each.period, each.period, each.start))

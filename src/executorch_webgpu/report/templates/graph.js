@@ -84,21 +84,40 @@
   }
 
   // -- layout -----------------------------------------------------------------------------------------------------------
+  // Parts that have nothing to do with each other stand apart: the largest first, small ones in rows below.
   function layOut(graph, drawn) {
-    const order = [...drawn.nodes].sort((a, b) => a.order - b.order);
+    const part = new Map();
+    const root = (node) => { while (part.get(node) !== node) node = part.get(node); return node; };
+    for (const node of drawn.nodes) part.set(node, node);
+    for (const edge of drawn.edges) part.set(root(edge.from), root(edge.to));
+    const parts = new Map();
+    for (const node of drawn.nodes) parts.set(root(node), [...(parts.get(root(node)) || []), node]);
+    let left = 0, top = 0, deep = 0, wide = 1200;
+    for (const nodes of [...parts.values()].sort((a, b) => b.length - a.length || a[0].order - b[0].order)) {
+      const inside = new Set(nodes), items = layOutPart(graph, nodes, drawn.edges.filter((edge) => inside.has(edge.from)));
+      const begin = Math.min(...items.map((item) => item.x - item.width / 2)), end = Math.max(...items.map((item) => item.x + item.width / 2));
+      if (left && left + end - begin > wide) [left, top, deep] = [0, top + deep + RANK, 0];
+      for (const item of items) [item.x, item.y] = [item.x - begin + left, item.rank * RANK + top];
+      deep = Math.max(deep, ...items.map((item) => item.rank * RANK));
+      wide = Math.max(wide, end - begin);
+      left += end - begin + 2 * SPACE;
+    }
+  }
+  function layOutPart(graph, nodes, edges) {
+    const order = [...nodes].sort((a, b) => a.order - b.order);
     for (const node of order) node.rank = node.before.reduce((most, edge) => Math.max(most, (edge.from.rank ?? -1) + 1), 0);
     for (const node of [...order].reverse()) { // as near as possible to what reads it
       if (node.after.length) node.rank = Math.max(node.rank, Math.min(...node.after.map((edge) => edge.to.rank)) - 1);
     }
-    for (const node of drawn.nodes) {
+    for (const node of nodes) {
       node.title = node.kind === "call" ? short(node.call.name) : node.label;
       node.line = node.kind === "call" ? second(node.call) : written(graph.values[node.value]);
-      node.width = Math.min(300, Math.max(120, Math.max(node.title.length * LETTER, node.line.length * 6.5) + 26));
+      node.width = Math.min(300, Math.max(120, Math.max(node.title.length * LETTER + (node.kind === "call" && node.call.from?.length > 1 ? 38 : 0), node.line.length * 6.5) + 26));
     }
     const ranks = [];
     const put = (item) => (ranks[item.rank] ||= []).push(item);
     order.forEach(put);
-    for (const edge of drawn.edges) {
+    for (const edge of edges) {
       const length = edge.to.rank - edge.from.rank;
       edge.far = length > FAR;
       edge.through = [];
@@ -114,7 +133,7 @@
       if (before.bend) before.down = [edge.to];
     }
     for (let i = 0; i < ranks.length; i++) ranks[i] ||= [];
-    for (const node of drawn.nodes) {
+    for (const node of nodes) {
       const near = node.before.filter((edge) => !edge.far), next = node.after.filter((edge) => !edge.far);
       node.up = near.map((edge) => edge.through[edge.through.length - 1] || edge.from);
       node.down = next.map((edge) => edge.through[0] || edge.to);
@@ -145,8 +164,7 @@
         spread(rank);
       }
     }
-    for (const node of drawn.nodes) node.y = node.rank * RANK;
-    return ranks.length;
+    return ranks.flat();
   }
   // Positions nearest to those wished for that keep the order and do not overlap.
   function spread(rank) {
@@ -171,6 +189,7 @@
   const second = (call) => {
     if (call.alias !== undefined) return `shares memory of %${call.alias}`;
     if (!call.dispatches.length) return call.writes.length ? "on the host, before the step" : "nothing to run";
+    if (call.name.includes("elementwise_chain") && call.from) return clip(call.from.map(([, name]) => short(name)).join(", "), 40);
     const kernels = [...new Set(call.dispatches.map((dispatch) => dispatch.kernel))];
     const route = call.route ? `${call.route}: ` : "";
     return clip(route + kernels.join(", "), 40) + (call.dispatches.length > 1 ? ` ×${call.dispatches.length}` : "");
@@ -223,11 +242,11 @@
       const value = graph.values[edge.id];
       if (edge.far) { // its ends only
         for (const [x, y, text, way] of [[start[0], start[1] + 14, `%${edge.id} ↓`, 1], [end[0], end[1] - 6, `↓ %${edge.id}`, -1]]) {
-          group.append(make("text", { class: "tag", x: x + 4, y }, text));
+          group.append(make("text", { class: "tag", x: x - 5, y, "text-anchor": "end" }, text));
           group.append(make("line", { class: "edge", x1: x, x2: x, y1: y, y2: y - way * 14 }));
         }
       } else {
-        const points = [start, ...edge.through.map((bend) => [bend.x, bend.rank * RANK + NODE / 2]), end];
+        const points = [start, ...edge.through.map((bend) => [bend.x, bend.y + NODE / 2]), end];
         let path = `M${start}`;
         for (let i = 1; i < points.length; i++) {
           const [a, b] = [points[i - 1], points[i]], half = (a[1] + b[1]) / 2;
@@ -279,8 +298,8 @@
       if (!drawn.nodes.length) return;
       const box = bounds(), [wide, tall] = [area.clientWidth || 900, area.clientHeight || 600];
       const byWidth = wide / (box.right - box.left), byHeight = tall / (box.bottom - box.top);
-      const scale = Math.min(1, whole ? Math.min(byWidth, byHeight) : Math.max(byWidth, 0.45));
-      const centre = whole || byWidth >= 0.45 ? (box.left + box.right) / 2 : drawn.nodes[0].x;
+      const scale = Math.min(1, whole ? Math.min(byWidth, byHeight) : Math.max(byWidth, 0.75));
+      const centre = whole || byWidth >= 0.75 ? (box.left + box.right) / 2 : drawn.nodes[0].x;
       view = { scale, x: wide / 2 - centre * scale, y: whole && byHeight < byWidth ? tall / 2 - ((box.top + box.bottom) / 2) * scale : -box.top * scale };
       place();
     }
