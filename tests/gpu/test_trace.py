@@ -82,6 +82,16 @@ def test_memory_is_bounded_and_what_is_left_out_is_said() -> None:
     assert recorded.notes == ["2 spans were left out: a trace holds 3"]
 
 
+def test_dispatches_that_are_not_read_yet_take_room(device: Device) -> None:
+    with trace(device, most_spans=4) as recorded:
+        recorded.expected += 4
+        assert recorded.full
+        double(1)
+        recorded.expected -= 4
+        double(2)
+    assert [span.name for span in recorded.spans] == ["double 2"] and recorded.left_out == 1
+
+
 def test_what_comes_after_the_end_changes_nothing(device: Device) -> None:
     with trace() as recorded:
         pass

@@ -198,3 +198,21 @@ def test_a_trace_holds_on_to_no_method(llama: Any) -> None:
     with trace() as recorded, llama.load_method("forward") as method:
         step(method, 2, 0)
     assert dispatches(recorded), "times are read after the method is closed"
+
+
+def test_a_program_may_be_closed_in_a_trace() -> None:
+    with trace() as recorded, Runtime.get().load_program(DATA / "engine" / "llama_quantized.pte") as program:
+        step(program.load_method("forward"), 2, 0)
+    assert dispatches(recorded)
+
+
+def test_a_full_trace_times_no_further_steps(llama: Any) -> None:
+    with llama.load_method("forward") as method:
+        with trace() as whole:
+            step(method, 2, 0)
+        with trace(most_spans=len(whole.spans) + 2) as recorded:
+            for position in range(0, 8, 2):
+                step(method, 2, position)
+    # A step that has begun is timed as a whole, and what it did on the host may find no room any more.
+    assert len(dispatches(whole)) <= len(dispatches(recorded)) <= 2 * len(dispatches(whole))
+    assert recorded.left_out and f"{recorded.left_out} spans were left out" in recorded.notes[-1]

@@ -146,12 +146,15 @@ def _measured(runtime: Runtime, workload: Workload, source: str, loading: LoadOp
         for _ in range(workload.before):
             workload.once()
         untraced = _seconds(workload.once)
+    timed = device if device is not None and device.features.timestamps else None
+    # Before and after: what else the machine does makes it lower, never higher.
+    rates = [read_rate(timed)] if timed is not None else []
     with trace(device) as recorded:
         traced = _seconds(workload.once)
-    rate = read_rate(device) if device is not None and device.features.timestamps else None
+    rates += [read_rate(timed)] if timed is not None else []
     adapter = "NumPy references" if device is None else f"{device.info.name} ({device.engine}, {device.info.backend})"
     chosen = f"KV cache {loading.kv_cache_dtype}, matmul precision {loading.matmul_precision}"
-    return ProfileReport(recorded, source, workload.what, adapter, chosen, traced, untraced, rate)
+    return ProfileReport(recorded, source, workload.what, adapter, chosen, traced, untraced, max(rates, default=None))
 
 
 def _seconds(run: Callable[[], None]) -> float:
@@ -214,6 +217,6 @@ def _of_row(report: ProfileReport, row: Row) -> Sequence[Any]:
         f"{row.gpu / 1e6:.3f}",
         f"{row.gpu / max(1, report.timings.gpu):.1%}",
         *(f"{value / 1000:.1f}" for value in (times.p50, times.p99, times.worst)),
-        "" if rate is None else f"{rate / 1e9:.1f}",
+        "" if rate is None else f"{rate / 1e9:.3g}",
         "" if share is None else f"{share:.0%}",
     )

@@ -57,6 +57,7 @@ class DeviceTimes:
 
     def submitted(self, timestamps: Timestamps, submission: int, passes: int, begun: int, ready: Ready) -> None:
         """The encoder that has ``Timestamps.record`` in it is on its way since ``begun``, with this number."""
+        self._trace.expected += passes
         self._pending.append(_Pending(timestamps, submission, passes, begun, ready))
 
     def give_back(self, timestamps: Timestamps) -> None:
@@ -98,6 +99,7 @@ class DeviceTimes:
         end = np.int64(np.iinfo(np.int64).min)
         early = 0
         for times, begun, ready in self._read:
+            self._trace.expected -= len(times)
             on_host = clock.to_host(times)
             early = max(early, begun - int(on_host[0, 0]))
             # A queue runs one pass after another; where a GPU begins one before the last has ended, the time counts

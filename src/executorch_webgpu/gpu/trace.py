@@ -29,7 +29,7 @@ Described = tuple[str, Mapping[str, Any]]  # name and arguments of a span
 HOST, REQUESTS = "host", "requests"  # groups of tracks; a GPU's is its adapter's name
 # Kinds of spans that reports look for.
 STEP, ENCODE, SUBMIT, WAIT, DISPATCH = "step", "encode", "submit", "wait", "dispatch"
-MOST_SPANS = 2_000_000
+MOST_SPANS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ class Trace:
         self.counters: list[Counter] = []
         self.notes: list[str] = []
         self.left_out = 0
+        self.expected = 0  # spans of dispatches whose times are not read yet
         self._most = most_spans
         self._lock = threading.RLock()
         self._ended = False
@@ -96,8 +97,8 @@ class Trace:
 
     @property
     def full(self) -> bool:
-        """Whether there is no room for further spans."""
-        return len(self.spans) >= self._most
+        """Whether there is no room for further spans, those that are expected included."""
+        return len(self.spans) + self.expected >= self._most
 
     def add(self, span: Span) -> None:
         """Record a span, from any thread."""

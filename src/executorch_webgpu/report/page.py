@@ -54,7 +54,7 @@ def _environment() -> jinja2.Environment:
         "us": _microseconds,
         "percent": _percent,
         "size": size,
-        "count": _count,
+        "digits": digits,
     }
     return environment
 
@@ -85,10 +85,6 @@ def digits(value: float) -> str:
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"
-
-
-def _count(number: int) -> str:
-    return f"{number:,}"
 
 
 def size(nbytes: float) -> str:
