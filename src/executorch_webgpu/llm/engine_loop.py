@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from copy import copy
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ClosedError, Error, InvalidInputError
-from ..runtime.batch import BatchMethod, Draw
+from ..runtime.batch import BatchMethod, Draw, Drawn
 from .grammar_matcher import MaskRows
 from .request import Request
 from .scheduler import Scheduler, Text, Work
@@ -66,6 +66,12 @@ class EngineLoop:
             self._calls.append((function, future))
             self._changed.notify_all()
         return future.result()
+
+    @property
+    def text_counts(self) -> tuple[int, int]:
+        """Texts that have pages, and those that wait for some. Any thread may ask."""
+        running = len(self._scheduler.running)
+        return running, len(self._scheduler) - running + len(self._submitted)
 
     def stop(self) -> None:
         """End all texts soon. Does not wait, so a collector may call it in any thread."""
@@ -233,12 +239,13 @@ class EngineLoop:
         place = 0
         for work, counts in self._flights.popleft():
             request = self._requests.get(work.text) if counts else None
-            found = drawn[place : place + work.draws]
+            found: Sequence[Drawn] = drawn[place : place + work.draws]
             place += work.draws
             if request is not None:
-                drafts = work.tokens[len(work.tokens) - work.draws + 1 :] if work.draws > 1 else ()
-                own = accepted(drafts, [each.token for each in found], request.ends)
                 try:
+                    found = request.score(work.start + work.rows - work.draws + 1, found)
+                    drafts = work.tokens[len(work.tokens) - len(found) + 1 :] if len(found) > 1 else ()
+                    own = accepted(drafts, [each.token for each in found], request.ends) if found else ()
                     tokens, end = request.take(found[: len(own)])
                 except Error as error:  # of this text alone
                     self._end(request, None, error)

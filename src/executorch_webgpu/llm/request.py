@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..ops.shapes import ceil_div
 from ..runtime.batch import Draw, Drawn
 from .sample import SamplingParams, allowed_mask, checked, draw_of
 from .scheduler import Text
@@ -32,14 +33,16 @@ class Request:
         end_tokens: Collection[int],
         vocab_size: int,
         trust: Trust | None = None,
+        mailbox: Mailbox | None = None,
     ) -> None:
-        self.text, self.params, self.mailbox = text, params, Mailbox()
+        self.text, self.params, self.mailbox = text, params, mailbox or Mailbox()
         self.prompt_length = len(text.tokens)
         self.ends = frozenset(end_tokens)
         self.needs_tokens = params.needs_tokens
         self.matcher = None if params.grammar is None else params.grammar.matcher(self.ends)
         self._seed, self._vocab_size = params.some_seed, vocab_size
         self._changes = TextChanges(params, text.tokens, vocab_size)
+        text.scored = 0 if params.prompt_logprobs is None else self.prompt_length - 1
         self.trust = None if self.needs_tokens else trust
 
     def draws(self, start: int, count: int, mask: NDArray[np.uint32] | None = None) -> list[Draw]:
@@ -47,6 +50,8 @@ class Request:
 
         Raises as ``allowed_mask``, and InvalidInputError where the grammar cannot go on.
         """
+        if start < self.prompt_length:
+            return [self._score_draw(position) for position in range(start, start + count)]
         if mask is not None and self.matcher is not None:
             self.matcher.settle(mask)
             if self.matcher.done:
@@ -55,6 +60,13 @@ class Request:
             mask = allowed_mask(self.params, self.new_tokens, self._vocab_size)
         first = draw_of(self.params, start, self._seed, self._changes, mask)
         return [first, *(replace(first, position=start + i) for i in range(1, count))]
+
+    def _score_draw(self, position: int) -> Draw:
+        """What draws the prompt's own token."""
+        token = self.text.tokens[position]
+        only = np.zeros(ceil_div(self._vocab_size, 32), np.uint32)
+        only[token // 32] = 1 << token % 32
+        return Draw(position, self._seed, allowed=only, logprobs=self.params.prompt_logprobs)
 
     @property
     def new_tokens(self) -> list[int]:
@@ -68,11 +80,23 @@ class Request:
         self.text.tokens += taken
         return end
 
+    def score(self, start: int, drawn: Sequence[Drawn]) -> Sequence[Drawn]:
+        """Deliver log probabilities, if these are the prompt's own tokens, from ``start`` on; else they stay."""
+        if start >= self.prompt_length:
+            return drawn
+        for position, each in enumerate(drawn, start):
+            checked(each.token)
+            assert each.logprob is not None
+            if len(self.mailbox.prompt_logprobs) == position - 1:  # else it is computed a second time
+                self.mailbox.prompt_logprobs.append(TokenLogprobs(each.logprob, each.likeliest))
+        return ()
+
     def take(self, drawn: Sequence[Drawn]) -> tuple[list[int], StreamEnd | None]:
         """Deliver tokens as far as the text goes, with those that must follow: all these, and why it ended.
 
         Raises Error for one that is broken, and InvalidInputError where the grammar cannot go on.
         """
+        self.mailbox.cached_tokens = self.text.reused
         taken: list[int] = []
         for each in drawn:
             logprobs = None if each.logprob is None else TokenLogprobs(each.logprob, each.likeliest)

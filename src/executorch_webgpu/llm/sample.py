@@ -46,6 +46,7 @@ class SamplingParams:
     t // 32, or None for all. ``grammar``: what the text must be, from ``GrammarVocabulary.compile``; it ends where it
     is whole. ``logprobs``: of an ``Engine``'s tokens, how many of the likeliest to give with their log probabilities,
     up to 20, beside the token's own; None for none. They are those of the model, before all of the above.
+    ``prompt_logprobs``: the same for the tokens of the prompt, all of which are then computed.
 
     The order is that of transformers: penalties and bias, what is allowed, temperature, top-k, top-p, min-p. So shares
     are of probabilities after the temperature; llama.cpp applies it last.
@@ -64,6 +65,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
     allowed_tokens: AllowedTokens | None = None
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
     grammar: CompiledGrammar | None = None
 
     def __post_init__(self) -> None:
@@ -101,8 +103,9 @@ class SamplingParams:
             raise InvalidInputError("allowed_tokens is asked before each token, so it must be a function")
         if self.allowed_tokens is not None and self.grammar is not None:
             raise InvalidInputError("allowed_tokens and grammar both say which tokens may come; give one of them")
-        if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LIKELIEST:
-            raise InvalidInputError(f"logprobs is {self.logprobs}; it must be between 0 and {MOST_LIKELIEST}, or None")
+        for name in ("logprobs", "prompt_logprobs"):
+            if (count := getattr(self, name)) is not None and not 0 <= count <= MOST_LIKELIEST:
+                raise InvalidInputError(f"{name} is {count}; it must be between 0 and {MOST_LIKELIEST}, or None")
 
     @property
     def needs_tokens(self) -> bool:
@@ -120,6 +123,7 @@ class SamplingParams:
             "allowed_tokens": self.allowed_tokens is not None,
             "grammar": self.grammar is not None,
             "logprobs": self.logprobs is not None,
+            "prompt_logprobs": self.prompt_logprobs is not None,
         }
         named = [name for name, given in by_host.items() if given]
         return f"{' and '.join(named)} must be applied to each token's logits by the host" if named else None

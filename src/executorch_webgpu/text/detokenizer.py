@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import tokenizers
 
@@ -38,16 +38,18 @@ class Detokenizer:
         ordinary = {token.content for token in added.values()} - special
         self._special = {index for index, token in added.items() if token.special}
         self._special |= {index for index, text in spelled.items() if text in special}
+        self._texts = {**{index: token.content for index, token in added.items()}, **spelled}
         self._spelling: dict[int, list[str]] = {}
         for index, text in [*((index, token.content) for index, token in added.items()), *spelled.items()]:
             self._spelling[index] = self._spell(text, added=text in ordinary or text in special)
 
-    def decode(self, ids: Iterable[int], *, keep_special: bool) -> str:
-        """Text of token ids, without special tokens unless those are kept. Ids that are no token have none."""
+    def decode(self, ids: Iterable[int], *, keep_special: bool, keep: Collection[str] = ()) -> str:
+        """Text of token ids, without special tokens unless those are kept, all or those whose text is in ``keep``. Ids
+        that are no token have none."""
         tokens: list[str] = []
         for index in ids:
             if index in self._spelling:
-                if keep_special or index not in self._special:
+                if keep_special or index not in self._special or self._texts[index] in keep:
                     tokens += self._spelling[index]
             elif (text := self._text_of(index)) is not None:
                 tokens.append(text)
@@ -130,7 +132,11 @@ class TextStream:
 
     def push(self, token: int) -> str:
         """The text that this token completes; empty while a character is unfinished."""
-        self._ids.append(token)
+        return self.push_all((token,))
+
+    def push_all(self, tokens: Iterable[int]) -> str:
+        """The text that these tokens complete, in one go."""
+        self._ids.extend(tokens)
         return self._take(finished=False)
 
     def finish(self) -> str:
