@@ -163,7 +163,7 @@ class GrammarVocabulary:
     def _matcher(self, grammar: Grammar) -> LLMatcher:
         from llguidance import LLMatcher, LLParserLimits
 
-        limits = LLParserLimits(max_lexer_states=100_000, verbose_errors=False)
+        limits = LLParserLimits(max_lexer_states=1 << 16, verbose_errors=False)
         try:
             matcher = LLMatcher(self._llguidance, _serialized(grammar), log_level=0, limits=limits)
         except ValueError as error:
