@@ -39,7 +39,7 @@ def test_a_prefilled_answer_may_be_inside() -> None:
 
 
 @pytest.mark.parametrize("marks", MARKS, ids=lambda marks: marks.opener)
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(data=st.data(), thought=WORDS, answer=WORDS)
 def test_reasoning_and_answer_come_apart(marks: Marks, data: st.DataObject, thought: str, answer: str) -> None:
     inside = data.draw(st.booleans())
