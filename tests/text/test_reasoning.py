@@ -29,7 +29,7 @@ def test_no_format_without_marks() -> None:
     ],
 )
 def test_the_prompt_tells_where_the_answer_begins(prompt: str, inside: bool, over: bool) -> None:
-    assert reasoning_format(THINK, prompt) == ReasoningFormat(MARKS[0], inside, over)
+    assert reasoning_format(THINK, prompt) == ReasoningFormat(MARKS[1], inside, over)
 
 
 def test_a_prefilled_answer_may_be_inside() -> None:
@@ -38,12 +38,12 @@ def test_a_prefilled_answer_may_be_inside() -> None:
         assert found is not None and found.inside is inside
 
 
-@pytest.mark.parametrize("marks", MARKS, ids=lambda marks: marks.opener)
-@settings(deadline=None, max_examples=30)
+@pytest.mark.parametrize("marks", MARKS, ids=lambda marks: marks.opener + marks.answer)
+@settings(deadline=None, max_examples=20)
 @given(data=st.data(), thought=WORDS, answer=WORDS)
 def test_reasoning_and_answer_come_apart(marks: Marks, data: st.DataObject, thought: str, answer: str) -> None:
     inside = data.draw(st.booleans())
-    found = reasoning_format(marks.closer, f"user\n{marks.opener}\n" if inside else "user\n")
+    found = reasoning_format(marks.closer + marks.sign, f"user\n{marks.opener}\n" if inside else "user\n")
     assert found is not None and found.marks is not None and found.inside is inside
     around = data.draw(st.booleans()) and marks.answer
     said = f"{marks.answer}{answer}{marks.answer_end}" if around else answer
@@ -55,6 +55,7 @@ def test_reasoning_and_answer_come_apart(marks: Marks, data: st.DataObject, thou
         assert text_of(events) == (answer.strip() if around else answer.lstrip())
 
 
+@settings(deadline=None)
 @given(data=st.data(), answer=WORDS)
 def test_an_answer_without_reasoning_is_unchanged(data: st.DataObject, answer: str) -> None:
     found = reasoning_format(THINK, "user\n")
@@ -89,6 +90,7 @@ MESSAGES = (
 )
 
 
+@settings(deadline=None)
 @given(cuttings(MESSAGES))
 def test_channels(pieces: list[str]) -> None:
     found = reasoning_format(HARMONY)
@@ -125,3 +127,11 @@ def test_special_tokens() -> None:
     assert found is not None and found.special_tokens == ("[THINK]", "[/THINK]")
     harmony = reasoning_format(HARMONY)
     assert harmony is not None and "<|channel|>" in harmony.special_tokens
+
+
+def test_tags_of_other_things_are_the_answers() -> None:
+    """Templates name ``<response>`` for results of tools, too."""
+    found = reasoning_format(THINK + "<response>{{ result }}</response>", "<think>\n")
+    assert found is not None
+    events = parsed(found.splitter(), ["So.</think><response>1</response>"])
+    assert events == [Reasoning("So."), Text("<response>1</response>")]

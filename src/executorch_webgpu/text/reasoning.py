@@ -16,16 +16,18 @@ MAX_HEAD = 512  # characters of what a message's head says, of families whose an
 @dataclass(frozen=True)
 class Marks:
     """``opener`` and ``closer`` stand around the reasoning; ``answer`` and ``answer_end`` around the answer, if they
-    are there."""
+    are there. ``sign``: what a template with these marks says, besides them."""
 
     opener: str
     closer: str
     answer: str = ""
     answer_end: str = ""
+    sign: str = ""
 
 
 MARKS = (
-    Marks("<think>", "</think>", "<response>", "</response>"),
+    Marks("<think>", "</think>", "<response>", "</response>", sign="<response></response>"),
+    Marks("<think>", "</think>"),
     Marks("[THINK]", "[/THINK]"),
     Marks("<seed:think>", "</seed:think>"),
     Marks("<|START_THINKING|>", "<|END_THINKING|>", "<|START_RESPONSE|>", "<|END_RESPONSE|>"),
@@ -95,7 +97,7 @@ def reasoning_format(template: str | None, prompt_text: str = "", prefill: str =
         return ReasoningFormat(None)
     for marks in MARKS:
         # A template that only removes reasoning from earlier answers names the closer alone.
-        if marks.closer in template:
+        if marks.closer in template and marks.sign in template:
             end = prompt_text.rstrip()
             opened = prefill.rfind(marks.opener) > prefill.rfind(marks.closer)
             over = marks.closer in prefill and not opened

@@ -80,7 +80,7 @@ def writable(family: str, calls: list[tuple[str, Any]]) -> bool:
 
 
 @pytest.mark.parametrize("family", FORMATS)
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(calls=CALLS, data=st.data())
 def test_calls_come_back_as_they_were_written(family: str, calls: list[tuple[str, Any]], data: st.DataObject) -> None:
     format = FORMATS[family]
@@ -96,7 +96,7 @@ def test_calls_come_back_as_they_were_written(family: str, calls: list[tuple[str
 
 
 @pytest.mark.parametrize("family", FORMATS)
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(data=st.data())
 def test_a_text_that_breaks_off_or_goes_wrong_is_the_same_for_all_pieces(family: str, data: st.DataObject) -> None:
     format = FORMATS[family]
@@ -109,7 +109,7 @@ def test_a_text_that_breaks_off_or_goes_wrong_is_the_same_for_all_pieces(family:
 
 
 @pytest.mark.parametrize("family", FORMATS)
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(data=st.data())
 def test_text_without_calls_is_unchanged(family: str, data: st.DataObject) -> None:
     words = st.sampled_from(["Hello", " ", "\n", "[", "{", "<", "<tool", '{"name": "x"}', "f(x=1)", "`", "call:", "é"])

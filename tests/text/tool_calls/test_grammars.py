@@ -166,7 +166,11 @@ def test_text_with_strict_calls(family: str, special: bool) -> None:
         return
     assert grammar is not None
     before = "" if family in ("pythonic", "llama3") else "Let me see. [1]\n"
-    for text in ("", "Hello, <b>!\n", before + written(format, ONE)):
+    head = ""
+    if family == "harmony":
+        before = f"<|channel|>commentary<|message|>{before}<|end|><|start|>assistant"
+        head = "<|channel|>final<|message|>"
+    for text in (head, head + "Hello, <b>!\n", before + written(format, ONE)):
         assert allowed(grammar, vocabulary, text)
     assert allowed(grammar, vocabulary, before + written(format, SEVERAL)) is format.parallel
     for calls in WRONG:

@@ -12,6 +12,7 @@ from ...errors import InvalidInputError
 from ..grammar_rules import ANY, GrammarRules, any_of, in_order
 from .families import CallFormat, IdStyle
 from .json_calls import JsonCalls
+from .named_json import HarmonyCalls
 from .parser import ToolCallParser
 from .prepare import prepare
 from .python_calls import PythonCalls
@@ -84,6 +85,13 @@ class ToolFormat:
         """
         many = parallel and self.parallel
         openers, any_text = self.calls.openers, rules.rule("text", ANY)
+        if isinstance(self.calls, HarmonyCalls):
+            if not rules.is_special(openers[0]):
+                return None
+            preamble = in_order((rules.literal("<|channel|>commentary<|message|>"), rules.text_before("<|end|>")))
+            call = self.expression(rules, tools, parallel=False)
+            call = in_order((f"({in_order((preamble, rules.literal('<|start|>assistant')))})?", call))
+            return any_of((call, in_order((rules.literal("<|channel|>final<|message|>"), any_text))))
         if openers and rules.is_special(openers[0]):
             call = rules.rule("calls", self.expression(rules, tools, parallel=many))
             marked = f"{any_text} ({call} {any_text})" + ("*" if many else "?")
