@@ -7,6 +7,7 @@ what it gives. Needs the extra ``[serve]``.
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
@@ -15,7 +16,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import Error, InvalidInputError
-from ..text.grammar_rules import JSON_SPACE, json_rule
 from ..text.tokenizer import Tokenizer
 from .grammar_errors import reason_of, unsupported_keywords
 from .grammar_matcher import GrammarMatcher
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 MOST_BYTES = 1 << 18  # of a grammar: larger Lark grammars take seconds to read
 MOST_DEPTH = 100  # of a schema
 _KEPT = 32  # compiled grammars that a vocabulary remembers
+# Where JSON allows white space, a space, or a new line with its indentation: never without end.
+_WHITESPACE = r" |\r?\n(?: {0,80}|\t{0,20})"
+_UNESCAPED = re.compile(r"\\.|/|\n|\r", re.DOTALL)  # what a regular expression in a Lark grammar writes in another way
 _END_NAME = b"\xff<|end of grammar|>"  # a token that only says that a text may end; the first byte marks special ones
 _PROBE = "\x02"  # a character that no token goes on from
 
@@ -65,8 +68,8 @@ class Grammar:
         if self.kind == "lark":
             raise InvalidInputError("a Lark grammar has rules of its own, so it is no body of a rule")
         if self.kind == "json_schema":
-            return json_rule(json.loads(self.text))
-        return "/" + self.text.replace("/", "\\/") + "/"
+            return f"%json {json.dumps(_with_options(json.loads(self.text)))}"
+        return f"/{_UNESCAPED.sub(_escaped, self.text)}/"
 
     @property
     def _choices(self) -> str | None:
@@ -175,7 +178,7 @@ class GrammarVocabulary:
     def _matcher(self, grammar: Grammar) -> LLMatcher:
         from llguidance import LLMatcher, LLParserLimits
 
-        limits = LLParserLimits(max_lexer_states=100_000, verbose_errors=False)
+        limits = LLParserLimits(max_lexer_states=1 << 16, verbose_errors=False)
         try:
             matcher = LLMatcher(self._llguidance, _serialized(grammar), log_level=0, limits=limits)
         except ValueError as error:
@@ -256,12 +259,24 @@ def _serialized(grammar: Grammar) -> str:
 
     match grammar.kind:
         case "json_schema":
-            defaults: Any = {"whitespace_pattern": JSON_SPACE}
-            return str(LLMatcher.grammar_from_json_schema(grammar.text, defaults, overrides={"lenient": False}))
+            return str(LLMatcher.grammar_from_json_schema(json.dumps(_with_options(json.loads(grammar.text)))))
         case "regex":
             return str(LLMatcher.grammar_from_regex(grammar.text))
         case "lark":
             return str(LLMatcher.grammar_from_lark(grammar.text))
+
+
+def _with_options(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema that says how llguidance takes it, for where nothing else does."""
+    own = schema.get("x-guidance")
+    return {
+        **schema,
+        "x-guidance": {"whitespace_pattern": _WHITESPACE, **(own if isinstance(own, dict) else {}), "lenient": False},
+    }
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return {"/": r"\/", "\n": r"\n", "\r": r"\r"}.get(found[0], found[0])
 
 
 def _require_llguidance() -> None:

@@ -55,12 +55,12 @@ async def chat_prompt(language: Language, body: ChatRequest) -> ChatPrompt:
     def parser() -> AnswerParser:
         return form.parser(shown, offered, prefill=begun)
 
-    grammar = grammar_of(body, body.response_format)
+    grammar = grammar_of(body)
     special = language.tokenizer.named_special_ids
     may_reason = reasoning_format(form.template, shown, begun) is not None
     parallel = body.parallel_tool_calls is not False
     way = "required" if forced else "auto"
-    calls = form.grammar(shown, forced or offered, way, parallel=parallel, special=special)
+    calls = form.grammar(shown, forced or offered, way, parallel=parallel, special=special, prefill=begun)
     if calls is not None and grammar is not None:
         message = "response_format cannot be given with tools that are forced or strict: the answer is a call"
         raise ApiError(400, message, "response_format", "invalid_value")
@@ -68,7 +68,7 @@ async def chat_prompt(language: Language, body: ChatRequest) -> ChatPrompt:
         grammar = Grammar.lark(calls)
     elif grammar is not None and grammar.has_rule_body and may_reason:
         # The model reasons first, in words of its own.
-        grammar = Grammar.lark(form.after_reasoning(shown, grammar.rule_body, special))
+        grammar = Grammar.lark(form.after_reasoning(shown, grammar.rule_body, special, prefill=begun))
     kept = form.special_tokens(tools=bool(offered)) if body.skip_special_tokens is not False else special
     return ChatPrompt(tokens, parser, kept, grammar, form.tools.new_id, may_reason)
 
