@@ -55,7 +55,7 @@ async def chat_prompt(language: Language, body: ChatRequest) -> ChatPrompt:
     special = language.tokenizer.named_special_ids
     parallel = body.parallel_tool_calls is not False
     way = "required" if forced else "auto"
-    calls = form.grammar(shown, forced or offered, way, parallel=parallel, special=special)
+    calls = form.grammar(shown, forced or offered, way, parallel=parallel, special=special, prefill=begun)
     if calls is not None and grammar is not None:
         message = "response_format cannot be given with tools that are forced or strict: the answer is a call"
         raise ApiError(400, message, "response_format", "invalid_value")
@@ -63,7 +63,7 @@ async def chat_prompt(language: Language, body: ChatRequest) -> ChatPrompt:
         grammar = Grammar.lark(calls)
     elif grammar is not None and grammar.kind != "lark" and reasoning_format(form.template, shown, begun) is not None:
         # The model reasons first, in words of its own.
-        grammar = Grammar.lark(form.after_reasoning(shown, grammar.rule_body, special))
+        grammar = Grammar.lark(form.after_reasoning(shown, grammar.rule_body, special, prefill=begun))
     return ChatPrompt(tokens, parser, form.special_tokens(tools=bool(offered)), grammar, form.tools.new_id)
 
 
