@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -81,11 +83,14 @@ def chat_request(request: ResponsesRequest, before: Sequence[Mapping[str, Any]])
         if getattr(request, name):
             raise ApiError(400, f"{name} is not supported: {instead}", name, "unsupported_parameter")
     messages: list[dict[str, Any]] = []
+    places: list[str] = []  # where each of them comes from
     if request.instructions is not None:
         messages.append({"role": "system", "content": request.instructions})
+        places.append("instructions")
     for index, item in enumerate([*before, *input_items(request)]):
         place = f"input[{index - len(before)}]" if index >= len(before) else "previous_response_id"
         _add(messages, item, place)
+        places += [place] * (len(messages) - len(places))
     fields: dict[str, Any] = {
         "messages": messages,
         "max_completion_tokens": request.max_output_tokens,
@@ -101,7 +106,16 @@ def chat_request(request: ResponsesRequest, before: Sequence[Mapping[str, Any]])
     try:
         return ChatRequest.model_validate({name: value for name, value in fields.items() if value is not None})
     except ValidationError as error:
-        raise api_error(error) from None
+        raise _at_places(api_error(error), places) from None
+
+
+def _at_places(error: ApiError, places: Sequence[str]) -> ApiError:
+    """An error about messages, which the request has none of, as one about what they were made of."""
+
+    def renamed(text: str) -> str:
+        return re.sub(r"\bmessages\[(\d+)\]", lambda found: places[int(found[1])], text)
+
+    return replace(error, message=renamed(error.message), param=None if error.param is None else renamed(error.param))
 
 
 def _add(messages: list[dict[str, Any]], item: Mapping[str, Any], place: str) -> None:
