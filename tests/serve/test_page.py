@@ -17,7 +17,7 @@ from tests.llm.chat_model import write_chat_model
 from tests.serve.serving import serving
 
 SCENARIOS = Path(__file__).with_name("browser")
-AT_THE_SERVER = sorted(path.stem for path in SCENARIOS.glob("*.mjs") if "scenario(" in path.read_text())
+AT_THE_SERVER = sorted(path.stem for path in SCENARIOS.glob("*.mjs") if "scenario(" in path.read_text(encoding="utf-8"))
 PATIENCE = 150  # seconds that a scenario may take on a busy machine; most take three
 KEY = "sesame-42"
 
