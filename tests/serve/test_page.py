@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ pytestmark = pytest.mark.slow
 
 def run_node(script: str, *arguments: str) -> None:
     """Runs a script of ``browser``; fails the test with its output where it fails. Leaves no browser behind."""
+    ready = shutil.which("node") is not None and (SCENARIOS / "node_modules").is_dir()
+    assert ready, "these tests need Node.js, a Chromium and two npm packages: run scripts/ensure_browser.sh"
     process = subprocess.Popen(
         ["node", str(SCENARIOS / f"{script}.mjs"), *arguments],
         stdin=subprocess.DEVNULL,
