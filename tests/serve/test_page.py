@@ -68,6 +68,6 @@ def test_the_page(server: str, scenario: str) -> None:
     run_node(scenario, server)
 
 
-def test_the_page_asks_for_a_key(program: str) -> None:
+def test_the_page_asks_for_a_key_and_keeps_what_a_dying_server_wrote(program: str) -> None:
     with serving([program], {"ET_WEBGPU_API_KEY": KEY}) as running:
-        run_node("key", running.url, KEY)
+        run_node("key", running.url, KEY, str(running.process.pid))
