@@ -1,4 +1,4 @@
-"""Messages between two processes: all arrive, in order, and each side learns when the other one has closed."""
+"""Messages arrive in order, whole, and whoever ends is noticed."""
 
 from __future__ import annotations
 
@@ -6,49 +6,49 @@ import threading
 from multiprocessing import Pipe
 from typing import Any
 
-import pytest
-
 from executorch_webgpu.serve.link import Link
 
-SECONDS = 30  # far more than it takes
+
+def test_messages_go_both_ways_until_one_side_closes() -> None:
+    one, other = Pipe()
+    seen: dict[str, list[Any]] = {"one": [], "other": []}
+    ended = {"one": threading.Event(), "other": threading.Event()}
+    first = Link(one, seen["one"].extend, ended["one"].set)
+    second = Link(other, seen["other"].extend, ended["other"].set)
+    for i in range(1000):
+        first.send((i, "x" * (i % 7)))
+        second.send([i])
+    first.close()
+    assert ended["other"].wait(20)
+    assert seen["other"] == [(i, "x" * (i % 7)) for i in range(1000)]
+    second.close()
+    assert ended["one"].wait(20)
+    assert seen["one"] == [[i] for i in range(1000)]
+    first.send("to nobody")  # which is no error
 
 
-class End:
-    """One side of a link, with what has come."""
-
-    def __init__(self, connection: Any) -> None:
-        self.received: list[Any] = []
-        self.ended = threading.Event()
-        self.link = Link(connection, self.received.extend, self.ended.set)
-
-
-@pytest.mark.parametrize("count", [0, 1, 500])
-def test_closing_tells_the_other_side_after_the_last_message(count: int) -> None:
-    here, there = map(End, Pipe())
-    for number in range(count):
-        here.link.send({"number": number})
-    here.link.close()
-    assert there.ended.wait(SECONDS)
-    assert there.received == [{"number": number} for number in range(count)]
-    there.link.close()
-
-
-def test_both_sides_send_at_once() -> None:
-    ends = list(map(End, Pipe()))
-    for number in range(300):
-        for end in ends:
-            end.link.send(number)
-    for end in ends:
-        end.link.close()
-    for end in ends:
-        assert end.ended.wait(SECONDS)
-        assert end.received == list(range(len(end.received)))
-
-
-def test_a_side_that_is_gone_without_a_word_has_ended() -> None:
-    connection, other = Pipe()
-    end = End(connection)
+def test_a_side_that_is_gone_ends_the_other() -> None:
+    one, other = Pipe()
+    ended = threading.Event()
+    link = Link(one, lambda messages: None, ended.set)
     other.close()
-    assert end.ended.wait(SECONDS)
-    end.link.send("nobody hears this")
-    end.link.close()
+    assert ended.wait(20)
+    link.close()
+
+
+def test_large_messages_do_not_hold_up_the_sender() -> None:
+    one, other = Pipe()
+    link = Link(one, lambda messages: None)
+    for _ in range(8):
+        link.send(b"x" * (1 << 20))  # more than a pipe holds, and nobody reads
+    seen: list[bytes] = []
+    whole = threading.Event()
+
+    def receive(messages: list[bytes]) -> None:
+        seen.extend(messages)
+        if len(seen) == 8:
+            whole.set()
+
+    Link(other, receive)
+    assert whole.wait(30)
+    link.close()

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -117,6 +118,8 @@ def build_app(settings: ServerSettings, client: EngineClient | None = None, **pa
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with anyio.create_task_group():
+            pass  # anyio loads its back end when it is first used, which the first stream would wait for
         if client is None:
             await server.client.start()
         watch = asyncio.create_task(server.watch())

@@ -33,10 +33,9 @@ class Link:
         self._outgoing.put(message)
 
     def close(self) -> None:
-        """Write what is left, then tell the other side that nothing more comes.
+        """Write what is left, and say that no more comes: the other side ends, and with it the connection.
 
-        The connection itself is closed when nothing uses it any more: closing it while the reading thread waits in a
-        read would tell the other side nothing.
+        It is not closed here: a thread that reads from it would not notice, and hold it open.
         """
         self._outgoing.put(_END)
         self._writer.join(timeout=5)
@@ -49,24 +48,20 @@ class Link:
                     while True:
                         messages.append(self._outgoing.get_nowait())
                 last = _END in messages
-                content = [message for message in messages if message is not _END]
-                if last:
-                    content.append(None)
-                if content:
+                if content := [message for message in messages if message is not _END]:
                     self._connection.send_bytes(pickle.dumps(content, protocol=pickle.HIGHEST_PROTOCOL))
                 if last:
+                    self._connection.send_bytes(b"")
                     return
 
     def _read(self) -> None:
         try:
-            messages: list[Any] = []
-            while messages[-1:] != [None]:
-                messages = pickle.loads(self._connection.recv_bytes())
-                if received := [message for message in messages if message is not None]:
-                    self._receive(received)
+            while content := self._connection.recv_bytes():
+                self._receive(pickle.loads(content))
         except (EOFError, OSError):
             pass
         finally:
+            self._connection.close()
             self._ended()
 
 
