@@ -28,6 +28,7 @@ def report() -> ProfileReport:
     return ProfileReport(recorded, "llama.pte", "four steps", "an adapter", "no options", 0.5, 0.25, 1e9)
 
 
+@pytest.mark.slow
 def test_a_run(report: ProfileReport) -> None:
     text, data = checked_page(profile_page(report))
     for row in report.timings.by_operator:
@@ -40,6 +41,7 @@ def test_a_run(report: ProfileReport) -> None:
     assert sorted(names) == sorted(span.name for span in report.trace.spans if span.kind == DISPATCH)
 
 
+@pytest.mark.slow
 def test_it_opens_in_a_browser(report: ProfileReport, tmp_path: Path) -> None:
     write_profile_page(report, tmp_path / "p.html")
     document = opened(tmp_path / "p.html", tmp_path)
@@ -69,6 +71,7 @@ def hostile_trace() -> Trace:
     return made
 
 
+@pytest.mark.slow
 def test_names_of_strangers_stay_text(tmp_path: Path) -> None:
     report = ProfileReport(hostile_trace(), HOSTILE, HOSTILE, HOSTILE, HOSTILE, 0.1)
     text, data = checked_page(profile_page(report))
@@ -91,6 +94,7 @@ def test_an_empty_trace_and_one_without_a_gpu() -> None:
     assert "the host's side only" in text and "work of the host in one forward step" in text
 
 
+@pytest.mark.slow
 def test_a_long_trace_is_cut_and_says_so(report: ProfileReport, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_SPANS", 10)
     text, data = checked_page(profile_page(report))
