@@ -207,7 +207,7 @@ def test_passes_know_operators_by_their_traits(path: Path) -> None:
 
 
 # Folders of tests that are about several packages.
-OTHER_FOLDERS = {"conformance", "differential", "threads", "zoo"}
+OTHER_FOLDERS = {"conformance", "differential", "served", "threads", "zoo"}
 
 
 def test_folders_of_tests_mirror_the_source() -> None:

@@ -17,6 +17,8 @@ from tests.cli.conftest import Cli
 from tests.gpu.trace_events import checked_events
 from tests.report.pages import checked_page
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(__file__).parents[1] / "data"
 LLAMA, CROSS = DATA / "engine" / "llama_quantized.pte", DATA / "programs" / "r12230_cross.pte"
 

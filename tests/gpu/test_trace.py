@@ -97,7 +97,10 @@ def test_what_comes_after_the_end_changes_nothing(device: Device) -> None:
         pass
     recorded.finish()
     recorded.at_end(lambda: recorded.add(Span(Track(HOST, "late"), "late", "late", 0, 0)))
+    recorded.add(Span(Track(HOST, "late"), "late", "late", 0, 0))
+    recorded.count("late", {"late": 1})
     recorded.finish()
+    assert recorded.counters == []
     with device.lock:
         assert recorded.times_of(device) is None
     assert recorded.spans == []

@@ -17,6 +17,8 @@ from executorch_webgpu.llm import DecodeSession, Engine, LanguageModel, Sampling
 from executorch_webgpu.runtime import Program
 from tests.gpu.trace_events import checked_events
 
+pytestmark = pytest.mark.slow
+
 LLAMA = Path(__file__).parents[1] / "data" / "engine" / "llama_quantized.pte"
 
 

@@ -18,7 +18,7 @@ def opened(page: Path, folder: Path, fragment: str = "") -> str:
 
     ``folder``: for what the browser writes. Without a browser the test is skipped, but fails where CI runs it.
     """
-    browser = next((found for name in NAMES if (found := shutil.which(name))), None)
+    browser = os.environ.get("CHROMIUM") or next((found for name in NAMES if (found := shutil.which(name))), None)
     if browser is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("there is no Chromium; on Debian: apt install chromium")
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-extensions", "--no-first-run"]

@@ -13,6 +13,7 @@ from executorch_webgpu import LoadOptions, Runtime
 from executorch_webgpu.format import program_schema as schema
 from executorch_webgpu.format.pte import write_program
 from executorch_webgpu.format.vkgraph import write_vkgraph
+from executorch_webgpu.graph.binding_limit import split_constants
 from executorch_webgpu.graph.build import PREPACK, Graph, build_graph
 from executorch_webgpu.graph.fusion import FUSIONS, fuse_graph
 from executorch_webgpu.graph.fusion.origins import fused_with_origins
@@ -56,6 +57,7 @@ def check_data(planned: PlannedGraph) -> dict[str, Any]:
     return data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
 def test_saved_programs(path: Path) -> None:
     with Runtime.get().load_program(path) as program:
@@ -80,6 +82,7 @@ def test_random_graphs(number: int) -> None:
     check_data(planned_segment(segment_of(graph), LoadOptions(), None, {}, ()))
 
 
+@pytest.mark.slow
 def test_origins_follow_the_passes() -> None:
     """The graph is that of the passes, and what no pass touches comes from itself."""
     with Runtime.get().load_program(DATA / "engine" / "llama_quantized.pte") as program:
@@ -95,6 +98,16 @@ def test_origins_follow_the_passes() -> None:
     assert any(len(of_call) > 1 for of_call in origins) and len(again.calls) < len(names)
     kept, same = fused_with_origins(stage.before, ())
     assert kept is stage.before and same == tuple((call.index,) for call in kept.calls)
+
+
+def test_constants_that_are_cut_come_from_the_same_call() -> None:
+    build = GraphBuilder()
+    x = build.input((2, 64))
+    weight = np.random.default_rng(0).standard_normal((256, 64)).astype(np.float32)
+    build.output(build.call("aten.linear.default", x, weight, None, build.tensor((2, 256))))
+    graph = build_graph(build.build())
+    cut, origins = fused_with_origins(graph, (), lambda graph: split_constants(graph, weight.nbytes // 4))
+    assert len(cut.calls) > len(graph.calls) == 1 and set(origins) == {(0,)}
 
 
 def layers(count: int) -> GraphBuilder:
@@ -119,6 +132,7 @@ def program_of(build: GraphBuilder, *names: str, dynamic: tuple[int, ...] = (0,)
     return write_program(schema.Program(execution_plan=plans), [blob])
 
 
+@pytest.mark.slow
 def test_layers_that_are_alike_are_folded(tmp_path: Path) -> None:
     with Runtime.get().load_program(program_of(layers(9), "forward")) as program:
         (stage,) = program.graphs("forward").stages
@@ -136,6 +150,7 @@ def test_layers_that_are_alike_are_folded(tmp_path: Path) -> None:
     assert selected is not None and "2 of 9" in selected[0] and data["calls"][period + 1]["name"] in selected[0]
 
 
+@pytest.mark.slow
 def test_a_decoder_with_its_caches(tmp_path: Path) -> None:
     with Runtime.get().load_program(DATA / "engine" / "llama_quantized.pte") as program:
         text, data = checked_page(graph_page(program, "llama", LoadOptions(kv_cache_dtype="f32")))
@@ -154,6 +169,7 @@ def test_without_fusion_calls_are_those_of_the_program() -> None:
     assert all("from" not in call for graph in data["graphs"] for call in graph["calls"])
 
 
+@pytest.mark.slow
 def test_names_of_strangers_stay_text(tmp_path: Path) -> None:
     build = GraphBuilder()
     x = build.input((2, 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ def report() -> ProfileReport:
     return ProfileReport(recorded, "llama.pte", "four steps", "an adapter", "no options", 0.5, 0.25, 1e9)
 
 
+@pytest.mark.slow
 def test_a_run(report: ProfileReport) -> None:
     text, data = checked_page(profile_page(report))
     for row in report.timings.by_operator:
@@ -40,10 +42,16 @@ def test_a_run(report: ProfileReport) -> None:
     assert sorted(names) == sorted(span.name for span in report.trace.spans if span.kind == DISPATCH)
 
 
+@pytest.mark.slow
 def test_it_opens_in_a_browser(report: ProfileReport, tmp_path: Path) -> None:
     write_profile_page(report, tmp_path / "p.html")
-    document = opened(tmp_path / "p.html", tmp_path)
+    data = checked_page((tmp_path / "p.html").read_text())[1]
+    number = next(i for i, span in enumerate(data["spans"]) if data["kinds"][span[2]] == DISPATCH)
+    document = opened(tmp_path / "p.html", tmp_path, f"#span-{number}")
     assert drawn(document) == len(report.trace.spans)
+    details = re.search(r'<div id="details".*?</dl>', document, re.DOTALL)
+    assert details is not None and data["names"][data["spans"][number][1]] in details[0]
+    assert data["args"][data["spans"][number][5]]["kernel"] in details[0]
 
 
 def hostile_trace() -> Trace:
@@ -69,6 +77,7 @@ def hostile_trace() -> Trace:
     return made
 
 
+@pytest.mark.slow
 def test_names_of_strangers_stay_text(tmp_path: Path) -> None:
     report = ProfileReport(hostile_trace(), HOSTILE, HOSTILE, HOSTILE, HOSTILE, 0.1)
     text, data = checked_page(profile_page(report))
@@ -91,8 +100,13 @@ def test_an_empty_trace_and_one_without_a_gpu() -> None:
     assert "the host's side only" in text and "work of the host in one forward step" in text
 
 
+@pytest.mark.slow
 def test_a_long_trace_is_cut_and_says_so(report: ProfileReport, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_SPANS", 10)
     text, data = checked_page(profile_page(report))
     assert len(data["spans"]) == 10
+    monkeypatch.setattr(module, "MOST_TRACKS", 1)
+    fewer, data = checked_page(profile_page(report))
+    assert len(data["tracks"]) == 1 and {span[0] for span in data["spans"]} == {0}
+    assert "It shows the first 1 of 2 tracks" in " ".join(fewer.split())
     assert f"It shows the first 10 of {len(report.trace.spans):,} spans" in " ".join(text.split())

@@ -65,6 +65,7 @@ def test_a_distribution() -> None:
     assert found.p50 <= found.p90 <= found.p99 <= found.worst
 
 
+@pytest.mark.slow
 def test_sums_of_a_run_are_those_of_its_spans() -> None:
     path = Path(__file__).parents[1] / "data" / "engine" / "llama_quantized.pte"
     with Runtime.get().load_program(path) as program, program.load_method("forward") as method:

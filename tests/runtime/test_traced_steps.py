@@ -18,6 +18,8 @@ from executorch_webgpu.gpu.trace import DISPATCH, ENCODE, STEP, SUBMIT, WAIT, Sp
 from executorch_webgpu.graph.execute import GraphExecutor
 from tests.gpu.trace_events import checked_events
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(__file__).parents[1] / "data"
 # A chain of casts, host operators between graphs, a graph that runs many times in a loop, buffers, float16.
 PROGRAMS = ["r12230_cross", "a09h_qwen3_host", "r_map", "l_mut_dup_2", "r_fp16_force", "r21877_symint_in"]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from tests.llm.chat_model import write_chat_model
 from tests.serve.serving import serving
 
 SCENARIOS = Path(__file__).with_name("browser")
-AT_THE_SERVER = sorted(path.stem for path in SCENARIOS.glob("*.mjs") if "scenario(" in path.read_text())
+AT_THE_SERVER = sorted(path.stem for path in SCENARIOS.glob("*.mjs") if "scenario(" in path.read_text(encoding="utf-8"))
 PATIENCE = 150  # seconds that a scenario may take on a busy machine; most take three
 KEY = "sesame-42"
 
@@ -26,6 +27,8 @@ pytestmark = pytest.mark.slow
 
 def run_node(script: str, *arguments: str) -> None:
     """Runs a script of ``browser``; fails the test with its output where it fails. Leaves no browser behind."""
+    ready = shutil.which("node") is not None and (SCENARIOS / "node_modules").is_dir()
+    assert ready, "these tests need Node.js, a Chromium and two npm packages: run scripts/ensure_browser.sh"
     process = subprocess.Popen(
         ["node", str(SCENARIOS / f"{script}.mjs"), *arguments],
         stdin=subprocess.DEVNULL,
@@ -65,6 +68,6 @@ def test_the_page(server: str, scenario: str) -> None:
     run_node(scenario, server)
 
 
-def test_the_page_asks_for_a_key(program: str) -> None:
+def test_the_page_asks_for_a_key_and_keeps_what_a_dying_server_wrote(program: str) -> None:
     with serving([program], {"ET_WEBGPU_API_KEY": KEY}) as running:
-        run_node("key", running.url, KEY)
+        run_node("key", running.url, KEY, str(running.process.pid))

@@ -88,7 +88,8 @@ class Trace:
         self.expected = 0  # spans of dispatches whose times are not read yet
         self._most = most_spans
         self._lock = threading.RLock()
-        self._ended = False
+        self._ended = False  # nothing new begins to be timed,
+        self._complete = False  # and nothing is added any more
         self._flows = 0
         self._devices: dict[Device, DeviceTimes] = {}
         self._last: list[Callable[[], None]] = []
@@ -101,7 +102,9 @@ class Trace:
         return len(self.spans) + self.expected >= self._most
 
     def add(self, span: Span) -> None:
-        """Record a span, from any thread."""
+        """Record a span, from any thread. One that ends when the trace is complete is no part of it."""
+        if self._complete:
+            return
         if self.full:
             self.left_out += 1
         else:
@@ -109,7 +112,7 @@ class Trace:
 
     def count(self, name: str, values: Mapping[str, int]) -> None:
         """Record the present values of a counter."""
-        if not self.full:
+        if not self.full and not self._complete:
             self.counters.append(Counter(name, perf_counter_ns(), values))
 
     def note(self, text: str) -> None:
@@ -177,6 +180,7 @@ class Trace:
         self._numbers.clear()
         if self.left_out:
             self.note(f"{self.left_out} spans were left out: a trace holds {self._most}")
+        self._complete = True
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON for ui.perfetto.dev and chrome://tracing. Raises OSError."""

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import Error, InvalidInputError
+from ..text.grammar_rules import json_rule, with_options
 from ..text.tokenizer import Tokenizer
 from .grammar_errors import reason_of, unsupported_keywords
 from .grammar_matcher import GrammarMatcher
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 MOST_BYTES = 1 << 18  # of a grammar: larger Lark grammars take seconds to read
 MOST_DEPTH = 100  # of a schema
 _KEPT = 32  # compiled grammars that a vocabulary remembers
-# Where JSON allows white space, a space, or a new line with its indentation: never without end.
-_WHITESPACE = r" |\r?\n(?: {0,80}|\t{0,20})"
 _UNESCAPED = re.compile(r"\\.|/|\n|\r", re.DOTALL)  # what a regular expression in a Lark grammar writes in another way
 _END_NAME = b"\xff<|end of grammar|>"  # a token that only says that a text may end; the first byte marks special ones
 _PROBE = "\x02"  # a character that no token goes on from
@@ -68,7 +67,7 @@ class Grammar:
         if self.kind == "lark":
             raise InvalidInputError("a Lark grammar has rules of its own, so it is no body of a rule")
         if self.kind == "json_schema":
-            return f"%json {json.dumps(_with_options(json.loads(self.text)))}"
+            return json_rule(json.loads(self.text))
         return f"/{_UNESCAPED.sub(_escaped, self.text)}/"
 
     @property
@@ -259,20 +258,11 @@ def _serialized(grammar: Grammar) -> str:
 
     match grammar.kind:
         case "json_schema":
-            return str(LLMatcher.grammar_from_json_schema(json.dumps(_with_options(json.loads(grammar.text)))))
+            return str(LLMatcher.grammar_from_json_schema(json.dumps(with_options(json.loads(grammar.text)))))
         case "regex":
             return str(LLMatcher.grammar_from_regex(grammar.text))
         case "lark":
             return str(LLMatcher.grammar_from_lark(grammar.text))
-
-
-def _with_options(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema that says how llguidance takes it, for where nothing else does."""
-    own = schema.get("x-guidance")
-    return {
-        **schema,
-        "x-guidance": {"whitespace_pattern": _WHITESPACE, **(own if isinstance(own, dict) else {}), "lenient": False},
-    }
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -15,7 +15,7 @@ from .plots import Plot, histogram, step_bars
 from .profile import ProfileReport
 from .timings import StepTime, called
 
-MOST_SPANS = 40_000  # that a page shows; a JSON trace has all
+MOST_SPANS, MOST_TRACKS = 40_000, 160  # that a page shows; a JSON trace has all
 
 
 def write_profile_page(report: ProfileReport, path: str | Path) -> None:
@@ -27,8 +27,12 @@ def profile_page(report: ProfileReport) -> str:
     """The whole page."""
     found = report.timings
     spans = sorted(report.trace.spans, key=lambda span: (span.start, -span.end))
-    shown = spans[:MOST_SPANS]
+    tracks = tracks_of(report.trace)
+    drawn = set(tracks[:MOST_TRACKS])
+    shown = [span for span in spans if span.track in drawn][:MOST_SPANS]
     cut = f"{len(shown):,} of {len(spans):,} spans" if len(shown) < len(spans) else ""
+    if len(drawn) < len(tracks):
+        cut = f"{len(drawn)} of {len(tracks)} tracks, and of these {cut}"
     values = {
         "title": f"Profile of {report.source}",
         "report": report,
@@ -89,7 +93,7 @@ def _time(nanoseconds: float) -> str:
 
 def _timeline(report: ProfileReport, spans: Sequence[Span]) -> dict[str, Any]:
     """What the script draws. Spans are [track, name, kind, begin, duration, arguments, flow], times in ns."""
-    tracks = tracks_of(report.trace)
+    tracks = tracks_of(report.trace)[:MOST_TRACKS]
     places = {track: number for number, track in enumerate(tracks)}
     names: dict[str, int] = {}
     kinds: dict[str, int] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -123,12 +124,12 @@ def planned_segment(
     before = segment.graph
     if options.kv_cache_dtype != "f32" and has_kv_cache(before):
         before = store_kv_caches(before, KV_CACHE_DTYPES[options.kv_cache_dtype])
-    graph, origins = fused_with_origins(before, options.fusions)
     features, limits = (Features.none(), Limits.floor()) if device is None else (device.features, device.limits)
-    if device is not None:
-        split = split_constants(graph, limits.max_binding_bytes)
-        origins = origins if split is graph else tuple(() for _ in split.calls)
-        graph = split
+    if device is None:
+        graph, origins = fused_with_origins(before, options.fusions)
+    else:
+        fit = partial(split_constants, most_bytes=limits.max_binding_bytes)
+        graph, origins = fused_with_origins(before, options.fusions, fit)
     planning = Planning(features, limits, options.routes or {}, options.scratch_bytes, options.matmul_precision)
     plans = plan_graph(graph, planning, segment.unseen)
     largest = tuple(plans.plans)

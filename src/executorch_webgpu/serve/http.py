@@ -56,7 +56,9 @@ def event(content: Any, name: str | None = None) -> bytes:
 
 def event_stream(events: AsyncIterator[bytes]) -> Response:
     """A stream of events. What goes wrong after it began is an event with an error, which ends it."""
-    return EventSourceResponse(_told(events), ping=PING_SECONDS, sep="\n")
+    response = EventSourceResponse(_told(events), ping=PING_SECONDS, sep="\n")
+    del response.headers["connection"]  # which is for the connection to say, and may be "close"
+    return response
 
 
 async def _told(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -15,9 +15,9 @@ _REF = "#/components/schemas/{model}"
 _ERRORS = {
     "400": "The request is wrong; the message says what about it.",
     "401": "There is no API key, or it is not known.",
-    "408": "The body did not arrive in time.",
     "403": "The host name, or the page's origin, is not allowed.",
     "404": "There is no such model, or no such response.",
+    "408": "The body did not arrive in time.",
     "413": "The body is too large.",
     "422": "The prompt is longer than there is room for.",
     "429": "Too many requests run and wait; Retry-After says when to try again.",

@@ -47,11 +47,8 @@ class Responses:
         """Answer a request."""
         body = await read(request, ResponsesRequest)
         self.language.check_model(body.model)
-        before = (
-            ()
-            if body.previous_response_id is None
-            else self._find(body.previous_response_id, "previous_response_id").items
-        )
+        earlier = body.previous_response_id
+        before = () if earlier is None else self._find(earlier, "previous_response_id").items
         with naming_items(body, before):
             chat = chat_request(body, before)
             prompt = await chat_prompt(self.language, chat)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..build import Graph, OpCall
 from . import FUSIONS
@@ -11,15 +11,19 @@ from . import FUSIONS
 _Key = tuple[object, ...]
 
 
-def fused_with_origins(graph: Graph, names: Iterable[str]) -> tuple[Graph, tuple[tuple[int, ...], ...]]:
+def fused_with_origins(
+    graph: Graph, names: Iterable[str], then: Callable[[Graph], Graph] = lambda graph: graph
+) -> tuple[Graph, tuple[tuple[int, ...], ...]]:
     """The graph after the passes of these names, and of each of its calls the indices of those that went into it.
+
+    ``then``: a further pass.
 
     A call that a pass leaves has the origins that it had. One that it makes has those of the calls that are gone and
     that computed what it writes, from what it reads. What a pass drops, such as a view, is a part of what reads it.
     """
     origins: dict[_Key, frozenset[int]] = {_key(call): frozenset((call.index,)) for call in graph.calls}
-    for name in names:
-        after = FUSIONS[name](graph)
+    for change in (*(FUSIONS[name] for name in names), then):
+        after = change(graph)
         origins = _after(graph, after, origins)
         graph = after
     return graph, tuple(tuple(sorted(origins.get(_key(call), ()))) for call in graph.calls)

@@ -263,6 +263,7 @@
       look(span.begin - length * 0.2, span.begin + length * 0.8);
     }
     describe(span);
+    history.replaceState(null, "", `#span-${span.id}`);
     redraw();
   }
   function describe(span) {
@@ -386,5 +387,11 @@
   const some = steps.length > 4 ? steps.slice(Math.floor(steps.length / 2), Math.floor(steps.length / 2) + 3) : [];
   if (some.length && last - first > 4 * (some[some.length - 1].end - some[0].begin)) look(some[0].begin - 1000, some[some.length - 1].end + (some[0].end - some[0].begin));
   else actions.fit();
+  const asked = /^#span-(\d+)$/.exec(location.hash); // a link to a span
+  if (asked && spans[asked[1]]) {
+    select(spans[asked[1]]);
+    lookAt(spans[asked[1]]);
+    canvas.scrollIntoView({ block: "center" });
+  }
   document.documentElement.dataset.drawn = String(spans.length);
 })();

@@ -82,7 +82,8 @@ function updated(block, token) {
   return { raw, type, lang, node };
 }
 
-function sanitized(html) {
+/** Returns what may be shown of HTML. The renderer above writes no other; this holds even if it did. */
+export function sanitized(html) {
   const fragment = DOMPurify.sanitize(html, SANITIZER);
   for (const pre of fragment.querySelectorAll("pre")) pre.replaceWith(codeBlock(pre));
   for (const table of fragment.querySelectorAll("table")) {
