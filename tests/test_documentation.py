@@ -21,10 +21,12 @@ import executorch_webgpu.ops  # registers the operators
 from executorch_webgpu import Runtime
 from executorch_webgpu.cli import main
 from executorch_webgpu.models.convert import convert
+from executorch_webgpu.models.encoder import EncoderOptions
 from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.ops.registry import names
 from scripts import operators_page
 from tests.conftest import SmolLM2
+from tests.models.tiny_encoder import TinyEncoder
 from tests.models.tiny_gguf import TinyGguf
 from tests.models.tiny_llama import TINY_LLAMAS, TinyLlama
 from tests.text.tiny_vocabulary import BPE_TOKENS, bpe_keys
@@ -59,6 +61,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("snippets")
     TinyGguf(layers=1, vocab=len(BPE_TOKENS), context_len=4096, edits=bpe_keys()).write(folder / "model.gguf")
     convert(folder / "model.gguf", folder / "model.pte", LlamaOptions("f32", max_seq_len=65, max_context_len=128))
+    encoder = TinyEncoder(fields={"vocab_size": 400}, poolings=("mean",)).write(folder / "encoder")
+    convert(encoder, folder / "encoder.pte", EncoderOptions("f32"), tokenizer=folder / "model.gguf")
     (folder / "text.txt").write_text("hello world " * 20)
     np.save(folder / "x.npy", np.array([[1, 2, 3]]))
     np.save(folder / "pos.npy", np.array([0]))
@@ -102,7 +106,8 @@ def test_python_snippets_run(page: Path, folder: Path) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.usefixtures("folder")
 def test_commands_run(command: list[str]) -> None:
-    arguments = ["model.gguf" if word == "smollm2-135m" else word for word in command[1:]]
+    ours = {"smollm2-135m": "model.gguf", "all-minilm-l6-v2": "encoder.pte"}
+    arguments = [ours.get(word, word) for word in command[1:]]
     result = CliRunner().invoke(main, arguments, input="")
     assert result.exit_code == 0, result.output
 

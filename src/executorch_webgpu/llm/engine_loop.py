@@ -77,6 +77,11 @@ class EngineLoop:
         running = len(self._scheduler.running)
         return running, len(self._scheduler) - running + len(self._submitted)
 
+    @property
+    def broken(self) -> BaseException | None:
+        """What ended the loop, but for ``stop``. It is known before any text ends of it."""
+        return self._broken
+
     def stop(self) -> None:
         """End all texts soon. Does not wait, so a collector may call it in any thread."""
         with self._changed:

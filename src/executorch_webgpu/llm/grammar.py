@@ -7,6 +7,7 @@ what it gives. Needs the extra ``[serve]``.
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
@@ -27,6 +28,7 @@ MOST_DEPTH = 100  # of a schema
 _KEPT = 32  # compiled grammars that a vocabulary remembers
 # Where JSON allows white space, a space, or a new line with its indentation: never without end.
 _WHITESPACE = r" |\r?\n(?: {0,80}|\t{0,20})"
+_UNESCAPED = re.compile(r"\\.|/|\n|\r", re.DOTALL)  # what a regular expression in a Lark grammar writes in another way
 _END_NAME = b"\xff<|end of grammar|>"  # a token that only says that a text may end; the first byte marks special ones
 _PROBE = "\x02"  # a character that no token goes on from
 
@@ -56,7 +58,9 @@ class Grammar:
         """A schema or an expression as the body of a rule of a larger Lark grammar."""
         if self.kind == "lark":
             raise InvalidInputError("a Lark grammar has rules of its own, so it is no body of a rule")
-        return f"%json {self.text}" if self.kind == "json_schema" else "/" + self.text.replace("/", "\\/") + "/"
+        if self.kind == "json_schema":
+            return f"%json {json.dumps(_with_options(json.loads(self.text)))}"
+        return f"/{_UNESCAPED.sub(_escaped, self.text)}/"
 
     @staticmethod
     def json_object() -> Grammar:
@@ -159,7 +163,7 @@ class GrammarVocabulary:
     def _matcher(self, grammar: Grammar) -> LLMatcher:
         from llguidance import LLMatcher, LLParserLimits
 
-        limits = LLParserLimits(max_lexer_states=100_000, verbose_errors=False)
+        limits = LLParserLimits(max_lexer_states=1 << 16, verbose_errors=False)
         try:
             matcher = LLMatcher(self._llguidance, _serialized(grammar), log_level=0, limits=limits)
         except ValueError as error:
@@ -240,12 +244,24 @@ def _serialized(grammar: Grammar) -> str:
 
     match grammar.kind:
         case "json_schema":
-            defaults: Any = {"whitespace_pattern": _WHITESPACE}
-            return str(LLMatcher.grammar_from_json_schema(grammar.text, defaults, overrides={"lenient": False}))
+            return str(LLMatcher.grammar_from_json_schema(json.dumps(_with_options(json.loads(grammar.text)))))
         case "regex":
             return str(LLMatcher.grammar_from_regex(grammar.text))
         case "lark":
             return str(LLMatcher.grammar_from_lark(grammar.text))
+
+
+def _with_options(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema that says how llguidance takes it, for where nothing else does."""
+    own = schema.get("x-guidance")
+    return {
+        **schema,
+        "x-guidance": {"whitespace_pattern": _WHITESPACE, **(own if isinstance(own, dict) else {}), "lenient": False},
+    }
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return {"/": r"\/", "\n": r"\n", "\r": r"\r"}.get(found[0], found[0])
 
 
 def _require_llguidance() -> None:

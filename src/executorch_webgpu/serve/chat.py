@@ -18,7 +18,7 @@ from .http import DONE, answer, event, event_stream, new_id, read
 from .language import Language
 from .logprobs import TokenTexts
 from .requests import ChatRequest
-from .sampling import sampling_of, stop_strings
+from .sampling import grammar_field, sampling_of, stop_strings
 from .usage import record, usage
 
 
@@ -51,7 +51,14 @@ async def begin(language: Language, body: ChatRequest, prompt: ChatPrompt) -> li
     )
     options = ChoiceOptions(stop_strings(body), bool(body.logprobs), prompt.special_tokens)
     return await language.begin(
-        prompt.tokens, params, prompt.grammar, language.ends(body), body.n or 1, prompt.parser, options
+        prompt.tokens,
+        params,
+        prompt.grammar,
+        language.ends(body),
+        body.n or 1,
+        prompt.parser,
+        options,
+        grammar_field(body),
     )
 
 

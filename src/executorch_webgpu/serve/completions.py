@@ -21,7 +21,7 @@ from .http import DONE, answer, event, event_stream, new_id, read
 from .language import Language
 from .logprobs import TokenTexts
 from .requests import CompletionRequest
-from .sampling import grammar_of, sampling_of, stop_strings
+from .sampling import grammar_field, grammar_of, sampling_of, stop_strings
 from .usage import record, usage
 
 DEFAULT_TOKENS = 16  # as OpenAI has it
@@ -82,7 +82,8 @@ class Completions:
                 )
                 options = ChoiceOptions(stop_strings(body), body.logprobs is not None, (), asked)
                 ends = self.language.ends(body)
-                choices += await self.language.begin(prompt, params, grammar, ends, body.n or 1, PlainText, options)
+                count, field = body.n or 1, grammar_field(body)
+                choices += await self.language.begin(prompt, params, grammar, ends, count, PlainText, options, field)
         except BaseException:
             for choice in choices:
                 choice.cancel()

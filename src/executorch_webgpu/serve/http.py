@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from .errors import ApiError
+from .json_body import check_content_type, parse_object
 from .requests import RequestBody, parse
 
 PING_SECONDS = 15  # after which a silent stream shows that it is alive
@@ -26,7 +27,8 @@ logger = logging.getLogger(__name__)
 
 async def read(request: Request, kind: type[Body]) -> Body:
     """The body of a request. Raises ApiError for what is no such body."""
-    return parse(await request.body(), kind)
+    check_content_type(request.headers)
+    return parse(parse_object(await request.body()), kind)
 
 
 def answer(content: Any) -> Response:

@@ -93,8 +93,12 @@ class Language:
         count: int,
         parser: Callable[[], Parser],
         options: ChoiceOptions,
+        grammar_from: str,
     ) -> list[Choice]:
-        """Submit ``count`` texts of one prompt. Raises ApiError, and ends those that have begun."""
+        """Submit ``count`` texts of one prompt. Raises ApiError, and ends those that have begun.
+
+        ``grammar_from``: the field of the request that has the grammar, which the engine may refuse.
+        """
         choices = [
             Choice(
                 self.client.submit(prompt, for_choice(params, index), ends, grammar),
@@ -110,8 +114,10 @@ class Language:
         try:
             for choice in choices:
                 await choice.accepted()
-        except BaseException:
+        except BaseException as error:
             for choice in choices:
                 choice.cancel()
+            if isinstance(error, ApiError) and error.status == 400 and error.param is None and grammar is not None:
+                raise ApiError(400, error.message, grammar_from, "invalid_grammar") from error
             raise
         return choices

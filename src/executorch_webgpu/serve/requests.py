@@ -5,11 +5,11 @@ Fields that no one here knows are ignored, as OpenAI does, but for those in ``RE
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from .errors import ApiError
 
@@ -31,7 +31,9 @@ Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 TokenIds = Annotated[list[Count], Field(min_length=1)]
-Stop = Annotated[str, Field(min_length=1)]
+# Each token's text is held against each stop string.
+Stop = Annotated[str, Field(min_length=1, max_length=1024)]
+Stops = Annotated[list[Stop], Field(max_length=64)]
 
 
 class RequestBody(BaseModel):
@@ -80,7 +82,7 @@ class SamplingFields(RequestBody):
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1)] | None = None
     seed: int | None = None
-    stop: Stop | list[Stop] | None = None
+    stop: Stop | Stops | None = None
     stop_token_ids: list[Count] | None = None
     ignore_eos: bool | None = None
     max_tokens: Count | None = None
@@ -136,6 +138,12 @@ class Message(RequestBody):
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Message:
+        if self.content is None and self.role in ("system", "developer", "user"):
+            raise PydanticCustomError("missing", "a message of this role needs content")
+        return self
 
 
 class FunctionDefinition(RequestBody):
@@ -226,24 +234,20 @@ class DetokenizeRequest(RequestBody):
     tokens: list[Count]
 
 
-def parse(body: bytes, kind: type[Body]) -> Body:
-    """The request that a body holds. Raises ApiError, which names everything that is wrong with it."""
+def parse(fields: dict[str, Any], kind: type[Body]) -> Body:
+    """The request that an object is. Raises ApiError, which names everything that is wrong with it."""
     try:
-        request = kind.model_validate_json(body)
+        request = kind.model_validate(fields)
     except ValidationError as error:
         raise api_error(error) from None
-    _refuse_misleading(body, kind)
+    _refuse_misleading(fields)
     return request
 
 
-def _refuse_misleading(body: bytes, kind: type[RequestBody]) -> None:
+def _refuse_misleading(fields: dict[str, Any]) -> None:
     """Raise ApiError for a field that would do something, and does not here."""
-    present = [name for name in REFUSED if f'"{name}"'.encode() in body]  # the rest is not looked at twice
-    if not present:
-        return
-    fields = json.loads(body)
-    for name in present:
-        value = fields.get(name)
+    for name in REFUSED.keys() & fields.keys():
+        value = fields[name]
         if name == "best_of" and value in (1, fields.get("n", 1)):
             continue
         if value not in (None, [], {}, "", False):
@@ -254,9 +258,6 @@ def api_error(error: ValidationError) -> ApiError:
     """What is wrong with a body, in one sentence."""
     first, found = None, []
     for each in error.errors(include_url=False, include_context=True, include_input=False):
-        if each["type"] == "json_invalid":
-            why = str(each.get("ctx", {}).get("error", each["msg"]))
-            return ApiError(400, f"the body is not valid JSON: {why}", code="invalid_json")
         path = _path(each["loc"])
         first = first or path
         sentence = f"{path}: {each['msg'][0].lower()}{each['msg'][1:]}"

@@ -68,6 +68,23 @@ def stop_strings(request: SamplingFields) -> tuple[str, ...]:
 
 def grammar_of(request: SamplingFields) -> Grammar | None:
     """What the texts have to be. Raises ApiError if several things are asked for at once."""
+    asked = _grammars(request)
+    if len(asked) > 1:
+        names = " and ".join(name for name, _ in asked)
+        raise ApiError(400, f"{names} are given, but a text can follow one grammar only", asked[1][0])
+    try:
+        return asked[0][1]() if asked else None
+    except InvalidInputError as error:
+        raise ApiError(400, str(error), asked[0][0], "invalid_grammar") from error
+
+
+def grammar_field(request: SamplingFields) -> str:
+    """The field that says what the texts have to be: where there is none, tools do."""
+    return next((name for name, _ in _grammars(request)), "tools")
+
+
+def _grammars(request: SamplingFields) -> list[tuple[str, Callable[[], Grammar]]]:
+    """Each field that says what the texts have to be, and what makes a grammar of it."""
     asked: list[tuple[str, Callable[[], Grammar]]] = []
     form = request.response_format
     if form is not None and form.type == "json_object":
@@ -92,14 +109,7 @@ def grammar_of(request: SamplingFields) -> Grammar | None:
             ("structured_outputs.grammar", outputs.grammar, Grammar.lark),
             ("structured_outputs.json_object", outputs.json_object or None, lambda _: Grammar.json_object()),
         ]
-    asked += [(name, partial(make, value)) for name, value, make in ways if value is not None]
-    if len(asked) > 1:
-        names = " and ".join(name for name, _ in asked)
-        raise ApiError(400, f"{names} are given, but a text can follow one grammar only", asked[1][0])
-    try:
-        return asked[0][1]() if asked else None
-    except InvalidInputError as error:
-        raise ApiError(400, str(error), asked[0][0], "invalid_grammar") from error
+    return asked + [(name, partial(make, value)) for name, value, make in ways if value is not None]
 
 
 def _schema(given: dict[str, Any] | str, name: str) -> Any:

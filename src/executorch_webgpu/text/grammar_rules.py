@@ -9,6 +9,8 @@ from typing import Any
 
 # Any text; the name of a rule, because a lazy rule's body must be a terminal.
 ANY = "/(?s:.*)/"
+# What may stand between the parts of JSON; without a limit a model may write white space for ever.
+WHITE_SPACE = r" |\r?\n[ \t]{0,40}"
 
 
 class GrammarRules:
@@ -38,12 +40,15 @@ class GrammarRules:
 
     def json(self, schema: Mapping[str, Any] | bool) -> str:
         """An expression for JSON that a schema allows."""
-        return self.rule("json", f"%json {json.dumps(schema, ensure_ascii=False)}")
+        options = {"x-guidance": {"whitespace_pattern": WHITE_SPACE}}
+        text = json.dumps({**(schema if isinstance(schema, Mapping) else {}), **options}, ensure_ascii=False)
+        return self.rule("json", f"%json {text}")
 
     def text_before(self, end: str) -> str:
         """An expression for any text up to and with the first ``end``."""
-        if self.is_special(end):
-            return f"{self.rule('text', ANY)} {self.literal(end)}"
+        marks = [at for text in self._special if (at := end.find(text)) >= 0]
+        if marks:  # which no text holds; what comes before the mark is text like any other
+            return f"{self.rule('text', ANY)} {self.literal(end[min(marks) :])}"
         return self.rule("text", f"/(?s:.*){_regex(end)}/", lazy=True)
 
     def rule(self, name: str, body: str, *, lazy: bool = False) -> str:

@@ -10,18 +10,18 @@ await scenario(async ({ browser, context, page, url, requests }) => {
     await page.getByRole("button", { name: `More about “${title}”` }).click();
     await page.locator("#menu").getByRole("button", { name: entry }).click();
   };
-  await choose(page, { max_tokens: 8, system: "You are the first." });
+  await choose(page, { max_tokens: 8, temperature: 0, system: "You are the first." });
   await ask(page, "apples");
   await written(page);
   const apples = await lastAnswer(page).locator(".answer").textContent();
   await page.getByRole("button", { name: "New conversation" }).first().click();
-  await choose(page, { system: "You are the second.", temperature: 0 });
+  await choose(page, { system: "You are the second.", seed: 5 });
   await ask(page, "pears");
   await written(page);
   assert.deepEqual(await titles(), ["pears", "apples"]);
-  const [first, second] = requests.map(({ messages, temperature }) => [messages, temperature]);
+  const [first, second] = requests.map(({ messages, seed }) => [messages, seed]);
   assert.deepEqual(first, [[{ role: "system", content: "You are the first." }, { role: "user", content: "apples" }], undefined]);
-  assert.deepEqual(second, [[{ role: "system", content: "You are the second." }, { role: "user", content: "pears" }], 0]);
+  assert.deepEqual(second, [[{ role: "system", content: "You are the second." }, { role: "user", content: "pears" }], 5]);
 
   // Another tab has them as soon as they change.
   const tab = await context.newPage();

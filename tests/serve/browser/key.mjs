@@ -18,6 +18,7 @@ await scenario(
     await page.keyboard.press("Escape");
     await dialog.waitFor({ state: "hidden" });
 
+    await choose(page, { temperature: 0 });
     await ask(page, "hello");
     await dialog.waitFor();
     await page.keyboard.press("Escape");

@@ -50,6 +50,8 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
 
 /** Shows `text` in `container`. What was shown there before by this function is kept where it is the same. */
 export function render(container, text) {
+  if (container.renderedText === text) return;
+  container.renderedText = text;
   const lexed = markdown.lexer(text);
   const tokens = lexed.filter(({ type }) => type !== "space" && type !== "def");
   // A definition of a link, at the end, changes the blocks before it.
