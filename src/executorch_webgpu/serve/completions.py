@@ -68,7 +68,7 @@ class Completions:
 
     async def _begin(self, body: CompletionRequest, prompts: Sequence[list[int]]) -> list[Choice]:
         """The texts of all prompts, those of each one after another. Raises ApiError."""
-        grammar = grammar_of(body, body.response_format)
+        grammar = grammar_of(body)
         asked = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
         scored = body.prompt_logprobs if body.prompt_logprobs is not None else body.logprobs if body.echo else None
         special = self.language.tokenizer.named_special_ids if body.skip_special_tokens is False else ()
@@ -85,7 +85,7 @@ class Completions:
                     logprobs=body.logprobs,
                     prompt_logprobs=scored,
                 )
-                count, field = body.n or 1, grammar_field(body, body.response_format)
+                count, field = body.n or 1, grammar_field(body)
                 choices += await self.language.begin(prompt, params, grammar, ends, count, PlainText, options, field)
         except BaseException:
             for choice in choices:

@@ -65,9 +65,6 @@ class Link:
             self._ended()
 
 
-_GOODBYE = b"goodbye"  # no pickle begins like this
-
-
 class _End:
     """Marks the last message of a link."""
 
