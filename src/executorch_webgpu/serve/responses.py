@@ -23,14 +23,16 @@ from .responses_requests import ResponsesRequest, chat_request, input_items
 from .usage import record, usage
 
 KEPT = 1000  # responses that ``previous_response_id`` may name; the oldest go first
+KEPT_BYTES = 256 * 2**20  # of the requests that led to them
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A response, and the items of the conversation up to its end."""
+    """A response, and the items of the conversation up to its end, which came in so many bytes of requests."""
 
     response: Mapping[str, Any]
     items: Sequence[Mapping[str, Any]]
+    size: int
 
 
 class Responses:
@@ -39,15 +41,18 @@ class Responses:
     def __init__(self, language: Language) -> None:
         self.language = language
         self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._size = 0
 
     async def endpoint(self, request: Request) -> Response:
         """Answer a request."""
         body = await read(request, ResponsesRequest)
-        before = () if body.previous_response_id is None else self._find(body.previous_response_id).items
+        earlier = None if body.previous_response_id is None else self._find(body.previous_response_id)
+        before = () if earlier is None else earlier.items
+        size = len(await request.body()) + (0 if earlier is None else earlier.size)
         chat = chat_request(body, before)
         prompt = await chat_prompt(self.language, chat)
         (choice,) = await begin(self.language, chat, prompt)
-        reply = _Reply(self, request, body, prompt, choice, [*before, *input_items(body)])
+        reply = _Reply(self, request, body, prompt, choice, [*before, *input_items(body)], size)
         return event_stream(reply.stream()) if body.stream else await reply.whole()
 
     async def stored(self, request: Request) -> Response:
@@ -55,15 +60,16 @@ class Responses:
         name = request.path_params["id"]
         kept = self._find(name)
         if request.method == "DELETE":
-            del self._kept[name]
+            self._size -= self._kept.pop(name).size
             return answer({"id": name, "object": "response.deleted", "deleted": True})
         return answer(kept.response)
 
-    def keep(self, response: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> None:
+    def keep(self, response: Mapping[str, Any], items: Sequence[Mapping[str, Any]], size: int) -> None:
         """Remember a response."""
-        self._kept[response["id"]] = Kept(response, items)
-        while len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
+        self._kept[response["id"]] = Kept(response, items, size)
+        self._size += size
+        while len(self._kept) > KEPT or self._size > KEPT_BYTES:
+            self._size -= self._kept.popitem(last=False)[1].size
 
     def _find(self, name: str) -> Kept:
         if name not in self._kept:
@@ -83,9 +89,10 @@ class _Reply:
         prompt: ChatPrompt,
         choice: Choice,
         items: Sequence[Mapping[str, Any]],
+        size: int,
     ) -> None:
         self._route, self._request, self._body, self._prompt = route, request, body, prompt
-        self._choice, self._items = choice, items
+        self._choice, self._items, self._size = choice, items, size
         self._id, self._created = new_id("resp").replace("-", "_"), time.time()
         self._writer = ItemWriter(prompt.call_id)
 
@@ -133,7 +140,7 @@ class _Reply:
         record(self._request, self._route.language.name, len(self._prompt.tokens), [self._choice])
         response = self._response("incomplete" if finish == "length" else "completed")
         if self._body.store is not False:
-            self._route.keep(response, [*self._items, *self._writer.items])
+            self._route.keep(response, [*self._items, *self._writer.items], self._size)
         return response
 
     def _response(self, status: str) -> dict[str, Any]:
