@@ -15,10 +15,11 @@ _REF = "#/components/schemas/{model}"
 _ERRORS = {
     "400": "The request is wrong; the message says what about it.",
     "401": "There is no API key, or it is not known.",
-    "403": "The host name, or the page's origin, is not allowed.",
-    "404": "There is no such model, or no such response.",
+    "403": "This Host, or the page that asks, is not allowed.",
+    "404": "There is no such thing; the message says which.",
     "408": "The body did not arrive in time.",
     "413": "The body is too large.",
+    "415": "The body is no JSON, by its headers.",
     "422": "The prompt is longer than there is room for.",
     "429": "Too many requests run and wait; Retry-After says when to try again.",
     "500": "The server failed; its log says more.",
