@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.serve.loopback import error_of
 
-from .served import Served, Witness
+from .served import HTTP, Served, Witness
 
 pytestmark = pytest.mark.slow
 
@@ -120,7 +119,7 @@ def test_paths_methods_and_models_that_are_not_there(served: Served) -> None:
         *(("GET", "/v1/models/nothing", 404), ("PUT", COMPLETIONS, 405), ("GET", "/page/../../etc/passwd", 404)),
         *(("GET", "/page/%2e%2e/%2e%2e/pyproject.toml", 404), ("GET", "/" + "x" * 5000, 404)),
     ]:
-        answer = httpx.request(method, served.url + path, timeout=60)
+        answer = HTTP.request(method, served.url + path)
         assert answer.status_code == status, (method, path[:50], answer.text)
         error_of(answer.content)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import httpx
 import pytest
 
 from executorch_webgpu.serve import responses
 
-from .served import Served
+from .served import HTTP, Served
 
 pytestmark = pytest.mark.slow
 
@@ -34,8 +33,8 @@ def test_a_response_that_is_deleted_is_gone(served: Served) -> None:
     body = {"input": "hello", "max_output_tokens": 16}
     first = served.post("/v1/responses", body).json()
     url = f"{served.url}/v1/responses/{first['id']}"
-    assert httpx.get(url).json()["id"] == first["id"]
+    assert HTTP.get(url).json()["id"] == first["id"]
     assert served.post("/v1/responses", {**body, "previous_response_id": first["id"]}).status_code == 200
-    assert httpx.delete(url).json()["deleted"]
-    assert httpx.get(url).status_code == httpx.delete(url).status_code == 404
+    assert HTTP.delete(url).json()["deleted"]
+    assert HTTP.get(url).status_code == HTTP.delete(url).status_code == 404
     assert served.post("/v1/responses", {**body, "previous_response_id": first["id"]}).status_code == 404
