@@ -101,7 +101,7 @@ def test_an_exception_is_a_500_that_names_the_line_of_the_log(caplog: pytest.Log
 
 def test_an_api_error_that_reaches_it_is_answered(caplog: pytest.LogCaptureFixture) -> None:
     async def refuses(scope: Scope, receive: Receive, send: Send) -> None:
-        raise ApiError(404, "There is no such model.", param="model")
+        raise ApiError(404, "there is no such model", param="model")
 
     answer = ask(refuses)
     assert answer.status_code == 404

@@ -13,20 +13,19 @@ pytestmark = pytest.mark.slow
 
 def test_the_oldest_go_when_they_are_too_many_or_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(responses, "KEPT", 5)
-    monkeypatch.setattr(responses, "KEPT_BYTES", 100)
+    monkeypatch.setattr(responses, "KEPT_BYTES", 1000)
     language: object = None
     route = responses.Responses(language)  # type: ignore[arg-type]  # which keeping needs nothing of
 
-    def kept() -> list[str]:
+    def kept(name: str, size: int) -> list[str]:
+        route.keep({"id": name}, [{"text": "x" * (size - 30)}])  # and what is around it, as JSON
         return list(route._kept)
 
-    for number in range(8):
-        route.keep({"id": str(number)}, [], 10)
-    assert kept() == ["3", "4", "5", "6", "7"]
-    route.keep({"id": "large"}, [], 75)
-    assert kept() == ["6", "7", "large"]
-    route.keep({"id": "too large"}, [], 101)
-    assert kept() == [] and route._size == 0
+    for number in range(7):
+        kept(str(number), 100)
+    assert kept("7", 100) == ["3", "4", "5", "6", "7"]
+    assert kept("large", 750) == ["6", "7", "large"]
+    assert kept("too large", 1010) == [] and route._bytes == 0
 
 
 def test_a_response_that_is_deleted_is_gone(served: Served) -> None:

@@ -131,7 +131,15 @@ def serve(settings: ServerSettings, host: str, port: int, options: dict[str, Any
     async def run() -> None:
         client = EngineClient(settings.engine)
         starting = asyncio.create_task(client.start())
-        await asyncio.sleep(0)  # its process begins to load, while this one reads the tokenizer
+        try:
+            await asyncio.sleep(0)  # its process begins to load, while this one reads the tokenizer
+            await listen(client, starting)
+        finally:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            await client.close()
+
+    async def listen(client: EngineClient, starting: asyncio.Task[None]) -> None:
         parts = {"limits": limits, "keys": keys, "draining": draining, "metrics": metrics, "network": network}
         app = build_app(settings, client, **parts)
         await starting
@@ -142,7 +150,6 @@ def serve(settings: ServerSettings, host: str, port: int, options: dict[str, Any
             await server.serve()
         finally:
             announced.cancel()
-            await client.close()
 
     try:
         import uvloop

@@ -61,13 +61,19 @@ class _Outgoing(Mailbox):
     def put(self, token: int, logprobs: TokenLogprobs | None = None) -> None:
         if self.ended:
             return
-        came = Came(self._id, [token], None if logprobs is None else [logprobs])
+        if logprobs is None and self._cached == self.cached_tokens and not self.prompt_logprobs:
+            self._send((self._id, token))
+        else:
+            self._send(self._with_prompt(Came(self._id, [token], None if logprobs is None else [logprobs])))
+
+    def _with_prompt(self, came: Came) -> Came:
+        """With what has become known of the prompt."""
         if self._cached != self.cached_tokens:
             came.cached_tokens = self._cached = self.cached_tokens
         if self._scored < len(self.prompt_logprobs):
             came.prompt_logprobs = self.prompt_logprobs[self._scored :]
             self._scored = len(self.prompt_logprobs)
-        self._send(came)
+        return came
 
     def finish(self, end: StreamEnd | None, error: BaseException | None = None) -> None:
         with self._ending:
@@ -75,7 +81,7 @@ class _Outgoing(Mailbox):
                 return
             self.end, self.error = end, error
         if error is None:
-            self._send(Came(self._id, [], end=end))
+            self._send(self._with_prompt(Came(self._id, [], end=end)))
         else:
             self._fail(self._id, error)
         self._on_end(self._id)

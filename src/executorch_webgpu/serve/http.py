@@ -13,11 +13,14 @@ from sse_starlette import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import Response
 
+from .. import __version__
 from .errors import ApiError
 from .json_body import check_content_type, parse_object
 from .requests import RequestBody, parse
 
 PING_SECONDS = 15  # after which a silent stream shows that it is alive
+# What made an answer, for clients that ask whether two came from the same.
+FINGERPRINT = {"system_fingerprint": f"executorch-webgpu-{__version__}"}
 DONE = b"data: [DONE]\n\n"
 
 Body = TypeVar("Body", bound=RequestBody)

@@ -41,6 +41,7 @@ def make_server(
         log_config=log_config(log_format, log_level),
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         date_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=END_SECONDS,

@@ -16,19 +16,19 @@ from .chat import begin
 from .chat_prompt import ChatPrompt, chat_prompt
 from .choice import Choice, FinishReason
 from .errors import ApiError
-from .http import answer, event, event_stream, new_id, read
+from .http import answer, event, event_stream, new_id, read, to_json
 from .language import Language
 from .response_items import ItemWriter
-from .responses_requests import ResponsesRequest, chat_request, input_items
+from .responses_requests import ResponsesRequest, chat_request, input_items, naming_items
 from .usage import record, usage
 
-KEPT = 1000  # responses that ``previous_response_id`` may name; the oldest go first
-KEPT_BYTES = 256 * 2**20  # of the requests that led to them
+# Responses that ``previous_response_id`` may name, and the bytes of their conversations; the oldest go first.
+KEPT, KEPT_BYTES = 1000, 64 * 2**20
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A response, and the items of the conversation up to its end, which came in so many bytes of requests."""
+    """A response, and the items of the conversation up to its end. ``size``: of both as JSON, in bytes."""
 
     response: Mapping[str, Any]
     items: Sequence[Mapping[str, Any]]
@@ -41,18 +41,18 @@ class Responses:
     def __init__(self, language: Language) -> None:
         self.language = language
         self._kept: OrderedDict[str, Kept] = OrderedDict()
-        self._size = 0
+        self._bytes = 0
 
     async def endpoint(self, request: Request) -> Response:
         """Answer a request."""
         body = await read(request, ResponsesRequest)
-        earlier = None if body.previous_response_id is None else self._find(body.previous_response_id)
-        before = () if earlier is None else earlier.items
-        size = len(await request.body()) + (0 if earlier is None else earlier.size)
-        chat = chat_request(body, before)
-        prompt = await chat_prompt(self.language, chat)
+        self.language.check_model(body.model)
+        before = () if body.previous_response_id is None else self._find(body.previous_response_id).items
+        with naming_items(body, before):
+            chat = chat_request(body, before)
+            prompt = await chat_prompt(self.language, chat)
         (choice,) = await begin(self.language, chat, prompt)
-        reply = _Reply(self, request, body, prompt, choice, [*before, *input_items(body)], size)
+        reply = _Reply(self, request, body, prompt, choice, [*before, *input_items(body)])
         return event_stream(reply.stream()) if body.stream else await reply.whole()
 
     async def stored(self, request: Request) -> Response:
@@ -60,16 +60,17 @@ class Responses:
         name = request.path_params["id"]
         kept = self._find(name)
         if request.method == "DELETE":
-            self._size -= self._kept.pop(name).size
+            self._bytes -= self._kept.pop(name).size
             return answer({"id": name, "object": "response.deleted", "deleted": True})
         return answer(kept.response)
 
-    def keep(self, response: Mapping[str, Any], items: Sequence[Mapping[str, Any]], size: int) -> None:
+    def keep(self, response: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> None:
         """Remember a response."""
+        size = len(to_json([response, items]))
         self._kept[response["id"]] = Kept(response, items, size)
-        self._size += size
-        while len(self._kept) > KEPT or self._size > KEPT_BYTES:
-            self._size -= self._kept.popitem(last=False)[1].size
+        self._bytes += size
+        while len(self._kept) > KEPT or self._bytes > KEPT_BYTES:
+            self._bytes -= self._kept.popitem(last=False)[1].size
 
     def _find(self, name: str) -> Kept:
         if name not in self._kept:
@@ -89,10 +90,9 @@ class _Reply:
         prompt: ChatPrompt,
         choice: Choice,
         items: Sequence[Mapping[str, Any]],
-        size: int,
     ) -> None:
         self._route, self._request, self._body, self._prompt = route, request, body, prompt
-        self._choice, self._items, self._size = choice, items, size
+        self._choice, self._items = choice, items
         self._id, self._created = new_id("resp").replace("-", "_"), time.time()
         self._writer = ItemWriter(prompt.call_id)
 
@@ -140,7 +140,7 @@ class _Reply:
         record(self._request, self._route.language.name, len(self._prompt.tokens), [self._choice])
         response = self._response("incomplete" if finish == "length" else "completed")
         if self._body.store is not False:
-            self._route.keep(response, [*self._items, *self._writer.items], self._size)
+            self._route.keep(response, [*self._items, *self._writer.items])
         return response
 
     def _response(self, status: str) -> dict[str, Any]:
