@@ -73,7 +73,7 @@ def texts_and_stops(draw: st.DrawFn) -> tuple[str, list[str]]:
     return text, [stop for stop in stops if stop]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(texts_and_stops())
 @example(("aaab", ["aab"]))
 @example(("👩🏽‍🚀é", ["\u200d", "é"]))
