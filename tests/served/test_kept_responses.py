@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 def test_the_oldest_go_when_they_are_too_many_or_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(responses, "KEPT", 5)
-    monkeypatch.setattr(responses, "KEPT_BYTES", 100)
+    monkeypatch.setattr(responses, "KEPT_BYTES", 1000)
     language: object = None
     route = responses.Responses(language)  # type: ignore[arg-type]  # which keeping needs nothing of
 
@@ -22,12 +22,12 @@ def test_the_oldest_go_when_they_are_too_many_or_too_large(monkeypatch: pytest.M
         return list(route._kept)
 
     for number in range(8):
-        route.keep({"id": str(number)}, [], 10)
+        route.keep({"id": str(number)}, [{"text": "x" * 50}])
     assert kept() == ["3", "4", "5", "6", "7"]
-    route.keep({"id": "large"}, [], 75)
+    route.keep({"id": "large"}, [{"text": "x" * 750}])
     assert kept() == ["6", "7", "large"]
-    route.keep({"id": "too large"}, [], 101)
-    assert kept() == [] and route._size == 0
+    route.keep({"id": "too large"}, [{"text": "x" * 1000}])
+    assert kept() == [] and route._bytes == 0
 
 
 def test_a_response_that_is_deleted_is_gone(served: Served) -> None:
