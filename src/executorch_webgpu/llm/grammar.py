@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import Error, InvalidInputError
+from ..text.grammar_rules import json_rule, with_options
 from ..text.tokenizer import Tokenizer
 from .grammar_errors import reason_of, unsupported_keywords
 from .grammar_matcher import GrammarMatcher
@@ -28,11 +29,11 @@ MOST_DEPTH = 100  # of a schema
 _KEPT = 32  # compiled grammars that a vocabulary remembers
 _STATES = 1 << 16  # of one text's lexer, each 1 to 2 KB
 _MOST_FUEL, _LEAST_FUEL, _FUEL_A_BYTE = 1_000_000, 200_000, 20  # expressions that a lexer may make
-# Where JSON allows white space, a space, or a new line with its indentation: never without end.
-_WHITESPACE = r" |\r?\n(?: {0,80}|\t{0,20})"
 _UNESCAPED = re.compile(r"\\.|/|\n|\r", re.DOTALL)  # what a regular expression in a Lark grammar writes in another way
 _END_NAME = b"\xff<|end of grammar|>"  # a token that only says that a text may end; the first byte marks special ones
 _PROBE = "\x02"  # a character that no token goes on from
+
+_CHOICE = "start: CHOICE\nCHOICE: "
 
 Kind = Literal["json_schema", "regex", "lark"]
 
@@ -56,13 +57,26 @@ class Grammar:
             raise InvalidInputError(f"the grammar has {size} bytes; it may have {MOST_BYTES}, so give a smaller one")
 
     @property
+    def has_rule_body(self) -> bool:
+        """Whether it can be a part of a larger Lark grammar, which one with rules of its own cannot."""
+        return self.kind != "lark" or self._choices is not None
+
+    @property
     def rule_body(self) -> str:
-        """A schema or an expression as the body of a rule of a larger Lark grammar."""
+        """A schema, an expression or a choice as the body of a rule of a larger Lark grammar."""
+        if self._choices is not None:
+            return self._choices
         if self.kind == "lark":
             raise InvalidInputError("a Lark grammar has rules of its own, so it is no body of a rule")
         if self.kind == "json_schema":
-            return f"%json {json.dumps(_with_options(json.loads(self.text)))}"
+            return json_rule(json.loads(self.text))
         return f"/{_UNESCAPED.sub(_escaped, self.text)}/"
+
+    @property
+    def _choices(self) -> str | None:
+        """Alternatives of a grammar that ``choice`` made."""
+        choices = self.text.removeprefix(_CHOICE)
+        return choices if len(choices) < len(self.text) and "\n" not in choices else None
 
     @staticmethod
     def json_object() -> Grammar:
@@ -106,7 +120,7 @@ class Grammar:
             raise InvalidInputError("a choice is a list of strings, and at least one")
         if any("\ud800" <= character <= "\udfff" for each in strings for character in each):
             raise InvalidInputError("a choice has a string that is not valid Unicode; give it in UTF-8")
-        return Grammar("lark", "start: CHOICE\nCHOICE: " + " | ".join(map(json.dumps, strings)))
+        return Grammar("lark", _CHOICE + " | ".join(map(json.dumps, strings)))
 
 
 class CompiledGrammar:
@@ -253,20 +267,11 @@ def _serialized(grammar: Grammar) -> str:
 
     match grammar.kind:
         case "json_schema":
-            return str(LLMatcher.grammar_from_json_schema(json.dumps(_with_options(json.loads(grammar.text)))))
+            return str(LLMatcher.grammar_from_json_schema(json.dumps(with_options(json.loads(grammar.text)))))
         case "regex":
             return str(LLMatcher.grammar_from_regex(grammar.text))
         case "lark":
             return str(LLMatcher.grammar_from_lark(grammar.text))
-
-
-def _with_options(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema that says how llguidance takes it, for where nothing else does."""
-    own = schema.get("x-guidance")
-    return {
-        **schema,
-        "x-guidance": {"whitespace_pattern": _WHITESPACE, **(own if isinstance(own, dict) else {}), "lenient": False},
-    }
 
 
 def _escaped(found: re.Match[str]) -> str:

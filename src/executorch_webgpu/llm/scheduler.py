@@ -44,8 +44,8 @@ class Text:
 class Work:
     """Rows of one text in a step, from position ``start`` on, of ``tokens``.
 
-    ``scores``: its rows draw what the prompt has there. ``fed``: one row, whose token the step before draws.
-    ``draws``: of how many rows, from the last one back, the next token is drawn; more than one verify drafts.
+    ``fed``: one row, whose token the step before draws. ``draws``: of how many rows, from the last one back, the next
+    token is drawn; more than one verify drafts. ``scores``: its rows draw what the prompt has there.
     """
 
     text: Text
@@ -85,6 +85,11 @@ class Scheduler:
     def running(self) -> Sequence[Text]:
         """Texts that have pages, the oldest first."""
         return self._running
+
+    @property
+    def held_pages(self) -> int:
+        """Pages that running texts hold, shared ones once."""
+        return self._pool.pages - self._pool.free
 
     def add(self, text: Text) -> None:
         """A text that waits to be computed."""
