@@ -15,11 +15,11 @@ pytestmark = pytest.mark.slow
 # What a schema cannot say may make a request that it allows a wrong one: one of three fields, a message's role.
 EXCLUDED = [positive_data_acceptance]
 SETTINGS = settings(
-    max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate], database=None
+    max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate], database=None
 )
 PATHS = {
     *("/v1/chat/completions", "/v1/completions", "/v1/responses", "/tokenize", "/detokenize"),
-    *("/v1/models", "/health", "/metrics"),
+    *("/v1/embeddings", "/v1/models", "/health", "/metrics"),
 }
 
 
@@ -41,4 +41,4 @@ def test_answers_are_what_the_page_says(served: Served, witness: Witness) -> Non
                     cases += 1
 
                 check()
-    assert cases > 60
+    assert cases > 40
