@@ -70,7 +70,7 @@ async def begin(language: Language, body: ChatRequest, prompt: ChatPrompt) -> li
         body.n or 1,
         prompt.parser,
         options,
-        grammar_field(body),
+        grammar_field(body, body.response_format),
     )
 
 

@@ -55,7 +55,7 @@ async def chat_prompt(language: Language, body: ChatRequest) -> ChatPrompt:
     def parser() -> AnswerParser:
         return form.parser(shown, offered, prefill=begun)
 
-    grammar = grammar_of(body)
+    grammar = grammar_of(body, body.response_format)
     special = language.tokenizer.named_special_ids
     may_reason = reasoning_format(form.template, shown, begun) is not None
     parallel = body.parallel_tool_calls is not False

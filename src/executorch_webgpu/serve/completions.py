@@ -68,7 +68,7 @@ class Completions:
 
     async def _begin(self, body: CompletionRequest, prompts: Sequence[list[int]]) -> list[Choice]:
         """The texts of all prompts, those of each one after another. Raises ApiError."""
-        grammar = grammar_of(body)
+        grammar = grammar_of(body, body.response_format)
         asked = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
         scored = body.prompt_logprobs if body.prompt_logprobs is not None else body.logprobs if body.echo else None
         special = self.language.tokenizer.named_special_ids if body.skip_special_tokens is False else ()
@@ -85,7 +85,7 @@ class Completions:
                     logprobs=body.logprobs,
                     prompt_logprobs=scored,
                 )
-                count, field = body.n or 1, grammar_field(body)
+                count, field = body.n or 1, grammar_field(body, body.response_format)
                 choices += await self.language.begin(prompt, params, grammar, ends, count, PlainText, options, field)
         except BaseException:
             for choice in choices:
@@ -175,9 +175,13 @@ class Reply:
         """Begin a text with its prompt."""
         prompt = self._prompts[index // (self._body.n or 1)]
         stream, places = self._language.tokenizer.stream(), []
-        for token in prompt:
-            places.append(len(written.text))
-            written.text += stream.push(token)  # a character that it leaves unfinished is the answer's first
+        # A character that the prompt leaves unfinished is the answer's first.
+        if self._body.logprobs is None:
+            written.text = stream.push_all(prompt)
+        else:
+            for token in prompt:
+                places.append(len(written.text))
+                written.text += stream.push(token)
         written.echoed = len(written.text)
         if self._body.logprobs is not None:
             logprobs = [None, *self._choices[index].prompt_logprobs]

@@ -13,7 +13,7 @@ from ..llm.grammar import Grammar
 from ..llm.sample import SEEDS, SamplingParams, sampling_params
 from ..text.generation import SamplingDefaults
 from .errors import ApiError
-from .requests import DrawingFields, SamplingFields
+from .requests import DrawingFields, ResponseFormat
 
 UNSTATED = {"temperature": 1.0}  # as OpenAI has it, where neither the request nor the model's files say
 
@@ -66,9 +66,9 @@ def stop_strings(request: DrawingFields) -> tuple[str, ...]:
     return () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
 
 
-def grammar_of(request: SamplingFields) -> Grammar | None:
+def grammar_of(request: DrawingFields, form: ResponseFormat | None) -> Grammar | None:
     """What the texts have to be. Raises ApiError if several things are asked for at once."""
-    asked = _grammars(request)
+    asked = _grammars(request, form)
     if len(asked) > 1:
         names = " and ".join(name for name, _ in asked)
         raise ApiError(400, f"{names} are given, but a text can follow one grammar only", asked[1][0])
@@ -78,15 +78,14 @@ def grammar_of(request: SamplingFields) -> Grammar | None:
         raise ApiError(400, str(error), asked[0][0], "invalid_grammar") from error
 
 
-def grammar_field(request: SamplingFields) -> str:
+def grammar_field(request: DrawingFields, form: ResponseFormat | None) -> str:
     """The field that says what the texts have to be: where there is none, tools do."""
-    return next((name for name, _ in _grammars(request)), "tools")
+    return next((name for name, _ in _grammars(request, form)), "tools")
 
 
-def _grammars(request: SamplingFields) -> list[tuple[str, Callable[[], Grammar]]]:
+def _grammars(request: DrawingFields, form: ResponseFormat | None) -> list[tuple[str, Callable[[], Grammar]]]:
     """Each field that says what the texts have to be, and what makes a grammar of it."""
     asked: list[tuple[str, Callable[[], Grammar]]] = []
-    form = request.response_format
     if form is not None and form.type == "json_object":
         asked.append(("response_format", Grammar.json_object))
     elif form is not None and form.type == "json_schema":
