@@ -1,0 +1,217 @@
+"""Whole data sets by Ray Data: each actor of ``map_batches`` has an engine of its own, on an adapter of its own.
+
+A batch's prompts go on at once in the engine. What is wrong with a row becomes its ``error``; the others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from ray.data.block import BlockAccessor
+
+from ..closing import Closing
+from ..errors import ClosedError, DeviceError, Error, InvalidInputError
+from ..llm.engine import Engine
+from ..llm.generate import Piece
+from ..llm.sample import SamplingParams, sampling_params
+from ..llm.stream_text import submit_text
+from ..text.chat import encode_chat, user_message
+from ..text.tokenizer import Tokenizer
+from .sources import open_source, tokenizer_of
+
+Task = Literal["generate", "embed"]
+Row = Mapping[str, Any]
+ParamsOf = Callable[[Row], SamplingParams]
+Made = TypeVar("Made")
+
+ERROR, FINISH_REASON, PROMPT_TOKENS, NEW_TOKENS = "error", "finish_reason", "prompt_tokens", "new_tokens"
+OUTPUTS: Mapping[Task, str] = {"generate": "generated_text", "embed": "embedding"}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all actors of a job do."""
+
+    source: str
+    task: Task
+    column: str
+    output: str
+    params: SamplingParams | ParamsOf | None
+    chat: bool
+    tokenizer: str | None
+    engine: str | None
+    adapter: int | str | None
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """The columns that rows get."""
+        counts = (FINISH_REASON, PROMPT_TOKENS, NEW_TOKENS) if self.task == "generate" else (PROMPT_TOKENS,)
+        return (self.output, *counts, ERROR)
+
+
+def predictor(
+    source: str | Path,
+    *,
+    task: Task = "generate",
+    column: str = "prompt",
+    output: str | None = None,
+    params: SamplingParams | ParamsOf | None = None,
+    chat: bool = False,
+    tokenizer: str | Path | None = None,
+    engine: str | None = None,
+    adapter: int | str | None = None,
+    **sizes: Any,
+) -> type[Predictor]:
+    """A class for ``Dataset.map_batches``, whose actors add columns to rows: a text, or an embedding, of each.
+
+        rows = ray.data.read_json("prompts.jsonl")
+        rows = rows.map_batches(predictor("model.gguf"), batch_size=64, concurrency=2, num_gpus=1)
+        rows.write_parquet("answers")
+
+    ``source``: a program, or what is converted to one, as commands take it; each machine reads it by that name.
+    ``column``: where a row has its prompt: a text, a list of messages (with "role" and "content") for the model's chat
+    template, or a list of tokens. With ``chat``, a text is the message of a user.
+    Of "generate", rows get ``output`` (by default "generated_text"), "finish_reason" ("eos", "stop", "length",
+    "context"), "prompt_tokens" and "new_tokens"; of "embed", "embedding" (a list of float32) and "prompt_tokens". All
+    get "error": what was wrong with the row, whose other new columns are then null; null where nothing was.
+    ``params``: how texts are drawn, or a function that says so for each row; by default as the model's authors want.
+    ``tokenizer``: a file, by default the program's own. ``engine``, ``adapter``: by default the GPU that Ray gives to
+    the actor (``num_gpus=1``), or without one the most capable adapter. ``sizes``: what ``Engine`` or ``Embedder``
+    takes, such as ``max_rows``, ``max_sequences`` and ``kv_cache_dtype``.
+    A batch of any ``batch_format`` may come; batches are given back as Arrow tables. Raises InvalidInputError for a
+    task that there is not; an actor raises what ``Engine`` and ``find_program`` raise, and for rows that have one of
+    these columns already.
+    """
+    if task not in OUTPUTS:
+        raise InvalidInputError(f"there is no task {task!r}; choose {' or '.join(OUTPUTS)}")
+    if task == "embed" and (params is not None or chat):
+        raise InvalidInputError("an embedding is not drawn and no chat: leave params and chat out")
+    job = _Job(
+        str(source),
+        task,
+        column,
+        OUTPUTS[task] if output is None else output,
+        params,
+        chat,
+        None if tokenizer is None else str(tokenizer),
+        engine,
+        adapter,
+        sizes,
+    )
+    # Ray makes actors of a class without arguments, and sends one that is made here by value.
+    return type("Predictor", (Predictor,), {"job": job})
+
+
+class Predictor(Closing):
+    """What an actor of a job does; ``predictor`` makes a class of it. Several threads may call one."""
+
+    job: ClassVar[_Job]
+
+    def __init__(self) -> None:
+        job = self.job
+        self._program = open_source(job.source, job.engine, job.adapter)
+        try:
+            self._tokenizer = tokenizer_of(self._program, job.source, job.tokenizer)
+            self._engine = Engine(self._program, **job.sizes)
+        except BaseException:
+            self._program.close()
+            raise
+
+    def __call__(self, batch: Any) -> pa.Table:
+        """The batch with the new columns. Raises what broke the engine; what is wrong with a row is its ``error``."""
+        table = BlockAccessor.for_block(BlockAccessor.batch_to_block(batch)).to_arrow()
+        self._check_columns(table.column_names)
+        prompts = table[self.job.column].to_pylist()
+        return self._generated(table, [_attempt(self._tokens, prompt) for prompt in prompts])
+
+    def close(self) -> None:
+        """End all texts, and free the memory."""
+        self._engine.close()
+        self._program.close()
+
+    def _check_columns(self, names: Sequence[str]) -> None:
+        if self.job.column not in names:
+            raise InvalidInputError(
+                f"the rows have no column {self.job.column!r}, but {', '.join(names)}: name the prompts' with column="
+            )
+        if taken := [name for name in self.job.added if name in names]:
+            raise InvalidInputError(
+                f"the rows have {', '.join(taken)} already: rename, or choose another name with output="
+            )
+
+    def _tokens(self, prompt: Any) -> list[int]:
+        match prompt:
+            case np.ndarray():  # lists of equal lengths come as arrays
+                return self._tokens(prompt.tolist())
+            case str() if self.job.chat:
+                return encode_chat(self._tokenizer, user_message(prompt))
+            case str():
+                return self._tokenizer.encode_prompt(prompt)
+            case [dict(), *_]:
+                return encode_chat(self._tokenizer, prompt)
+            case [int(), *_]:
+                return list(prompt)
+        raise InvalidInputError(
+            f"a prompt is a text, a list of messages, or a list of tokens that is not empty; this is {prompt!r:.80}"
+        )
+
+    def _generated(self, table: pa.Table, rows: Sequence[list[int] | Error]) -> pa.Table:
+        whole = table.to_pylist() if callable(self.job.params) else [{}] * len(rows)
+        begun = [_attempt(self._begin, *each) for each in zip(rows, whole, strict=True)]
+        ended = [_attempt(_pieces, each) for each in begun]
+        texts = [_text(pieces) for pieces in ended]
+        kinds = (pa.string(), pa.string(), pa.int64(), pa.int64())
+        columns = [pa.array([text and text[i] for text in texts], kind) for i, kind in enumerate(kinds)]
+        return self._with_columns(table, [*columns, _errors(ended)])
+
+    def _begin(self, tokens: list[int] | Error, row: Row) -> Iterator[Piece]:
+        """Submit a row, whose text then goes on. Raises what is wrong with it."""
+        if isinstance(tokens, Error):
+            raise tokens
+        return submit_text(self._engine, self._tokenizer, tokens, self._params(row))
+
+    def _params(self, row: Row) -> SamplingParams:
+        params = self.job.params
+        if params is None:
+            return sampling_params(self._tokenizer.settings.sampling, {})
+        return params if isinstance(params, SamplingParams) else params(row)
+
+    def _with_columns(self, table: pa.Table, columns: Sequence[pa.Array]) -> pa.Table:
+        for name, column in zip(self.job.added, columns, strict=True):
+            table = table.append_column(name, column)
+        return table
+
+
+def _attempt(make: Callable[..., Made], *arguments: Any) -> Made | Error:
+    """What is made, or what is wrong with the row that it is made of. Raises what is wrong with the engine."""
+    try:
+        return make(*arguments)
+    except (DeviceError, ClosedError):
+        raise
+    except Error as error:
+        return error
+
+
+def _pieces(begun: Iterator[Piece] | Error) -> list[Piece]:
+    """The whole text. Raises what is wrong with it."""
+    if isinstance(begun, Error):
+        raise begun
+    return list(begun)
+
+
+def _text(pieces: Sequence[Piece] | Error) -> tuple[str, str, int, int] | None:
+    if isinstance(pieces, Error):
+        return None
+    stats = pieces[-1].stats
+    assert stats is not None
+    return "".join(piece.text for piece in pieces), stats.finish_reason, stats.prompt_tokens, stats.new_tokens
+
+
+def _errors(rows: Sequence[Any]) -> pa.Array:
+    return pa.array([str(row) if isinstance(row, Error) else None for row in rows], pa.string())

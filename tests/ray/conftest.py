@@ -1,0 +1,49 @@
+"""One small Ray cluster on the loopback interface for all tests here, and a model that they serve."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+
+import ray
+
+from tests.llm.chat_model import ChatModel, write_chat_model
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    """The address of the cluster, to which this process is connected."""
+    # Sockets lie in this folder, and their paths are short.
+    folder = tempfile.mkdtemp(prefix="ray-")
+    paths = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT), *filter(None, [paths])])
+    try:
+        context = ray.init(
+            num_cpus=8,  # of which actors reserve one each; they run on as many as there are
+            num_gpus=0,
+            include_dashboard=False,
+            object_store_memory=100 << 20,
+            logging_level="warning",
+            _node_ip_address="127.0.0.1",
+            _temp_dir=folder,
+        )
+        yield context.address_info["gcs_address"]
+    finally:
+        ray.shutdown()
+        os.environ["PYTHONPATH"] = paths
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def chat_model(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
+    return write_chat_model(tmp_path_factory.mktemp("model"), 128)
