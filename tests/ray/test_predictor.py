@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -60,7 +60,7 @@ def test_rows_get_the_texts_of_an_engine(actor: Predictor, chat_model: ChatModel
     rows = {"id": [1, 2, 3], "prompt": prompts}
     batches: list[Any] = [pa.table(rows), pd.DataFrame(rows), {k: np.array(v) for k, v in rows.items()}]
     for batch in batches:
-        made = actor(batch)
+        made = actor.predict(batch)
         assert made.column_names == ["id", "prompt", *NEW]
         assert made["id"].to_pylist() == [1, 2, 3] and made["generated_text"].to_pylist() == wanted
         assert set(made["finish_reason"].to_pylist()) == {"length"}
@@ -74,16 +74,16 @@ def test_prompts_of_every_kind(actor: Predictor, chat_model: ChatModel, tokenize
         [{"role": "system", "content": "1"}, {"role": "user", "content": "2", "name": "x"}],
     ]
     wanted = texts(chat_model, tokenizer, [encode_chat(tokenizer, chat) for chat in chats], GREEDY)
-    assert actor(pa.table({"prompt": chats}))["generated_text"].to_pylist() == wanted
+    assert actor.predict(pa.table({"prompt": chats}))["generated_text"].to_pylist() == wanted
     ids = [[5, 6, 7], [8, 9, 10]]
     wanted = texts(chat_model, tokenizer, ids, GREEDY)
     for batch in (pa.table({"prompt": ids}), {"prompt": np.array(ids)}):
-        assert actor(batch)["generated_text"].to_pylist() == wanted
+        assert actor.predict(batch)["generated_text"].to_pylist() == wanted
 
 
 def test_what_is_wrong_with_a_row_is_its_error(actor: Predictor) -> None:
     wrong: dict[str, Any] = {"missing": None, "empty": [], "outside": [10**6], "too long": [5] * 500}
-    made = actor(pa.table({"prompt": [[5, 6], *wrong.values(), [5, 6]]}))
+    made = actor.predict(pa.table({"prompt": [[5, 6], *wrong.values(), [5, 6]]}))
     errors = made["error"].to_pylist()
     assert errors[0] is None and errors[-1] is None
     for error, words in zip(errors[1:-1], ("a prompt is a text", "not empty", "1000000", "500 tokens"), strict=True):
@@ -95,9 +95,9 @@ def test_what_is_wrong_with_a_row_is_its_error(actor: Predictor) -> None:
 
 def test_what_is_wrong_with_the_job_is_raised(actor: Predictor, chat_model: ChatModel) -> None:
     with pytest.raises(InvalidInputError, match="no column 'prompt', but text"):
-        actor(pa.table({"text": ["hello"]}))
+        actor.predict(pa.table({"text": ["hello"]}))
     with pytest.raises(InvalidInputError, match="have finish_reason, error already"):
-        actor(pa.table({"prompt": ["hello"], "error": [1], "finish_reason": [2]}))
+        actor.predict(pa.table({"prompt": ["hello"], "error": [1], "finish_reason": [2]}))
     with pytest.raises(InvalidInputError, match="choose generate or embed"):
         predictor("model.pte", task="translate")  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="leave params and chat out"):
@@ -105,7 +105,7 @@ def test_what_is_wrong_with_the_job_is_raised(actor: Predictor, chat_model: Chat
     broken = predictor(chat_model.program, tokenizer=chat_model.tokenizer, params=GREEDY, max_rows=16)()
     broken.close()
     with pytest.raises(ClosedError):
-        broken(pa.table({"prompt": ["hello"]}))
+        broken.predict(pa.table({"prompt": ["hello"]}))
 
 
 @pytest.mark.slow

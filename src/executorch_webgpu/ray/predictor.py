@@ -5,7 +5,8 @@ A batch's prompts go on at once in the engine. What is wrong with a row becomes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -21,12 +22,10 @@ from ..llm.generate import Piece
 from ..llm.sample import SamplingParams, sampling_params
 from ..llm.stream_text import submit_text
 from ..text.chat import encode_chat, user_message
-from ..text.tokenizer import Tokenizer
 from .sources import open_source, tokenizer_of
 
 Task = Literal["generate", "embed"]
-Row = Mapping[str, Any]
-ParamsOf = Callable[[Row], SamplingParams]
+ParamsOf = Callable[[dict[str, Any]], SamplingParams]
 Made = TypeVar("Made")
 
 ERROR, FINISH_REASON, PROMPT_TOKENS, NEW_TOKENS = "error", "finish_reason", "prompt_tokens", "new_tokens"
@@ -71,7 +70,8 @@ def predictor(
     """A class for ``Dataset.map_batches``, whose actors add columns to rows: a text, or an embedding, of each.
 
         rows = ray.data.read_json("prompts.jsonl")
-        rows = rows.map_batches(predictor("model.gguf"), batch_size=64, concurrency=2, num_gpus=1)
+        two = ActorPoolStrategy(size=2)
+        rows = rows.map_batches(predictor("model.gguf"), batch_size=64, compute=two, num_gpus=1, max_concurrency=4)
         rows.write_parquet("answers")
 
     ``source``: a program, or what is converted to one, as commands take it; each machine reads it by that name.
@@ -84,6 +84,8 @@ def predictor(
     ``tokenizer``: a file, by default the program's own. ``engine``, ``adapter``: by default the GPU that Ray gives to
     the actor (``num_gpus=1``), or without one the most capable adapter. ``sizes``: what ``Engine`` or ``Embedder``
     takes, such as ``max_rows``, ``max_sequences`` and ``kv_cache_dtype``.
+    Up to four batches of a block go on at once in an actor, and ``max_concurrency`` blocks, so that no batch waits for
+    the longest text of the one before.
     A batch of any ``batch_format`` may come; batches are given back as Arrow tables. Raises InvalidInputError for a
     task that there is not; an actor raises what ``Engine`` and ``find_program`` raise, and for rows that have one of
     these columns already.
@@ -123,7 +125,11 @@ class Predictor(Closing):
             self._program.close()
             raise
 
-    def __call__(self, batch: Any) -> pa.Table:
+    async def __call__(self, batch: Any) -> AsyncIterator[pa.Table]:
+        """``predict`` in a thread: Ray Data then has several batches of an actor go on at once."""
+        yield await asyncio.to_thread(self.predict, batch)
+
+    def predict(self, batch: Any) -> pa.Table:
         """The batch with the new columns. Raises what broke the engine; what is wrong with a row is its ``error``."""
         table = BlockAccessor.for_block(BlockAccessor.batch_to_block(batch)).to_arrow()
         self._check_columns(table.column_names)
@@ -170,13 +176,13 @@ class Predictor(Closing):
         columns = [pa.array([text and text[i] for text in texts], kind) for i, kind in enumerate(kinds)]
         return self._with_columns(table, [*columns, _errors(ended)])
 
-    def _begin(self, tokens: list[int] | Error, row: Row) -> Iterator[Piece]:
+    def _begin(self, tokens: list[int] | Error, row: dict[str, Any]) -> Iterator[Piece]:
         """Submit a row, whose text then goes on. Raises what is wrong with it."""
         if isinstance(tokens, Error):
             raise tokens
         return submit_text(self._engine, self._tokenizer, tokens, self._params(row))
 
-    def _params(self, row: Row) -> SamplingParams:
+    def _params(self, row: dict[str, Any]) -> SamplingParams:
         params = self.job.params
         if params is None:
             return sampling_params(self._tokenizer.settings.sampling, {})
