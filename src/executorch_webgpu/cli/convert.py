@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,19 @@ from ..models.matrix import EMBEDDING_FORMATS, GROUPS, WEIGHT_FORMATS
 from .options import FILE
 from .source import progress_bar
 from .streams import note
+
+if TYPE_CHECKING:
+    from ..models.stages import Stages
+
+
+def _stages(ctx: click.Context, option: click.Parameter, value: str | None) -> Stages | None:
+    if value is None:
+        return None
+    try:
+        first, *more = (int(each) for each in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a number of stages nor a list of numbers of layers") from None
+    return [first, *more] if more else first
 
 
 @click.command("convert")
@@ -44,8 +57,16 @@ from .streams import note
 @click.option("--max-seq-len", type=int, help="One more than the tokens of a call  [default: 512]")
 @click.option("--max-context-len", type=int, help="Tokens of the whole text  [default: 2048, or what the model can]")
 @click.option("--full-logits", is_flag=True, help="Return the logits of every position, not of the last one")
+@click.option(
+    "--stages",
+    callback=_stages,
+    metavar="K|N,N,…",
+    help="Write K methods over parts of the layers, or one of N layers each, for a GPU each  [default: one over all]",
+)
 @click.option("--tokenizer", type=FILE, help="A .gguf or tokenizer.json to put inside  [default: the source's own]")
-def command(source: str, output: Path, tokenizer: Path | None, group: str, **options: Any) -> None:
+def command(
+    source: str, output: Path, tokenizer: Path | None, stages: Stages | None, group: str, **options: Any
+) -> None:
     """Make a program of a model.
 
     SOURCE is a GGUF file, a folder with safetensors, smollm2-135m, or org/name of the Hugging Face Hub: of Llama,
@@ -61,6 +82,13 @@ def command(source: str, output: Path, tokenizer: Path | None, group: str, **opt
     with progress_bar() as show:
         model = find_model(source, show)
         start = time.monotonic()
-        convert(model, output, chosen, tokenizer=tokenizer, on_progress=lambda *counts: show("Converting", *counts))
+        convert(
+            model,
+            output,
+            chosen,
+            tokenizer=tokenizer,
+            stages=stages,
+            on_progress=lambda *counts: show("Converting", *counts),
+        )
     seconds = time.monotonic() - start
     note(f"Wrote {output}: {output.stat().st_size / 1e6:.0f} MB in {seconds:.1f} s")

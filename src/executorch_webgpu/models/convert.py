@@ -13,10 +13,12 @@ from ..format.gguf_parts import gguf_parts
 from ..format.pte import save_program
 from ..text.generation import folder_generation
 from ..text.tokenizer import TOKENIZER, Tokenizer
+from .builder import GraphBuilder
 from .gguf import open_gguf
 from .huggingface import open_huggingface
 from .llama import LlamaConfig, LlamaOptions, build_llama
 from .program import Constants, assemble
+from .stages import Stages, build_stages
 
 REVISION = 2  # counts up when the same source and options make another program: cached ones are then made again
 
@@ -27,14 +29,16 @@ def convert(
     options: LlamaOptions | None = None,
     *,
     tokenizer: str | PathLike[str] | Tokenizer | None = None,
+    stages: Stages | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Write the program of ``source`` to ``target``, which appears when it is complete.
 
     ``source``: a GGUF file (any part, if it was split), or a folder with ``config.json`` and safetensors. The program
     carries the tokenizer and the chat template of ``tokenizer`` (a Tokenizer, a GGUF file, a ``tokenizer.json`` or a
-    folder with one), by default those of the source, if it has any. ``on_progress`` gets the bytes written and all
-    bytes, again and again.
+    folder with one), by default those of the source, if it has any. ``stages``: how many methods to write over parts of
+    the layers, or how many layers each has, instead of one ``forward`` over all; see ``models.stages``. ``on_progress``
+    gets the bytes written and all bytes, again and again.
     InvalidInputError if the options do not fit the model, the tokenizer is of an unknown kind, or ``target`` cannot be
     a file; InvalidProgramError or UnsupportedProgramError for what is wrong with ``source``, its weights included, see
     ``open_gguf`` and ``open_huggingface``; OSError if ``target`` cannot be written.
@@ -46,12 +50,18 @@ def convert(
         check_is_no_source(target, Path(tokenizer))
     options = options or LlamaOptions()
     with open_huggingface(source) if source.is_dir() else open_gguf(source) as model:
-        graph = build_llama(model.config, model.weights, options)
+        graph = (
+            build_llama(model.config, model.weights, options)
+            if stages is None
+            else build_stages(model.config, model.weights, options, stages)
+        )
         text = own_tokenizer(source) if tokenizer is None else as_tokenizer(tokenizer, source)
         ends = (text.eos_ids if text else frozenset()) | (
             folder_generation(source).eos_ids if source.is_dir() else frozenset()
         )
         constants, files = metadata(model.config, options, text, ends), text.files() if text else {}
+        if not isinstance(graph, GraphBuilder):
+            constants["get_n_stages"] = len(graph)
         program, segments = assemble(graph, ["input_pos"], constants, files)
         total = sum(len(s) if isinstance(s, bytes) else s.size for s in segments)
         done = 0

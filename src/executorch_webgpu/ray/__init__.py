@@ -8,6 +8,7 @@ if find_spec("ray") is None:
     raise ImportError("Ray is not installed: pip install 'executorch-webgpu[ray]'")
 
 from .adapters import assigned_adapter
+from .pipeline import Pipeline
 from .predictor import predictor
 
-__all__ = ["assigned_adapter", "predictor"]
+__all__ = ["Pipeline", "assigned_adapter", "predictor"]
