@@ -34,6 +34,7 @@ demo: $(VENV)/.ready-base ## Fetch a 135M-parameter language model (once), and l
 
 test: check $(VENV)/.ready-dev ## Check style and types, then run all tests
 	@scripts/ensure_adapter.sh $(BIN)/python
+	@scripts/ensure_browser.sh
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.ready-test ## Run one case of each test that is quick and needs no torch: under a minute

@@ -65,13 +65,18 @@ class _CutOffError(ValueError):
 
 def json_object(data: bytes) -> dict[str, Any]:
     """The JSON object that ``data`` is. ValueError if it is none or has a key twice, which readers take differently."""
-    try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
-    except RecursionError as error:
-        raise ValueError("its JSON is nested too deeply") from error
+    value = json_value(data)
     if not isinstance(value, dict):
         raise ValueError("its JSON is not an object")
     return value
+
+
+def json_value(data: bytes) -> Any:
+    """What ``data`` is in JSON. ValueError if it is not JSON, or an object in it has a key twice."""
+    try:
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+    except RecursionError as error:
+        raise ValueError("its JSON is nested too deeply") from error
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from .sample import SamplingParams
 from .scheduler import Scheduler, Text
 from .signature import Signature
 from .speculation import MOST_DRAFTS, Drafter, PromptLookup, Trust
-from .stream import Stream
+from .stream import Mailbox, Stream
 
 MAX_ROWS, MAX_SEQUENCES, PAGE_ROWS = 256, 64, 16
 PROMPT_LOOKUP = "prompt-lookup"
@@ -100,12 +100,17 @@ class Engine(Closing):
         weakref.finalize(self, self._loop.stop).atexit = False
 
     def submit(
-        self, tokens: Sequence[int], params: SamplingParams | None = None, *, end_tokens: Collection[int] | None = None
+        self,
+        tokens: Sequence[int],
+        params: SamplingParams | None = None,
+        *,
+        end_tokens: Collection[int] | None = None,
+        mailbox: Mailbox | None = None,
     ) -> Stream:
         """Continue a prompt. Does not wait; the stream gives the tokens as they are drawn.
 
         They are those that the same prompt, parameters and seed give alone. ``end_tokens``: by default those that the
-        program states.
+        program states. ``mailbox``: where tokens are left, for a reader other than the stream.
         Raises InvalidInputError for a prompt that is empty or longer than the context, for what is no token of the
         vocabulary, and for a text that the pool cannot hold; ClosedError; and what broke the engine.
         """
@@ -114,7 +119,7 @@ class Engine(Closing):
         most = len(prompt) + self._check(prompt, params)
         ends = self.eos_ids if end_tokens is None else end_tokens
         trust = Trust() if self._speculates else None
-        request = Request(Text(prompt, next(self._orders), most), params, ends, self.vocab_size, trust)
+        request = Request(Text(prompt, next(self._orders), most), params, ends, self.vocab_size, trust, mailbox)
         self._loop.submit(request)
         return Stream(request.mailbox, self)
 
@@ -151,6 +156,11 @@ class Engine(Closing):
         return found
 
     @property
+    def text_counts(self) -> tuple[int, int]:
+        """How many texts have rows in steps, and how many wait for pages."""
+        return self._loop.text_counts
+
+    @property
     def idle_pages(self) -> int:
         """Pages of the pool that no text holds."""
         return self._pool.free
@@ -159,6 +169,11 @@ class Engine(Closing):
     def kv_pages(self) -> int:
         """Pages of the pool."""
         return self._pool.pages
+
+    @property
+    def page_rows(self) -> int:
+        """Rows of a page."""
+        return self._pool.page_rows
 
     @property
     def guessed_tokens(self) -> tuple[int, int]:
@@ -183,6 +198,11 @@ class Engine(Closing):
         if bad := [token for token in prompt if not 0 <= token < self.vocab_size]:
             raise InvalidInputError(
                 f"token {bad[0]} is not in the vocabulary of {self.vocab_size} tokens, 0 to {self.vocab_size - 1}"
+            )
+        if params.grammar is not None and params.grammar.vocab_size != self.vocab_size:
+            raise InvalidInputError(
+                f"the grammar is for a vocabulary of {params.grammar.vocab_size} tokens, but the program's has "
+                f"{self.vocab_size}; compile it by a GrammarVocabulary of that size"
             )
         most = min(params.max_new_tokens, self.context_len - len(prompt) + 1)
         rows = len(prompt) + most - 1  # the last token is drawn, and not computed

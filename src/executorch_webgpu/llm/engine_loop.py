@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from copy import copy
 from typing import Any
@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import ClosedError, Error, InvalidInputError
-from ..runtime.batch import BatchMethod, Draw
+from ..runtime.batch import BatchMethod, Draw, Drawn
+from .grammar_matcher import masks
 from .request import Request
 from .scheduler import Scheduler, Text, Work
 from .speculation import Drafter, accepted
 from .stream import StreamEnd
+
+_End = tuple[Request, StreamEnd | None, Exception | None]
 
 _IDLE_SECONDS = 60  # a collector that runs in the loop's own thread may stop it just before it waits
 
@@ -24,8 +27,10 @@ _IDLE_SECONDS = 60  # a collector that runs in the loop's own thread may stop it
 class EngineLoop:
     """Runs the texts that are submitted over ``batch``, which it closes at its end, and ``drafter``, too.
 
-    Up to ``batch.in_flight`` steps are submitted and not read; one, where a text waits for each of its tokens. It does
-    not know the engine, so an engine that nobody holds any more is collected, and stops it.
+    Up to ``batch.in_flight`` steps are submitted and not read; one, where a text waits for each of its tokens. Where
+    how a token is drawn depends on the one before, as under penalties and grammars, a step is submitted without: while
+    the device computes it, the host reads the tokens before, and then says how to draw. It does not know the engine, so
+    an engine that nobody holds any more is collected, and stops it.
     """
 
     def __init__(self, batch: BatchMethod, scheduler: Scheduler, drafter: Drafter | None = None) -> None:
@@ -33,7 +38,7 @@ class EngineLoop:
         self._batch, self._scheduler, self._drafter = batch, scheduler, drafter
         self._tables = np.zeros((batch.sizes.sequences, batch.sizes.table_width), np.int32)
         self._requests: dict[Text, Request] = {}
-        self._flights: deque[list[Work]] = deque()  # what the steps that are not read have drawn
+        self._flights: deque[list[tuple[Work, bool]]] = deque()  # draws of steps that are not read; whether each counts
         self._rows_drawn: dict[Text, int] = {}  # the last row that each text drew in the step before
         self._changed = threading.Condition()  # of all that follows
         self._submitted: list[Request] = []
@@ -60,6 +65,12 @@ class EngineLoop:
             self._calls.append((function, future))
             self._changed.notify_all()
         return future.result()
+
+    @property
+    def text_counts(self) -> tuple[int, int]:
+        """Texts that have pages, and those that wait for some. Any thread may ask."""
+        running = len(self._scheduler.running)
+        return running, len(self._scheduler) - running + len(self._submitted)
 
     def stop(self) -> None:
         """End all texts soon. Does not wait, so a collector may call it in any thread."""
@@ -100,16 +111,15 @@ class EngineLoop:
         """Take in what was submitted and give up what was cancelled, until there is work; False when closing."""
         while True:
             with self._changed:
-                for request in self._submitted:
-                    self._requests[request.text] = request
-                    self._scheduler.add(request.text)
-                self._submitted.clear()
+                submitted, self._submitted = self._submitted, []
                 calls, self._calls = self._calls, []
                 if self._closing:
-                    self._calls = calls
+                    self._calls, self._submitted = calls, submitted
                     return False
-                if not calls and not self._flights and not len(self._scheduler):
+                if not calls and not submitted and not self._flights and not len(self._scheduler):
                     self._changed.wait(_IDLE_SECONDS)
+            for request in submitted:
+                self._begin(request)
             for request in [r for r in self._requests.values() if r.mailbox.cancelled]:
                 self._end(request, "cancelled")
             for call in calls:
@@ -130,7 +140,11 @@ class EngineLoop:
         self._draft()
         works = self._scheduler.plan()
         if works:
-            self._submit(works)
+            drawn = self._submit(works)
+            if not drawn:
+                while self._flights:
+                    self._read()
+                self._draw(works)
         waits = any(text.waits for text in self._scheduler.running)
         most = 1 if waits else self._batch.in_flight
         if self._flights and not works:
@@ -140,37 +154,75 @@ class EngineLoop:
 
     # -- a step -----------------------------------------------------------------------------------------------------
 
-    def _submit(self, works: list[Work]) -> None:
-        draws: list[Draw] = []
-        failed: list[tuple[Request, Exception]] = []
+    def _submit(self, works: list[Work]) -> bool:
+        """Submit a step; whether its draws, too: not where one depends on tokens that are not read."""
         tokens: list[int] = []
         wanted: list[int] = []
         places: list[tuple[int, int]] = []
         rows_drawn: dict[Text, int] = {}
+        depends = False
         for work in works:
             text = work.text
             slot = self._write_table(text)
             if work.fed:
                 tokens.append(-1 - self._rows_drawn[text])
                 places.append((work.start, slot))
+                depends |= self._requests[text].needs_tokens
             else:
                 tokens += work.tokens
                 places += [(position, slot) for position in range(work.start, work.start + len(work.tokens))]
             if work.draws:
                 wanted += range(len(tokens) - work.draws, len(tokens))
                 rows_drawn[text] = len(wanted) - 1
-                start, request = work.start + work.rows - work.draws + 1, self._requests[text]
-                try:
-                    draws += request.draws(start, work.draws)
-                except Exception as error:  # of what this text's caller gave, and of its text alone
-                    draws += [Draw(start)] * work.draws
-                    failed.append((request, error))
-        self._batch.submit(tokens, places, self._tables, wanted, draws)
         self._rows_drawn = rows_drawn
-        self._flights.append([work for work in works if work.draws])
         self.computed_rows += len(tokens)
-        for request, cause in failed:
-            self._end(request, None, cause)
+        if depends:
+            self._batch.submit(tokens, places, self._tables, wanted, None)
+            return False
+        draws, flight, ended = self._draws(works)
+        self._batch.submit(tokens, places, self._tables, wanted, draws)
+        self._sent(flight, ended)
+        return True
+
+    def _draw(self, works: list[Work]) -> None:
+        """The draws of a step that was submitted without, now that the tokens before it are read."""
+        draws, flight, ended = self._draws(works)
+        self._batch.draw(draws)
+        self._sent(flight, ended)
+
+    def _draws(self, works: list[Work]) -> tuple[list[Draw], list[tuple[Work, bool]], list[_End]]:
+        """How a step draws, what of it counts, and texts that cannot go on, or need not."""
+        drawing = [(work, self._requests[work.text] if self._counts(work) else None) for work in works if work.draws]
+        masked = [request for _, request in drawing if request is not None and request.matcher is not None]
+        allowed = dict(zip(masked, masks([r.matcher for r in masked if r.matcher is not None]), strict=True))
+        draws: list[Draw] = []
+        ended: list[_End] = []
+        for work, request in drawing:
+            start = work.start + work.rows - work.draws + 1
+            own: list[Draw] = []
+            if request is not None:
+                try:
+                    own = request.draws(start, work.draws, allowed.get(request))
+                    if not own:
+                        ended.append((request, "eos", None))
+                except Exception as error:  # of what this text's caller gave, and of its text alone
+                    ended.append((request, None, error))
+            draws += own or [Draw(start)] * work.draws
+        return draws, [(work, request is not None) for work, request in drawing], ended
+
+    def _counts(self, work: Work) -> bool:
+        """Whether a text still waits for what a work draws: it goes on, and does not know that token already."""
+        if work.text not in self._requests:
+            return False
+        if work.fed and len(work.text.tokens) > work.start + work.rows:
+            self._scheduler.drop(work)
+            return False
+        return True
+
+    def _sent(self, flight: list[tuple[Work, bool]], ended: list[_End]) -> None:
+        self._flights.append(flight)
+        for end in ended:
+            self._end(*end)
 
     def _write_table(self, text: Text) -> int:
         """Bring the pages that a text has got to its row of the block tables, which is returned."""
@@ -184,14 +236,15 @@ class EngineLoop:
     def _read(self) -> None:
         drawn = self._batch.read()
         place = 0
-        for work in self._flights.popleft():
-            request = self._requests.get(work.text)
-            found = drawn[place : place + work.draws]
+        for work, counts in self._flights.popleft():
+            request = self._requests.get(work.text) if counts else None
+            found: Sequence[Drawn] = drawn[place : place + work.draws]
             place += work.draws
             if request is not None:
-                drafts = work.tokens[len(work.tokens) - work.draws + 1 :] if work.draws > 1 else ()
-                own = accepted(drafts, [each.token for each in found], request.ends)
                 try:
+                    found = request.score(work.start + work.rows - work.draws + 1, found)
+                    drafts = work.tokens[len(work.tokens) - len(found) + 1 :] if len(found) > 1 else ()
+                    own = accepted(drafts, [each.token for each in found], request.ends) if found else ()
                     tokens, end = request.take(found[: len(own)])
                 except Error as error:  # of this text alone
                     self._end(request, None, error)
@@ -204,6 +257,19 @@ class EngineLoop:
                     self.guessed += len(drafts)
                     self.guessed_right += len(own) - 1
                     self._expect(request)
+
+    def _begin(self, request: Request) -> None:
+        """A text comes in. What its grammar begins with is a part of what is computed first."""
+        try:
+            end = request.begin()
+        except Exception as error:
+            request.mailbox.finish(None, error)
+            return
+        if end is not None:
+            request.mailbox.finish(end)
+            return
+        self._requests[request.text] = request
+        self._scheduler.add(request.text)
 
     def _end(self, request: Request, end: StreamEnd | None, error: BaseException | None = None) -> None:
         self._scheduler.remove(request.text)

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from ..ops.sampling.reference import BROKEN, changed, choose, masked
 from ..ops.shapes import ceil_div
 from ..text.generation import SamplingDefaults
 from .text_changes import TextChanges
+
+if TYPE_CHECKING:
+    from .grammar import CompiledGrammar
 
 SEEDS = 2**64
 LEAST_SHARE = 2**-32  # top-p of the likeliest token alone, which files may write as 0
@@ -40,9 +43,10 @@ class SamplingParams:
     in the new text, once, and for each time; 0 for none. ``logit_bias``: what is added to logits, from -100 to 100,
     by token. ``allowed_tokens``: is asked before each token which ones may come, given the new tokens so far; it
     returns a bit for each token of the vocabulary, uint32 [ceil(V / 32)] or less, token t being bit t % 32 of word
-    t // 32, as a grammar gives it, or None for all. ``logprobs``: of an ``Engine``'s tokens, how many of the likeliest
-    to give with their log probabilities, up to 20, beside the token's own; None for none. They are those of the model,
-    before all of the above.
+    t // 32, or None for all. ``grammar``: what the text must be, from ``GrammarVocabulary.compile``; it ends where it
+    is whole. ``logprobs``: of an ``Engine``'s tokens, how many of the likeliest to give with their log probabilities,
+    up to 20, beside the token's own; None for none. They are those of the model, before all of the above.
+    ``prompt_logprobs``: the same for the tokens of the prompt, all of which are then computed.
 
     The order is that of transformers: penalties and bias, what is allowed, temperature, top-k, top-p, min-p. So shares
     are of probabilities after the temperature; llama.cpp applies it last.
@@ -61,6 +65,8 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
     allowed_tokens: AllowedTokens | None = None
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    grammar: CompiledGrammar | None = None
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -95,14 +101,17 @@ class SamplingParams:
                 )
         if self.allowed_tokens is not None and not callable(self.allowed_tokens):
             raise InvalidInputError("allowed_tokens is asked before each token, so it must be a function")
-        if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LIKELIEST:
-            raise InvalidInputError(f"logprobs is {self.logprobs}; it must be between 0 and {MOST_LIKELIEST}, or None")
+        if self.allowed_tokens is not None and self.grammar is not None:
+            raise InvalidInputError("allowed_tokens and grammar both say which tokens may come; give one of them")
+        for name in ("logprobs", "prompt_logprobs"):
+            if (count := getattr(self, name)) is not None and not 0 <= count <= MOST_LIKELIEST:
+                raise InvalidInputError(f"{name} is {count}; it must be between 0 and {MOST_LIKELIEST}, or None")
 
     @property
     def needs_tokens(self) -> bool:
         """Whether a token depends, beside its logits, on which ones came before, so that the host must know those."""
         penalized = self.repetition_penalty != 1 or self.presence_penalty or self.frequency_penalty
-        return bool(penalized) or self.allowed_tokens is not None
+        return bool(penalized) or self.allowed_tokens is not None or self.grammar is not None
 
     @property
     def host_reason(self) -> str | None:
@@ -112,7 +121,9 @@ class SamplingParams:
             "frequency_penalty": self.frequency_penalty,
             "logit_bias": self.logit_bias,
             "allowed_tokens": self.allowed_tokens is not None,
+            "grammar": self.grammar is not None,
             "logprobs": self.logprobs is not None,
+            "prompt_logprobs": self.prompt_logprobs is not None,
         }
         named = [name for name, given in by_host.items() if given]
         return f"{' and '.join(named)} must be applied to each token's logits by the host" if named else None
@@ -163,7 +174,7 @@ def sample(
     changes = TextChanges(params, prompt, logits.size)
     for token in new_tokens:
         changes.add(token)
-    return sample_text(logits, params, position, seed, changes, new_tokens)
+    return sample_text(logits, params, position, seed, changes, allowed_mask(params, new_tokens, logits.size))
 
 
 def sample_text(
@@ -172,12 +183,12 @@ def sample_text(
     position: int,
     seed: int,
     changes: TextChanges,
-    new_tokens: Sequence[int],
+    allowed: NDArray[np.uint32] | None,
 ) -> int:
-    """``sample`` for a text whose ``changes`` are kept."""
+    """``sample`` for a text whose ``changes`` are kept, and of which ``allowed`` tokens may come now; None for all."""
     if (some := changes.changes()) is not None:
         logits = changed(logits, some.tokens, some.penalty, some.shift)
-    if (allowed := allowed_mask(params, new_tokens, logits.size)) is not None:
+    if allowed is not None:
         logits = masked(logits, allowed)
     return checked(choose(logits, position, seed, params.temperature, params.top_k, params.top_p, params.min_p))
 
@@ -187,10 +198,9 @@ def draw_of(
     position: int,
     seed: int,
     changes: TextChanges,
-    new_tokens: Sequence[int],
-    vocab: int,
+    allowed: NDArray[np.uint32] | None,
 ) -> Draw:
-    """What ``sample_text`` does to a row of logits, for a ``BatchMethod``. Raises InvalidInputError like it."""
+    """What ``sample_text`` does to a row of logits, for a ``BatchMethod``."""
     return Draw(
         position,
         seed,
@@ -199,7 +209,7 @@ def draw_of(
         params.top_p,
         params.min_p,
         changes.changes(),
-        allowed_mask(params, new_tokens, vocab),
+        allowed,
         params.logprobs,
     )
 

@@ -16,7 +16,8 @@ class Text:
     """A text of the engine: ``tokens`` are its prompt and what was drawn and read, at most ``most`` in all.
 
     ``order``: when it came; ``slot``: its row of the block tables while it runs. ``waits``: each of its tokens must be
-    read before the next one is drawn. ``drafts``: guesses of what comes after ``tokens``.
+    read before its next row is computed. ``drafts``: guesses of what comes after ``tokens``. ``scored``: so many of its
+    first rows draw the token that the prompt has there, by masks that allow nothing else, for its log probability.
     """
 
     tokens: list[int]
@@ -24,11 +25,14 @@ class Text:
     most: int
     waits: bool = False
     drafts: list[int] = field(default_factory=list)
+    scored: int = 0
     pages: PagedText = field(default_factory=PagedText)
     slot: int | None = None
     computed: int = 0  # rows, with those of steps that have not been read
     drawing: int = 0  # tokens that steps draw which have not been read
     tabled: int = 0  # pages that its row of the block tables has
+    begins: bool = True  # none of its rows was computed yet
+    reused: int = 0  # rows that other texts had computed before it began
 
     @property
     def known(self) -> int:
@@ -66,7 +70,8 @@ class Scheduler:
 
     def __init__(self, pool: PagePool, rows: int, slots: int, draws: int | None = None) -> None:
         self._pool, self._rows = pool, rows
-        self._most_drafts = (slots if draws is None else draws) - slots  # rows that draw beside one of each text
+        self._draws = slots if draws is None else draws
+        self._most_drafts = self._draws - slots  # guesses in a step
         self._free_slots = list(range(slots))  # a heap: the lowest are used first
         self._waiting: list[Text] = []  # by order
         self._running: list[Text] = []  # by order
@@ -97,7 +102,7 @@ class Scheduler:
 
         No work if there is no text, or if all wait for tokens to be read.
         """
-        plan = _Plan(self._rows)
+        plan = _Plan(self._rows, self._draws - len(self._running))
         decoding: list[Text] = []
         others: list[Text] = []
         for text in self._running:
@@ -110,8 +115,9 @@ class Scheduler:
                 self._plan(text, plan)
         if all(text.slot is not None for text in running):  # else there are no pages for further ones
             for text in list(self._waiting):
-                if plan.room == 0 or not self._start(text):
+                if plan.room == 0 or plan.spare == 0 or not self._start(text):
                     break
+                plan.spare -= 1
                 self._plan(text, plan)
                 if text.slot is None:
                     break  # later ones must not overtake it
@@ -131,6 +137,11 @@ class Scheduler:
             text.computed = min(text.computed, len(text.tokens) - 1)  # rows of guesses that were wrong do not count
         self._settle(text)
 
+    def drop(self, work: Work) -> None:
+        """What a work draws is known already, since several tokens were read before it: only its rows count."""
+        work.text.drawing -= 1
+        self._drew.discard(work.text)
+
     # -- plans ------------------------------------------------------------------------------------------------------
 
     def _is_fed(self, text: Text) -> bool:
@@ -144,8 +155,11 @@ class Scheduler:
 
     def _plan(self, text: Text, plan: _Plan) -> None:
         """Add to ``plan`` as much of a text as has room, unless it waits for a page or has to give back its own."""
-        if text.known > self._pool.page_rows and text.computed == len(text.pages.tokens):
+        scores = text.computed < text.scored
+        if text.known > self._pool.page_rows and text.computed == len(text.pages.tokens) and not scores:
             self._pool.extend(text.pages, text.tokens)
+            if text.begins:
+                text.reused += len(text.pages.tokens) - text.computed
             text.computed = len(text.pages.tokens)
         if not plan.room:
             return
@@ -155,18 +169,22 @@ class Scheduler:
                 plan.works[text] = Work(text, start, (), fed=True, draws=1)
                 plan.room -= 1
             return
-        tokens = text.tokens[start : start + plan.room]
+        most = min(plan.room, 1 + plan.spare, text.scored - start) if scores else plan.room
+        tokens = text.tokens[start : start + most]
         last = len(tokens) == text.known and not text.drawing
         drafts = self._drafts(text, plan) if last else []
         if not self._is_coming(text, plan.computing) and self._reserve(text, len(tokens) + len(drafts), plan):
             plan.computing |= self._keys(text, len(tokens))
-            plan.works[text] = Work(text, start, [*tokens, *drafts], draws=1 + len(drafts) if last else 0)
+            draws = len(tokens) if scores else 1 + len(drafts) if last else 0
+            plan.works[text] = Work(text, start, [*tokens, *drafts], draws=draws)
             plan.room -= len(tokens) + len(drafts)
             plan.drafts -= len(drafts)
+            plan.spare -= max(0, draws - 1)
+            text.begins = False
 
     def _drafts(self, text: Text, plan: _Plan) -> list[int]:
         """Guesses that are worth their rows: there is room for them, and nobody has to give pages back for them."""
-        most = min(plan.drafts, plan.room - 1, text.most - len(text.tokens) - 1) if text.known == 1 else 0
+        most = min(plan.drafts, plan.spare, plan.room - 1, text.most - len(text.tokens) - 1) if text.known == 1 else 0
         drafts = text.drafts[: max(most, 0)]
         rows = text.computed - len(text.pages.tokens) + 1 + len(drafts)
         return drafts if self._pool.needs(text.pages, rows) <= self._pool.free else []
@@ -226,9 +244,13 @@ class Scheduler:
 
 @dataclass
 class _Plan:
-    """A step as far as it is planned: ``room`` rows are left, ``drafts`` of them for guesses."""
+    """A step as far as it is planned: ``room`` rows are left, ``drafts`` of them for guesses.
+
+    ``spare``: further rows that may draw a token, beside one of each text.
+    """
 
     room: int
+    spare: int
     drafts: int = 0
     works: dict[Text, Work] = field(default_factory=dict)
     computing: set[PageKey] = field(default_factory=set)

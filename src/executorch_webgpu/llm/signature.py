@@ -52,7 +52,7 @@ class Signature:
             )
         signature: MethodMetadata = program.metadata("forward")
         _check_signature(signature)
-        if _constant(program, "use_kv_cache") == 0:
+        if stated_constant(program, "use_kv_cache") == 0:
             raise UnsupportedProgramError("the program has no KV cache; export it again with -kv")
         tokens, logits = signature.inputs[0], signature.outputs[0]
         return cls(
@@ -60,7 +60,7 @@ class Signature:
             _context_len(program, tokens),
             logits.max_dims[-1],
             _is_full(logits, tokens),
-            frozenset(_constants(program, "get_eos_ids")),
+            frozenset(stated_constants(program, "get_eos_ids")),
             np.dtype(tokens.dtype),
             np.dtype(signature.inputs[1].dtype),
             tokens.max_dims[1] > 1 and signature.inputs[1].max_dims != (1,),
@@ -107,7 +107,7 @@ def _shapes(tensors: Sequence[TensorMetadata]) -> str:
 def _context_len(program: Program, tokens: TensorMetadata) -> int:
     """The KV cache's rows: as stated by the program, else the longest input (which the cache must hold)."""
     for name in ("get_max_context_len", "get_max_seq_len"):
-        stated = _constant(program, name)
+        stated = stated_constant(program, name)
         if stated is not None:
             return stated
     if 1 in tokens.dynamic_dims:
@@ -118,11 +118,11 @@ def _context_len(program: Program, tokens: TensorMetadata) -> int:
     )
 
 
-def _constant(program: Program, name: str) -> int | None:
-    return next(iter(_constants(program, name)), None)
+def stated_constant(program: Program, name: str) -> int | None:
+    return next(iter(stated_constants(program, name)), None)
 
 
-def _constants(program: Program, name: str) -> list[int]:
+def stated_constants(program: Program, name: str) -> list[int]:
     """The integers that a method without inputs returns; none when the program has no such method."""
     if name not in program.method_names:
         return []

@@ -52,6 +52,8 @@ class Mailbox:
         self.end: StreamEnd | None = None
         self.error: BaseException | None = None
         self.logprobs: list[TokenLogprobs] = []  # of the tokens that were put, where they are asked for
+        self.prompt_logprobs: list[TokenLogprobs] = []  # of the prompt's tokens but the first, likewise
+        self.cached_tokens = 0
         self._changed = threading.Condition()
         self._tokens: deque[int] = deque()
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
@@ -147,6 +149,16 @@ class Stream:
     def logprobs(self) -> Sequence[TokenLogprobs]:
         """Of each token that came so far, read or not; none unless ``SamplingParams.logprobs`` asks for them."""
         return self._mailbox.logprobs
+
+    @property
+    def prompt_logprobs(self) -> Sequence[TokenLogprobs]:
+        """Of each token of the prompt but the first, once a new token came; where ``SamplingParams`` asks for them."""
+        return self._mailbox.prompt_logprobs
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of the prompt that were not computed, as texts before it began alike; known with the first token."""
+        return self._mailbox.cached_tokens
 
     def cancel(self) -> None:
         """End the text. Tokens that came before may still be read. A second call does nothing."""

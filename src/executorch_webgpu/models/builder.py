@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ..errors import InvalidInputError
-from ..format.values import Bool, Double, Int, IntList, Null
+from ..format.values import Bool, Double, Int, IntList, Null, String
 from ..format.vkgraph import (
     NAMED,
     DataType,
@@ -54,7 +54,7 @@ class Scalar:
 
 
 Size: TypeAlias = int | Scalar
-Argument: TypeAlias = TensorRef | Scalar | Constant | int | float | bool | Sequence["Argument"] | None
+Argument: TypeAlias = TensorRef | Scalar | Constant | int | float | bool | str | Sequence["Argument"] | None
 
 
 class GraphBuilder:
@@ -62,7 +62,7 @@ class GraphBuilder:
 
     def __init__(self) -> None:
         self.inputs: list[TensorRef] = []
-        self.dynamic: set[int] = set()  # inputs whose sizes are upper bounds
+        self.dynamic: set[int] = set()  # inputs and outputs whose sizes are upper bounds
         self.outputs: list[TensorRef] = []
         self.constants: dict[str, Constant] = {}
         self._values: list[Value] = []
@@ -82,9 +82,11 @@ class GraphBuilder:
             self.dynamic.add(tensor.id)
         return tensor
 
-    def output(self, *tensors: TensorRef) -> None:
-        """The next outputs."""
+    def output(self, *tensors: TensorRef, dynamic: bool = False) -> None:
+        """The next outputs. ``dynamic``: their dims are upper bounds."""
         self.outputs.extend(tensors)
+        if dynamic:
+            self.dynamic.update(tensor.id for tensor in tensors)
 
     def constant(self, constant: Constant) -> TensorRef:
         """A tensor that is only read: always the same one for the same name."""
@@ -195,9 +197,27 @@ class GraphBuilder:
         arguments = (q, k, v, k_cache, v_cache, input_pos, sequence, mask, dropout, causal, scale)
         return self._call("sdpa_with_kv_cache.default", *arguments, out=q.dims)
 
-    def call(self, op: str, *arguments: Argument, out: Sequence[int]) -> TensorRef:
-        """Any operator with one float32 result, by its name in the registry."""
-        return self._call(op, *arguments, out=out)
+    def layer_norm(self, x: TensorRef, weight: Constant, bias: Constant, eps: float) -> TensorRef:
+        """(x - mean) / sqrt(variance + eps) * weight + bias, over the last dimension."""
+        statistics = (*x.dims[:-1], 1)
+        arguments = x, [x.dims[-1]], weight, bias, eps
+        return self.calls("aten.native_layer_norm.default", *arguments, outs=[x.dims, statistics, statistics])[0]
+
+    def gelu(self, x: TensorRef, approximate: str = "none") -> TensorRef:
+        """x * P(X <= x) of a normal X; ``approximate``: "none", or "tanh"."""
+        return self._call("aten.gelu.default", x, approximate, out=x.dims)
+
+    def permute(self, x: TensorRef, order: Sequence[int]) -> TensorRef:
+        """The dimensions of x in another order."""
+        return self._call("aten.permute_copy.default", x, list(order), out=[x.dims[dim] for dim in order])
+
+    def cast(self, x: TensorRef, dtype: DataType) -> TensorRef:
+        """x in another dtype."""
+        return self._call("aten._to_copy.default", x, *[None] * 6, out=x.dims, dtype=dtype)
+
+    def call(self, op: str, *arguments: Argument, out: Sequence[int], dtype: DataType = DataType.FLOAT32) -> TensorRef:
+        """Any operator with one result, by its name in the registry."""
+        return self._call(op, *arguments, out=out, dtype=dtype)
 
     def calls(self, op: str, *arguments: Argument, outs: Sequence[Sequence[int]]) -> tuple[TensorRef, ...]:
         """Any operator with a list of float32 results."""
@@ -219,8 +239,8 @@ class GraphBuilder:
         assert isinstance(value, VkTensor)
         return value.datatype
 
-    def _call(self, op: str, *arguments: Argument, out: Sequence[int]) -> TensorRef:
-        result = self._tensor(out)
+    def _call(self, op: str, *arguments: Argument, out: Sequence[int], dtype: DataType = DataType.FLOAT32) -> TensorRef:
+        result = self._tensor(out, dtype)
         self._append(op, *arguments, result)
         return result
 
@@ -252,10 +272,10 @@ class GraphBuilder:
                 return argument.id
             case Constant():
                 return self.constant(argument).id
-            case None | bool() | int() | float():
+            case None | bool() | int() | float() | str():
                 key = type(argument), argument
                 if key not in self._interned:
-                    self._interned[key] = self._add(_number(argument))
+                    self._interned[key] = self._add(_plain(argument))
                 return self._interned[key]
             case _ if all(isinstance(item, int) for item in argument):
                 return self._add(IntList(tuple(item for item in argument if isinstance(item, int))))
@@ -266,7 +286,7 @@ class GraphBuilder:
         return len(self._values) - 1
 
 
-def _number(argument: bool | int | float | None) -> Value:
+def _plain(argument: bool | int | float | str | None) -> Value:
     match argument:
         case None:
             return Null()
@@ -274,6 +294,8 @@ def _number(argument: bool | int | float | None) -> Value:
             return Bool(argument)
         case int():
             return Int(argument)
+        case str():
+            return String(argument)
     assert math.isfinite(argument)
     return Double(argument)
 

@@ -3,12 +3,13 @@
 | format | a weight is | operators |
 |---|---|---|
 | f32 | float32 | aten.linear, aten.embedding |
+| f16 | float16 | aten.linear |
 | q8csw | 8 bits, one scale a row | aten._weight_int8pack_mm |
 | q4gsw | 4 bits, one scale a group | et_vk.linear_q4gsw, et_vk.embedding_q4gsw |
 | q8gsw | 8 bits, one scale a group | et_webgpu.linear_q8gsw, et_webgpu.embedding_q8gsw |
 | q4gaw | 4 bits, one scale and one minimum a group | et_webgpu.linear_q4gaw, et_webgpu.embedding_q4gaw |
 
-The first three are operators that other ExecuTorch runtimes have too. The last two hold GGUF's Q8_0, Q4_0 and Q4_1
+f32, q8csw and q4gsw are operators that other ExecuTorch runtimes have too. The last two hold GGUF's Q8_0, Q4_0 and Q4_1
 without loss, so ``native`` stands for: q4gaw where the source has 4 bits, else q8gsw.
 """
 
@@ -26,7 +27,7 @@ from ..format.vkgraph import DataType
 from .quantize import asymmetric_4bit, pack, symmetric_4bit, symmetric_8bit
 from .weights import Constant, Floats, Weight, float_constant
 
-WeightFormat = Literal["f32", "q8csw", "q4gsw", "q8gsw", "q4gaw", "native"]
+WeightFormat = Literal["f32", "f16", "q8csw", "q4gsw", "q8gsw", "q4gaw", "native"]
 EmbeddingFormat = Literal["f32", "q4gsw", "q8gsw", "q4gaw", "native"]
 WEIGHT_FORMATS: tuple[WeightFormat, ...] = get_args(WeightFormat)
 EMBEDDING_FORMATS: tuple[EmbeddingFormat, ...] = get_args(EmbeddingFormat)
@@ -73,6 +74,8 @@ def matrix(weight: Weight, format: WeightFormat, group: int) -> Matrix:
         return matrix(weight, "q4gaw" if four else "q8gsw", NATIVE_GROUP)
     if format == "f32":
         return float_constant(weight)
+    if format == "f16":
+        return Constant(f"{weight.name}.f16", DataType.FLOAT16, weight.dims, lambda: _halves(weight))
     if format == "q8csw":
         group = width
     elif width % group:
@@ -101,6 +104,25 @@ def matrix(weight: Weight, format: WeightFormat, group: int) -> Matrix:
     )
 
 
+def _halves(weight: Weight) -> Iterator[NDArray[np.float16]]:
+    for start, stop in weight.ranges():
+        rows = weight.rows(start, stop)
+        with np.errstate(over="ignore"):  # what overflows is refused
+            halves = rows.astype(np.float16)
+        _check_range(weight, start, halves, "f16")
+        yield halves
+
+
+def _check_range(weight: Weight, start: int, kept: NDArray[np.float16] | Floats, format: WeightFormat) -> None:
+    """What a format keeps of the rows from ``start`` on is finite, as the weights are; refused if not."""
+    finite = np.isfinite(kept).reshape(len(kept), -1).all(axis=1)
+    if not finite.all():
+        raise UnsupportedProgramError(
+            f"The tensor {weight.source or weight.name!r} has weights in row {start + int(np.argmin(finite))} that are "
+            f"too large for {format}: choose f32 for the weights."
+        )
+
+
 class _Scales:
     """Packed weights and scales come of one computation.
 
@@ -123,12 +145,7 @@ class _Scales:
     def _check(self, start: int, scales: Floats) -> None:
         """The weights are finite, and so must be what the format keeps of them."""
         kept = scales.astype(np.float16) if self._format in HALF_SCALES else scales
-        finite = np.isfinite(kept).reshape(len(kept), -1).all(axis=1)
-        if not finite.all():
-            raise UnsupportedProgramError(
-                f"The tensor {self._weight.source or self._weight.name!r} has weights in row "
-                f"{start + int(np.argmin(finite))} that are too large for {self._format}: choose f32 for the weights."
-            )
+        _check_range(self._weight, start, kept, self._format)
 
     def pieces(self, dims: tuple[int, ...], dtype: DataType) -> Iterator[NDArray[np.generic]]:
         """[K / group, N padded, …], or [N] when a row has one scale."""

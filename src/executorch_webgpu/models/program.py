@@ -64,7 +64,7 @@ def _method(name: str, graph: GraphBuilder, keywords: Sequence[str], segment: in
     offset = 0
     for tensor in graph.outputs:
         allocation = schema.AllocationDetails(1, offset & 0xFFFFFFFF, offset >> 32)
-        values.append(_tensor(graph, tensor, dynamic=False, allocation=allocation))
+        values.append(_tensor(graph, tensor, dynamic=tensor.id in graph.dynamic, allocation=allocation))
         offset += values[-1].nbytes + -values[-1].nbytes % _OUTPUT_ALIGNMENT
     positions = tuple(range(len(values)))
     split = len(graph.inputs)

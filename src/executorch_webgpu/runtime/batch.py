@@ -23,6 +23,7 @@ from ..graph.draws import KEPT_PLANS, RowSampler, with_fed_tokens, with_float_lo
 from ..graph.execute import GraphExecutor
 from ..graph.fusion import fuse_graph
 from ..graph.kv_cache import KV_CACHE_DTYPES
+from ..graph.step import Step
 from ..ops.plan import Planning
 from ..ops.sampling.draws import MOST_LIKELIEST, Draw, LogitChanges
 from ..ops.sampling.reference import BROKEN
@@ -107,6 +108,7 @@ class BatchMethod(Closing):
         self._flights: deque[list[int | None]] = deque()  # of steps that are not read: log probabilities of each row
         self.submitted = 0  # steps so far
         self._drawn = 0  # rows of the step before that drew a token
+        self._undrawn: tuple[int, int] | None = None  # rows that ``draw`` draws from, and with padding
         self._owned: list[GraphExecutor | PoolRows | RowSampler | InFlight] = []
         try:
             self._executor = GraphExecutor(graph, constants, planning, profile=options.profile, check=options.check)
@@ -148,7 +150,7 @@ class BatchMethod(Closing):
         with self._device.lock:
             inputs = self._inputs(tokens, places, block_tables, wanted)
             (logits,) = self._executor.execute(inputs)
-            self._drawn = 0
+            self._drawn, self._undrawn = 0, None
         rows: NDArray[np.float32] = logits.reshape(-1, logits.shape[-1])
         return rows[: len(wanted)]
 
@@ -158,37 +160,71 @@ class BatchMethod(Closing):
         places: Places,
         block_tables: NDArray[np.int32],
         wanted: Sequence[int],
-        draws: Sequence[Draw],
+        draws: Sequence[Draw] | None,
     ) -> None:
         """``step`` that draws a token from each wanted row, as ``draws`` has it for that row. Does not wait.
 
         A token may be -1 - i: what row i of ``wanted`` drew in the step that was submitted before; the first token, 0,
         in place of one that was BROKEN. ``read`` gives the drawn tokens, once for each submitted step.
+        ``draws`` may be None, for how tokens are drawn is known only when those of the step before are read: the device
+        computes meanwhile, and ``draw`` says it later, before the next step.
         Raises InvalidInputError like ``step``, for draws out of range, and when ``in_flight`` steps are not read yet:
         before anything runs, so that the next call finds all as it was.
         """
-        if len(draws) != len(wanted):
+        if draws is not None and len(draws) != len(wanted):
             raise InvalidInputError(f"a step wants {len(wanted)} rows, but says of {len(draws)} how tokens are drawn")
         with self._device.lock:
             inputs = self._inputs(tokens, places, block_tables, wanted)
-            if len(self._flights) == self.in_flight:
-                raise InvalidInputError(f"{self.in_flight} steps are in flight already; read one first")
-            unwanted = [_UNWANTED] * (len(inputs[3]) - len(draws))
-            drawing = self._sampler.begin_step([*draws, *unwanted]) if draws else None
-            step = self._executor.begin_step(inputs)
-            results = [(self._tokens, self._sampler.tokens.buffer)]
-            if drawing is not None:
-                step.append(drawing)
-            asked = [draw.logprobs for draw in draws]
-            if any(k is not None for k in asked):
-                results += [(self._logprobs, self._sampler.logprobs), (self._likeliest, self._sampler.likeliest)]
-            copies = [lambda encoder, to=to, source=source: to.copy(encoder, source) for to, source in results]
-            submission = step.submit(*copies)
-            for to, _ in results:
-                to.submitted(submission)
-            self._flights.append(asked)
+            if self._undrawn is not None:
+                raise InvalidInputError("the step before has not drawn its tokens yet; say how, by draw")
+            rows = len(inputs[3])
+            if draws is None:
+                self._executor.begin_step(inputs).submit()
+                self._undrawn = len(wanted), rows
+            else:
+                self._check_room()
+                drawing = self._drawing(draws, rows)
+                step = self._executor.begin_step(inputs)
+                if drawing is not None:
+                    step.append(drawing)
+                self._submit(step, draws)
             self.submitted += 1
-            self._drawn = len(draws)
+
+    def draw(self, draws: Sequence[Draw]) -> None:
+        """Draw the tokens of the step that was submitted without, for which ``submit`` has the rest. Does not wait."""
+        with self._device.lock:
+            self._check_open()
+            if self._undrawn is None:
+                raise InvalidInputError("no step waits for how its tokens are drawn; submit one first")
+            wanted, rows = self._undrawn
+            if len(draws) != wanted:
+                raise InvalidInputError(f"a step wants {wanted} rows, but says of {len(draws)} how tokens are drawn")
+            self._check_room()
+            drawing = self._drawing(draws, rows)
+            assert drawing is not None
+            self._submit(drawing, draws)
+            self._undrawn = None
+
+    def _check_room(self) -> None:
+        if len(self._flights) == self.in_flight:
+            raise InvalidInputError(f"{self.in_flight} steps are in flight already; read one first")
+
+    def _drawing(self, draws: Sequence[Draw], rows: int) -> Step | None:
+        """What draws from so many rows, of which the last ones are padding."""
+        return self._sampler.begin_step([*draws, *[_UNWANTED] * (rows - len(draws))]) if draws else None
+
+    def _submit(self, step: Step, draws: Sequence[Draw]) -> None:
+        """Submit a step that draws, with copies of what it draws."""
+        results = [(self._tokens, self._sampler.tokens.buffer)]
+        asked = [draw.logprobs for draw in draws]
+        if any(k is not None for k in asked):
+            results += [(self._logprobs, self._sampler.logprobs), (self._likeliest, self._sampler.likeliest)]
+        copies = [lambda encoder, to=to, source=source: to.copy(encoder, source) for to, source in results]
+        submission = step.submit(*copies)
+        for to, _ in results:
+            to.submitted(submission)
+        self._flights.append(asked)
+        self._drawn = len(draws)
 
     def read(self) -> list[Drawn]:
         """What the oldest step that is not read has drawn, in the order of its wanted rows; waits for that step.

@@ -71,19 +71,20 @@ def render_chat(
     add_generation_prompt: bool = True,
     tools: Sequence[Any] | None = None,
     documents: Sequence[Any] | None = None,
+    keep_none: bool = False,
     **variables: Any,
 ) -> str:
     """The template's text for these messages (each with "role" and "content").
 
     ``variables`` (such as ``bos_token``) are handed to the template as they are; those that are not given are
-    undefined there. Raises InvalidInputError with the template's own words when it is malformed or calls
-    ``raise_exception``.
+    undefined there. ``keep_none``: a message's content that is None is None there, too, and not left out. Raises
+    InvalidInputError with the template's own words when it is malformed or calls ``raise_exception``.
     """
     try:
         return _compile(source).render(
             **{
                 **variables,
-                "messages": [_message(message) for message in messages],
+                "messages": [_message(message, keep_none) for message in messages],
                 "tools": tools,
                 "documents": documents,
                 "add_generation_prompt": add_generation_prompt,
@@ -93,9 +94,9 @@ def render_chat(
         raise InvalidInputError(f"the chat template does not take these messages: {error}") from error
 
 
-def _message(message: Mapping[str, Any]) -> dict[str, Any]:
+def _message(message: Mapping[str, Any], keep_none: bool) -> dict[str, Any]:
     """A message as templates expect it: without keys that hold None, reasoning under the names that they read."""
-    stated = {key: value for key, value in message.items() if value is not None}
+    stated = {key: value for key, value in message.items() if value is not None or (keep_none and key == "content")}
     reasoning = next((stated[name] for name in REASONING if name in stated), None)
     return stated if reasoning is None else {"thinking": reasoning, **stated, "reasoning_content": reasoning}
 

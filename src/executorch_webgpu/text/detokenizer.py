@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import tokenizers
 
@@ -12,6 +12,7 @@ import tokenizers
 _PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 _OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
 BYTE_LEVEL = [chr(byte) if byte in _PRINTABLE else chr(0x100 + _OTHERS.index(byte)) for byte in range(256)]
+_BYTES = {character: byte for byte, character in enumerate(BYTE_LEVEL)}
 # SentencePiece spells bytes that no piece covers one by one.
 BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")
 # A stream decodes at least this many tokens again before it forgets them.
@@ -37,22 +38,50 @@ class Detokenizer:
         ordinary = {token.content for token in added.values()} - special
         self._special = {index for index, token in added.items() if token.special}
         self._special |= {index for index, text in spelled.items() if text in special}
+        self._texts = {**{index: token.content for index, token in added.items()}, **spelled}
         self._spelling: dict[int, list[str]] = {}
         for index, text in [*((index, token.content) for index, token in added.items()), *spelled.items()]:
             self._spelling[index] = self._spell(text, added=text in ordinary or text in special)
 
-    def decode(self, ids: Iterable[int], *, keep_special: bool) -> str:
-        """Text of token ids, without special tokens unless those are kept. Ids that are no token have none."""
+    def decode(self, ids: Iterable[int], *, keep_special: bool, keep: Collection[str] = ()) -> str:
+        """Text of token ids, without special tokens unless those are kept, all or those whose text is in ``keep``. Ids
+        that are no token have none."""
         tokens: list[str] = []
         for index in ids:
             if index in self._spelling:
-                if keep_special or index not in self._special:
+                if keep_special or index not in self._special or self._texts[index] in keep:
                     tokens += self._spelling[index]
             elif (text := self._text_of(index)) is not None:
                 tokens.append(text)
         if self._byte_fallback:
             tokens = list(_with_bad_bytes_alone(tokens))
         return self._decoder.decode(tokens) if self._decoder is not None else " ".join(tokens)
+
+    def raw(self, index: int) -> bytes | None:
+        """The bytes that a token adds to a text that others have begun; None for an id that is no token.
+
+        Those of a special token are its text's. Raises nothing: a token that the decoder writes in another way next to
+        others has the bytes that it has after an x.
+        """
+        if index in self._spelling:
+            tokens = self._spelling[index]
+        elif (text := self._text_of(index)) is not None:
+            tokens = [text]
+        else:
+            return None
+        if self._byte_level:
+            text = "".join(tokens)
+            known = all(character in _BYTES for character in text)
+            return bytes(_BYTES[character] for character in text) if known else text.encode("utf-8", "replace")
+        if self._byte_fallback and all(map(BYTE_TOKEN.fullmatch, tokens)):
+            return bytes(int(token[3:5], 16) for token in tokens)
+        begun = " ".join(["x", *tokens]) if self._decoder is None else self._decoder.decode(["x", *tokens])
+        return begun.removeprefix("x").encode("utf-8", "replace")
+
+    @property
+    def special(self) -> frozenset[int]:
+        """Ids that have no text unless ``keep_special`` asks for it."""
+        return frozenset(self._special)
 
     def _spell(self, text: str, *, added: bool) -> list[str]:
         """The text as tokens that the decoder makes exactly that text of."""
@@ -103,7 +132,11 @@ class TextStream:
 
     def push(self, token: int) -> str:
         """The text that this token completes; empty while a character is unfinished."""
-        self._ids.append(token)
+        return self.push_all((token,))
+
+    def push_all(self, tokens: Iterable[int]) -> str:
+        """The text that these tokens complete, in one go."""
+        self._ids.extend(tokens)
         return self._take(finished=False)
 
     def finish(self) -> str:

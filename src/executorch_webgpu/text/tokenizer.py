@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -152,13 +152,34 @@ class Tokenizer:
         every text. Some append an end token, and a text that has ended does not go on."""
         return [*self._affixes[0], *self._encode(text, parse_special=False)]
 
-    def decode(self, ids: Sequence[int], *, keep_special: bool = False) -> str:
-        """Text of token ids; bytes that are not UTF-8 become U+FFFD, special tokens are left out."""
-        return self._detokenizer.decode(ids, keep_special=keep_special)
+    def decode(self, ids: Sequence[int], *, keep_special: bool = False, keep: Collection[str] = ()) -> str:
+        """Text of token ids; bytes that are not UTF-8 become U+FFFD. Special tokens are left out, but for those whose
+        text is in ``keep``."""
+        return self._detokenizer.decode(ids, keep_special=keep_special, keep=keep)
 
-    def stream(self, after: Sequence[int] = ()) -> TextStream:
-        """A decoder that takes tokens one at a time, continuing the text of ``after``."""
-        return TextStream(self.decode, after)
+    def token_bytes(self, index: int) -> bytes | None:
+        """The bytes that a token adds to a text that others have begun; of a special token those of its name; None for
+        an id that is no token."""
+        return self._detokenizer.raw(index)
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of special tokens: they have names, and no text."""
+        return self._detokenizer.special
+
+    def stream(self, after: Sequence[int] = (), *, keep: Collection[str] = ()) -> TextStream:
+        """A decoder that takes tokens one at a time, continuing the text of ``after``. Special tokens whose text is in
+        ``keep`` are decoded, too."""
+        if not keep:
+            return TextStream(self.decode, after)
+        kept = frozenset(keep)
+        return TextStream(lambda ids: self.decode(ids, keep=kept), after)
+
+    @property
+    def named_special_ids(self) -> dict[str, int]:
+        """Ids of the special tokens by their text."""
+        added = self.backend.get_added_tokens_decoder()
+        return {token.content: index for index, token in added.items() if token.special}
 
     def _encode(self, text: str, parse_special: bool) -> list[int]:
         with self._lock:

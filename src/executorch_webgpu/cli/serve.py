@@ -1,0 +1,177 @@
+"""``et-webgpu serve SOURCE``."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import Error
+from .options import FILE, device_options, load_options
+from .source import chosen_options, conversion_options, program_path
+from .streams import note
+
+if TYPE_CHECKING:
+    from ..runtime import LoadOptions
+    from ..serve.settings import ServerSettings
+
+EXTRA = 'the server needs more packages: pip install "executorch-webgpu[serve]"'
+
+
+@click.command("serve")
+@click.argument("source", required=False)
+@click.option("--embeddings", metavar="SOURCE", help="An encoder, which answers /v1/embeddings.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 for all.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 chooses a free one.")
+@click.option("--name", help="What /v1/models calls the model.  [default: SOURCE's name]")
+@click.option("--tokenizer", "tokenizer_file", type=FILE, help="A .gguf or tokenizer.json  [default: in the program]")
+@click.option("--api-key-file", type=FILE, help="Keys that clients must send, one a line; else ET_WEBGPU_API_KEY's.")
+@click.option("--max-sequences", type=click.IntRange(1), help="Texts that run at once.  [default: 64]")
+@click.option("--max-rows", type=click.IntRange(1), help="Tokens in one step.  [default: 256]")
+@click.option("--kv-pages", type=click.IntRange(1), help="Pages of 16 tokens.  [default: four whole contexts]")
+@click.option("--speculate", metavar="prompt-lookup|SOURCE", help="Guess tokens ahead, by the text or a smaller model.")
+@click.option("--max-prompt-tokens", type=click.IntRange(1), help="Refuse longer prompts.  [default: the context]")
+@click.option("--max-running", type=click.IntRange(1), default=256, show_default=True, help="Requests at once.")
+@click.option("--max-queue", type=click.IntRange(0), default=512, show_default=True, help="Requests that may wait.")
+@click.option("--max-body-mib", type=click.IntRange(1), default=8, show_default=True, help="Size of a request.")
+@click.option("--request-seconds", type=float, default=600, show_default=True, help="Time that a request may take.")
+@click.option("--grace-seconds", type=float, default=30, show_default=True, help="Time that streams get to end.")
+@click.option("--allowed-host", multiple=True, help="A name that clients may call this server by; may be repeated.")
+@click.option("--cors-origin", multiple=True, help="A site whose pages may use this server; may be repeated.")
+@click.option("--open-metrics", is_flag=True, help="Show /metrics without a key.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--page/--no-page", default=True, show_default=True, help="Serve the chat page at /.")
+@conversion_options
+@load_options("kv_cache_dtype", "matmul_precision", "fuse")
+@device_options
+def command(
+    source: str | None,
+    embeddings: str | None,
+    host: str,
+    port: int,
+    name: str | None,
+    tokenizer_file: Path | None,
+    weights: Any,
+    max_context_len: int | None,
+    loading: LoadOptions,
+    engine: str | None,
+    adapter: int | str | None,
+    speculate: str | None,
+    max_prompt_tokens: int | None,
+    page: bool,
+    **options: Any,
+) -> None:
+    """Answer requests of OpenAI's API over HTTP, with a chat page at /.
+
+    SOURCE is a program (.pte), a GGUF file, a folder with safetensors, smollm2-135m, or org/name of the Hugging Face
+    Hub. What is no program is converted once, and kept in the cache folder.
+    """
+    if source is None and embeddings is None:
+        raise click.UsageError("give a language model as SOURCE, an encoder with --embeddings, or both")
+    try:
+        from ..serve.settings import EngineSettings, ServerSettings
+    except ImportError as error:
+        raise Error(f"{EXTRA} ({error})") from error
+    chosen = chosen_options(weights, max_context_len)
+    tokenizer = None
+    if tokenizer_file is not None:
+        from ..text.tokenizer import Tokenizer
+
+        tokenizer = Tokenizer.from_file(tokenizer_file)
+    sizes = {key: value for key in ("max_sequences", "max_rows", "kv_pages") if (value := options.pop(key)) is not None}
+    if speculate not in (None, "prompt-lookup"):
+        speculate = str(program_path(str(speculate)))
+    settings = ServerSettings(
+        EngineSettings(
+            None if source is None else str(program_path(source, chosen, tokenizer)),
+            None if embeddings is None else str(program_path(embeddings)),
+            engine,
+            adapter,
+            loading,
+            sizes,
+            speculate,
+        ),
+        name or (Path(source).stem if source is not None else "model"),
+        Path(embeddings).stem if embeddings is not None else "embeddings",
+        max_prompt_tokens,
+        page=page,
+    )
+    serve(settings, host, port, options)
+
+
+def serve(settings: ServerSettings, host: str, port: int, options: dict[str, Any]) -> None:
+    """Run a server until it is told to stop. Raises Error if it cannot start."""
+    try:
+        import uvicorn
+
+        from ..serve.access_log import log_config
+        from ..serve.app import build_app
+        from ..serve.auth import ApiKeys
+        from ..serve.connections import allow_open_files, connection_protocol
+        from ..serve.engine_client import EngineClient
+        from ..serve.limits import MIB, Limits
+        from ..serve.metrics import Metrics
+        from ..serve.shutdown import Draining, DrainingServer
+    except ImportError as error:
+        raise Error(f"{EXTRA} ({error})") from error
+
+    limits = Limits(
+        max_body_bytes=options["max_body_mib"] * MIB,
+        max_running=options["max_running"],
+        max_queue=options["max_queue"],
+        request_seconds=options["request_seconds"],
+        max_connections=allow_open_files(Limits.max_connections),
+    )
+    keys, metrics, draining = ApiKeys.load(options["api_key_file"]), Metrics(), Draining(options["grace_seconds"])
+    network = {
+        "host": host,
+        "allowed_hosts": options["allowed_host"],
+        "cors_origins": options["cors_origin"],
+        "open_metrics": options["open_metrics"],
+    }
+
+    async def run() -> None:
+        client = EngineClient(settings.engine)
+        starting = asyncio.create_task(client.start())
+        await asyncio.sleep(0)  # its process begins to load, while this one reads the tokenizer
+        parts = {"limits": limits, "keys": keys, "draining": draining, "metrics": metrics, "network": network}
+        app = build_app(settings, client, **parts)
+        await starting
+        config = uvicorn.Config(
+            app,
+            host,
+            port,
+            http=connection_protocol(limits, metrics),
+            ws="none",
+            log_config=log_config(options["log_format"]),
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=30,
+        )
+        server = DrainingServer(config, draining)
+        announced = asyncio.create_task(_announce(server))
+        try:
+            await server.serve()
+        finally:
+            announced.cancel()
+            await client.close()
+
+    try:
+        import uvloop
+    except ImportError:  # not on Windows
+        asyncio.run(run())
+    else:
+        uvloop.run(run())
+
+
+async def _announce(server: Any) -> None:
+    """Say where the server listens, once it does."""
+    while not server.started:
+        await asyncio.sleep(0.01)
+    for each in server.servers:
+        for listening in each.sockets:
+            host, port = listening.getsockname()[:2]
+            note(f"Listening at http://{f'[{host}]' if ':' in host else host}:{port}; Ctrl-C stops.")

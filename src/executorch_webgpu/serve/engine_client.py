@@ -1,0 +1,311 @@
+"""The HTTP process's side of the engine process: texts and embeddings as asyncio knows them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import subprocess
+import sys
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from itertools import count
+from multiprocessing.connection import Connection, Listener
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import Error
+from ..llm.grammar import Grammar
+from ..llm.sample import SamplingParams
+from .errors import ApiError
+from .link import Link
+from .settings import EngineSettings
+from .wire import Accepted, AskLoad, Came, Cancel, Embed, Embedded, Load, Ready, Refused, Submit
+
+GRACE_SECONDS = 10  # that an engine process gets to end
+LONGEST_PAUSE = 60  # seconds between two tries to start a process that fails
+
+ClientState = Literal["starting", "up", "down", "closed"]
+
+
+class EngineText:
+    """A text that the engine continues, for one reader."""
+
+    def __init__(self, id: int, client: EngineClient, loop: asyncio.AbstractEventLoop) -> None:
+        self.id = id
+        self._client, self._loop = client, loop
+        self._arrived: Came | None = None
+        self._error: ApiError | None = None
+        self._accepted = False
+        self._ended = False  # for the engine
+        self._waiting: asyncio.Future[None] | None = None
+
+    async def accepted(self) -> None:
+        """Wait until the engine has taken the text in. Raises ApiError if it has not."""
+        while not self._accepted and self._error is None and self._arrived is None:
+            await self._wait()
+        if self._error is not None and not self._accepted:
+            raise self._error
+
+    async def next(self) -> Came:
+        """All that came since the last call; waits for something. Raises the ApiError that ended the text."""
+        while self._arrived is None:
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+        arrived, self._arrived = self._arrived, None
+        return arrived
+
+    def cancel(self) -> None:
+        """End the text, if it goes on."""
+        if not self._ended:
+            self._ended = True
+            self._client.forget(self)
+
+    async def _wait(self) -> None:
+        self._waiting = self._loop.create_future()
+        try:
+            await self._waiting
+        finally:
+            self._waiting = None
+
+    def deliver(self, message: Any) -> None:
+        """What the engine process has sent about this text."""
+        match message:
+            case Came():
+                self._ended = message.end is not None
+                if self._arrived is None:
+                    self._arrived = message
+                else:
+                    _join(self._arrived, message)
+            case Accepted():
+                self._accepted = True
+            case Refused():
+                self.fail(_api_error(message))
+                return
+        self._wake()
+
+    def fail(self, error: ApiError) -> None:
+        """The text ends with an error."""
+        self._ended, self._error = True, error
+        self._wake()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self._ended
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+
+def _join(first: Came, second: Came) -> None:
+    first.tokens += second.tokens
+    if second.logprobs is not None:
+        first.logprobs = [*(first.logprobs or ()), *second.logprobs]
+    if second.cached_tokens is not None:
+        first.cached_tokens = second.cached_tokens
+    if second.prompt_logprobs is not None:
+        first.prompt_logprobs = [*(first.prompt_logprobs or ()), *second.prompt_logprobs]
+    first.end = second.end
+
+
+def _api_error(refused: Refused) -> ApiError:
+    return ApiError(400 if refused.at_fault else 500, refused.message)
+
+
+def _gone() -> ApiError:
+    return ApiError(503, "the engine has stopped; it is being started again", headers={"Retry-After": "5"})
+
+
+class EngineClient:
+    """Starts the engine process, talks with it, and starts it again if it ends by itself.
+
+    Belongs to the event loop in which it is started. ``ready``: what was loaded.
+    """
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self._settings = settings
+        self._ids = count(1)
+        self._texts: dict[int, EngineText] = {}
+        self._answers: dict[int, asyncio.Future[Any]] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._link: Link | None = None
+        self._starting: asyncio.Future[Ready] | None = None
+        self._restart: asyncio.Task[None] | None = None
+        self._ready: Ready | None = None
+        self.state: ClientState = "starting"
+        self.restarts = 0
+
+    @property
+    def ready(self) -> Ready:
+        """What the engine process has loaded."""
+        assert self._ready is not None, "the engine is not started yet"
+        return self._ready
+
+    async def start(self) -> None:
+        """Start the process, and wait until it has loaded its programs. Raises Error if it cannot."""
+        self._loop = asyncio.get_running_loop()
+        self._starting = self._loop.create_future()
+        key = secrets.token_bytes(32)
+        listener = Listener(authkey=key)
+        try:
+            command = [sys.executable, "-m", f"{__package__}.engine_process", str(listener.address)]
+            self._process = process = subprocess.Popen(command, stdin=subprocess.PIPE)
+            assert process.stdin is not None
+            process.stdin.write(key.hex().encode() + b"\n")
+            process.stdin.flush()
+            connection = await self._connected(listener, process)
+        finally:
+            listener.close()
+        connection.send(self._settings)
+        link: Link | None = None
+
+        def received(messages: list[Any]) -> None:
+            self._on_loop(self._deliver, messages)
+
+        def ended() -> None:
+            self._on_loop(self._ended, process)
+
+        self._link = link = Link(connection, received, ended)
+        try:
+            self._ready = await self._starting
+        except BaseException:
+            link.close()
+            process.kill()
+            raise
+        self.state = "up"
+
+    def _on_loop(self, function: Any, *arguments: Any) -> None:
+        with suppress(RuntimeError):  # of a loop that is closed
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    async def _connected(self, listener: Listener, process: subprocess.Popen[bytes]) -> Connection:
+        """The process's connection. Raises Error if it ends before it makes one."""
+        accepting = self._loop.run_in_executor(None, listener.accept)
+        while not accepting.done():
+            await asyncio.wait([accepting], timeout=0.2)
+            if process.poll() is not None and not accepting.done():
+                listener.close()
+                raise Error(f"the engine process ended with exit code {process.returncode} before it was ready")
+        return accepting.result()
+
+    def submit(
+        self, tokens: Sequence[int], params: SamplingParams, ends: Collection[int], grammar: Grammar | None = None
+    ) -> EngineText:
+        """Continue a prompt. ``ends``: the tokens that end it. Raises ApiError while there is no engine."""
+        link = self._open_link()
+        text = EngineText(next(self._ids), self, self._loop)
+        self._texts[text.id] = text
+        link.send(Submit(text.id, tokens, params, frozenset(ends), grammar))
+        return text
+
+    def forget(self, text: EngineText) -> None:
+        """Nobody reads a text any more."""
+        self._texts.pop(text.id, None)
+        if self._link is not None:
+            self._link.send(Cancel(text.id))
+
+    async def embed(self, texts: Sequence[Sequence[int]], *, truncate: bool = False) -> NDArray[np.float32]:
+        """Embeddings [n, dim] of token ids, of which long ones may be cut. Raises ApiError."""
+        assert self.ready.encoder is not None
+        answer = await self._ask(Embed(next(self._ids), texts, truncate))
+        assert isinstance(answer, Embedded)
+        return np.frombuffer(answer.embeddings, "<f4").reshape(len(texts), self.ready.encoder.dim)
+
+    async def load(self) -> Load:
+        """How busy the engine is. Raises ApiError while there is none."""
+        answer = await self._ask(AskLoad(next(self._ids)))
+        assert isinstance(answer, Load)
+        return answer
+
+    async def _ask(self, message: Any) -> Any:
+        link = self._open_link()
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._answers[message.id] = future
+        link.send(message)
+        try:
+            return await future
+        finally:
+            self._answers.pop(message.id, None)
+
+    def _open_link(self) -> Link:
+        if self.state != "up" or self._link is None:
+            raise _gone()
+        return self._link
+
+    def _deliver(self, messages: list[Any]) -> None:
+        for message in messages:
+            if isinstance(message, Ready) or message.id == 0:
+                if self._starting is not None and not self._starting.done():
+                    if isinstance(message, Ready):
+                        self._starting.set_result(message)
+                    else:
+                        self._starting.set_exception(Error(message.message))
+            elif (text := self._texts.get(message.id)) is not None:
+                text.deliver(message)
+                if text.ended:
+                    self._texts.pop(message.id, None)
+            elif (answer := self._answers.get(message.id)) is not None and not answer.done():
+                if isinstance(message, Refused):
+                    answer.set_exception(_api_error(message))
+                else:
+                    answer.set_result(message)
+
+    def _ended(self, process: subprocess.Popen[bytes]) -> None:
+        """The process is gone, or the link to it."""
+        if process is not self._process:
+            return
+        if self._starting is not None and not self._starting.done():
+            self._starting.set_exception(Error("the engine process ended while it was loading"))
+            return
+        if self.state == "closed":
+            return
+        self.state = "down"
+        for text in self._texts.values():
+            text.fail(_gone())
+        self._texts.clear()
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(_gone())
+        if self._restart is None or self._restart.done():
+            self._restart = self._loop.create_task(self._start_again())
+
+    async def _start_again(self) -> None:
+        pause = 1.0
+        while self.state == "down":
+            await self._end_process()
+            self.restarts += 1
+            try:
+                await self.start()
+            except Error:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _end_process(self) -> None:
+        process, self._process = self._process, None
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        if process is not None:
+            if process.stdin is not None:
+                process.stdin.close()
+            try:
+                await asyncio.to_thread(process.wait, GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                await asyncio.to_thread(process.wait)
+
+    async def close(self) -> None:
+        """End the process. Texts that go on end with an error."""
+        self.state = "closed"
+        if self._restart is not None:
+            self._restart.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._restart
+        for text in list(self._texts.values()):
+            text.fail(ApiError(503, "the server is shutting down"))
+        self._texts.clear()
+        await self._end_process()

@@ -1,0 +1,71 @@
+"""How requests are read and answers are written."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from sse_starlette import EventSourceResponse
+from starlette.requests import Request
+from starlette.responses import Response
+
+from .errors import ApiError
+from .requests import RequestBody, parse
+
+PING_SECONDS = 15  # after which a silent stream shows that it is alive
+DONE = b"data: [DONE]\n\n"
+
+Body = TypeVar("Body", bound=RequestBody)
+
+logger = logging.getLogger(__name__)
+
+
+async def read(request: Request, kind: type[Body]) -> Body:
+    """The body of a request. Raises ApiError for what is no such body."""
+    return parse(await request.body(), kind)
+
+
+def answer(content: Any) -> Response:
+    """A JSON answer."""
+    return Response(to_json(content), media_type="application/json")
+
+
+def to_json(content: Any) -> bytes:
+    """JSON as UTF-8. A lone surrogate, which only a client can have sent, is escaped."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(content, separators=(",", ":")).encode()
+
+
+def event(content: Any, name: str | None = None) -> bytes:
+    """A server-sent event."""
+    head = b"" if name is None else b"event: %s\n" % name.encode()
+    return head + b"data: %s\n\n" % to_json(content)
+
+
+def event_stream(events: AsyncIterator[bytes]) -> Response:
+    """A stream of events. What goes wrong after it began is an event with an error, which ends it."""
+    return EventSourceResponse(_told(events), ping=PING_SECONDS, sep="\n")
+
+
+async def _told(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async with aclosing(events) as told:  # type: ignore[type-var]  # generators, which can be closed
+        try:
+            async for each in told:
+                yield each
+        except ApiError as error:
+            yield event(error.body())
+        except Exception:
+            logger.exception("a stream failed in a way that is nobody's fault but the server's")
+            yield event(ApiError(500, "the server failed; its log says more", code="internal_error").body())
+
+
+def new_id(kind: str) -> str:
+    """A fresh id, such as "chatcmpl-..."."""
+    return f"{kind}-{secrets.token_hex(12)}"

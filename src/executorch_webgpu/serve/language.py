@@ -1,0 +1,117 @@
+"""The language model of a server: prompts in, texts out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from ..llm.grammar import Grammar
+from ..llm.sample import SamplingParams
+from ..text.tokenizer import Tokenizer
+from .choice import Choice, ChoiceOptions, Parser
+from .engine_client import EngineClient
+from .errors import ApiError
+from .metrics import Metrics
+from .requests import SamplingFields
+from .sampling import for_choice
+from .wire import LanguageFacts
+
+INLINE_CHARACTERS = 20_000  # of a prompt that is encoded at once; longer ones take a thread of their own
+
+
+class Language:
+    """``name``: what clients call it. ``most_prompt_tokens``: of a prompt, whatever the context holds."""
+
+    def __init__(
+        self,
+        client: EngineClient,
+        tokenizer: Tokenizer,
+        name: str,
+        metrics: Metrics,
+        *,
+        max_prompt_tokens: int | None,
+        max_choices: int,
+    ) -> None:
+        self.client, self.tokenizer, self.name, self.metrics = client, tokenizer, name, metrics
+        self._max_prompt_tokens, self._max_choices = max_prompt_tokens, max_choices
+
+    @property
+    def facts(self) -> LanguageFacts:
+        """Sizes of the model and its engine."""
+        facts = self.client.ready.language
+        assert facts is not None
+        return facts
+
+    async def encoded(self, encode: Callable[[], list[int]], characters: int) -> list[int]:
+        """Tokens of a prompt of so many characters. Others go on, while a long one is encoded."""
+        return encode() if characters < INLINE_CHARACTERS else await asyncio.to_thread(encode)
+
+    def check_prompt(self, tokens: Sequence[int], param: str) -> None:
+        """Raise ApiError for a prompt that is empty, too long, or of tokens that are none."""
+        facts = self.facts
+        if not tokens:
+            raise ApiError(400, "the prompt is empty: it needs at least one token", param, "invalid_value")
+        most = min(facts.context_len, facts.pool_rows, self._max_prompt_tokens or facts.context_len)
+        if len(tokens) > most:
+            raise ApiError(
+                422,
+                f"the prompt has {len(tokens)} tokens, but there is room for {most}; give a shorter one",
+                param,
+                "context_length_exceeded",
+            )
+        if bad := [token for token in tokens if token >= facts.vocab_size]:
+            raise ApiError(
+                400, f"token {bad[0]} is not in the vocabulary of {facts.vocab_size} tokens", param, "invalid_value"
+            )
+
+    def max_new_tokens(self, prompt: Sequence[int], asked: int | None) -> int:
+        """How many tokens a text may get: what was asked for, or what there is room for."""
+        room = min(self.facts.context_len, self.facts.pool_rows) - len(prompt) + 1
+        return max(1, room if asked is None else min(asked, room))
+
+    def ends(self, request: SamplingFields) -> frozenset[int]:
+        """Tokens that end a text of this request."""
+        own = frozenset() if request.ignore_eos else self.tokenizer.eos_ids | self.facts.eos_ids
+        return own | frozenset(request.stop_token_ids or ())
+
+    def check_choices(self, count: int) -> None:
+        """Raise ApiError for more texts than one request may ask for."""
+        if count > self._max_choices:
+            raise ApiError(
+                400,
+                f"the request asks for {count} texts, but one may ask for {self._max_choices}",
+                "n",
+                "invalid_value",
+            )
+
+    async def begin(
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        grammar: Grammar | None,
+        ends: frozenset[int],
+        count: int,
+        parser: Callable[[], Parser],
+        options: ChoiceOptions,
+    ) -> list[Choice]:
+        """Submit ``count`` texts of one prompt. Raises ApiError, and ends those that have begun."""
+        choices = [
+            Choice(
+                self.client.submit(prompt, for_choice(params, index), ends, grammar),
+                self.tokenizer,
+                prompt,
+                parser(),
+                options,
+            )
+            for index in range(count)
+        ]
+        for choice in choices[1:]:
+            choice.first = False
+        try:
+            for choice in choices:
+                await choice.accepted()
+        except BaseException:
+            for choice in choices:
+                choice.cancel()
+            raise
+        return choices

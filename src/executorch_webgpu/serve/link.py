@@ -1,0 +1,69 @@
+"""Messages between the two processes of a server, in both directions, many in one write."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from queue import Empty, SimpleQueue
+from typing import Any
+
+
+class Link:
+    """Sends and receives pickled objects over a connection, each way in a thread of its own.
+
+    ``send`` never waits. What gathers while a write is under way goes into the next one. ``receive`` is called with
+    the objects of one write, in the reading thread; ``ended`` once, when the other side is gone.
+    """
+
+    def __init__(
+        self, connection: Connection, receive: Callable[[list[Any]], None], ended: Callable[[], None] = lambda: None
+    ) -> None:
+        self._connection, self._receive, self._ended = connection, receive, ended
+        self._outgoing: SimpleQueue[Any] = SimpleQueue()
+        self._writer = threading.Thread(target=self._write, name="link writer", daemon=True)
+        self._reader = threading.Thread(target=self._read, name="link reader", daemon=True)
+        self._writer.start()
+        self._reader.start()
+
+    def send(self, message: Any) -> None:
+        """Send an object. Does nothing once the other side is gone."""
+        self._outgoing.put(message)
+
+    def close(self) -> None:
+        """Write what is left, then close the connection."""
+        self._outgoing.put(_END)
+        self._writer.join(timeout=5)
+        with suppress(OSError):
+            self._connection.close()
+
+    def _write(self) -> None:
+        with suppress(OSError):
+            while True:
+                messages = [self._outgoing.get()]
+                with suppress(Empty):
+                    while True:
+                        messages.append(self._outgoing.get_nowait())
+                last = _END in messages
+                if content := [message for message in messages if message is not _END]:
+                    self._connection.send_bytes(pickle.dumps(content, protocol=pickle.HIGHEST_PROTOCOL))
+                if last:
+                    return
+
+    def _read(self) -> None:
+        try:
+            while True:
+                self._receive(pickle.loads(self._connection.recv_bytes()))
+        except (EOFError, OSError):
+            pass
+        finally:
+            self._ended()
+
+
+class _End:
+    """Marks the last message of a link."""
+
+
+_END = _End()

@@ -1,0 +1,280 @@
+"""The bodies of requests, as OpenAI's API has them, with what vLLM and llama.cpp's server added.
+
+Fields that no one here knows are ignored, as OpenAI does, but for those in ``REFUSED``: to ignore them would mislead.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import ApiError
+
+# Fields whose silence would mislead: what to do instead.
+REFUSED: Mapping[str, str] = {
+    "audio": "this server writes text only",
+    "best_of": "ask for n texts, and choose among them by their log probabilities",
+    "function_call": "use tool_choice",
+    "functions": "use tools",
+    "suffix": "this server continues a prompt, and does not fill a gap in it",
+    "use_beam_search": "this server samples",
+    "web_search_options": "this server searches nothing",
+}
+
+Body = TypeVar("Body", bound="RequestBody")
+Bias = Annotated[float, Field(ge=-100, le=100)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+TokenIds = Annotated[list[Count], Field(min_length=1)]
+Stop = Annotated[str, Field(min_length=1)]
+
+
+class RequestBody(BaseModel):
+    """What all have: numbers are not given as strings, nor as NaN."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+
+class StreamOptions(RequestBody):
+    """``include_usage``: whether an event at the end counts tokens."""
+
+    include_usage: bool = False
+
+
+class JsonSchemaFormat(RequestBody):
+    """A JSON schema with a name."""
+
+    name: str = "answer"
+    description: str | None = None
+    schema_: dict[str, Any] | bool = Field(default=True, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(RequestBody):
+    """What the answer has to be."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+
+class StructuredOutputs(RequestBody):
+    """One way to say what a text has to be, by vLLM's names."""
+
+    json_: dict[str, Any] | str | None = Field(default=None, alias="json")
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+
+
+class SamplingFields(RequestBody):
+    """How a text is continued: the fields that chat and completions share."""
+
+    model: str | None = None
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1)] | None = None
+    seed: int | None = None
+    stop: Stop | list[Stop] | None = None
+    stop_token_ids: list[Count] | None = None
+    ignore_eos: bool | None = None
+    max_tokens: Count | None = None
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    top_p: Share | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    min_p: Share | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    logit_bias: dict[str, Bias] | None = None
+    prompt_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+
+
+class ContentPart(RequestBody):
+    """A part of a message. Only text is read here."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class FunctionCall(RequestBody):
+    """What a call calls, and its arguments as JSON."""
+
+    name: str
+    arguments: str | dict[str, Any] = ""
+
+
+class ToolCall(RequestBody):
+    """A call that the assistant made before."""
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class Message(RequestBody):
+    """A message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[ContentPart] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+
+
+class FunctionDefinition(RequestBody):
+    """A function that may be called. ``parameters``: a JSON schema of an object."""
+
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(RequestBody):
+    """A tool that may be used."""
+
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class NamedFunction(RequestBody):
+    """A function by its name."""
+
+    name: str
+
+
+class NamedTool(RequestBody):
+    """The tool that must be used."""
+
+    type: Literal["function"] = "function"
+    function: NamedFunction
+
+
+class ChatRequest(SamplingFields):
+    """``POST /v1/chat/completions``."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    max_completion_tokens: Count | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    documents: list[dict[str, Any]] | None = None
+
+
+class CompletionRequest(SamplingFields):
+    """``POST /v1/completions``."""
+
+    prompt: str | TokenIds | Annotated[list[str], Field(min_length=1)] | Annotated[list[TokenIds], Field(min_length=1)]
+    echo: bool | None = False
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    best_of: int | None = None
+
+
+class EmbeddingRequest(RequestBody):
+    """``POST /v1/embeddings``."""
+
+    model: str | None = None
+    input: str | TokenIds | Annotated[list[str], Field(min_length=1)] | Annotated[list[TokenIds], Field(min_length=1)]
+    encoding_format: Literal["float", "base64"] | None = "float"
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    truncate: bool | None = None
+
+
+class TokenizeRequest(RequestBody):
+    """``POST /tokenize``: a text, or the messages of a chat."""
+
+    model: str | None = None
+    prompt: str | None = None
+    content: str | None = None
+    messages: list[Message] | None = None
+    tools: list[Tool] | None = None
+    add_special_tokens: bool = True
+    add_generation_prompt: bool = True
+    parse_special: bool = False
+    return_token_strs: bool = False
+    with_pieces: bool = False
+    chat_template_kwargs: dict[str, Any] | None = None
+
+
+class DetokenizeRequest(RequestBody):
+    """``POST /detokenize``."""
+
+    model: str | None = None
+    tokens: list[Count]
+
+
+def parse(body: bytes, kind: type[Body]) -> Body:
+    """The request that a body holds. Raises ApiError, which names everything that is wrong with it."""
+    try:
+        request = kind.model_validate_json(body)
+    except ValidationError as error:
+        raise api_error(error) from None
+    _refuse_misleading(body, kind)
+    return request
+
+
+def _refuse_misleading(body: bytes, kind: type[RequestBody]) -> None:
+    """Raise ApiError for a field that would do something, and does not here."""
+    present = [name for name in REFUSED if f'"{name}"'.encode() in body]  # the rest is not looked at twice
+    if not present:
+        return
+    fields = json.loads(body)
+    for name in present:
+        value = fields.get(name)
+        if name == "best_of" and value in (1, fields.get("n", 1)):
+            continue
+        if value not in (None, [], {}, "", False):
+            raise ApiError(400, f"{name} is not supported: {REFUSED[name]}", name, "unsupported_parameter")
+
+
+def api_error(error: ValidationError) -> ApiError:
+    """What is wrong with a body, in one sentence."""
+    first, found = None, []
+    for each in error.errors(include_url=False, include_context=True, include_input=False):
+        if each["type"] == "json_invalid":
+            why = str(each.get("ctx", {}).get("error", each["msg"]))
+            return ApiError(400, f"the body is not valid JSON: {why}", code="invalid_json")
+        path = _path(each["loc"])
+        first = first or path
+        sentence = f"{path}: {each['msg'][0].lower()}{each['msg'][1:]}"
+        if sentence not in found:
+            found.append(sentence)
+    more = f"; and {len(found) - 8} more" if len(found) > 8 else ""
+    return ApiError(400, "; ".join(found[:8]) + more, first, "invalid_value")
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """``("messages", 0, "content", "str")`` as ``messages[0].content``: without the names of a union's parts."""
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part.isidentifier() and part not in _TYPE_NAMES:
+            path += f".{part}" if path else part
+    return path or "the body"
+
+
+_TYPE_NAMES = {"str", "int", "float", "bool", "constrained-str", "NamedTool", "ContentPart"}

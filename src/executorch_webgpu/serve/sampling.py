@@ -1,0 +1,118 @@
+"""How a request wants its texts to be continued, as ``SamplingParams`` and ``Grammar`` say it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from ..errors import InvalidInputError
+from ..llm.grammar import Grammar
+from ..llm.sample import SEEDS, SamplingParams, sampling_params
+from ..text.generation import SamplingDefaults
+from .errors import ApiError
+from .requests import SamplingFields
+
+UNSTATED = {"temperature": 1.0}  # as OpenAI has it, where neither the request nor the model's files say
+
+
+def sampling_of(
+    request: SamplingFields,
+    defaults: SamplingDefaults,
+    *,
+    max_new_tokens: int,
+    vocab_size: int,
+    logprobs: int | None,
+    prompt_logprobs: int | None = None,
+) -> SamplingParams:
+    """Parameters of the first text; ``for_choice`` gives those of the others. Raises ApiError."""
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+    given: dict[str, Any] = {name: value for name in names if (value := getattr(request, name)) is not None}
+    if given.get("top_k") == -1:
+        given["top_k"] = 0
+    if given.get("top_p") == 0:
+        given["top_p"] = 2.0**-32
+    if request.seed is not None:
+        given["seed"] = request.seed % SEEDS
+    if request.logit_bias:
+        given["logit_bias"] = _biases(request.logit_bias, vocab_size)
+    given |= {"max_new_tokens": max_new_tokens, "logprobs": logprobs, "prompt_logprobs": prompt_logprobs}
+    try:
+        return sampling_params(defaults, given, UNSTATED)
+    except InvalidInputError as error:
+        raise ApiError(400, str(error)) from error
+
+
+def _biases(given: dict[str, float], vocab_size: int) -> dict[int, float]:
+    try:
+        biases = {int(token): bias for token, bias in given.items()}
+    except ValueError:
+        raise ApiError(400, "logit_bias takes token ids as keys", "logit_bias", "invalid_value") from None
+    if bad := [token for token in biases if not 0 <= token < vocab_size]:
+        raise ApiError(
+            400,
+            f"logit_bias: token {bad[0]} is not in the vocabulary of {vocab_size} tokens",
+            "logit_bias",
+            "invalid_value",
+        )
+    return biases
+
+
+def stop_strings(request: SamplingFields) -> tuple[str, ...]:
+    """Strings that end a text."""
+    stop = request.stop
+    return () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
+
+
+def grammar_of(request: SamplingFields) -> Grammar | None:
+    """What the texts have to be. Raises ApiError if several things are asked for at once."""
+    asked: list[tuple[str, Callable[[], Grammar]]] = []
+    form = request.response_format
+    if form is not None and form.type == "json_object":
+        asked.append(("response_format", Grammar.json_object))
+    elif form is not None and form.type == "json_schema":
+        if form.json_schema is None:
+            raise ApiError(400, "response_format.json_schema is missing", "response_format.json_schema")
+        schema = form.json_schema.schema_
+        asked.append(("response_format", lambda: Grammar.json_schema(schema)))
+    outputs = request.structured_outputs
+    ways: list[tuple[str, Any, Callable[[Any], Grammar]]] = [
+        ("guided_json", request.guided_json, lambda value: Grammar.json_schema(_schema(value, "guided_json"))),
+        ("guided_regex", request.guided_regex, Grammar.regex),
+        ("guided_choice", request.guided_choice, Grammar.choice),
+        ("guided_grammar", request.guided_grammar, Grammar.lark),
+    ]
+    if outputs is not None:
+        ways += [
+            ("structured_outputs.json", outputs.json_, lambda v: Grammar.json_schema(_schema(v, "structured_outputs"))),
+            ("structured_outputs.regex", outputs.regex, Grammar.regex),
+            ("structured_outputs.choice", outputs.choice, Grammar.choice),
+            ("structured_outputs.grammar", outputs.grammar, Grammar.lark),
+            ("structured_outputs.json_object", outputs.json_object or None, lambda _: Grammar.json_object()),
+        ]
+    asked += [(name, partial(make, value)) for name, value, make in ways if value is not None]
+    if len(asked) > 1:
+        names = " and ".join(name for name, _ in asked)
+        raise ApiError(400, f"{names} are given, but a text can follow one grammar only", asked[1][0])
+    try:
+        return asked[0][1]() if asked else None
+    except InvalidInputError as error:
+        raise ApiError(400, str(error), asked[0][0], "invalid_grammar") from error
+
+
+def _schema(given: dict[str, Any] | str, name: str) -> Any:
+    if isinstance(given, dict):
+        return given
+    try:
+        return json.loads(given)
+    except ValueError as error:
+        raise ApiError(400, f"{name} is not valid JSON: {error}", name, "invalid_json") from error
+
+
+def for_choice(params: SamplingParams, index: int) -> SamplingParams:
+    """Parameters of text ``index`` of several: a seed that is given counts up, so that they differ."""
+    if index == 0 or params.seed is None:
+        return params
+    return replace(params, seed=(params.seed + index) % SEEDS)
