@@ -109,7 +109,7 @@ def test_what_is_wrong_with_a_text_is_its_own(two: Pipeline, wanted: dict[Sampli
         ([], GREEDY, "empty"),
         ([99], GREEDY, "token 99 is not in the vocabulary"),
         ([1] * 65, GREEDY, "room for 64"),
-        ([1], SamplingParams(stop=("x",)), "stop strings"),
+        ([1], SamplingParams(stop=("x",), logprobs=1), "leave stop and logprobs out"),
         ([1], SamplingParams(logit_bias={99: 1.0}), "99"),
     ):
         with pytest.raises(InvalidInputError, match=words):

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 if find_spec("ray") is None:
     raise ImportError("Ray is not installed: pip install 'executorch-webgpu[ray]'")
 
-from .adapters import assigned_adapter
-from .pipeline import Pipeline
-from .predictor import predictor
+if TYPE_CHECKING:
+    from .adapters import assigned_adapter
+    from .application import ServeArguments, build_app
+    from .pipeline import Pipeline
+    from .predictor import predictor
 
-__all__ = ["Pipeline", "assigned_adapter", "predictor"]
+_MODULES = {
+    "Pipeline": "pipeline",
+    "ServeArguments": "application",
+    "assigned_adapter": "adapters",
+    "build_app": "application",
+    "predictor": "predictor",
+}
+__all__ = ["Pipeline", "ServeArguments", "assigned_adapter", "build_app", "predictor"]
+
+
+def __getattr__(name: str) -> Any:
+    """Names are imported when they are first asked for: Ray Data and Ray Serve take a second each."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

@@ -153,8 +153,10 @@ class Pipeline(Closing):
             self._thread.join()
 
     def _check(self, prompt: list[int], params: SamplingParams) -> None:
-        if params.stop or params.logprobs is not None:
-            raise InvalidInputError("a pipeline gives tokens: it looks for no stop strings, and gives no logprobs")
+        given = {"stop": params.stop, "logprobs": params.logprobs is not None, "grammar": params.grammar is not None}
+        given["prompt_logprobs"] = params.prompt_logprobs is not None
+        if asked := [name for name, value in given.items() if value]:
+            raise InvalidInputError(f"a pipeline gives tokens only, so leave {' and '.join(asked)} out")
         try:
             cloudpickle.dumps(params)
         except (TypeError, ValueError, PicklingError) as error:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..closing import Closing
 from ..errors import Error, UnsupportedProgramError
-from ..llm.sample import SamplingParams, sample_text
+from ..llm.sample import SamplingParams, allowed_mask, sample_text
 from ..llm.text_changes import TextChanges
 from ..runtime import Program, State
 from .sources import open_source
@@ -39,7 +39,8 @@ class _Draws:
 
     def draw(self, logits: NDArray[np.float32], position: int) -> int:
         """The token at a position. Raises Error as ``sample`` does."""
-        token = sample_text(logits, self._params, position, self._seed, self._changes, self._new_tokens)
+        allowed = allowed_mask(self._params, self._new_tokens, logits.size)
+        token = sample_text(logits, self._params, position, self._seed, self._changes, allowed)
         self._changes.add(token)
         self._new_tokens.append(token)
         return token
