@@ -94,7 +94,7 @@ def serving(arguments: Sequence[str], environment: dict[str, str] | None = None)
         reader.join(10)
 
 
-def write_tiny_model(folder: Path, context_len: int = 256) -> Path:
+def write_tiny_model(folder: Path, context_len: int = 1024) -> Path:
     """A program with a byte-level vocabulary and a chat template, whose answers are random bytes."""
     weights = folder / "tiny.gguf"
     TinyGguf(layers=1, vocab=len(BPE_TOKENS), context_len=context_len).write(weights)

@@ -44,7 +44,7 @@ class Text:
 class Work:
     """Rows of one text in a step, from position ``start`` on, of ``tokens``.
 
-    ``fed``: one row, whose token the step before draws. ``draws``: of how many rows, from the last one back, the next
+    ``scores``: its rows draw what the prompt has there. ``fed``: one row, whose token the step before draws. ``draws``: of how many rows, from the last one back, the next
     token is drawn; more than one verify drafts.
     """
 
@@ -53,6 +53,7 @@ class Work:
     tokens: Sequence[int]
     fed: bool = False
     draws: int = 0
+    scores: bool = False
 
     @property
     def rows(self) -> int:
@@ -124,11 +125,13 @@ class Scheduler:
         works = list(plan.works.values())
         for work in works:
             self._submitted(work)
-        self._drew = {work.text for work in works if work.draws}
+        self._drew = {work.text for work in works if work.draws and not work.scores}
         return works
 
     def read(self, work: Work, tokens: Sequence[int]) -> None:
         """Tokens that follow the rows of a work that has drawn: those of its rows that held its text's own tokens."""
+        if work.scores:
+            return
         text = work.text
         text.drawing -= 1
         text.tokens += tokens
@@ -176,7 +179,7 @@ class Scheduler:
         if not self._is_coming(text, plan.computing) and self._reserve(text, len(tokens) + len(drafts), plan):
             plan.computing |= self._keys(text, len(tokens))
             draws = len(tokens) if scores else 1 + len(drafts) if last else 0
-            plan.works[text] = Work(text, start, [*tokens, *drafts], draws=draws)
+            plan.works[text] = Work(text, start, [*tokens, *drafts], draws=draws, scores=scores)
             plan.room -= len(tokens) + len(drafts)
             plan.drafts -= len(drafts)
             plan.spare -= max(0, draws - 1)
@@ -192,7 +195,7 @@ class Scheduler:
     def _submitted(self, work: Work) -> None:
         text = work.text
         text.computed += work.rows
-        text.drawing += work.draws > 0
+        text.drawing += work.draws > 0 and not work.scores
         self._settle(text)
 
     def _settle(self, text: Text) -> None:
