@@ -33,7 +33,7 @@ class Link:
         self._outgoing.put(message)
 
     def close(self) -> None:
-        """Write what is left, then close the connection."""
+        """Write what is left, have the other side's link end, and close the connection."""
         self._outgoing.put(_END)
         self._writer.join(timeout=5)
         with suppress(OSError):
@@ -50,12 +50,14 @@ class Link:
                 if content := [message for message in messages if message is not _END]:
                     self._connection.send_bytes(pickle.dumps(content, protocol=pickle.HIGHEST_PROTOCOL))
                 if last:
+                    # A connection that a thread reads is not closed by closing it, so the other side is told.
+                    self._connection.send_bytes(b"")
                     return
 
     def _read(self) -> None:
         try:
-            while True:
-                self._receive(pickle.loads(self._connection.recv_bytes()))
+            while content := self._connection.recv_bytes():
+                self._receive(pickle.loads(content))
         except (EOFError, OSError):
             pass
         finally:
