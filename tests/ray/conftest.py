@@ -15,6 +15,8 @@ os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 
 import ray
 
+from executorch_webgpu.models.convert import convert
+from executorch_webgpu.models.llama import LlamaOptions
 from tests.llm.chat_model import ChatModel, write_chat_model
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +36,7 @@ def cluster() -> Iterator[str]:
             include_dashboard=False,
             object_store_memory=100 << 20,
             logging_level="warning",
+            log_to_driver=False,
             _node_ip_address="127.0.0.1",
             _temp_dir=folder,
         )
@@ -47,3 +50,14 @@ def cluster() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def chat_model(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
     return write_chat_model(tmp_path_factory.mktemp("model"), 128)
+
+
+@pytest.fixture(scope="session")
+def served_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program with a tokenizer inside, whose answers never end by themselves."""
+    folder = tmp_path_factory.mktemp("served")
+    model = write_chat_model(folder, 512)
+    program = folder / "served.pte"
+    options = LlamaOptions("f32", max_seq_len=33, max_context_len=512)
+    convert(model.program.with_suffix(".gguf"), program, options, tokenizer=model.tokenizer)
+    return program

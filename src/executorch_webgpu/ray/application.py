@@ -21,6 +21,8 @@ from .prefixes import BUSIER
 from .replica import STATS_SECONDS, DirectReplica, HandledReplica, ReplicaSettings
 
 HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
+ENDING_SECONDS = 10  # that a replica which has no requests any more gets to end its engine in
+LOOK_SECONDS = 0.5  # between two looks at whether a replica that is stopped has requests
 REPLICAS, FRONT, ROUTE = "replicas", "front", "route"  # what deployments are called
 
 
@@ -111,14 +113,20 @@ def build_app(args: ServeArguments | Mapping[str, Any]) -> serve.Application:
             request_router_kwargs={"busier": given.busier, "by_stats": direct},
             request_routing_stats_period_s=STATS_SECONDS,
         ),
-        "graceful_shutdown_timeout_s": given.grace_seconds,
+        "graceful_shutdown_timeout_s": given.grace_seconds + ENDING_SECONDS,
+        "graceful_shutdown_wait_loop_s": LOOK_SECONDS,
         "health_check_period_s": given.health_seconds,
     }
     if given.autoscaling is None:
         options["num_replicas"] = given.replicas
     else:
         options["autoscaling_config"] = given.autoscaling
-    light = {"max_ongoing_requests": 100 * most, "ray_actor_options": {"num_cpus": 0}}
+    light = {
+        "max_ongoing_requests": 100 * most,
+        "ray_actor_options": {"num_cpus": 0},
+        "graceful_shutdown_timeout_s": given.grace_seconds,
+        "graceful_shutdown_wait_loop_s": LOOK_SECONDS,
+    }
     if direct:
         replicas = serve.deployment(**options)(serve.ingress()(DirectReplica)).bind(settings)
         return with_route(replicas, serve.deployment(name=ROUTE, **light)(serve.ingress()(Route)).bind(replicas))

@@ -12,6 +12,7 @@ from .prefixes import BUSIER, Blocks, PrefixTable
 
 # What replicas say in their routing stats: requests that they have, and when that was, by ``time.time``.
 ONGOING, AT = "ongoing", "at"
+SENDING_SECONDS = 1.0  # that it takes at most to send a request whose replica is chosen
 
 
 class PrefixRouter(RequestRouter):  # type: ignore[misc]  # Ray is not looked into
@@ -24,7 +25,8 @@ class PrefixRouter(RequestRouter):  # type: ignore[misc]  # Ray is not looked in
 
     def initialize_state(self, busier: int = BUSIER, by_stats: bool = False) -> None:
         self._table, self._by_stats = PrefixTable(busier), by_stats
-        self._sent: dict[str, deque[float]] = {}  # when requests were sent, since a replica has last said what it has
+        # When requests were given to each replica that its load does not count yet.
+        self._given: dict[str, deque[float]] = {}
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
@@ -33,22 +35,31 @@ class PrefixRouter(RequestRouter):  # type: ignore[misc]  # Ray is not looked in
         by_id = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
         blocks = _blocks(pending_request)
         ranked = self._table.ranked(blocks, {name: self._load(replica) for name, replica in by_id.items()})
-        if self._by_stats and ranked:
-            self._sent.setdefault(ranked[0], deque()).append(time.time())
-            self._table.remember(blocks, ranked[0])
+        if ranked:
+            self._given.setdefault(ranked[0], deque()).append(time.time())
+            if self._by_stats:
+                self._table.remember(blocks, ranked[0])
         return [[by_id[name]] for name in ranked]
 
     def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: Any) -> None:
         """A replica has got a request."""
         self._table.remember(_blocks(pending_request), replica_id.unique_id)
 
+    def on_send_request(self, replica_id: ReplicaID) -> None:
+        """A request is sent, and from now on in the cache of loads."""
+        super().on_send_request(replica_id)
+        if given := self._given.get(replica_id.unique_id):
+            given.popleft()
+
     def _load(self, replica: RunningReplica) -> int:
-        if not self._by_stats:
-            return self.replica_queue_len_cache.get(replica.replica_id) or 0
-        said, sent = replica.routing_stats, self._sent.setdefault(replica.replica_id.unique_id, deque())
-        while sent and sent[0] < said.get(AT, 0):
-            sent.popleft()
-        return int(said.get(ONGOING, 0)) + len(sent)
+        if self._by_stats:
+            counted, since = int(replica.routing_stats.get(ONGOING, 0)), replica.routing_stats.get(AT, 0)
+        else:
+            counted, since = self.replica_queue_len_cache.get(replica.replica_id) or 0, time.time() - SENDING_SECONDS
+        given = self._given.setdefault(replica.replica_id.unique_id, deque())
+        while given and given[0] < since:
+            given.popleft()
+        return counted + len(given)
 
 
 def _blocks(request: PendingRequest | None) -> Blocks:
