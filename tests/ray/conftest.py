@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # so that its processes talk over the loopback interface
 
 import ray
 
@@ -37,7 +37,6 @@ def cluster() -> Iterator[str]:
             object_store_memory=100 << 20,
             logging_level="warning",
             log_to_driver=False,
-            _node_ip_address="127.0.0.1",
             _temp_dir=folder,
         )
         yield context.address_info["gcs_address"]

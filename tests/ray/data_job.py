@@ -34,5 +34,5 @@ def run(folder: Path, model: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     address, folder, model = sys.argv[1:]
-    ray.init(address, logging_level="error", log_to_driver=False, _node_ip_address="127.0.0.1")
+    ray.init(address, logging_level="error", log_to_driver=False)
     run(Path(folder), json.loads(model))

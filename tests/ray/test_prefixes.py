@@ -54,6 +54,18 @@ def test_any_body_has_some_or_none(body: bytes | str) -> None:
     assert prefix_blocks(body.encode() if isinstance(body, str) else body) == ()
 
 
+@given(st.integers(0, 3000), st.booleans())
+def test_a_body_that_is_cut_off(left: int, named: bool) -> None:
+    """Wherever it is cut, and whatever comes before the prompt."""
+    messages = json.dumps({"messages": [user("é" * 3000)]}, ensure_ascii=False).encode()
+    body = (b'{"model": "m", ' + messages[1:] if named else messages)[:left]
+    other = (messages[:-9] + b"x" * 9)[:left]
+    blocks = prefix_blocks(body)
+    assert len(blocks) <= MOST_BLOCKS and (bool(blocks) or left < 40)
+    if not named:
+        assert blocks == prefix_blocks(other)
+
+
 @given(
     st.dictionaries(
         st.sampled_from(["messages", "prompt", "input", "tools", "instructions", "max_output_tokens"]),

@@ -101,38 +101,49 @@ def build_app(args: ServeArguments | Mapping[str, Any]) -> serve.Application:
     replicas. Raises InvalidInputError for arguments that cannot be.
     """
     given = args if isinstance(args, ServeArguments) else _checked(args)
-    settings, direct = given.replica(), os.environ.get(HAPROXY) == "1"
+    scale: dict[str, Any] = {"num_replicas": given.replicas}
+    if given.autoscaling is not None:
+        scale = {"autoscaling_config": given.autoscaling}
+    resources = {"num_cpus": given.num_cpus, "num_gpus": given.num_gpus, **given.actor_options}
+    options = {"ray_actor_options": resources, "health_check_period_s": given.health_seconds, **scale}
+    return application(given.replica(), options, fronts=given.fronts, busier=given.busier)
+
+
+def application(
+    settings: ReplicaSettings, options: Mapping[str, Any], *, fronts: int = 1, busier: int = BUSIER
+) -> serve.Application:
+    """``build_app`` of settings. ``options``: of the replicas' deployment, such as ``num_replicas``."""
+    direct = os.environ.get(HAPROXY) == "1"
     # A replica itself says 429 when it has too much.
     most = settings.limits.max_running + settings.limits.max_queue
-    options: dict[str, Any] = {
-        "name": REPLICAS,
-        "max_ongoing_requests": 2 * most,
-        "ray_actor_options": {"num_cpus": given.num_cpus, "num_gpus": given.num_gpus, **given.actor_options},
-        "request_router_config": RequestRouterConfig(
-            request_router_class=PrefixRouter,
-            request_router_kwargs={"busier": given.busier, "by_stats": direct},
-            request_routing_stats_period_s=STATS_SECONDS,
-        ),
-        "graceful_shutdown_timeout_s": given.grace_seconds + ENDING_SECONDS,
-        "graceful_shutdown_wait_loop_s": LOOK_SECONDS,
-        "health_check_period_s": given.health_seconds,
-    }
-    if given.autoscaling is None:
-        options["num_replicas"] = given.replicas
-    else:
-        options["autoscaling_config"] = given.autoscaling
-    light = {
-        "max_ongoing_requests": 100 * most,
-        "ray_actor_options": {"num_cpus": 0},
-        "graceful_shutdown_timeout_s": given.grace_seconds,
-        "graceful_shutdown_wait_loop_s": LOOK_SECONDS,
-    }
+    router = RequestRouterConfig(
+        request_router_class=PrefixRouter,
+        request_router_kwargs={"busier": busier, "by_stats": direct},
+        request_routing_stats_period_s=STATS_SECONDS,
+    )
+    grace, looks = settings.grace_seconds, {"graceful_shutdown_wait_loop_s": LOOK_SECONDS}
+    made = serve.deployment(
+        name=REPLICAS,
+        max_ongoing_requests=2 * most,
+        request_router_config=router,
+        graceful_shutdown_timeout_s=grace + ENDING_SECONDS,
+        **looks,
+        **options,
+    )
+    light = serve.deployment(
+        name=ROUTE if direct else FRONT,
+        num_replicas=1 if direct else fronts,
+        max_ongoing_requests=100 * most,
+        ray_actor_options={"num_cpus": 0},
+        graceful_shutdown_timeout_s=grace,
+        **looks,
+    )
     if direct:
-        replicas = serve.deployment(**options)(serve.ingress()(DirectReplica)).bind(settings)
-        return with_route(replicas, serve.deployment(name=ROUTE, **light)(serve.ingress()(Route)).bind(replicas))
-    replicas = serve.deployment(**options)(HandledReplica).bind(settings)
-    front = serve.deployment(name=FRONT, num_replicas=given.fronts, **light)(serve.ingress()(Front))
-    return front.bind(replicas, settings.limits, given.api_key_file, given.open_metrics)
+        replicas = made(serve.ingress()(DirectReplica)).bind(settings)
+        return with_route(replicas, light(serve.ingress()(Route)).bind(replicas))
+    replicas = made(HandledReplica).bind(settings)
+    open_metrics = settings.network.get("open_metrics", False)
+    return light(serve.ingress()(Front)).bind(replicas, settings.limits, settings.api_key_file, open_metrics)
 
 
 def _checked(args: Mapping[str, Any]) -> ServeArguments:

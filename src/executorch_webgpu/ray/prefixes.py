@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
 Blocks = tuple[int, ...]  # hashes of the beginnings of a prompt, from the shortest on
 
+PROMPTS = ("messages", "prompt", "input")  # what fields are called that have one
 BLOCK = 512  # characters of a long text after which there is another hash
 MOST_BLOCKS = 64  # of a prompt: what follows decides nothing
 MOST_KNOWN = 1 << 16  # beginnings that a table remembers
@@ -21,16 +22,23 @@ BUSIER = 8  # requests that a replica may have more than another one and still g
 
 
 def prefix_blocks(body: bytes) -> Blocks:
-    """The beginnings of the prompt that a request to OpenAI's API has; none for what has no prompt, or is no JSON."""
+    """The beginnings of the prompt that a request to OpenAI's API has; none for what has no prompt.
+
+    Of a body that is cut off, and so is no JSON, what follows the prompt's name counts as it stands.
+    """
     try:
         request = json.loads(body)
     except ValueError:  # UnicodeDecodeError is one
-        return ()
-    if not isinstance(request, dict):
-        return ()
+        begins = [at for name in PROMPTS if (at := body.find(f'"{name}"'.encode())) >= 0]
+        return _hashes([body[min(begins) :].decode("latin-1")]) if begins else ()
+    return _hashes(_parts(request)) if isinstance(request, dict) else ()
+
+
+def _hashes(parts: Iterable[str]) -> Blocks:
+    """Of the beginnings of a text in parts: up to the end of each part, and within long ones."""
     hashes: list[int] = []
     running = blake2b(digest_size=8)
-    for part in _parts(request):
+    for part in parts:
         for start in range(0, len(part), BLOCK):
             running.update(part[start : start + BLOCK].encode("utf-8", "surrogatepass"))
             hashes.append(int.from_bytes(running.digest()))
@@ -45,7 +53,7 @@ def _parts(request: Mapping[str, Any]) -> Iterator[str]:
         yield json.dumps(request["tools"])
     if isinstance(instructions := request.get("instructions"), str):
         yield instructions
-    prompt = request.get("messages") or request.get("prompt") or request.get("input")
+    prompt = next((request[name] for name in PROMPTS if request.get(name)), None)
     if isinstance(prompt, list):
         if prompt and isinstance(prompt[0], int):
             yield json.dumps(prompt)  # tokens
