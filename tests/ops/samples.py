@@ -493,6 +493,14 @@ def dense_attention() -> Iterator[Sample]:
     yield Sample("et_vk.sdpa.default", [*one_head, Input((3, 1, 7)), 0.5], Out((2, 3, 9, 8)))
     flat = [Input((9, 8), live=(4, 8)), *[Input((7, 8), live=(5, 8))] * 2]
     yield Sample("et_vk.sdpa.default", [*flat, None, None], Out((9, 8)))
+    tokens_first = "et_webgpu.sdpa_tokens_first.default"
+    query, key = Input((2, 9, 4, 8), live=(2, 4, 4, 8)), Input((2, 7, 4, 8), live=(2, 5, 4, 8))
+    columns = Input((2, 1, 1, 7), live=(2, 1, 1, 5))
+    yield Sample(tokens_first, [query, key, key, columns, None], Out(query.max_dims))
+    query, key = Input((2, 9, 4, 8)), Input((2, 7, 2, 8))
+    yield Sample(tokens_first, [query, key, key, Input((2, 4, 9, 7)), 0.5], Out(query.max_dims))
+    query, key = Input((2, 9, 4, 8), live=(1, 9, 4, 8)), Input((2, 7, 1, 8), live=(1, 7, 1, 8))
+    yield Sample(tokens_first, [query, key, key, None, None], Out(query.max_dims))
 
 
 from . import samples_elementwise, samples_indexing, samples_llama  # noqa: E402, whose samples are made of what is above

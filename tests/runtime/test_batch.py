@@ -23,6 +23,7 @@ from tests.llm import tiny_program
 VOCAB, CONTEXT, TEXTS = SHAPES["tiny"].vocab, 64, 5
 SIZES = BatchSizes(rows=24, wanted=TEXTS, sequences=TEXTS, context_len=CONTEXT, page_rows=8, pages=8 * TEXTS)
 SMALL = BatchSizes(rows=8, wanted=2, sequences=2, context_len=16, page_rows=4, pages=8)
+SHIFT = np.full(1, 3, np.float32)
 TABLES, SMALL_TABLES = (np.arange(sizes.pages, dtype=np.int32).reshape(sizes.sequences, -1) for sizes in (SIZES, SMALL))
 
 
@@ -134,6 +135,57 @@ def test_steps_in_flight_give_what_steps_one_by_one_give(program: Program, ahead
         wanted = continued(batch, 12, 1, np.random.default_rng(3))
         assert continued(flying, 12, ahead, np.random.default_rng(4)) == wanted
         assert flying.pending == 0 and all(len(tokens) == 12 for tokens in wanted)
+
+
+def test_draws_may_be_said_after_their_step(program: Program) -> None:
+    """What is drawn is the same, and feeds the next step; here draws depend on tokens of the step before."""
+    rows = list(range(TEXTS))
+    found: dict[bool, list[list[Drawn]]] = {}
+
+    def draws(texts: Texts, before: Sequence[Drawn]) -> list[Draw]:
+        shifts = [LogitChanges(np.array([d.token], np.int32), np.ones(1, np.float32), -SHIFT) for d in before]
+        return [replace(d, changes=shift) for d, shift in zip(texts.draws(rows), shifts, strict=True)]
+
+    for late in (False, True):
+        texts, found[late] = Texts(), []
+        with load(program) as batch:
+            step = texts.prompts()
+            batch.submit(*step[:2], TABLES, step[2], texts.draws(rows))
+            for _ in range(6):
+                if late:
+                    step = texts.next(rows, [-1 - row for row in rows])
+                    batch.submit(*step[:2], TABLES, step[2], None)
+                    assert batch.pending == 1
+                    found[late].append(batch.read())
+                    batch.draw(draws(texts, found[late][-1]))
+                else:
+                    found[late].append(batch.read())
+                    step = texts.next(rows, [d.token for d in found[late][-1]])
+                    batch.submit(*step[:2], TABLES, step[2], draws(texts, found[late][-1]))
+            found[late].append(batch.read())
+    assert [[d.token for d in step] for step in found[True]] == [[d.token for d in step] for step in found[False]]
+
+
+def test_a_step_is_drawn_once_and_before_the_next(program: Program) -> None:
+    texts = Texts()
+    tokens, places, wanted = texts.prompts()
+    with load(program, in_flight=1) as batch:
+        with pytest.raises(InvalidInputError, match="no step waits for how its tokens are drawn"):
+            batch.draw([Draw(0)] * TEXTS)
+        batch.submit(tokens, places, TABLES, wanted, None)
+        with pytest.raises(InvalidInputError, match="has not drawn its tokens yet"):
+            batch.submit(tokens, places, TABLES, wanted, [Draw(0)] * TEXTS)
+        with pytest.raises(InvalidInputError, match="wants 5 rows, but says of 1"):
+            batch.draw([Draw(0)])
+        with pytest.raises(InvalidInputError, match="no step is in flight"):
+            batch.read()
+        batch.draw([Draw(0)] * TEXTS)
+        batch.submit(tokens, places, TABLES, wanted, None)
+        with pytest.raises(InvalidInputError, match="1 steps are in flight already"):
+            batch.draw([Draw(0)] * TEXTS)
+        first = batch.read()
+        batch.draw([Draw(0)] * TEXTS)
+        assert batch.read() == first
 
 
 def test_steps_may_want_no_row_at_all(program: Program) -> None:

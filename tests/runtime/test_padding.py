@@ -55,6 +55,8 @@ def test_added_rows_change_nothing(program: Program, data: st.DataObject) -> Non
         program.load_batch("forward", SIZES, pad=True) as more,
     ):
         for _ in range(6):
+            if random.integers(2):
+                more.warm_up(int(random.choice(more.step_sizes)))
             tokens: list[int] = []
             places: list[tuple[int, int]] = []
             for text in random.permutation(5)[: random.integers(1, 6)]:
@@ -74,6 +76,21 @@ def test_added_rows_change_nothing(program: Program, data: st.DataObject) -> Non
                 np.testing.assert_array_equal(
                     more.step(tokens, places, TABLES, wanted), alone.step(tokens, places, TABLES, wanted)
                 )
+
+
+def test_every_size_is_warmed_up(program: Program) -> None:
+    """Later steps of a size find all plans that do not depend on texts; meanwhile nobody may wait for a step."""
+    with program.load_batch("forward", SIZES, pad=True) as batch:
+        assert batch.step_sizes == sorted({padded(rows, SIZES.rows) for rows in range(1, SIZES.rows + 1)})
+        for rows in batch.step_sizes:
+            batch.warm_up(rows)
+        batch.submit([1, 2], [(0, 0), (1, 0)], TABLES, [1], [Draw(2)])
+        with pytest.raises(InvalidInputError, match="in flight"):
+            batch.warm_up(1)
+        batch.read()
+        batch.warm_up(1)
+    with program.load_batch("forward", SIZES, pad=False) as batch:
+        assert batch.step_sizes == []
 
 
 def test_steps_that_cannot_be_are_refused_as_they_are_alone(program: Program) -> None:

@@ -14,7 +14,7 @@ from ..models.matrix import WEIGHT_FORMATS
 
 if TYPE_CHECKING:
     from ..llm.model import LanguageModel
-    from ..models.library import Progress
+    from ..models.library import Options, Progress
     from ..models.llama import LlamaOptions
     from ..runtime import LoadOptions, Program
     from ..text.tokenizer import Tokenizer
@@ -46,7 +46,7 @@ def chosen_options(weights: Any, max_context_len: int | None) -> LlamaOptions | 
     return replace(NATIVE, weights=weights or NATIVE.weights, max_context_len=max_context_len)
 
 
-def program_path(source: str, options: LlamaOptions | None = None, tokenizer: Tokenizer | None = None) -> Path:
+def program_path(source: str, options: Options | None = None, tokenizer: Tokenizer | None = None) -> Path:
     """The program of what the user named, converted if necessary, with a progress bar on a terminal.
 
     ``tokenizer``: what a program that is made carries, instead of the model's own.
@@ -87,7 +87,7 @@ def open_program(
     source: str,
     tokenizer_file: Path | None,
     *,
-    options: LlamaOptions | None = None,
+    options: Options | None = None,
     engine: str | None = None,
     adapter: int | str | None = None,
 ) -> Iterator[tuple[Program, Tokenizer]]:

@@ -14,7 +14,16 @@ from ..errors import InvalidInputError
 from ..gpu.buffers import Buffer, create
 from ..gpu.device import Device
 from ..ops.plan import SCRATCH_BYTES, Planning
-from ..ops.sampling.draws import CHANGE_WORDS, DRAW_WORDS, MOST_LIKELIEST, POSITION, Draw, PackedDraws, packed
+from ..ops.sampling.draws import (
+    CHANGE_WORDS,
+    DRAW_WORDS,
+    MOST_LIKELIEST,
+    POSITION,
+    Draw,
+    PackedDraws,
+    packed,
+    packed_masks,
+)
 from ..ops.shapes import ceil_div
 from ..ops.values import INT32_MAX, Tensor
 from .build import Graph, OpCall, make_call
@@ -119,17 +128,20 @@ class RowSampler:
         return self._executor.begin_step([given.rows, given.changes, given.masks])
 
     def _packed(self, draws: Sequence[Draw]) -> PackedDraws:
-        """``packed``; of draws that are like those before but for their positions, only these are new."""
-        how = [(d.seed, d.temperature, d.top_k, d.top_p, d.min_p, d.logprobs, d.changes, d.allowed) for d in draws]
+        """``packed``; of draws that are like those before but for positions and masks, only these are new."""
+        how = [
+            (d.seed, d.temperature, d.top_k, d.top_p, d.min_p, d.logprobs, d.changes, d.allowed is not None)
+            for d in draws
+        ]
         positions = [draw.position for draw in draws]
-        alike = all(one[-2] is None and one[-1] is None for one in how)
+        alike = all(draw.changes is None for draw in draws)
         if not alike or how != self._before[0] or not 0 <= min(positions) <= max(positions) <= INT32_MAX:
             self._before = (how if alike else []), packed(draws, self.vocab)
             return self._before[1]
         before = self._before[1]
         rows = before.rows.copy()
         rows[:, POSITION] = positions
-        return replace(before, rows=rows)
+        return replace(before, rows=rows, masks=packed_masks(draws, self.vocab))
 
     def _make(self, changes: int) -> None:
         """The graph with room for so many changes of logits, in place of one with less."""

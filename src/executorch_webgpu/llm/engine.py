@@ -185,6 +185,11 @@ class Engine(Closing):
         """Rows of all steps so far: tokens of prompts and of texts, each once unless its pages were given back."""
         return self._loop.computed_rows
 
+    @property
+    def submitted_steps(self) -> int:
+        """Steps so far. A text takes fewer than it has tokens where guesses were right, or its grammar forced some."""
+        return self._batch.submitted
+
     def _check(self, prompt: list[int], params: SamplingParams) -> int:
         """How many tokens a text may get."""
         if params.stop:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import ClosedError, Error, InvalidInputError
 from ..runtime.batch import BatchMethod, Draw, Drawn
-from .grammar_matcher import masks
+from .grammar_matcher import MaskRows
 from .request import Request
 from .scheduler import Scheduler, Text, Work
 from .speculation import Drafter, accepted
@@ -21,6 +21,7 @@ from .stream import StreamEnd
 
 _End = tuple[Request, StreamEnd | None, Exception | None]
 
+_PAUSE_SECONDS = 0.05  # after which an engine without work plans steps that may come
 _IDLE_SECONDS = 60  # a collector that runs in the loop's own thread may stop it just before it waits
 
 
@@ -37,9 +38,11 @@ class EngineLoop:
         self.computed_rows = self.guessed = self.guessed_right = 0
         self._batch, self._scheduler, self._drafter = batch, scheduler, drafter
         self._tables = np.zeros((batch.sizes.sequences, batch.sizes.table_width), np.int32)
+        self._masks = MaskRows()
         self._requests: dict[Text, Request] = {}
         self._flights: deque[list[tuple[Work, bool]]] = deque()  # draws of steps that are not read; whether each counts
         self._rows_drawn: dict[Text, int] = {}  # the last row that each text drew in the step before
+        self._cold = list(batch.step_sizes)  # sizes of steps that are not planned yet
         self._changed = threading.Condition()  # of all that follows
         self._submitted: list[Request] = []
         self._calls: list[tuple[Callable[[], Any], Future[Any]]] = []
@@ -116,8 +119,11 @@ class EngineLoop:
                 if self._closing:
                     self._calls, self._submitted = calls, submitted
                     return False
-                if not calls and not submitted and not self._flights and not len(self._scheduler):
-                    self._changed.wait(_IDLE_SECONDS)
+                idle = not calls and not submitted and not self._flights and not len(self._scheduler)
+                if idle and self._changed.wait(_PAUSE_SECONDS if self._cold else _IDLE_SECONDS):
+                    continue
+            if idle and self._cold:
+                self._batch.warm_up(self._cold.pop(0))
             for request in submitted:
                 self._begin(request)
             for request in [r for r in self._requests.values() if r.mailbox.cancelled]:
@@ -194,7 +200,7 @@ class EngineLoop:
         """How a step draws, what of it counts, and texts that cannot go on, or need not."""
         drawing = [(work, self._requests[work.text] if self._counts(work) else None) for work in works if work.draws]
         masked = [request for _, request in drawing if request is not None and request.matcher is not None]
-        allowed = dict(zip(masked, masks([r.matcher for r in masked if r.matcher is not None]), strict=True))
+        allowed = dict(zip(masked, self._masks.of([r.matcher for r in masked if r.matcher is not None]), strict=True))
         draws: list[Draw] = []
         ended: list[_End] = []
         for work, request in drawing:

@@ -26,7 +26,7 @@ MOST_BYTES = 1 << 18  # of a grammar: larger Lark grammars take seconds to read
 MOST_DEPTH = 100  # of a schema
 _KEPT = 32  # compiled grammars that a vocabulary remembers
 # Where JSON allows white space, a space, or a new line with its indentation: never without end.
-_WHITESPACE = r"[ \t]|\r?\n[ \t]{0,100}"
+_WHITESPACE = r" |\r?\n(?: {0,80}|\t{0,20})"
 _END_NAME = b"\xff<|end of grammar|>"  # a token that only says that a text may end; the first byte marks special ones
 _PROBE = "\x02"  # a character that no token goes on from
 
@@ -149,6 +149,7 @@ class GrammarVocabulary:
                 self._compiled.move_to_end(grammar)
                 return known
         compiled = CompiledGrammar(grammar, self._matcher(grammar), self)
+        compiled.matcher(())  # finds out whether a text can begin
         with self._lock:
             self._compiled[grammar] = compiled
             while len(self._compiled) > _KEPT:
@@ -164,7 +165,7 @@ class GrammarVocabulary:
         except ValueError as error:
             raise InvalidInputError(f"the {_NAMES[grammar.kind]} cannot be used: {reason_of(str(error))}") from error
         if not matcher.is_error():
-            matcher.compute_bitmask()  # finds out whether any text keeps to it, and copies know what this learns
+            matcher.compute_bitmask()  # finds out whether any text keeps to it; copies know what this learns
         if not matcher.is_error():
             return matcher
         found = matcher.get_error()

@@ -23,18 +23,20 @@ class GrammarMatcher:
     """One text in its grammar. For one thread at a time.
 
     ``forced``: tokens that must come next, in order: the only way on, as the tokenizer writes it. ``done``: the text is
-    whole, and nothing may follow. ``ends``: tokens that may end the text where the grammar lets it end, and only there.
+    whole, and nothing may follow. ``ends``: tokens that may end the text where the grammar lets it end; ``not_ends``:
+    all but those that are none where it does not. Both are masks. ``inner``: llguidance's own.
     Raises InvalidInputError for a grammar that becomes too complex, here and in each call.
     """
 
     def __init__(self, matcher: LLMatcher, vocab_size: int, ends: Collection[int], special: Collection[int]) -> None:
         self.forced: list[int] = []
         self.done = False
-        self._matcher, self._vocab_size = matcher, vocab_size
+        self.inner, self.vocab_size = matcher, vocab_size
         valid = [token for token in ends if 0 <= token < vocab_size]
-        self._ends = _bits(valid, vocab_size)
+        self.ends = _bits(valid, vocab_size)
         # A special token stays allowed where the grammar names it.
-        self._other = ~_bits([token for token in valid if token not in special], vocab_size)
+        ordinary = [token for token in valid if token not in special]
+        self.not_ends = ~_bits(ordinary, vocab_size) if ordinary else None
         self._look_ahead()
 
     def take(self, token: int) -> None:
@@ -43,73 +45,77 @@ class GrammarMatcher:
             if token != self.forced.pop(0):
                 raise Error("a token was drawn that the grammar does not allow; report this with the grammar")
         else:
-            self._matcher.consume_token(token)
+            self.inner.consume_token(token)
             self._check()
         self._look_ahead()
 
     def mask(self) -> Mask:
         """The tokens that may come next, uint32 [ceil(V / 32)], token t being bit t % 32 of word t // 32; without any,
         the text is ``done``."""
-        (mask,) = masks([self])
+        (mask,) = MaskRows().of([self])
         self.settle(mask)
         return mask
 
     def settle(self, mask: Mask) -> None:
-        """What ``masks`` filled in becomes what it means."""
+        """What ``MaskRows`` filled in becomes what it means."""
         self._check()
         self.done = not mask.any()
-
-    def _fill(self, row: Mask) -> None:
-        """A mask with one bit more, which says whether the text may end here."""
-        if self.forced:
-            row[:] = 0
-            token = self.forced[0]
-            row[token // 32] = 1 << token % 32
-        else:
-            self._matcher.unsafe_compute_mask_ptr(row.ctypes.data, row.nbytes)
-
-    def _with_ends(self, row: Mask) -> Mask:
-        word, bit = divmod(self._vocab_size, 32)
-        may_end = int(row[word]) >> bit & 1
-        row[word] &= np.uint32((1 << bit) - 1)
-        mask = row[: self._ends.size]
-        if may_end:
-            mask |= self._ends
-        elif not self.forced:
-            mask &= self._other
-        return mask
 
     def _look_ahead(self) -> None:
         if self.forced:
             return
-        self.forced = self._matcher.compute_ff_tokens()
+        self.forced = self.inner.compute_ff_tokens()
         if self.forced:
-            self._matcher.consume_tokens(self.forced)
+            self.inner.consume_tokens(self.forced)
             self._check()
             return
         self._check()
-        self.done = self._matcher.is_stopped()
+        self.done = self.inner.is_stopped()
 
     def _check(self) -> None:
-        if self._matcher.is_error():
+        if self.inner.is_error():
             raise InvalidInputError(
-                f"the text cannot keep to its grammar any more: {reason_of(self._matcher.get_error())}"
+                f"the text cannot keep to its grammar any more: {reason_of(self.inner.get_error())}"
             )
 
 
-def masks(matchers: Sequence[GrammarMatcher]) -> list[Mask]:
-    """Masks of texts that are not done, in threads; ``GrammarMatcher.settle`` says whether each is one."""
-    if not matchers:
-        return []
-    rows = np.zeros((len(matchers), ceil_div(matchers[0]._vocab_size + 1, 32)), np.uint32)
-    free = [i for i, matcher in enumerate(matchers) if not matcher.forced]
-    if len(free) > 1:
-        work = [(matchers[i]._matcher, i) for i in free]
-        _executor().unsafe_compute_mask_ptr(work, rows.ctypes.data, rows[0].nbytes, len(rows))
-    for i, matcher in enumerate(matchers):
-        if matcher.forced or len(free) == 1:
-            matcher._fill(rows[i])
-    return [matcher._with_ends(row) for matcher, row in zip(matchers, rows, strict=True)]
+class MaskRows:
+    """Where the masks of many texts lie, of one vocabulary. What it gives is there until the next call."""
+
+    def __init__(self) -> None:
+        self._rows: Mask = np.zeros((0, 0), np.uint32)
+
+    def of(self, matchers: Sequence[GrammarMatcher]) -> list[Mask]:
+        """Masks of texts that are not done, made in threads; ``GrammarMatcher.settle`` says what each means."""
+        if not matchers:
+            return []
+        # One bit more says whether the text may end here.
+        word, bit = divmod(matchers[0].vocab_size, 32)
+        if self._rows.shape[0] < len(matchers) or self._rows.shape[1] != word + 1:
+            self._rows = np.zeros((len(matchers), word + 1), np.uint32)
+        rows = self._rows[: len(matchers)]
+        self._fill(rows, matchers)
+        may_end = rows[:, word] >> np.uint32(bit) & np.uint32(1)
+        rows[:, word] &= np.uint32((1 << bit) - 1)
+        found = list(rows[:, : ceil_div(matchers[0].vocab_size, 32)])
+        for mask, end, matcher in zip(found, may_end.tolist(), matchers, strict=True):
+            if end:
+                mask |= matcher.ends
+            elif matcher.not_ends is not None and not matcher.forced:
+                mask &= matcher.not_ends
+        return found
+
+    def _fill(self, rows: Mask, matchers: Sequence[GrammarMatcher]) -> None:
+        free = [(matcher.inner, i) for i, matcher in enumerate(matchers) if not matcher.forced]
+        if len(free) > 1:
+            _executor().unsafe_compute_mask_ptr(free, rows.ctypes.data, rows.shape[1] * rows.itemsize, len(rows))
+        elif free:
+            ((inner, i),) = free
+            inner.unsafe_compute_mask_ptr(rows[i].ctypes.data, rows[i].nbytes)
+        for row, matcher in zip(rows, matchers, strict=True):
+            if matcher.forced:
+                row[:] = 0
+                row[matcher.forced[0] // 32] = 1 << matcher.forced[0] % 32
 
 
 @cache

@@ -44,8 +44,8 @@ class Text:
 class Work:
     """Rows of one text in a step, from position ``start`` on, of ``tokens``.
 
-    ``scores``: its rows draw what the prompt has there. ``fed``: one row, whose token the step before draws. ``draws``: of how many rows, from the last one back, the next
-    token is drawn; more than one verify drafts.
+    ``fed``: one row, whose token the step before draws. ``draws``: of how many rows, from the last one back, the next
+    token is drawn; more than one verify drafts. ``scores``: its rows draw what the prompt has there.
     """
 
     text: Text

@@ -171,7 +171,7 @@ class GraphBuilder:
 
     def prepack(self, table: Constant) -> TensorRef:
         """A constant for operators that take no constants."""
-        return self._call("et_vk.prepack.default", table, out=table.dims)
+        return self._call("et_vk.prepack.default", table, out=table.dims, dtype=table.dtype)
 
     def apply_rotary_emb(
         self, q: TensorRef, k: TensorRef, cos: TensorRef, sin: TensorRef

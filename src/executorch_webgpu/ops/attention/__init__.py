@@ -254,3 +254,80 @@ def sdpa(
             mask_strides=mask_strides(attn_mask),
         ),
     )
+
+
+def tokens_first_rows(
+    cut: Cut, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, scale: float | None, out: Tensor
+) -> int | None:
+    """Those of ``dense_rows``, but for heads of which several share keys."""
+    turned = (0, 2, 1, 3)
+
+    def heads_first(t: Tensor) -> Tensor:
+        return replace(t, max_dims=tuple(t.max_dims[axis] for axis in turned))
+
+    own = {t.id for t in (q, k, v)}
+    axes = {id: turned[axis] if id in own else axis for id, axis in cut.axes.items()}
+    axis = dense_rows(
+        replace(cut, axes=axes), heads_first(q), heads_first(k), heads_first(v), attn_mask, scale, heads_first(out)
+    )
+    shared = k.max_dims[2] not in (1, q.max_dims[2])
+    return None if axis is None or (axis == 1 and shared) else turned[axis]
+
+
+@op(
+    "et_webgpu.sdpa_tokens_first.default",
+    reference=reference.sdpa_tokens_first,
+    sizes=like_first,
+    rows=tokens_first_rows,
+)
+def sdpa_tokens_first(
+    planner: Planner, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, scale: float | None, out: Tensor
+) -> None:
+    """``et_vk.sdpa`` of tensors as projections give them: q, out [B, S, Hq, D] and k, v [B, Skv, Hkv, D]; all float32.
+
+    Hq is a multiple of Hkv: queries share keys in groups of neighbours. D is a multiple of 4 up to 256. ``attn_mask``
+    is broadcast from the right to [B, Hq, S, Skv]. A row whose every column has a mask of -inf is NaN.
+    """
+    name = "sdpa_tokens_first"
+    tensors = [q, k, v, out, *([attn_mask] if attn_mask else [])]
+    planner.check(all(t.dtype == "float32" for t in tensors), f"{name} takes float32 tensors, not {tensors}")
+    planner.check(q.rank == k.rank == 4, f"{name} takes [B, S, heads, D] tensors, not {q} and {k}")
+    planner.check(k.dims == v.dims, f"{name} needs keys and values of the same dims, not {k} and {v}")
+    (batch, tokens, heads, head_dim), (kv_batch, columns, kv_heads, kv_head_dim) = q.dims, k.dims
+    planner.check(
+        kv_batch == batch and kv_head_dim == head_dim and kv_heads > 0 and heads % kv_heads == 0,
+        f"{name}: keys {k} must have the batch and head size of q {q}, and heads that divide its heads",
+    )
+    planner.check(
+        head_dim % 4 == 0 and head_dim // 4 <= flash_plan.MAX_VECTORS,
+        f"{name}: head size {head_dim} is not a multiple of 4 up to {4 * flash_plan.MAX_VECTORS}",
+    )
+    if attn_mask is not None:
+        check_mask(planner, name, attn_mask, (batch, heads, tokens, columns))
+    planner.resize(out)
+    vectors = head_dim // 4
+    flash_plan.stream(
+        planner,
+        flash_plan.Streams(
+            q,
+            k,
+            v,
+            out,
+            input_pos=0,
+            new_columns=columns,
+            tokens=tokens,
+            group=heads // kv_heads,
+            kv_heads=batch * kv_heads,
+            vectors=vectors,
+            scale=1 / math.sqrt(head_dim) if scale is None else scale,
+            token_stride=heads * vectors,
+            head_stride=vectors,
+            column_stride=kv_heads * vectors,
+            kv_head_stride=vectors,
+            causal=False,
+            mask=attn_mask,
+            heads=heads,
+            mask_strides=mask_strides(attn_mask),
+            batch_strides=(tokens * heads * vectors, columns * kv_heads * vectors),
+        ),
+    )

@@ -166,6 +166,15 @@ def sdpa(q: Array, k: Array, v: Array, attn_mask: Array | None = None, scale: fl
     return np.asarray(_softmax(scores if attn_mask is None else scores + attn_mask) @ v)
 
 
+def sdpa_tokens_first(
+    q: Array, k: Array, v: Array, attn_mask: Array | None = None, scale: float | None = None
+) -> Array:
+    """The same with tokens before heads, of which several queries may share those of keys."""
+    group = q.shape[2] // k.shape[2]
+    q, k, v = (np.swapaxes(x, 1, 2) for x in (q, np.repeat(k, group, axis=2), np.repeat(v, group, axis=2)))
+    return np.swapaxes(sdpa(q, k, v, attn_mask, scale), 1, 2)
+
+
 def _softmax(scores: Array) -> Array:
     """Over the last dimension; NaN where all are -inf."""
     with np.errstate(invalid="ignore"):

@@ -104,7 +104,9 @@ def packed(draws: Sequence[Draw], vocab: int) -> PackedDraws:
     else:
         kinds = np.full(len(draws), PLAIN, np.uint32)
     changes = _pack_changes(words, draws, vocab, kinds)
-    masks = _pack_masks(words, draws, vocab, kinds)
+    if masked := [i for i, draw in enumerate(draws) if draw.allowed is not None]:
+        words[masked, MASK] = np.arange(len(masked))
+        kinds[masked] |= np.uint32(MASKS)
     if any(draw.logprobs is not None for draw in draws):
         asked = np.array([-1 if draw.logprobs is None else draw.logprobs for draw in draws], np.int64)
         if (bad := asked[(asked < -1) | (asked > MOST_LIKELIEST)]).size:
@@ -112,7 +114,7 @@ def packed(draws: Sequence[Draw], vocab: int) -> PackedDraws:
         words[:, LIKELIEST] = asked + 1
         kinds |= np.where(asked >= 0, np.uint32(LOGPROBS), np.uint32(0))
     words[:, KINDS] = kinds
-    return PackedDraws(words.view(np.int32), changes, masks)
+    return PackedDraws(words.view(np.int32), changes, packed_masks(draws, vocab))
 
 
 def _pack_temperatures(
@@ -169,27 +171,23 @@ def _pack_changes(
     return table
 
 
-def _pack_masks(
-    words: NDArray[np.uint32], draws: Sequence[Draw], vocab: int, kinds: NDArray[np.uint32]
-) -> NDArray[np.int32]:
-    rows = [i for i, draw in enumerate(draws) if draw.allowed is not None]
-    if not rows:
+def packed_masks(draws: Sequence[Draw], vocab: int) -> NDArray[np.int32]:
+    """The masks of those draws that have one, as ``PackedDraws`` has them. Raises InvalidInputError like ``packed``."""
+    given = [draw.allowed for draw in draws if draw.allowed is not None]
+    if not given:
         return _no_masks(vocab)
     width = ceil_div(vocab, 32)
-    table = np.zeros((_power_of_two(len(rows)), width), np.uint32)
-    for place, i in enumerate(rows):
-        allowed = draws[i].allowed
-        assert allowed is not None
+    table = np.empty((_power_of_two(len(given)), width), np.uint32)
+    table[len(given) :] = 0
+    for row, allowed in zip(table, given, strict=False):
         if allowed.shape != (width,) or allowed.dtype != np.uint32:
             raise InvalidInputError(
                 f"a mask of allowed tokens is {allowed.dtype} {list(allowed.shape)}, but {vocab} tokens need uint32 "
                 f"[{width}]"
             )
-        table[place] = allowed
-    if not allows_some(table[: len(rows)], vocab).all():
+        row[:] = allowed
+    if not allows_some(table[: len(given)], vocab).all():
         raise InvalidInputError("a mask of allowed tokens allows none of the vocabulary, so no token can be drawn")
-    words[rows, MASK] = np.arange(len(rows))
-    kinds[rows] |= np.uint32(MASKS)
     return table.view(np.int32)
 
 

@@ -22,6 +22,7 @@ Inputs:
   mask = False | True: whether a mask is added to the scores
   pairs = False | True: whether int8 codes have zero points, beside their scales
   paged = False | True: workgroups have spans of rows, each of one sequence, whose keys and values lie in pages
+  batched = False | True: whether the heads of one batch lie elsewhere than those of the next
 #}
 {% set staged = depth > 0 %}
 {% set stage_values = staged and stage_values %}
@@ -56,9 +57,15 @@ struct Params {
   kv_head_stride: u32,
   new_columns: u32,    // the context is input_pos + new_columns
   scale: f32,
-  {% if mask %}
+  {% if mask or batched %}
   heads: u32,          // query heads of one batch
+  {% endif %}
+  {% if mask %}
   mask_strides: vec4<u32>,  // batch, head, token, column
+  {% endif %}
+  {% if batched %}
+  batch_stride: u32,     // of q and out, in vec4s
+  kv_batch_stride: u32,  // of the keys and values
   {% endif %}
   {% if paged %}
   table_width: u32,  // pages that a sequence may have
@@ -105,13 +112,27 @@ fn column_of(u: u32, c: u32) -> u32 {
 
 fn row_start(row: u32, kv_head: u32) -> u32 {
   let head = kv_head * params.group_size + row % params.group_size;
-  return row / params.group_size * params.token_stride + head * params.head_stride;
+  {% if batched %}
+  let start = head / params.heads * params.batch_stride + head % params.heads * params.head_stride;
+  {% else %}
+  let start = head * params.head_stride;
+  {% endif %}
+  return row / params.group_size * params.token_stride + start;
+}
+
+fn kv_start(kv_head: u32) -> u32 {
+  {% if batched %}
+  let kv_heads = params.heads / params.group_size;
+  return kv_head / kv_heads * params.kv_batch_stride + kv_head % kv_heads * params.kv_head_stride;
+  {% else %}
+  return kv_head * params.kv_head_stride;
+  {% endif %}
 }
 
 {% for x in ("k", "v") %}
-fn load_{{ x }}(table: u32, column: u32, kv_head: u32, d: u32) -> vec4<f32> {
+fn load_{{ x }}(table: u32, column: u32, kv_head: u32, start: u32, d: u32) -> vec4<f32> {
   let cached = {{ "pool_row(table, column, params.page_shift)" if paged else "column" }};
-  let at = cached * params.column_stride + kv_head * params.kv_head_stride + d;
+  let at = cached * params.column_stride + start + d;
   {% if pairs and cache == "int8" %}
   let parameters = {{ x }}_scales[cached * params.kv_heads + kv_head];
   return (cache_quad0({{ x }}_cache[at]) - parameters.y) * parameters.x;
@@ -151,6 +172,7 @@ fn main(
   let lane = index % LANES;
   let team = index / LANES;
   let kv_head = group.y;
+  let kv_first = kv_start(kv_head);
   {% if paged %}
   let span = row_span(group.x);
   if (span.rows == 0u) {
@@ -214,7 +236,7 @@ fn main(
       {% endfor %}
       {% for i in range(4 * quads * depth // teams) %}
       stage[K_START + stage_d * K_STRIDE + stage_row + {{ i }}u * STAGE_STEP] =
-        select(vec4<f32>(), load_k(table, min(first + stage_row + {{ i }}u * STAGE_STEP, last), kv_head, d), inside);
+        select(vec4<f32>(), load_k(table, min(first + stage_row + {{ i }}u * STAGE_STEP, last), kv_head, kv_first, d), inside);
       {% endfor %}
       workgroupBarrier();
       for (var i = 0u; i < DEPTH; i++) {
@@ -234,7 +256,7 @@ fn main(
     {% endfor %}
     for (var i = 0u; i < params.vectors; i++) {
       {% for j in range(4 * quads) %}
-      let key{{ j }} = load_k(table, column{{ j }}, kv_head, i);
+      let key{{ j }} = load_k(table, column{{ j }}, kv_head, kv_first, i);
       {% endfor %}
       {% for r in range(rows) %}
       let query{{ r }} = q[q{{ r }} + i];
@@ -303,7 +325,7 @@ fn main(
         {% for j in range(dims) %}
         if (({{ i + 1 }}u * TEAMS <= VALUE_COLUMNS || slot < VALUE_COLUMNS)
           && ({{ j }}u < FULL_DIMS || lane + {{ j }}u * LANES < params.vectors)) {
-          stage[slot * V_STRIDE + lane + {{ j }}u * LANES] = load_v(table, column, kv_head, lane + {{ j }}u * LANES);
+          stage[slot * V_STRIDE + lane + {{ j }}u * LANES] = load_v(table, column, kv_head, kv_first, lane + {{ j }}u * LANES);
         }
         {% endfor %}
       }
@@ -324,7 +346,7 @@ fn main(
       {% for c in range(4) %}
       let column{{ c }} = min(first + column_of(u, {{ c }}u), last);
       {% for j in range(dims) %}
-      let value{{ c }}_{{ j }} = load_v(table, column{{ c }}, kv_head, min(lane + {{ j }}u * LANES, params.vectors - 1u));
+      let value{{ c }}_{{ j }} = load_v(table, column{{ c }}, kv_head, kv_first, min(lane + {{ j }}u * LANES, params.vectors - 1u));
       {% endfor %}
       {% endfor %}
       {{ add_values() | indent(6) }}

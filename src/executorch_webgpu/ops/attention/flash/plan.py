@@ -121,8 +121,9 @@ class Streams:
     kv_head_stride: int
     causal: bool = True
     mask: Tensor | None = None
-    heads: int = 1  # query heads of one batch, for the mask
+    heads: int = 1  # query heads of one batch, for the mask and the strides
     mask_strides: Strides = (0, 0, 0, 0)  # batch, head, token, column
+    batch_strides: tuple[int, int] | None = None  # of q and out, and of keys and values; None: heads go on over batches
     pairs: tuple[Scratch, Scratch] | None = None  # scale and zero point of each column and KV head, of keys and values
 
 
@@ -154,6 +155,9 @@ def stream(planner: Planner, streams: Streams) -> None:
     if streams.mask is not None:
         bindings["mask"] = streams.mask
         params |= {"heads": streams.heads, "mask_strides": streams.mask_strides}
+    if streams.batch_strides is not None:
+        own, of_keys = streams.batch_strides
+        params |= {"heads": streams.heads, "batch_stride": own, "kv_batch_stride": of_keys}
     grid = (ceil_div(rows, tile.teams * tile.rows), streams.kv_heads)
     planner.dispatch("attention/flash", grid, bindings, params, template=template)
 
@@ -161,6 +165,7 @@ def stream(planner: Planner, streams: Streams) -> None:
 def _variant(planner: Planner, streams: Streams) -> tuple[Tile, dict[str, Any]]:
     tile = tile_of(planner, streams.vectors)
     flags = {"causal": streams.causal, "mask": streams.mask is not None, "pairs": streams.pairs is not None}
+    flags["batched"] = streams.batch_strides is not None
     return tile, {**tile.variant(streams.vectors), "cache": streams.keys.dtype, **flags, "paged": False}
 
 
@@ -171,7 +176,7 @@ def tile_of(planner: Planner, vectors: int) -> Tile:
 
 def paged_template(tile: Tile, call: AttentionCall) -> dict[str, Any]:
     """Template values over pages."""
-    flags = {"causal": True, "mask": False, "pairs": False, "paged": True}
+    flags = {"causal": True, "mask": False, "pairs": False, "paged": True, "batched": False}
     return {**tile.variant(call.vectors), "cache": call.k_cache.dtype, **flags}
 
 

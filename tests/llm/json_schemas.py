@@ -1,0 +1,100 @@
+"""Random JSON schemas of what grammars support, whose texts are short."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from executorch_webgpu.errors import InvalidInputError
+from executorch_webgpu.llm.grammar import Grammar, GrammarVocabulary
+
+Schema = dict[str, Any]
+NAMES = st.sampled_from(["a", "b", "hello", "he said", "é", 'q"', "n12"])
+FORMATS = "date", "time", "date-time", "uuid", "ipv4", "ipv6", "email", "hostname"
+PATTERNS = "^[a-c]{2,5}$", "^x(yz)*$", "[0-9]{2}", "^(hello|hell)$", r"^\w{1,3}$"
+
+
+def _merged(*parts: Schema) -> Schema:
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def _range(least: int, most: int, low: str, high: str) -> st.SearchStrategy[Schema]:
+    """Both bounds, of which the upper one is always there."""
+    pairs = st.tuples(st.integers(least, most), st.integers(least, most)).map(sorted)
+    return pairs.map(lambda pair: {low: pair[0], high: pair[1]})
+
+
+strings = st.one_of(
+    _range(0, 6, "minLength", "maxLength").map(lambda bounds: _merged({"type": "string"}, bounds)),
+    st.sampled_from(PATTERNS).map(lambda pattern: {"type": "string", "pattern": pattern, "maxLength": 8}),
+    st.sampled_from(FORMATS).map(lambda name: {"type": "string", "format": name}),
+)
+numbers = st.one_of(
+    st.just({"type": "integer"}),
+    _range(-200, 300, "minimum", "maximum").map(lambda bounds: _merged({"type": "integer"}, bounds)),
+    _range(-9, 9, "minimum", "exclusiveMaximum").map(lambda bounds: _merged({"type": "number"}, bounds)),
+    st.sampled_from([2, 3, 10]).map(lambda n: {"type": "integer", "multipleOf": n, "minimum": 0, "maximum": 99}),
+)
+values = st.one_of(st.none(), st.booleans(), st.integers(-9, 99), st.text(max_size=4), st.just({"a": [1, "b"]}))
+leaves: st.SearchStrategy[Schema] = st.one_of(
+    strings,
+    numbers,
+    st.sampled_from([{"type": "null"}, {"type": "boolean"}, {"type": ["boolean", "null"]}]),
+    values.map(lambda value: {"const": value}),
+    st.lists(values, min_size=1, max_size=4).map(lambda found: {"enum": found}),
+)
+
+
+def _arrays(items: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
+    return st.builds(
+        lambda item, bounds, prefix: _merged(
+            {"type": "array", "items": item}, bounds, {"prefixItems": prefix} if prefix else {}
+        ),
+        items,
+        _range(0, 3, "minItems", "maxItems"),
+        st.lists(items, max_size=2),
+    )
+
+
+@st.composite
+def _objects(draw: st.DrawFn, properties: st.SearchStrategy[Schema]) -> Schema:
+    named = draw(st.dictionaries(NAMES, properties, max_size=3))
+    schema: Schema = {"type": "object", "properties": named, "additionalProperties": False}
+    if named:
+        schema["required"] = draw(st.lists(st.sampled_from(sorted(named)), unique=True))
+    if draw(st.booleans()):
+        schema["description"] = "what a reader needs to know"
+    return schema
+
+
+def _alternatives(options: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
+    return st.lists(options, min_size=1, max_size=3).map(lambda found: {"anyOf": found})
+
+
+def _referenced(inner: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
+    return inner.map(
+        lambda schema: {
+            "$defs": {"one": schema},
+            "type": "object",
+            "properties": {"x": {"$ref": "#/$defs/one"}, "y": {"$ref": "#/$defs/one"}},
+            "required": ["x"],
+            "additionalProperties": False,
+        }
+    )
+
+
+_inner = st.recursive(
+    leaves, lambda inner: st.one_of(_arrays(inner), _objects(inner), _alternatives(inner)), max_leaves=4
+)
+schemas = st.one_of(_inner, _objects(_inner), _referenced(_inner))
+
+
+def possible(vocabulary: GrammarVocabulary, schema: Schema) -> bool:
+    """Whether anything fits the schema: random bounds and patterns may leave nothing."""
+    try:
+        vocabulary.check(Grammar.json_schema(schema))
+    except InvalidInputError as error:
+        assert "Unsatisfiable" in str(error), f"{schema}: {error}"
+        return False
+    return True
