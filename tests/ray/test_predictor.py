@@ -23,13 +23,18 @@ from ray.data import ActorPoolStrategy
 from executorch_webgpu import Runtime
 from executorch_webgpu.errors import ClosedError, InvalidInputError
 from executorch_webgpu.llm import Engine, SamplingParams
+from executorch_webgpu.llm.embedder import Embedder
 from executorch_webgpu.llm.stream_text import submit_text
+from executorch_webgpu.models.convert import convert
 from executorch_webgpu.ray import predictor
-from executorch_webgpu.ray.predictor import Predictor
+from executorch_webgpu.ray.data import Predictor
 from executorch_webgpu.text.chat import encode_chat
 from executorch_webgpu.text.tokenizer import Tokenizer
 from tests.llm.chat_model import ChatModel
+from tests.models.tiny_encoder import TinyEncoder
+from tests.text.tiny_vocabulary import BPE_TOKENS
 
+WRONG = ("a prompt is a text", "a prompt is a text", "1000000", "500 tokens")
 GREEDY = SamplingParams(max_new_tokens=6)
 NEW = ["generated_text", "finish_reason", "prompt_tokens", "new_tokens", "error"]
 
@@ -86,7 +91,9 @@ def test_what_is_wrong_with_a_row_is_its_error(actor: Predictor) -> None:
     made = actor.predict(pa.table({"prompt": [[5, 6], *wrong.values(), [5, 6]]}))
     errors = made["error"].to_pylist()
     assert errors[0] is None and errors[-1] is None
-    for error, words in zip(errors[1:-1], ("a prompt is a text", "not empty", "1000000", "500 tokens"), strict=True):
+    for error, words in zip(
+        errors[1:-1], ("a prompt is a text", "a prompt is a text", "1000000", "500 tokens"), strict=True
+    ):
         assert words in error
     assert [made[name].null_count for name in NEW[:-1]] == [4] * 4
     first, *_, last = made["generated_text"].to_pylist()
@@ -102,6 +109,8 @@ def test_what_is_wrong_with_the_job_is_raised(actor: Predictor, chat_model: Chat
         predictor("model.pte", task="translate")  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="leave params and chat out"):
         predictor("model.pte", task="embed", chat=True)
+    with pytest.raises(InvalidInputError, match="leave truncate out"):
+        predictor("model.pte", truncate=True)
     broken = predictor(chat_model.program, tokenizer=chat_model.tokenizer, params=GREEDY, max_rows=16)()
     broken.close()
     with pytest.raises(ClosedError):
@@ -161,3 +170,35 @@ def test_a_job_that_is_killed_goes_on(
     tokens = [tokenizer.encode_prompt(prompt) for prompt in prompts]
     wanted = texts(chat_model, tokenizer, tokens, SamplingParams(max_new_tokens=40))
     assert [row["generated_text"] for row in answers] == wanted
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("encoder")
+    TinyEncoder(fields={"vocab_size": len(BPE_TOKENS)}, poolings=("mean",)).write(folder)
+    convert(folder, folder / "encoder.pte")
+    return folder / "encoder.pte"
+
+
+@pytest.mark.slow
+def test_embeddings(encoder: Path, chat_model: ChatModel, tokenizer: Tokenizer) -> None:
+    tokens, texts = [[5, 6, 7], [8], [9] * 20], ["hello", "12 hello"]
+    with Runtime.get().load_program(encoder) as program, Embedder(program, tokenizer) as embedder:
+        of_tokens, of_texts = embedder.embed(tokens), embedder.embed_texts(texts)
+        longest = embedder.embed([[9] * embedder.max_tokens])
+    with predictor(encoder, task="embed")() as actor:
+        made = actor.predict(pa.table({"prompt": tokens}))
+        assert made.column_names == ["prompt", "embedding", "prompt_tokens", "error"]
+        assert made["embedding"].type == pa.list_(pa.float32())
+        np.testing.assert_allclose(made["embedding"].to_pylist(), of_tokens, rtol=1e-5, atol=1e-6)
+        assert made["prompt_tokens"].to_pylist() == [3, 1, 20] and made["error"].null_count == 3
+        made = actor.predict(pa.table({"prompt": [tokens[0], [9] * 500, None, tokens[1], [10**6]]}))
+        assert [error is None for error in made["error"].to_pylist()] == [True, False, False, True, False]
+        np.testing.assert_allclose(made["embedding"][3].as_py(), of_tokens[1], rtol=1e-5, atol=1e-6)
+        assert made["embedding"].null_count == made["prompt_tokens"].null_count == 3
+        assert actor.predict(pa.table({"prompt": ["hello"]}))["error"][0].as_py() is not None  # no tokenizer
+    with predictor(encoder, task="embed", truncate=True, tokenizer=chat_model.tokenizer, output="vector")() as actor:
+        made = actor.predict(pa.table({"prompt": texts}))
+        np.testing.assert_allclose(made["vector"].to_pylist(), of_texts, rtol=1e-5, atol=1e-6)
+        made = actor.predict(pa.table({"prompt": [[9] * 500]}))
+        np.testing.assert_allclose(made["vector"].to_pylist(), longest, rtol=1e-5, atol=1e-6)

@@ -12,15 +12,15 @@ if find_spec("ray") is None:
 if TYPE_CHECKING:
     from .adapters import assigned_adapter
     from .application import ServeArguments, build_app
+    from .data import predictor
     from .pipeline import Pipeline
-    from .predictor import predictor
 
 _MODULES = {
     "Pipeline": "pipeline",
     "ServeArguments": "application",
     "assigned_adapter": "adapters",
     "build_app": "application",
-    "predictor": "predictor",
+    "predictor": "data",
 }
 __all__ = ["Pipeline", "ServeArguments", "assigned_adapter", "build_app", "predictor"]
 
