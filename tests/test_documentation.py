@@ -49,7 +49,9 @@ def _joined(lines: list[str]) -> Iterator[str]:
     yield from "\n".join(line.strip() for line in lines).replace("\\\n", "").splitlines()
 
 
-PYTHON = [page for page in PAGES if blocks(page, "python") and page.name != "architecture.md"]
+# Pages whose snippets are parts of operators, and need a Ray cluster: see tests/ray.
+ELSEWHERE = ("architecture.md", "scaling.md")
+PYTHON = [page for page in PAGES if blocks(page, "python") and page.name not in ELSEWHERE]
 COMMANDS = [pytest.param(c, id=" ".join(c)) for page in PAGES for c in commands(page) if c[0] == "et-webgpu"]
 
 

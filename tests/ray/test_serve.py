@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,6 +20,7 @@ import httpx
 import openai
 import pytest
 import ray
+import yaml  # type: ignore[import-untyped]
 from openai.types.chat import ChatCompletionChunk
 from ray import serve
 
@@ -33,6 +34,7 @@ from executorch_webgpu.text.tokenizer import Tokenizer
 
 SIZES = {"max_rows": 64, "kv_pages": 160}
 ARGUMENTS: dict[str, Any] = {"replicas": 2, "num_cpus": 0, "sizes": SIZES, "grace_seconds": 2, "page": False}
+SCALING = Path(__file__).parents[2] / "docs" / "scaling.md"
 SECONDS = 60  # much longer than anything takes
 
 
@@ -189,21 +191,19 @@ def kill_a_replica() -> None:
 
 @pytest.mark.slow
 def test_a_config_file(cluster: str, url: str, served_model: Path, tmp_path: Path) -> None:
-    """It takes the place of the application that runs."""
-    arguments = {"source": str(served_model), "name": "configured", **ARGUMENTS, "replicas": 1}
-    application = {
-        "name": "llm",
-        "route_prefix": "/",
-        "import_path": "executorch_webgpu.ray:build_app",
-        "args": arguments,
-    }
+    """That of docs/scaling.md, without GPUs; it takes the place of the application that runs."""
+    (text,) = re.findall(r"^```yaml\n(.*?)^```$", SCALING.read_text(), re.M | re.S)
+    made = yaml.safe_load(text)
+    (application,) = made["applications"]
+    assert application["args"].pop("num_gpus") == 1 and application["args"]["name"] == "my-model"
+    application["args"] |= {"source": str(served_model), "num_cpus": 0, "page": False}
     config = tmp_path / "config.yaml"
-    config.write_text(json.dumps({"applications": [application]}))  # JSON is YAML
+    config.write_text(yaml.safe_dump(made))
     command = [sys.executable, "-m", "ray.serve.scripts", "run", str(config), "--address", cluster]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True) as running:
         try:
             models: list[str] = []
-            while models != ["configured"]:
+            while models != ["my-model"]:
                 assert running.poll() is None
                 time.sleep(0.2)
                 with suppress(httpx.HTTPError, ValueError):  # while one takes the place of the other

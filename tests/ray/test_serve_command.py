@@ -1,7 +1,9 @@
-"""``et-webgpu serve --replicas``: a Ray cluster of its own, and HAProxy in front of the replicas."""
+"""``et-webgpu serve --replicas`` as docs/scaling.md has it: a Ray cluster of its own, and HAProxy in front of the replicas."""
 
 from __future__ import annotations
 
+import re
+import shlex
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +22,15 @@ from executorch_webgpu.text.chat import encode_chat
 from executorch_webgpu.text.tokenizer import Tokenizer
 from tests.serve.serving import Serving, serving
 
+SCALING = Path(__file__).parents[2] / "docs" / "scaling.md"
+
 
 @pytest.fixture(scope="module")
 def server(served_model: Path) -> Iterator[Serving]:
-    arguments = [str(served_model), "--replicas", "2", "--max-rows", "64", "--kv-pages", "160", "--no-page"]
-    with serving([*arguments, "--grace-seconds", "1"]) as running:
+    (command,) = re.findall(r"^et-webgpu serve (model.gguf .*)$", SCALING.read_text(), re.M)
+    arguments = [str(served_model) if word == "model.gguf" else word for word in shlex.split(command)]
+    small = ["--max-rows", "64", "--kv-pages", "160", "--no-page", "--grace-seconds", "1"]
+    with serving([*arguments, *small]) as running:
         yield running
         assert running.stop(signal.SIGTERM) == 0
 

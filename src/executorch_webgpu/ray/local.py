@@ -47,7 +47,10 @@ def serve_replicas(
     port = port or _free_port()
     before = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(include_dashboard=False, logging_level="warning", log_to_driver=False)
+        try:
+            ray.init(include_dashboard=False, logging_level="warning", log_to_driver=False)
+        except Exception as error:  # Ray's word for much that can go wrong
+            raise Error(f"Ray cannot start here: {' '.join(str(error).split())}") from error
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         gpus = int(ray.cluster_resources().get("GPU", 0))
         if 0 < gpus < replicas:
@@ -78,6 +81,7 @@ def _environment() -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the node's address is that of loopback, as it is there
         "RAY_SERVE_LOG_TO_STDERR": "0",
+        "RAY_agent_register_timeout_ms": "120000",  # on a machine that is busy
     }
     if sys.platform == "linux":  # for which Ray brings HAProxy along
         chosen |= {
