@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_agent_register_timeout_ms"] = "300000"  # on a machine that is busy
+os.environ["RAY_agent_register_timeout_ms"] = "300000"  # noqa: SIM112, Ray's own; on a machine that is busy
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # so that its processes talk over the loopback interface
 
 import ray

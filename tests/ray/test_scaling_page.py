@@ -1,4 +1,4 @@
-"""What docs/scaling.md says is so, on a cluster without GPUs. Its server's command and its config file are run by others."""
+"""What docs/scaling.md says, on a cluster without GPUs. Tests of the server run its command and its config file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``et-webgpu serve --replicas`` as docs/scaling.md has it: a Ray cluster of its own, and HAProxy in front of the replicas."""
+"""``et-webgpu serve --replicas`` as docs/scaling.md has it: Ray of its own, and HAProxy before the replicas."""
 
 from __future__ import annotations
 

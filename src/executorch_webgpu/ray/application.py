@@ -19,6 +19,7 @@ from .front import Front
 from .prefix_router import PrefixRouter
 from .prefixes import BUSIER
 from .replica import STATS_SECONDS, DirectReplica, HandledReplica, ReplicaSettings
+from .sources import name_everywhere
 
 HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 ENDING_SECONDS = 10  # that a replica which has no requests any more gets to end its engine in
@@ -79,9 +80,10 @@ class ServeArguments(BaseModel):
             loading, limits = LoadOptions(**self.loading), Limits(**self.limits)
         except TypeError as error:
             raise InvalidInputError(f"an option of loading or limits is none: {error}") from error
-        engine = EngineSettings(
-            self.source, self.embeddings, self.engine, self.adapter, loading, self.sizes, self.speculate
+        program, embeddings, speculate = (
+            None if each is None else name_everywhere(each) for each in (self.source, self.embeddings, self.speculate)
         )
+        engine = EngineSettings(program, embeddings, self.engine, self.adapter, loading, dict(self.sizes), speculate)
         names = self.name, self.embeddings_name
         server = ServerSettings(engine, *names, self.max_prompt_tokens, self.max_choices, self.page)
         network = {

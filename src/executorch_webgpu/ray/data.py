@@ -25,7 +25,7 @@ from ..llm.sample import SamplingParams, sampling_params
 from ..llm.stream_text import submit_text
 from ..text.chat import encode_chat, user_message
 from ..text.tokenizer import Tokenizer
-from .sources import open_source, tokenizer_of
+from .sources import name_everywhere, open_source, tokenizer_of
 
 Task = Literal["generate", "embed"]
 ParamsOf = Callable[[dict[str, Any]], SamplingParams]
@@ -76,10 +76,11 @@ def predictor(
 
         rows = ray.data.read_json("prompts.jsonl")
         two = ActorPoolStrategy(size=2)
-        rows = rows.map_batches(predictor("model.gguf"), batch_size=64, compute=two, num_gpus=1, max_concurrency=4)
+        rows = rows.map_batches(predictor("model.gguf"), batch_size=64, compute=two, num_gpus=1)
         rows.write_parquet("answers")
 
-    ``source``: a program, or what is converted to one, as commands take it; each machine reads it by that name.
+    ``source``: a program, or what is converted to one, as commands take it; each machine reads it by that name, or by
+    its whole path, if there is such a file or folder here.
     ``column``: where a row has its prompt: a text, a list of messages (with "role" and "content") for the model's chat
     template, or a list of tokens. With ``chat``, a text is the message of a user.
     Of "generate", rows get ``output`` (by default "generated_text"), "finish_reason" ("eos", "stop", "length",
@@ -90,8 +91,7 @@ def predictor(
     ``tokenizer``: a file, by default the program's own. ``engine``, ``adapter``: by default the GPU that Ray gives to
     the actor (``num_gpus=1``), or without one the most capable adapter. ``sizes``: what ``Engine`` or ``Embedder``
     takes, such as ``max_rows``, ``max_sequences`` and ``kv_cache_dtype``.
-    Up to four batches of a block go on at once in an actor, and ``max_concurrency`` blocks, so that no batch waits for
-    the longest text of the one before.
+    Up to four batches of a block go on at once in an actor, so that none waits for the longest text of the one before.
     A batch of any ``batch_format`` may come; batches are given back as Arrow tables. Raises InvalidInputError for a
     task that there is not; an actor raises what ``Engine`` and ``find_program`` raise, and for rows that have one of
     these columns already.
@@ -103,14 +103,14 @@ def predictor(
     if task == "generate" and truncate:
         raise InvalidInputError("only texts that are embedded are truncated: leave truncate out")
     job = _Job(
-        str(source),
+        name_everywhere(source),
         task,
         column,
         OUTPUTS[task] if output is None else output,
         params,
         chat,
         truncate,
-        None if tokenizer is None else str(tokenizer),
+        None if tokenizer is None else name_everywhere(tokenizer),
         engine,
         adapter,
         sizes,

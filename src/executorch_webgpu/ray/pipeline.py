@@ -33,7 +33,7 @@ from ..llm.stream import Mailbox, Stream, StreamEnd
 from ..llm.text_changes import TextChanges
 from ..models.library import find_program
 from ..runtime import Runtime
-from .sources import tokenizer_of
+from .sources import name_everywhere, tokenizer_of
 from .stage import Stage, stage_names
 
 
@@ -105,8 +105,9 @@ class Pipeline(Closing):
             self.tokenizer = None
             with suppress(InvalidInputError):
                 self.tokenizer = tokenizer_of(program, source, tokenizer)
+        source = name_everywhere(source)
         actor = ray.remote(num_gpus=num_gpus, **actor_options)(Stage)
-        self._stages = [actor.remote(str(source), i, engine, adapter, **changes) for i in range(len(names))]
+        self._stages = [actor.remote(source, i, engine, adapter, **changes) for i in range(len(names))]
         self._events: SimpleQueue[_Text | _Token | None] = SimpleQueue()
         self._max_texts, self._numbers = max_texts, count()
         self._waiting: deque[_Text] = deque()

@@ -11,6 +11,12 @@ from ..text.tokenizer import TOKENIZER, Tokenizer
 from .adapters import assigned_adapter
 
 
+def name_everywhere(source: str | Path) -> str:
+    """What processes in other folders find by the same name: the whole path of a file or folder that is here."""
+    path = Path(source).expanduser()
+    return str(path.resolve()) if path.exists() else str(source)
+
+
 def open_source(source: str | Path, engine: str | None = None, adapter: int | str | None = None) -> Program:
     """The program that ``source`` names, converted if necessary; see ``find_program``. The caller closes it."""
     if adapter is None:
