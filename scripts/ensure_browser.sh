@@ -28,6 +28,6 @@ fi
 # The lock file of what is installed lies beside it.
 if ! cmp -s "$tests/package-lock.json" "$tests/node_modules/installed-lock.json"; then
     echo "Installing the browser tests' packages (npm)" >&2
-    npm ci --prefix "$tests" --ignore-scripts --no-audit --no-fund --silent
+    npm ci --prefix "$tests" --ignore-scripts --no-audit --no-fund --loglevel=error >&2
     cp "$tests/package-lock.json" "$tests/node_modules/installed-lock.json"
 fi

@@ -16,8 +16,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # What the extra ``test`` does not install.
 EXPORTER = {"torch", "torchao", "executorch", "transformers", "safetensors", "matplotlib"}
-# Fixtures that export a program or fetch a model.
-MODELS = {"zoo", "tiny_llama", "smollm2", "smollm2_gguf", "conformance_dir"}
+# Fixtures that export a program, fetch a model, or start a server.
+MODELS = {"zoo", "tiny_llama", "smollm2", "smollm2_gguf", "conformance_dir", "server"}
 
 
 def fast_slice(items: Iterable[pytest.Item]) -> list[pytest.Item]:

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -21,12 +22,16 @@ import executorch_webgpu.ops  # registers the operators
 from executorch_webgpu import Runtime
 from executorch_webgpu.cli import main
 from executorch_webgpu.models.convert import convert
+from executorch_webgpu.models.encoder import EncoderOptions
 from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.ops.registry import names
 from scripts import operators_page
 from tests.conftest import SmolLM2
+from tests.models.tiny_encoder import TinyEncoder
 from tests.models.tiny_gguf import TinyGguf
 from tests.models.tiny_llama import TINY_LLAMAS, TinyLlama
+from tests.serve.serving import Serving, serving, write_tiny_model
+from tests.serve.templates import THINKING
 from tests.text.tiny_vocabulary import BPE_TOKENS, bpe_keys
 
 ROOT = Path(__file__).parents[1]
@@ -40,9 +45,14 @@ def blocks(page: Path, language: str) -> list[str]:
 def commands(page: Path) -> Iterator[list[str]]:
     """Lines of code blocks that are indented or marked as ``console``, without comments and prompts."""
     text = page.read_text()
-    lines = [line for line in text.splitlines() if line.startswith("    ")]
-    lines += [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
-    yield from (found for found in (shlex.split(line, comments=True) for line in _joined(lines)) if found)
+    lines = [*_joined([line for line in text.splitlines() if line.startswith("    ")]), *console(page)]
+    yield from (found for found in (shlex.split(line, comments=True) for line in lines) if found)
+
+
+def console(page: Path) -> list[str]:
+    """What a shell is told in blocks that are marked as ``console``."""
+    lines = "".join(blocks(page, "console")).replace("\\\n", "").splitlines()
+    return [line[2:] for line in lines if line.startswith("$ ")]
 
 
 def _joined(lines: list[str]) -> Iterator[str]:
@@ -52,7 +62,11 @@ def _joined(lines: list[str]) -> Iterator[str]:
 # Pages whose snippets are parts of operators, and need a Ray cluster: see tests/ray.
 ELSEWHERE = ("architecture.md", "scaling.md")
 PYTHON = [page for page in PAGES if blocks(page, "python") and page.name not in ELSEWHERE]
-COMMANDS = [pytest.param(c, id=" ".join(c)) for page in PAGES for c in commands(page) if c[0] == "et-webgpu"]
+OURS = [command for page in PAGES for command in commands(page) if command[0] == "et-webgpu"]
+COMMANDS = [pytest.param(each, id=" ".join(each)) for each in OURS if each[1] != "serve"]
+SERVERS = [pytest.param(each, id=" ".join(each)) for each in OURS if each[1] == "serve" and "--replicas" not in each]
+SHELL = [line for page in PAGES for line in console(page) if line.split()[0] in ("chmod", "curl", "head")]
+SERVED = "http://localhost:8000"  # where snippets have a server
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +75,23 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("snippets")
     TinyGguf(layers=1, vocab=len(BPE_TOKENS), context_len=4096, edits=bpe_keys()).write(folder / "model.gguf")
     convert(folder / "model.gguf", folder / "model.pte", LlamaOptions("f32", max_seq_len=65, max_context_len=128))
+    encoder = TinyEncoder(fields={"vocab_size": 400}, poolings=("mean",)).write(folder / "encoder")
+    convert(encoder, folder / "encoder.pte", EncoderOptions("f32"), tokenizer=folder / "model.gguf")
     (folder / "text.txt").write_text("hello world " * 20)
     np.save(folder / "x.npy", np.array([[1, 2, 3]]))
     np.save(folder / "pos.npy", np.array([0]))
+    (folder / "keys.txt").write_text("a-key\n")
+    (folder / "keys.txt").chmod(0o600)
+    write_tiny_model(folder, 4096, THINKING).rename(folder / "smollm2-135m.pte")
+    shutil.copy(folder / "encoder.pte", folder / "all-minilm-l6-v2.pte")
     return folder
+
+
+@pytest.fixture(scope="module")
+def served(written: Path) -> Iterator[Serving]:
+    """The server that snippets talk to, whose models have the names that snippets give them."""
+    with serving([str(written / "smollm2-135m.pte"), "--embeddings", str(written / "all-minilm-l6-v2.pte")]) as running:
+        yield running
 
 
 @pytest.fixture
@@ -94,17 +121,41 @@ def given(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("page", PYTHON, ids=lambda page: page.name)
-def test_python_snippets_run(page: Path, folder: Path) -> None:
+def test_python_snippets_run(page: Path, folder: Path, request: pytest.FixtureRequest) -> None:
     scope = given(folder)
+    needs_server = SERVED in page.read_text()
+    url = request.getfixturevalue("served").url if needs_server else SERVED
     with scope["program"]:
-        for block in blocks(page, "python"):
+        for text in blocks(page, "python"):
+            block = text.replace(SERVED, url)
             exec(compile(block, page.name, "exec"), scope)
+
+
+@pytest.mark.parametrize("command", SERVERS)
+@pytest.mark.usefixtures("folder")
+def test_servers_start(command: list[str]) -> None:
+    ours = {"smollm2-135m": "smollm2-135m.pte", "all-minilm-l6-v2": "all-minilm-l6-v2.pte"}
+    with serving([ours.get(word, word) for word in command[2:]]) as server:
+        assert httpx.get(f"{server.url}/health").json()["status"] == "ok"
+        assert httpx.get(f"{server.url}/v1/models").status_code == (401 if "--api-key-file" in command else 200)
+        assert server.stop() == 0, "".join(server.output)
+
+
+@pytest.mark.parametrize("line", SHELL)
+@pytest.mark.usefixtures("folder")
+def test_shell_lines_run(line: str, served: Serving) -> None:
+    line = line.replace(SERVED, served.url)
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+    if line.startswith("curl"):
+        shown = "top_p: input should be less than or equal to 1" if '"top_p": 2' in line else '"usage"'
+        assert ("etwebgpu_" if line.endswith("/metrics") else shown) in done.stdout, done.stdout
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.usefixtures("folder")
 def test_commands_run(command: list[str]) -> None:
-    arguments = ["model.gguf" if word == "smollm2-135m" else word for word in command[1:]]
+    ours = {"smollm2-135m": "model.gguf", "all-minilm-l6-v2": "encoder.pte"}
+    arguments = [ours.get(word, word) for word in command[1:]]
     result = CliRunner().invoke(main, arguments, input="")
     assert result.exit_code == 0, result.output
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         NoAdapterError,
         UnsupportedProgramError,
     )
-    from .runtime import LoadOptions, Method, Program, Runtime, State
+    from .runtime import LoadOptions, Method, Program, Runtime, State, Trace, trace
 
 __version__ = "0.1.0"
 
@@ -42,7 +42,9 @@ __all__ = [
     "Program",
     "Runtime",
     "State",
+    "Trace",
     "UnsupportedProgramError",
+    "trace",
 ]
 
 

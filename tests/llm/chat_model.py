@@ -25,8 +25,8 @@ class ChatModel:
     context_len: int
 
 
-def write_chat_model(folder: Path, context_len: int) -> ChatModel:
-    """The program takes up to 32 tokens at once."""
+def write_chat_model(folder: Path, context_len: int, *, tokenizer_inside: bool = False) -> ChatModel:
+    """The program takes up to 32 tokens at once. ``tokenizer_inside``: whether it carries its tokenizer."""
     weights = folder / f"model-{context_len}.gguf"
     TinyGguf(layers=1, vocab=len(BPE_TOKENS), context_len=context_len).write(weights)
     letters = [BPE_TOKENS.index(letter) for letter in ascii_uppercase]
@@ -36,5 +36,5 @@ def write_chat_model(folder: Path, context_len: int) -> ChatModel:
 
     model = ChatModel(weights.with_suffix(".pte"), write_bpe(folder / f"vocabulary-{context_len}.gguf"), context_len)
     options = LlamaOptions("f32", max_seq_len=33, max_context_len=context_len)
-    convert(weights, model.program, options)
+    convert(weights, model.program, options, tokenizer=model.tokenizer if tokenizer_inside else None)
     return model

@@ -68,6 +68,44 @@ def _objects(draw: st.DrawFn, properties: st.SearchStrategy[Schema]) -> Schema:
     return schema
 
 
+def _open_objects(values: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
+    """Names that the schema does not have, or has a pattern of. One may come twice, and then counts once."""
+    return st.builds(
+        lambda value, other, least, kind: _merged(
+            {"type": "object", "minProperties": least, "maxProperties": least + 1},
+            {"additionalProperties": value} if kind != "pattern" else {"additionalProperties": False},
+            {"patternProperties": {"^[kl][0-9]$": other}} if kind != "other" else {},
+        ),
+        values,
+        values,
+        st.integers(0, 1),
+        st.sampled_from(["other", "pattern", "both"]),
+    )
+
+
+def _all_of(leaf: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
+    """What one schema says, and what another one adds."""
+    more = st.sampled_from([{"minimum": 3}, {"maxLength": 4}, {"maxItems": 2}, {"exclusiveMinimum": -3}, {}])
+    return st.tuples(leaf, more).map(lambda both: {"allOf": list(both)})
+
+
+def _one_of(values: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
+    """Objects that a constant tells apart."""
+    return st.lists(values, min_size=1, max_size=3).map(
+        lambda found: {
+            "oneOf": [
+                {
+                    "type": "object",
+                    "properties": {"kind": {"const": f"k{i}"}, "value": value},
+                    "required": ["kind", "value"],
+                    "additionalProperties": False,
+                }
+                for i, value in enumerate(found)
+            ]
+        }
+    )
+
+
 def _alternatives(options: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
     return st.lists(options, min_size=1, max_size=3).map(lambda found: {"anyOf": found})
 
@@ -87,7 +125,9 @@ def _referenced(inner: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
 _inner = st.recursive(
     leaves, lambda inner: st.one_of(_arrays(inner), _objects(inner), _alternatives(inner)), max_leaves=4
 )
-schemas = st.one_of(_inner, _objects(_inner), _referenced(_inner))
+schemas = st.one_of(
+    _inner, _objects(_inner), _referenced(_inner), _open_objects(leaves), _all_of(leaves), _one_of(leaves)
+)
 
 
 def possible(vocabulary: GrammarVocabulary, schema: Schema) -> bool:

@@ -70,6 +70,27 @@ def test_texts_that_break_leave_the_others_alone(program: Program) -> None:
         assert engine.idle_pages == engine.kv_pages
 
 
+HUGE: list[dict[str, Any]] = [
+    *({"top_k": 10**30}, {"top_k": 2**53 + 1}, {"temperature": 1e308}, {"temperature": 5e-324}, {"top_p": 5e-324}),
+    *({"repetition_penalty": 1e308}, {"repetition_penalty": 5e-324}, {"min_p": 5e-324}, {"max_new_tokens": 10**30}),
+]
+
+
+def test_numbers_of_any_size_break_no_engine(program: Program) -> None:
+    with Engine(program, max_rows=16, max_sequences=8) as engine:
+        for each in HUGE:
+            params = SamplingParams(**{"max_new_tokens": 3, "temperature": 1.0, **each})
+            assert len(list(engine.submit([5, 6], params, end_tokens=()))) >= 3
+        assert engine.broken is None
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_k", "repetition_penalty", "top_p", "min_p"])
+def test_numbers_that_are_none_are_refused(name: str) -> None:
+    for value in (float("nan"), -1e300, *([10**400, float("inf")] if name != "top_k" else [])):
+        with pytest.raises(InvalidInputError, match=name):
+            SamplingParams(**{name: value})  # type: ignore[arg-type]
+
+
 def test_log_probabilities(program: Program) -> None:
     """Of the model's own logits: of the token that was drawn, and of the likeliest ones, one entry for each token."""
     with Engine(program) as engine:

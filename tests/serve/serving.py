@@ -19,7 +19,7 @@ import httpx
 from executorch_webgpu.models.convert import convert
 from executorch_webgpu.models.llama import LlamaOptions
 from tests.models.tiny_gguf import TinyGguf
-from tests.text.tiny_vocabulary import BPE_TOKENS, write_bpe
+from tests.text.tiny_vocabulary import BPE_TOKENS, CHATML, write_bpe
 
 START_SECONDS = 120  # much longer than it takes, as other tests may be running
 
@@ -94,11 +94,11 @@ def serving(arguments: Sequence[str], environment: dict[str, str] | None = None)
         reader.join(10)
 
 
-def write_tiny_model(folder: Path, context_len: int = 1024) -> Path:
+def write_tiny_model(folder: Path, context_len: int = 1024, template: str = CHATML) -> Path:
     """A program with a byte-level vocabulary and a chat template, whose answers are random bytes."""
     weights = folder / "tiny.gguf"
     TinyGguf(layers=1, vocab=len(BPE_TOKENS), context_len=context_len).write(weights)
     program = folder / "tiny.pte"
     options = LlamaOptions("f32", max_seq_len=33, max_context_len=context_len)
-    convert(weights, program, options, tokenizer=write_bpe(folder / "vocabulary.gguf"))
+    convert(weights, program, options, tokenizer=write_bpe(folder / "vocabulary.gguf", template=template))
     return program

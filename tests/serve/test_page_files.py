@@ -70,7 +70,7 @@ class Page(HTMLParser):
 
 
 def test_the_page_has_the_policy_of_the_header_and_nothing_that_it_forbids() -> None:
-    elements = Page((FOLDER / "index.html").read_text()).elements
+    elements = Page((FOLDER / "index.html").read_text(encoding="utf-8")).elements
     (policy,) = (found["content"] for tag, found in elements if tag == "meta" and "http-equiv" in found)
     assert f"{policy}; frame-ancestors 'none'" == CONTENT_SECURITY_POLICY
     assert not {tag for tag, _ in elements} & {"style", "img", "iframe", "object", "embed", "base"}
@@ -90,7 +90,9 @@ def test_the_page_has_the_policy_of_the_header_and_nothing_that_it_forbids() -> 
 def test_scripts_import_files_of_the_page_only() -> None:
     seen = 0
     for script in SCRIPTS:
-        for name in re.findall(r"""^(?:import|export)\b[^'"]*?from\s*["']([^"']+)["']""", script.read_text(), re.M):
+        for name in re.findall(
+            r"""^(?:import|export)\b[^'"]*?from\s*["']([^"']+)["']""", script.read_text(encoding="utf-8"), re.M
+        ):
             assert (script.parent / name).resolve().is_file(), (script.name, name)
             seen += 1
     assert seen > 10
@@ -99,7 +101,7 @@ def test_scripts_import_files_of_the_page_only() -> None:
 def test_own_files_name_no_other_server() -> None:
     for path in FILES:
         if VENDOR not in path.parents:
-            found = set(re.findall(r"(?:https?|wss?)://[^\s'\"]+", path.read_text()))
+            found = set(re.findall(r"(?:https?|wss?)://[^\s'\"]+", path.read_text(encoding="utf-8")))
             assert found <= {"http://www.w3.org/2000/svg"}, path.name
 
 
@@ -116,4 +118,4 @@ def test_vendored_files_are_whole_and_have_their_licences_beside_them() -> None:
 
 
 def _versions() -> str:
-    return (VENDOR / "VERSIONS.md").read_text()
+    return (VENDOR / "VERSIONS.md").read_text(encoding="utf-8")

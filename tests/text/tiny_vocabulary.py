@@ -28,15 +28,21 @@ SPM_TYPES = [UNKNOWN, CONTROL, CONTROL] + [BYTE] * 256 + [NORMAL] * len(PIECES)
 SPM_SCORES = [0.0] * 259 + [-float(rank) for rank in range(len(PIECES))]
 
 
-def write_bpe(path: Path, *, pre: str | None = "smollm", extra: Callable[[GGUFWriter], None] | None = None) -> Path:
+def write_bpe(
+    path: Path,
+    *,
+    pre: str | None = "smollm",
+    template: str = CHATML,
+    extra: Callable[[GGUFWriter], None] | None = None,
+) -> Path:
     """A byte-level BPE vocabulary with a chat template; ``extra`` may add more keys."""
     writer = GGUFWriter(path, "llama")
-    for key, value, kind in bpe_keys(pre):
+    for key, value, kind in bpe_keys(pre, template):
         writer.add_key_value(key, value, kind)
     return _finish(writer, path, extra)
 
 
-def bpe_keys(pre: str | None = "smollm") -> tuple[tuple[str, Any, GGUFValueType], ...]:
+def bpe_keys(pre: str | None = "smollm", template: str = CHATML) -> tuple[tuple[str, Any, GGUFValueType], ...]:
     """(key, value, type) of that vocabulary, for a file that holds more."""
     keys = (
         ("tokenizer.ggml.model", "gpt2", GGUFValueType.STRING),
@@ -46,7 +52,7 @@ def bpe_keys(pre: str | None = "smollm") -> tuple[tuple[str, Any, GGUFValueType]
         ("tokenizer.ggml.merges", MERGES, GGUFValueType.ARRAY),
         ("tokenizer.ggml.bos_token_id", BPE_TOKENS.index(BOS), GGUFValueType.UINT32),
         ("tokenizer.ggml.eos_token_id", BPE_TOKENS.index(EOS), GGUFValueType.UINT32),
-        ("tokenizer.chat_template", CHATML, GGUFValueType.STRING),
+        ("tokenizer.chat_template", template, GGUFValueType.STRING),
     )
     return tuple(key for key in keys if key[1] is not None)
 

@@ -12,7 +12,7 @@ import click
 from .. import __version__
 from ..errors import Error
 from ..exit_codes import BAD_INPUT, INTERRUPTED
-from . import bench, chat, check, convert, devices, embed, generate, inspect, kernel, perplexity, run, serve
+from . import bench, chat, check, convert, devices, embed, generate, inspect, kernel, perplexity, profile, run, serve
 from .streams import note, replace_what_cannot_be_written
 
 
@@ -55,5 +55,5 @@ def main() -> None:
     """Run ExecuTorch programs (.pte) and language models on WebGPU."""
 
 
-for module in (devices, inspect, kernel, run, check, generate, chat, embed, convert, serve, perplexity, bench):
+for module in (devices, inspect, kernel, run, check, generate, chat, embed, convert, serve, perplexity, bench, profile):
     main.add_command(module.command)

@@ -57,8 +57,8 @@ def command(
 ) -> None:
     """Print the vectors of texts, a line each: numbers with tabs between them, or JSON.
 
-    SOURCE is a program (.pte) of an encoder, a folder with safetensors, all-minilm-l6-v2, or org/name of the Hugging
-    Face Hub. What is no program is converted once, and kept in the cache folder.
+    SOURCE is a program (.pte) of an encoder, a GGUF file, a folder with safetensors, all-minilm-l6-v2, or org/name of
+    the Hugging Face Hub. What is no program is converted once, and kept in the cache folder.
     """
     from ..llm.embedder import Embedder
     from ..models.encoder import EncoderOptions

@@ -9,6 +9,7 @@ import click
 
 from .options import FILE, device_options, load_options
 from .source import chosen_options, conversion_options, program_path
+from .streams import note
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 @click.option("--tokenizer", "tokenizer_file", type=FILE, help="A .gguf or tokenizer.json  [default: the source's own]")
 @conversion_options
 @click.option("--kernels", is_flag=True, help="List the kernels that a device runs for it; see the kernel command.")
+@click.option(
+    "--html",
+    "html_file",
+    type=FILE,
+    help="Draw the program's graphs into one HTML file, which loads nothing else. With --kernels as this adapter runs "
+    "them, by default for the least that WebGPU promises",
+)
 @load_options("fuse", "kv_cache_dtype", "matmul_precision")
 @device_options
 def command(
@@ -30,6 +38,7 @@ def command(
     weights: str | None,
     max_context_len: int | None,
     kernels: bool,
+    html_file: Path | None,
     engine: str | None,
     adapter: int | str | None,
     loading: LoadOptions,
@@ -44,6 +53,12 @@ def command(
 
     tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file is not None else None
     path, out = program_path(source, chosen_options(weights, max_context_len), tokenizer), console()
+    if html_file is not None:
+        from ..report.graph_page import write_graph_page
+
+        with Runtime.get(engine, adapter).load_program(path) as program:
+            write_graph_page(program, source, html_file, loading, on_device=kernels)
+        note(f"wrote {html_file}")
     if kernels:
         with Runtime.get(engine, adapter).load_program(path) as program:
             for name in sorted(program.method_names):

@@ -47,20 +47,23 @@ def command(
         Runtime.get(engine=engine, adapter=adapter).load_program(file) as program,
         program.load_method(method, loading) as loaded,
     ):
-        expected = loaded.metadata.inputs
-        if len(values) != len(expected):
-            wanted = ", ".join(map(str, expected)) or "none"
-            raise InvalidInputError(
-                f"{method} takes {len(expected)} inputs ({wanted}), {len(values)} were given; repeat --input "
-                "once for each"
-            )
-        fitted = [fit_input(value, tensor) for value, tensor in zip(values, expected, strict=True)]
+        fitted = fitted_inputs(method, values, loaded.metadata.inputs)
         outputs = loaded.execute(fitted)
         _print_outputs(outputs)
         if output is not None:
             _save_outputs(outputs, output)
         if loading.profile:
             print_profile(loaded.profile())
+
+
+def fitted_inputs(method: str, values: Sequence[Any], expected: Sequence[TensorMetadata]) -> list[Any]:
+    """Values as a method takes them. Raises InvalidInputError when there are too many or too few, or one cannot fit."""
+    if len(values) != len(expected):
+        wanted = ", ".join(map(str, expected)) or "none"
+        raise InvalidInputError(
+            f"{method} takes {len(expected)} inputs ({wanted}), {len(values)} were given; repeat --input once for each"
+        )
+    return [fit_input(value, tensor) for value, tensor in zip(values, expected, strict=True)]
 
 
 def read_input(text: str) -> Any:

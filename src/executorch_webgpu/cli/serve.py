@@ -145,16 +145,13 @@ def _network(host: str, options: dict[str, Any]) -> dict[str, Any]:
 def serve(settings: ServerSettings, host: str, port: int, options: dict[str, Any]) -> None:
     """Run a server until it is told to stop. Raises Error if it cannot start."""
     try:
-        import uvicorn
-
-        from ..serve.access_log import log_config
         from ..serve.app import build_app
         from ..serve.auth import ApiKeys
-        from ..serve.connections import allow_open_files, connection_protocol
         from ..serve.engine_client import EngineClient
         from ..serve.limits import MIB, Limits
+        from ..serve.listen import make_server
         from ..serve.metrics import Metrics
-        from ..serve.shutdown import Draining, DrainingServer
+        from ..serve.shutdown import Draining
     except ImportError as error:
         raise Error(f"{EXTRA} ({error})") from error
 
@@ -163,7 +160,6 @@ def serve(settings: ServerSettings, host: str, port: int, options: dict[str, Any
         max_running=options["max_running"],
         max_queue=options["max_queue"],
         request_seconds=options["request_seconds"],
-        max_connections=allow_open_files(Limits.max_connections),
     )
     keys, metrics, draining = ApiKeys.load(options["api_key_file"]), Metrics(), Draining(options["grace_seconds"])
     network = _network(host, options)
@@ -171,29 +167,25 @@ def serve(settings: ServerSettings, host: str, port: int, options: dict[str, Any
     async def run() -> None:
         client = EngineClient(settings.engine)
         starting = asyncio.create_task(client.start())
-        await asyncio.sleep(0)  # its process begins to load, while this one reads the tokenizer
+        try:
+            await asyncio.sleep(0)  # its process begins to load, while this one reads the tokenizer
+            await listen(client, starting)
+        finally:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            await client.close()
+
+    async def listen(client: EngineClient, starting: asyncio.Task[None]) -> None:
         parts = {"limits": limits, "keys": keys, "draining": draining, "metrics": metrics, "network": network}
         app = build_app(settings, client, **parts)
         await starting
-        config = uvicorn.Config(
-            app,
-            host,
-            port,
-            http=connection_protocol(limits, metrics),
-            ws="none",
-            log_config=log_config(options["log_format"]),
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            timeout_keep_alive=30,
-        )
-        server = DrainingServer(config, draining)
+        where: dict[str, Any] = {"host": host, "port": port}
+        server = make_server(app, limits, metrics, draining, options["log_format"], **where)
         announced = asyncio.create_task(_announce(server))
         try:
             await server.serve()
         finally:
             announced.cancel()
-            await client.close()
 
     try:
         import uvloop

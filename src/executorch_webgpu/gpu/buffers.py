@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import DeviceError, LimitError
 from .device import Device
 from .locked import locked
+from .trace import WAIT, spanned
 
 # WebGPU's flags have the same numbers in every engine.
 _MAP_READ, _COPY_SRC, _COPY_DST, _UNIFORM, _STORAGE = 0x1, 0x4, 0x8, 0x40, 0x80
@@ -139,6 +140,7 @@ class Readback:
                     size = -(-nbytes // 4) * 4
                     encoder.copy_buffer_to_buffer(buffer.raw, offset, self._buffer.raw, at, size)
 
+    @spanned("readback", WAIT)
     def read(self) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
         """The copied ranges as fresh uint8 arrays, after the encoder was submitted; waits for the GPU."""
         if self._buffer is None or not any(n for _, n in self._pending):

@@ -22,6 +22,7 @@ from .capabilities import KINDS, AdapterInfo, Features, Limits
 from .engine import ENGINES, SETTING_UP, Engine, load_engine
 from .kernel import Kernels
 from .locked import locked
+from .trace import SUBMIT, WAIT, spanned
 
 if TYPE_CHECKING:
     from .buffers import Buffer
@@ -138,30 +139,46 @@ class Device(Closing):
         self.require_usable()
         return self._engine.begin_compute_pipeline(self.raw, descriptor)
 
+    @property
+    def timestamp_period(self) -> float:
+        """Nanoseconds of a tick of the timestamps that passes write."""
+        return self._engine.timestamp_period(self.queue)
+
     def encoder(self) -> Any:
         """A raw command encoder."""
         with self.lock, self.errors("creating a command encoder"):
             self.require_usable()
             return self.raw.create_command_encoder()
 
+    @spanned("submit", SUBMIT)
     def submit(self, command_buffers: Sequence[Any]) -> int:
         """Hand finished command buffers to the queue.  Returns the number of the submission, for ``read``.
 
         Raises ClosedError, DeviceLostError or DeviceError.
         """
+        return self.submit_untraced(command_buffers)
+
+    def submit_untraced(self, command_buffers: Sequence[Any]) -> int:
+        """``submit``, which no trace shows."""
         # wgpu-native aborts the process when a submission fails, so whatever can be known before is checked.
         with self.lock, self.errors("submitting work"):
             self.check()
             return self._engine.submit(self.queue, command_buffers)
 
+    @spanned("readback", WAIT)
     def read(self, staging: Buffer, nbytes: int, submission: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """The first bytes of a staging buffer that this submission filled, without waiting for later ones."""
+        return self.fetch(staging, nbytes, submission)
+
+    def fetch(self, staging: Buffer, nbytes: int, submission: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """``read``, which no trace shows."""
         with self.lock, self.errors("reading results back"):
             self.check()
             data = self._engine.read(self.raw, staging.raw, staging.size, submission)
             self.check()
         return np.frombuffer(data, np.uint8)[:nbytes]
 
+    @spanned("wait", WAIT)
     @locked
     def wait(self) -> None:
         """Blocks until all submitted work is done."""

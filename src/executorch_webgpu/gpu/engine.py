@@ -145,6 +145,10 @@ class Engine:
         else:
             device.queue.on_submitted_work_done_async().sync_wait()
 
+    def timestamp_period(self, queue: Any) -> float:
+        """Nanoseconds of a tick of resolved timestamps: Dawn's are nanoseconds, wgpu-native's are the GPU's own."""
+        return float(self.native.libf.wgpuQueueGetTimestampPeriod(queue._internal)) if self.name == "wgpu" else 1.0
+
     def submit(self, queue: Any, command_buffers: Sequence[Any]) -> int:
         """Hand them to a raw queue.  Returns the number by which wgpu-native knows the submission; 0 for Dawn."""
         if self.name != "wgpu":

@@ -23,6 +23,7 @@ from ..gpu.buffers import Buffer, Readback, ScratchPool, Slot, UniformArena, cre
 from ..gpu.device import Device
 from ..gpu.kernel import Pipeline, Range
 from ..gpu.locked import locked
+from ..gpu.trace import ENCODE, spanned
 from ..ops.plan import Binding, Dispatch, Planning
 from ..ops.values import Repacked, Scratch, SymInt, Tensor, packed_uniform
 from .binding_limit import check_bindable
@@ -62,8 +63,8 @@ def plan_graph(graph: Graph, planning: Planning, unseen: Collection[int] = ()) -
 class GraphExecutor:
     """Runs one graph; owns its buffers. ``state`` is where it writes by default.
 
-    What all states share (plans, live uniforms, buffers between calls) belongs to the step that runs, so a step holds
-    the device's lock from the first thing that it sets to the last that it reads.
+    What all states share (plans, live uniforms, buffers between calls) belongs to the step that runs, so it holds the
+    device's lock from the first thing that it sets to the last that it reads.
     ``check`` runs steps call by call, and holds each call against its reference (``checked.py``).
     ``borrowed``: buffers, by tensor id, in place of our own, which the caller fills and frees: of memory that the
     graph writes and keeps, for all states, and of inputs and outputs. ``unseen``: see ``plan_graph``.
@@ -122,8 +123,7 @@ class GraphExecutor:
             raise
 
     def _prepare(self) -> None:
-        if self._profile:
-            self._times = StepTimes(self.device, self.plans)
+        self._times = StepTimes(self.device, self.plans) if self._profile else None
         self._symints = [self.plans.symint(s) for s in self.graph.symints]
         self._live = {s.id: self._arena.allocate(LIVE_UNIFORM_BYTES) for s in self.graph.symints}
         self._bound |= {self.memory.storage_of[v.id] for v in self.graph.outputs if isinstance(v, Tensor)}
@@ -210,6 +210,7 @@ class GraphExecutor:
             results[i] = raw.view(tensor.element.numpy).reshape(tensor.dims)
         return results
 
+    @spanned("plan and record", ENCODE)
     def begin_step(self, inputs: Sequence[Given], state: GraphState | None = None) -> Step:
         """Bring plans, commands and uniforms up to date with the inputs of a step, which ``Step.submit`` then runs.
 
@@ -231,8 +232,8 @@ class GraphExecutor:
         inputs_to_write, replay = self._to_write(inputs), state.whole_replay()
         for id in self._written & self._held.keys():
             del self._held[id]
-        part = Part(inputs_to_write, self._held, state.commands, replay, self._scratch, self._times, checked)
-        return Step(self.device, part)
+        recorded = state.commands, replay, self.plans, self._scratch, self._times
+        return Step(self.device, Part(inputs_to_write, self._held, *recorded, checked))
 
     def _take(self, value: Tensor | SymInt, given: Given) -> None:
         if isinstance(value, SymInt):

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import ClosedError, InvalidInputError
 from ..gpu.capabilities import Features, Limits
+from ..gpu.trace import spanned
 from ..ops.attention.reference import int8_scales
 from ..ops.plan import Planning
 from ..ops.values import SymInt, Tensor
@@ -160,6 +161,7 @@ class HostExecutor:
         self._states.add(state)
         return state
 
+    @spanned("reference graph")
     def execute(
         self, inputs: Sequence[Any], state: ReferenceMemory | None = None, stay: Collection[int] = ()
     ) -> list[Any]:

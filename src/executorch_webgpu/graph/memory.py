@@ -66,6 +66,24 @@ def alias_roots(graph: Graph, plans: Sequence[OpPlan]) -> dict[int, Tensor]:
     return roots
 
 
+def lifetimes(graph: Graph, roots: Mapping[int, Tensor]) -> tuple[dict[int, int], dict[int, int]]:
+    """By root id, the first and the last call that touches a tensor; what is returned lives to the end.
+
+    ``roots``: as ``alias_roots`` gives them.
+    """
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for call in graph.calls:
+        for tensor in call.inputs + call.outputs:
+            root = roots.get(tensor.id, tensor).id
+            first.setdefault(root, call.index)
+            last[root] = call.index
+    for value in graph.outputs:
+        if isinstance(value, Tensor):
+            last[roots.get(value.id, value).id] = len(graph.calls)
+    return first, last
+
+
 def unsafe_aliases(graph: Graph, plans: Sequence[OpPlan]) -> frozenset[int]:
     """Ids of aliasing outputs whose memory a later call mutates, or another step may: these must become copies."""
     roots = alias_roots(graph, plans)
@@ -88,21 +106,12 @@ def plan_memory(graph: Graph, plans: Sequence[OpPlan]) -> MemoryPlan:
     def root(tensor: Tensor) -> Tensor:
         return roots.get(tensor.id, tensor)
 
-    tensors: dict[int, Tensor] = {}
-    first: dict[int, int] = {}  # by root id: the first and the last call that touches it
-    last: dict[int, int] = {}
-    for call in graph.calls:
-        for tensor in call.inputs + call.outputs:
-            tensors[tensor.id] = tensor
-            first.setdefault(root(tensor).id, call.index)
-            last[root(tensor).id] = call.index
+    tensors = {t.id: t for call in graph.calls for t in call.inputs + call.outputs}
     tensors |= {v.id: v for v in graph.inputs + graph.outputs if isinstance(v, Tensor)}
+    first, last = lifetimes(graph, roots)
 
     mutated = {root(t).id for call in graph.calls for t in call.mutated}
     inputs = {v.id for v in graph.inputs if isinstance(v, Tensor)}
-    for value in graph.outputs:
-        if isinstance(value, Tensor):
-            last[root(value).id] = len(graph.calls)
 
     storages: list[Storage] = []
     by_root: dict[int, int] = {}

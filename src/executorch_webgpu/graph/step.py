@@ -12,10 +12,13 @@ import numpy as np
 from ..gpu.buffers import Buffer, ScratchPool, upload
 from ..gpu.device import Device
 from ..gpu.replay import Replay
+from ..gpu.trace import active
 from ..ops.values import is_same
 from .device_array import DeviceArray
+from .resize import LivePlans
 from .state import Command
 from .timing import StepTimes
+from .traced_step import TracedStep
 
 _HELD_BYTES = 1 << 16  # of an input, at most
 
@@ -24,6 +27,7 @@ _HELD_BYTES = 1 << 16  # of an input, at most
 class Part:
     """What one graph adds to a step: ``commands`` by call, the same as a ``replay``, and ``times`` when profiling.
 
+    ``plans``: what the commands were made of.
     ``inputs``: ids, buffers, and what they are given. ``held``: small integer inputs as their buffers hold them, by id;
     they are not written again.
     ``checked`` runs the commands in the place of all that, call by call, each as soon as it is recorded.
@@ -33,6 +37,7 @@ class Part:
     held: dict[int, np.ndarray]
     commands: Sequence[Sequence[Command]]
     replay: Replay
+    plans: LivePlans
     scratch: ScratchPool
     times: StepTimes | None
     checked: Callable[[], None] | None = None
@@ -78,12 +83,21 @@ class Step:
         Does not wait, unless profiling or checked. Returns the number of the submission. Raises DeviceError, and
         DivergenceError where it is checked.
         """
+        trace = active()
+        traced = None if trace is None else TracedStep(trace, self._device, self._parts)
+        try:
+            return self._submit(copies, traced)
+        finally:
+            if traced is not None:
+                traced.end()
+
+    def _submit(self, copies: Sequence[Callable[[Any], None]], traced: TracedStep | None) -> int:
         encoder = self._device.encoder()
         for part in self._parts:
             part.write_inputs(self._device, encoder)
         for checked, parts in groupby(self._parts, lambda part: part.checked):
             if checked is None:
-                self._record(encoder, list(parts))
+                self._record(encoder, list(parts), traced)
                 continue
             self._device.submit([encoder.finish()])
             checked()
@@ -91,17 +105,22 @@ class Step:
         with self._device.errors("recording a step"):  # what is wrong in a pass is only said when it is finished
             for copy in copies:
                 copy(encoder)
+            if traced is not None:
+                traced.record(encoder)
             commands = encoder.finish()
-        submission = self._device.submit([commands])
+        submission = self._device.submit([commands]) if traced is None else traced.submit(commands)
         for part in self._parts:
             part.scratch.release_retired()
             if part.times is not None:
-                part.times.count(part.commands)
+                part.times.count(part.commands, None if traced is None else traced.nanoseconds(part))
         return submission
 
-    def _record(self, encoder: Any, parts: Sequence[Part]) -> None:
+    def _record(self, encoder: Any, parts: Sequence[Part], traced: TracedStep | None) -> None:
         """The dispatches of parts that follow one another."""
         with self._device.errors("recording a step"):
+            if traced is not None and traced.timed:
+                traced.encode(encoder, parts)
+                return
             for timed, alike in groupby(parts, lambda part: part.timed):
                 if timed:
                     for part in alike:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,10 +51,15 @@ class StepTimes:
             compute_pass.end()
             self._timed.append(index)
 
-    def count(self, commands: Sequence[Sequence[Command]]) -> None:
-        """Add a submitted step; waits for it if the GPU tells times."""
-        times = self._timestamps.resolve(len(self._timed)) if self._timestamps else []
-        nanoseconds = dict(zip(self._timed, times, strict=True))
+    def count(self, commands: Sequence[Sequence[Command]], traced: Mapping[int, int] | None = None) -> None:
+        """Add a submitted step; waits for it if the GPU tells times.
+
+        ``traced``: nanoseconds by call, where a trace has timed it.
+        """
+        nanoseconds = traced
+        if nanoseconds is None:
+            times = self._timestamps.resolve(len(self._timed)) if self._timestamps else []
+            nanoseconds = dict(zip(self._timed, times, strict=True))
         for index, of_call in enumerate(commands):
             if of_call:
                 name = self._plans.graph.calls[index].name, self._plans.plans[index].route

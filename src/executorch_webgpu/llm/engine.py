@@ -161,6 +161,11 @@ class Engine(Closing):
         return self._loop.text_counts
 
     @property
+    def broken(self) -> BaseException | None:
+        """What broke the engine, such as a lost device, so that it takes no further texts; None while nothing has."""
+        return self._loop.broken
+
+    @property
     def idle_pages(self) -> int:
         """Pages of the pool that no text holds."""
         return self._pool.free

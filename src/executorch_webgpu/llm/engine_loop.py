@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import ClosedError, Error, InvalidInputError
+from ..gpu.trace import STEP, active, spanned
 from ..runtime.batch import BatchMethod, Draw, Drawn
 from .grammar_matcher import MaskRows
 from .request import Request
+from .request_trace import RequestTracks
 from .scheduler import Scheduler, Text, Work
 from .speculation import Drafter, accepted
 from .stream import StreamEnd
@@ -75,6 +77,11 @@ class EngineLoop:
         running = len(self._scheduler.running)
         return running, len(self._scheduler) - running + len(self._submitted)
 
+    @property
+    def broken(self) -> BaseException | None:
+        """What ended the loop, but for ``stop``. It is known before any text ends of it."""
+        return self._broken
+
     def stop(self) -> None:
         """End all texts soon. Does not wait, so a collector may call it in any thread."""
         with self._changed:
@@ -103,6 +110,7 @@ class EngineLoop:
                 for left in (self._requests, self._submitted, self._calls):
                     left.clear()
             for request in requests:
+                _trace_end(request, type(error).__name__)
                 request.mailbox.finish(None, copy(error))  # raised in threads of their own
             for future in futures:
                 future.set_exception(copy(error))
@@ -141,10 +149,15 @@ class EngineLoop:
         except Exception as error:
             future.set_exception(error)
 
+    @spanned("engine step", STEP)
     def _step(self) -> None:
         """Submit a step, unless all texts wait for tokens, and read one, unless more may be in flight."""
         self._draft()
         works = self._scheduler.plan()
+        if (trace := active()) is not None:
+            trace.companion(RequestTracks).step(works, self._requests, self._scheduler)
+            trace.count("steps in flight", {"steps": len(self._flights)})
+            trace.count("pages", {"held": self._scheduler.held_pages})
         if works:
             drawn = self._submit(works)
             if not drawn:
@@ -160,6 +173,7 @@ class EngineLoop:
 
     # -- a step -----------------------------------------------------------------------------------------------------
 
+    @spanned("submit rows", "engine", lambda _, works: ("submit rows", {"rows": sum(work.rows for work in works)}))
     def _submit(self, works: list[Work]) -> bool:
         """Submit a step; whether its draws, too: not where one depends on tokens that are not read."""
         tokens: list[int] = []
@@ -239,6 +253,7 @@ class EngineLoop:
             text.tabled = len(pages)
         return text.slot
 
+    @spanned("read tokens", "engine")
     def _read(self) -> None:
         drawn = self._batch.read()
         place = 0
@@ -255,6 +270,8 @@ class EngineLoop:
                 except Error as error:  # of this text alone
                     self._end(request, None, error)
                     continue
+                if (trace := active()) is not None:
+                    trace.companion(RequestTracks).tokens(request, tokens)
                 self._scheduler.read(work, tokens)
                 if end is not None:
                     self._end(request, end)
@@ -269,9 +286,11 @@ class EngineLoop:
         try:
             end = request.begin()
         except Exception as error:
+            _trace_end(request, type(error).__name__)
             request.mailbox.finish(None, error)
             return
         if end is not None:
+            _trace_end(request, end)
             request.mailbox.finish(end)
             return
         self._requests[request.text] = request
@@ -282,6 +301,7 @@ class EngineLoop:
         del self._requests[request.text]
         if self._drafter is not None:
             self._drafter.forget(request)
+        _trace_end(request, type(error).__name__ if error is not None else end or "ended")
         request.mailbox.finish(end, error)
 
     # -- guesses ----------------------------------------------------------------------------------------------------
@@ -299,3 +319,9 @@ class EngineLoop:
         for request in requests:
             request.text.drafts = []
         self._drafter.draft([request for request in requests if request.trust is not None])
+
+
+def _trace_end(request: Request, reason: str) -> None:
+    """Let a trace know that a request is over, and why."""
+    if (trace := active()) is not None:
+        trace.companion(RequestTracks).end(request, reason)

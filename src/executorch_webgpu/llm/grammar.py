@@ -7,6 +7,7 @@ what it gives. Needs the extra ``[serve]``.
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
@@ -15,6 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import Error, InvalidInputError
+from ..text.grammar_rules import json_rule, with_options
 from ..text.tokenizer import Tokenizer
 from .grammar_errors import reason_of, unsupported_keywords
 from .grammar_matcher import GrammarMatcher
@@ -25,10 +27,11 @@ if TYPE_CHECKING:
 MOST_BYTES = 1 << 18  # of a grammar: larger Lark grammars take seconds to read
 MOST_DEPTH = 100  # of a schema
 _KEPT = 32  # compiled grammars that a vocabulary remembers
-# Where JSON allows white space, a space, or a new line with its indentation: never without end.
-_WHITESPACE = r" |\r?\n(?: {0,80}|\t{0,20})"
+_UNESCAPED = re.compile(r"\\.|/|\n|\r", re.DOTALL)  # what a regular expression in a Lark grammar writes in another way
 _END_NAME = b"\xff<|end of grammar|>"  # a token that only says that a text may end; the first byte marks special ones
 _PROBE = "\x02"  # a character that no token goes on from
+
+_CHOICE = "start: CHOICE\nCHOICE: "
 
 Kind = Literal["json_schema", "regex", "lark"]
 
@@ -52,11 +55,26 @@ class Grammar:
             raise InvalidInputError(f"the grammar has {size} bytes; it may have {MOST_BYTES}, so give a smaller one")
 
     @property
+    def has_rule_body(self) -> bool:
+        """Whether it can be a part of a larger Lark grammar, which one with rules of its own cannot."""
+        return self.kind != "lark" or self._choices is not None
+
+    @property
     def rule_body(self) -> str:
-        """A schema or an expression as the body of a rule of a larger Lark grammar."""
+        """A schema, an expression or a choice as the body of a rule of a larger Lark grammar."""
+        if self._choices is not None:
+            return self._choices
         if self.kind == "lark":
             raise InvalidInputError("a Lark grammar has rules of its own, so it is no body of a rule")
-        return f"%json {self.text}" if self.kind == "json_schema" else "/" + self.text.replace("/", "\\/") + "/"
+        if self.kind == "json_schema":
+            return json_rule(json.loads(self.text))
+        return f"/{_UNESCAPED.sub(_escaped, self.text)}/"
+
+    @property
+    def _choices(self) -> str | None:
+        """Alternatives of a grammar that ``choice`` made."""
+        choices = self.text.removeprefix(_CHOICE)
+        return choices if len(choices) < len(self.text) and "\n" not in choices else None
 
     @staticmethod
     def json_object() -> Grammar:
@@ -100,7 +118,7 @@ class Grammar:
             raise InvalidInputError("a choice is a list of strings, and at least one")
         if any("\ud800" <= character <= "\udfff" for each in strings for character in each):
             raise InvalidInputError("a choice has a string that is not valid Unicode; give it in UTF-8")
-        return Grammar("lark", "start: CHOICE\nCHOICE: " + " | ".join(map(json.dumps, strings)))
+        return Grammar("lark", _CHOICE + " | ".join(map(json.dumps, strings)))
 
 
 class CompiledGrammar:
@@ -159,7 +177,7 @@ class GrammarVocabulary:
     def _matcher(self, grammar: Grammar) -> LLMatcher:
         from llguidance import LLMatcher, LLParserLimits
 
-        limits = LLParserLimits(max_lexer_states=100_000, verbose_errors=False)
+        limits = LLParserLimits(max_lexer_states=1 << 16, verbose_errors=False)
         try:
             matcher = LLMatcher(self._llguidance, _serialized(grammar), log_level=0, limits=limits)
         except ValueError as error:
@@ -240,12 +258,15 @@ def _serialized(grammar: Grammar) -> str:
 
     match grammar.kind:
         case "json_schema":
-            defaults: Any = {"whitespace_pattern": _WHITESPACE}
-            return str(LLMatcher.grammar_from_json_schema(grammar.text, defaults, overrides={"lenient": False}))
+            return str(LLMatcher.grammar_from_json_schema(json.dumps(with_options(json.loads(grammar.text)))))
         case "regex":
             return str(LLMatcher.grammar_from_regex(grammar.text))
         case "lark":
             return str(LLMatcher.grammar_from_lark(grammar.text))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return {"/": r"\/", "\n": r"\n", "\r": r"\r"}.get(found[0], found[0])
 
 
 def _require_llguidance() -> None:

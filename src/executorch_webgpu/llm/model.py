@@ -15,10 +15,17 @@ from numpy.typing import NDArray
 
 from ..closing import Closing
 from ..errors import ClosedError, InvalidInputError, UnsupportedProgramError
+from ..gpu.trace import STEP, Described, spanned
 from ..runtime import LoadOptions, Method, ProfileRow, Program, State
 from ..runtime.decode import host_reason, prepare
 from .exclusive import Exclusive, ExclusiveGenerator
 from .signature import Signature
+
+
+def _described(model: LanguageModel, tokens: Sequence[int], position: int) -> Described:
+    """What a trace calls a step: the first one of a text is a prefill, even of one token."""
+    decodes = len(tokens) == 1 and position > 0
+    return ("decode" if decodes else "prefill"), {"position": position, "tokens": len(tokens)}
 
 
 class LanguageModel(Closing):
@@ -150,6 +157,7 @@ class LanguageModel(Closing):
         self.leave_session()
         (self._forward if self._state is None else self._state).close()
 
+    @spanned("step", STEP, _described)
     def _run(self, tokens: Sequence[int], position: int) -> NDArray[np.float32]:
         inputs = [np.array([tokens], self._tokens_dtype), self._positions(position, len(tokens))]
         self.leave_session()

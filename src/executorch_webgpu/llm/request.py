@@ -109,7 +109,8 @@ class Request:
         """Tokens that must follow. They are drawn like others where log probabilities are asked for."""
         if self.matcher is None:
             return None
-        while self.matcher.forced and self.params.logprobs is None:
+        scored = self.params.logprobs is not None or self.params.prompt_logprobs is not None
+        while self.matcher.forced and not scored:
             if (end := self._take(self.matcher.forced[0], None, taken)) is not None:
                 return end
         return "eos" if self.matcher.done else None

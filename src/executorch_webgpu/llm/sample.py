@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -15,6 +16,7 @@ from ..errors import Error, InvalidInputError
 from ..ops.sampling.draws import MOST_LIKELIEST, Draw, allows_some
 from ..ops.sampling.reference import BROKEN, changed, choose, masked
 from ..ops.shapes import ceil_div
+from ..ops.values import INT32_MAX
 from ..text.generation import SamplingDefaults
 from .text_changes import TextChanges
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 SEEDS = 2**64
 LEAST_SHARE = 2**-32  # top-p of the likeliest token alone, which files may write as 0
+LARGEST = sys.float_info.max
 MOST_PENALTY, MOST_BIAS = 2, 100  # as OpenAI's API has them
 
 # What says before each token which ones may come, given the new tokens so far: a mask, or None for all.
@@ -71,17 +74,18 @@ class SamplingParams:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise InvalidInputError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1")
-        if not 0 <= self.temperature < float("inf"):
+        if not 0 <= self.temperature <= LARGEST:
             raise InvalidInputError(f"temperature is {self.temperature}; it must be 0 (greedy) or above")
-        if self.top_k < 0:
+        if not self.top_k >= 0:
             raise InvalidInputError(f"top_k is {self.top_k}; it must be 0 (all tokens) or above")
+        object.__setattr__(self, "top_k", min(self.top_k, INT32_MAX))  # which no vocabulary has, and kernels can hold
         if not 0 < self.top_p <= 1:
             raise InvalidInputError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
         if self.seed is not None and not 0 <= self.seed < SEEDS:
             raise InvalidInputError(f"seed is {self.seed}; it must be 0 or above, and below 2^64")
         if not 0 <= self.min_p <= 1:
             raise InvalidInputError(f"min_p is {self.min_p}; it must be between 0 (all tokens) and 1")
-        if not 0 < self.repetition_penalty < float("inf"):
+        if not 0 < self.repetition_penalty <= LARGEST:
             raise InvalidInputError(
                 f"repetition_penalty is {self.repetition_penalty}; it must be above 0, and 1 for none"
             )

@@ -86,6 +86,11 @@ class Scheduler:
         """Texts that have pages, the oldest first."""
         return self._running
 
+    @property
+    def held_pages(self) -> int:
+        """Pages that running texts hold, shared ones once."""
+        return self._pool.pages - self._pool.free
+
     def add(self, text: Text) -> None:
         """A text that waits to be computed."""
         self._waiting.append(text)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from .sample import SamplingParams
 
 
+MOST_PENALTY = 1e30  # kernels take a larger one for this
+
+
 class TextChanges:
     """Changes of logits for the next token of a text: penalties for tokens that it has, and biases.
 
@@ -25,7 +28,7 @@ class TextChanges:
         bias = params.logit_bias
         if bad := [token for token in bias if not 0 <= token < vocab]:
             raise InvalidInputError(f"logit_bias names token {bad[0]}, but the vocabulary has {vocab}, from 0 on")
-        self._penalty = params.repetition_penalty
+        self._penalty = min(params.repetition_penalty, MOST_PENALTY)
         self._presence, self._frequency = params.presence_penalty, params.frequency_penalty
         occurred = set(prompt) if self._penalty != 1 else set()
         known = np.array([*occurred, *(bias.keys() - occurred)], np.int32)

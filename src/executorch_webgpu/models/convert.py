@@ -20,6 +20,8 @@ from ..text.generation import folder_generation
 from ..text.tokenizer import TOKENIZER, Tokenizer
 from .encoder import EncoderConfig, EncoderOptions, build_encoder
 from .gguf import open_gguf
+from .gguf_config import GGUF_ENCODERS
+from .gguf_encoder import open_gguf_encoder
 from .huggingface import open_huggingface, read_json
 from .huggingface_config import ENCODER_TYPES
 from .huggingface_encoder import open_huggingface_encoder
@@ -80,7 +82,10 @@ def convert(
 
 def is_encoder(source: Path) -> bool:
     """Whether a file or folder that can be converted is an encoder; InvalidProgramError if it cannot be read."""
-    return source.is_dir() and read_json(source / "config.json").get("model_type") in ENCODER_TYPES
+    if source.is_dir():
+        return read_json(source / "config.json").get("model_type") in ENCODER_TYPES
+    architecture = "general.architecture"
+    return is_gguf(source) and open_gguf_header(gguf_parts(source)[0]).metadata.get(architecture) in GGUF_ENCODERS
 
 
 @contextmanager
@@ -113,7 +118,7 @@ def _encoder(
     if isinstance(options, LlamaOptions):
         options = EncoderOptions.of(options)
     options = options or EncoderOptions()
-    with open_huggingface_encoder(source) as model:
+    with open_huggingface_encoder(source) if source.is_dir() else open_gguf_encoder(source) as model:
         graph = build_encoder(model, options)
         text = own_tokenizer(source) if tokenizer is None else as_tokenizer(tokenizer, source)
         settings = options.applied(model.settings)

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import gguf
 import numpy as np
@@ -71,6 +71,16 @@ def open_gguf(path: str | PathLike[str]) -> Iterator[SourceModel]:
     or a part is missing; UnsupportedProgramError, which names it, for an architecture, a key, a feature or a tensor
     that is not here.
     """
+    with opened_gguf(path) as (metadata, weights):
+        divisors = weights.pop(ROPE_DIVISORS, None)
+        config = read_config(metadata, weights)
+        check_weights(config, {name: weight.dims for name, weight in weights.items()}, "GGUF file")
+        yield SourceModel(rope_divisors(metadata, divisors, config), weights)
+
+
+@contextmanager
+def opened_gguf(path: str | PathLike[str]) -> Iterator[tuple[Mapping[str, Any], dict[str, Weight]]]:
+    """(metadata, tensors by name) of a file and all its parts, which are open in the ``with`` block."""
     with ExitStack() as files:
         headers: dict[Path, GgufHeader] = {}
         stored: dict[str, _Stored] = {}
@@ -82,11 +92,7 @@ def open_gguf(path: str | PathLike[str]) -> Iterator[SourceModel]:
         first = next(iter(headers.values()))
         for one in stored.values():
             _check(one)
-        weights = _weights(stored, headers)
-        divisors = weights.pop(ROPE_DIVISORS, None)
-        config = read_config(first.metadata, weights)
-        check_weights(config, {name: weight.dims for name, weight in weights.items()}, "GGUF file")
-        yield SourceModel(rope_divisors(first.metadata, divisors, config), weights)
+        yield first.metadata, _weights(stored, headers)
 
 
 def _check(stored: _Stored) -> None:

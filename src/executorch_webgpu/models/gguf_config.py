@@ -7,7 +7,7 @@ may be one that changes what the model computes. Source: what llama.cpp's loader
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from .numbers import check_eps, check_rope_base
 from .weights import Weight
 
 INTERLEAVED_ROPE = {"llama": True, "qwen2": False, "qwen3": False}
+GGUF_ENCODERS = ("bert",)  # see gguf_encoder.py
 ROPE_DIVISORS = "rope_freqs.weight"
 _EMBEDDING = "token_embd.weight"
 _EPS = "attention.layer_norm_rms_epsilon"
@@ -64,10 +65,11 @@ def read_config(metadata: Mapping[str, Any], weights: Mapping[str, Weight]) -> L
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str) or architecture not in INTERLEAVED_ROPE:
         raise UnsupportedProgramError(
-            f"The architecture {architecture!r} is not converted here: use a model of {', '.join(INTERLEAVED_ROPE)}."
+            f"The architecture {architecture!r} is not converted here: use a model of "
+            f"{', '.join((*INTERLEAVED_ROPE, *GGUF_ENCODERS))}."
         )
-    keys = _Keys(metadata, architecture)
-    keys.check_others()
+    keys = Keys(metadata, architecture)
+    keys.check_others(_TAKEN | _WITHOUT_EFFECT, _NEUTRAL)
     dim, heads = keys.count("embedding_length"), keys.layer_count("attention.head_count")
     head_dim = keys.count("attention.key_length", max(1, dim // heads))
     for key in ("attention.value_length", "rope.dimension_count"):
@@ -111,7 +113,7 @@ def rope_scale(metadata: Mapping[str, Any]) -> float:
     Without a type the scaling is linear; a factor of 0 means none. Only where the factor's key is not there at all does
     its old name count.
     """
-    keys = _Keys(metadata, metadata["general.architecture"])
+    keys = Keys(metadata, metadata["general.architecture"])
     kind = keys.value("rope.scaling.type", "linear")
     if kind not in ("none", "linear"):
         raise UnsupportedProgramError(f"The rope scaling {kind!r} is not here: use a model without it.")
@@ -157,7 +159,7 @@ def _vocab(weights: Mapping[str, Weight]) -> int:
     return embedding.dims[0]
 
 
-class _Keys:
+class Keys:
     """The keys of an architecture, checked as they are read."""
 
     def __init__(self, metadata: Mapping[str, Any], architecture: str) -> None:
@@ -217,17 +219,17 @@ class _Keys:
             raise InvalidProgramError(f"{self.said(key)}, not a number: convert the model to GGUF again.")
         return float(value)
 
-    def check_others(self) -> None:
-        """Every key of the architecture is known, and those that are not taken do nothing."""
+    def check_others(self, known: Collection[str], neutral: Mapping[str, Sequence[float]]) -> None:
+        """Every key of the architecture is known, or ``neutral`` has its value, by which it does nothing."""
         refused: list[str] = []
         for full in self._metadata:
             key = full.removeprefix(self._prefix)
-            if key == full or key in _TAKEN | _WITHOUT_EFFECT:
+            if key == full or key in known:
                 continue
-            neutral = _NEUTRAL.get(key, ())
+            nothing = neutral.get(key, ())
             values = self.value(key)
             many = values if isinstance(values, Sequence) and not isinstance(values, str) else [values]
-            if not neutral or not all(isinstance(item, int | float) and item in neutral for item in many):
+            if not nothing or not all(isinstance(item, int | float) and item in nothing for item in many):
                 refused.append(self.said(key))
         if refused:
             raise UnsupportedProgramError(

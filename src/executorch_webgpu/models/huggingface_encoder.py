@@ -19,8 +19,9 @@ from ..errors import InvalidProgramError, UnsupportedProgramError
 from ..format.mapped_file import MappedFile
 from ..format.safetensors import read_safetensors_header
 from .encoder import BIAS_BUCKETS, Activation, EncoderConfig, SourceEncoder
+from .encoder_weights import check_tensors
 from .huggingface import check_no_adapter, read_json, stored_weight, weight_files
-from .huggingface_config import ENCODER_TYPES, positive_int
+from .huggingface_config import positive_int
 from .numbers import check_eps
 from .sentence_transformers import Dense, SentenceSettings, read_settings
 from .weights import Weight
@@ -106,7 +107,6 @@ _PREFIX = re.compile(r"(bert|roberta|distilbert|mpnet)\.(?=embeddings\.|encoder\
 _IGNORED = re.compile(
     r"(pooler|cls|lm_head|vocab_transform|vocab_layer_norm|vocab_projector|generator_\w+)\.|embeddings\.position_ids$"
 )
-_SHOWN = 4  # names of tensors in a message
 
 
 @contextmanager
@@ -132,8 +132,8 @@ def open_huggingface_encoder(folder: str | PathLike[str]) -> Iterator[SourceEnco
                         f"{path} has the tensor {name!r} once more: use a folder that has each tensor once."
                     )
                 tensors[name] = weight
-        spelled = {name: _source_name(name, str(stated["model_type"])) for name in config.weight_dims()}
-        _check_tensors(config, spelled, tensors)
+        spelled = {name: source_name(name, str(stated["model_type"])) for name in config.weight_dims()}
+        check_tensors(config, spelled, tensors, "folder")
         weights = {name: dataclasses.replace(tensors[source], name=name) for name, source in spelled.items()}
         dense = tuple(_dense(files, folder, layer) for layer in settings.dense)
         yield SourceEncoder(config, weights, settings, dense)
@@ -204,29 +204,6 @@ def _tensors(files: ExitStack, path: Path) -> dict[str, Weight]:
     return found
 
 
-def _check_tensors(config: EncoderConfig, spelled: Mapping[str, str], tensors: Mapping[str, Weight]) -> None:
-    needed = {spelled[name]: dims for name, dims in config.weight_dims().items()}
-    if foreign := [name for name in tensors if name not in needed]:
-        raise UnsupportedProgramError(
-            f"The tensors {_listed(foreign)} have no place in the encoders that are here: use the encoder alone, of "
-            f"{', '.join(ENCODER_TYPES)}."
-        )
-    if missing := [name for name in needed if name not in tensors]:
-        raise InvalidProgramError(
-            f"The folder has no tensors {_listed(missing)}: use one with all weights of the model."
-        )
-    wrong = [
-        f"'{name}' is {list(tensors[name].dims)}, not {list(dims)}"
-        for name, dims in needed.items()
-        if tensors[name].dims != dims
-    ]
-    if wrong:
-        raise InvalidProgramError(
-            f"{'; '.join(wrong[:_SHOWN])}, as config.json says: they are not of one model, so get the folder again "
-            "from where it was whole."
-        )
-
-
 def _dense(files: ExitStack, folder: Path, layer: Dense) -> tuple[Weight, Weight | None]:
     path = folder / layer.folder / "model.safetensors"
     if not path.is_file():
@@ -261,15 +238,10 @@ def _file(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
-def _source_name(name: str, kind: str) -> str:
+def source_name(name: str, kind: str) -> str:
     """What Hugging Face calls a weight of ours."""
     stem, _, part = name.rpartition(".")
     if block := re.fullmatch(r"blk\.(\d+)\.(\w+)", stem):
         layers, names = _BLOCKS.get(kind, ("encoder.layer", _BERT_BLOCK))
         return f"{layers}.{block[1]}.{names[block[2]]}.{part}"
     return f"{_NAMES[stem]}.{part}"
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:_SHOWN])
-    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

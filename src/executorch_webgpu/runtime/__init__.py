@@ -7,9 +7,10 @@ forward = program.load_method("forward")
 ```
 """
 
+from ..gpu.trace import Trace, trace
 from .method import Method, ProfileRow
 from .options import LoadOptions
 from .program import Program, Runtime, inspect_program
 from .state import State
 
-__all__ = ["LoadOptions", "Method", "ProfileRow", "Program", "Runtime", "State", "inspect_program"]
+__all__ = ["LoadOptions", "Method", "ProfileRow", "Program", "Runtime", "State", "Trace", "inspect_program", "trace"]

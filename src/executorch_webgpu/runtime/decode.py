@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..gpu.in_flight import InFlight
+from ..gpu.trace import STEP, Described, spanned
 from ..graph.build import Graph
 from ..graph.execute import GraphExecutor
 from ..graph.executor import Executor
@@ -106,6 +107,13 @@ def prepare(method: Method, state: State) -> None:
         Sampler.prepare(method.decode_target.executor.device)
 
 
+def _described(loop: DecodeLoop, tokens: NDArray[np.int32] | None, input_pos: int, row: int | None = 0) -> Described:
+    """What a trace calls a step."""
+    if tokens is None:
+        return "decode", {"position": input_pos}
+    return "prefill", {"position": input_pos, "tokens": tokens.shape[1]}
+
+
 class DecodeLoop:
     """Steps of ``forward(tokens, input_pos) -> logits`` on one state, each with the token that the one before drew.
 
@@ -143,6 +151,7 @@ class DecodeLoop:
         """A text begins with these tokens; see ``Sampler.begin``."""
         self._sampler.begin(text)
 
+    @spanned("step", STEP, _described)
     def run(self, tokens: NDArray[np.int32] | None, input_pos: int, row: int | None = 0) -> None:
         """Submit a step with ``tokens`` [1, S], or with the one that was drawn last.
 

@@ -17,6 +17,7 @@ from ..closing import Closing
 from ..errors import ClosedError, InvalidInputError, UnsupportedProgramError
 from ..format import program_schema as schema
 from ..gpu.locked import locked
+from ..gpu.trace import STEP, Described, spanned
 from ..graph.binding_limit import split_constants
 from ..graph.build import Graph
 from ..graph.constants import ConstantPool
@@ -52,6 +53,11 @@ class ProfileRow:
     dispatches: int
     gpu_ms: float | None
     share: float | None
+
+
+def _described(method: Method, inputs: Sequence[Any] = (), *_: Any, **__: Any) -> Described:
+    """What a trace calls a call."""
+    return method._described.name, {"inputs": [list(np.shape(value)) for value in inputs]}
 
 
 class Method(Closing):
@@ -174,6 +180,7 @@ class Method(Closing):
             raise
         return state
 
+    @spanned("execute", STEP, _described)
     @locked
     def execute(self, inputs: Sequence[Any] = (), state: State | None = None) -> list[Any]:
         """Run the method once.

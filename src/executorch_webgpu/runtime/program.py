@@ -27,6 +27,7 @@ from ..portable.shared_buffers import SharedBuffers, initial_buffers, with_names
 from .batch import BatchMethod
 from .check import CheckReport, check_method
 from .fingerprint import fingerprint
+from .graphs import MethodGraphs, method_graphs
 from .metadata import (
     MethodMetadata,
     ProgramReport,
@@ -193,6 +194,12 @@ class Program(Closing):
         return method
 
     @property
+    def adapter_name(self) -> str:
+        """The adapter that methods run on. Raises NoAdapterError."""
+        device = self._runtime.device
+        return f"{device.info.name} ({device.engine}, {device.info.backend})"
+
+    @property
     def named_data(self) -> Mapping[str, memoryview]:
         """Data that the file carries by name: constants of its graphs, and files such as ``tokenizer.json``.
 
@@ -221,6 +228,16 @@ class Program(Closing):
         nbytes = len(self._mapped.data) if self._mapped else 0
         reports = tuple(method_report(method, fusions) for method in self._method_files)
         return ProgramReport(reports, nbytes, files_inside(file, self._method_files))
+
+    @locked
+    def graphs(self, /, name: str, options: LoadOptions | None = None, *, on_device: bool = False) -> MethodGraphs:
+        """A method's graphs after fusion, planned for the largest sizes, and its stages on the host.
+
+        ``on_device``: as the runtime's adapter runs them; by default for the least that WebGPU promises, which needs no
+        GPU. ``options``: as ``load_method`` takes them. Raises InvalidInputError for an unknown name, NoAdapterError.
+        """
+        device = self._runtime.device if on_device else None
+        return method_graphs(self._method(name), LoadOptions.of(options, {}), device)
 
     def check(self, name: str, steps: Iterable[Sequence[Any]]) -> CheckReport:
         """Run a method on the inputs of several calls in turn, and hold its graphs against their references.

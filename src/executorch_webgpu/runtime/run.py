@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import InvalidInputError, InvalidProgramError
 from ..format import program_schema as schema
+from ..gpu.trace import spanned
 from ..graph.device_array import DeviceArray
 from ..graph.lowering.instructions import Arg, Block, Cell, Operation, Value
 from ..graph.lowering.segments import DeviceSegment, Lowered
@@ -70,6 +71,7 @@ class Runner:
         for value, result in zip(segment.outputs, results, strict=True):
             values[value] = result if isinstance(result, DeviceArray) else self._of_program(value, result)
 
+    @spanned("host operator", "host operator", lambda _, operation, *__: (str(operation), {}))
     def _run_on_host(self, operation: Operation, values: dict[Value, Held]) -> None:
         kernel = host_kernel(operation.name, operation.overload, len(operation.args))
         assert kernel is not None  # load_method refused the program otherwise

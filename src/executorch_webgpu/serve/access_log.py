@@ -42,6 +42,7 @@ class RequestRecord:
     route: str
     method: str
     begin: float
+    client: str | None = None
     status: int | None = None
     first_byte: float | None = None
     outcome: str | None = None
@@ -54,6 +55,7 @@ class RequestRecord:
         """The line: what is not known is left out; times in milliseconds since the request's head."""
         first = None if self.first_byte is None else _milliseconds(self.first_byte - self.begin)
         fields = {
+            "client": self.client,
             "method": self.method,
             "route": self.route,
             "status": self.status,
@@ -88,7 +90,9 @@ class RequestLog:
             return await self.app(scope, receive, send)
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if SANE_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
-        record = RequestRecord(request_id, name_of(scope), scope["method"], time.perf_counter())
+        address = scope.get("client")
+        client = address[0] if address else None
+        record = RequestRecord(request_id, name_of(scope), scope["method"], time.perf_counter(), client)
         scope.setdefault("state", {})["record"] = record
 
         async def observed(message: Message) -> None:
@@ -117,9 +121,9 @@ class RequestLog:
                 return await error.response()(scope, receive, send)
             record.outcome = "error"
             self.metrics.failed()
-            logger.exception("a request failed in a way that is nobody's fault but the server's")
+            logger.exception("a request failed, by a fault of the server", extra={"request_id": record.request_id})
             if record.status is None:
-                message = f"The server failed; its log says more, at {record.request_id}."
+                message = f"the server failed; its log says more, at {record.request_id}"
                 await ApiError(500, message, code="internal_error").response()(scope, receive, send)
             # Else the server closes the connection, as the answer is not complete.
 
@@ -131,7 +135,8 @@ class RequestLog:
         quiet = record.route in QUIET and record.status < 400
         level = logging.DEBUG if quiet else logging.WARNING if record.status >= 500 else logging.INFO
         if logger.isEnabledFor(level):
-            logger.log(level, "request", extra={"fields": record.fields(end)})
+            extra = {"request_id": record.request_id, "fields": record.fields(end)}
+            logger.log(level, "request", extra=extra)
 
 
 def _trace(error: BaseException) -> str:

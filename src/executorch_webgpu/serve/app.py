@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -70,7 +71,10 @@ class Server:
     def _models(self) -> list[dict[str, Any]]:
         ready = self.client.ready
         models = []
-        for name, facts in ((self.settings.name, ready.language), (self.settings.embeddings_name, ready.encoder)):
+        for name, facts, use in (
+            (self.settings.name, ready.language, "chat"),
+            (self.settings.embeddings_name, ready.encoder, "embeddings"),
+        ):
             if facts is not None:
                 length = getattr(facts, "context_len", None) or getattr(facts, "max_tokens", None)
                 models.append(
@@ -80,6 +84,7 @@ class Server:
                         "created": self.created,
                         "owned_by": "executorch-webgpu",
                         "max_model_len": length,
+                        "capabilities": [use],
                     }
                 )
         return models
@@ -113,6 +118,8 @@ def build_app(settings: ServerSettings, client: EngineClient | None = None, **pa
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with anyio.create_task_group():
+            pass  # anyio loads its back end when it is first used, which the first stream would wait for
         if client is None:
             await server.client.start()
         watch = asyncio.create_task(server.watch())

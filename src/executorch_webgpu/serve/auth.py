@@ -107,10 +107,10 @@ class Authentication:
     def _refusal(self, headers: list[str]) -> ApiError | None:
         scheme, _, key = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")
         if scheme.lower() != "bearer":
-            message = "This server needs an API key: send the header 'Authorization: Bearer KEY'."
+            message = "this server needs an API key: send the header 'Authorization: Bearer KEY'"
             return ApiError(401, message, code="missing_api_key", headers={"WWW-Authenticate": "Bearer"})
         if not self.keys.hold(key.strip().encode("latin-1")):
-            message = "The API key is none of this server's; ask who runs it for one."
+            message = "the API key is none of this server's; ask who runs it for one"
             challenge = 'Bearer error="invalid_token"'
             return ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": challenge})
         return None

@@ -14,11 +14,12 @@ from starlette.responses import Response
 from ..text.answer_events import CallArguments, CallBegun, Event, Reasoning, Text
 from .chat_prompt import ChatPrompt, chat_prompt
 from .choice import Choice, ChoiceOptions, FinishReason, merged
-from .http import DONE, answer, event, event_stream, new_id, read
+from .errors import ApiError
+from .http import DONE, FINGERPRINT, answer, event, event_stream, new_id, read
 from .language import Language
 from .logprobs import TokenTexts
 from .requests import ChatRequest
-from .sampling import sampling_of, stop_strings
+from .sampling import grammar_field, sampling_of, stop_strings
 from .usage import record, usage
 
 
@@ -32,11 +33,21 @@ class Chat:
     async def endpoint(self, request: Request) -> Response:
         """Answer a request."""
         body = await read(request, ChatRequest)
+        self.language.check_model(body.model)
+        _check_logprobs(body)
         self.language.check_choices(body.n or 1)
         prompt = await chat_prompt(self.language, body)
         choices = await begin(self.language, body, prompt)
         reply = Reply(self, request, body, prompt, choices)
         return event_stream(reply.stream()) if body.stream else await reply.whole()
+
+
+def _check_logprobs(body: ChatRequest) -> None:
+    if body.top_logprobs and not body.logprobs:
+        raise ApiError(400, "top_logprobs needs logprobs to be true", "top_logprobs", "invalid_value")
+    if body.stream and body.prompt_logprobs is not None:
+        message = "prompt_logprobs come with the whole answer: leave stream out"
+        raise ApiError(400, message, "prompt_logprobs", "unsupported_parameter")
 
 
 async def begin(language: Language, body: ChatRequest, prompt: ChatPrompt) -> list[Choice]:
@@ -48,10 +59,18 @@ async def begin(language: Language, body: ChatRequest, prompt: ChatPrompt) -> li
         max_new_tokens=language.max_new_tokens(prompt.tokens, asked),
         vocab_size=language.facts.vocab_size,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        prompt_logprobs=body.prompt_logprobs,
     )
-    options = ChoiceOptions(stop_strings(body), bool(body.logprobs), prompt.special_tokens)
+    options = ChoiceOptions(stop_strings(body), bool(body.logprobs), prompt.special_tokens, asked, prompt.may_reason)
     return await language.begin(
-        prompt.tokens, params, prompt.grammar, language.ends(body), body.n or 1, prompt.parser, options
+        prompt.tokens,
+        params,
+        prompt.grammar,
+        language.ends(body),
+        body.n or 1,
+        prompt.parser,
+        options,
+        grammar_field(body, body.response_format),
     )
 
 
@@ -62,7 +81,7 @@ class Reply:
         self, chat: Chat, request: Request, body: ChatRequest, prompt: ChatPrompt, choices: Sequence[Choice]
     ) -> None:
         self._chat, self._request, self._body, self._prompt, self._choices = chat, request, body, prompt, choices
-        self._head = {"id": new_id("chatcmpl"), "created": int(time.time()), "model": chat.language.name}
+        self._head = {"id": new_id("chatcmpl"), "created": int(time.time()), "model": chat.language.name, **FINGERPRINT}
 
     async def whole(self) -> Response:
         """All texts, when they have ended."""
@@ -75,7 +94,11 @@ class Reply:
         found = [self._whole_choice(index, message) for index, message in enumerate(messages)]
         self._record()
         counts = usage(len(self._prompt.tokens), self._choices)
-        return answer({**self._head, "object": "chat.completion", "choices": found, "usage": counts})
+        content = {**self._head, "object": "chat.completion", "choices": found, "usage": counts}
+        if self._body.prompt_logprobs is not None:
+            scored = self._choices[0].prompt_logprobs
+            content["prompt_logprobs"] = self._chat.texts.prompt(self._prompt.tokens, scored)
+        return answer(content)
 
     def _whole_choice(self, index: int, message: _Message) -> dict[str, Any]:
         logprobs = self._chat.texts.chat(*_unzipped(message.logprobs)) if self._body.logprobs else None

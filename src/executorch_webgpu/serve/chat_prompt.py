@@ -17,19 +17,23 @@ from .language import Language
 from .requests import ChatRequest, Message, NamedTool, Tool
 from .sampling import grammar_of
 
+# What templates get from elsewhere, and what says how they are rendered.
+_RESERVED = frozenset({"messages", "tools", "add_generation_prompt", "parse_special", "source", "tokenizer"})
 SHOWN_TOKENS = 4096  # of the prompt's end, in which a block of reasoning may have been opened
 
 
 @dataclass(frozen=True)
 class ChatPrompt:
     """``tokens`` of the messages, up to the answer. ``parser`` makes what reads one answer; ``special_tokens``: texts
-    of those that it needs. ``grammar``: what the answer has to be."""
+    of those that it needs. ``grammar``: what the answer has to be. ``may_reason``: whether the model marks
+    reasoning."""
 
     tokens: list[int]
     parser: Callable[[], Parser]
     special_tokens: Collection[str]
     grammar: Grammar | None
     call_id: Callable[[str, int], str]
+    may_reason: bool
 
 
 class TemplateFields(Protocol):
@@ -51,20 +55,22 @@ async def chat_prompt(language: Language, body: ChatRequest) -> ChatPrompt:
     def parser() -> AnswerParser:
         return form.parser(shown, offered, prefill=begun)
 
-    grammar = grammar_of(body)
+    grammar = grammar_of(body, body.response_format)
     special = language.tokenizer.named_special_ids
+    may_reason = reasoning_format(form.template, shown, begun) is not None
     parallel = body.parallel_tool_calls is not False
     way = "required" if forced else "auto"
-    calls = form.grammar(shown, forced or offered, way, parallel=parallel, special=special)
+    calls = form.grammar(shown, forced or offered, way, parallel=parallel, special=special, prefill=begun)
     if calls is not None and grammar is not None:
         message = "response_format cannot be given with tools that are forced or strict: the answer is a call"
         raise ApiError(400, message, "response_format", "invalid_value")
     if calls is not None:
         grammar = Grammar.lark(calls)
-    elif grammar is not None and grammar.kind != "lark" and reasoning_format(form.template, shown, begun) is not None:
+    elif grammar is not None and grammar.has_rule_body and may_reason:
         # The model reasons first, in words of its own.
-        grammar = Grammar.lark(form.after_reasoning(shown, grammar.rule_body, special))
-    return ChatPrompt(tokens, parser, form.special_tokens(tools=bool(offered)), grammar, form.tools.new_id)
+        grammar = Grammar.lark(form.after_reasoning(shown, grammar.rule_body, special, prefill=begun))
+    kept = form.special_tokens(tools=bool(offered)) if body.skip_special_tokens is not False else special
+    return ChatPrompt(tokens, parser, kept, grammar, form.tools.new_id, may_reason)
 
 
 async def chat_tokens(
@@ -75,11 +81,13 @@ async def chat_tokens(
     form = answer_format(tokenizer.settings.chat_template).tools
     stated = [_message(message, index) for index, message in enumerate(messages)]
     begun = _begun_answer(stated, fields)
-    given, variables = form.prepare(stated[:-1] if begun is not None else stated, [_tool(tool) for tool in tools or ()])
-    variables |= _variables(fields)
+    before = stated[:-1] if begun is not None else stated
+    stated_variables = _variables(fields)
     generation_prompt = getattr(fields, "add_generation_prompt", None) is not False or begun is not None
 
     def encode() -> list[int]:
+        given, variables = form.prepare(before, [_tool(tool) for tool in tools or ()])
+        variables |= stated_variables
         tokens = encode_chat(tokenizer, given, add_generation_prompt=generation_prompt, **variables)
         return tokens if not begun else [*tokens, *tokenizer.encode(begun, add_special=False)]
 
@@ -113,7 +121,7 @@ def _variables(fields: TemplateFields) -> dict[str, Any]:
         variables.setdefault("enable_thinking", effort != "none")
     if (documents := getattr(fields, "documents", None)) is not None:
         variables["documents"] = documents
-    if taken := {"messages", "tools", "add_generation_prompt"} & variables.keys():
+    if taken := _RESERVED & variables.keys():
         name = min(taken)
         raise ApiError(400, f"chat_template_kwargs cannot set {name}", "chat_template_kwargs", "invalid_value")
     return variables

@@ -41,22 +41,26 @@ class PlainText:
 
 @dataclass
 class Part:
-    """What came of a text. ``tokens`` with their ``logprobs``, where they are asked for; ``finish``: why it ended."""
+    """What came of a text. ``tokens`` with their ``logprobs``, where they are asked for, and with the ``places`` where
+    they begin in the text, in characters; ``finish``: why it ended."""
 
     events: list[Event]
     tokens: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
     finish: FinishReason | None = None
 
 
 @dataclass(frozen=True)
 class ChoiceOptions:
-    """How a text is read. ``special``: texts of special tokens that are kept; ``most``: tokens, which may be none."""
+    """How a text is read. ``special``: texts of special tokens that are kept; ``most``: tokens, which may be none;
+    ``reasoning``: whether some of it may be that, whose tokens are counted."""
 
     stop: Sequence[str] = ()
     logprobs: bool = False
     special: Collection[str] = ()
     most: int | None = None
+    reasoning: bool = False
 
 
 class Choice:
@@ -70,6 +74,8 @@ class Choice:
         self._stops = StopStrings(options.stop)
         self._stop_tokens = unspoken_tokens(tokenizer, options.stop)
         self._prompt_tokens = len(prompt)
+        self._characters = 0  # decoded so far
+        self._reasoning = False  # what came last
         self.tokens: list[int] = []
         self.reasoning_tokens = 0
         self.cached_tokens = 0
@@ -117,13 +123,15 @@ class Choice:
         part = Part([])
         if self._options.most is not None:  # an engine draws at least one
             tokens = tokens[: self._options.most - len(self.tokens)]
-        singly = self._options.stop or self._options.logprobs
-        reasons = False
+        singly = self._options.stop or self._options.logprobs or self._options.reasoning
         for group in [[token] for token in tokens] if singly else [tokens] if tokens else []:
             part.tokens += group
-            events = self._parser.push(self._stops.push(self._decoded.push_all(group)))
-            reasons = _reasons(events, reasons)
-            self.reasoning_tokens += len(group) if reasons else 0
+            part.places.append(self._characters)
+            text = self._decoded.push_all(group)
+            self._characters += len(text)
+            events = self._parser.push(self._stops.push(text))
+            self._reasoning = isinstance(events[-1], Reasoning) if events else self._reasoning
+            self.reasoning_tokens += len(group) if self._reasoning else 0
             part.events += events
             if self._stops.found or group[-1] in self._stop_tokens:
                 break
@@ -138,10 +146,6 @@ class Choice:
         rest = self._stops.push(self._decoded.finish()) + self._stops.finish()
         part.events += [*self._parser.push(rest), *self._parser.finish()]
         return "stop" if stopped or self._stops.found or end == "eos" else "length"
-
-
-def _reasons(events: list[Event], before: bool) -> bool:
-    return isinstance(events[-1], Reasoning) if events else before
 
 
 async def merged(choices: Sequence[Choice], metrics: Metrics) -> AsyncIterator[tuple[int, Part]]:

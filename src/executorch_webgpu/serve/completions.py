@@ -6,22 +6,20 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ..errors import InvalidInputError
-from ..llm.stream import TokenLogprobs
 from ..text.answer_events import Event, Text
 from .choice import Choice, ChoiceOptions, FinishReason, PlainText, merged
 from .errors import ApiError
-from .http import DONE, answer, event, event_stream, new_id, read
+from .http import DONE, FINGERPRINT, answer, event, event_stream, new_id, read
 from .language import Language
-from .logprobs import TokenTexts
+from .logprobs import ScoredToken, TokenTexts
 from .requests import CompletionRequest
-from .sampling import grammar_of, sampling_of, stop_strings
+from .sampling import grammar_field, grammar_of, sampling_of, stop_strings
 from .usage import record, usage
 
 DEFAULT_TOKENS = 16  # as OpenAI has it
@@ -37,6 +35,10 @@ class Completions:
     async def endpoint(self, request: Request) -> Response:
         """Answer a request."""
         body = await read(request, CompletionRequest)
+        self.language.check_model(body.model)
+        if body.stream and body.prompt_logprobs is not None:
+            message = "prompt_logprobs come with the whole answer: leave stream out, or use echo with logprobs"
+            raise ApiError(400, message, "prompt_logprobs", "unsupported_parameter")
         prompts = await self._prompts(body)
         self.language.check_choices(len(prompts) * (body.n or 1))
         reply = Reply(self, request, body, prompts, await self._begin(body, prompts))
@@ -66,9 +68,12 @@ class Completions:
 
     async def _begin(self, body: CompletionRequest, prompts: Sequence[list[int]]) -> list[Choice]:
         """The texts of all prompts, those of each one after another. Raises ApiError."""
-        grammar = grammar_of(body)
+        grammar = grammar_of(body, body.response_format)
         asked = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
         scored = body.prompt_logprobs if body.prompt_logprobs is not None else body.logprobs if body.echo else None
+        special = self.language.tokenizer.named_special_ids if body.skip_special_tokens is False else ()
+        options = ChoiceOptions(stop_strings(body), body.logprobs is not None, special, asked)
+        ends = self.language.ends(body)
         choices: list[Choice] = []
         try:
             for prompt in prompts:
@@ -80,9 +85,8 @@ class Completions:
                     logprobs=body.logprobs,
                     prompt_logprobs=scored,
                 )
-                options = ChoiceOptions(stop_strings(body), body.logprobs is not None, (), asked)
-                ends = self.language.ends(body)
-                choices += await self.language.begin(prompt, params, grammar, ends, body.n or 1, PlainText, options)
+                count, field = body.n or 1, grammar_field(body, body.response_format)
+                choices += await self.language.begin(prompt, params, grammar, ends, count, PlainText, options, field)
         except BaseException:
             for choice in choices:
                 choice.cancel()
@@ -92,12 +96,12 @@ class Completions:
 
 @dataclass
 class _Written:
-    """A text as far as it has been written: characters, and log probabilities that wait for their text."""
+    """A text as far as it has been written: log probabilities wait for their text. ``echoed``:
+    characters of the prompt."""
 
     text: str = ""
-    characters: int = 0
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprobs | None] = field(default_factory=list)
+    echoed: int = 0
+    scored: list[ScoredToken] = field(default_factory=list)
     finish: FinishReason | None = None
     begun: bool = False
 
@@ -116,7 +120,7 @@ class Reply:
         self._language, self._texts = route.language, route.texts
         self._request, self._body, self._prompts, self._choices = request, body, prompts, choices
         head = {"id": new_id("cmpl"), "object": "text_completion", "created": int(time.time())}
-        self._head = {**head, "model": route.language.name}
+        self._head = {**head, "model": route.language.name, **FINGERPRINT}
         self._written = [_Written() for _ in choices]
 
     async def whole(self) -> Response:
@@ -125,10 +129,11 @@ class Reply:
             pass
         found = []
         for index, written in enumerate(self._written):
-            logprobs = self._logprobs(written, 0)
+            logprobs = self._logprobs(written)
             choice = self._choice(index, written.text, logprobs, written.finish)
             if self._body.prompt_logprobs is not None:
-                choice["prompt_logprobs"] = self._prompt_logprobs(index)
+                prompt = self._prompts[index // (self._body.n or 1)]
+                choice["prompt_logprobs"] = self._texts.prompt(prompt, self._choices[index].prompt_logprobs)
             found.append(choice)
         self._record()
         return answer({**self._head, "choices": found, "usage": usage(self._prompt_tokens, self._choices)})
@@ -141,9 +146,8 @@ class Reply:
         async for index in self._parts():
             written = self._written[index]
             if written.text or written.finish is not None:
-                logprobs = self._logprobs(written, written.characters)
+                logprobs = self._logprobs(written)
                 choice = self._choice(index, written.text, logprobs, written.finish)
-                written.characters += len(written.text)
                 written.text = ""
                 yield event({**self._head, "choices": [choice], **tail})
         self._record()
@@ -162,34 +166,29 @@ class Reply:
                         self._echo(index, written)
                 written.text += _text(part.events)
                 if self._body.logprobs is not None:
-                    written.tokens += part.tokens
-                    written.logprobs += part.logprobs
+                    places = [written.echoed + place for place in part.places]
+                    written.scored += map(ScoredToken, part.tokens, places, part.logprobs)
                 written.finish = part.finish
                 yield index
 
     def _echo(self, index: int, written: _Written) -> None:
         """Begin a text with its prompt."""
         prompt = self._prompts[index // (self._body.n or 1)]
-        written.text = self._language.tokenizer.decode(prompt, keep_special=False)
+        stream, places = self._language.tokenizer.stream(), []
+        for token in prompt:
+            places.append(len(written.text))
+            written.text += stream.push(token)  # a character that it leaves unfinished is the answer's first
+        written.echoed = len(written.text)
         if self._body.logprobs is not None:
-            written.tokens = list(prompt)
-            written.logprobs = [None, *self._choices[index].prompt_logprobs]
+            logprobs = [None, *self._choices[index].prompt_logprobs]
+            written.scored = [ScoredToken(*each) for each in zip(prompt, places, logprobs, strict=True)]
 
-    def _logprobs(self, written: _Written, offset: int) -> dict[str, Any] | None:
+    def _logprobs(self, written: _Written) -> dict[str, Any] | None:
         if self._body.logprobs is None:
             return None
-        found = self._texts.completion(written.tokens, written.logprobs, self._body.logprobs, offset)
-        written.tokens, written.logprobs = [], []
+        found = self._texts.completion(written.scored, self._body.logprobs)
+        written.scored = []
         return found
-
-    def _prompt_logprobs(self, index: int) -> list[Any]:
-        """As vLLM shows them: of each token of the prompt, by token id."""
-        prompt = self._prompts[index // (self._body.n or 1)]
-        shown: list[Any] = [None]
-        for token, each in zip(prompt[1:], self._choices[index].prompt_logprobs, strict=True):
-            pairs = chain(each.likeliest, [(token, each.logprob)])
-            shown.append({str(t): {"logprob": p, "decoded_token": self._texts.text_of(t)} for t, p in pairs})
-        return shown
 
     def _choice(
         self, index: int, text: str, logprobs: dict[str, Any] | None, finish: FinishReason | None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import socket
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 # Connections above the bound that get a 503 once they have asked; those above these are closed unheard.
 ROOM_TO_REFUSE = 64
 WRITE_BUFFER = 16 * 1024  # bytes that wait for the socket before a stream waits for its client
+KEEPALIVE_PROBES = 3
 FILES_BESIDE = 128  # open files besides connections: the program, the tokenizer, pipes
 
 
@@ -48,6 +50,24 @@ def allow_open_files(connections: int) -> int:
     return max(1, min(connections, soft - ROOM_TO_REFUSE - FILES_BESIDE))
 
 
+def _bound_socket(connected: socket.socket, limits: Limits) -> None:
+    """Have the kernel say when a client stops to read, or is gone without a word: cable pulled, machine off."""
+    if limits.send_buffer_bytes is not None:
+        # Else megabytes of a stream wait in the kernel before anyone knows that its client does not read.
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.send_buffer_bytes)
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    seconds = max(1, math.ceil(limits.write_seconds))
+    options = {
+        "TCP_KEEPIDLE": seconds,  # of silence, before the client is asked whether it is there
+        "TCP_KEEPINTVL": max(1, seconds // KEEPALIVE_PROBES),
+        "TCP_KEEPCNT": KEEPALIVE_PROBES,
+        "TCP_USER_TIMEOUT": seconds * 1000,  # that what was sent may go unanswered
+    }
+    for name, value in options.items():
+        if (option := getattr(socket, name, None)) is not None:  # not every system has each
+            connected.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's connection, with bounds."""
 
@@ -68,11 +88,9 @@ class Connection(HttpToolsProtocol):
         if len(self.connections) > self.limits.max_connections + ROOM_TO_REFUSE:
             return self._drop("too_many")
         transport.set_write_buffer_limits(WRITE_BUFFER)
-        size = self.limits.send_buffer_bytes
         connected = transport.get_extra_info("socket")
-        if size is not None and connected is not None:
-            # Else megabytes of a stream wait in the kernel before anyone knows that its client does not read.
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+        if connected is not None and connected.family in (socket.AF_INET, socket.AF_INET6):
+            _bound_socket(connected, self.limits)
         self._head_timer = self.loop.call_later(self.limits.head_seconds, self._head_is_late)
         self._close_timer = self.loop.call_later(self.limits.write_seconds, self._look_at_close)
 
@@ -101,7 +119,7 @@ class Connection(HttpToolsProtocol):
                 self._head_timer = self.loop.call_later(self.limits.head_seconds, self._head_is_late)
         super().data_received(data)
         if self._head_bytes is not None and self._head_bytes > self.limits.max_head_bytes:
-            message = f"The request's head is larger than {self.limits.max_head_bytes} bytes; send fewer headers."
+            message = f"the request's head is larger than {self.limits.max_head_bytes} bytes; send fewer headers"
             self._refuse(ApiError(431, message, code="head_too_large"), "head_too_large")
 
     def on_message_begin(self) -> None:
@@ -116,7 +134,7 @@ class Connection(HttpToolsProtocol):
             return
         over = len(self.connections) > self.limits.max_connections
         if over and all(cycle.response_complete for cycle in self._cycles):
-            message = f"All {self.limits.max_connections} connections are taken; try again in a few seconds."
+            message = f"all {self.limits.max_connections} connections are taken; try again in a few seconds"
             error = ApiError(503, message, code="too_many_connections", headers={"Retry-After": "5"})
             return self._refuse(error, "too_many")
         super().on_headers_complete()
@@ -155,14 +173,14 @@ class Connection(HttpToolsProtocol):
         if not self._head_bytes:  # nothing was asked
             self.metrics.dropped("idle")
             return self.transport.close()
-        message = f"The request's head did not arrive within {self.limits.head_seconds:g} seconds; send it at once."
+        message = f"the request's head did not arrive within {self.limits.head_seconds:g} seconds; send it at once"
         self._refuse(ApiError(408, message, code="head_timeout"), "head_late")
 
     # Answers that no application gives
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls for bytes that are no HTTP."""
-        self._refuse(ApiError(400, "This is no valid HTTP/1.1 request.", code="invalid_http"), "no_http")
+        self._refuse(ApiError(400, "this is no valid HTTP/1.1 request", code="invalid_http"), "no_http")
 
     def _refuse(self, error: ApiError, reason: str) -> None:
         self.metrics.dropped(reason)

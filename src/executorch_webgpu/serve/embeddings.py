@@ -17,6 +17,7 @@ from ..text.tokenizer import Tokenizer
 from .engine_client import EngineClient
 from .errors import ApiError
 from .http import answer, read
+from .language import check_model
 from .metrics import Metrics
 from .requests import EmbeddingRequest
 
@@ -35,6 +36,7 @@ class Embeddings:
     async def endpoint(self, request: Request) -> Response:
         """Answer a request."""
         body = await read(request, EmbeddingRequest)
+        check_model(body.model, self.name)
         facts = self.client.ready.encoder
         assert facts is not None
         texts = await asyncio.to_thread(self._tokens, body, facts.max_tokens)

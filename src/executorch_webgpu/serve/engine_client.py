@@ -9,7 +9,7 @@ import sys
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from itertools import count
-from multiprocessing.connection import Connection, Listener
+from multiprocessing.connection import Client, Connection, Listener
 from typing import Any, Literal
 
 import numpy as np
@@ -70,8 +70,16 @@ class EngineText:
         finally:
             self._waiting = None
 
-    def deliver(self, message: Any) -> None:
-        """What the engine process has sent about this text."""
+    def deliver_token(self, token: int) -> None:
+        """A further token."""
+        if self._arrived is None:
+            self._arrived = Came(self.id, [token])
+            self._wake()
+        else:
+            self._arrived.tokens.append(token)
+
+    def deliver(self, message: Came | Accepted | Refused) -> None:
+        """What else the engine process has sent about this text."""
         match message:
             case Came():
                 self._ended = message.end is not None
@@ -157,7 +165,11 @@ class EngineClient:
             assert process.stdin is not None
             process.stdin.write(key.hex().encode() + b"\n")
             process.stdin.flush()
-            connection = await self._connected(listener, process)
+            connection = await self._connected(listener, process, key)
+        except BaseException:
+            if self._process is not None:
+                self._process.kill()
+            raise
         finally:
             listener.close()
         connection.send(self._settings)
@@ -182,15 +194,19 @@ class EngineClient:
         with suppress(RuntimeError):  # of a loop that is closed
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    async def _connected(self, listener: Listener, process: subprocess.Popen[bytes]) -> Connection:
+    async def _connected(self, listener: Listener, process: subprocess.Popen[bytes], key: bytes) -> Connection:
         """The process's connection. Raises Error if it ends before it makes one."""
         accepting = self._loop.run_in_executor(None, listener.accept)
-        while not accepting.done():
-            await asyncio.wait([accepting], timeout=0.2)
-            if process.poll() is not None and not accepting.done():
-                listener.close()
-                raise Error(f"the engine process ended with exit code {process.returncode} before it was ready")
-        return accepting.result()
+        try:
+            while not accepting.done():
+                await asyncio.wait([accepting], timeout=0.2)
+                if process.poll() is not None and not accepting.done():
+                    raise Error(f"the engine process ended with exit code {process.returncode} before it was ready")
+            return accepting.result()
+        finally:
+            if not accepting.done():  # nothing else ends what a thread waits for
+                with suppress(OSError, EOFError):
+                    Client(listener.address, authkey=key).close()
 
     def submit(
         self, tokens: Sequence[int], params: SamplingParams, ends: Collection[int], grammar: Grammar | None = None
@@ -238,7 +254,10 @@ class EngineClient:
 
     def _deliver(self, messages: list[Any]) -> None:
         for message in messages:
-            if isinstance(message, Ready) or message.id == 0:
+            if type(message) is tuple:
+                if (text := self._texts.get(message[0])) is not None:
+                    text.deliver_token(message[1])
+            elif isinstance(message, Ready) or message.id == 0:
                 if self._starting is not None and not self._starting.done():
                     if isinstance(message, Ready):
                         self._starting.set_result(message)

@@ -49,9 +49,11 @@ BROKEN = 3  # the exit code after which a new process may do better
 class _Outgoing(Mailbox):
     """Sends the tokens of a text on, as they come."""
 
-    def __init__(self, id: int, send: Callable[[Any], None], ended: Callable[[int], None]) -> None:
+    def __init__(
+        self, id: int, send: Callable[[Any], None], ended: Callable[[int], None], fail: Callable[[int, Any], None]
+    ) -> None:
         super().__init__()
-        self._id, self._send, self._on_end = id, send, ended
+        self._id, self._send, self._on_end, self._fail = id, send, ended, fail
         self._cached: int | None = None  # what was sent of these
         self._scored = 0
         self._ending = threading.Lock()
@@ -59,13 +61,19 @@ class _Outgoing(Mailbox):
     def put(self, token: int, logprobs: TokenLogprobs | None = None) -> None:
         if self.ended:
             return
-        came = Came(self._id, [token], None if logprobs is None else [logprobs])
+        if logprobs is None and self._cached == self.cached_tokens and not self.prompt_logprobs:
+            self._send((self._id, token))
+        else:
+            self._send(self._with_prompt(Came(self._id, [token], None if logprobs is None else [logprobs])))
+
+    def _with_prompt(self, came: Came) -> Came:
+        """With what has become known of the prompt."""
         if self._cached != self.cached_tokens:
             came.cached_tokens = self._cached = self.cached_tokens
         if self._scored < len(self.prompt_logprobs):
             came.prompt_logprobs = self.prompt_logprobs[self._scored :]
             self._scored = len(self.prompt_logprobs)
-        self._send(came)
+        return came
 
     def finish(self, end: StreamEnd | None, error: BaseException | None = None) -> None:
         with self._ending:
@@ -73,15 +81,16 @@ class _Outgoing(Mailbox):
                 return
             self.end, self.error = end, error
         if error is None:
-            self._send(Came(self._id, [], end=end))
+            self._send(self._with_prompt(Came(self._id, [], end=end)))
         else:
-            self._send(_refused(self._id, error))
+            self._fail(self._id, error)
         self._on_end(self._id)
 
 
-def _refused(id: int, error: BaseException) -> Refused:
+def _refused(id: int, error: BaseException, at_fault: bool = True) -> Refused:
+    """``at_fault``: whether the request is, if its values are what was refused."""
     sentence = str(error) if isinstance(error, Error | OSError) else f"{type(error).__name__}: {error}"
-    return Refused(id, sentence, isinstance(error, InvalidInputError))
+    return Refused(id, sentence, at_fault and isinstance(error, InvalidInputError))
 
 
 class EngineProcess:
@@ -163,7 +172,7 @@ class EngineProcess:
 
     def _submit(self, message: Submit, params: SamplingParams) -> None:
         assert self._link is not None
-        mailbox = _Outgoing(message.id, self._link.send, self._ended)
+        mailbox = _Outgoing(message.id, self._link.send, self._ended, self._fail)
         try:
             if self._engine is None:
                 raise InvalidInputError("this server has no language model, only embeddings")
@@ -173,8 +182,6 @@ class EngineProcess:
             stream = self._engine.submit(message.tokens, params, end_tokens=message.ends, mailbox=mailbox)
         except Exception as error:
             self._refuse(message.id, error)
-            if isinstance(error, DeviceError):  # a new process may get the device back
-                self._gone.set()
             return
         with self._lock:
             if message.id not in self._streams:
@@ -183,9 +190,16 @@ class EngineProcess:
                 self._streams[message.id] = stream
 
     def _refuse(self, id: int, error: Exception) -> None:
-        assert self._link is not None
         self._streams.pop(id, None)
-        self._link.send(_refused(id, error))
+        self._fail(id, error)
+
+    def _fail(self, id: int, error: BaseException) -> None:
+        """Say what a text cannot be done for. Where that is the engine, a new process takes this one's place."""
+        assert self._link is not None
+        broken = self._engine is not None and self._engine.broken is not None
+        self._link.send(_refused(id, error, not broken))
+        if broken or isinstance(error, DeviceError):  # which a new process may get back
+            self._gone.set()
 
     def _ended(self, id: int) -> None:
         with self._lock:

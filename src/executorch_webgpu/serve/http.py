@@ -13,10 +13,14 @@ from sse_starlette import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import Response
 
+from .. import __version__
 from .errors import ApiError
+from .json_body import check_content_type, parse_object
 from .requests import RequestBody, parse
 
 PING_SECONDS = 15  # after which a silent stream shows that it is alive
+# What made an answer, for clients that ask whether two came from the same.
+FINGERPRINT = {"system_fingerprint": f"executorch-webgpu-{__version__}"}
 DONE = b"data: [DONE]\n\n"
 
 Body = TypeVar("Body", bound=RequestBody)
@@ -26,7 +30,8 @@ logger = logging.getLogger(__name__)
 
 async def read(request: Request, kind: type[Body]) -> Body:
     """The body of a request. Raises ApiError for what is no such body."""
-    return parse(await request.body(), kind)
+    check_content_type(request.headers)
+    return parse(parse_object(await request.body()), kind)
 
 
 def answer(content: Any) -> Response:
@@ -51,7 +56,9 @@ def event(content: Any, name: str | None = None) -> bytes:
 
 def event_stream(events: AsyncIterator[bytes]) -> Response:
     """A stream of events. What goes wrong after it began is an event with an error, which ends it."""
-    return EventSourceResponse(_told(events), ping=PING_SECONDS, sep="\n")
+    response = EventSourceResponse(_told(events), ping=PING_SECONDS, sep="\n")
+    del response.headers["connection"]  # which is for the connection to say, and may be "close"
+    return response
 
 
 async def _told(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -12,11 +12,18 @@ from .choice import Choice, ChoiceOptions, Parser
 from .engine_client import EngineClient
 from .errors import ApiError
 from .metrics import Metrics
-from .requests import SamplingFields
+from .requests import DrawingFields
 from .sampling import for_choice
 from .wire import LanguageFacts
 
 INLINE_CHARACTERS = 20_000  # of a prompt that is encoded at once; longer ones take a thread of their own
+
+
+def check_model(asked: str | None, name: str) -> None:
+    """Raise ApiError where a request asks for another model than the one that its route has, whose name is ``name``."""
+    if asked is not None and asked != name:
+        message = f"there is no model {asked!r} at this route, only {name!r}; leave model out, or see /v1/models"
+        raise ApiError(404, message, "model", "model_not_found")
 
 
 class Language:
@@ -46,6 +53,10 @@ class Language:
         """Tokens of a prompt of so many characters. Others go on, while a long one is encoded."""
         return encode() if characters < INLINE_CHARACTERS else await asyncio.to_thread(encode)
 
+    def check_model(self, asked: str | None) -> None:
+        """Raise ApiError where a request names another model."""
+        check_model(asked, self.name)
+
     def check_prompt(self, tokens: Sequence[int], param: str) -> None:
         """Raise ApiError for a prompt that is empty, too long, or of tokens that are none."""
         facts = self.facts
@@ -69,8 +80,12 @@ class Language:
         room = min(self.facts.context_len, self.facts.pool_rows) - len(prompt) + 1
         return max(1, room if asked is None else min(asked, room))
 
-    def ends(self, request: SamplingFields) -> frozenset[int]:
-        """Tokens that end a text of this request."""
+    def ends(self, request: DrawingFields) -> frozenset[int]:
+        """Tokens that end a text of this request. Raises ApiError."""
+        vocab_size = self.facts.vocab_size
+        if bad := [token for token in request.stop_token_ids or () if token >= vocab_size]:
+            message = f"stop_token_ids: token {bad[0]} is not in the vocabulary of {vocab_size} tokens"
+            raise ApiError(400, message, "stop_token_ids", "invalid_value")
         own = frozenset() if request.ignore_eos else self.tokenizer.eos_ids | self.facts.eos_ids
         return own | frozenset(request.stop_token_ids or ())
 
@@ -93,8 +108,12 @@ class Language:
         count: int,
         parser: Callable[[], Parser],
         options: ChoiceOptions,
+        grammar_from: str,
     ) -> list[Choice]:
-        """Submit ``count`` texts of one prompt. Raises ApiError, and ends those that have begun."""
+        """Submit ``count`` texts of one prompt. Raises ApiError, and ends those that have begun.
+
+        ``grammar_from``: the field of the request that has the grammar, which the engine may refuse.
+        """
         choices = [
             Choice(
                 self.client.submit(prompt, for_choice(params, index), ends, grammar),
@@ -110,8 +129,10 @@ class Language:
         try:
             for choice in choices:
                 await choice.accepted()
-        except BaseException:
+        except BaseException as error:
             for choice in choices:
                 choice.cancel()
+            if isinstance(error, ApiError) and error.status == 400 and error.param is None and grammar is not None:
+                raise ApiError(400, error.message, grammar_from, "invalid_grammar") from error
             raise
         return choices

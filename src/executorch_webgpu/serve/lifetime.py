@@ -74,7 +74,7 @@ class Lifetime:
             task.cancel()
 
     def _time_over(self) -> ApiError:
-        message = f"The request took longer than {self.seconds:g} seconds; ask for fewer tokens, or try again later."
+        message = f"the request took longer than {self.seconds:g} seconds; ask for fewer tokens, or try again later"
         return ApiError(504, message, code="request_timeout")
 
     async def _finish(self, error: ApiError | None, answer: _Answer, scope: Scope, receive: Receive) -> None:

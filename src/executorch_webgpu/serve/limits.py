@@ -68,7 +68,7 @@ class BodyLimit:
             except TimeoutError:
                 seconds = f"{self.limits.body_seconds:g} seconds"
                 raise ApiError(
-                    408, f"The request's body did not arrive within {seconds}; send it at once.", code="body_timeout"
+                    408, f"the request's body did not arrive within {seconds}; send it at once", code="body_timeout"
                 ) from None
             if complete:
                 held, replayed = len(body), _replay(bytes(body), receive)
@@ -102,7 +102,7 @@ class BodyLimit:
                     await _discard(receive)
                 raise self._too_large()
             if self._held + len(part) > self.limits.max_bodies_bytes:
-                full = "The server holds as much as it can of other requests; try again in a second."
+                full = "the server holds as much as it can of other requests; try again in a second"
                 raise ApiError(429, full, code="bodies_too_large", headers={"Retry-After": "1"})
             body += part
             self._held += len(part)
@@ -110,7 +110,7 @@ class BodyLimit:
                 return True
 
     def _too_large(self) -> ApiError:
-        message = f"The request's body is larger than the {self.limits.max_body_bytes} bytes that are taken; send less."
+        message = f"the request's body is larger than the {self.limits.max_body_bytes} bytes that are taken; send less"
         return ApiError(413, message, code="body_too_large")
 
 
@@ -189,5 +189,5 @@ class RequestQueue:
 
     def _refusal(self) -> ApiError:
         seconds = self.retry_seconds()
-        message = f"{self._waiting} requests are waiting, which is all that may; try again in {seconds} s."
+        message = f"the queue is full with {self._waiting} requests; try again in {seconds} seconds"
         return ApiError(429, message, code="queue_full", headers={"Retry-After": str(seconds)})

@@ -33,11 +33,12 @@ class Link:
         self._outgoing.put(message)
 
     def close(self) -> None:
-        """Write what is left, have the other side's link end, and close the connection."""
+        """Write what is left, and say that no more comes: the other side ends, and with it the connection.
+
+        It is not closed here: a thread that reads from it would not notice, and hold it open.
+        """
         self._outgoing.put(_END)
         self._writer.join(timeout=5)
-        with suppress(OSError):
-            self._connection.close()
 
     def _write(self) -> None:
         with suppress(OSError):
@@ -50,7 +51,6 @@ class Link:
                 if content := [message for message in messages if message is not _END]:
                     self._connection.send_bytes(pickle.dumps(content, protocol=pickle.HIGHEST_PROTOCOL))
                 if last:
-                    # A connection that a thread reads is not closed by closing it, so the other side is told.
                     self._connection.send_bytes(b"")
                     return
 
@@ -61,7 +61,11 @@ class Link:
         except (EOFError, OSError):
             pass
         finally:
+            self._connection.close()
             self._ended()
+
+
+_GOODBYE = b"goodbye"  # no pickle begins like this
 
 
 class _End:

@@ -139,7 +139,7 @@ class Metrics:
         self._first.observe(seconds)
 
     def tokens(self, count: int, seconds: float | None = None) -> None:
-        """``count`` more tokens of a text came at once, ``seconds`` after those before; None: there are none before."""
+        """``count`` more tokens of a text came at once, ``seconds`` after those before it; None for its first."""
         self._generated.inc(count)
         if seconds is not None and count:
             gap = seconds / count

@@ -1,4 +1,10 @@
-"""All middlewares of the server, in their order."""
+"""All middlewares of the server, in their order.
+
+An application makes one ``Limits``, ``Metrics`` and ``Draining``, gives them to ``middlewares`` and to
+``listen.make_server``, and adds ``Metrics.endpoint`` as its route ``/metrics``. Routes find the request's record at
+``request.state.record``, and set its numbers of tokens. They need not watch whether the client leaves: they are
+cancelled then.
+"""
 
 from __future__ import annotations
 

@@ -57,8 +57,8 @@ class HostCheck:
         hosts = headers.getlist("host")
         if len(hosts) != 1 or host_name(hosts[0]) not in self.names:
             message = (
-                "This server is for its own machine and does not answer to this Host; ask for 'localhost', "
-                "or allow the name with --allowed-host."
+                "this server is for its own machine and does not answer to this Host; ask for 'localhost', "
+                "or allow the name with --allowed-host"
             )
             return ApiError(403, message, code="host_not_allowed")
         # Browsers set this one, pages cannot; it is right behind a proxy that changes Host, too.
@@ -66,6 +66,6 @@ class HostCheck:
             return None
         origin = headers.get("origin", "").lower()
         if origin and not self.origins & {"*", origin} and urlsplit(origin).netloc != hosts[0].strip().lower():
-            message = "This web page may not ask this server; allow its origin with --cors-origin."
+            message = "this web page may not ask this server; allow its origin with --cors-origin"
             return ApiError(403, message, code="origin_not_allowed")
         return None

@@ -5,24 +5,52 @@ Fields that no one here knows are ignored, as OpenAI does, but for those in ``RE
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from .errors import ApiError
 
 # Fields whose silence would mislead: what to do instead.
 REFUSED: Mapping[str, str] = {
+    "allowed_token_ids": "use a grammar, such as guided_choice, or logit_bias",
     "audio": "this server writes text only",
+    "bad_words": "use logit_bias",
+    "chat_template": "the model's own is used, with chat_template_kwargs",
     "best_of": "ask for n texts, and choose among them by their log probabilities",
+    "dry_multiplier": "use frequency_penalty",
+    "dynatemp_range": "use temperature",
     "function_call": "use tool_choice",
     "functions": "use tools",
+    "grammar": "use guided_grammar, whose grammars are Lark",
+    "include_stop_str_in_output": "a text ends before its stop string",
+    "json_schema": "use response_format",
+    "logits_processors": "use logit_bias, or a grammar",
+    "min_tokens": "use ignore_eos with max_tokens, or a grammar such as guided_regex",
+    "mirostat": "use temperature and top_p",
+    "n_predict": "use max_tokens",
+    "n_probs": "use logprobs",
+    "repeat_penalty": "use repetition_penalty",
+    "samplers": "their order is that of transformers",
     "suffix": "this server continues a prompt, and does not fill a gap in it",
+    "truncate_prompt_tokens": "give a shorter prompt",
+    "typical_p": "use top_p or min_p",
     "use_beam_search": "this server samples",
     "web_search_options": "this server searches nothing",
+    "xtc_probability": "use temperature and min_p",
 }
+# Values that ask for nothing.
+_NOTHING: Mapping[str, Any] = {"n_predict": -1, "truncate_prompt_tokens": -1, "typical_p": 1}
 
 Body = TypeVar("Body", bound="RequestBody")
 Bias = Annotated[float, Field(ge=-100, le=100)]
@@ -31,7 +59,25 @@ Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 TokenIds = Annotated[list[Count], Field(min_length=1)]
-Stop = Annotated[str, Field(min_length=1)]
+# Each token's text is held against each stop string.
+Stop = Annotated[str, Field(min_length=1, max_length=1024)]
+Stops = Annotated[list[Stop], Field(max_length=64)]
+
+
+def _texts(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """One sentence, where pydantic has one for each thing that it could have been."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise ValueError(
+            "takes a string, a list of token ids, a list of strings, or a list of lists of token ids; no list is empty"
+        ) from None
+
+
+Texts = Annotated[
+    str | TokenIds | Annotated[list[str], Field(min_length=1)] | Annotated[list[TokenIds], Field(min_length=1)],
+    WrapValidator(_texts),
+]
 
 
 class RequestBody(BaseModel):
@@ -70,20 +116,19 @@ class StructuredOutputs(RequestBody):
     choice: list[str] | None = None
     grammar: str | None = None
     json_object: bool | None = None
+    structural_tag: Any = None
 
 
-class SamplingFields(RequestBody):
-    """How a text is continued: the fields that chat and completions share."""
+class DrawingFields(RequestBody):
+    """How tokens are drawn, and what a text has to be: the fields that all have which write texts."""
 
     model: str | None = None
     stream: bool | None = False
-    stream_options: StreamOptions | None = None
-    n: Annotated[int, Field(ge=1)] | None = None
     seed: int | None = None
-    stop: Stop | list[Stop] | None = None
+    stop: Stop | Stops | None = None
     stop_token_ids: list[Count] | None = None
     ignore_eos: bool | None = None
-    max_tokens: Count | None = None
+    skip_special_tokens: bool | None = None
     temperature: Annotated[float, Field(ge=0)] | None = None
     top_p: Share | None = None
     top_k: Annotated[int, Field(ge=-1)] | None = None
@@ -92,13 +137,21 @@ class SamplingFields(RequestBody):
     frequency_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Field(gt=0)] | None = None
     logit_bias: dict[str, Bias] | None = None
-    prompt_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     guided_json: dict[str, Any] | str | None = None
     guided_regex: str | None = None
     guided_choice: list[str] | None = None
     guided_grammar: str | None = None
+
+
+class SamplingFields(DrawingFields):
+    """The fields that chat and completions share."""
+
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Count | None = None
+    prompt_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    response_format: ResponseFormat | None = None
 
 
 class ContentPart(RequestBody):
@@ -137,6 +190,15 @@ class Message(RequestBody):
     reasoning: str | None = None
     refusal: str | None = None
 
+    @model_validator(mode="after")
+    def _says_something(self) -> Message:
+        if self.content is None and self.role in ("system", "developer", "user"):
+            raise PydanticCustomError("missing", "a message of this role needs content")
+        return self
+
+
+Messages = Annotated[list[Message], Field(min_length=1)]
+
 
 class FunctionDefinition(RequestBody):
     """A function that may be called. ``parameters``: a JSON schema of an object."""
@@ -170,7 +232,7 @@ class NamedTool(RequestBody):
 class ChatRequest(SamplingFields):
     """``POST /v1/chat/completions``."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Messages
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     max_completion_tokens: Count | None = None
@@ -187,7 +249,7 @@ class ChatRequest(SamplingFields):
 class CompletionRequest(SamplingFields):
     """``POST /v1/completions``."""
 
-    prompt: str | TokenIds | Annotated[list[str], Field(min_length=1)] | Annotated[list[TokenIds], Field(min_length=1)]
+    prompt: Texts
     echo: bool | None = False
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     best_of: int | None = None
@@ -197,7 +259,7 @@ class EmbeddingRequest(RequestBody):
     """``POST /v1/embeddings``."""
 
     model: str | None = None
-    input: str | TokenIds | Annotated[list[str], Field(min_length=1)] | Annotated[list[TokenIds], Field(min_length=1)]
+    input: Texts
     encoding_format: Literal["float", "base64"] | None = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
     truncate: bool | None = None
@@ -209,7 +271,7 @@ class TokenizeRequest(RequestBody):
     model: str | None = None
     prompt: str | None = None
     content: str | None = None
-    messages: list[Message] | None = None
+    messages: Messages | None = None
     tools: list[Tool] | None = None
     add_special_tokens: bool = True
     add_generation_prompt: bool = True
@@ -226,27 +288,23 @@ class DetokenizeRequest(RequestBody):
     tokens: list[Count]
 
 
-def parse(body: bytes, kind: type[Body]) -> Body:
-    """The request that a body holds. Raises ApiError, which names everything that is wrong with it."""
+def parse(fields: dict[str, Any], kind: type[Body]) -> Body:
+    """The request that an object is. Raises ApiError, which names everything that is wrong with it."""
     try:
-        request = kind.model_validate_json(body)
+        request = kind.model_validate(fields)
     except ValidationError as error:
         raise api_error(error) from None
-    _refuse_misleading(body, kind)
+    _refuse_misleading(fields)
     return request
 
 
-def _refuse_misleading(body: bytes, kind: type[RequestBody]) -> None:
+def _refuse_misleading(fields: dict[str, Any]) -> None:
     """Raise ApiError for a field that would do something, and does not here."""
-    present = [name for name in REFUSED if f'"{name}"'.encode() in body]  # the rest is not looked at twice
-    if not present:
-        return
-    fields = json.loads(body)
-    for name in present:
-        value = fields.get(name)
+    for name in REFUSED.keys() & fields.keys():
+        value = fields[name]
         if name == "best_of" and value in (1, fields.get("n", 1)):
             continue
-        if value not in (None, [], {}, "", False):
+        if value not in (None, [], {}, "", 0, _NOTHING.get(name)):  # 0 is False, too
             raise ApiError(400, f"{name} is not supported: {REFUSED[name]}", name, "unsupported_parameter")
 
 
@@ -254,12 +312,10 @@ def api_error(error: ValidationError) -> ApiError:
     """What is wrong with a body, in one sentence."""
     first, found = None, []
     for each in error.errors(include_url=False, include_context=True, include_input=False):
-        if each["type"] == "json_invalid":
-            why = str(each.get("ctx", {}).get("error", each["msg"]))
-            return ApiError(400, f"the body is not valid JSON: {why}", code="invalid_json")
         path = _path(each["loc"])
         first = first or path
-        sentence = f"{path}: {each['msg'][0].lower()}{each['msg'][1:]}"
+        message = each["msg"].removeprefix("Value error, ")
+        sentence = f"{path}: {message[0].lower()}{message[1:]}"
         if sentence not in found:
             found.append(sentence)
     more = f"; and {len(found) - 8} more" if len(found) > 8 else ""

@@ -16,21 +16,23 @@ from .chat import begin
 from .chat_prompt import ChatPrompt, chat_prompt
 from .choice import Choice, FinishReason
 from .errors import ApiError
-from .http import answer, event, event_stream, new_id, read
+from .http import answer, event, event_stream, new_id, read, to_json
 from .language import Language
 from .response_items import ItemWriter
-from .responses_requests import ResponsesRequest, chat_request, input_items
+from .responses_requests import ResponsesRequest, chat_request, input_items, naming_items
 from .usage import record, usage
 
-KEPT = 1000  # responses that ``previous_response_id`` may name; the oldest go first
+# Responses that ``previous_response_id`` may name, and the bytes of their conversations; the oldest go first.
+KEPT, KEPT_BYTES = 1000, 64 * 2**20
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A response, and the items of the conversation up to its end."""
+    """A response, and the items of the conversation up to its end. ``size``: of both as JSON, in bytes."""
 
     response: Mapping[str, Any]
     items: Sequence[Mapping[str, Any]]
+    size: int
 
 
 class Responses:
@@ -39,13 +41,16 @@ class Responses:
     def __init__(self, language: Language) -> None:
         self.language = language
         self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._bytes = 0
 
     async def endpoint(self, request: Request) -> Response:
         """Answer a request."""
         body = await read(request, ResponsesRequest)
+        self.language.check_model(body.model)
         before = () if body.previous_response_id is None else self._find(body.previous_response_id).items
-        chat = chat_request(body, before)
-        prompt = await chat_prompt(self.language, chat)
+        with naming_items(body, before):
+            chat = chat_request(body, before)
+            prompt = await chat_prompt(self.language, chat)
         (choice,) = await begin(self.language, chat, prompt)
         reply = _Reply(self, request, body, prompt, choice, [*before, *input_items(body)])
         return event_stream(reply.stream()) if body.stream else await reply.whole()
@@ -55,15 +60,17 @@ class Responses:
         name = request.path_params["id"]
         kept = self._find(name)
         if request.method == "DELETE":
-            del self._kept[name]
+            self._bytes -= self._kept.pop(name).size
             return answer({"id": name, "object": "response.deleted", "deleted": True})
         return answer(kept.response)
 
     def keep(self, response: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> None:
         """Remember a response."""
-        self._kept[response["id"]] = Kept(response, items)
-        while len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
+        size = len(to_json([response, items]))
+        self._kept[response["id"]] = Kept(response, items, size)
+        self._bytes += size
+        while len(self._kept) > KEPT or self._bytes > KEPT_BYTES:
+            self._bytes -= self._kept.popitem(last=False)[1].size
 
     def _find(self, name: str) -> Kept:
         if name not in self._kept:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from .errors import ApiError
-from .requests import ChatRequest, Positive, RequestBody, Share, api_error
+from .requests import ChatRequest, DrawingFields, Positive, RequestBody, api_error
 
 # Fields that would do something, and do nothing here.
 _REFUSED = {
@@ -43,18 +46,14 @@ class ReasoningOptions(RequestBody):
     summary: str | None = None
 
 
-class ResponsesRequest(RequestBody):
-    """``POST /v1/responses``."""
+class ResponsesRequest(DrawingFields):
+    """``POST /v1/responses``. Beside what OpenAI has, tokens may be drawn as for chat completions."""
 
-    model: str | None = None
     input: str | Annotated[list[dict[str, Any]], Field(min_length=1)]
     instructions: str | None = None
     previous_response_id: str | None = None
     store: bool | None = None
-    stream: bool | None = False
     max_output_tokens: Positive | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Share | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
@@ -67,6 +66,7 @@ class ResponsesRequest(RequestBody):
     background: bool | None = None
     conversation: Any = None
     prompt: Any = None
+    include: list[str] | None = None
 
 
 def input_items(request: ResponsesRequest) -> list[dict[str, Any]]:
@@ -75,22 +75,48 @@ def input_items(request: ResponsesRequest) -> list[dict[str, Any]]:
     return [{"role": "user", "content": given}] if isinstance(given, str) else [dict(item) for item in given]
 
 
+@contextmanager
+def naming_items(request: ResponsesRequest, before: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+    """Errors that name a message name the item of the request that it comes from."""
+    places = _messages(request, before)[1]
+
+    def place_of(found: re.Match[str]) -> str:
+        return places[int(found[1])]
+
+    try:
+        yield
+    except ApiError as error:
+        message = re.sub(r"\bmessages\[(\d+)\]", place_of, error.message)
+        param = error.param and re.sub(r"^messages\[(\d+)\]", place_of, error.param)
+        raise replace(error, message=message, param="input" if param == "messages" else param) from None
+
+
+def _messages(request: ResponsesRequest, before: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The messages of a conversation, and where in the request each comes from."""
+    messages: list[dict[str, Any]] = []
+    places: list[str] = []
+    if request.instructions is not None:
+        messages.append({"role": "system", "content": request.instructions})
+        places.append("instructions")
+    for index, item in enumerate([*before, *input_items(request)]):
+        place = f"input[{index - len(before)}]" if index >= len(before) else "previous_response_id"
+        _add(messages, item, place)
+        places += [place] * (len(messages) - len(places))
+    return messages, places
+
+
 def chat_request(request: ResponsesRequest, before: Sequence[Mapping[str, Any]]) -> ChatRequest:
     """The request as one for chat completions. ``before``: items of earlier responses. Raises ApiError."""
     for name, instead in _REFUSED.items():
         if getattr(request, name):
             raise ApiError(400, f"{name} is not supported: {instead}", name, "unsupported_parameter")
-    messages: list[dict[str, Any]] = []
-    if request.instructions is not None:
-        messages.append({"role": "system", "content": request.instructions})
-    for index, item in enumerate([*before, *input_items(request)]):
-        place = f"input[{index - len(before)}]" if index >= len(before) else "previous_response_id"
-        _add(messages, item, place)
+    if asked := [each for each in request.include or () if "logprobs" in each]:
+        message = f"include: {asked[0]} is not supported: chat completions have log probabilities"
+        raise ApiError(400, message, "include", "unsupported_parameter")
+    messages, _ = _messages(request, before)
     fields: dict[str, Any] = {
         "messages": messages,
         "max_completion_tokens": request.max_output_tokens,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
         "tools": [_tool(tool, index) for index, tool in enumerate(request.tools or ())] or None,
         "tool_choice": _choice(request.tool_choice),
         "parallel_tool_calls": request.parallel_tool_calls,
@@ -98,10 +124,16 @@ def chat_request(request: ResponsesRequest, before: Sequence[Mapping[str, Any]])
         "reasoning_effort": None if request.reasoning is None else request.reasoning.effort,
         "continue_final_message": False,
     }
+    fields |= {name: getattr(request, name) for name in DrawingFields.model_fields if name != "stream"}
+    fields["structured_outputs"] = _as_given(request.structured_outputs)
     try:
         return ChatRequest.model_validate({name: value for name, value in fields.items() if value is not None})
     except ValidationError as error:
         raise api_error(error) from None
+
+
+def _as_given(body: RequestBody | None) -> dict[str, Any] | None:
+    return None if body is None else body.model_dump(by_alias=True, exclude_none=True)
 
 
 def _add(messages: list[dict[str, Any]], item: Mapping[str, Any], place: str) -> None:

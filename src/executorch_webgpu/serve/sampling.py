@@ -13,13 +13,13 @@ from ..llm.grammar import Grammar
 from ..llm.sample import SEEDS, SamplingParams, sampling_params
 from ..text.generation import SamplingDefaults
 from .errors import ApiError
-from .requests import SamplingFields
+from .requests import DrawingFields, ResponseFormat
 
 UNSTATED = {"temperature": 1.0}  # as OpenAI has it, where neither the request nor the model's files say
 
 
 def sampling_of(
-    request: SamplingFields,
+    request: DrawingFields,
     defaults: SamplingDefaults,
     *,
     max_new_tokens: int,
@@ -60,16 +60,32 @@ def _biases(given: dict[str, float], vocab_size: int) -> dict[int, float]:
     return biases
 
 
-def stop_strings(request: SamplingFields) -> tuple[str, ...]:
+def stop_strings(request: DrawingFields) -> tuple[str, ...]:
     """Strings that end a text."""
     stop = request.stop
     return () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
 
 
-def grammar_of(request: SamplingFields) -> Grammar | None:
+def grammar_of(request: DrawingFields, form: ResponseFormat | None) -> Grammar | None:
     """What the texts have to be. Raises ApiError if several things are asked for at once."""
+    asked = _grammars(request, form)
+    if len(asked) > 1:
+        names = " and ".join(name for name, _ in asked)
+        raise ApiError(400, f"{names} are given, but a text can follow one grammar only", asked[1][0])
+    try:
+        return asked[0][1]() if asked else None
+    except InvalidInputError as error:
+        raise ApiError(400, str(error), asked[0][0], "invalid_grammar") from error
+
+
+def grammar_field(request: DrawingFields, form: ResponseFormat | None) -> str:
+    """The field that says what the texts have to be: where there is none, tools do."""
+    return next((name for name, _ in _grammars(request, form)), "tools")
+
+
+def _grammars(request: DrawingFields, form: ResponseFormat | None) -> list[tuple[str, Callable[[], Grammar]]]:
+    """Each field that says what the texts have to be, and what makes a grammar of it."""
     asked: list[tuple[str, Callable[[], Grammar]]] = []
-    form = request.response_format
     if form is not None and form.type == "json_object":
         asked.append(("response_format", Grammar.json_object))
     elif form is not None and form.type == "json_schema":
@@ -85,6 +101,9 @@ def grammar_of(request: SamplingFields) -> Grammar | None:
         ("guided_grammar", request.guided_grammar, Grammar.lark),
     ]
     if outputs is not None:
+        if outputs.structural_tag is not None:
+            message = "structured_outputs.structural_tag is not supported: use tools, or structured_outputs.grammar"
+            raise ApiError(400, message, "structured_outputs.structural_tag", "unsupported_parameter")
         ways += [
             ("structured_outputs.json", outputs.json_, lambda v: Grammar.json_schema(_schema(v, "structured_outputs"))),
             ("structured_outputs.regex", outputs.regex, Grammar.regex),
@@ -93,13 +112,10 @@ def grammar_of(request: SamplingFields) -> Grammar | None:
             ("structured_outputs.json_object", outputs.json_object or None, lambda _: Grammar.json_object()),
         ]
     asked += [(name, partial(make, value)) for name, value, make in ways if value is not None]
-    if len(asked) > 1:
-        names = " and ".join(name for name, _ in asked)
-        raise ApiError(400, f"{names} are given, but a text can follow one grammar only", asked[1][0])
-    try:
-        return asked[0][1]() if asked else None
-    except InvalidInputError as error:
-        raise ApiError(400, str(error), asked[0][0], "invalid_grammar") from error
+    if outputs is not None and not any(name.startswith("structured_outputs") for name, _ in asked):
+        message = "structured_outputs is empty: give one of json, regex, choice, grammar and json_object"
+        raise ApiError(400, message, "structured_outputs", "invalid_value")
+    return asked
 
 
 def _schema(given: dict[str, Any] | str, name: str) -> Any:

@@ -58,7 +58,7 @@ class Draining:
 
 def refusal() -> ApiError:
     """What a request is told that a server about to stop cannot take, or finish."""
-    message = f"The server is about to stop; try again in {RETRY_SECONDS} seconds, or at another replica."
+    message = f"the server is about to stop; try again in {RETRY_SECONDS} seconds, or at another replica"
     return ApiError(503, message, code="shutting_down", headers={"Retry-After": str(RETRY_SECONDS)})
 
 

@@ -27,6 +27,7 @@ class Tokens:
     async def tokenize(self, request: Request) -> Response:
         """Token ids of a text, or of a chat."""
         body = await read(request, TokenizeRequest)
+        self.language.check_model(body.model)
         given = [each for each in (body.prompt, body.content, body.messages) if each is not None]
         if len(given) != 1:
             raise ApiError(400, "give one of prompt, content and messages", "prompt", "invalid_value")
@@ -57,6 +58,7 @@ class Tokens:
     async def detokenize(self, request: Request) -> Response:
         """The text of token ids, special tokens included."""
         body = await read(request, DetokenizeRequest)
+        self.language.check_model(body.model)
         vocab_size = self.language.facts.vocab_size
         if bad := [token for token in body.tokens if token >= vocab_size]:
             message = f"token {bad[0]} is not in the vocabulary of {vocab_size} tokens"

@@ -1,6 +1,8 @@
 """What the two processes of a server say to each other.
 
 The HTTP process sends ``EngineSettings`` first, then requests. Each is known by its ``id``, and what comes back has it.
+A token of which there is no more to say, as nearly all are, comes as a tuple ``(id, token)``: it is made and pickled in
+the loop that encodes steps, thousands of times a second.
 """
 
 from __future__ import annotations

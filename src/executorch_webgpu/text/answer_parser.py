@@ -78,13 +78,14 @@ class AnswerFormat:
         *,
         parallel: bool = True,
         special: Mapping[str, int] | None = None,
+        prefill: str = "",
     ) -> str | None:
         """A grammar, in llguidance's dialect of Lark, of answers to ``prompt_text`` that follow ``tool_choice``.
 
         ``choice``: "required", the name of a tool, or "auto". With "auto" text is free, and if a tool is ``strict``,
         the arguments of calls follow their schemas. None where nothing is forced, which "auto" is not, either, in
         families whose calls are told from text by more than one mark that is no special token.
-        ``special``: ids of the tokenizer's special tokens by their text.
+        ``special``: ids of the tokenizer's special tokens by their text. ``prefill``: as for ``parser``.
         Raises InvalidInputError where ``choice`` names no tool.
         """
         if not tools or choice == "none" or (choice == "auto" and not any(_is_strict(tool) for tool in tools)):
@@ -97,16 +98,20 @@ class AnswerFormat:
             expression = free
         else:
             expression = self.tools.expression(rules, tools, choice, parallel=parallel)
-        return self._after_reasoning(rules, prompt_text, expression)
+        return self._after_reasoning(rules, prompt_text, expression, prefill, text=False)
 
-    def after_reasoning(self, prompt_text: str, body: str, special: Mapping[str, int] | None = None) -> str:
+    def after_reasoning(
+        self, prompt_text: str, body: str, special: Mapping[str, int] | None = None, *, prefill: str = ""
+    ) -> str:
         """A grammar of answers that are ``body`` (the body of a rule, such as ``%json {...}``) after reasoning."""
         rules = GrammarRules(special)
-        return self._after_reasoning(rules, prompt_text, rules.rule("answer", body))
+        return self._after_reasoning(rules, prompt_text, rules.rule("answer", body), prefill, text=True)
 
-    def _after_reasoning(self, rules: GrammarRules, prompt_text: str, expression: str) -> str:
-        reasoning: ReasoningFormat | None = reasoning_format(self.template, prompt_text)
-        return rules.text(expression if reasoning is None else reasoning.before(rules, expression))
+    def _after_reasoning(
+        self, rules: GrammarRules, prompt_text: str, expression: str, prefill: str, *, text: bool
+    ) -> str:
+        reasoning: ReasoningFormat | None = reasoning_format(self.template, prompt_text, prefill)
+        return rules.text(expression if reasoning is None else reasoning.before(rules, expression, text=text))
 
 
 def _is_strict(tool: Mapping[str, Any]) -> bool:

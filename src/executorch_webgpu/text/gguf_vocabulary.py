@@ -1,7 +1,8 @@
 """A GGUF file's vocabulary as a ``tokenizers`` pipeline.
 
 ``tokenizer.ggml.model`` names the family: "gpt2" is byte-level BPE, with ranked merges and a pre-tokenizer by
-name; "llama" is SentencePiece BPE, where every piece has a score. Both are checked against llama.cpp.
+name; "llama" is SentencePiece BPE, where every piece has a score. Both are checked against llama.cpp. "bert" is
+WordPiece.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from ..errors import InvalidInputError
 from .end_tokens import END_TEXTS, FILL_END_TEXTS, ends_by_text, ordinary_ends
+from .gguf_wordpiece import around, wordpiece_backend
 from .pre_tokenizers import pre_tokenizer
 
 
@@ -37,6 +39,7 @@ NAMED_TOKENS = {
     "eos_token": "eos",
     "unk_token": "unknown",
     "sep_token": "seperator",  # so spelled in the format
+    "cls_token": "cls",
     "pad_token": "padding",
     "mask_token": "mask",
 }
@@ -59,9 +62,9 @@ class GgufVocabulary:
     def __init__(self, metadata: dict[str, Any]) -> None:
         self._metadata = metadata
         self.model = self._get("ggml.model", str)
-        if self.model not in ("gpt2", "llama"):
+        if self.model not in ("gpt2", "llama", "bert"):
             raise InvalidInputError(
-                f'the GGUF file\'s vocabulary type is "{self.model}"; known are "gpt2" and "llama": {INSTEAD}'
+                f'the GGUF file\'s vocabulary type is "{self.model}"; known are "gpt2", "llama" and "bert": {INSTEAD}'
             )
         self.pre_tokenizer = pre_tokenizer(self._get("ggml.pre", str, "default")) if self.model == "gpt2" else None
         self.tokens = self._list("ggml.tokens", str)
@@ -95,14 +98,17 @@ class GgufVocabulary:
     def backend(self) -> tokenizers.Tokenizer:
         """The whole pipeline: normalizer, pre-tokenizer, model, post-processor, decoder and special tokens."""
         try:
-            backend = self._byte_level() if self.pre_tokenizer else self._sentencepiece()
+            if self.model == "bert":
+                backend = self._wordpiece()
+            else:
+                backend = self._byte_level() if self.pre_tokenizer else self._sentencepiece()
         except InvalidInputError:
             raise
         except Exception as error:  # the tokenizers library raises bare Exception
             raise InvalidInputError(f"the GGUF file's vocabulary is inconsistent ({error}): {INSTEAD}") from error
         backend.add_special_tokens(self._added(*SPECIAL))
         backend.add_tokens(self._added(TokenType.USER_DEFINED))
-        backend.post_processor = self._post_processor()
+        backend.post_processor = self._around_texts() if self.model == "bert" else self._post_processor()
         return backend
 
     def _byte_level(self) -> tokenizers.Tokenizer:
@@ -139,6 +145,21 @@ class GgufVocabulary:
             [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
         )
         return backend
+
+    def _wordpiece(self) -> tokenizers.Tokenizer:
+        unknown = self.token_id("unknown")
+        if unknown is None:
+            raise InvalidInputError(f"the GGUF file names no unknown token: {INSTEAD}")
+        control = {index for index, kind in enumerate(self.types) if kind in SPECIAL}
+        return wordpiece_backend(self._texts, control | {unknown}, self._texts[unknown])
+
+    def _around_texts(self) -> processors.TemplateProcessing:
+        """[CLS] and [SEP], which files name in two ways."""
+        first = next((i for i in map(self.token_id, ("cls", "bos")) if i is not None), None)
+        last = next((i for i in map(self.token_id, ("seperator", "eos")) if i is not None), None)
+        if first is None or last is None:
+            raise InvalidInputError(f"the GGUF file does not name the tokens around every text: {INSTEAD}")
+        return around((self._texts[first], first), (self._texts[last], last))
 
     def _merges_by_score(self, vocab: dict[str, int]) -> list[tuple[str, str]]:
         """SentencePiece joins the neighbours whose piece has the highest score. As ranked merges: every way

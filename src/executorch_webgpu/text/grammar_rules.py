@@ -9,6 +9,21 @@ from typing import Any
 
 # Any text; the name of a rule, because a lazy rule's body must be a terminal.
 ANY = "/(?s:.*)/"
+# Where JSON allows white space, what people write: a space, or a new line with its indentation. Never without end.
+JSON_SPACE = r" |\r?\n(?: {0,80}|\t{0,20})"
+
+
+def json_rule(schema: Mapping[str, Any] | bool) -> str:
+    """The body of a rule for JSON that a schema allows."""
+    given = {} if schema is True else schema
+    return f"%json {json.dumps(with_options(given) if isinstance(given, Mapping) else given)}"
+
+
+def with_options(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema that says how llguidance takes it, for where nothing else does."""
+    own = schema.get("x-guidance")
+    options = {"whitespace_pattern": JSON_SPACE, **(own if isinstance(own, dict) else {}), "lenient": False}
+    return {**schema, "x-guidance": options}
 
 
 class GrammarRules:
@@ -38,12 +53,13 @@ class GrammarRules:
 
     def json(self, schema: Mapping[str, Any] | bool) -> str:
         """An expression for JSON that a schema allows."""
-        return self.rule("json", f"%json {json.dumps(schema, ensure_ascii=False)}")
+        return self.rule("json", json_rule(schema))
 
     def text_before(self, end: str) -> str:
         """An expression for any text up to and with the first ``end``."""
-        if self.is_special(end):
-            return f"{self.rule('text', ANY)} {self.literal(end)}"
+        marks = [at for text in self._special if (at := end.find(text)) >= 0]
+        if marks:  # which no text holds; what comes before the mark is text like any other
+            return f"{self.rule('text', ANY)} {self.literal(end[min(marks) :])}"
         return self.rule("text", f"/(?s:.*){_regex(end)}/", lazy=True)
 
     def rule(self, name: str, body: str, *, lazy: bool = False) -> str:

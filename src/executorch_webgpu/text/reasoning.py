@@ -16,16 +16,18 @@ MAX_HEAD = 512  # characters of what a message's head says, of families whose an
 @dataclass(frozen=True)
 class Marks:
     """``opener`` and ``closer`` stand around the reasoning; ``answer`` and ``answer_end`` around the answer, if they
-    are there."""
+    are there. ``sign``: what a template with these marks says, besides them."""
 
     opener: str
     closer: str
     answer: str = ""
     answer_end: str = ""
+    sign: str = ""
 
 
 MARKS = (
-    Marks("<think>", "</think>", "<response>", "</response>"),
+    Marks("<think>", "</think>", "<response>", "</response>", sign="<response></response>"),
+    Marks("<think>", "</think>"),
     Marks("[THINK]", "[/THINK]"),
     Marks("<seed:think>", "</seed:think>"),
     Marks("<|START_THINKING|>", "<|END_THINKING|>", "<|START_RESPONSE|>", "<|END_RESPONSE|>"),
@@ -36,6 +38,7 @@ MARKS = (
     Marks("<reasoning>", "</reasoning>"),
     Marks("<|begin_of_thought|>", "<|end_of_thought|>", "<|begin_of_solution|>", "<|end_of_solution|>"),
     Marks("Here is my thought process:", "Here is my response:"),
+    Marks("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]", "", "[END FINAL RESPONSE]"),
 )
 
 
@@ -67,9 +70,11 @@ class ReasoningFormat:
             return ReasoningSplitter(lambda source, events: _channels(source, events, calls))
         return ReasoningSplitter(lambda source, events: _blocks(source, events, marks, inside))
 
-    def before(self, rules: GrammarRules, answer: str) -> str:
-        """A grammar's expression for the reasoning and then ``answer``, an expression, too."""
+    def before(self, rules: GrammarRules, answer: str, *, text: bool = False) -> str:
+        """A grammar's expression for the reasoning and then ``answer``, an expression, too. ``text``: that is no call,
+        and has a head of its own, where answers are messages."""
         if self.marks is None:
+            answer = in_order((rules.literal("<|channel|>final<|message|>"), answer)) if text else answer
             thought = in_order((rules.literal("<|channel|>analysis<|message|>"), rules.text_before("<|end|>")))
             return in_order((f"({in_order((thought, rules.literal('<|start|>assistant')))})*", answer))
         if self.over:
@@ -92,10 +97,11 @@ def reasoning_format(template: str | None, prompt_text: str = "", prefill: str =
         return ReasoningFormat(None)
     for marks in MARKS:
         # A template that only removes reasoning from earlier answers names the closer alone.
-        if marks.closer in template:
+        if marks.closer in template and marks.sign in template:
             end = prompt_text.rstrip()
             opened = prefill.rfind(marks.opener) > prefill.rfind(marks.closer)
-            return ReasoningFormat(marks, opened or end.endswith(marks.opener), end.endswith(marks.closer))
+            over = marks.closer in prefill and not opened
+            return ReasoningFormat(marks, opened or end.endswith(marks.opener), over or end.endswith(marks.closer))
     return None
 
 
@@ -150,14 +156,15 @@ def _blocks(source: Source, events: list[Event], marks: Marks, inside: bool) -> 
         if not (yield from _trimmed(source, marks.closer, _sayer(events, Reasoning))):
             return
         yield from source.space()
-        if marks.answer and (yield from source.next_is(marks.answer)):
+        if marks.answer_end and (not marks.answer or (yield from source.next_is(marks.answer))):
             yield from source.space()
             if not (yield from _trimmed(source, marks.answer_end, text)):
                 return
             yield from source.space()
     while True:
         text(source.text[source.at :])
-        source.forget(len(source.text))
+        source.at = len(source.text)
+        source.forget(source.at)
         if source.ended:
             return
         yield
@@ -184,15 +191,18 @@ def _trimmed(source: Source, end: str, say: Say) -> Parsing[bool]:
 
 
 _MESSAGE_ENDS = ("<|end|>", "<|return|>", "<|call|>")
-_HEADS = ("<|start|>", "<|channel|>")
+_HEADS: tuple[str, ...] = ("<|start|>", "<|channel|>")
 
 
 def _channels(source: Source, events: list[Event], calls: bool) -> Parsing[None]:
     """Messages in channels: "analysis" is reasoning, messages to tools are calls, all others are text."""
     text, reasoning = _sayer(events, Text), _sayer(events, Reasoning)
+    # The prompt ends within the first message's head, which may go on with whom the message is for.
+    heads = (*_HEADS, " to=", "to=")
     while (yield from source.peek()):
         source.forget(source.at)
-        opener = yield from source.next_is(*_HEADS)
+        opener = yield from source.next_is(*heads)
+        heads = _HEADS
         say, to_tool = text, False
         if opener is not None:
             try:

@@ -11,6 +11,7 @@ Parsing = Generator[None, None, Result]
 WHITE_SPACE = " \t\r\n"
 # No name of a tool is longer; what is may be no call.
 MAX_NAME = 256
+MAX_READ = 4096
 
 
 class MismatchError(Exception):
@@ -22,16 +23,24 @@ class EndOfTextError(MismatchError):
 
 
 class Source:
-    """The text so far and how much of it was read."""
+    """The text so far and how much of it was read: up to ``at``. What stands before ``committed`` was used for good.
+    ``held``: what was read may have to be read again."""
 
     def __init__(self) -> None:
         self.text = ""
         self.at = 0
+        self.committed = 0
+        self.held = False
         self.ended = False
 
     def forget(self, before: int) -> None:
         """Drop what stands before an index; those after it count from there."""
-        self.text, self.at = self.text[before:], self.at - before
+        self.text, self.at, self.committed = self.text[before:], self.at - before, self.committed - before
+
+    def release(self) -> None:
+        """Drop what is committed, now and then, unless it is held: long texts would be copied with each piece."""
+        if self.committed > MAX_READ and not self.held:
+            self.forget(self.committed)
 
     def peek(self) -> Parsing[str]:
         """The next character; empty at the end of all text."""
@@ -115,12 +124,15 @@ class Source:
                 raise MismatchError
             if self.ended:
                 if take is not None:
-                    take(self.text[self.at : kept])
-                    self.at = kept
+                    text, self.at = self.text[self.at : kept], kept
+                    take(text)
                 raise EndOfTextError
             if take is not None and kept > self.at:
-                take(self.text[self.at : kept])
-                self.at = kept
+                text, self.at = self.text[self.at : kept], kept
+                take(text)
+                if not self.held:
+                    self.committed = kept
+                    self.release()
             yield
         if limit is not None and at - taken > limit:
             raise MismatchError
@@ -133,8 +145,10 @@ class Source:
 
 def beginning(text: str, start: int, ends: Sequence[str]) -> int:
     """Where the text from ``start`` may begin with one of ``ends``, of which more is to come; else its length."""
-    longest = max((len(end) for end in ends), default=0)
-    for at in range(max(start, len(text) - longest), len(text)):
-        if any(len(end) > len(text) - at and end.startswith(text[at:]) for end in ends):
-            return at
-    return len(text)
+    first = len(text)
+    for end in ends:
+        at = text.find(end[0], max(start, len(text) - len(end) + 1), first)
+        while at >= 0 and not end.startswith(text[at:]):
+            at = text.find(end[0], at + 1, first)
+        first = at if at >= 0 else first
+    return first

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -31,6 +31,26 @@ class Aliased:
     backend: tokenizers.Tokenizer
     alias_of: Mapping[str, str]
     id_of: Mapping[int, int]
+
+
+class Written(str):
+    """Text in a message that is not typed: written here, in a model's own format. Special tokens in it that ``marks``
+    names are tokens, as those of a template are, unless one of the texts that were put into it, ``typed``, has any."""
+
+    marks: frozenset[str]
+    typed: tuple[str, ...]
+
+    @classmethod
+    def of(cls, text: str, marks: Iterable[str], typed: Iterable[str]) -> Written:
+        """The text, with what is said above."""
+        written = cls(text)
+        written.marks, written.typed = frozenset(marks), tuple(typed)
+        return written
+
+    def is_trusted(self, special: Iterable[str]) -> bool:
+        """Whether all special tokens in it are marks."""
+        here = [token for token in special if token in self]
+        return self.marks.issuperset(here) and not any(token in text for text in self.typed for token in here)
 
 
 _ALIASED: WeakKeyDictionary[Tokenizer, dict[tuple[str, str], Aliased]] = WeakKeyDictionary()
@@ -54,21 +74,27 @@ class TypedText:
     @classmethod
     def of(cls, tokenizer: Tokenizer, variables: Mapping[str, Any]) -> TypedText | None:
         """None where no text holds a special token, which is nearly always."""
-        strings = list(_strings(variables))
+        found = list(strings(variables))
         # A template writes white space as text, so a token of nothing else is none of its marks.
         special = _special(tokenizer.backend)
-        typed = [token for token in special if any(token in text for text in strings)]
+        asked = [text for text in found if not (isinstance(text, Written) and text.is_trusted(special))]
+        typed = [token for token in special if any(token in text for text in asked)]
         if not typed:
             return None
         chosen = sorted({token[_hidden_at(token)] for token in typed})
-        seen = set().union(*strings, *special)
+        seen = set().union(*found, *special)
         # A stand-in may be written as an escape by ``tojson``, and that must not be in the text, either.
         free = (chr(code) for code in PRIVATE_USE)
-        unused = [c for c in free if c not in seen and not any(_escaped(c) in text for text in strings)]
+        unused = [c for c in free if c not in seen and not any(_escaped(c) in text for text in found)]
         if len(unused) < len(chosen) + 2:
             raise InvalidInputError("the messages use all of Unicode's private-use characters: leave some of them out")
         stand_ins = dict(zip(chosen, unused[2:], strict=False))
-        hidden = _map_strings(variables, lambda text: _hide(text, typed, stand_ins))
+
+        def hide(text: str) -> str:
+            trusted = isinstance(text, Written) and text.is_trusted(special)
+            return text if trusted else _hide(text, typed, stand_ins)
+
+        hidden = _map_strings(variables, hide)
         return cls(tokenizer, hidden, special, stand_ins, (unused[0], unused[1]))
 
     def is_template_only(self, text: str, hidden: str) -> bool:
@@ -143,17 +169,17 @@ def _escaped(character: str) -> str:
     return json.dumps(character)[1:-1]
 
 
-def _strings(value: Any) -> Iterator[str]:
+def strings(value: Any) -> Iterator[str]:
     """All strings in a variable, keys included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _strings(key)
-            yield from _strings(item)
+            yield from strings(key)
+            yield from strings(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _strings(item)
+            yield from strings(item)
 
 
 def _map_strings(value: Any, change: Any) -> Any:

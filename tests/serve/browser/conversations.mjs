@@ -10,18 +10,18 @@ await scenario(async ({ browser, context, page, url, requests }) => {
     await page.getByRole("button", { name: `More about “${title}”` }).click();
     await page.locator("#menu").getByRole("button", { name: entry }).click();
   };
-  await choose(page, { max_tokens: 8, system: "You are the first." });
+  await choose(page, { max_tokens: 8, temperature: 0, system: "You are the first." });
   await ask(page, "apples");
   await written(page);
   const apples = await lastAnswer(page).locator(".answer").textContent();
   await page.getByRole("button", { name: "New conversation" }).first().click();
-  await choose(page, { system: "You are the second.", temperature: 0 });
+  await choose(page, { system: "You are the second.", seed: 5 });
   await ask(page, "pears");
   await written(page);
   assert.deepEqual(await titles(), ["pears", "apples"]);
-  const [first, second] = requests.map(({ messages, temperature }) => [messages, temperature]);
+  const [first, second] = requests.map(({ messages, seed }) => [messages, seed]);
   assert.deepEqual(first, [[{ role: "system", content: "You are the first." }, { role: "user", content: "apples" }], undefined]);
-  assert.deepEqual(second, [[{ role: "system", content: "You are the second." }, { role: "user", content: "pears" }], 0]);
+  assert.deepEqual(second, [[{ role: "system", content: "You are the second." }, { role: "user", content: "pears" }], 5]);
 
   // Another tab has them as soon as they change.
   const tab = await context.newPage();
@@ -94,8 +94,27 @@ await scenario(async ({ browser, context, page, url, requests }) => {
   await elsewhere.getByRole("button", { name: "Fruit <b>", exact: true }).click();
   assert.equal(await elsewhere.locator(".answer").first().textContent(), apples);
 
-  const wrong = { name: "x.json", mimeType: "application/json", buffer: Buffer.from('{"format": "executorch-webgpu-chat", "version": 1, "conversations": [{"messages": {"a": {"id": "a", "role": "user", "content": "x", "parent": "b"}}, "leaf": "a"}]}') };
-  await importFile(elsewhere, wrong);
-  await elsewhere.getByText("Conversation 1 of this file has a message whose parent is missing.").waitFor();
+  // A file that is wrong in any way changes nothing, and the page says what is wrong.
+  const [a, b] = ["a", "b"].map((letter) => letter.repeat(24));
+  const message = { id: a, role: "user", content: "x", parent: null };
+  const holds = (messages, leaf = a) => JSON.stringify({ format: "executorch-webgpu-chat", version: 1, conversations: [{ messages, leaf }] });
+  const wrong = [
+    ["{", "This file is no JSON."],
+    ["[1]", "This file holds no conversations of this page."],
+    ['{"format": "executorch-webgpu-chat", "version": 2}', "This file has version 2; this page reads 1."],
+    [holds(null), "Conversation 1 of this file has no messages."],
+    [holds({ a: { ...message, content: 5 } }), "Conversation 1 of this file has a message without id, role or content."],
+    [holds({ a: { ...message, id: "__proto__" } }), "Conversation 1 of this file has a message without id, role or content."],
+    [holds({ a: { ...message, parent: b } }), "Conversation 1 of this file has a message whose parent is missing."],
+    [holds({ a: message }, b), "Conversation 1 of this file does not say which message is the last."],
+    [holds({ a: { ...message, parent: b }, b: { ...message, id: b, parent: a } }), "Conversation 1 of this file has messages that follow each other in a circle."],
+  ];
+  for (const [text, sentence] of wrong) {
+    await importFile(elsewhere, { name: "x.json", mimeType: "application/json", buffer: Buffer.from(text) });
+    await elsewhere.getByText(sentence).waitFor();
+  }
+  assert.equal(await elsewhere.locator("#conversations li").count(), 2);
+  await elsewhere.reload();
+  await elsewhere.locator("#message:focus").waitFor();
   assert.equal(await elsewhere.locator("#conversations li").count(), 2);
 });

@@ -5,7 +5,7 @@ import { answers, ask, assert, choose, lastAnswer, scenario, written } from "./h
 await scenario(async ({ page, context, requests }) => {
   await context.grantPermissions(["clipboard-read", "clipboard-write"]);
   const users = page.locator(".message.user");
-  await choose(page, { max_tokens: 8, temperature: 1 });
+  await choose(page, { max_tokens: 8, temperature: 0 });
   await ask(page, "one");
   await written(page);
   await ask(page, "two");
@@ -40,9 +40,19 @@ await scenario(async ({ page, context, requests }) => {
   assert.match(await lastAnswer(page).locator(".version").textContent(), /2\/2/);
   const second = await lastAnswer(page).locator(".answer").textContent();
 
+  // An answer that was cut off goes on where it ended.
+  await lastAnswer(page).getByRole("button", { name: "Go on with this answer" }).click();
+  await written(page);
+  const longer = await lastAnswer(page).locator(".answer").textContent();
+  assert.equal(longer.length, 16);
+  assert.ok(longer.startsWith(second));
+  assert.equal(requests.at(-1).continue_final_message, true);
+  assert.deepEqual(requests.at(-1).messages.at(-1), { role: "assistant", content: second });
+  assert.match(await lastAnswer(page).locator(".stats").textContent(), / 16 tokens /);
+
   await lastAnswer(page).getByRole("button", { name: "Copy message" }).click();
   await lastAnswer(page).getByRole("button", { name: "Copied" }).waitFor();
-  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), second);
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), longer);
 
   // Deleting takes what follows along; undo brings it back.
   await users.last().hover();
@@ -51,5 +61,5 @@ await scenario(async ({ page, context, requests }) => {
   assert.equal(await page.evaluate(() => document.activeElement.textContent), "Undo");
   await page.keyboard.press("Enter");
   assert.deepEqual(await users.locator(".bubble").allTextContents(), ["one", "two"]);
-  assert.equal(await lastAnswer(page).locator(".answer").textContent(), second);
+  assert.equal(await lastAnswer(page).locator(".answer").textContent(), longer);
 });

@@ -1,9 +1,10 @@
 // A server that wants a key: the page asks for it once the server has, keeps it for this tab, and sends it.
+// At the end the server, whose process id is an argument beside the key, is killed in the middle of an answer.
 
 import { ask, assert, choose, lastAnswer, scenario, written } from "./harness.mjs";
 
 await scenario(
-  async ({ page, context, url, rest: [key] }) => {
+  async ({ page, context, url, rest: [key, processId] }) => {
     const sent = [];
     page.on("request", (request) => request.url().includes("/v1/") && sent.push(request.headers().authorization));
     const dialog = page.locator("#key-dialog");
@@ -18,6 +19,7 @@ await scenario(
     await page.keyboard.press("Escape");
     await dialog.waitFor({ state: "hidden" });
 
+    await choose(page, { temperature: 0 });
     await ask(page, "hello");
     await dialog.waitFor();
     await page.keyboard.press("Escape");
@@ -56,6 +58,17 @@ await scenario(
     await ask(page, "still there?");
     await dialog.waitFor();
     assert.equal(sent.at(-1), undefined);
+    await enter(key);
+    await dialog.waitFor({ state: "hidden" });
+    await written(page);
+
+    await choose(page, { max_tokens: "" });
+    await ask(page, "to the end");
+    await lastAnswer(page).locator(".answer", { hasText: /[A-Z]{3}/ }).waitFor();
+    process.kill(Number(processId), "SIGKILL");
+    await page.locator("#banner", { hasText: "The server does not answer." }).waitFor();
+    assert.equal(await lastAnswer(page).locator(".error p").textContent(), "The connection broke off before the answer was complete.");
+    assert.match(await lastAnswer(page).locator(".answer").textContent(), /^[A-Z]{3,}$/, "what came is kept");
   },
   { expected: [/Failed to load resource/], ready: "#key-dialog" },
 );

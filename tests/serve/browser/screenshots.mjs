@@ -4,13 +4,14 @@ import { join } from "node:path";
 import { ask, assert, choose, scenario, written } from "./harness.mjs";
 
 const SYSTEM = "You are a helpful assistant. Answer in Markdown, briefly.";
-const QUESTIONS = ["What is a GPU good at?", "Write a Python function that returns the n-th Fibonacci number."];
+const QUESTIONS = ["What is a GPU good at?", "Write a Python function that tells whether a number is prime."]; // a conversation each
 
 await scenario(async ({ page, rest: [folder] }) => {
   await page.emulateMedia({ colorScheme: "light", reducedMotion: "reduce" });
   page.setDefaultTimeout(300_000); // a real model, perhaps on a CPU
   await choose(page, { system: SYSTEM, temperature: 0, max_tokens: 220 });
   for (const question of QUESTIONS) {
+    await page.getByRole("button", { name: "New conversation" }).first().click();
     await ask(page, question);
     await written(page);
     assert.equal(await page.locator(".error p").count(), 0);

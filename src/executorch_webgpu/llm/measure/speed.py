@@ -154,9 +154,9 @@ def measure(
         seconds = time.perf_counter() - begun
         load = Load(seconds, path.stat().st_size, resident_bytes() - resident, device.memory.live_bytes - on_device)
         sizes = Sizes.of(device, model.context_len, wanted)
-        tokenizer = _endless(tokenizer or _tokenizer_of(program, model))
+        tokenizer = endless(tokenizer or tokenizer_of(program, model.vocab_size))
         model.eos_ids = frozenset()  # what is measured has no end
-        text = _text(tokenizer, model)
+        text = random_text(tokenizer, model.vocab_size, model.context_len)
         ceiling = read_rate(device)
         warm_up = 0 if device.features.cpu else WARM_UP
         total = len(sizes.prompts) + len(sizes.contexts) + 1
@@ -257,22 +257,23 @@ def _step_cost(
     return (many - few) // steps, max(0.0, long - short) / steps if long else None
 
 
-def _endless(tokenizer: Tokenizer) -> Tokenizer:
+def endless(tokenizer: Tokenizer) -> Tokenizer:
+    """A tokenizer without end tokens."""
     return Tokenizer(tokenizer.backend, replace(tokenizer.settings, eos_ids=frozenset()))
 
 
-def _tokenizer_of(program: Program, model: LanguageModel) -> Tokenizer:
-    """The program's own, or one that spells tokens as numbers."""
+def tokenizer_of(program: Program, vocab_size: int) -> Tokenizer:
+    """The program's own, or one that spells tokens of such a vocabulary as numbers."""
     if TOKENIZER in program.named_data:
         return Tokenizer.from_files(program.named_data)
-    words = models.WordLevel({str(token): token for token in range(model.vocab_size)}, unk_token="0")
+    words = models.WordLevel({str(token): token for token in range(vocab_size)}, unk_token="0")
     backend = tokenizers.Tokenizer(words)
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return Tokenizer(backend, TokenizerSettings())
 
 
-def _text(tokenizer: Tokenizer, model: LanguageModel) -> list[int]:
-    """Tokens as many as the context holds, the same every time, which text becomes."""
+def random_text(tokenizer: Tokenizer, vocab_size: int, length: int) -> list[int]:
+    """So many tokens, the same every time, which text becomes."""
     random = np.random.default_rng(0)
-    most = min(tokenizer.vocab_size, model.vocab_size)
-    return [int(token) for token in random.integers(0, most, model.context_len)]
+    most = min(tokenizer.vocab_size, vocab_size)
+    return [int(token) for token in random.integers(0, most, length)]

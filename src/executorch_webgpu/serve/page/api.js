@@ -61,8 +61,14 @@ async function refusal(response) {
   } catch {
     // No JSON: a proxy in between, perhaps.
   }
-  const text = typeof message === "string" && message ? message : fallback;
-  return new ApiError(text, "http", response.status, Number.isNaN(wait) ? null : wait);
+  return new ApiError(sentence(message, fallback), "http", response.status, Number.isNaN(wait) ? null : wait);
+}
+
+// What a server says about an error, as a sentence of the page.
+function sentence(message, otherwise) {
+  if (typeof message !== "string" || !message) return otherwise;
+  const text = message[0].toUpperCase() + message.slice(1);
+  return /[.!?]$/.test(text) ? text : `${text}.`;
 }
 
 /** Whether the server is "up", "starting" (it answers that it is not ready), or "down". */
@@ -96,7 +102,7 @@ export async function* streamChat(body, signal) {
     for await (const data of readEvents(response.body)) {
       if (data === "[DONE]") return;
       const chunk = JSON.parse(data);
-      if (chunk?.error) throw new ApiError(chunk.error.message ?? "The server reported an error.", "http");
+      if (chunk?.error) throw new ApiError(sentence(chunk.error.message, "The server reported an error."), "http");
       if (chunk) yield chunk;
     }
   } catch (error) {

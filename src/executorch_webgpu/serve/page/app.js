@@ -29,7 +29,7 @@ let current = conversations.get(location.hash.slice(1)) ?? talk.newConversation(
 const follow = new Follow(part("scroller"), part("to-end"));
 const transcript = new Transcript(
   part("transcript"),
-  { edit, retry, remove: removeMessage, show: showVersion, enterKey: (message) => askForKey(() => retry(message)) },
+  { edit, retry, goOn, remove: removeMessage, show: showVersion, enterKey: (message) => askForKey(() => retry(message)) },
   () => follow.keep(),
 );
 const sidebar = new Sidebar({ open, rename, download: (one) => download([one], one.title), remove: removeConversation });
@@ -143,9 +143,13 @@ function send() {
   answer(current, question);
 }
 
-async function answer(conversation, question) {
+function answer(conversation, question) {
   const message = talk.newMessage("assistant", "");
   talk.add(conversation, question.id, message);
+  return write(conversation, message);
+}
+
+async function write(conversation, message) {
   const run = new Run(conversation, message, modelOf(conversation));
   runs.set(conversation.id, run);
   const shown = () => current === conversation;
@@ -179,6 +183,10 @@ function retry(message) {
   // What failed before it said anything is no version to come back to.
   if (message.error && !message.content && !message.reasoning) talk.remove(current, message);
   answer(current, question);
+}
+
+function goOn(message) {
+  if (!runs.has(current.id)) write(current, message);
 }
 
 function edit(message, text) {
@@ -263,11 +271,12 @@ async function changedElsewhere(id) {
 
 async function loadModels() {
   try {
-    served = await models();
+    served = (await models()).filter(({ capabilities }) => capabilities?.includes("chat") ?? true);
   } catch (error) {
     if (error.status === 401) askForKey(() => {});
     return;
   }
+  if (!served.length) notify("This server has no model to talk with.");
   drawModel();
   drawState();
 }

@@ -5,6 +5,7 @@ import { element } from "./elements.js";
 
 const FORMAT = "executorch-webgpu-chat";
 const VERSION = 1;
+const ID = /^[0-9a-f]{24}$/; // as newId makes them
 
 /** Offers conversations as a file. */
 export function download(conversations, name) {
@@ -41,7 +42,7 @@ function checked(given, index) {
   if (!listed) throw wrong("has no messages");
   const messages = {};
   for (const message of Object.values(listed)) {
-    const isMessage = typeof message?.id === "string" && ["user", "assistant"].includes(message.role);
+    const isMessage = ID.test(message?.id) && ["user", "assistant"].includes(message.role);
     if (!isMessage || typeof message.content !== "string") throw wrong("has a message without id, role or content");
     messages[message.id] = checkedMessage(message);
   }
@@ -52,7 +53,7 @@ function checked(given, index) {
   if (hasCycle(messages)) throw wrong("has messages that follow each other in a circle");
   const now = Date.now();
   return {
-    id: string(given.id, newId()),
+    id: ID.test(given.id) ? given.id : newId(),
     title: string(given.title),
     created: number(given.created, now),
     updated: number(given.updated, now),

@@ -50,6 +50,8 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
 
 /** Shows `text` in `container`. What was shown there before by this function is kept where it is the same. */
 export function render(container, text) {
+  if (container.renderedText === text) return;
+  container.renderedText = text;
   const lexed = markdown.lexer(text);
   const tokens = lexed.filter(({ type }) => type !== "space" && type !== "def");
   // A definition of a link, at the end, changes the blocks before it.
@@ -80,7 +82,8 @@ function updated(block, token) {
   return { raw, type, lang, node };
 }
 
-function sanitized(html) {
+/** Returns what may be shown of HTML. The renderer above writes no other; this holds even if it did. */
+export function sanitized(html) {
   const fragment = DOMPurify.sanitize(html, SANITIZER);
   for (const pre of fragment.querySelectorAll("pre")) pre.replaceWith(codeBlock(pre));
   for (const table of fragment.querySelectorAll("table")) {

@@ -17,6 +17,10 @@ export class Run {
     this.conversation = conversation;
     this.message = message;
     this.model = model;
+    // What is there already is continued.
+    this.begun = message.content !== "";
+    this.before = { tokens: message.usage?.completion ?? message.timing?.pieces ?? 0, timing: message.timing };
+    message.finish = message.error = null;
   }
 
   stop() {
@@ -34,7 +38,8 @@ export class Run {
     const { message, conversation } = this;
     const body = {
       ...(this.model ? { model: this.model } : {}),
-      messages: requestMessages(conversation, message.parent),
+      messages: requestMessages(conversation, this.begun ? message.id : message.parent),
+      ...(this.begun ? { continue_final_message: true } : {}),
       ...samplingFields(conversation.settings),
     };
     try {
@@ -47,9 +52,16 @@ export class Run {
       if (this.#abort.signal.aborted) message.finish = "stopped";
       else message.error = describe(error);
     }
-    if (this.#first !== null) {
-      message.timing = { first: this.#first - this.#started, writing: this.#last - this.#first };
-    }
+    if (this.#first !== null) message.timing = this.#timing();
+  }
+
+  #timing() {
+    const { tokens, timing } = this.before;
+    return {
+      first: timing?.first ?? this.#first - this.#started,
+      writing: (timing?.writing ?? 0) + this.#last - this.#first,
+      pieces: tokens + this.pieces,
+    };
   }
 
   #take(chunk) {
@@ -58,7 +70,9 @@ export class Run {
     if (chunk.usage) {
       const { prompt_tokens, completion_tokens, prompt_tokens_details } = chunk.usage;
       const cached = prompt_tokens_details?.cached_tokens ?? 0;
-      message.usage = { prompt: prompt_tokens, completion: completion_tokens, cached };
+      // The prompt of a continued answer ends with what was there of it.
+      const { tokens } = this.before;
+      message.usage = { prompt: prompt_tokens - tokens, completion: tokens + completion_tokens, cached };
     }
     const choice = chunk.choices?.[0];
     if (!choice) return;

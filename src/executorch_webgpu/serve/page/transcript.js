@@ -15,8 +15,8 @@ export const count = (number) => number.toLocaleString("en");
 export const tokens = (number) => `${count(number)} ${number === 1 ? "token" : "tokens"}`;
 
 /**
- * `actions`: what the buttons do, each with the message: `edit(message, text)`, `retry`, `remove`, `show` (a version),
- * `enterKey`.
+ * `actions`: what the buttons do, each with the message: `edit(message, text)`, `retry`, `goOn` (with an answer that was
+ * cut off), `remove`, `show` (a version), `enterKey`.
  */
 export class Transcript {
   #container;
@@ -88,6 +88,12 @@ class MessageView {
 
   get #isAnswer() {
     return this.message.role === "assistant";
+  }
+
+  /** Whether the answer has a beginning, and would go on. */
+  get #isCutOff() {
+    const { content, toolCalls, finish, error } = this.message;
+    return content !== "" && !toolCalls.length && (error !== null || finish === null || ["length", "stopped"].includes(finish));
   }
 
   #begin() {
@@ -173,9 +179,11 @@ class MessageView {
     const parts = [];
     if (finish === null && !error) parts.push("Not complete: the page was left.");
     if (ENDS[finish]) parts.push(ENDS[finish]);
-    if (usage) {
-      parts.push(tokens(usage.completion));
-      const rate = ((usage.completion - 1) * 1000) / (timing?.writing ?? 0);
+    const written = usage?.completion ?? timing?.pieces;
+    if (written) {
+      // The server does not count what is stopped.
+      parts.push(usage ? tokens(written) : `about ${tokens(written)}`);
+      const rate = ((written - 1) * 1000) / (timing?.writing ?? 0);
       if (Number.isFinite(rate) && rate > 0) parts.push(`${rate.toFixed(1)} tokens/s`);
     }
     if (timing) parts.push(`first after ${(timing.first / 1000).toFixed(2)} s`);
@@ -202,6 +210,9 @@ class MessageView {
     }
     if (message.content) tools.append(copyButton("Copy message", () => message.content));
     if (!this.#isAnswer) tools.append(iconButton("edit", "Edit and retry", () => this.#edit()));
+    if (this.#isAnswer && isLast && this.#isCutOff) {
+      tools.append(iconButton("go-on", "Go on with this answer", () => this.#actions.goOn(message)));
+    }
     if (this.#isAnswer || isLast) {
       const label = this.#isAnswer ? "Write another answer" : "Answer this";
       tools.append(iconButton("retry", label, () => this.#actions.retry(message)));

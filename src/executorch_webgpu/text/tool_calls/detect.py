@@ -3,57 +3,70 @@
 from __future__ import annotations
 
 import json
-import re
+from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
+from ..answer_events import CallArguments, CallBegun
+from .derived import derived, with_spaces
 from .families import FAMILIES, HERMES, CallFormat
-from .json_calls import ARGUMENT_KEYS, NAME_KEYS, JsonCalls
-from .template_probe import KEY, NAME, VALUE, Abilities, abilities
+from .json_calls import JsonCalls
+from .template_probe import KEY, NAME, NUMBER_KEY, TOOL, VALUE, Abilities, abilities, answer_text
 from .tool_format import ToolFormat
-
-MAX_MARK = 40
 
 
 @lru_cache(maxsize=16)
 def tool_format(template: str | None) -> ToolFormat:
     """The format that a chat template's model calls tools in.
 
-    It is told from a call that the template writes, else from its source, else read off that call. For any other
+    It is told from a call that the template writes, or from its source, else read off that call. For any other
     template, and for none, it is the generic one: JSON in ``<tool_call>`` tags, with the tools described by our own
     words in the system's message.
     """
     if template is None:
         return ToolFormat("generic", HERMES)
     can = abilities(template)
-    for text in (can.call, template):
+    for text in (can.call, can.shown, template):
         for family in FAMILIES:
             if family.sign.search(text):
-                format = family.read(can.call if family.sign.search(can.call) else template)
-                return ToolFormat(family.name, format, family.ids, can)
-    written = _written(can)
-    if written is not None:
-        return ToolFormat("template", written, can=can)
+                found = family.read(can.call if family.sign.search(can.call) else template)
+                format = ToolFormat(family.name, _with_spaces(found, can), family.ids, can)
+                if _reads(format, can.call.removeprefix(can.around[0]), [{KEY: VALUE}]):
+                    return format
+    for found in derived(template, can) if can.calls else ():
+        format = ToolFormat("template", found, can=can)
+        if _reads_all(format, template):
+            return format
+    kept = {name: getattr(can, name) for name in ("system", "developer", "parts", "needs_tools")}
     # What it shows of tools says nothing of how to call them.
-    return ToolFormat("generic", HERMES, can=Abilities(system=can.system, developer=can.developer, parts=can.parts))
+    return ToolFormat("generic", HERMES, can=replace(Abilities(), **kept))
 
 
-def _written(can: Abilities) -> CallFormat | None:
-    """JSON between the marks that the template writes around it, if that is what it writes."""
-    head, tail = can.around
-    if not head or not can.call.startswith(head):
-        return None
-    text = can.call.removeprefix(head).removesuffix(tail)
-    for found in re.finditer(r"[\[{]", text):
-        try:
-            value, end = json.JSONDecoder().raw_decode(text, found.start())
-        except ValueError:
-            continue
-        call = value[0] if isinstance(value, list) and value else value
-        if not isinstance(call, dict):
-            continue
-        names = [key for key in NAME_KEYS if call.get(key) == NAME]
-        arguments = [key for key in ARGUMENT_KEYS if call.get(key) == {KEY: VALUE}]
-        opener, closer = text[: found.start()].strip(), text[end:].strip()
-        if names and arguments and max(len(opener), len(closer)) <= MAX_MARK:
-            return JsonCalls(opener, closer, names[0], arguments[0], isinstance(value, list), bare=not opener)
-    return None
+def _with_spaces(format: CallFormat, can: Abilities) -> CallFormat:
+    return with_spaces(format, can) if isinstance(format, JsonCalls) and format.closer else format
+
+
+def _reads_all(format: ToolFormat, template: str) -> bool:
+    """Whether the format's parser finds all kinds of calls that the template writes."""
+    number: list[dict[str, Any]] = [{KEY: VALUE, NUMBER_KEY: 7}]
+    kinds = [[{KEY: VALUE}], number, [{KEY: ""}], *([[{KEY: VALUE}, {KEY: "x"}]] if format.can.parallel else [])]
+    return all(_reads(format, answer_text(template, format.can, kind) or "", kind) for kind in kinds)
+
+
+def _reads(format: ToolFormat, text: str, expected: list[dict[str, Any]]) -> bool:
+    """Whether the format's parser finds the calls that the template writes: a sign may be another format's, too."""
+    if not format.can.calls:
+        return True
+    parser = format.parser([TOOL])
+    events = [*parser.push(text), *parser.finish()]
+    names = [event.name for event in events if isinstance(event, CallBegun)]
+    if format.ids == "kimi":  # of these a template writes the id, which holds the name
+        names = [NAME for _ in names]
+    arguments = ["" for _ in names]
+    for event in events:
+        if isinstance(event, CallArguments):
+            arguments[event.index] += event.json_fragment
+    try:
+        return names == [NAME] * len(expected) and [json.loads(text) for text in arguments] == expected
+    except ValueError:
+        return False

@@ -109,13 +109,21 @@ def _always(format: CallFormat) -> Callable[[str], CallFormat]:
 def _xml(text: str) -> CallFormat:
     """Qwen3-Coder's, or another family's of the same elements in an element of its own."""
     outer = re.search(r"<((?:\w+[:_])?tool_call)>(?:\s|\\n)*<function=", text)
-    return replace(QWEN_XML, opener=f"<{outer[1]}>", closer=f"</{outer[1]}>") if outer else QWEN_XML
+    format = replace(QWEN_XML, opener=f"<{outer[1]}>", closer=f"</{outer[1]}>") if outer else QWEN_XML
+    # In a call that the template wrote, a value between tags of one line.
+    return replace(format, lines=False) if re.search(r"<parameter=probe_key>probe", text) else format
 
 
 def _pipes(text: str) -> CallFormat:
     """Granite's or Phi-4-mini's: a list after the mark, or objects between two."""
     closer = "<|/tool_call|>" if "<|/tool_call|>" in text else ""
     return JsonCalls("<|tool_call|>", closer, listed=bool(re.search(r"<\|tool_call\|>\s*\[", text)) or not closer)
+
+
+def _tool_calls(text: str) -> CallFormat:
+    """Apriel's list, or MiniMax-M1's objects on lines of their own."""
+    listed = bool(re.search(r"<tool_calls>\s*\[", text))
+    return JsonCalls("<tool_calls>", "</tool_calls>", listed=listed, grouped=not listed, inner="" if listed else "\n")
 
 
 def _glm(text: str) -> CallFormat:
@@ -137,12 +145,14 @@ FAMILIES = (
     Family("qwen3-coder", re.compile("<function="), _xml),
     Family("glm", re.compile("<arg_key>"), _glm),
     Family(
-        "lfm2", re.compile(r"<\|tool_call_start\|>"), _always(PythonCalls("<|tool_call_start|>", "<|tool_call_end|>"))
+        "lfm2",
+        re.compile(r"<\|tool_call_start\|>|<\|tool_list_start\|>|List of tools: \["),
+        _always(PythonCalls("<|tool_call_start|>", "<|tool_call_end|>")),
     ),
     Family("granite", re.compile(r"<\|tool_call\|>"), _pipes),
     Family("command", re.compile(r"<\|START_ACTION\|>"), _always(COMMAND)),
     Family("nemotron", re.compile("<TOOLCALL>"), _always(JsonCalls("<TOOLCALL>", "</TOOLCALL>", listed=True))),
-    Family("apriel", re.compile(r"<tool_calls>"), _always(JsonCalls("<tool_calls>", "</tool_calls>", listed=True))),
+    Family("apriel", re.compile(r"<tool_calls>"), _tool_calls),
     Family("functools", re.compile(r"functools\["), _always(JsonCalls("functools", listed=True))),
     Family("hermes", re.compile("<tool_call>"), _always(HERMES)),
     Family("pythonic", re.compile(r"\[probe_tool\(|func_name1\("), _always(PythonCalls())),

@@ -19,7 +19,8 @@ MAX_OTHER = 4096  # characters of what a call says beside name and arguments
 
 @dataclass(frozen=True)
 class JsonCalls:
-    """``opener`` and ``closer`` stand around one object, or around a list of them if ``listed``.
+    """``opener`` and ``closer`` stand around one object, around a list of them if ``listed``, or around lines of them
+    if ``grouped``.
 
     ``name_key`` and ``arguments_key`` are those that the family writes; the others are read, too. ``bare``: calls come
     without the opener as well. ``separator``: between the blocks of several calls; ``inner``: white space inside
@@ -31,9 +32,15 @@ class JsonCalls:
     name_key: str = "name"
     arguments_key: str = "arguments"
     listed: bool = False
+    grouped: bool = False
     bare: bool = False
     separator: str = "\n"
     inner: str = ""
+
+    @property
+    def together(self) -> bool:
+        """Whether the marks stand around all calls of an answer."""
+        return self.listed or self.grouped
 
     @property
     def openers(self) -> Sequence[str]:
@@ -53,6 +60,8 @@ class JsonCalls:
             yield from read_list(source, calls)
         else:
             yield from read_object(source, calls)
+            while self.grouped and (yield from source.space()) == "{":
+                yield from read_object(source, calls)
         yield from self._close(source, calls)
 
     def _close(self, source: Source, calls: Calls) -> Parsing[None]:
@@ -66,7 +75,7 @@ class JsonCalls:
             json.dumps({self.name_key: name, self.arguments_key: arguments}, ensure_ascii=False)
             for name, arguments in calls
         ]
-        blocks = [f"[{', '.join(objects)}]"] if self.listed else objects
+        blocks = [f"[{', '.join(objects)}]"] if self.listed else ["\n".join(objects)] if self.grouped else objects
         return self.separator.join(f"{self.opener}{self.inner}{block}{self.inner}{self.closer}" for block in blocks)
 
     def call_rule(self, rules: GrammarRules, name: str, schema: Mapping[str, Any]) -> str:
@@ -78,6 +87,9 @@ class JsonCalls:
         opener, closer = rules.literal(self.opener + self.inner), rules.literal(self.inner + self.closer)
         if self.listed:
             return in_order((opener, json_list(rules, calls, parallel=parallel), closer))
+        if self.grouped:
+            lines = several(rules.rule("call", any_of(calls)), rules.literal("\n"), parallel=parallel)
+            return in_order((opener, lines, rules.literal(self.inner), rules.literal(self.closer)))
         one = rules.rule("call", in_order((opener, any_of(calls), closer)))
         return several(one, rules.literal(self.separator), parallel=parallel)
 

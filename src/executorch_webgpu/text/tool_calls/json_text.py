@@ -67,6 +67,7 @@ def take_string(source: Source, take: Callable[[str], None]) -> Parsing[None]:
         if match := _PLAIN.match(source.text, source.at):
             source.at = match.end()
             take(match[0])
+            source.release()
         elif character == '"':
             source.at += 1
             take('"')

@@ -88,11 +88,12 @@ class SectionCalls:
 
     @property
     def openers(self) -> Sequence[str]:
-        return (self.section, self.call)
+        return (self.section, self.call) if self.section else (self.call,)
 
     @property
     def marks(self) -> tuple[str, ...]:
-        return (self.section, self.section_close, self.call, self.arguments, self.close)
+        parts = (self.section, self.section_close, self.call, self.arguments, self.close)
+        return tuple(part for part in parts if len(part) > 2)
 
     def read(self, source: Source, opener: str, calls: Calls) -> Parsing[None]:
         if opener == self.section:
@@ -100,7 +101,7 @@ class SectionCalls:
             yield from source.expect(self.call)
         while True:
             yield from self._call(source, calls)
-            if (yield from source.closes(self.section_close)):
+            if self.section_close and (yield from source.closes(self.section_close)):
                 calls.accept()
                 return
             if not (yield from source.closes(self.call)):
@@ -121,7 +122,7 @@ class SectionCalls:
         yield from read_arguments(source, calls, name.strip().removeprefix(self.prefix))
         if fenced and (yield from source.closes("```")):
             calls.accept()
-        if (yield from source.closes(self.close)):
+        if self.close and (yield from source.closes(self.close)):
             calls.accept()
 
     def render(self, calls: Sequence[Call]) -> str:
@@ -163,7 +164,8 @@ class HarmonyCalls:
 
     @property
     def openers(self) -> Sequence[str]:
-        return ("<|channel|>", "<|start|>")
+        # The last one where the prompt ends with "<|start|>assistant".
+        return ("<|channel|>", "<|start|>", "to=functions.")
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -171,6 +173,7 @@ class HarmonyCalls:
 
     def read(self, source: Source, opener: str, calls: Calls) -> Parsing[None]:
         head, _ = yield from source.until(["<|message|>"], limit=MAX_NAME)
+        head = opener + head
         recipient = re.search(r"to=functions\.([^\s<]+)", head)
         if recipient is None:
             raise MismatchError

@@ -38,7 +38,6 @@ class Calls:
         self.bare = False
         self.count = 0
         self.events: list[Event] = []
-        self.committed = 0  # in the source: what stands before it was said
         self.begun = False
         self._source = source
 
@@ -48,7 +47,7 @@ class Calls:
             raise MismatchError
         self.events.append(CallBegun(self.count, name))
         self.count += 1
-        self.begun = True
+        self.begun, self._source.held = True, False
         self.accept()
 
     def arguments(self, fragment: str) -> None:
@@ -58,7 +57,7 @@ class Calls:
 
     def accept(self) -> None:
         """What was read up to here belongs to a call."""
-        self.committed = self._source.at
+        self._source.committed = self._source.at
 
 
 class ToolCallParser:
@@ -71,6 +70,7 @@ class ToolCallParser:
 
     def __init__(self, reader: CallReader, schemas: Schemas) -> None:
         self._reader = reader
+        assert all(reader.openers), "an empty mark would be found for ever"
         self._source = Source()
         self._calls = Calls(schemas, self._source)
         self._parsing = self._run()
@@ -120,7 +120,7 @@ class ToolCallParser:
             yield from source.space()
             at = source.at
             source.at += len(opener)
-            calls.begun, calls.bare = False, not opener
+            calls.begun, calls.bare, source.held = False, not opener, True
             try:
                 yield from self._reader.read(source, opener, calls)
                 after_call, bare = calls.begun, True
@@ -128,8 +128,9 @@ class ToolCallParser:
                 if calls.begun and isinstance(error, EndOfTextError):
                     return  # the rest is the beginning of what ends a call
                 after_call, bare = calls.begun, False
-                source.at = calls.committed
+                source.at = source.committed
             if not calls.begun:
+                source.held = False
                 source.at = at + max(1, len(opener))
                 self._say(source.text[mark : source.at])
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...errors import InvalidInputError
+from ..typed_text import Written, strings
 from .families import CallFormat, IdStyle
 from .template_probe import Abilities
 
@@ -33,12 +34,14 @@ def prepare(
         result = [_call_as_text(message, format) for message in result]
     elif not can.parallel:
         result = _one_call_each(result)
-    if not (can.calls and can.results):
+    if not can.results:
         result = _results_as_user(result)
     if not can.system:
         result = _system_as_user(result)
     result = [_as_taken(message, can) for message in result]
-    variables: dict[str, Any] = {"tools": [described(tool) for tool in tools]} if tools and can.tools else {}
+    variables: dict[str, Any] = {"tools": []} if can.needs_tools else {}
+    if tools and can.tools:
+        variables[can.tools] = [described(tool) for tool in tools]
     if can.empty is None:
         variables["keep_none"] = True
     return result, variables
@@ -107,15 +110,16 @@ def _with_ids(messages: list[Message], ids: IdStyle) -> list[Message]:
     if ids == "openai":
         return messages
     changed: dict[str, str] = {}
+    count = 0
     result = []
     for message in messages:
         if message.get("tool_calls"):
+            calls = []
             for call in message["tool_calls"]:
-                if ids == "mistral":
-                    changed[call["id"]] = mistral_id(call["id"])
-                else:
-                    changed[call["id"]] = f"functions.{call['function']['name']}:{len(changed)}"
-            calls = [{**call, "id": changed[call["id"]]} for call in message["tool_calls"]]
+                name = call["function"]["name"]
+                changed[call["id"]] = mistral_id(call["id"]) if ids == "mistral" else f"functions.{name}:{count}"
+                calls.append({**call, "id": changed[call["id"]]})
+                count += 1
             message = {**message, "tool_calls": calls}
         if message.get("tool_call_id") in changed:
             message = {**message, "tool_call_id": changed[message["tool_call_id"]]}
@@ -141,9 +145,10 @@ def _described(messages: list[Message], tools: Sequence[Mapping[str, Any]], form
         + "message. When no tool is needed, answer in plain text."
     )
     if messages and messages[0]["role"] in ("system", "developer"):
-        first = {**messages[0], "content": f"{messages[0].get('content') or ''}\n\n{text}".strip()}
-        return [first, *messages[1:]]
-    return [{"role": "system", "content": text}, *messages]
+        said = str(messages[0].get("content") or "")
+        content = Written.of(f"{said}\n\n{text}".strip(), format.marks, [said, *lines])
+        return [{**messages[0], "content": content}, *messages[1:]]
+    return [{"role": "system", "content": Written.of(text, format.marks, lines)}, *messages]
 
 
 def _call_as_text(message: Message, format: CallFormat) -> Message:
@@ -152,8 +157,9 @@ def _call_as_text(message: Message, format: CallFormat) -> Message:
         return message
     text = format.render([(call["function"]["name"], call["function"]["arguments"]) for call in calls])
     content = message.get("content")
+    typed = [str(content or ""), *(part for call in calls for part in strings(call["function"]))]
     rest = {key: value for key, value in message.items() if key != "tool_calls"}
-    return {**rest, "content": f"{content}\n{text}" if content else text}
+    return {**rest, "content": Written.of(f"{content}\n{text}" if content else text, format.marks, typed)}
 
 
 def _one_call_each(messages: list[Message]) -> list[Message]:

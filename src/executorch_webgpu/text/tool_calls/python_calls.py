@@ -13,10 +13,11 @@ from ..source import MAX_NAME, MismatchError, Parsing, Source
 from .argument_rules import arguments_rule
 from .literals import Literals, inner_space
 from .parser import Calls
-from .schema_types import allowed_types, with_definitions
+from .schema_types import ALL_TYPES, allowed_types, with_definitions
 
 _NAME = re.compile(r"[A-Za-z_][\w.-]*")
 _LITERALS = Literals(('"', "'"), escapes=True)
+_WORDS = {"boolean": ("True", "False"), "null": ("None",)}
 _NO_NAME = re.compile(r"[^\w.-]")
 
 
@@ -26,6 +27,11 @@ class PythonCalls:
 
     opener: str = ""
     closer: str = ""
+
+    @property
+    def together(self) -> bool:
+        """Whether the marks stand around all calls of an answer."""
+        return True
 
     @property
     def openers(self) -> Sequence[str]:
@@ -124,6 +130,11 @@ def _python(value: Any) -> str:
 
 
 def _value_rule(rules: GrammarRules, schema: Any, root: Mapping[str, Any]) -> str:
-    if allowed_types(schema, root) == {"boolean"}:
-        return any_of(map(rules.literal, ("True", "False")))
-    return rules.json(with_definitions(schema, root))
+    """JSON, but for the words that Python spells in another way."""
+    types = allowed_types(schema, root)
+    words = [word for kind, names in _WORDS.items() if kind in types for word in names]
+    if types == ALL_TYPES or not words:
+        return rules.json(with_definitions(schema, root))
+    rest = sorted(types - set(_WORDS))
+    others = [rules.json({**with_definitions(schema, root), "type": rest})] if rest else []
+    return any_of((*map(rules.literal, words), *others))

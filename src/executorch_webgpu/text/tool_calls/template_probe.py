@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,7 +12,7 @@ from typing import Any
 from ...errors import InvalidInputError
 from ..chat import render_chat
 
-NAME, KEY, VALUE = "probe_tool", "probe_key", "probe value"
+NAME, KEY, VALUE, NUMBER_KEY = "probe_tool", "probe_key", "probe value", "number_key"
 TOOL = {
     "type": "function",
     "function": {
@@ -18,12 +20,17 @@ TOOL = {
         "description": "A probe.",
         "parameters": {
             "type": "object",
-            "properties": {KEY: {"type": "string", "description": "A text."}},
+            "properties": {
+                KEY: {"type": "string", "description": "A text."},
+                NUMBER_KEY: {"type": "integer", "description": "A number."},
+            },
             "required": [KEY],
         },
     },
 }
-USER = {"role": "user", "content": "probe question"}
+USER: dict[str, Any] = {"role": "user", "content": "probe question"}
+# What templates call the tools that they are given.
+TOOL_VARIABLES = ("tools", "xml_tools", "functions")
 # The named tokens that a template may add to its text.
 NAMED: dict[str, Any] = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), "")
 
@@ -32,13 +39,16 @@ NAMED: dict[str, Any] = dict.fromkeys(("bos_token", "eos_token", "pad_token", "u
 class Abilities:
     """What a template writes of what it is given.
 
-    ``tools``, ``calls``, ``results``, ``system``, ``developer``: these are in its text. ``objects``: it takes a call's
-    arguments as an object, not as JSON text. ``empty``: the content of a message that is only calls. ``parallel``: it
-    takes several calls in a message. ``parts``: it takes content only as a list of parts. ``call``: how it writes
-    ``probe_tool``'s call, with the conversation, and ``around`` what stands around an answer's text there.
+    ``tools``: the variable that it reads these from, if it shows them; ``needs_tools``: it reads ``tools`` even where
+    there are none. ``calls``, ``results``, ``system``, ``developer``: these are in its text. ``objects``: it takes a
+    call's arguments as an object, not as JSON text. ``empty``: the content of a message that is only calls.
+    ``parallel``: it takes several calls in a message. ``parts``: it takes content only as a list of parts. ``shown``:
+    how it shows ``probe_tool``, ``call`` how it writes a call of it, both with the conversation, ``two`` the same for
+    two calls, and ``around`` what stands around an answer's text there.
     """
 
-    tools: bool = False
+    tools: str = ""
+    needs_tools: bool = False
     calls: bool = False
     results: bool = False
     system: bool = False
@@ -47,7 +57,9 @@ class Abilities:
     empty: str | None = ""
     parallel: bool = True
     parts: bool = False
+    shown: str = ""
     call: str = ""
+    two: str = ""
     around: tuple[str, str] = ("", "")
 
 
@@ -60,11 +72,11 @@ def probe_call(value: str, *, objects: bool, number: int = 0) -> dict[str, Any]:
 @lru_cache(maxsize=16)
 def abilities(source: str) -> Abilities:
     """What the template with this source can do."""
-    text = _render(source, [USER])
+    text = _render(source, [USER]) or _render(source, [USER], tools=[])
     parts = USER["content"] not in text and USER["content"] in _render(source, _as_parts([USER]))
 
     def render(messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
-        return _render(source, _as_parts(messages) if parts else messages, **variables)
+        return _render(source, _as_parts(messages) if parts else messages, **{"tools": [], **variables})
 
     def writes(role: str) -> bool:
         return f"probe {role}" in render([{"role": role, "content": f"probe {role}"}, USER])
@@ -72,8 +84,11 @@ def abilities(source: str) -> Abilities:
     found: dict[str, Any] = {
         "parts": parts,
         "system": writes("system"),
-        "developer": writes("developer"),
-        "tools": NAME in render([USER], tools=[TOOL]),
+        # A template that writes any role that it is given knows no more of this one for it.
+        "developer": "developer" in source and writes("developer"),
+        "tools": next((name for name in TOOL_VARIABLES if NAME in render([USER], **{name: [TOOL]})), ""),
+        "shown": render([USER], tools=[TOOL]),
+        "needs_tools": not render([USER], tools=None) and bool(render([USER], tools=[])),
     }
     for objects, empty in ((o, e) for e in ("", None) for o in (True, False)):
         message = {"role": "assistant", "content": empty, "tool_calls": [probe_call(VALUE, objects=objects)]}
@@ -92,9 +107,24 @@ def abilities(source: str) -> Abilities:
             parallel="probe one" in both and "probe two" in both,
             results="probe result" in render([USER, message, result], tools=[TOOL], keep_none=empty is None),
             call=call,
+            two=both,
             around=_around(render([USER, {"role": "assistant", "content": VALUE}], tools=[TOOL])),
         )
-    return Abilities(**found)
+    answer = {"role": "assistant", "content": VALUE}
+    text = render([USER, answer, {"role": "tool", "content": "probe result", "name": NAME}], tools=[TOOL])
+    return Abilities(**found, results=bool(re.search("[\"']tool[\"']", source)) and "probe result" in text)
+
+
+def answer_text(source: str, can: Abilities, arguments: Sequence[Mapping[str, Any]]) -> str | None:
+    """How the template writes an answer of calls of the probe with these arguments, without what stands around answers;
+    None where that cannot be told."""
+    calls = [probe_call(VALUE, objects=True, number=number) for number, _ in enumerate(arguments)]
+    for call, its in zip(calls, arguments, strict=True):
+        call["function"]["arguments"] = dict(its) if can.objects else json.dumps(its)
+    messages: list[dict[str, Any]] = [USER, {"role": "assistant", "content": can.empty, "tool_calls": calls}]
+    text = _render(source, _as_parts(messages) if can.parts else messages, tools=[TOOL], keep_none=can.empty is None)
+    head, tail = can.around
+    return text.removeprefix(head).removesuffix(tail) if head and text.startswith(head) else None
 
 
 def _around(text: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from ...errors import InvalidInputError
 from ..grammar_rules import ANY, GrammarRules, any_of, in_order
 from .families import CallFormat, IdStyle
 from .json_calls import JsonCalls
+from .named_json import HarmonyCalls
 from .parser import ToolCallParser
 from .prepare import prepare
 from .python_calls import PythonCalls
@@ -84,15 +85,23 @@ class ToolFormat:
         """
         many = parallel and self.parallel
         openers, any_text = self.calls.openers, rules.rule("text", ANY)
+        if isinstance(self.calls, HarmonyCalls):
+            if not rules.is_special(openers[0]):
+                return None
+            preamble = in_order((rules.literal("<|channel|>commentary<|message|>"), rules.text_before("<|end|>")))
+            call = self.expression(rules, tools, parallel=False)
+            call = in_order((f"({in_order((preamble, rules.literal('<|start|>assistant')))})?", call))
+            return any_of((call, in_order((rules.literal("<|channel|>final<|message|>"), any_text))))
         if openers and rules.is_special(openers[0]):
-            call = rules.rule("calls", self.expression(rules, tools, parallel=False))
+            call = rules.rule("calls", self.expression(rules, tools, parallel=many))
             marked = f"{any_text} ({call} {any_text})" + ("*" if many else "?")
             return any_of((marked, *self._bare_expression(rules, tools, many=many)))
         if isinstance(self.calls, JsonCalls | XmlCalls | PythonCalls) and openers:
             head = rules.text_before(openers[0])
             unmarked = replace(self, calls=replace(self.calls, opener=""))
-            call = rules.rule("calls", in_order((head, unmarked.expression(rules, tools, parallel=False))))
-            return in_order((f"({call}){'*' if many else '?'}", any_text))
+            inside = many and self.calls.together
+            call = rules.rule("calls", in_order((head, unmarked.expression(rules, tools, parallel=inside))))
+            return in_order((f"({call})*", any_text)) if many else any_of((call, any_text))
         return any_of(bare) if (bare := self._bare_expression(rules, tools, many=many)) else None
 
     def _bare_expression(self, rules: GrammarRules, tools: Sequence[Tool], *, many: bool) -> Sequence[str]:

@@ -11,7 +11,7 @@ from ..grammar_rules import GrammarRules, any_of, in_order, several
 from ..source import MAX_NAME, MismatchError, Parsing, Source
 from .argument_rules import KEY, is_free
 from .parser import Calls
-from .schema_types import is_text_only, json_of_text, parameter_schema, string_options, with_definitions
+from .schema_types import allowed_types, is_text_only, json_of_text, parameter_schema, string_options, with_definitions
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class XmlCalls:
     A call is ``call``, its name and ``call_end``, its parameters, ``call_close``. A parameter is ``key``, its name and
     ``key_end``, ``value``, its value and ``value_close``. Some may be empty. ``line``: what stands between these
     elements. ``lines``: a value stands on lines of its own. ``bare``: models leave out the opener at times.
+    ``cdata``: a value may stand in ``<![CDATA[`` and ``]]>``.
     """
 
     opener: str
@@ -36,6 +37,12 @@ class XmlCalls:
     lines: bool = False
     grouped: bool = False
     bare: bool = False
+    cdata: bool = False
+
+    @property
+    def together(self) -> bool:
+        """Whether the marks stand around all calls of an answer."""
+        return self.grouped
 
     @property
     def openers(self) -> Sequence[str]:
@@ -48,7 +55,7 @@ class XmlCalls:
     @property
     def marks(self) -> tuple[str, ...]:
         parts = (self.opener, self.closer, self.call, self.call_close, self.key, self.key_end)
-        return tuple(part for part in (*parts, self.value, self.value_close) if part)
+        return tuple(part for part in (*parts, self.value, self.value_close) if len(part) > 2)
 
     def read(self, source: Source, opener: str, calls: Calls) -> Parsing[None]:
         if opener == self.opener:
@@ -104,6 +111,8 @@ class XmlCalls:
         if self.lines:
             yield from source.next_is("\n")
         ends = ["\n" + self.value_close, self.value_close] if self.lines else [self.value_close]
+        if self.cdata and (yield from source.next_is("<![CDATA[")):
+            ends = ["]]>" + self.value_close]
         head = ("" if first else ", ") + json.dumps(key, ensure_ascii=False) + ": "
         its = parameter_schema(schema, key)
         if not is_text_only(its, schema):
@@ -143,7 +152,7 @@ class XmlCalls:
         return "".join(parts) + self.call_close
 
     def call_rule(self, rules: GrammarRules, name: str, schema: Mapping[str, Any]) -> str:
-        """One call of one tool. Strings are any text, so of their schemas only ``enum`` and ``const`` hold."""
+        """One call of one tool. What may be a string is any text: of its schema only ``enum`` and ``const`` hold."""
         properties = schema.get("properties") or {}
         required = schema.get("required") or ()
         parts = [rules.literal(f"{self.call}{name}{self.call_end}{self.line}")]
@@ -159,7 +168,9 @@ class XmlCalls:
 
     def grammar(self, rules: GrammarRules, calls: Sequence[str], *, parallel: bool) -> str:
         """An expression for calls that ``call_rule`` made the expressions of."""
-        opener, closer = rules.literal(self.opener + self._inner), rules.literal(self._after + self.closer)
+        opener = rules.literal(self.opener + self._inner)
+        # A literal of its own: what separates calls begins in the same way, and a longer one would hide it.
+        closer = in_order((rules.literal(self._after), rules.literal(self.closer)))
         between = rules.literal("\n")
         if self.grouped:
             return in_order((opener, several(any_of(calls), between, parallel=parallel), closer))
@@ -169,7 +180,7 @@ class XmlCalls:
     def _parameter_rule(self, rules: GrammarRules, key: str, schema: Any, root: Mapping[str, Any]) -> str:
         head = rules.literal(f"{self.key}{key}{self._value_head}")
         tail = ("\n" if self.lines else "") + self.value_close
-        if is_text_only(schema, root):
+        if "string" in allowed_types(schema, root):
             options = string_options(schema)
             if options is None:
                 return in_order((head, rules.text_before(tail), rules.literal(self.line)))

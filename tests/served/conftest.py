@@ -1,0 +1,37 @@
+"""A real server over a tiny program, one for all tests that do it no lasting harm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from executorch_webgpu.models.convert import convert
+from executorch_webgpu.models.llama import LlamaOptions
+from executorch_webgpu.text.tokenizer import Tokenizer
+from tests.llm.chat_model import ChatModel, write_chat_model
+
+from .served import Served, Witness, serve
+
+CONTEXT = 256
+
+
+@pytest.fixture(scope="session")
+def chat_model(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
+    """A program that answers in capital letters, unless it is told otherwise, with its tokenizer inside."""
+    model = write_chat_model(tmp_path_factory.mktemp("served"), CONTEXT)
+    options = LlamaOptions("f32", max_seq_len=33, max_context_len=CONTEXT)
+    convert(model.program.with_suffix(".gguf"), model.program, options, tokenizer=Tokenizer.from_file(model.tokenizer))
+    return model
+
+
+@pytest.fixture(scope="session")
+def served(chat_model: ChatModel) -> Iterator[Served]:
+    with serve(chat_model.program, "--kv-pages", "640") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def witness(served: Served) -> Witness:
+    """A stream that must not change, whatever others do."""
+    return Witness(served, "hello world", 150)
