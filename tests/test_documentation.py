@@ -59,7 +59,9 @@ def _joined(lines: list[str]) -> Iterator[str]:
     yield from "\n".join(line.strip() for line in lines).replace("\\\n", "").splitlines()
 
 
-PYTHON = [page for page in PAGES if blocks(page, "python") and page.name != "architecture.md"]
+# Pages whose snippets are parts of operators, and need a Ray cluster: see tests/ray.
+ELSEWHERE = ("architecture.md", "scaling.md")
+PYTHON = [page for page in PAGES if blocks(page, "python") and page.name not in ELSEWHERE]
 OURS = [command for page in PAGES for command in commands(page) if command[0] == "et-webgpu"]
 COMMANDS = [pytest.param(each, id=" ".join(each)) for each in OURS if each[1] != "serve"]
 SERVERS = {" ".join(each): each for each in OURS if each[1] == "serve" and "--replicas" not in each}

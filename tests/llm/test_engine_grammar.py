@@ -246,7 +246,7 @@ def test_a_grammar_that_becomes_too_complex_ends_its_text_only(
     prompt = prompts(1)[0]
     fails = engine.submit(prompt, sampled(1, grammar=bad), end_tokens=())
     goes_on = engine.submit(prompt, sampled(2, 30), end_tokens=())
-    with pytest.raises(InvalidInputError, match="cannot keep to its grammar any more: it is too complex"):
+    with pytest.raises(InvalidInputError, match="cannot go on in its grammar: it is too complex"):
         list(fails)
     assert list(goes_on) == plain(model, prompt, sampled(2, 30), ())
     assert engine.idle_pages == engine.kv_pages

@@ -103,6 +103,12 @@ EXTRA = ("httptools", "llguidance", "prometheus_client", "pydantic", "sse_starle
     show_default=True,
     help="Of the lines on stderr.",
 )
+@click.option(
+    "--replicas",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Copies of the model, on a GPU each, by Ray.  [default: one, without Ray]",
+)
 @click.option("--page/--no-page", default=True, show_default=True, help="Serve the chat page at /.")
 @conversion_options
 @load_options("kv_cache_dtype", "matmul_precision", "fuse")
@@ -163,7 +169,43 @@ def command(
         max_prompt_tokens,
         page=page,
     )
-    serve(settings, host, port, options)
+    replicas = options.pop("replicas")
+    if replicas is None:
+        serve(settings, host, port, options)
+    else:
+        serve_replicated(settings, replicas, host, port, options)
+
+
+def serve_replicated(settings: ServerSettings, replicas: int, host: str, port: int, options: dict[str, Any]) -> None:
+    """Run a server of several replicas until it is told to stop. Raises Error if it cannot start."""
+    try:
+        from ..ray.local import prepare_environment, serve_replicas
+
+        prepare_environment()
+        from ..ray.replica import ReplicaSettings
+        from ..serve.limits import MIB, Limits
+    except ImportError as error:
+        raise Error(f'--replicas needs Ray: pip install "executorch-webgpu[ray]" ({error})') from error
+    limits = Limits(
+        max_body_bytes=options["max_body_mib"] * MIB,
+        max_running=options["max_running"],
+        max_queue=options["max_queue"],
+        request_seconds=options["request_seconds"],
+    )
+    network = _network(host, options)
+    key_file = options["api_key_file"]
+    keys = None if key_file is None else str(Path(key_file).resolve())
+    made = ReplicaSettings(settings, limits, keys, options["grace_seconds"], network)
+    serve_replicas(made, replicas, host, port, lambda url: note(f"Listening at {url}; Ctrl-C stops."))
+
+
+def _network(host: str, options: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "host": host,
+        "allowed_hosts": options["allowed_host"],
+        "cors_origins": options["cors_origin"],
+        "open_metrics": options["open_metrics"],
+    }
 
 
 def model_name(source: str) -> str:
@@ -194,12 +236,7 @@ def serve(settings: ServerSettings, host: str, port: int, options: dict[str, Any
         request_seconds=options["request_seconds"],
     )
     keys, metrics, draining = ApiKeys.load(options["api_key_file"]), Metrics(), Draining(options["grace_seconds"])
-    network = {
-        "host": host,
-        "allowed_hosts": options["allowed_host"],
-        "cors_origins": options["cors_origin"],
-        "open_metrics": options["open_metrics"],
-    }
+    network = _network(host, options)
 
     async def run() -> None:
         client = EngineClient(settings.engine)

@@ -76,9 +76,7 @@ class GrammarMatcher:
 
     def _check(self) -> None:
         if self.inner.is_error():
-            raise InvalidInputError(
-                f"the text cannot keep to its grammar any more: {reason_of(self.inner.get_error())}"
-            )
+            raise InvalidInputError(f"a text cannot go on in its grammar: {reason_of(self.inner.get_error())}")
 
 
 class MaskRows:
