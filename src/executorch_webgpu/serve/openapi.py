@@ -101,7 +101,7 @@ def _get(summary: str, media_type: str = "application/json") -> dict[str, Any]:
 def _post(model: str, summary: str, streams: bool) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
     if streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {}  # events, whose data is JSON
     body = {"required": True, "content": {"application/json": {"schema": {"$ref": _REF.format(model=model)}}}}
     return {
         "summary": summary,
