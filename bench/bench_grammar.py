@@ -19,19 +19,17 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import tokenizers
-from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
 from bench.bench_decode import program_file
 from bench.models import SHAPES
+from bench.vocabulary import random_tokenizer
 from executorch_webgpu import Runtime
 from executorch_webgpu.llm import Engine, SamplingParams
 from executorch_webgpu.llm.grammar import CompiledGrammar, Grammar, GrammarVocabulary
 from executorch_webgpu.llm.grammar_matcher import GrammarMatcher, MaskRows
 from executorch_webgpu.llm.measure.streams import TextTimes, decode_rate, random_prompts
 from executorch_webgpu.runtime import Program
-from executorch_webgpu.text.detokenizer import BYTE_LEVEL
-from executorch_webgpu.text.tokenizer import Tokenizer, TokenizerSettings
+from executorch_webgpu.text.tokenizer import Tokenizer
 
 LONG = 10**6  # items that a list has at least
 RECORD = {
@@ -51,7 +49,6 @@ SCHEMAS = {
     "strings": {"type": "array", "items": {"type": "string"}, "minItems": LONG},
 }
 PROMPT = 64
-PUNCTUATION = ('"', ",", ":", "{", "}", "[", "]", '",', '":', ' "', '", "', '": "', "},", " {", " [", '"}', '"]', "0.")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -152,29 +149,6 @@ def run(engine: Engine, random: np.random.Generator, count: int, steps: int, how
         TextTimes(tuple(prompt), text, stream.times.submitted, tuple(stream.times.tokens))
         for prompt, stream, text in zip(prompts, streams, tokens, strict=True)
     ]
-
-
-def random_tokenizer(size: int) -> Tokenizer:
-    """A byte-level vocabulary: bytes, numbers up to 999, punctuation of JSON, white space, and random words."""
-    random = np.random.default_rng(0)
-    letters = np.array(list("etaoinshrdlcumwfgypbvkjxqz"))
-    shares = 1 / np.arange(3, 3 + len(letters))
-    texts = dict.fromkeys(
-        [*PUNCTUATION, *(f"{n}" for n in range(1000)), *(" " * n for n in range(2, 33)), "\n", "\r\n"]
-    )
-    vocab = {character: index for index, character in enumerate(BYTE_LEVEL)}
-    words = iter(texts)
-    while len(vocab) < size - 1:
-        text = next(words, None)
-        if text is None:
-            length = int(random.integers(2, 10))
-            text = " " * int(random.integers(0, 2)) + "".join(random.choice(letters, length, p=shares / shares.sum()))
-        vocab.setdefault("".join(BYTE_LEVEL[byte] for byte in text.encode()), len(vocab))
-    backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken("<|end|>", special=True)])
-    return Tokenizer(backend, TokenizerSettings(eos_ids=frozenset({size - 1})))
 
 
 if __name__ == "__main__":

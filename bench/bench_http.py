@@ -31,8 +31,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from bench.bench_grammar import random_tokenizer
 from bench.models import SHAPES, fitting_options, write_llama
+from bench.vocabulary import random_tokenizer
 from executorch_webgpu import Runtime
 from executorch_webgpu.llm import Engine, SamplingParams
 from executorch_webgpu.models.library import find_program

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,19 @@ from ..models.sentence_transformers import POOLINGS
 from .options import FILE
 from .source import progress_bar
 from .streams import note
+
+if TYPE_CHECKING:
+    from ..models.stages import Stages
+
+
+def _stages(ctx: click.Context, option: click.Parameter, value: str | None) -> Stages | None:
+    if value is None:
+        return None
+    try:
+        first, *more = (int(each) for each in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a number of stages nor a list of numbers of layers") from None
+    return [first, *more] if more else first
 
 
 @click.command("convert")
@@ -49,6 +62,12 @@ from .streams import note
 )
 @click.option("--max-context-len", type=int, help="Tokens of the whole text  [default: 2048, or what the model can]")
 @click.option("--full-logits", is_flag=True, help="Return the logits of every position, not of the last one")
+@click.option(
+    "--stages",
+    callback=_stages,
+    metavar="K|N,N,…",
+    help="Write K methods over parts of the layers, or one of N layers each, for a GPU each  [default: one over all]",
+)
 @click.option("--max-batch", type=int, help="Texts of a call of an encoder  [default: up to 64, by the model's size]")
 @click.option(
     "--pooling",
@@ -59,7 +78,9 @@ from .streams import note
     "--normalize/--no-normalize", default=None, help="Give an encoder's vectors length one  [default: as the model's]"
 )
 @click.option("--tokenizer", type=FILE, help="A .gguf or tokenizer.json to put inside  [default: the source's own]")
-def command(source: str, output: Path, tokenizer: Path | None, group: str, **options: Any) -> None:
+def command(
+    source: str, output: Path, tokenizer: Path | None, stages: Stages | None, group: str, **options: Any
+) -> None:
     """Make a program of a model.
 
     SOURCE is a GGUF file, a folder with safetensors, smollm2-135m, all-minilm-l6-v2, or org/name of the Hugging Face
@@ -82,6 +103,7 @@ def command(source: str, output: Path, tokenizer: Path | None, group: str, **opt
             output,
             _options(is_encoder(model), given),
             tokenizer=tokenizer,
+            stages=stages,
             on_progress=lambda *counts: show("Converting", *counts),
         )
     seconds = time.monotonic() - start

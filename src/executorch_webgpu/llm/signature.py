@@ -41,6 +41,11 @@ class Signature:
     @classmethod
     def of(cls, program: Program) -> Signature:
         """Raises UnsupportedProgramError when ``forward`` is missing or is not a language model with a KV cache."""
+        if "stage0" in program.method_names:
+            raise UnsupportedProgramError(
+                "the program is in stages, for a GPU each: run it with executorch_webgpu.ray.Pipeline, or convert the "
+                "model again without --stages"
+            )
         if "forward" not in program.method_names:
             raise UnsupportedProgramError(
                 "the program has no method named forward, so it is no language model; see et-webgpu inspect"

@@ -28,6 +28,7 @@ from .huggingface_encoder import open_huggingface_encoder
 from .llama import LlamaConfig, LlamaOptions, build_llama
 from .program import Constants, assemble
 from .sentence_transformers import SentenceSettings
+from .stages import Stages, build_stages
 
 Given = str | PathLike[str] | Tokenizer
 Assembled = tuple[Program, list[bytes | LazySegment]]
@@ -40,6 +41,7 @@ def convert(
     options: LlamaOptions | EncoderOptions | None = None,
     *,
     tokenizer: Given | None = None,
+    stages: Stages | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Write the program of ``source`` to ``target``, which appears when it is complete.
@@ -47,8 +49,9 @@ def convert(
     ``source``: a GGUF file (any part, if it was split), or a folder with ``config.json`` and safetensors, of a language
     model or of an encoder; ``options``: those of its kind. What a LlamaOptions says counts for an encoder as well. The
     program carries the tokenizer and the chat template of ``tokenizer`` (a Tokenizer, a GGUF file, a
-    ``tokenizer.json`` or a folder with one), by default those of the source, if it has any. ``on_progress`` gets the
-    bytes written and all bytes, again and again.
+    ``tokenizer.json`` or a folder with one), by default those of the source, if it has any. ``stages``: how
+    many methods to write over parts of a language model's layers, or how many layers each has, instead of one
+    ``forward`` over all; see ``models.stages``. ``on_progress`` gets the bytes written and all bytes, again and again.
     InvalidInputError if the options do not fit the model, the tokenizer is of an unknown kind, or ``target`` cannot be
     a file; InvalidProgramError or UnsupportedProgramError for what is wrong with ``source``, its weights included, see
     ``open_gguf`` and ``open_huggingface``; OSError if ``target`` cannot be written.
@@ -58,8 +61,13 @@ def convert(
     check_is_no_source(target, source)
     if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
         check_is_no_source(target, Path(tokenizer))
-    opened = _encoder if is_encoder(source) else _language_model
-    with opened(source, tokenizer, options) as assembled:
+    if is_encoder(source):
+        if stages is not None:
+            raise InvalidInputError("only language models are written in stages: leave them out for an encoder")
+        opened = _encoder(source, tokenizer, options)
+    else:
+        opened = _language_model(source, tokenizer, options, stages)
+    with opened as assembled:
         program, segments = assembled
         total = sum(len(s) if isinstance(s, bytes) else s.size for s in segments)
         done = 0
@@ -82,7 +90,7 @@ def is_encoder(source: Path) -> bool:
 
 @contextmanager
 def _language_model(
-    source: Path, tokenizer: Given | None, options: LlamaOptions | EncoderOptions | None
+    source: Path, tokenizer: Given | None, options: LlamaOptions | EncoderOptions | None, stages: Stages | None
 ) -> Iterator[Assembled]:
     """Program and segments, which can be written while the source is open."""
     if isinstance(options, EncoderOptions):
@@ -91,12 +99,15 @@ def _language_model(
         )
     options = options or LlamaOptions()
     with open_huggingface(source) if source.is_dir() else open_gguf(source) as model:
-        graph = build_llama(model.config, model.weights, options)
+        staged = {} if stages is None else build_stages(model.config, model.weights, options, stages)
+        graph = staged or build_llama(model.config, model.weights, options)
         text = own_tokenizer(source) if tokenizer is None else as_tokenizer(tokenizer, source)
         ends = (text.eos_ids if text else frozenset()) | (
             folder_generation(source).eos_ids if source.is_dir() else frozenset()
         )
         constants, files = metadata(model.config, options, text, ends), text.files() if text else {}
+        if staged:
+            constants["get_n_stages"] = len(staged)
         yield assemble(graph, ["input_pos"], constants, files)
 
 

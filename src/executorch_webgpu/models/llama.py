@@ -172,16 +172,20 @@ class _Step:
     sin: TensorRef
 
 
-def build_llama(config: LlamaConfig, weights: Mapping[str, Weight], options: LlamaOptions) -> GraphBuilder:
+def build_llama(
+    config: LlamaConfig, weights: Mapping[str, Weight], options: LlamaOptions, layers: range | None = None
+) -> GraphBuilder:
     """``forward(tokens [1, S < max_seq_len], input_pos [1]) -> logits [1, vocab]`` of the last position.
 
-    With ``full_logits`` it gives [1, S, vocab].
+    With ``full_logits`` it gives [1, S, vocab]. ``layers``: only these, by default all. Where they do not begin with
+    the first one, the graph takes what the layer before them gives, float32 [1, S, dim], instead of tokens; where they
+    do not end with the last one, it gives that of theirs.
     InvalidInputError if the lengths do not fit the model, or the group does not fit its rows;
     UnsupportedProgramError for heads that attention does not take.
     """
     if config.head_dim % 4:
         raise UnsupportedProgramError(f"The model's heads of {config.head_dim} elements are not a multiple of 4.")
-    return _Llama(config, weights, options).build()
+    return _Llama(config, weights, options).build(range(config.layers) if layers is None else layers)
 
 
 class _Llama:
@@ -194,15 +198,23 @@ class _Llama:
         self.head_format = options.head or ("q8csw" if body == "q4gsw" else body)
         self.embedding_format = options.embedding or ("native" if body == "native" else "f32")
 
-    def build(self) -> GraphBuilder:
+    def build(self, layers: range) -> GraphBuilder:
         b, most = self.b, self.max_seq_len - 1
-        tokens = b.input((1, most), DataType.INT32, dynamic=True)
+        begins, ends = layers.start == 0, layers.stop == self.config.layers
+        given = (
+            b.input((1, most), DataType.INT32, dynamic=True)
+            if begins
+            else b.input((1, most, self.config.dim), dynamic=True)
+        )
         position = b.input((1,), DataType.INT32)
-        step = self.begin(b.size(tokens, 1), b.scalar(position, self.context_len - 1))
-        x = b.embedding(tokens, self.matrix("token_embd.weight", self.embedding_format))
-        for layer in range(self.config.layers):
+        step = self.begin(b.size(given, 1), b.scalar(position, self.context_len - 1))
+        x = b.embedding(given, self.matrix("token_embd.weight", self.embedding_format)) if begins else given
+        for layer in layers:
             x = b.add(x, self.attention(self.norm(x, f"blk.{layer}.attn_norm"), f"blk.{layer}", step))
             x = b.add(x, self.feed_forward(self.norm(x, f"blk.{layer}.ffn_norm"), f"blk.{layer}"))
+        if not ends:
+            b.output(x)
+            return b
         last = x if self.options.full_logits else b.select(x, 1, -1)
         b.output(self.head(self.norm(last, "output_norm")))
         return b

@@ -1,4 +1,4 @@
-"""A complete program around one delegated graph, with the tables that a stock export has."""
+"""A complete program around delegated graphs, with the tables that a stock export has."""
 
 from __future__ import annotations
 
@@ -21,27 +21,32 @@ _SCALAR_TYPES = {DataType.INT32: schema.ScalarType.LONG, DataType.FLOAT32: schem
 
 
 def assemble(
-    graph: GraphBuilder,
+    graph: GraphBuilder | Mapping[str, GraphBuilder],
     keywords: Sequence[str],
     metadata: Mapping[str, Constants],
     files: Mapping[str, bytes] = MappingProxyType({}),
 ) -> tuple[schema.Program, list[bytes | LazySegment]]:
     """(program, segments) whose ``forward`` is the graph, with a constant method for each entry of ``metadata``.
 
+    ``graph``: or the graphs of several methods, by name; a constant that they have in common is stored once.
     ``keywords``: names of the last inputs, which callers in Python may pass by name. ``files`` become named data.
-    Segment 0 is empty (there are no constants outside of the delegate), 1 is the delegate, and one follows for each
-    constant of the graph and each file.
+    Segment 0 is empty (there are no constants outside of the delegates), one follows for each delegate, for each
+    constant of a graph, and for each file.
     """
-    constants = list(graph.constants.values())
-    names = [*(constant.name for constant in constants), *files]
-    built = graph.graph()
-    blob = write_vkgraph(built, built.constants)
+    graphs = {"forward": graph} if isinstance(graph, GraphBuilder) else graph
+    constants: dict[str, Constant] = {}
+    for each in graphs.values():
+        for name, constant in each.constants.items():
+            constants.setdefault(name, constant)
+    built = [each.graph() for each in graphs.values()]
+    blobs = [write_vkgraph(each, each.constants) for each in built]
+    methods = [_method(*named, keywords, segment) for segment, named in enumerate(graphs.items(), 1)]
     program = schema.Program(
-        execution_plan=(_forward(graph, keywords), *(_constant(name, value) for name, value in metadata.items())),
+        execution_plan=(*methods, *(_constant(name, value) for name, value in metadata.items())),
         constant_segment=schema.SubsegmentOffsets(0, (0,)),
-        named_data=tuple(schema.NamedData(name, 2 + i) for i, name in enumerate(names)),
+        named_data=tuple(schema.NamedData(name, 1 + len(blobs) + i) for i, name in enumerate([*constants, *files])),
     )
-    return program, [b"", blob, *(_segment(constant) for constant in constants), *files.values()]
+    return program, [b"", *blobs, *(_segment(constant) for constant in constants.values()), *files.values()]
 
 
 def _segment(constant: Constant) -> LazySegment:
@@ -52,7 +57,7 @@ def _segment(constant: Constant) -> LazySegment:
     return LazySegment(constant.nbytes, pieces)
 
 
-def _forward(graph: GraphBuilder, keywords: Sequence[str]) -> schema.ExecutionPlan:
+def _method(name: str, graph: GraphBuilder, keywords: Sequence[str], segment: int) -> schema.ExecutionPlan:
     values: list[schema.Tensor] = []
     for tensor in graph.inputs:
         values.append(_tensor(graph, tensor, dynamic=tensor.id in graph.dynamic, allocation=None))
@@ -65,7 +70,7 @@ def _forward(graph: GraphBuilder, keywords: Sequence[str]) -> schema.ExecutionPl
     split = len(graph.inputs)
     delegate = schema.BackendDelegate(
         BACKEND,
-        schema.BackendDelegateDataReference(schema.DataLocation.SEGMENT, 1),
+        schema.BackendDelegateDataReference(schema.DataLocation.SEGMENT, segment),
         (
             schema.CompileSpec("require_dynamic_shapes", memoryview(b"\1")),
             schema.CompileSpec("force_fp16", memoryview(b"\0")),
@@ -73,7 +78,7 @@ def _forward(graph: GraphBuilder, keywords: Sequence[str]) -> schema.ExecutionPl
     )
     call = schema.Instruction(schema.DelegateCall(0, positions))
     return schema.ExecutionPlan(
-        "forward",
+        name,
         schema.ContainerMetadata(_inputs_tree(split - len(keywords), keywords), _tree(_LEAF)),
         tuple(schema.EValue(value) for value in values),
         inputs=positions[:split],

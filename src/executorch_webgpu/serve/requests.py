@@ -71,7 +71,9 @@ Stops = Annotated[Many[Stop], Field(max_length=64)]
 
 def _few(value: Any) -> Any:
     if isinstance(value, dict) and len(value) > MOST_BIASES:
-        raise ValueError(f"has {len(value)} entries, but takes {MOST_BIASES}")
+        raise PydanticCustomError(
+            "too_long", "has {given} entries, but takes {most}", {"given": len(value), "most": MOST_BIASES}
+        )
     return value
 
 
@@ -83,8 +85,9 @@ def _texts(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
     try:
         return check(value)
     except ValidationError:
-        raise ValueError(
-            "takes a string, a list of token ids, a list of strings, or a list of lists of token ids; no list is empty"
+        raise PydanticCustomError(
+            "texts",
+            "takes a string, a list of token ids, a list of strings, or a list of lists of token ids; no list is empty",
         ) from None
 
 
@@ -329,8 +332,7 @@ def api_error(error: ValidationError) -> ApiError:
     for each in error.errors(include_url=False, include_context=True, include_input=False):
         path = _path(each["loc"])
         first = first or path
-        message = each["msg"].removeprefix("Value error, ")
-        sentence = f"{path}: {message[0].lower()}{message[1:]}"
+        sentence = f"{path}: {each['msg'][0].lower()}{each['msg'][1:]}"
         found[sentence] = None
     more = f"; and {len(found) - 8} more" if len(found) > 8 else ""
     return ApiError(400, "; ".join(list(found)[:8]) + more, first, "invalid_value")
