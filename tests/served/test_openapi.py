@@ -19,7 +19,7 @@ SETTINGS = settings(
 )
 PATHS = {
     *("/v1/chat/completions", "/v1/completions", "/v1/responses", "/tokenize", "/detokenize"),
-    *("/v1/embeddings", "/v1/models", "/health", "/metrics"),
+    *("/v1/embeddings", "/v1/models", "/v1/models/{name}", "/v1/responses/{id}", "/health", "/metrics"),
 }
 
 
