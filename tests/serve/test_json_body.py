@@ -89,6 +89,17 @@ def test_depth_is_bounded(begin: bytes, end: bytes) -> None:
     assert len(parse_object(b'{"x": [' + b"[1]," * 500 + b"2]}")["x"]) == 501  # many, and not deep
 
 
+@pytest.mark.parametrize("each", [b"{}", b"[]", b'{"a":[]}'])
+def test_so_many_lists_and_objects_are_bounded(each: bytes) -> None:
+    assert parse_object(b'{"x": [' + b",".join([each] * 40_000) + b"]}")
+    assert "more than 100000" in refusal(b'{"x": [' + b",".join([each] * 400_000) + b"]}").message
+
+
+def test_a_key_that_is_there_twice_is_found_among_many() -> None:
+    keys = b",".join(b'"k%d": 1' % number for number in range(50_000))
+    assert '"k49999"' in refusal(b"{" + keys + b', "k49999": 1}').message
+
+
 def test_numbers_of_any_size_that_are_finite() -> None:
     found = parse_object(b'{"a": 1e308, "b": 1e-999, "c": 123456789012345678901234567890}')
     assert math.isfinite(found["a"]) and found["b"] == 0 and found["c"] == 123456789012345678901234567890

@@ -92,7 +92,8 @@ async def chat_tokens(
         return tokens if not begun else [*tokens, *tokenizer.encode(begun, add_special=False)]
 
     try:
-        return await language.encoded(encode, sum(len(str(message.get("content", ""))) for message in stated))
+        characters = sum(len(str(each)) for each in stated) + sum(len(str(tool)) for tool in tools or ())
+        return await language.encoded(encode, characters)
     except InvalidInputError as error:
         raise ApiError(400, str(error), "messages", "invalid_value") from error
 

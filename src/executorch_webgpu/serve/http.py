@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import secrets
@@ -18,6 +19,7 @@ from .errors import ApiError
 from .json_body import check_content_type, parse_object
 from .requests import RequestBody, parse
 
+INLINE_BYTES = 128 * 1024  # of a body that is parsed at once
 PING_SECONDS = 15  # after which a silent stream shows that it is alive
 # What made an answer, for clients that ask whether two came from the same.
 FINGERPRINT = {"system_fingerprint": f"executorch-webgpu-{__version__}"}
@@ -31,7 +33,10 @@ logger = logging.getLogger(__name__)
 async def read(request: Request, kind: type[Body]) -> Body:
     """The body of a request. Raises ApiError for what is no such body."""
     check_content_type(request.headers)
-    return parse(parse_object(await request.body()), kind)
+    body = await request.body()
+    # Others go on, while a large one is parsed.
+    fields = parse_object(body) if len(body) < INLINE_BYTES else await asyncio.to_thread(parse_object, body)
+    return parse(fields, kind)
 
 
 def answer(content: Any) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -13,6 +13,8 @@ from .errors import ApiError
 
 MAX_DEPTH = 128  # lists and objects within each other; JSON schemas of real programs have about 30
 EXACT = 2**53  # below it, a float64 without a fraction is one integer
+MAX_OBJECTS = 100_000  # each costs a microsecond or two; no conversation has nearly as many
+TOO_MANY = f"the body has more than {MAX_OBJECTS} lists and objects"
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -39,7 +41,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise _bad(f"the body is no UTF-8 text: byte {error.start} is wrong") from None
     try:
-        value = json.loads(text, parse_constant=_constant, parse_float=_float, object_pairs_hook=_object)
+        value = json.loads(text, parse_constant=_constant, parse_float=_float, object_pairs_hook=_objects())
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise _bad(f"the body is no valid JSON: {error.msg.lower()} at {where}") from None
@@ -77,18 +79,29 @@ def _float(text: str) -> float:
     return int(value) if value.is_integer() and abs(value) < EXACT else value
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _RefusedError(f"the key {json.dumps(twice[:100])} is in one object twice")
-    return found
+def _objects() -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
+    """What makes the objects of one body."""
+    left = MAX_OBJECTS
+
+    def make(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise _RefusedError(TOO_MANY)
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            seen: set[str] = set()
+            twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+            raise _RefusedError(f"the key {json.dumps(twice[:100])} is in one object twice")
+        return found
+
+    return make
 
 
 def _check(value: dict[str, Any]) -> None:
     """Look at all strings and depths, without recursion."""
     open: list[tuple[str, Iterator[tuple[str, Any]]]] = [("", _items("", value))]
+    left = MAX_OBJECTS
     while open:
         item = next(open[-1][1], None)
         if item is None:
@@ -98,6 +111,9 @@ def _check(value: dict[str, Any]) -> None:
         if isinstance(inner, str):
             _check_text(inner, path)
         elif isinstance(inner, dict | list):
+            left -= 1
+            if left < 0:
+                raise _bad(TOO_MANY)
             if len(open) >= MAX_DEPTH:
                 raise _too_deep()
             open.append((path, _items(path, inner)))

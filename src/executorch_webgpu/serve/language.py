@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from ..llm.grammar import Grammar
 from ..llm.sample import SamplingParams
@@ -41,6 +42,8 @@ class Language:
     ) -> None:
         self.client, self.tokenizer, self.name, self.metrics = client, tokenizer, name, metrics
         self._max_prompt_tokens, self._max_choices = max_prompt_tokens, max_choices
+        self._encoders = ThreadPoolExecutor(4, "encode")
+        self._encoding: list[Future[list[int]]] = []  # of texts that threads encode
 
     @property
     def facts(self) -> LanguageFacts:
@@ -51,7 +54,13 @@ class Language:
 
     async def encoded(self, encode: Callable[[], list[int]], characters: int) -> list[int]:
         """Tokens of a prompt of so many characters. Others go on, while a long one is encoded."""
-        return encode() if characters < INLINE_CHARACTERS else await asyncio.to_thread(encode)
+        self._encoding = [future for future in self._encoding if not future.done()]
+        # One tokenizer encodes one text at a time, so a short one would wait, and all else with it.
+        if characters < INLINE_CHARACTERS and not self._encoding:
+            return encode()
+        future = self._encoders.submit(encode)
+        self._encoding.append(future)
+        return await asyncio.wrap_future(future)
 
     def check_model(self, asked: str | None) -> None:
         """Raise ApiError where a request names another model."""

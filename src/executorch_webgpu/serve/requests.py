@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -54,14 +55,29 @@ _NOTHING: Mapping[str, Any] = {"n_predict": -1, "truncate_prompt_tokens": -1, "t
 
 Body = TypeVar("Body", bound="RequestBody")
 Bias = Annotated[float, Field(ge=-100, le=100)]
+MOST_BIASES = 4096  # which each step carries to the device
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-TokenIds = Annotated[list[Count], Field(min_length=1)]
+# Of what a body has very many of, the first that is wrong is named: a list of all would take longer than an answer.
+Item = TypeVar("Item")
+Many = Annotated[list[Item], Field(fail_fast=True)]
+TokenIds = Annotated[Many[Count], Field(min_length=1)]
 # Each token's text is held against each stop string.
 Stop = Annotated[str, Field(min_length=1, max_length=1024)]
-Stops = Annotated[list[Stop], Field(max_length=64)]
+Stops = Annotated[Many[Stop], Field(max_length=64)]
+
+
+def _few(value: Any) -> Any:
+    if isinstance(value, dict) and len(value) > MOST_BIASES:
+        raise PydanticCustomError(
+            "too_long", "has {given} entries, but takes {most}", {"given": len(value), "most": MOST_BIASES}
+        )
+    return value
+
+
+Biases = Annotated[dict[str, Bias], BeforeValidator(_few)]
 
 
 def _texts(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
@@ -76,7 +92,7 @@ def _texts(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
 
 
 Texts = Annotated[
-    str | TokenIds | Annotated[list[str], Field(min_length=1)] | Annotated[list[TokenIds], Field(min_length=1)],
+    str | TokenIds | Annotated[Many[str], Field(min_length=1)] | Annotated[Many[TokenIds], Field(min_length=1)],
     WrapValidator(_texts),
 ]
 
@@ -114,7 +130,7 @@ class StructuredOutputs(RequestBody):
 
     json_: dict[str, Any] | str | None = Field(default=None, alias="json")
     regex: str | None = None
-    choice: list[str] | None = None
+    choice: Many[str] | None = None
     grammar: str | None = None
     json_object: bool | None = None
     structural_tag: Any = None
@@ -127,7 +143,7 @@ class DrawingFields(RequestBody):
     stream: bool | None = False
     seed: int | None = None
     stop: Stop | Stops | None = None
-    stop_token_ids: list[Count] | None = None
+    stop_token_ids: Many[Count] | None = None
     ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
     temperature: Annotated[float, Field(ge=0)] | None = None
@@ -137,11 +153,11 @@ class DrawingFields(RequestBody):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Field(gt=0)] | None = None
-    logit_bias: dict[str, Bias] | None = None
+    logit_bias: Biases | None = None
     structured_outputs: StructuredOutputs | None = None
     guided_json: dict[str, Any] | str | None = None
     guided_regex: str | None = None
-    guided_choice: list[str] | None = None
+    guided_choice: Many[str] | None = None
     guided_grammar: str | None = None
 
 
@@ -183,9 +199,9 @@ class Message(RequestBody):
     """A message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[ContentPart] | None = None
+    content: str | Many[ContentPart] | None = None
     name: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Many[ToolCall] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -198,7 +214,7 @@ class Message(RequestBody):
         return self
 
 
-Messages = Annotated[list[Message], Field(min_length=1)]
+Messages = Annotated[Many[Message], Field(min_length=1)]
 
 
 class FunctionDefinition(RequestBody):
@@ -237,14 +253,14 @@ class ChatRequest(SamplingFields):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     max_completion_tokens: Count | None = None
-    tools: list[Tool] | None = None
+    tools: Many[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
-    documents: list[dict[str, Any]] | None = None
+    documents: Many[dict[str, Any]] | None = None
 
 
 class CompletionRequest(SamplingFields):
@@ -273,7 +289,7 @@ class TokenizeRequest(RequestBody):
     prompt: str | None = None
     content: str | None = None
     messages: Messages | None = None
-    tools: list[Tool] | None = None
+    tools: Many[Tool] | None = None
     add_special_tokens: bool = True
     add_generation_prompt: bool = True
     parse_special: bool = False
@@ -286,7 +302,7 @@ class DetokenizeRequest(RequestBody):
     """``POST /detokenize``."""
 
     model: str | None = None
-    tokens: list[Count]
+    tokens: Many[Count]
 
 
 def parse(fields: dict[str, Any], kind: type[Body]) -> Body:
@@ -311,15 +327,15 @@ def _refuse_misleading(fields: dict[str, Any]) -> None:
 
 def api_error(error: ValidationError) -> ApiError:
     """What is wrong with a body, in one sentence."""
-    first, found = None, []
+    first: str | None = None
+    found: dict[str, None] = {}  # each once, in their order
     for each in error.errors(include_url=False, include_context=True, include_input=False):
         path = _path(each["loc"])
         first = first or path
         sentence = f"{path}: {each['msg'][0].lower()}{each['msg'][1:]}"
-        if sentence not in found:
-            found.append(sentence)
+        found[sentence] = None
     more = f"; and {len(found) - 8} more" if len(found) > 8 else ""
-    return ApiError(400, "; ".join(found[:8]) + more, first, "invalid_value")
+    return ApiError(400, "; ".join(list(found)[:8]) + more, first, "invalid_value")
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from .errors import ApiError
-from .requests import ChatRequest, DrawingFields, Positive, RequestBody, api_error
+from .requests import ChatRequest, DrawingFields, Many, Positive, RequestBody, api_error
 
 # Fields that would do something, and do nothing here.
 _REFUSED = {
@@ -49,13 +49,13 @@ class ReasoningOptions(RequestBody):
 class ResponsesRequest(DrawingFields):
     """``POST /v1/responses``. Beside what OpenAI has, tokens may be drawn as for chat completions."""
 
-    input: str | Annotated[list[dict[str, Any]], Field(min_length=1)]
+    input: str | Annotated[Many[dict[str, Any]], Field(min_length=1)]
     instructions: str | None = None
     previous_response_id: str | None = None
     store: bool | None = None
     max_output_tokens: Positive | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: Many[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     text: TextOptions | None = None
@@ -66,7 +66,7 @@ class ResponsesRequest(DrawingFields):
     background: bool | None = None
     conversation: Any = None
     prompt: Any = None
-    include: list[str] | None = None
+    include: Many[str] | None = None
 
 
 def input_items(request: ResponsesRequest) -> list[dict[str, Any]]:

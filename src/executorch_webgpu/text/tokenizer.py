@@ -185,9 +185,18 @@ class Tokenizer:
         with self._lock:
             self.backend.encode_special_tokens = not parse_special
             try:
-                return self.backend.encode(text, add_special_tokens=False).ids
+                return plain_ids(self.backend, text)
             except TypeError as error:  # the library's word for a lone surrogate, as argv has for stray bytes
                 raise InvalidInputError("the text is not valid Unicode; give it in UTF-8") from error
+
+
+def plain_ids(backend: tokenizers.Tokenizer, text: str) -> list[int]:
+    """Token ids of a text, without what goes around every text. Other threads run meanwhile, as in ``encode`` none do.
+
+    Raises TypeError for lone surrogates.
+    """
+    ids: list[int] = backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
+    return ids
 
 
 def _from_gguf(path: Path, generation: GenerationSettings) -> Tokenizer:

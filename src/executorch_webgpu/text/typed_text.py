@@ -108,7 +108,8 @@ class TypedText:
         text = _any_of(special).sub(lambda match: aliased.alias_of[match[0]], hidden) if special else hidden
         for original, stand_in in self.stand_ins.items():
             text = text.replace(stand_in, original).replace(_escaped(stand_in), original)
-        return [aliased.id_of.get(index, index) for index in aliased.backend.encode(text, add_special_tokens=False).ids]
+        ids: list[int] = aliased.backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
+        return [aliased.id_of.get(index, index) for index in ids]
 
     def _found(self, text: str) -> list[str]:
         special = [token for token in self.special if token in text]
