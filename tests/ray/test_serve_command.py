@@ -84,5 +84,5 @@ def test_what_is_no_chat(server: Serving) -> None:
     assert answer.status_code == 400 and answer.json()["error"]["message"]
     long = {"model": "served", "prompt": "hello " * 20_000, "max_tokens": 1}  # more than the balancer looks at
     answer = httpx.post(f"{server.url}/v1/completions", json=long)
-    assert answer.status_code == 422 and "context" in answer.json()["error"]["message"]
+    assert answer.status_code == 422 and "40000 tokens" in answer.json()["error"]["message"]
     assert httpx.get(f"{server.url}/health", headers={"host": "elsewhere.example"}).status_code == 403
