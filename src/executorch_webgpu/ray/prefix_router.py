@@ -10,8 +10,10 @@ from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, R
 
 from .prefixes import BUSIER, Blocks, PrefixTable
 
-# What replicas say in their routing stats: requests that they have, and when that was, by ``time.time``.
-ONGOING, AT = "ongoing", "at"
+# What replicas say in their routing stats: requests that they have, whether their engine is up, and when that was, by
+# ``time.time``.
+ONGOING, UP, AT = "ongoing", "up", "at"
+DOWN_LOAD = 1 << 20  # what a replica whose engine is down counts as: it would answer at once, with an error
 SENDING_SECONDS = 1.0  # that it takes at most to send a request whose replica is chosen
 
 
@@ -59,7 +61,7 @@ class PrefixRouter(RequestRouter):  # type: ignore[misc]  # Ray is not looked in
         given = self._given.setdefault(replica.replica_id.unique_id, deque())
         while given and given[0] < since:
             given.popleft()
-        return counted + len(given)
+        return counted + len(given) + (0 if replica.routing_stats.get(UP, True) else DOWN_LOAD)
 
 
 def _blocks(request: PendingRequest | None) -> Blocks:
