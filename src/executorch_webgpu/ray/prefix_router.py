@@ -14,6 +14,7 @@ from .prefixes import BUSIER, Blocks, PrefixTable
 # ``time.time``.
 ONGOING, UP, AT = "ongoing", "up", "at"
 DOWN_LOAD = 1 << 20  # what a replica whose engine is down counts as: it would answer at once, with an error
+ARRIVING_SECONDS = 0.05  # from the choice of a replica until it counts a request that comes by another way
 SENDING_SECONDS = 1.0  # that it takes at most to send a request whose replica is chosen
 
 
@@ -55,7 +56,8 @@ class PrefixRouter(RequestRouter):  # type: ignore[misc]  # Ray is not looked in
 
     def _load(self, replica: RunningReplica) -> int:
         if self._by_stats:
-            counted, since = int(replica.routing_stats.get(ONGOING, 0)), replica.routing_stats.get(AT, 0)
+            said = replica.routing_stats
+            counted, since = int(said.get(ONGOING, 0)), said.get(AT, 0) - ARRIVING_SECONDS
         else:
             counted, since = self.replica_queue_len_cache.get(replica.replica_id) or 0, time.time() - SENDING_SECONDS
         given = self._given.setdefault(replica.replica_id.unique_id, deque())

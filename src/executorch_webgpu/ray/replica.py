@@ -25,7 +25,7 @@ from .asgi import asgi_function
 from .prefix_router import AT, ONGOING, UP
 from .prefixes import Blocks
 
-STATS_SECONDS = 1.0  # between two looks at how many requests a replica has
+STATS_SECONDS = 0.5  # between two looks at how many requests a replica has
 
 
 @dataclass(frozen=True)
