@@ -64,7 +64,7 @@ ELSEWHERE = ("architecture.md", "scaling.md")
 PYTHON = [page for page in PAGES if blocks(page, "python") and page.name not in ELSEWHERE]
 OURS = [command for page in PAGES for command in commands(page) if command[0] == "et-webgpu"]
 COMMANDS = [pytest.param(each, id=" ".join(each)) for each in OURS if each[1] != "serve"]
-SERVERS = [pytest.param(each, id=" ".join(each)) for each in OURS if each[1] == "serve" and "--replicas" not in each]
+SERVERS = {" ".join(each): each for each in OURS if each[1] == "serve" and "--replicas" not in each}
 SHELL = [line for page in PAGES for line in console(page) if line.split()[0] in ("chmod", "curl", "head")]
 SERVED = "http://localhost:8000"  # where snippets have a server
 
@@ -131,7 +131,7 @@ def test_python_snippets_run(page: Path, folder: Path, request: pytest.FixtureRe
             exec(compile(block, page.name, "exec"), scope)
 
 
-@pytest.mark.parametrize("command", SERVERS)
+@pytest.mark.parametrize("command", SERVERS.values(), ids=SERVERS)
 @pytest.mark.usefixtures("folder")
 def test_servers_start(command: list[str]) -> None:
     ours = {"smollm2-135m": "smollm2-135m.pte", "all-minilm-l6-v2": "all-minilm-l6-v2.pte"}

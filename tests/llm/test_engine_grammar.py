@@ -155,6 +155,14 @@ def test_log_probabilities_are_told_of_each_token(
         assert told.likeliest[0][1] == pytest.approx(row.max(), abs=1e-3)
 
 
+def test_log_probabilities_of_a_prompt_end_where_the_text_begins(engine: Engine, vocabulary: GrammarVocabulary) -> None:
+    prompt = prompts(2, 3)[1]
+    grammar = vocabulary.compile(Grammar.lark(DIGITS))
+    wanted = list(engine.submit(prompt, sampled(5, grammar=grammar), end_tokens=()))
+    stream = engine.submit(prompt, sampled(5, grammar=grammar, prompt_logprobs=1), end_tokens=())
+    assert list(stream) == wanted and len(stream.prompt_logprobs) == len(prompt) - 1
+
+
 def test_no_other_text_changes(
     program: Program, model: LanguageModel, tokenizer: Tokenizer, vocabulary: GrammarVocabulary
 ) -> None:
@@ -238,7 +246,7 @@ def test_a_grammar_that_becomes_too_complex_ends_its_text_only(
     prompt = prompts(1)[0]
     fails = engine.submit(prompt, sampled(1, grammar=bad), end_tokens=())
     goes_on = engine.submit(prompt, sampled(2, 30), end_tokens=())
-    with pytest.raises(InvalidInputError, match="cannot keep to its grammar any more: it is too complex"):
+    with pytest.raises(InvalidInputError, match="cannot go on in its grammar: it is too complex"):
         list(fails)
     assert list(goes_on) == plain(model, prompt, sampled(2, 30), ())
     assert engine.idle_pages == engine.kv_pages

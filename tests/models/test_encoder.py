@@ -404,5 +404,6 @@ def test_the_largest_batch_lets_every_buffer_be_bound(tmp_path: Path) -> None:
     ):
         large = replace(config, ffn=ffn, dim=dim, heads=12, positions=8192, relative_bias=relative)
         assert EncoderOptions(max_seq_len=length).lengths(large, source.settings) == (batch, length)
+        assert EncoderOptions().lengths(large, replace(source.settings, max_tokens=8192))[1] == 512
         widest = max(ffn, dim * 3, 12 * length if relative else 0)
         assert batch * length * widest * 4 <= 1 << 27 or batch == 1

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from executorch_webgpu import Method, Runtime, trace
-from executorch_webgpu.errors import Error, InvalidInputError
+from executorch_webgpu.errors import InvalidInputError
 from executorch_webgpu.gpu.trace import DISPATCH, ENCODE, STEP, SUBMIT, WAIT, Span, Trace, active
 from executorch_webgpu.graph.execute import GraphExecutor
 from tests.gpu.trace_events import checked_events
@@ -181,12 +181,14 @@ def test_a_refused_step_leaves_nothing_behind(llama: Any) -> None:
             step(method, 2, 0)
             with pytest.raises(InvalidInputError):
                 step(method, 2, 10_000)
-            with pytest.raises(Error):
+            with pytest.raises(InvalidInputError):
                 method.execute([])
+            with pytest.raises(InvalidInputError):
+                method.execute(5)
             step(method, 1, 2)
         assert active() is None
         names = [(span.name, span.args.get("error")) for span in recorded.spans if span.kind == STEP]
-        assert [error for _, error in names] == [None, "InvalidInputError", "InvalidInputError", None]
+        assert [error for _, error in names] == [None, *["InvalidInputError"] * 3, None]
         submissions = {span.args["submission"] for span in dispatches(recorded)}
         assert len(submissions) == 2
         live = Runtime.get().device.memory.live_buffers

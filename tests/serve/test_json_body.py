@@ -94,6 +94,12 @@ def test_numbers_of_any_size_that_are_finite() -> None:
     assert math.isfinite(found["a"]) and found["b"] == 0 and found["c"] == 123456789012345678901234567890
 
 
+def test_integers_may_have_a_point() -> None:
+    found = parse_object(b'{"a": 16.0, "b": [1e3, -2.0], "c": 1.5, "d": 1e300}')
+    assert found == {"a": 16, "b": [1000, -2], "c": 1.5, "d": 1e300}
+    assert [type(each) for each in (found["a"], *found["b"], found["c"], found["d"])] == [int, int, int, float, float]
+
+
 @pytest.mark.parametrize("kind", ["application/json", "application/JSON; charset=utf-8", "application/ld+json", None])
 def test_json_by_any_of_its_names(kind: str | None) -> None:
     check_content_type(Headers({} if kind is None else {"content-type": kind}))

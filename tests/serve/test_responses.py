@@ -12,6 +12,7 @@ from openai import OpenAI
 from openai.types.responses import Response
 from pydantic import BaseModel
 
+from executorch_webgpu.serve.responses import KEPT, KEPT_BYTES, Responses
 from tests.serve.conftest import MODEL
 from tests.serve.test_chat import THOUGHTS
 from tests.serve.test_tools import CALL, SCHEMAS
@@ -144,8 +145,19 @@ def test_conversations_go_on_and_are_forgotten(client: OpenAI) -> None:
         with pytest.raises(openai.NotFoundError) as missing:
             respond(client, previous_response_id=wrong)
         assert (missing.value.code, missing.value.param) == ("response_not_found", "previous_response_id")
-        with pytest.raises(openai.NotFoundError):
+        with pytest.raises(openai.NotFoundError) as gone:
             client.responses.retrieve(wrong)
+        assert gone.value.param == "id"
+
+
+def test_the_oldest_responses_are_forgotten_first() -> None:
+    kept = Responses(None)  # type: ignore[arg-type]  # which only remembers
+    for index in range(KEPT + 5):
+        kept.keep({"id": f"resp_{index}"}, [])
+    assert sorted(kept._kept) == sorted(f"resp_{index}" for index in range(5, KEPT + 5))
+    for index in range(5):
+        kept.keep({"id": f"large_{index}"}, [{"content": "x" * (KEPT_BYTES // 3)}])
+    assert list(kept._kept) == ["large_3", "large_4"]
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from executorch_webgpu.models.convert import convert
+from executorch_webgpu.models.encoder import EncoderOptions
 from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.text.tokenizer import Tokenizer
 from tests.llm.chat_model import ChatModel, write_chat_model
+from tests.models.tiny_encoder import TinyEncoder
+from tests.text.tiny_vocabulary import write_bpe
 
 from .served import Served, Witness, serve
 
@@ -26,8 +30,18 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
 
 
 @pytest.fixture(scope="session")
-def served(chat_model: ChatModel) -> Iterator[Served]:
-    with serve(chat_model.program, "--kv-pages", "640") as server:
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program that embeds texts."""
+    folder = tmp_path_factory.mktemp("encoder")
+    source = TinyEncoder(fields={"vocab_size": 400}, poolings=("mean",), normalize=True).write(folder / "model")
+    program = folder / "encoder.pte"
+    convert(source, program, EncoderOptions("f32", max_batch=4), tokenizer=write_bpe(folder / "vocabulary.gguf"))
+    return program
+
+
+@pytest.fixture(scope="session")
+def served(chat_model: ChatModel, encoder: Path) -> Iterator[Served]:
+    with serve(chat_model.program, "--kv-pages", "640", "--embeddings", str(encoder)) as server:
         yield server
 
 

@@ -22,6 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.serve.loopback import wait_until
 
 HOST = b"Host: localhost\r\n"
+# Each request has a connection of its own, so that those which are open are those of a test.
+HTTP = httpx.Client(verify=False, timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 @dataclass
@@ -31,6 +33,7 @@ class Served:
     url: str
     model: str
     pid: int
+    headers: dict[str, str]
 
     @property
     def port(self) -> int:
@@ -40,8 +43,8 @@ class Served:
         """A request of its own connection. A ``body`` of bytes goes as it is, all others as JSON with the model."""
         if isinstance(body, bytes):
             headers = {"content-type": "application/json", **options.pop("headers", {})}
-            return httpx.post(self.url + path, content=body, headers=headers, timeout=60, **options)
-        return httpx.post(self.url + path, json={"model": self.model, **body}, timeout=60, **options)
+            return HTTP.post(self.url + path, content=body, headers=headers, **options)
+        return HTTP.post(self.url + path, json={"model": self.model, **body}, **options)
 
     def text(self, prompt: str | list[int], max_tokens: int = 20, **fields: Any) -> str:
         answer = self.post("/v1/completions", {"prompt": prompt, "max_tokens": max_tokens, **fields})
@@ -64,7 +67,7 @@ class Served:
 
     def metrics(self) -> dict[str, float]:
         """Metrics without labels, by name."""
-        families = text_string_to_metric_families(httpx.get(f"{self.url}/metrics", timeout=60).text)
+        families = text_string_to_metric_families(HTTP.get(f"{self.url}/metrics", headers=self.headers).text)
         found = [sample for family in families for sample in family.samples if not sample.labels]
         return {sample.name.removeprefix("etwebgpu_"): sample.value for sample in found}
 
@@ -101,8 +104,11 @@ def _entries(pid: int, folder: str) -> int:
 
 
 @contextmanager
-def serve(source: Path, *options: str) -> Iterator[Served]:
-    """``et-webgpu serve`` on a free port, stopped by SIGTERM at the end, after which its status must be 0."""
+def serve(source: Path, *options: str, headers: dict[str, str] | None = None) -> Iterator[Served]:
+    """``et-webgpu serve`` on a free port, stopped by SIGTERM at the end, after which its status must be 0.
+
+    ``headers``: of requests that need a key.
+    """
     command = [sys.executable, "-m", "executorch_webgpu", "serve", str(source), "--port", "0", *options]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
@@ -115,8 +121,9 @@ def serve(source: Path, *options: str) -> Iterator[Served]:
             wait_until(lambda: process.poll() is not None or _address(written()) is not None, 120)
             url = _address(written())
             assert url is not None, written()
-            wait_until(lambda: process.poll() is not None or httpx.get(f"{url}/health").status_code == 200, 120)
-            yield Served(url, httpx.get(f"{url}/v1/models").json()["data"][0]["id"], process.pid)
+            wait_until(lambda: process.poll() is not None or HTTP.get(f"{url}/health").status_code == 200, 120)
+            name = HTTP.get(f"{url}/v1/models", headers=headers).json()["data"][0]["id"]
+            yield Served(url, name, process.pid, headers or {})
             process.terminate()
             assert process.wait(60) == 0, written()
             assert "Traceback" not in written() and '"exception"' not in written(), written()
@@ -144,7 +151,7 @@ class Witness:
     def _read(self, begun: Callable[[], None]) -> str:
         parts = []
         body = {"model": self.served.model, **self.body}
-        with httpx.stream("POST", f"{self.served.url}/v1/completions", json=body, timeout=120) as answer:
+        with HTTP.stream("POST", f"{self.served.url}/v1/completions", json=body) as answer:
             assert answer.status_code == 200
             for line in answer.iter_lines():
                 begun()

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.serve.loopback import error_of
 
-from .served import Served, Witness
+from .served import HTTP, Served, Witness
 
 pytestmark = pytest.mark.slow
 
-CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
+CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
 PROMPT: dict[str, Any] = {"prompt": "hello", "max_tokens": 2}
 INPUT: dict[str, Any] = {"input": "hello", "max_output_tokens": 16}
@@ -65,10 +64,16 @@ OF_RESPONSES: dict[str, list[Any]] = {
     "tools": [5, [5], [{}]],
     "previous_response_id": ["resp_x"],
 }
+OF_EMBEDDINGS: dict[str, list[Any]] = {
+    "input": [None, 5, {}, [], "", [1.5], [-1], [[]], ["x", 5], [[10**9]]],
+    "encoding_format": ["hex", 5],
+    "dimensions": [0, -1, "x", 10**9],
+}
 ROUTES = {
     CHAT: (HELLO, {**SAMPLING, **OF_CHAT}),
     COMPLETIONS: (PROMPT, {**SAMPLING, **OF_COMPLETIONS}),
     RESPONSES: (INPUT, OF_RESPONSES),
+    EMBEDDINGS: ({"input": "hello"}, OF_EMBEDDINGS),
 }
 # Bodies that are no JSON object, or one that could be read in two ways.
 BODIES = [
@@ -90,7 +95,7 @@ def test_values_that_cannot_be_are_refused_by_name(served: Served, witness: Witn
     with witness.undisturbed():
         for name, values in fields.items():
             for value in values:
-                body = json.dumps({"model": served.model, **valid, name: value}).encode()
+                body = json.dumps({**valid, name: value}).encode()
                 answer = served.post(path, body)
                 if not refused(answer.status_code):
                     wrong.append((name, str(value)[:60], answer.status_code, answer.text[:200]))
@@ -120,7 +125,7 @@ def test_paths_methods_and_models_that_are_not_there(served: Served) -> None:
         *(("GET", "/v1/models/nothing", 404), ("PUT", COMPLETIONS, 405), ("GET", "/page/../../etc/passwd", 404)),
         *(("GET", "/page/%2e%2e/%2e%2e/pyproject.toml", 404), ("GET", "/" + "x" * 5000, 404)),
     ]:
-        answer = httpx.request(method, served.url + path, timeout=60)
+        answer = HTTP.request(method, served.url + path)
         assert answer.status_code == status, (method, path[:50], answer.text)
         error_of(answer.content)
 
@@ -135,3 +140,10 @@ def test_values_at_the_ends_of_what_can_be(served: Served, witness: Witness) -> 
         ]:
             answer = served.post(COMPLETIONS, {**PROMPT, "temperature": 1, "seed": 3, name: value})
             assert answer.status_code == 200, (name, value, answer.text)
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_other_models_are_not_there(served: Served, path: str) -> None:
+    answer = served.post(path, {**ROUTES[path][0], "model": "nothing"})
+    assert answer.status_code == 404
+    assert error_of(answer.content)["param"] == "model"

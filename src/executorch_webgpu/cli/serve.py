@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,34 +18,95 @@ if TYPE_CHECKING:
     from ..runtime import LoadOptions
     from ..serve.settings import ServerSettings
 
-EXTRA = 'the server needs more packages: pip install "executorch-webgpu[serve]"'
+POSITIVE = click.FloatRange(0, min_open=True)
+# Packages of the extra, by what is imported.
+EXTRA = ("httptools", "llguidance", "prometheus_client", "pydantic", "sse_starlette", "starlette", "uvicorn")
 
 
 @click.command("serve")
 @click.argument("source", required=False)
 @click.option("--embeddings", metavar="SOURCE", help="An encoder, which answers /v1/embeddings.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 for all.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 chooses a free one.")
-@click.option("--name", help="What /v1/models calls the model.  [default: SOURCE's name]")
-@click.option("--tokenizer", "tokenizer_file", type=FILE, help="A .gguf or tokenizer.json  [default: in the program]")
-@click.option("--api-key-file", type=FILE, help="Keys that clients must send, one a line; else ET_WEBGPU_API_KEY's.")
-@click.option("--max-sequences", type=click.IntRange(1), help="Texts that run at once.  [default: 64]")
-@click.option("--max-rows", type=click.IntRange(1), help="Tokens in one step.  [default: 256]")
-@click.option("--kv-pages", type=click.IntRange(1), help="Pages of 16 tokens.  [default: four whole contexts]")
+@click.option(
+    "--host",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="Where to listen; 0.0.0.0 for all of this machine's addresses. Others can reach it then: give keys.",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), metavar="N", default=8000, show_default=True, help="0 chooses a free one."
+)
+@click.option("--name", help="What clients call the model.  [default: SOURCE's name]")
+@click.option("--tokenizer", "tokenizer_file", type=FILE, help="A .gguf or tokenizer.json.  [default: in the program]")
+@click.option("--api-key-file", type=FILE, help="Keys that clients must send, one a line, beside ET_WEBGPU_API_KEY's.")
+@click.option("--max-sequences", type=click.IntRange(1), metavar="N", help="Texts that run at once.  [default: 64]")
+@click.option("--max-rows", type=click.IntRange(1), metavar="N", help="Tokens in one step.  [default: 256]")
+@click.option(
+    "--kv-pages",
+    type=click.IntRange(1),
+    metavar="N",
+    help="KV cache, in pages of 16 tokens.  [default: four whole contexts]",
+)
 @click.option("--speculate", metavar="prompt-lookup|SOURCE", help="Guess tokens ahead, by the text or a smaller model.")
-@click.option("--max-prompt-tokens", type=click.IntRange(1), help="Refuse longer prompts.  [default: the context]")
-@click.option("--max-running", type=click.IntRange(1), default=256, show_default=True, help="Requests at once.")
-@click.option("--max-queue", type=click.IntRange(0), default=512, show_default=True, help="Requests that may wait.")
-@click.option("--max-body-mib", type=click.IntRange(1), default=8, show_default=True, help="Size of a request.")
-@click.option("--request-seconds", type=float, default=600, show_default=True, help="Time that a request may take.")
-@click.option("--grace-seconds", type=float, default=30, show_default=True, help="Time that streams get to end.")
-@click.option("--allowed-host", multiple=True, help="A name that clients may call this server by; may be repeated.")
-@click.option("--cors-origin", multiple=True, help="A site whose pages may use this server; may be repeated.")
+@click.option(
+    "--max-prompt-tokens", type=click.IntRange(1), metavar="N", help="Refuse longer prompts.  [default: the context]"
+)
+@click.option(
+    "--max-running", type=click.IntRange(1), metavar="N", default=256, show_default=True, help="Requests at a time."
+)
+@click.option(
+    "--max-queue",
+    type=click.IntRange(0),
+    metavar="N",
+    default=512,
+    show_default=True,
+    help="Requests that wait; more get a 429.",
+)
+@click.option(
+    "--max-body-mib",
+    type=click.IntRange(1),
+    metavar="N",
+    default=8,
+    show_default=True,
+    help="Size of a request, in MiB.",
+)
+@click.option(
+    "--request-seconds",
+    type=POSITIVE,
+    metavar="N",
+    default=600,
+    show_default=True,
+    help="Time that a request may take.",
+)
+@click.option(
+    "--grace-seconds",
+    type=click.FloatRange(0),
+    metavar="N",
+    default=30,
+    show_default=True,
+    help="Time that streams get when it stops.",
+)
+@click.option(
+    "--allowed-host",
+    multiple=True,
+    metavar="NAME",
+    help="A name that clients may call this server by; may be repeated.",
+)
+@click.option(
+    "--cors-origin", multiple=True, metavar="ORIGIN", help="A site whose pages may use this server; may be repeated."
+)
 @click.option("--open-metrics", is_flag=True, help="Show /metrics without a key.")
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Of the lines on stderr.",
+)
 @click.option(
     "--replicas",
     type=click.IntRange(1),
+    metavar="N",
     help="Copies of the model, on a GPU each, by Ray.  [default: one, without Ray]",
 )
 @click.option("--page/--no-page", default=True, show_default=True, help="Serve the chat page at /.")
@@ -70,15 +132,19 @@ def command(
 ) -> None:
     """Answer requests of OpenAI's API over HTTP, with a chat page at /.
 
+    \b
+        et-webgpu serve smollm2-135m
+        et-webgpu serve model.gguf --embeddings all-minilm-l6-v2 --port 8080
+
     SOURCE is a program (.pte), a GGUF file, a folder with safetensors, smollm2-135m, or org/name of the Hugging Face
-    Hub. What is no program is converted once, and kept in the cache folder.
+    Hub. What is no program is converted once, and kept in the cache folder. Ctrl-C lets streams end, and stops; a
+    second one stops at once.
     """
     if source is None and embeddings is None:
         raise click.UsageError("give a language model as SOURCE, an encoder with --embeddings, or both")
-    try:
-        from ..serve.settings import EngineSettings, ServerSettings
-    except ImportError as error:
-        raise Error(f"{EXTRA} ({error})") from error
+    check_extra()
+    from ..serve.settings import EngineSettings, ServerSettings
+
     chosen = chosen_options(weights, max_context_len)
     tokenizer = None
     if tokenizer_file is not None:
@@ -98,8 +164,8 @@ def command(
             sizes,
             speculate,
         ),
-        name or (Path(source).stem if source is not None else "model"),
-        Path(embeddings).stem if embeddings is not None else "embeddings",
+        name or model_name(source or "model"),
+        model_name(embeddings or "embeddings"),
         max_prompt_tokens,
         page=page,
     )
@@ -142,18 +208,26 @@ def _network(host: str, options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def model_name(source: str) -> str:
+    """What a model is called: the last part of where it comes from, without what tells its format."""
+    return Path(source).name.removesuffix(".pte").removesuffix(".gguf")
+
+
+def check_extra() -> None:
+    """Raises Error, with a name for each package of the extra that is missing, before anything is converted."""
+    if missing := [name.replace("_", "-") for name in EXTRA if find_spec(name) is None]:
+        raise Error(f'the server needs {", ".join(missing)}: pip install "executorch-webgpu[serve]"')
+
+
 def serve(settings: ServerSettings, host: str, port: int, options: dict[str, Any]) -> None:
     """Run a server until it is told to stop. Raises Error if it cannot start."""
-    try:
-        from ..serve.app import build_app
-        from ..serve.auth import ApiKeys
-        from ..serve.engine_client import EngineClient
-        from ..serve.limits import MIB, Limits
-        from ..serve.listen import make_server
-        from ..serve.metrics import Metrics
-        from ..serve.shutdown import Draining
-    except ImportError as error:
-        raise Error(f"{EXTRA} ({error})") from error
+    from ..serve.app import build_app
+    from ..serve.auth import ApiKeys
+    from ..serve.engine_client import EngineClient
+    from ..serve.limits import MIB, Limits
+    from ..serve.listen import make_server
+    from ..serve.metrics import Metrics
+    from ..serve.shutdown import Draining
 
     limits = Limits(
         max_body_bytes=options["max_body_mib"] * MIB,

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .trace import DISPATCH, HOST, REQUESTS, SUBMIT, Span, Trace, Track
 
 _COUNTERS = "counters"
@@ -25,7 +27,7 @@ def write_trace(trace: Trace, path: str | Path) -> None:
         file.write(',"traceEvents":[\n')
         for number, event in enumerate(events(trace)):
             file.write(",\n" if number else "")
-            json.dump(event, file, separators=(",", ":"))
+            json.dump(event, file, separators=(",", ":"), default=_plain)
         file.write("\n]}\n")
 
 
@@ -78,6 +80,11 @@ def _of_span(span: Span, pid: int, tid: int, begin: int, arrived: set[int | None
         yield {**arrow, "ph": "s", "ts": ts}
     elif span.kind == DISPATCH:
         yield {**arrow, "ph": "f", "bp": "e", "ts": ts}
+
+
+def _plain(value: Any) -> Any:
+    """An argument that JSON does not know: a number of NumPy as a number, anything else as text."""
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def _microseconds(nanoseconds: int) -> float:

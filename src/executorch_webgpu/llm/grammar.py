@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 MOST_BYTES = 1 << 18  # of a grammar: larger Lark grammars take seconds to read
 MOST_DEPTH = 100  # of a schema
 _KEPT = 32  # compiled grammars that a vocabulary remembers
+_STATES = 1 << 16  # of one text's lexer, each 1 to 2 KB
+_MOST_FUEL, _LEAST_FUEL, _FUEL_A_BYTE = 1_000_000, 200_000, 20  # expressions that a lexer may make
 _UNESCAPED = re.compile(r"\\.|/|\n|\r", re.DOTALL)  # what a regular expression in a Lark grammar writes in another way
 _END_NAME = b"\xff<|end of grammar|>"  # a token that only says that a text may end; the first byte marks special ones
 _PROBE = "\x02"  # a character that no token goes on from
@@ -167,7 +169,12 @@ class GrammarVocabulary:
                 self._compiled.move_to_end(grammar)
                 return known
         compiled = CompiledGrammar(grammar, self._matcher(grammar), self)
-        compiled.matcher(())  # finds out whether a text can begin
+        try:
+            compiled.matcher(())
+        except InvalidInputError as error:
+            raise InvalidInputError(
+                f"the {_NAMES[grammar.kind]} cannot be used: {str(error).partition(': ')[2]}"
+            ) from error
         with self._lock:
             self._compiled[grammar] = compiled
             while len(self._compiled) > _KEPT:
@@ -177,7 +184,9 @@ class GrammarVocabulary:
     def _matcher(self, grammar: Grammar) -> LLMatcher:
         from llguidance import LLMatcher, LLParserLimits
 
-        limits = LLParserLimits(max_lexer_states=1 << 16, verbose_errors=False)
+        # A short expression may stand for very long texts, of which no more than a part is forced at once.
+        fuel = min(_MOST_FUEL, _LEAST_FUEL + _FUEL_A_BYTE * len(grammar.text))
+        limits = LLParserLimits(max_lexer_states=_STATES, initial_lexer_fuel=fuel, verbose_errors=False)
         try:
             matcher = LLMatcher(self._llguidance, _serialized(grammar), log_level=0, limits=limits)
         except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from .grammar_errors import reason_of
 if TYPE_CHECKING:
     from llguidance import LLExecutor, LLMatcher
 
+_MANY = 4  # texts, and processors, from which on threads make masks sooner than one does
 Mask = NDArray[np.uint32]
 
 
@@ -74,9 +76,7 @@ class GrammarMatcher:
 
     def _check(self) -> None:
         if self.inner.is_error():
-            raise InvalidInputError(
-                f"the text cannot keep to its grammar any more: {reason_of(self.inner.get_error())}"
-            )
+            raise InvalidInputError(f"a text cannot go on in its grammar: {reason_of(self.inner.get_error())}")
 
 
 class MaskRows:
@@ -86,7 +86,7 @@ class MaskRows:
         self._rows: Mask = np.zeros((0, 0), np.uint32)
 
     def of(self, matchers: Sequence[GrammarMatcher]) -> list[Mask]:
-        """Masks of texts that are not done, made in threads; ``GrammarMatcher.settle`` says what each means."""
+        """Masks of texts that are not done, of many in threads; ``GrammarMatcher.settle`` says what each means."""
         if not matchers:
             return []
         # One bit more says whether the text may end here.
@@ -107,11 +107,11 @@ class MaskRows:
 
     def _fill(self, rows: Mask, matchers: Sequence[GrammarMatcher]) -> None:
         free = [(matcher.inner, i) for i, matcher in enumerate(matchers) if not matcher.forced]
-        if len(free) > 1:
-            _executor().unsafe_compute_mask_ptr(free, rows.ctypes.data, rows.shape[1] * rows.itemsize, len(rows))
-        elif free:
-            ((inner, i),) = free
-            inner.unsafe_compute_mask_ptr(rows[i].ctypes.data, rows[i].nbytes)
+        if len(free) >= _MANY and (executor := _executor()) is not None:
+            executor.unsafe_compute_mask_ptr(free, rows.ctypes.data, rows.shape[1] * rows.itemsize, len(rows))
+        else:
+            for inner, i in free:
+                inner.unsafe_compute_mask_ptr(rows[i].ctypes.data, rows[i].nbytes)
         for row, matcher in zip(rows, matchers, strict=True):
             if matcher.forced:
                 row[:] = 0
@@ -119,11 +119,11 @@ class MaskRows:
 
 
 @cache
-def _executor() -> LLExecutor:
-    """Threads, as many as most of the processors, for all texts of this process."""
+def _executor() -> LLExecutor | None:
+    """Threads on most of the processors, for all texts of this process; None where there are too few processors."""
     from llguidance import LLExecutor
 
-    return LLExecutor()
+    return LLExecutor() if (os.cpu_count() or 1) >= _MANY else None
 
 
 def _bits(tokens: Collection[int], vocab_size: int) -> Mask:

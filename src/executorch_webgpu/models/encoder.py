@@ -138,7 +138,7 @@ class EncoderOptions:
     def lengths(self, config: EncoderConfig, settings: SentenceSettings) -> tuple[int, int]:
         """(texts, tokens of a text) that go into one call; InvalidInputError for more tokens than have a position."""
         most = config.most_tokens
-        length = self.max_seq_len or min(settings.max_tokens or DEFAULT_SEQ_LEN, most)
+        length = self.max_seq_len or min(settings.max_tokens or DEFAULT_SEQ_LEN, DEFAULT_SEQ_LEN, most)
         if not 1 <= length <= most:
             raise InvalidInputError(
                 f"the model has positions for {most} tokens: choose a longest text up to that, not {length}"

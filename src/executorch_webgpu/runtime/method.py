@@ -57,7 +57,8 @@ class ProfileRow:
 
 def _described(method: Method, inputs: Sequence[Any] = (), *_: Any, **__: Any) -> Described:
     """What a trace calls a call."""
-    return method._described.name, {"inputs": [list(np.shape(value)) for value in inputs]}
+    given = inputs if isinstance(inputs, list | tuple) else ()  # else the call says what is wrong
+    return method._described.name, {"inputs": [list(getattr(value, "shape", ())) for value in given]}
 
 
 class Method(Closing):

@@ -175,9 +175,13 @@ class Reply:
         """Begin a text with its prompt."""
         prompt = self._prompts[index // (self._body.n or 1)]
         stream, places = self._language.tokenizer.stream(), []
-        for token in prompt:
-            places.append(len(written.text))
-            written.text += stream.push(token)  # a character that it leaves unfinished is the answer's first
+        # A character that the prompt leaves unfinished is the answer's first.
+        if self._body.logprobs is None:
+            written.text = stream.push_all(prompt)
+        else:
+            for token in prompt:
+                places.append(len(written.text))
+                written.text += stream.push(token)
         written.echoed = len(written.text)
         if self._body.logprobs is not None:
             logprobs = [None, *self._choices[index].prompt_logprobs]

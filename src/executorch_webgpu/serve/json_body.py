@@ -12,6 +12,7 @@ from starlette.datastructures import Headers
 from .errors import ApiError
 
 MAX_DEPTH = 128  # lists and objects within each other; JSON schemas of real programs have about 30
+EXACT = 2**53  # below it, a float64 without a fraction is one integer
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -72,7 +73,8 @@ def _float(text: str) -> float:
     value = float(text)
     if value in (float("inf"), float("-inf")):
         raise _RefusedError("a number of the body is too large")
-    return value
+    # JSON knows numbers only: 16.0 is as good an integer as 16.
+    return int(value) if value.is_integer() and abs(value) < EXACT else value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -15,8 +15,11 @@ _REF = "#/components/schemas/{model}"
 _ERRORS = {
     "400": "The request is wrong; the message says what about it.",
     "401": "There is no API key, or it is not known.",
+    "403": "This Host, or the page that asks, is not allowed.",
+    "404": "There is no such thing; the message says which.",
     "408": "The body did not arrive in time.",
     "413": "The body is too large.",
+    "415": "The body is no JSON, by its headers.",
     "422": "The prompt is longer than there is room for.",
     "429": "Too many requests run and wait; Retry-After says when to try again.",
     "500": "The server failed; its log says more.",
@@ -62,9 +65,16 @@ def openapi(settings: ServerSettings) -> dict[str, Any]:
     }
     paths |= {
         "/v1/models": {"get": _get("The models that this server has.")},
+        "/v1/models/{name}": {"parameters": [_named("name")], "get": _get("A model that this server has.")},
         "/health": {"get": _get("Whether requests can be done.")},
         "/metrics": {"get": _get("Metrics for Prometheus.", "text/plain")},
     }
+    if settings.engine.program is not None:
+        paths["/v1/responses/{id}"] = {
+            "parameters": [_named("id")],
+            "get": _get("A response that was kept."),
+            "delete": _get("Forget a response."),
+        }
     return {
         "openapi": "3.1.0",
         "info": {"title": "executorch-webgpu", "version": __version__, "description": "OpenAI's API over WebGPU."},
@@ -75,6 +85,10 @@ def openapi(settings: ServerSettings) -> dict[str, Any]:
         },
         "security": [{}, {"key": []}],
     }
+
+
+def _named(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
 
 
 def _get(summary: str, media_type: str = "application/json") -> dict[str, Any]:

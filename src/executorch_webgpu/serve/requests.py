@@ -69,8 +69,9 @@ def _texts(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
     try:
         return check(value)
     except ValidationError:
-        raise ValueError(
-            "takes a string, a list of token ids, a list of strings, or a list of lists of token ids; no list is empty"
+        raise PydanticCustomError(
+            "texts",
+            "takes a string, a list of token ids, a list of strings, or a list of lists of token ids; no list is empty",
         ) from None
 
 
@@ -314,8 +315,7 @@ def api_error(error: ValidationError) -> ApiError:
     for each in error.errors(include_url=False, include_context=True, include_input=False):
         path = _path(each["loc"])
         first = first or path
-        message = each["msg"].removeprefix("Value error, ")
-        sentence = f"{path}: {message[0].lower()}{message[1:]}"
+        sentence = f"{path}: {each['msg'][0].lower()}{each['msg'][1:]}"
         if sentence not in found:
             found.append(sentence)
     more = f"; and {len(found) - 8} more" if len(found) > 8 else ""

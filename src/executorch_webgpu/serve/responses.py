@@ -47,7 +47,8 @@ class Responses:
         """Answer a request."""
         body = await read(request, ResponsesRequest)
         self.language.check_model(body.model)
-        before = () if body.previous_response_id is None else self._find(body.previous_response_id).items
+        earlier = body.previous_response_id
+        before = () if earlier is None else self._find(earlier, "previous_response_id").items
         with naming_items(body, before):
             chat = chat_request(body, before)
             prompt = await chat_prompt(self.language, chat)
@@ -58,7 +59,7 @@ class Responses:
     async def stored(self, request: Request) -> Response:
         """``GET`` and ``DELETE /v1/responses/ID``."""
         name = request.path_params["id"]
-        kept = self._find(name)
+        kept = self._find(name, "id")
         if request.method == "DELETE":
             self._bytes -= self._kept.pop(name).size
             return answer({"id": name, "object": "response.deleted", "deleted": True})
@@ -72,10 +73,10 @@ class Responses:
         while len(self._kept) > KEPT or self._bytes > KEPT_BYTES:
             self._bytes -= self._kept.popitem(last=False)[1].size
 
-    def _find(self, name: str) -> Kept:
+    def _find(self, name: str, param: str) -> Kept:
         if name not in self._kept:
             message = f"there is no response {name}: this server keeps the latest {KEPT}, until it stops"
-            raise ApiError(404, message, "previous_response_id", "response_not_found")
+            raise ApiError(404, message, param, "response_not_found")
         return self._kept[name]
 
 

@@ -214,10 +214,12 @@ def test_tiles_compile(engine: str, cache: str) -> None:
     for tile in (*TILES, *CPU_TILES, UNSTAGED, WIDE):
         for vectors, causal, mask in ((16, True, False), (20, False, True)):
             compile_check(engine, "attention/flash", _template(tile, vectors, cache=cache, causal=causal, mask=mask))
+        for mask in (True, False):
+            compile_check(engine, "attention/flash", _template(tile, 8, causal=False, mask=mask, batched=True))
 
 
 def _template(tile: Tile, vectors: int, **changes: Any) -> dict[str, Any]:
-    flags = {"causal": True, "mask": False, "pairs": False, "paged": False}
+    flags = {"causal": True, "mask": False, "pairs": False, "paged": False, "batched": False}
     return {**tile.variant(vectors), "cache": "float32", **flags, **changes}
 
 

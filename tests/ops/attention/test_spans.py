@@ -193,5 +193,5 @@ def test_tensor_cores(device: Device, head_dim: int, dtype: str) -> None:
 def test_kernels_compile(engine: str, dtype: str) -> None:
     compile_check(engine, "attention/spans", {}, {"words": 257})
     for tile in (*TILES, replace(TILES[0], depth=4)):
-        flags = {"causal": True, "mask": False, "pairs": False, "paged": True}
+        flags = {"causal": True, "mask": False, "pairs": False, "paged": True, "batched": False}
         compile_check(engine, "attention/flash", {**tile.variant(16), "cache": dtype, **flags})
