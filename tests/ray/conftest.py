@@ -32,7 +32,7 @@ def cluster() -> Iterator[str]:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT), *filter(None, [paths])])
     try:
         context = ray.init(
-            num_cpus=8,  # of which actors reserve one each; they run on as many as there are
+            num_cpus=3,  # Ray starts a process for each at once; what should not wait for one asks for none
             num_gpus=0,
             include_dashboard=False,
             object_store_memory=100 << 20,

@@ -17,8 +17,6 @@ import pandas as pd  # type: ignore[import-untyped]
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
-from ray.data import ActorPoolStrategy
 
 from executorch_webgpu import Runtime
 from executorch_webgpu.errors import ClosedError, InvalidInputError
@@ -115,26 +113,6 @@ def test_what_is_wrong_with_the_job_is_raised(actor: Predictor, chat_model: Chat
     broken.close()
     with pytest.raises(ClosedError):
         broken.predict(pa.table({"prompt": ["hello"]}))
-
-
-@pytest.mark.slow
-def test_two_actors(cluster: str, chat_model: ChatModel, tokenizer: Tokenizer) -> None:
-    assert cluster
-    prompts = [f"hello {i}" for i in range(8)]
-    made = predictor(
-        chat_model.program,
-        tokenizer=chat_model.tokenizer,
-        column="question",
-        output="answer",
-        chat=True,
-        params=GREEDY,
-        max_rows=16,
-    )
-    rows = ray.data.from_items([{"id": i, "question": prompt} for i, prompt in enumerate(prompts)])
-    rows = rows.map_batches(made, batch_size=2, compute=ActorPoolStrategy(size=2))
-    found = {row["id"]: row["answer"] for row in rows.take_all()}
-    tokens = [encode_chat(tokenizer, [{"role": "user", "content": prompt}]) for prompt in prompts]
-    assert [found[i] for i in range(8)] == texts(chat_model, tokenizer, tokens, GREEDY)
 
 
 @pytest.mark.slow

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -84,5 +87,47 @@ def test_what_is_no_chat(server: Serving) -> None:
     assert answer.status_code == 400 and answer.json()["error"]["message"]
     long = {"model": "served", "prompt": "hello " * 20_000, "max_tokens": 1}  # more than the balancer looks at
     answer = httpx.post(f"{server.url}/v1/completions", json=long)
-    assert answer.status_code == 422 and "context" in answer.json()["error"]["message"]
+    assert answer.status_code == 422 and "40000 tokens" in answer.json()["error"]["message"]
     assert httpx.get(f"{server.url}/health", headers={"host": "elsewhere.example"}).status_code == 403
+
+
+@pytest.mark.slow
+def test_a_replica_that_is_killed(server: Serving, client: openai.OpenAI) -> None:
+    """Its streams are cut, and say so; the others go on, and so does the server."""
+    messages, count = [f"{number} killed" for number in range(4)], 300
+
+    def begun(message: str) -> Iterator[str]:
+        stream: openai.Stream[ChatCompletionChunk] = client.chat.completions.create(
+            model="served", messages=[user(message)], max_tokens=count, temperature=0, stream=True
+        )
+        return (chunk.choices[0].delta.content or "" for chunk in stream)
+
+    time.sleep(3)  # until the router knows that the requests of other tests are over, and spreads these
+    streams = [begun(message) for message in messages]
+    for stream in streams:
+        next(stream)
+    os.kill(replicas_of(server)[0], signal.SIGKILL)
+    lost = 0
+    for stream in streams:
+        try:
+            assert len("".join(stream)) >= count - 1
+        except (openai.APIError, httpx.TransportError):
+            lost += 1
+    assert 0 < lost < len(messages)
+    for message in messages:
+        assert len("".join(begun(message))) == count
+
+
+def replicas_of(server: Serving) -> list[int]:
+    """The processes that have an engine process, below the server."""
+    command = ["ps", "-ww", "-eo", "pid=,ppid=,args="]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    processes: dict[int, tuple[int, str]] = {}
+    for line in listed.splitlines():
+        pid, parent, words = line.split(None, 2)
+        processes[int(pid)] = int(parent), words
+
+    def is_below(pid: int) -> bool:
+        return pid == server.process.pid or (pid in processes and is_below(processes[pid][0]))
+
+    return [parent for pid, (parent, words) in processes.items() if "serve.engine_process" in words and is_below(pid)]

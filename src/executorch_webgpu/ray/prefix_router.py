@@ -10,8 +10,11 @@ from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, R
 
 from .prefixes import BUSIER, Blocks, PrefixTable
 
-# What replicas say in their routing stats: requests that they have, and when that was, by ``time.time``.
-ONGOING, AT = "ongoing", "at"
+# What replicas say in their routing stats: requests that they have, whether their engine is up, and when that was, by
+# ``time.time``.
+ONGOING, UP, AT = "ongoing", "up", "at"
+DOWN_LOAD = 1 << 20  # what a replica whose engine is down counts as: it would answer at once, with an error
+ARRIVING_SECONDS = 0.05  # from the choice of a replica until it counts a request that comes by another way
 SENDING_SECONDS = 1.0  # that it takes at most to send a request whose replica is chosen
 
 
@@ -53,13 +56,14 @@ class PrefixRouter(RequestRouter):  # type: ignore[misc]  # Ray is not looked in
 
     def _load(self, replica: RunningReplica) -> int:
         if self._by_stats:
-            counted, since = int(replica.routing_stats.get(ONGOING, 0)), replica.routing_stats.get(AT, 0)
+            said = replica.routing_stats
+            counted, since = int(said.get(ONGOING, 0)), said.get(AT, 0) - ARRIVING_SECONDS
         else:
             counted, since = self.replica_queue_len_cache.get(replica.replica_id) or 0, time.time() - SENDING_SECONDS
         given = self._given.setdefault(replica.replica_id.unique_id, deque())
         while given and given[0] < since:
             given.popleft()
-        return counted + len(given)
+        return counted + len(given) + (0 if replica.routing_stats.get(UP, True) else DOWN_LOAD)
 
 
 def _blocks(request: PendingRequest | None) -> Blocks:

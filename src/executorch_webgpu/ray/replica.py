@@ -22,10 +22,10 @@ from ..serve.settings import ServerSettings
 from ..serve.shutdown import Draining
 from .adapters import assigned_adapter
 from .asgi import asgi_function
-from .prefix_router import AT, ONGOING
+from .prefix_router import AT, ONGOING, UP
 from .prefixes import Blocks
 
-STATS_SECONDS = 1.0  # between two looks at how many requests a replica has
+STATS_SECONDS = 0.5  # between two looks at how many requests a replica has
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,17 @@ class Replica:
 
     def check_health(self) -> None:
         """Raises RuntimeError while the engine process is not up; Serve then replaces the replica."""
-        state = self._app.state.server.client.state
-        if state not in ("up", "starting"):
-            raise RuntimeError(f"the engine is {state}")
+        if self._state not in ("up", "starting"):
+            raise RuntimeError(f"the engine is {self._state}")
 
     def record_routing_stats(self) -> dict[str, float]:
-        """How many requests this replica has, and when that was."""
-        return {ONGOING: self._ongoing, AT: time.time()}
+        """How many requests this replica has, whether its engine is up, and when that was."""
+        return {ONGOING: self._ongoing, UP: self._state == "up", AT: time.time()}
+
+    @property
+    def _state(self) -> str:
+        state: str = self._app.state.server.client.state
+        return state
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
