@@ -58,6 +58,15 @@ def test_a_gpu_counts_once_and_before_what_is_built_in() -> None:
     assert adapter_of_gpu(0, listed(built_in)) == ("wgpu", 0)
 
 
+def test_the_engine_that_shows_all_gpus_is_taken_for_all() -> None:
+    """Dawn shows one of GPUs that are alike."""
+    adapters = listed(GPU, GPU, replace(GPU, engine="dawn"))
+    assert [adapter_of_gpu(number, adapters) for number in range(2)] == [("wgpu", 0), ("wgpu", 1)]
+    assert adapter_of_gpu(0, listed(GPU, replace(GPU, engine="dawn"))) == ("dawn", 0)
+    with pytest.raises(NoAdapterError, match="lists are dawn 0: NVIDIA H100: take the engine wgpu, as Dawn shows only"):
+        adapter_of_gpu(1, listed(replace(GPU, engine="dawn")))
+
+
 def test_a_machine_without_gpus() -> None:
     with pytest.raises(NoAdapterError, match="are none: install the GPUs' Vulkan driver"):
         adapter_of_gpu(0, listed(CPU))

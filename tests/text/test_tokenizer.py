@@ -213,14 +213,14 @@ def test_unknown_pre_tokenizer(tmp_path: Path) -> None:
 
 
 def test_unknown_vocabulary_type(tmp_path: Path) -> None:
-    writer = GGUFWriter(tmp_path / "bert.gguf", "bert")
-    writer.add_tokenizer_model("bert")
+    writer = GGUFWriter(tmp_path / "rwkv.gguf", "rwkv")
+    writer.add_tokenizer_model("rwkv")
     writer.add_token_list(["a"])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    with pytest.raises(InvalidInputError, match='vocabulary type is "bert"'):
-        Tokenizer.from_file(tmp_path / "bert.gguf")
+    with pytest.raises(InvalidInputError, match='vocabulary type is "rwkv"'):
+        Tokenizer.from_file(tmp_path / "rwkv.gguf")
 
 
 def test_gguf_without_a_vocabulary(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ _HARDWARE = ("DiscreteGPU", "IntegratedGPU")  # the first kind that there is
 def assigned_adapter(engine: str | None = None) -> tuple[str | None, int | str | None]:
     """(engine, adapter), as ``Runtime.get`` takes them, of the GPU that Ray gave to this actor, replica or task.
 
-    ``engine``: by default ET_WEBGPU_ENGINE, else Dawn if it lists GPUs, else wgpu. Where Ray gave no GPU, and where
+    ``engine``: by default ET_WEBGPU_ENGINE, else the one that lists more GPUs, of both Dawn. Where Ray gave no GPU, and where
     ET_WEBGPU_ADAPTER names an adapter, the adapter is None: that one, or the most capable one, for all.
     Raises InvalidInputError when Ray gave several GPUs, NoAdapterError when no adapter is the one that it gave.
     """
@@ -33,9 +33,18 @@ def assigned_adapter(engine: str | None = None) -> tuple[str | None, int | str |
     if len(given) > 1:
         raise InvalidInputError(f"Ray gave {len(given)} GPUs where one engine runs: ask for num_gpus=1")
     (gpu,) = given
+    return adapter_of_gpu(int(gpu) if gpu.isdecimal() else _number_of_uuid(gpu), _adapters_of(engine))
+
+
+def check_adapters(gpus: int, engine: str | None = None) -> None:
+    """Raises NoAdapterError unless each of the first ``gpus`` GPUs of this machine is an adapter of ``engine``."""
+    if gpus and not os.environ.get("ET_WEBGPU_ADAPTER"):
+        adapter_of_gpu(gpus - 1, _adapters_of(engine))
+
+
+def _adapters_of(engine: str | None) -> list[AdapterInfo]:
     wanted = engine or os.environ.get("ET_WEBGPU_ENGINE") or "auto"
-    number = int(gpu) if gpu.isdecimal() else _number_of_uuid(gpu)
-    return adapter_of_gpu(number, [a for a in list_adapters() if wanted in ("auto", a.engine)])
+    return [adapter for adapter in list_adapters() if wanted in ("auto", adapter.engine)]
 
 
 def gpus_of_this_process() -> list[str]:
@@ -46,25 +55,26 @@ def gpus_of_this_process() -> list[str]:
 
 
 def adapter_of_gpu(number: int, adapters: Sequence[AdapterInfo]) -> tuple[str, int]:
-    """(engine, index) of the adapter that is GPU ``number`` of this machine.
+    """(engine, index) of the adapter that is GPU ``number`` of this machine: of the engine that lists more of them.
 
+    Dawn shows one of several GPUs that are alike, wgpu-native all of them. Replicas of one machine so have one engine.
     Raises NoAdapterError when there are not so many.
     """
     hardware: list[AdapterInfo] = []
     for kind in _HARDWARE:
         hardware = hardware or [a for a in adapters if a.kind == kind]
-    engines = {a.engine for a in hardware}
-    chosen = "dawn" if "dawn" in engines else "wgpu"
-    listed = [a for a in hardware if a.engine == chosen]
+    by_engine = {name: [a for a in hardware if a.engine == name] for name in ("dawn", "wgpu")}
     # On some systems an engine lists each GPU once for each of several backends, the best one first.
-    listed = [a for a in listed if a.backend == listed[0].backend]
+    by_engine = {name: [a for a in own if a.backend == own[0].backend] for name, own in by_engine.items() if own}
+    listed = max(by_engine.values(), key=len, default=[])  # the first of equal ones
     if number >= len(listed):
         names = "; ".join(f"{a.engine} {a.index}: {a.name}" for a in listed) or "none"
+        alike = "take the engine wgpu, as Dawn shows only one of GPUs that are alike" if "wgpu" not in by_engine else ""
+        driver = "install the GPUs' Vulkan driver where Ray's workers run, or set ET_WEBGPU_ADAPTER"
         raise NoAdapterError(
-            f"Ray gave GPU {number}, but the GPUs that WebGPU lists are {names}: install the GPUs' Vulkan driver where "
-            "Ray's workers run, or set ET_WEBGPU_ADAPTER"
+            f"Ray gave GPU {number}, but the GPUs that WebGPU lists are {names}: {alike if listed and alike else driver}"
         )
-    return chosen, listed[number].index
+    return listed[number].engine, listed[number].index
 
 
 def _number_of_uuid(uuid: str) -> int:

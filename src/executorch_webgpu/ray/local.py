@@ -42,6 +42,7 @@ def serve_replicas(
     import ray
     from ray import serve
 
+    from .adapters import check_adapters
     from .application import application
 
     port = port or _free_port()
@@ -55,6 +56,8 @@ def serve_replicas(
         gpus = int(ray.cluster_resources().get("GPU", 0))
         if 0 < gpus < replicas:
             raise InvalidInputError(f"the cluster has {gpus} GPUs, so it cannot have {replicas} replicas with one each")
+        if gpus and "RAY_ADDRESS" not in os.environ:  # else Ray would start replicas that cannot be, again and again
+            check_adapters(replicas, settings.server.engine.engine)
         options = {"num_replicas": replicas, "ray_actor_options": {"num_cpus": 0, "num_gpus": min(gpus, 1)}}
         _deploy(serve, application(settings, options), host, port)
         announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")

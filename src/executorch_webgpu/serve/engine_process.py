@@ -113,7 +113,8 @@ class EngineProcess:
             speculate = given if given is None or given == PROMPT_LOOKUP else self._load(given)
             self._engine = Engine(self._language, settings.loading, speculate=speculate, **settings.sizes)
         if settings.embeddings is not None:
-            self._embedder = Embedder(self._load(settings.embeddings), None, settings.loading)
+            loading = replace(settings.loading, kv_cache_dtype="f32")  # an encoder has no cache
+            self._embedder = Embedder(self._load(settings.embeddings), None, loading)
 
     def _load(self, path: str) -> Program:
         program = self._runtime.load_program(path)
