@@ -123,11 +123,10 @@ class EngineLoop:
         while True:
             with self._changed:
                 submitted, self._submitted = self._submitted, []
-                calls, self._calls = self._calls, []
                 if self._closing:
-                    self._calls, self._submitted = calls, submitted
+                    self._submitted = submitted
                     return False
-                idle = not calls and not submitted and not self._flights and not len(self._scheduler)
+                idle = not self._calls and not submitted and not self._flights and not len(self._scheduler)
                 if idle and self._changed.wait(_PAUSE_SECONDS if self._cold else _IDLE_SECONDS):
                     continue
             if idle and self._cold:
@@ -136,8 +135,9 @@ class EngineLoop:
                 self._begin(request)
             for request in [r for r in self._requests.values() if r.mailbox.cancelled]:
                 self._end(request, "cancelled")
-            for call in calls:
-                self._answer(*call)
+            for _ in range(len(self._calls)):
+                self._answer(*self._calls[0])
+                del self._calls[0]  # only now: one that the loop breaks at is told so with the rest
             if self._flights or len(self._scheduler):
                 return True
 

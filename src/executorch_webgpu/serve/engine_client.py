@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import subprocess
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from itertools import count
 from multiprocessing.connection import Client, Connection, Listener
@@ -25,6 +26,8 @@ from .wire import Accepted, AskLoad, Came, Cancel, Embed, Embedded, Load, Ready,
 
 GRACE_SECONDS = 10  # that an engine process gets to end
 LONGEST_PAUSE = 60  # seconds between two tries to start a process that fails
+
+logger = logging.getLogger(__name__)
 
 ClientState = Literal["starting", "up", "down", "closed"]
 
@@ -128,6 +131,10 @@ def _gone() -> ApiError:
     return ApiError(503, "the engine has stopped; it is being started again", headers={"Retry-After": "5"})
 
 
+def _closed() -> ApiError:
+    return ApiError(503, "the server is shutting down")
+
+
 class EngineClient:
     """Starts the engine process, talks with it, and starts it again if it ends by itself.
 
@@ -166,14 +173,13 @@ class EngineClient:
             process.stdin.write(key.hex().encode() + b"\n")
             process.stdin.flush()
             connection = await self._connected(listener, process, key)
+            connection.send(self._settings)
         except BaseException:
             if self._process is not None:
                 self._process.kill()
             raise
         finally:
             listener.close()
-        connection.send(self._settings)
-        link: Link | None = None
 
         def received(messages: list[Any]) -> None:
             self._on_loop(self._deliver, messages)
@@ -181,14 +187,13 @@ class EngineClient:
         def ended() -> None:
             self._on_loop(self._ended, process)
 
-        self._link = link = Link(connection, received, ended)
+        self._link = Link(connection, received, ended)
         try:
-            self._ready = await self._starting
+            await self._starting
         except BaseException:
-            link.close()
             process.kill()
+            await self._end_process()
             raise
-        self.state = "up"
 
     def _on_loop(self, function: Any, *arguments: Any) -> None:
         with suppress(RuntimeError):  # of a loop that is closed
@@ -260,6 +265,8 @@ class EngineClient:
             elif isinstance(message, Ready) or message.id == 0:
                 if self._starting is not None and not self._starting.done():
                     if isinstance(message, Ready):
+                        # At once, so that an end which follows in the same turn of the loop is not missed.
+                        self._ready, self.state = message, "up"
                         self._starting.set_result(message)
                     else:
                         self._starting.set_exception(Error(message.message))
@@ -280,15 +287,14 @@ class EngineClient:
         if self._starting is not None and not self._starting.done():
             self._starting.set_exception(Error("the engine process ended while it was loading"))
             return
-        if self.state == "closed":
+        if self.state != "up":  # closed, or on its way down or up: who waits for that has heard of it
             return
         self.state = "down"
+        logger.error("the engine process has ended, and is started again")
         for text in self._texts.values():
             text.fail(_gone())
         self._texts.clear()
-        for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(_gone())
+        self._fail_answers(_gone)
         if self._restart is None or self._restart.done():
             self._restart = self._loop.create_task(self._start_again())
 
@@ -299,9 +305,15 @@ class EngineClient:
             self.restarts += 1
             try:
                 await self.start()
-            except Error:
+            except Exception as error:  # whatever it is, the server goes on
+                logger.error("the engine cannot be started; the next try is in %g seconds: %s", pause, error)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _fail_answers(self, error: Callable[[], ApiError]) -> None:
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(error())
 
     async def _end_process(self) -> None:
         process, self._process = self._process, None
@@ -318,13 +330,14 @@ class EngineClient:
                 await asyncio.to_thread(process.wait)
 
     async def close(self) -> None:
-        """End the process. Texts that go on end with an error."""
+        """End the process. Texts and questions that go on end with an error."""
         self.state = "closed"
         if self._restart is not None:
             self._restart.cancel()
             with suppress(asyncio.CancelledError):
                 await self._restart
-        for text in list(self._texts.values()):
-            text.fail(ApiError(503, "the server is shutting down"))
+        for text in self._texts.values():
+            text.fail(_closed())
         self._texts.clear()
+        self._fail_answers(_closed)
         await self._end_process()

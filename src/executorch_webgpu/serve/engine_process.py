@@ -179,16 +179,17 @@ class EngineProcess:
                 raise InvalidInputError("this server has no language model, only embeddings")
             if message.id not in self._streams:
                 return  # cancelled meanwhile
-            self._link.send(Accepted(message.id))
             stream = self._engine.submit(message.tokens, params, end_tokens=message.ends, mailbox=mailbox)
         except Exception as error:
             self._refuse(message.id, error)
             return
+        self._link.send(Accepted(message.id))  # not before: what cannot be is refused, and no stream begins
         with self._lock:
-            if message.id not in self._streams:
-                stream.cancel()  # of one that has ended this changes nothing
-            elif not mailbox.ended:
+            wanted = message.id in self._streams
+            if wanted and not mailbox.ended:
                 self._streams[message.id] = stream
+        if not wanted:
+            stream.cancel()  # without the lock, which the end of a text takes; one that has ended stays as it is
 
     def _refuse(self, id: int, error: Exception) -> None:
         self._streams.pop(id, None)
