@@ -14,6 +14,7 @@ from ..llm.stream import StreamEnd, TokenLogprobs
 from ..text.answer_events import Event, Reasoning, Text
 from ..text.tokenizer import Tokenizer
 from .engine_client import EngineText
+from .errors import ApiError
 from .metrics import Metrics
 
 FinishReason = Literal["stop", "length", "tool_calls"]
@@ -93,7 +94,7 @@ class Choice:
 
     async def parts(self, metrics: Metrics) -> AsyncIterator[Part]:
         """What comes, at least one part with a token, or with the end. Raises ApiError for what ended the text."""
-        called = False
+        called, ended = False, "cancelled"
         last: float | None = None
         finish: FinishReason | None = None
         try:
@@ -114,9 +115,12 @@ class Choice:
                 if finish is not None:
                     part.finish = finish = "tool_calls" if called and finish == "stop" else finish
                 yield part
+        except ApiError:
+            ended = "error"
+            raise
         finally:
             self._text.cancel()  # of a text that has ended this changes nothing
-            metrics.finished(finish or "cancelled")
+            metrics.finished(finish or ended)
 
     def _read(self, tokens: list[int], logprobs: list[TokenLogprobs]) -> Part:
         """Tokens up to a stop string, if there is one. One at a time only where it matters which one ends the text."""
@@ -175,6 +179,7 @@ async def merged(choices: Sequence[Choice], metrics: Metrics) -> AsyncIterator[t
             if (error := tasks[index].exception()) is not None:
                 raise error
     finally:
-        for task in tasks:
+        for task, choice in zip(tasks, choices, strict=True):
             task.cancel()
+            choice.cancel()  # a task that has not begun does not
         await asyncio.gather(*tasks, return_exceptions=True)

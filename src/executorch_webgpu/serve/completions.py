@@ -40,13 +40,14 @@ class Completions:
             message = "prompt_logprobs come with the whole answer: leave stream out, or use echo with logprobs"
             raise ApiError(400, message, "prompt_logprobs", "unsupported_parameter")
         prompts = await self._prompts(body)
-        self.language.check_choices(len(prompts) * (body.n or 1))
-        reply = Reply(self, request, body, prompts, await self._begin(body, prompts))
-        return event_stream(reply.stream()) if body.stream else await reply.whole()
+        choices = await self._begin(body, prompts)
+        reply = Reply(self, request, body, prompts, choices)
+        return event_stream(reply.stream(), choices) if body.stream else await reply.whole()
 
     async def _prompts(self, body: CompletionRequest) -> list[list[int]]:
         given = body.prompt
         several: Sequence[Any] = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
+        self.language.check_choices(len(several) * (body.n or 1))  # before each of very many is encoded
         prompts = []
         for index, prompt in enumerate(several):
             param = f"prompt[{index}]" if several is given else "prompt"

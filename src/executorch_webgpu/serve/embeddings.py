@@ -61,7 +61,8 @@ class Embeddings:
         given = body.input
         several: Sequence[Any] = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
         if len(several) > MOST_TEXTS:
-            raise ApiError(400, f"input has {len(several)} texts, but one request takes {MOST_TEXTS}", "input")
+            message = f"input has {len(several)} texts, but one request takes {MOST_TEXTS}"
+            raise ApiError(400, message, "input", "invalid_value")
         texts = []
         for index, text in enumerate(several):
             param = f"input[{index}]" if several is given else "input"

@@ -6,15 +6,17 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
 from sse_starlette import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from .. import __version__
+from .choice import Choice
 from .errors import ApiError
 from .json_body import check_content_type, parse_object
 from .requests import RequestBody, parse
@@ -59,9 +61,26 @@ def event(content: Any, name: str | None = None) -> bytes:
     return head + b"data: %s\n\n" % to_json(content)
 
 
-def event_stream(events: AsyncIterator[bytes]) -> Response:
-    """A stream of events. What goes wrong after it began is an event with an error, which ends it."""
-    response = EventSourceResponse(_told(events), ping=PING_SECONDS, sep="\n")
+class _EventStream(EventSourceResponse):
+    """Ends ``choices`` with itself: a generator that nobody has begun to read, or read far enough, does not."""
+
+    choices: Sequence[Choice] = ()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            for choice in self.choices:
+                choice.cancel()
+
+
+def event_stream(events: AsyncIterator[bytes], choices: Sequence[Choice]) -> Response:
+    """A stream of events about ``choices``, which end with it.
+
+    What goes wrong after it began is an event with an error, the last one.
+    """
+    response = _EventStream(_told(events), ping=PING_SECONDS, sep="\n")
+    response.choices = choices
     del response.headers["connection"]  # which is for the connection to say, and may be "close"
     return response
 

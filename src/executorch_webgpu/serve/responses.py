@@ -54,7 +54,7 @@ class Responses:
             prompt = await chat_prompt(self.language, chat)
         (choice,) = await begin(self.language, chat, prompt)
         reply = _Reply(self, request, body, prompt, choice, [*before, *input_items(body)])
-        return event_stream(reply.stream()) if body.stream else await reply.whole()
+        return event_stream(reply.stream(), [choice]) if body.stream else await reply.whole()
 
     async def stored(self, request: Request) -> Response:
         """``GET`` and ``DELETE /v1/responses/ID``."""

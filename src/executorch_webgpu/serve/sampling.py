@@ -42,7 +42,7 @@ def sampling_of(
     try:
         return sampling_params(defaults, given, UNSTATED)
     except InvalidInputError as error:
-        raise ApiError(400, str(error)) from error
+        raise ApiError(400, str(error), code="invalid_value") from error
 
 
 def _biases(given: dict[str, float], vocab_size: int) -> dict[int, float]:
@@ -71,7 +71,7 @@ def grammar_of(request: DrawingFields, form: ResponseFormat | None) -> Grammar |
     asked = _grammars(request, form)
     if len(asked) > 1:
         names = " and ".join(name for name, _ in asked)
-        raise ApiError(400, f"{names} are given, but a text can follow one grammar only", asked[1][0])
+        raise ApiError(400, f"{names} are given, but a text can follow one grammar only", asked[1][0], "invalid_value")
     try:
         return asked[0][1]() if asked else None
     except InvalidInputError as error:
@@ -90,7 +90,8 @@ def _grammars(request: DrawingFields, form: ResponseFormat | None) -> list[tuple
         asked.append(("response_format", Grammar.json_object))
     elif form is not None and form.type == "json_schema":
         if form.json_schema is None:
-            raise ApiError(400, "response_format.json_schema is missing", "response_format.json_schema")
+            place = "response_format.json_schema"
+            raise ApiError(400, f"{place} is missing", place, "invalid_value")
         schema = form.json_schema.schema_
         asked.append(("response_format", lambda: Grammar.json_schema(schema)))
     outputs = request.structured_outputs
@@ -125,6 +126,8 @@ def _schema(given: dict[str, Any] | str, name: str) -> Any:
         return json.loads(given)
     except ValueError as error:
         raise ApiError(400, f"{name} is not valid JSON: {error}", name, "invalid_json") from error
+    except RecursionError as error:
+        raise ApiError(400, f"{name} has too many levels; give a flatter schema", name, "invalid_grammar") from error
 
 
 def for_choice(params: SamplingParams, index: int) -> SamplingParams:
