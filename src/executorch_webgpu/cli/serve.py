@@ -16,6 +16,7 @@ from .streams import note
 
 if TYPE_CHECKING:
     from ..runtime import LoadOptions
+    from ..serve.limits import Limits
     from ..serve.settings import ServerSettings
 
 POSITIVE = click.FloatRange(0, min_open=True)
@@ -183,20 +184,24 @@ def serve_replicated(settings: ServerSettings, replicas: int, host: str, port: i
 
         prepare_environment()
         from ..ray.replica import ReplicaSettings
-        from ..serve.limits import MIB, Limits
     except ImportError as error:
         raise Error(f'--replicas needs Ray: pip install "executorch-webgpu[ray]" ({error})') from error
-    limits = Limits(
+    network = _network(host, options)
+    key_file = options["api_key_file"]
+    keys = None if key_file is None else str(Path(key_file).resolve())
+    made = ReplicaSettings(settings, _limits(options), keys, options["grace_seconds"], network)
+    serve_replicas(made, replicas, host, port, lambda url: note(f"Listening at {url}; Ctrl-C stops."))
+
+
+def _limits(options: dict[str, Any]) -> Limits:
+    from ..serve.limits import MIB, Limits
+
+    return Limits(
         max_body_bytes=options["max_body_mib"] * MIB,
         max_running=options["max_running"],
         max_queue=options["max_queue"],
         request_seconds=options["request_seconds"],
     )
-    network = _network(host, options)
-    key_file = options["api_key_file"]
-    keys = None if key_file is None else str(Path(key_file).resolve())
-    made = ReplicaSettings(settings, limits, keys, options["grace_seconds"], network)
-    serve_replicas(made, replicas, host, port, lambda url: note(f"Listening at {url}; Ctrl-C stops."))
 
 
 def _network(host: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -224,17 +229,11 @@ def serve(settings: ServerSettings, host: str, port: int, options: dict[str, Any
     from ..serve.app import build_app
     from ..serve.auth import ApiKeys
     from ..serve.engine_client import EngineClient
-    from ..serve.limits import MIB, Limits
     from ..serve.listen import make_server
     from ..serve.metrics import Metrics
     from ..serve.shutdown import Draining
 
-    limits = Limits(
-        max_body_bytes=options["max_body_mib"] * MIB,
-        max_running=options["max_running"],
-        max_queue=options["max_queue"],
-        request_seconds=options["request_seconds"],
-    )
+    limits = _limits(options)
     keys, metrics, draining = ApiKeys.load(options["api_key_file"]), Metrics(), Draining(options["grace_seconds"])
     network = _network(host, options)
 

@@ -23,8 +23,9 @@ _HARDWARE = ("DiscreteGPU", "IntegratedGPU")  # the first kind that there is
 def assigned_adapter(engine: str | None = None) -> tuple[str | None, int | str | None]:
     """(engine, adapter), as ``Runtime.get`` takes them, of the GPU that Ray gave to this actor, replica or task.
 
-    ``engine``: by default ET_WEBGPU_ENGINE, else the one that lists more GPUs, of both Dawn. Where Ray gave no GPU, and where
-    ET_WEBGPU_ADAPTER names an adapter, the adapter is None: that one, or the most capable one, for all.
+    ``engine``: by default ET_WEBGPU_ENGINE, else the one that lists more GPUs, or Dawn if both list as many. Where Ray
+    gave no GPU, and where ET_WEBGPU_ADAPTER names an adapter, the adapter is None: that one, or the most capable one,
+    for all.
     Raises InvalidInputError when Ray gave several GPUs, NoAdapterError when no adapter is the one that it gave.
     """
     given = gpus_of_this_process()
@@ -57,7 +58,8 @@ def gpus_of_this_process() -> list[str]:
 def adapter_of_gpu(number: int, adapters: Sequence[AdapterInfo]) -> tuple[str, int]:
     """(engine, index) of the adapter that is GPU ``number`` of this machine: of the engine that lists more of them.
 
-    Dawn shows one of several GPUs that are alike, wgpu-native all of them. Replicas of one machine so have one engine.
+    Dawn shows one of several GPUs that are alike, wgpu-native all of them. So the replicas of a machine
+    all have one engine.
     Raises NoAdapterError when there are not so many.
     """
     hardware: list[AdapterInfo] = []
@@ -71,9 +73,8 @@ def adapter_of_gpu(number: int, adapters: Sequence[AdapterInfo]) -> tuple[str, i
         names = "; ".join(f"{a.engine} {a.index}: {a.name}" for a in listed) or "none"
         alike = "take the engine wgpu, as Dawn shows only one of GPUs that are alike" if "wgpu" not in by_engine else ""
         driver = "install the GPUs' Vulkan driver where Ray's workers run, or set ET_WEBGPU_ADAPTER"
-        raise NoAdapterError(
-            f"Ray gave GPU {number}, but the GPUs that WebGPU lists are {names}: {alike if listed and alike else driver}"
-        )
+        advice = alike if listed and alike else driver
+        raise NoAdapterError(f"Ray gave GPU {number}, but the GPUs that WebGPU lists are {names}: {advice}")
     return listed[number].engine, listed[number].index
 
 

@@ -33,6 +33,7 @@ from ..llm.stream import Mailbox, Stream, StreamEnd
 from ..llm.text_changes import TextChanges
 from ..models.library import find_program
 from ..runtime import Runtime
+from ..text.tokenizer import TOKENIZER
 from .sources import name_everywhere, tokenizer_of
 from .stage import Stage, stage_names
 
@@ -72,8 +73,9 @@ class Pipeline(Closing):
     ``submit`` is that of an ``Engine``, and so are its streams, so that ``submit_text`` takes a pipeline, too.
     ``source``: the program, by a name that it has on every machine. ``num_gpus``: GPUs of a stage, 1, or 0 for the
     adapter that ``engine`` and ``adapter`` choose, by default the most capable one. ``max_texts``: that run at once,
-    each with caches of its own in each stage; others wait. ``actor_options``: more for ``ray.remote``, such as
-    ``resources``. ``changes``: as ``Program.load_method`` takes them.
+    each with caches of its own in each stage; others wait. ``tokenizer``: a file, by default the program's own;
+    the attribute is None where there is neither. ``actor_options``: more for ``ray.remote``, such as ``resources``.
+    ``changes``: as ``Program.load_method`` takes them.
     Raises UnsupportedProgramError for a program that is not in stages, and what a stage raises as it loads.
     """
 
@@ -103,7 +105,7 @@ class Pipeline(Closing):
                 with program.load_method("get_eos_ids") as method:
                     self.eos_ids = frozenset(method.execute())
             self.tokenizer = None
-            with suppress(InvalidInputError):
+            if tokenizer is not None or TOKENIZER in program.named_data:
                 self.tokenizer = tokenizer_of(program, source, tokenizer)
         source = name_everywhere(source)
         actor = ray.remote(num_gpus=num_gpus, **actor_options)(Stage)

@@ -111,7 +111,7 @@ class Server:
 def build_app(settings: ServerSettings, client: EngineClient | None = None, **parts: Any) -> Starlette:
     """The application of a server.
 
-    ``client``: an engine that is started already; else one is started with the application, and ends with it.
+    ``client``: an engine that the caller starts; else one is started with the application. Either ends with it.
     ``parts``: further fields of ``Server``. Raises InvalidInputError for a program without a tokenizer.
     """
     server = Server(settings, client or EngineClient(settings.engine), **parts)

@@ -28,7 +28,8 @@ def check_model(asked: str | None, name: str) -> None:
 
 
 class Language:
-    """``name``: what clients call it. ``most_prompt_tokens``: of a prompt, whatever the context holds."""
+    """The model. ``name``: what clients call it. ``max_prompt_tokens``: of a prompt, also where the context holds more;
+    ``max_choices``: texts of a request."""
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ KNOWN = frozenset(
 # What takes a body, but no time of a model.
 WITHOUT_MODEL = frozenset({"/detokenize", "/tokenize"})
 PAGE = "/page/"
+NAMED = ("/v1/models/", "/v1/responses/", PAGE)  # what follows is a name, which nothing shows
 
 
 def path_of(scope: Scope) -> str:
@@ -37,9 +38,7 @@ def name_of(scope: Scope) -> str:
     path = path_of(scope)
     if path in KNOWN:
         return path
-    if path.startswith(PAGE):
-        return f"{PAGE}*"
-    return "/v1/models/*" if path.startswith("/v1/models/") else "other"
+    return next((f"{each}*" for each in NAMED if path.startswith(each)), "other")
 
 
 def needs_model(scope: Scope) -> bool:

@@ -13,9 +13,9 @@ class EngineSettings:
     """The engine process: what it loads, where, and how much runs at once.
 
     ``program``: a language model's ``.pte`` with its tokenizer inside; ``embeddings``: an encoder's. At least one of
-    them. ``engine``, ``adapter``: as ``Runtime.get`` takes them. ``sizes``: arguments of ``llm.Engine`` beside the
-    program (``kv_pages``, ``page_rows``, ``max_rows``, ``max_sequences``, ``steps_in_flight``). ``speculate``:
-    "prompt-lookup", or the path of a smaller program with the same vocabulary.
+    them. ``engine``, ``adapter``: as ``Runtime.get`` takes them. ``loading``: of both programs. ``sizes``:
+    arguments of ``llm.Engine`` beside the program (``kv_pages``, ``page_rows``, ``max_rows``, ``max_sequences``,
+    ``steps_in_flight``). ``speculate``: "prompt-lookup", or the path of a smaller program with the same vocabulary.
     """
 
     program: str | None = None
@@ -29,7 +29,7 @@ class EngineSettings:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """``name``, ``embeddings_name``: what ``/v1/models`` calls the models.
+    """What the HTTP process knows. ``name``, ``embeddings_name``: what ``/v1/models`` calls the models.
 
     ``max_prompt_tokens``: longer prompts are refused; None for what the context holds. ``max_choices``: the most texts
     that one request may ask for. ``page``: whether the chat page is served at "/".
