@@ -28,10 +28,10 @@ def prefix_blocks(body: bytes) -> Blocks:
     """
     try:
         request = json.loads(body)
-    except ValueError:  # UnicodeDecodeError is one
+        return _hashes(_parts(request)) if isinstance(request, dict) else ()
+    except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError; what is too deep, a replica refuses
         begins = [at for name in PROMPTS if (at := body.find(f'"{name}"'.encode())) >= 0]
         return _hashes([body[min(begins) :].decode("latin-1")]) if begins else ()
-    return _hashes(_parts(request)) if isinstance(request, dict) else ()
 
 
 def _hashes(parts: Iterable[str]) -> Blocks:

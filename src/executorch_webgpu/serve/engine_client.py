@@ -152,7 +152,6 @@ class EngineClient:
         self._restart: asyncio.Task[None] | None = None
         self._ready: Ready | None = None
         self.state: ClientState = "starting"
-        self.restarts = 0
 
     @property
     def ready(self) -> Ready:
@@ -302,7 +301,6 @@ class EngineClient:
         pause = 1.0
         while self.state == "down":
             await self._end_process()
-            self.restarts += 1
             try:
                 await self.start()
             except Exception as error:  # whatever it is, the server goes on

@@ -164,6 +164,8 @@ class EngineProcess:
 
     def _submit_constrained(self, message: Submit) -> None:
         assert message.grammar is not None
+        if message.id not in self._streams:
+            return  # cancelled while it waited for a worker
         try:
             params = replace(message.params, grammar=self._vocabulary.compile(message.grammar))
         except Exception as error:

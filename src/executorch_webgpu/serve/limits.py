@@ -63,23 +63,25 @@ class BodyLimit:
         body, held = bytearray(), 0
         try:
             try:
-                async with asyncio.timeout(self.limits.body_seconds):
-                    complete = await self._read(scope, receive, body)
-            except TimeoutError:
-                seconds = f"{self.limits.body_seconds:g} seconds"
-                raise ApiError(
-                    408, f"the request's body did not arrive within {seconds}; send it at once", code="body_timeout"
-                ) from None
+                complete = await self._read_in_time(scope, receive, body)
+            except ApiError as error:
+                answer = error.response()
+                answer.headers["connection"] = "close"  # what is left of the body is no request
+                return await answer(scope, receive, send)
             if complete:
                 held, replayed = len(body), _replay(bytes(body), receive)
                 body.clear()
                 await self.app(scope, replayed, send)
-        except ApiError as error:
-            answer = error.response()
-            answer.headers["connection"] = "close"  # what is left of the body is no request
-            await answer(scope, receive, send)
         finally:
             self._held -= held + len(body)
+
+    async def _read_in_time(self, scope: Scope, receive: Receive, body: bytearray) -> bool:
+        try:
+            async with asyncio.timeout(self.limits.body_seconds):
+                return await self._read(scope, receive, body)
+        except TimeoutError:
+            message = f"the request's body did not arrive within {self.limits.body_seconds:g} seconds; send it at once"
+            raise ApiError(408, message, code="body_timeout") from None
 
     async def _read(self, scope: Scope, receive: Receive, body: bytearray) -> bool:
         """Append the body to ``body``; returns whether all of it came, not the end of the connection."""
