@@ -248,6 +248,9 @@ class EngineClient:
         link.send(message)
         try:
             return await future
+        except asyncio.CancelledError:
+            link.send(Cancel(message.id))
+            raise
         finally:
             self._answers.pop(message.id, None)
 

@@ -99,7 +99,7 @@ class EngineProcess:
     def __init__(self, settings: EngineSettings) -> None:
         self._runtime = Runtime.get(engine=settings.engine, adapter=settings.adapter)
         self._programs: list[Program] = []
-        self._streams: dict[int, Stream | None] = {}  # None: it is on its way into the engine
+        self._streams: dict[int, Stream | None] = {}  # None: on its way into the engine, or of an encoder
         self._lock = threading.Lock()  # of the streams
         self._engine: Engine | None = None
         self._embedder: Embedder | None = None
@@ -158,6 +158,7 @@ class EngineProcess:
                     if stream is not None:
                         stream.cancel()
                 case Embed():
+                    self._streams[message.id] = None
                     self._encoding.submit(self._embed, message)
                 case AskLoad():
                     self._workers.submit(self._load_of, message)
@@ -211,6 +212,8 @@ class EngineProcess:
 
     def _embed(self, message: Embed) -> None:
         assert self._link is not None
+        if message.id not in self._streams:
+            return  # cancelled while others were computed
         try:
             if self._embedder is None:
                 raise InvalidInputError("this server has no encoder; start it with --embeddings SOURCE")
@@ -218,6 +221,7 @@ class EngineProcess:
         except Exception as error:
             self._refuse(message.id, error)
         else:
+            self._ended(message.id)
             self._link.send(Embedded(message.id, embeddings.astype("<f4").tobytes()))
 
     def _load_of(self, message: AskLoad) -> None:

@@ -30,7 +30,7 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """A text that nobody wants any more."""
+    """A text, or embeddings, that nobody wants any more."""
 
     id: int
 
