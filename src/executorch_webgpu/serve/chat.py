@@ -39,7 +39,7 @@ class Chat:
         prompt = await chat_prompt(self.language, body)
         choices = await begin(self.language, body, prompt)
         reply = Reply(self, request, body, prompt, choices)
-        return event_stream(reply.stream(), choices) if body.stream else await reply.whole()
+        return event_stream(reply.stream(), choices, self.language.metrics) if body.stream else await reply.whole()
 
 
 def _check_logprobs(body: ChatRequest) -> None:

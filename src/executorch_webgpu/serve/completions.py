@@ -42,7 +42,7 @@ class Completions:
         prompts = await self._prompts(body)
         choices = await self._begin(body, prompts)
         reply = Reply(self, request, body, prompts, choices)
-        return event_stream(reply.stream(), choices) if body.stream else await reply.whole()
+        return event_stream(reply.stream(), choices, self.language.metrics) if body.stream else await reply.whole()
 
     async def _prompts(self, body: CompletionRequest) -> list[list[int]]:
         given = body.prompt

@@ -19,6 +19,7 @@ from .. import __version__
 from .choice import Choice
 from .errors import ApiError
 from .json_body import check_content_type, parse_object
+from .metrics import Metrics
 from .requests import RequestBody, parse
 
 INLINE_BYTES = 128 * 1024  # of a body that is parsed at once
@@ -74,25 +75,28 @@ class _EventStream(EventSourceResponse):
                 choice.cancel()
 
 
-def event_stream(events: AsyncIterator[bytes], choices: Sequence[Choice]) -> Response:
+def event_stream(events: AsyncIterator[bytes], choices: Sequence[Choice], metrics: Metrics) -> Response:
     """A stream of events about ``choices``, which end with it.
 
     What goes wrong after it began is an event with an error, the last one.
     """
-    response = _EventStream(_told(events), ping=PING_SECONDS, sep="\n")
+    response = _EventStream(_told(events, metrics), ping=PING_SECONDS, sep="\n")
     response.choices = choices
     del response.headers["connection"]  # which is for the connection to say, and may be "close"
     return response
 
 
-async def _told(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _told(events: AsyncIterator[bytes], metrics: Metrics) -> AsyncIterator[bytes]:
     async with aclosing(events) as told:  # type: ignore[type-var]  # generators, which can be closed
         try:
             async for each in told:
                 yield each
         except ApiError as error:
+            if error.status >= 500:
+                metrics.failed()
             yield event(error.body())
         except Exception:
+            metrics.failed()
             logger.exception("a stream failed in a way that is nobody's fault but the server's")
             yield event(ApiError(500, "the server failed; its log says more", code="internal_error").body())
 

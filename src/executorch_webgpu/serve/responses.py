@@ -54,7 +54,7 @@ class Responses:
             prompt = await chat_prompt(self.language, chat)
         (choice,) = await begin(self.language, chat, prompt)
         reply = _Reply(self, request, body, prompt, choice, [*before, *input_items(body)])
-        return event_stream(reply.stream(), [choice]) if body.stream else await reply.whole()
+        return event_stream(reply.stream(), [choice], self.language.metrics) if body.stream else await reply.whole()
 
     async def stored(self, request: Request) -> Response:
         """``GET`` and ``DELETE /v1/responses/ID``."""
@@ -128,6 +128,8 @@ class _Reply:
                         yield numbered(name, content)
                     finish = part.finish
         except ApiError as error:
+            if error.status >= 500:
+                self._route.language.metrics.failed()
             failed = {**self._response("failed"), "error": {"code": "server_error", "message": error.message}}
             yield numbered("response.failed", {"response": failed})
             return
