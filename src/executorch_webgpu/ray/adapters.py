@@ -23,8 +23,8 @@ _HARDWARE = ("DiscreteGPU", "IntegratedGPU")  # the first kind that there is
 def assigned_adapter(engine: str | None = None) -> tuple[str | None, int | str | None]:
     """(engine, adapter), as ``Runtime.get`` takes them, of the GPU that Ray gave to this actor, replica or task.
 
-    ``engine``: by default ET_WEBGPU_ENGINE, else the one that lists more GPUs, of both Dawn. Where Ray gave no GPU, and where
-    ET_WEBGPU_ADAPTER names an adapter, the adapter is None: that one, or the most capable one, for all.
+    ``engine``: by default ET_WEBGPU_ENGINE, else the one that lists more GPUs, of both Dawn. Where Ray gave no GPU, and
+    where ET_WEBGPU_ADAPTER names an adapter, the adapter is None: that one, or the most capable one, for all.
     Raises InvalidInputError when Ray gave several GPUs, NoAdapterError when no adapter is the one that it gave.
     """
     given = gpus_of_this_process()
@@ -72,7 +72,7 @@ def adapter_of_gpu(number: int, adapters: Sequence[AdapterInfo]) -> tuple[str, i
         alike = "take the engine wgpu, as Dawn shows only one of GPUs that are alike" if "wgpu" not in by_engine else ""
         driver = "install the GPUs' Vulkan driver where Ray's workers run, or set ET_WEBGPU_ADAPTER"
         raise NoAdapterError(
-            f"Ray gave GPU {number}, but the GPUs that WebGPU lists are {names}: {alike if listed and alike else driver}"
+            f"Ray gave GPU {number}, but the GPUs that WebGPU lists are {names}: {(listed and alike) or driver}"
         )
     return listed[number].engine, listed[number].index
 
