@@ -45,8 +45,10 @@ def test_wheel_needs_no_torch_and_carries_its_license(wheel: zipfile.ZipFile) ->
     assert required
     assert not [line for line in required if line.startswith(("torch", "executorch"))]
     assert metadata["Version"] == executorch_webgpu.__version__
-    assert metadata["License-Expression"] == "BSD-3-Clause"
+    assert metadata["License-Expression"] == "BSD-3-Clause AND MIT AND (Apache-2.0 OR MPL-2.0)"
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
+    for library in ("marked", "dompurify"):  # of the chat page
+        assert any(name.endswith(f"vendor/{library}/LICENSE") and "licenses/" in name for name in wheel.namelist())
 
 
 def test_console_script_is_the_cli() -> None:
