@@ -189,7 +189,8 @@ def serve_replicated(settings: ServerSettings, replicas: int, host: str, port: i
     network = _network(host, options)
     key_file = options["api_key_file"]
     keys = None if key_file is None else str(Path(key_file).resolve())
-    made = ReplicaSettings(settings, _limits(options), keys, options["grace_seconds"], network)
+    grace_seconds, log_format = options["grace_seconds"], options["log_format"]
+    made = ReplicaSettings(settings, _limits(options), keys, grace_seconds, network, log_format)
     serve_replicas(made, replicas, host, port, lambda url: note(f"Listening at {url}; Ctrl-C stops."))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ClosedError, Error, InvalidInputError
+from ..errors import ClosedError, InvalidInputError
 from ..gpu.trace import STEP, active, spanned
 from ..runtime.batch import BatchMethod, Draw, Drawn
 from .grammar_matcher import MaskRows
@@ -267,7 +267,7 @@ class EngineLoop:
                     drafts = work.tokens[len(work.tokens) - len(found) + 1 :] if len(found) > 1 else ()
                     own = accepted(drafts, [each.token for each in found], request.ends) if found else ()
                     tokens, end = request.take(found[: len(own)])
-                except Error as error:  # of this text alone
+                except Exception as error:  # of this text alone, such as a library's about its grammar
                     self._end(request, None, error)
                     continue
                 if (trace := active()) is not None:

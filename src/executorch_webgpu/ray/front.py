@@ -64,18 +64,23 @@ class Front:
     async def _pass(self, answer: Any, passed: _Passed, left: asyncio.Task[None]) -> None:
         """Send an answer on as it comes, unless the client has left."""
         coming: AsyncIterator[bytes] = aiter(answer)
-        while True:
-            following = asyncio.ensure_future(anext(coming, None))
-            await asyncio.wait({following, left}, return_when=asyncio.FIRST_COMPLETED)
-            if not following.done():
+        whole = False
+        try:
+            while True:
+                following = asyncio.ensure_future(anext(coming, None))
+                await asyncio.wait({following, left}, return_when=asyncio.FIRST_COMPLETED)
+                if not following.done():
+                    following.cancel()
+                    return
+                messages = await following
+                if messages is None:
+                    whole = True
+                    return
+                for message in pickle.loads(messages):
+                    await passed.send(message)
+        finally:
+            if not whole:  # the client has left, or cannot be written to: nobody waits for what the replica computes
                 answer.cancel()
-                following.cancel()
-                return
-            messages = await following
-            if messages is None:
-                return
-            for message in pickle.loads(messages):
-                await passed.send(message)
 
 
 class _Passed:

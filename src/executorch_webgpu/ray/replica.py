@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging.config
 import pickle
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..llm.engine import PROMPT_LOOKUP
 from ..models.library import find_program
+from ..serve.access_log import log_config
 from ..serve.app import build_app
 from ..serve.auth import ApiKeys
 from ..serve.limits import Limits
@@ -33,6 +35,7 @@ class ReplicaSettings:
     """What each replica is made with. Programs are named as commands name them, and found where a replica runs.
 
     ``api_key_file``: see ``ApiKeys.load``. ``network``: further arguments of ``serve.middleware.middlewares``.
+    ``log_format``: of lines about requests, in the logs that Ray keeps of each replica's process.
     """
 
     server: ServerSettings
@@ -40,6 +43,7 @@ class ReplicaSettings:
     api_key_file: str | None = None
     grace_seconds: float = 30.0
     network: Mapping[str, Any] = field(default_factory=dict)
+    log_format: Literal["json", "text"] = "text"
 
     def app(self) -> Starlette:
         """The application, for the GPU that Ray gave to this process. Raises Error as ``assigned_adapter`` does."""
@@ -72,6 +76,7 @@ class Replica:
     """What all replicas have. Serve asks for their health, and routers for their load."""
 
     def __init__(self, settings: ReplicaSettings) -> None:
+        logging.config.dictConfig(log_config(settings.log_format))
         self._app = settings.app()
         self._ongoing = 0
 

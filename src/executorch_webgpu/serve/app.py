@@ -95,6 +95,13 @@ class Server:
             raise ApiError(503, f"the engine is {self.client.state}", headers={"Retry-After": "5"})
         return answer({"status": "ok", "adapter": self.client.ready.adapter})
 
+    async def api_error(self, request: Request, error: Exception) -> Response:
+        """The answer to a request that cannot be done."""
+        assert isinstance(error, ApiError)
+        if error.status >= 500:
+            self.metrics.failed()
+        return error.response()
+
     async def watch(self) -> None:
         """Keep the metrics of the engine up to date, for as long as this runs."""
         while True:
@@ -105,6 +112,8 @@ class Server:
                     load = await self.client.load()
                     used = load.kv_pages - load.idle_pages
                     self.metrics.engine_state(load.running, load.waiting, used, load.kv_pages)
+            elif not up:
+                self.metrics.engine_state(0, 0, 0, 0)
             await asyncio.sleep(LOAD_SECONDS)
 
 
@@ -148,7 +157,7 @@ def build_app(settings: ServerSettings, client: EngineClient | None = None, **pa
         routes=routes,
         lifespan=lifespan,
         middleware=middlewares(server.limits, server.metrics, server.draining, server.keys, **server.network),
-        exception_handlers={HTTPException: _http_error, ApiError: _api_error},
+        exception_handlers={HTTPException: _http_error, ApiError: server.api_error},
     )
     app.state.server = server
     return app
@@ -205,8 +214,3 @@ async def _http_error(request: Request, error: Exception) -> Response:
         405: f"{request.url.path} does not take {request.method}",
     }.get(error.status_code, error.detail)
     return ApiError(error.status_code, sentence, headers=error.headers or {}).response()
-
-
-async def _api_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    return error.response()

@@ -228,10 +228,9 @@ class EngineProcess:
         assert self._link is not None
         engine = self._engine
         if engine is None:
-            self._link.send(Load(message.id, 0, 0, 0, 0, 0, (0, 0)))
+            self._link.send(Load(message.id, 0, 0, 0, 0))
         else:
-            pages = engine.idle_pages, engine.kv_pages
-            self._link.send(Load(message.id, *engine.text_counts, *pages, engine.computed_rows, engine.guessed_tokens))
+            self._link.send(Load(message.id, *engine.text_counts, engine.idle_pages, engine.kv_pages))
 
     def close(self) -> None:
         """Free everything."""

@@ -124,12 +124,13 @@ class Language:
 
         ``grammar_from``: the field of the request that has the grammar, which the engine may refuse.
         """
+        parsers = [parser() for _ in range(count)]  # before anything runs: a template may be at fault
         choices = [
             Choice(
                 self.client.submit(prompt, for_choice(params, index), ends, grammar),
                 self.tokenizer,
                 prompt,
-                parser(),
+                parsers[index],
                 options,
             )
             for index in range(count)

@@ -106,7 +106,11 @@ def _grammars(request: DrawingFields, form: ResponseFormat | None) -> list[tuple
             message = "structured_outputs.structural_tag is not supported: use tools, or structured_outputs.grammar"
             raise ApiError(400, message, "structured_outputs.structural_tag", "unsupported_parameter")
         ways += [
-            ("structured_outputs.json", outputs.json_, lambda v: Grammar.json_schema(_schema(v, "structured_outputs"))),
+            (
+                "structured_outputs.json",
+                outputs.json_,
+                lambda v: Grammar.json_schema(_schema(v, "structured_outputs.json")),
+            ),
             ("structured_outputs.regex", outputs.regex, Grammar.regex),
             ("structured_outputs.choice", outputs.choice, Grammar.choice),
             ("structured_outputs.grammar", outputs.grammar, Grammar.lark),

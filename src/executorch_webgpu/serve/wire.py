@@ -122,12 +122,10 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How busy the engine is. ``rows``: of all steps so far. ``guessed``: tokens, and how many of them were right."""
+    """How busy the engine is, in texts and pages."""
 
     id: int
     running: int
     waiting: int
     idle_pages: int
     kv_pages: int
-    rows: int
-    guessed: tuple[int, int]
