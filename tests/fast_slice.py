@@ -15,7 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # What the extra ``test`` does not install.
-EXPORTER = {"torch", "torchao", "executorch", "transformers", "safetensors", "matplotlib"}
+EXPORTER = {"torch", "torchao", "executorch", "transformers", "safetensors", "matplotlib", "ray", "pyarrow"}
+NEEDS_RAY = "executorch_webgpu.ray"
 # Fixtures that export a program, fetch a model, or start a server.
 MODELS = {"zoo", "tiny_llama", "smollm2", "smollm2_gguf", "conformance_dir", "server"}
 
@@ -35,7 +36,7 @@ def needs_exporter(path: Path) -> bool:
     pending, seen = [path], {path}
     while pending:
         for name in _imports(pending.pop()):
-            if name.split(".")[0] in EXPORTER:
+            if name.split(".")[0] in EXPORTER or name.startswith(NEEDS_RAY):
                 return True
             found = [p for p in _candidates(name) if p.exists() and p not in seen]
             pending += found

@@ -14,8 +14,6 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_agent_register_timeout_ms"] = "300000"  # noqa: SIM112, Ray's own; on a machine that is busy
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # so that its processes talk over the loopback interface
 
-import ray
-
 from executorch_webgpu.models.convert import convert
 from executorch_webgpu.models.llama import LlamaOptions
 from tests.llm.chat_model import ChatModel, write_chat_model
@@ -26,6 +24,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
     """The address of the cluster, to which this process is connected."""
+    import ray  # which the fast tests do without
+
     # Sockets lie in this folder, and their paths are short.
     folder = tempfile.mkdtemp(prefix="ray-")
     paths = os.environ.get("PYTHONPATH", "")

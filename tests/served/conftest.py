@@ -12,7 +12,6 @@ from executorch_webgpu.models.encoder import EncoderOptions
 from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.text.tokenizer import Tokenizer
 from tests.llm.chat_model import ChatModel, write_chat_model
-from tests.models.tiny_encoder import TinyEncoder
 from tests.text.tiny_vocabulary import write_bpe
 
 from .served import Served, Witness, serve
@@ -32,6 +31,8 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A program that embeds texts."""
+    from tests.models.tiny_encoder import TinyEncoder  # of torch's classes, which the fast tests do without
+
     folder = tmp_path_factory.mktemp("encoder")
     source = TinyEncoder(fields={"vocab_size": 400}, poolings=("mean",), normalize=True).write(folder / "model")
     program = folder / "encoder.pte"
