@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
@@ -99,16 +100,22 @@ def serving(path: Path, args: argparse.Namespace) -> Iterator[str]:
     for name in ("engine", "adapter"):
         if (value := getattr(args, name)) is not None:
             command += [f"--{name}", value]
+    with started(command) as url:
+        yield url
+
+
+@contextmanager
+def started(command: Sequence[str]) -> Iterator[str]:
+    """The address of a server that a command starts, once it listens; its log is read and dropped."""
     begun = time.perf_counter()
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
     assert process.stderr is not None
     try:
         said = []
         for line in process.stderr:
             said.append(line)
             if found := re.search(r"Listening at (http://\S+);", line):
-                print(f"the server is up after {time.perf_counter() - begun:.2f} s")
-                # Its log goes on, and must be read.
+                print(f"the server is up after {time.perf_counter() - begun:.2f} s", file=sys.stderr)
                 drain = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
                 yield found[1]
                 drain.terminate()

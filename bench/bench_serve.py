@@ -13,11 +13,8 @@ program with the sizes of ``--shape``, random weights, and a byte-level vocabula
 from __future__ import annotations
 
 import argparse
-import os
-import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -27,7 +24,7 @@ from statistics import median
 
 import numpy as np
 
-from bench.bench_http import Text, figures, over_http, program_file
+from bench.bench_http import Text, figures, over_http, program_file, started
 from bench.models import SHAPES
 
 WARMING_ROUNDS = 2  # in which every replica compiles, and plans its steps
@@ -90,23 +87,8 @@ def serving(path: Path, replicas: int, args: argparse.Namespace) -> Iterator[str
     command += ["--max-sequences", str(most), "--max-rows", str(max(256, most)), "--grace-seconds", "1"]
     command += ["--replicas", str(replicas)] if replicas else []
     command += ["--engine", args.engine] if args.engine else []
-    begun = time.perf_counter()
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
-    assert process.stderr is not None
-    said = []
-    try:
-        for line in process.stderr:
-            said.append(line)
-            if found := re.search(r"Listening at (http://\S+);", line):
-                print(f"the server is up after {time.perf_counter() - begun:.1f} s", file=sys.stderr)
-                drain = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
-                yield found[1]
-                drain.terminate()
-                return
-        raise RuntimeError("".join(said))
-    finally:
-        process.terminate()
-        process.wait()
+    with started(command) as url:
+        yield url
 
 
 def memory_of_gpus() -> str:

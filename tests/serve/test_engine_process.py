@@ -21,6 +21,7 @@ from executorch_webgpu.serve.engine_client import EngineClient
 from executorch_webgpu.serve.errors import ApiError
 from executorch_webgpu.serve.settings import EngineSettings
 from tests.serve.serving import Serving, serving, write_tiny_model
+from tests.text.tiny_vocabulary import write_bpe
 
 FOREVER = 900  # tokens: much longer than it takes to kill a process
 
@@ -123,6 +124,21 @@ def test_a_program_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "no tokenizer inside" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_program_without_a_tokenizer_is_given_one(tmp_path: Path) -> None:
+    """As stock exports have none. Prompts, answers and grammars go by it."""
+    from bench.models import SHAPES, write_llama
+
+    write_llama(tmp_path / "bare.pte", SHAPES["tiny"])
+    vocabulary = write_bpe(tmp_path / "vocabulary.gguf")
+    with serving([str(tmp_path / "bare.pte"), "--tokenizer", str(vocabulary), "--no-page"]) as server:
+        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+        done = client.completions.create(
+            model="bare", prompt="hello", max_tokens=9, extra_body={"guided_choice": ["hell", "12"]}
+        )
+        assert done.choices[0].text in ("hell", "12")
+        assert httpx.post(f"{server.url}/tokenize", json={"prompt": "hello"}).json()["count"] == 1
 
 
 def test_texts_of_a_client(program: Path) -> None:

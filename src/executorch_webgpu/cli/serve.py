@@ -164,6 +164,7 @@ def command(
             loading,
             sizes,
             speculate,
+            None if tokenizer_file is None else str(tokenizer_file.resolve()),
         ),
         name or model_name(source or "model"),
         model_name(embeddings or "embeddings"),

@@ -163,16 +163,16 @@ def build_app(settings: ServerSettings, client: EngineClient | None = None, **pa
     return app
 
 
-def _tokenizer(path: str) -> Tokenizer:
+def _tokenizer(path: str, file: str | None = None) -> Tokenizer:
     with Runtime.get().load_program(path) as program:
-        return tokenizer_of(program)
+        return tokenizer_of(program, file)
 
 
 def _language_routes(server: Server) -> list[BaseRoute]:
     settings = server.settings
     if settings.engine.program is None:
         return []
-    tokenizer = _tokenizer(settings.engine.program)
+    tokenizer = _tokenizer(settings.engine.program, settings.engine.tokenizer)
     language = Language(
         server.client,
         tokenizer,

@@ -99,6 +99,7 @@ class EngineProcess:
     def __init__(self, settings: EngineSettings) -> None:
         self._runtime = Runtime.get(engine=settings.engine, adapter=settings.adapter)
         self._programs: list[Program] = []
+        self._tokenizer = settings.tokenizer
         self._streams: dict[int, Stream | None] = {}  # None: on its way into the engine, or of an encoder
         self._lock = threading.Lock()  # of the streams
         self._engine: Engine | None = None
@@ -124,7 +125,7 @@ class EngineProcess:
     @cached_property
     def _vocabulary(self) -> GrammarVocabulary:
         assert self._engine is not None
-        return GrammarVocabulary(tokenizer_of(self._language), self._engine.vocab_size)
+        return GrammarVocabulary(tokenizer_of(self._language, self._tokenizer), self._engine.vocab_size)
 
     def ready(self) -> Ready:
         """What was loaded."""
@@ -241,10 +242,12 @@ class EngineProcess:
                 owned.close()
 
 
-def tokenizer_of(program: Program) -> Tokenizer:
-    """The tokenizer that a program carries. Raises InvalidInputError if it has none."""
+def tokenizer_of(program: Program, file: str | None = None) -> Tokenizer:
+    """The tokenizer of a file, else the one that a program carries. Raises InvalidInputError if there is none."""
+    if file is not None:
+        return Tokenizer.from_file(file)
     if TOKENIZER not in program.named_data:
-        raise InvalidInputError("the program has no tokenizer inside: convert it with et-webgpu, which puts one there")
+        raise InvalidInputError("the program has no tokenizer inside: name its file with --tokenizer")
     return Tokenizer.from_files(program.named_data)
 
 

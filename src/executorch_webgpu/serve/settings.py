@@ -12,10 +12,11 @@ from ..runtime import LoadOptions
 class EngineSettings:
     """The engine process: what it loads, where, and how much runs at once.
 
-    ``program``: a language model's ``.pte`` with its tokenizer inside; ``embeddings``: an encoder's. At least one of
-    them. ``engine``, ``adapter``: as ``Runtime.get`` takes them. ``loading``: of both programs. ``sizes``:
-    arguments of ``llm.Engine`` beside the program (``kv_pages``, ``page_rows``, ``max_rows``, ``max_sequences``,
-    ``steps_in_flight``). ``speculate``: "prompt-lookup", or the path of a smaller program with the same vocabulary.
+    ``program``: a language model's ``.pte``, with its tokenizer inside unless ``tokenizer`` names a file;
+    ``embeddings``: an encoder's. At least one of them. ``engine``, ``adapter``: as ``Runtime.get`` takes them.
+    ``loading``: of both programs. ``sizes``: arguments of ``llm.Engine`` beside the program (``kv_pages``,
+    ``page_rows``, ``max_rows``, ``max_sequences``, ``steps_in_flight``). ``speculate``: "prompt-lookup", or the path of
+    a smaller program with the same vocabulary.
     """
 
     program: str | None = None
@@ -25,6 +26,7 @@ class EngineSettings:
     loading: LoadOptions = field(default_factory=LoadOptions)
     sizes: dict[str, Any] = field(default_factory=dict)
     speculate: str | None = None
+    tokenizer: str | None = None
 
 
 @dataclass(frozen=True)
