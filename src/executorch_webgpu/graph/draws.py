@@ -36,7 +36,6 @@ from .step import Step
 
 SAMPLE_ROWS, FEED_TOKENS = "et_webgpu.sample_rows.default", "et_webgpu.feed_tokens.default"
 _LOGITS, _DRAWS, _CHANGES, _MASKS, _TOKENS, _LOGPROBS, _LIKELIEST = range(7)  # ids in the sampler's graph
-KEPT_PLANS = 24  # of each call of a batch, whose steps have many sizes that come again
 _FIRST_CHANGES = 1024  # that there is room for at first
 _CHANGE_BYTES = 4 * CHANGE_WORDS
 
@@ -150,7 +149,7 @@ class RowSampler:
         self._room = changes
         graph = _graph(self._logits, self.tokens.shape[0], changes)
         features, limits = self._device.features, self._device.limits
-        planning = Planning(features, limits, scratch_bytes=self._scratch_bytes, kept_plans=KEPT_PLANS)
+        planning = Planning(features, limits, scratch_bytes=self._scratch_bytes)
         pool = ConstantPool(self._device, lambda view: None)
         self._executor = GraphExecutor(graph, pool, planning, borrowed=self._buffers)
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from ..errors import InvalidInputError
 from .encoder_signature import EncoderSignature
 
-# Lengths of rows that are filled up are multiples of it: fewer of them, so fewer new plans of the graph.
-_STEP = 8
+# Lengths of rows that are filled up: four between a power of two and the next, and multiples of 8. So there are few of
+# them, and the graph keeps its plans for all.
+_STEPS, _LEAST_STEP = 4, 8
 _FEW_TOKENS = 1024  # a batch of so few is not divided, however much of it only fills up
 
 
@@ -60,4 +61,7 @@ def _row(length: int, signature: EncoderSignature, pads: bool) -> int:
     """Tokens of the rows of a batch whose longest text has ``length``."""
     if not pads:
         return length
-    return min(signature.max_tokens, length + -length % _STEP) if signature.any_length else signature.row_tokens
+    if not signature.any_length:
+        return signature.row_tokens
+    step = max(_LEAST_STEP, (1 << (length - 1).bit_length()) // (2 * _STEPS))
+    return min(signature.max_tokens, length + -length % step)

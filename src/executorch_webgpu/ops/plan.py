@@ -98,7 +98,7 @@ class Planning:
     scratch_bytes: int = SCRATCH_BYTES
     matmul_precision: str = "highest"
     tunings: Mapping[str, object] = field(default_factory=dict)
-    kept_plans: int = 2
+    kept_plans: int = 24
     no_alias: frozenset[int] = frozenset()
     host_inputs: frozenset[int] = frozenset()
     read_only: frozenset[int] = frozenset()

@@ -19,7 +19,7 @@ from ..gpu.in_flight import InFlight
 from ..graph.batching import BatchSizes, batched
 from ..graph.binding_limit import split_constants
 from ..graph.constants import ConstantPool
-from ..graph.draws import KEPT_PLANS, RowSampler, with_fed_tokens, with_float_logits
+from ..graph.draws import RowSampler, with_fed_tokens, with_float_logits
 from ..graph.execute import GraphExecutor
 from ..graph.fusion import fuse_graph
 from ..graph.kv_cache import KV_CACHE_DTYPES
@@ -102,7 +102,6 @@ class BatchMethod(Closing):
             options.routes or {},
             options.scratch_bytes,
             options.matmul_precision,
-            kept_plans=KEPT_PLANS,
         )
         self._closed = False
         self._flights: deque[list[int | None]] = deque()  # of steps that are not read: log probabilities of each row
