@@ -7,7 +7,7 @@ from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from executorch_webgpu.errors import InvalidInputError, InvalidProgramError, UnsupportedProgramError
@@ -221,3 +221,55 @@ def test_all_unsupported_operators_are_listed() -> None:
     ) as e:
         build_graph(build.build())
     assert e.value.operators == {"aten.nothing.default": 2, "et_vk.void.default": 1}
+
+
+def watchers() -> LivePlans:
+    """Slices and narrows of two inputs of live length, all from one live start and length on, in turns."""
+    build = GraphBuilder()
+    inputs = [build.input((24, 4)), build.input((24, 4))]
+    start, length = build.live(), build.live()
+    end = build.call("add", start, length, build.symint())
+    for x in inputs * 3:
+        build.output(build.call("aten.slice_copy.Tensor", x, 0, start, end, 1, build.tensor((24, 4))))
+        build.output(build.call("aten.narrow_copy.default", x, 0, start, length, build.tensor((24, 4))))
+    return plan_graph(build_graph(build.build()), PLANNING)
+
+
+def take_step(plans: LivePlans, sizes: tuple[int, int], start: int, length: int) -> list[object] | str:
+    """What all calls do then, or why the step is refused."""
+    first, second = (v for v in plans.graph.inputs if isinstance(v, Tensor) and v.dtype == "float32")
+    plans.set_dims(first, (sizes[0], 4))
+    plans.set_dims(second, (sizes[1], 4))
+    set_hosts(plans, start, length)
+    try:
+        plans.update()
+    except InvalidInputError as error:
+        return str(error)
+    done: list[object] = [plans.tensor(out).dims for out in plans.graph.outputs if isinstance(out, Tensor)]
+    return done + [(d.kernel, d.grid, d.params, d.overrides) for plan in plans.plans for d in plan.dispatches]
+
+
+SIZES = st.sampled_from([1, 5, 6, 12, 24])
+STEPS = st.lists(st.tuples(st.tuples(SIZES, SIZES), st.integers(0, 12), st.integers(0, 6)), min_size=2, max_size=12)
+
+
+@given(STEPS)
+@example([((12, 12), 6, 6), ((12, 12), 12, 0)])  # past the bounds of the step before
+def test_calls_that_watch_the_same_are_planned_as_if_each_was_alone(
+    steps: list[tuple[tuple[int, int], int, int]],
+) -> None:
+    """Whatever steps came before, with refused ones among them, plans are those of a graph that is just loaded."""
+    plans = watchers()
+    for sizes, start, length in steps:
+        fresh = take_step(plan_graph(plans.graph, PLANNING), sizes, start, length)
+        assert take_step(plans, sizes, start, length) == fresh
+
+
+def test_what_is_not_watched_any_more_is_forgotten() -> None:
+    plans = watchers()
+    take_step(plans, (24, 24), 0, 1)
+    watched = len(plans._watches)
+    for size in range(1, 25):
+        take_step(plans, (size, size), 0, 1)
+    assert len(plans._watches) == watched
+    assert all(watch.calls for watch in plans._watches.values())

@@ -615,7 +615,8 @@ def test_memory_is_flat_over_thousands_of_steps() -> None:
                 counts.append((device.memory.live_bytes, device.memory.live_buffers, len(gc.get_objects())))
         assert taken == 3999
         assert {(nbytes, buffers) for nbytes, buffers, _ in counts} == {counts[0][:2]}
-        assert max(objects for *_, objects in counts[1:]) - counts[1][2] < 50
+        # Plans of longer contexts are kept: a few objects every 256 steps, not one a step.
+        assert max(objects for *_, objects in counts[1:]) - counts[1][2] < 500
 
 
 def test_sessions_free_their_memory(model: LanguageModel) -> None:

@@ -25,7 +25,7 @@ from ..gpu.kernel import Pipeline, Range
 from ..gpu.locked import locked
 from ..gpu.trace import ENCODE, spanned
 from ..ops.plan import Binding, Dispatch, Planning
-from ..ops.values import Repacked, Scratch, SymInt, Tensor, packed_uniform
+from ..ops.values import IntLike, LiveTensor, Repacked, Scratch, SymInt, Tensor, packed_uniform
 from .binding_limit import check_bindable
 from .build import PREPACK, Graph
 from .checked import CheckedSteps
@@ -105,11 +105,10 @@ class GraphExecutor:
         self._groups: dict[tuple[Any, ...], tuple[Any, list[Range]]] = {}
         writes = cache_writes(graph)
         self._mutable = mutable_storages(graph, self.memory, writes)
-        self._cache_writes = [  # position and rows of each
-            (self.plans.live(w.position), self.plans.tensor(w.rows))
-            for w in writes
-            if self.memory.storage_of[w.cache.id] in self._mutable
-        ]
+        self._cache_writes: dict[IntLike, list[LiveTensor]] = {}  # rows by their position
+        for w in writes:
+            if self.memory.storage_of[w.cache.id] in self._mutable:
+                self._cache_writes.setdefault(self.plans.live(w.position), []).append(self.plans.tensor(w.rows))
         self._held: dict[int, np.ndarray] = {}  # what inputs hold, by id; see Part
         self._written = {t.id for call in graph.calls for t in call.mutated} | set(borrowed)  # beside by us
         self._states: WeakSet[GraphState] = WeakSet()
@@ -174,7 +173,8 @@ class GraphExecutor:
     @property
     def cache_ends(self) -> set[int]:
         """Rows of its KV caches up to where the last step wrote: one number, if it wrote them all alike."""
-        return {(p.value if isinstance(p, SymInt) else p) + rows.dims[1] for p, rows in self._cache_writes}
+        sizes = ((position, {each.dims[1] for each in rows}) for position, rows in self._cache_writes.items())
+        return {(p.value if isinstance(p, SymInt) else p) + size for p, each in sizes for size in each}
 
     # -- one step ---------------------------------------------------------------------------------------------------
 

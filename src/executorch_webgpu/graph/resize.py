@@ -8,8 +8,9 @@ sizes find theirs again.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,22 @@ from ..ops.values import Dims, IntLike, LiveSymInt, LiveTensor, SymInt, Tensor, 
 from .build import Graph, OpCall
 
 _CLEAN, _CHECK, _PLAN = 0, 1, 2
+_MOST_FOUND = 64  # of what calls have learned from one input, also such as none of their plans depends on any more
 
 # What a plan function runs into when a malformed program hands it the wrong kind of argument.
 _ARGUMENT_ERRORS = (TypeError, AttributeError, ValueError, IndexError, KeyError, ArithmeticError)
+
+
+class _Watch:
+    """A value of SymInts that plans depend on: of ``calls``, in order. ``dirty``: a SymInt has changed since.
+
+    While it is dirty, the first of its calls is marked.
+    """
+
+    def __init__(self, derived: Derived) -> None:
+        self.key, self.sources, self.compute, self.value = derived.key, derived.sources, derived.compute, derived.value
+        self.calls: list[int] = []
+        self.dirty = False
 
 
 class LivePlans:
@@ -45,6 +59,8 @@ class LivePlans:
         self._marks = bytearray(len(graph.calls))
         self._by_tensor: defaultdict[int, set[int]] = defaultdict(set)  # dims of a tensor -> calls
         self._by_source: defaultdict[int, set[int]] = defaultdict(set)  # SymInt or host value -> calls
+        self._watches: dict[Hashable, _Watch] = {}
+        self._watched: defaultdict[int, set[_Watch]] = defaultdict(set)  # SymInt -> what is watched of it
         self._by_shared: defaultdict[int, set[int]] = defaultdict(set)  # host value -> calls that share what they learn
         for call in graph.calls:
             for tensor in call.inputs:
@@ -109,22 +125,23 @@ class LivePlans:
     def set_symint(self, symint: SymInt, value: int) -> None:
         """This step's value of a SymInt that is a graph input."""
         if self.symint(symint).set(value):
-            self._mark(self._by_source[symint.id], _CHECK)
+            self._moved(symint)
 
     def update(self) -> None:
         """Plan again what the changes since the last update reach, and add it to ``changed``."""
         marks, planned = self._marks, len(self.changed)
         if not any(marks):
             return
-        for index, call in enumerate(self.graph.calls):
-            mark = marks[index]
-            if mark == _CLEAN:
-                continue
-            if mark == _PLAN or self._outdated(self.plans[index].derived):
+        index = -1
+        while (index := _next_mark(marks, index + 1)) >= 0:
+            if marks[index] == _PLAN or self._outdated(index):
+                call = self.graph.calls[index]
                 plan = self._again(index) or self._plan(call, building=False)
                 if plan.alias_of is not self.plans[index].alias_of:
                     raise KernelError(f"{call.name} shared memory with another tensor at load, but not now")
-                self.plans[index] = plan
+                before, self.plans[index] = self.plans[index], plan
+                self._watch(index, plan.derived)
+                self._leave(index, before.derived, {derived.key for derived in plan.derived})
                 self.changed.add(index)
             marks[index] = _CLEAN
         if len(self.changed) > planned:
@@ -132,14 +149,66 @@ class LivePlans:
 
     def _forget_others(self) -> None:
         """What calls share of inputs is kept as far as their current plans depend on it."""
-        shared = {derived.shared for plan in self.plans for derived in plan.derived}
-        for id in self._by_shared:
-            live = self._tensors[id]
-            live.found = {key: found for key, found in live.found.items() if key in shared}
+        full = [live for id in self._by_shared if len((live := self._tensors[id]).found) > _MOST_FOUND]
+        if full:
+            shared = {derived.shared for plan in self.plans for derived in plan.derived}
+            for live in full:
+                live.found = {key: found for key, found in live.found.items() if key in shared}
 
-    def _outdated(self, derived: list[Derived]) -> bool:
-        changed = [d.compute() != d.value for d in derived]  # all of them: a bound may lie past a change
-        return any(changed)
+    def _outdated(self, index: int) -> bool:
+        """Whether values differ that a call's plan depends on, or are refused: planning with all of them says why."""
+        try:
+            for derived in self.plans[index].derived:
+                if derived.key is None:
+                    if derived.compute() != derived.value:
+                        return True
+                elif (watch := self._watches[derived.key]).dirty:
+                    self._settle(watch, watch.compute())
+                    if self._marks[index] == _PLAN:
+                        return True
+        except InvalidInputError:  # by the bounds of the plan before, which may be others now
+            return True
+        return False
+
+    def _settle(self, watch: _Watch, value: Any) -> None:
+        """The value that a watch has now: if it is another one, all its calls are planned again."""
+        watch.dirty = False
+        if value != watch.value:
+            watch.value = value
+            self._mark(watch.calls, _PLAN)
+
+    def _watch(self, index: int, derived: Iterable[Derived]) -> None:
+        """A call has a plan that depends on these."""
+        for each in derived:
+            if each.key is None:
+                continue
+            watch = self._watches.get(each.key)
+            if watch is None:
+                watch = self._watches[each.key] = _Watch(each)
+                for source in each.sources:
+                    self._watched[source.id].add(watch)
+            self._settle(watch, each.value)
+            if index not in watch.calls:
+                insort(watch.calls, index)
+
+    def _leave(self, index: int, derived: Iterable[Derived], keys: Set[Hashable]) -> None:
+        """A call has no plan any more that depends on these, but for those with one of ``keys``."""
+        for key in {each.key for each in derived} - keys - {None}:
+            watch = self._watches[key]
+            watch.calls.remove(index)
+            if not watch.calls:
+                del self._watches[key]
+                for source in watch.sources:
+                    self._watched[source.id].discard(watch)
+            elif watch.dirty:
+                self._mark(watch.calls[:1], _CHECK)
+
+    def _moved(self, symint: SymInt) -> None:
+        """A SymInt has another value."""
+        self._mark(self._by_source[symint.id], _CHECK)
+        for watch in self._watched[symint.id]:
+            watch.dirty = True
+            self._mark(watch.calls[:1], _CHECK)
 
     def _again(self, index: int) -> OpPlan | None:
         """The plan that the call had when all that it depends on was as it is now; its outputs are as it has them."""
@@ -154,7 +223,7 @@ class LivePlans:
                         self._mark(self._by_tensor[tensor.id], _PLAN)
                 for symint, value in plan.symints:
                     if symint.set(value):
-                        self._mark(self._by_source[symint.id], _CHECK)
+                        self._moved(symint)
                 return plan
         return None
 
@@ -168,9 +237,11 @@ class LivePlans:
     def _dims_of(self, index: int) -> tuple[Dims, ...]:
         return tuple([tensor.dims for tensor in self._inputs[index]])
 
-    def _mark(self, calls: set[int], mark: int) -> None:
+    def _mark(self, calls: Iterable[int], mark: int) -> None:
+        marks = self._marks
         for index in calls:
-            self._marks[index] = max(self._marks[index], mark)
+            if marks[index] < mark:
+                marks[index] = mark
 
     def _plan(self, call: OpCall, building: bool) -> OpPlan:
         may_alias = building or self.plans[call.index].alias_of is not None
@@ -195,11 +266,12 @@ class LivePlans:
         if building:
             self._check_sized(call, plan)
             self.prepared.extend(planner.prepared)
+            self._watch(call.index, plan.derived)
         else:
             self._keep(call.index, plan)
         for derived in plan.derived:
             by_source = self._by_source if derived.shared is None else self._by_shared
-            for source in derived.sources:
+            for source in derived.sources if derived.key is None else ():
                 by_source[source.id].add(call.index)
         return plan
 
@@ -209,7 +281,7 @@ class LivePlans:
             if isinstance(value, LiveTensor):
                 self._mark(self._by_tensor[value.id], _PLAN)
             else:
-                self._mark(self._by_source[value.id], _CHECK)
+                self._moved(value)
 
     @staticmethod
     def _check_sized(call: OpCall, plan: OpPlan) -> None:
@@ -217,6 +289,12 @@ class LivePlans:
         for out in call.outputs:
             if out.id not in sized:
                 raise KernelError(f"{call.name} does not state the dims of its output {out}")
+
+
+def _next_mark(marks: bytearray, start: int) -> int:
+    """The first place from ``start`` on that is marked; negative if none is."""
+    checked, planned = marks.find(_CHECK, start), marks.find(_PLAN, start)
+    return min(checked, planned) if min(checked, planned) >= 0 else max(checked, planned)
 
 
 def _holds(plan: OpPlan) -> bool:

@@ -57,12 +57,14 @@ class Dispatch:
 class Derived:
     """A watched value: ``compute()`` gave ``value`` when the call was planned, from SymInts or integer inputs.
 
+    ``key``: equal where other calls watch the same function of the same SymInts; None where that is not known.
     ``shared``: what it is called, where other calls have learned the same of the one integer input.
     """
 
     sources: tuple[SymInt | Tensor, ...]
     compute: Callable[[], Any]
     value: Any
+    key: Hashable = None
     shared: Hashable = None
 
 
@@ -136,7 +138,7 @@ class Planner:
         """``fn`` of the current values; the call is planned again only when the result changes."""
         compute = _bound(fn, values)
         result = compute()
-        self._watch(values, compute, result)
+        self._watch(values, compute, result, _key(fn, values))
         return result
 
     def defer(self, fn: Callable[..., Any], *values: IntLike) -> None:
@@ -174,7 +176,7 @@ class Planner:
             return fn(None)
         assert isinstance(x, LiveTensor)
         result = x.learn(fn, key)
-        self.result.derived.append(Derived((x,), lambda: x.learn(fn, key), result, key))
+        self.result.derived.append(Derived((x,), lambda: x.learn(fn, key), result, shared=key))
         return result
 
     def host_element(self, x: Tensor, index: int) -> int:
@@ -320,10 +322,10 @@ class Planner:
         self.result.route = route
         return route
 
-    def _watch(self, values: Sequence[IntLike], compute: Callable[[], Any], result: Any) -> None:
+    def _watch(self, values: Sequence[IntLike], compute: Callable[[], Any], result: Any, key: Hashable = None) -> None:
         symints = tuple(v for v in values if isinstance(v, SymInt))
         if symints:
-            self.result.derived.append(Derived(symints, compute, result))
+            self.result.derived.append(Derived(symints, compute, result, key))
 
 
 class _LiveSizes(Sizes):
@@ -345,3 +347,17 @@ class _LiveSizes(Sizes):
 def _bound(fn: Callable[..., Any], values: Sequence[IntLike]) -> Callable[[], Any]:
     """``fn`` of whatever the values are when it is called."""
     return lambda: fn(*(v.value if isinstance(v, SymInt) else v for v in values))
+
+
+def _key(fn: Callable[..., Any], values: Sequence[IntLike]) -> Hashable:
+    """What is equal for functions of one code that have captured equal values, and for the same SymInts."""
+    code = getattr(fn, "__code__", None)
+    if code is None:
+        return None
+    captured = tuple(cell.cell_contents for cell in fn.__closure__ or ())
+    key = code, captured, fn.__defaults__, tuple(id(v) if isinstance(v, SymInt) else v for v in values)
+    try:
+        hash(key)
+    except TypeError:
+        return None
+    return key

@@ -101,8 +101,9 @@ def watch_context(planner: Planner, name: str, rows: Tensor, cache: Tensor, inpu
     capacity, most = cache.dims[axis], rows.dims[axis]
     planner.check(most <= capacity, f"{name}: up to {most} new rows cannot fit a cache of {capacity}")
 
+    length = most  # a number, so that all layers watch the same function
+
     def context(position: int) -> int:
-        length = rows.dims[axis]  # the live one: this runs again whenever input_pos moves
         if position < 0:
             raise InvalidInputError(f"{name}: input_pos is {position}, but it cannot be negative")
         if position + length > capacity:

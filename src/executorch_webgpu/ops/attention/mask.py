@@ -22,10 +22,12 @@ def check_context_mask(planner: Planner, name: str, mask: Tensor, q: Tensor, inp
     columns = mask.dims[-1] if mask.rank else 1
     check_mask(planner, name, mask, (1, q.dims[2], q.dims[1], columns))
 
+    length = q.dims[1]  # a number, so that all layers watch the same function
+
     def covers(position: int) -> bool:
-        if 1 < columns < position + q.dims[1]:
+        if 1 < columns < position + length:
             raise InvalidInputError(
-                f"{name}: the mask {mask} has fewer columns than the context, {position} + {q.dims[1]}"
+                f"{name}: the mask {mask} has fewer columns than the context, {position} + {length}"
             )
         return True
 

@@ -227,8 +227,9 @@ def _check_rows(planner: Planner, name: str, xq: Tensor, cos: Tensor, start_pos:
         f"{name} has angles for {cos.dims[0]} of {xq.dims[1]} tokens{why}",
     )
 
+    tokens, rows = xq.dims[1], cos.dims[0]  # numbers, so that all layers watch the same function
+
     def check(start: int) -> bool:
-        tokens, rows = xq.dims[1], cos.dims[0]  # the live ones
         if start < 0 or start + tokens > rows:
             raise InvalidInputError(
                 f"{name}: tokens at positions {start} to {start + tokens - 1} need a row each, "
