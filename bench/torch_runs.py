@@ -23,21 +23,7 @@ ROWS_STEP = 256  # of a static KV cache
 STREAM_ROWS_STEP = 128  # where many sequences are measured, whose caches are large
 ROOT = Path(__file__).parents[1]
 # What a line of ours says and one of torch's does not.
-_NOT_MEASURED: dict[str, Any] = dict.fromkeys(
-    [
-        "rate",
-        "spread",
-        "step_mib",
-        "roofline",
-        "share",
-        "gpu_ms",
-        "dispatches",
-        "load_s",
-        "file_mib",
-        "resident_mib",
-        "device_mib",
-    ]
-)
+_NOT_MEASURED: dict[str, Any] = dict.fromkeys(field.name for field in fields(Line) if "None" in str(field.type))
 
 
 def torch_available() -> bool:

@@ -68,12 +68,15 @@ def test_lines(cli: Cli, tiny: Path, tmp_path: Path) -> None:
         assert float(line["spread"]) >= 0
         assert float(line["file_mib"]) == pytest.approx(tiny.stat().st_size / MIB, rel=1e-3)
     for line in lines[:2]:
-        assert line["step_mib"] == line["share"] == line["dispatches"] == ""
+        assert line["step_mib"] == line["share"] == line["dispatches"] == line["step_50_ms"] == ""
+        assert float(line["host_ms"]) > 0
     for line in lines[2:]:
         numbers = {name: float(line[name]) for name in ("rate", "step_mib", "read_gbs", "roofline", "share")}
         assert numbers["roofline"] == pytest.approx(numbers["read_gbs"] * 1e9 / numbers["step_mib"] / MIB, rel=2e-3)
         assert numbers["share"] == pytest.approx(numbers["rate"] / numbers["roofline"], rel=2e-3)
         assert int(line["dispatches"]) == dispatches_of_a_step(tiny)
+        waits = [float(line[f"step_{name}_ms"]) for name in ("50", "99", "worst")]
+        assert 0 < waits[0] <= waits[1] <= waits[2]
     for line in lines[:2]:
         assert f"{line['phase']} " in result.stdout
     assert "tiny.pte on" in result.stdout and "Time per op" in result.stderr
@@ -224,6 +227,9 @@ def test_tokens_without_a_tokenizer_are_numbers(tiny: Path, monkeypatch: pytest.
 
 
 def test_speed() -> None:
-    speed = Speed("decode", 10, 6, (2.0, 1.0, 4.0), step_bytes=300.0)
+    waits = (0.1, 0.5, 0.2, 0.3, 0.4)
+    speed = Speed("decode", 10, 6, (2.0, 1.0, 4.0), waits, host_ms=1.0, step_bytes=300.0)
     assert (speed.rate, speed.spread, speed.share(1800.0)) == (3.0, 1.5, 0.5)
+    assert [speed.wait_ms(share) for share in (0.5, 1.0)] == pytest.approx([300.0, 500.0])
+    assert replace(speed, waits=()).wait_ms(0.5) is None
     assert replace(speed, step_bytes=None).share(1800.0) is None

@@ -57,11 +57,13 @@ def print_lines(lines: Sequence[Line]) -> None:
     _print_common(out, lines)
     several = len({name_of(line) for line in lines}) > 1
     columns = ("Phase", "Context>", "Tokens>", "Tokens/s>", "±>", "MiB a step>", "Roofline>", "Share>")
-    made = table((*columns, "GPU ms>", "Dispatches>", *(("By", "") if several else ())))
+    of_steps = ("50th>", "99th>", "Worst>", "Host ms>", "GPU ms>", "Dispatches>")
+    made = table((*columns, *of_steps, *(("By", "") if several else ())))
     for line in lines:
         spread = "" if line.spread is None else f"{line.spread / 2:.1%}"
         share = "" if line.share is None else f"{line.share:.1%}"
-        numbers = (line.rate, spread, line.step_mib, line.roofline, share, line.gpu_ms, line.dispatches)
+        waits = (line.step_50_ms, line.step_99_ms, line.step_worst_ms, line.host_ms)
+        numbers = (line.rate, spread, line.step_mib, line.roofline, share, *waits, line.gpu_ms, line.dispatches)
         by = (name_of(line), line.note) if several else ()
         made.add_row(line.phase, str(line.context), str(line.tokens), *map(_shown, numbers), *by)
     out.print(made)

@@ -20,7 +20,8 @@ class Line:
 
     ``spread``: slowest less fastest repeat, over the median. ``step_mib``: what a decode step must read.
     ``roofline``: the rate at which ``read_gbs``, measured in the same run, would let it decode, and ``share`` the part
-    of it that was reached. ``gpu_ms`` and ``dispatches`` are of a decode step.
+    of it that was reached. ``gpu_ms`` and ``dispatches`` are of a decode step. ``step_50_ms``, ``step_99_ms`` and
+    ``step_worst_ms``: percentiles of the waits from one token to the next. ``host_ms``: of processors, a token.
     """
 
     date: str
@@ -41,6 +42,10 @@ class Line:
     share: float | None
     gpu_ms: float | None
     dispatches: int | None
+    step_50_ms: float | None
+    step_99_ms: float | None
+    step_worst_ms: float | None
+    host_ms: float | None
     load_s: float | None
     file_mib: float | None
     resident_mib: float | None
@@ -54,6 +59,7 @@ def lines_of(report: Report, device: Device, model: str, *, version: str) -> lis
     lines = []
     for speed in report.speeds:
         share = speed.share(report.read_ceiling)
+        half, late, worst = (None if ms is None else rounded(ms) for ms in map(speed.wait_ms, (0.5, 0.99, 1.0)))
         lines.append(
             Line(
                 date=datetime.date.today().isoformat(),
@@ -74,6 +80,10 @@ def lines_of(report: Report, device: Device, model: str, *, version: str) -> lis
                 share=None if share is None else rounded(share),
                 gpu_ms=None if speed.gpu_ms is None else rounded(speed.gpu_ms),
                 dispatches=speed.dispatches,
+                step_50_ms=half,
+                step_99_ms=late,
+                step_worst_ms=worst,
+                host_ms=rounded(speed.host_ms),
                 load_s=rounded(load.seconds),
                 file_mib=rounded(load.file_bytes / MIB),
                 resident_mib=rounded(load.resident_bytes / MIB),

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tokenizers
@@ -28,6 +28,7 @@ WARM_UP = 0.5  # seconds of work that does not count: a GPU that had nothing to 
 _COUNTED = 16  # steps whose dispatches and GPU time are counted
 
 Progress = Callable[[int, int], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -93,14 +94,18 @@ class Speed:
     """One measurement: ``tokens`` in ``seconds`` each time, text out.
 
     Of a prompt in prefill, to its first new token; one after the other in decode, the first of them after ``context``
-    tokens. Of a decode step: ``step_bytes`` that it must read, ``dispatches``, and the ``gpu_ms`` of its kernels, from
-    a run of its own (None without timestamps).
+    tokens. ``waits``: seconds from each token of all these runs to the next. ``host_ms``: of processor time a token, by
+    all threads of this process, waits in which they spin included.
+    Of a decode step: ``step_bytes`` that it must read, ``dispatches``, and the ``gpu_ms`` of its kernels, from a run of
+    its own (None without timestamps).
     """
 
     phase: str  # "prefill" | "decode"
     context: int
     tokens: int
     seconds: tuple[float, ...]
+    waits: tuple[float, ...]
+    host_ms: float
     step_bytes: float | None = None
     dispatches: int | None = None
     gpu_ms: float | None = None
@@ -109,6 +114,10 @@ class Speed:
     def rate(self) -> float:
         """Tokens a second, the median."""
         return self.tokens / median(self.seconds)
+
+    def wait_ms(self, share: float) -> float | None:
+        """Milliseconds between tokens that ``share`` of the waits do not exceed; None without a second token."""
+        return 1e3 * float(np.quantile(self.waits, share)) if self.waits else None
 
     @property
     def spread(self) -> float:
@@ -181,7 +190,7 @@ def measure(
 
 def prefill_seconds(model: LanguageModel, tokenizer: Tokenizer, prompt: Sequence[int]) -> float:
     """Seconds from a prompt to the text of the first new token."""
-    return _generate_seconds(model, tokenizer, prompt, 1, 0)
+    return _prefill(model, tokenizer, prompt).seconds
 
 
 def decode_seconds(model: LanguageModel, tokenizer: Tokenizer, text: Sequence[int], context: int, steps: int) -> float:
@@ -189,10 +198,7 @@ def decode_seconds(model: LanguageModel, tokenizer: Tokenizer, text: Sequence[in
 
     The first ``context`` tokens are in the KV cache before the clock starts; the one after them is the first step's.
     """
-    have = cached_prefix(model, text[: context + 1])
-    if have < context:
-        model.prefill(text[have:context], have)
-    return _generate_seconds(model, tokenizer, text[: context + 1], steps, context)
+    return _decode(model, tokenizer, text, context, steps).seconds
 
 
 def resident_bytes() -> int:
@@ -204,18 +210,44 @@ def resident_bytes() -> int:
     return int(line.split()[1]) * 1024
 
 
+@dataclass(frozen=True)
+class _Run:
+    """Seconds of a run, of the waits between its tokens, and of the processors."""
+
+    seconds: float
+    waits: tuple[float, ...]
+    cpu_seconds: float
+
+
 def _speeds(
     model: LanguageModel, tokenizer: Tokenizer, text: Sequence[int], sizes: Sizes, warm_up: float
 ) -> Iterator[Speed]:
     for count in sizes.prompts:
-        prefill = partial(prefill_seconds, model, tokenizer, text[:count])
-        yield Speed("prefill", 0, count, _repeated(prefill, sizes.repeats, warm_up))
+        prefill = partial(_prefill, model, tokenizer, text[:count])
+        yield _speed("prefill", 0, count, _repeated(prefill, sizes.repeats, warm_up))
     for context in sorted(sizes.contexts):  # each goes on where the last one ended
-        decode = partial(decode_seconds, model, tokenizer, text, context, sizes.steps)
-        yield Speed("decode", context, sizes.steps, _repeated(decode, sizes.repeats, warm_up))
+        decode = partial(_decode, model, tokenizer, text, context, sizes.steps)
+        yield _speed("decode", context, sizes.steps, _repeated(decode, sizes.repeats, warm_up))
 
 
-def _repeated(once: Callable[[], float], repeats: int, warm_up: float) -> tuple[float, ...]:
+def _speed(phase: str, context: int, tokens: int, runs: Sequence[_Run]) -> Speed:
+    host_ms = 1e3 * median(run.cpu_seconds for run in runs) / tokens
+    waits = tuple(wait for run in runs for wait in run.waits)
+    return Speed(phase, context, tokens, tuple(run.seconds for run in runs), waits, host_ms)
+
+
+def _prefill(model: LanguageModel, tokenizer: Tokenizer, prompt: Sequence[int]) -> _Run:
+    return _generated(model, tokenizer, prompt, 1, 0)
+
+
+def _decode(model: LanguageModel, tokenizer: Tokenizer, text: Sequence[int], context: int, steps: int) -> _Run:
+    have = cached_prefix(model, text[: context + 1])
+    if have < context:
+        model.prefill(text[have:context], have)
+    return _generated(model, tokenizer, text[: context + 1], steps, context)
+
+
+def _repeated(once: Callable[[], T], repeats: int, warm_up: float) -> tuple[T, ...]:
     """What ``once`` gives, ``repeats`` times, after runs that do not count: one at least, for ``warm_up`` seconds."""
     begun = time.perf_counter()
     once()
@@ -224,13 +256,15 @@ def _repeated(once: Callable[[], float], repeats: int, warm_up: float) -> tuple[
     return tuple(once() for _ in range(repeats))
 
 
-def _generate_seconds(
-    model: LanguageModel, tokenizer: Tokenizer, prompt: Sequence[int], count: int, start: int
-) -> float:
-    begun = time.perf_counter()
-    for _ in generate(model, tokenizer, prompt, SamplingParams(max_new_tokens=count), start):
-        pass
-    return time.perf_counter() - begun
+def _generated(model: LanguageModel, tokenizer: Tokenizer, prompt: Sequence[int], count: int, start: int) -> _Run:
+    cpu, begun = time.process_time(), time.perf_counter()
+    came = [
+        time.perf_counter()
+        for piece in generate(model, tokenizer, prompt, SamplingParams(max_new_tokens=count), start)
+        if piece.token is not None
+    ]
+    seconds = time.perf_counter() - begun
+    return _Run(seconds, tuple(np.diff(came).tolist()), time.process_time() - cpu)
 
 
 def _step_cost(
