@@ -15,7 +15,7 @@ from ..text.answer_events import CallArguments, CallBegun, Event, Reasoning, Tex
 from .chat_prompt import ChatPrompt, chat_prompt
 from .choice import Choice, ChoiceOptions, FinishReason, merged
 from .errors import ApiError
-from .http import DONE, FINGERPRINT, answer, event, event_stream, new_id, read
+from .http import DONE, FINGERPRINT, EventStream, answer, event, new_id, read
 from .language import Language
 from .logprobs import TokenTexts
 from .requests import ChatRequest
@@ -39,7 +39,7 @@ class Chat:
         prompt = await chat_prompt(self.language, body)
         choices = await begin(self.language, body, prompt)
         reply = Reply(self, request, body, prompt, choices)
-        return event_stream(reply.stream(), choices, self.language.metrics) if body.stream else await reply.whole()
+        return EventStream(reply.stream(), choices, self.language.metrics) if body.stream else await reply.whole()
 
 
 def _check_logprobs(body: ChatRequest) -> None:

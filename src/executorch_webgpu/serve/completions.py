@@ -15,7 +15,7 @@ from ..errors import InvalidInputError
 from ..text.answer_events import Event, Text
 from .choice import Choice, ChoiceOptions, FinishReason, PlainText, merged
 from .errors import ApiError
-from .http import DONE, FINGERPRINT, answer, event, event_stream, new_id, read
+from .http import DONE, FINGERPRINT, EventStream, answer, event, new_id, read
 from .language import Language
 from .logprobs import ScoredToken, TokenTexts
 from .requests import CompletionRequest
@@ -42,7 +42,7 @@ class Completions:
         prompts = await self._prompts(body)
         choices = await self._begin(body, prompts)
         reply = Reply(self, request, body, prompts, choices)
-        return event_stream(reply.stream(), choices, self.language.metrics) if body.stream else await reply.whole()
+        return EventStream(reply.stream(), choices, self.language.metrics) if body.stream else await reply.whole()
 
     async def _prompts(self, body: CompletionRequest) -> list[list[int]]:
         given = body.prompt
