@@ -87,7 +87,7 @@ def test_large_messages_do_not_hold_up_the_sender(from_loop: bool, run_in: Any) 
 
 
 def test_frames_come_in_any_pieces() -> None:
-    messages = [["a", 1], [], ["b" * 300]]
+    messages: list[list[Any]] = [["a", 1], [], ["b" * 300]]
     data = b"".join(map(frame, messages)) + bytes(8) + b"what comes after the end"
     for size in (1, 7, 8, 9, 100, 10_000):
         frames = Frames()
