@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from ..llm.program_tokenizer import tokenizer_of
 from ..runtime import Runtime
 from ..text.tokenizer import Tokenizer
 from .auth import ApiKeys
@@ -22,7 +23,6 @@ from .chat import Chat
 from .completions import Completions
 from .embeddings import Embeddings
 from .engine_client import EngineClient
-from .engine_process import tokenizer_of
 from .errors import ApiError
 from .http import answer
 from .language import Language

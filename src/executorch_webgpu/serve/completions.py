@@ -19,7 +19,7 @@ from .http import DONE, FINGERPRINT, EventStream, answer, event, new_id, read
 from .language import Language
 from .logprobs import ScoredToken, TokenTexts
 from .requests import CompletionRequest
-from .sampling import grammar_field, grammar_of, sampling_of, stop_strings
+from .sampling import grammar_of, sampling_of, stop_strings
 from .usage import record, usage
 
 DEFAULT_TOKENS = 16  # as OpenAI has it
@@ -69,7 +69,7 @@ class Completions:
 
     async def _begin(self, body: CompletionRequest, prompts: Sequence[list[int]]) -> list[Choice]:
         """The texts of all prompts, those of each one after another. Raises ApiError."""
-        grammar = grammar_of(body, body.response_format)
+        grammar, field = grammar_of(body, body.response_format)
         asked = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
         scored = body.prompt_logprobs if body.prompt_logprobs is not None else body.logprobs if body.echo else None
         special = self.language.tokenizer.named_special_ids if body.skip_special_tokens is False else ()
@@ -86,7 +86,7 @@ class Completions:
                     logprobs=body.logprobs,
                     prompt_logprobs=scored,
                 )
-                count, field = body.n or 1, grammar_field(body, body.response_format)
+                count = body.n or 1
                 choices += await self.language.begin(prompt, params, grammar, ends, count, PlainText, options, field)
         except BaseException:
             for choice in choices:

@@ -21,10 +21,10 @@ from ..errors import DeviceError, Error, InvalidInputError
 from ..llm.embedder import Embedder
 from ..llm.engine import PROMPT_LOOKUP, Engine
 from ..llm.grammar import GrammarVocabulary
+from ..llm.program_tokenizer import tokenizer_of
 from ..llm.sample import SamplingParams
 from ..llm.stream import Mailbox, Stream, StreamEnd, TokenLogprobs
 from ..runtime import Program, Runtime
-from ..text.tokenizer import TOKENIZER, Tokenizer
 from .link import Link, frame, inherited, receive_one
 from .settings import EngineSettings
 from .wire import (
@@ -239,15 +239,6 @@ class EngineProcess:
         for owned in (self._engine, self._embedder, *self._programs):
             if owned is not None:
                 owned.close()
-
-
-def tokenizer_of(program: Program, file: str | None = None) -> Tokenizer:
-    """The tokenizer of a file, else the one that a program carries. Raises InvalidInputError if there is none."""
-    if file is not None:
-        return Tokenizer.from_file(file)
-    if TOKENIZER not in program.named_data:
-        raise InvalidInputError("the program has no tokenizer inside: name its file with --tokenizer")
-    return Tokenizer.from_files(program.named_data)
 
 
 def main() -> None:

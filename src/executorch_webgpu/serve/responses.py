@@ -20,7 +20,7 @@ from .errors import ApiError
 from .http import EventStream, answer, event, new_id, read, to_json
 from .language import Language
 from .response_items import ItemWriter
-from .responses_requests import ResponsesRequest, chat_request, input_items, naming_items
+from .responses_requests import ResponsesRequest, Turns, chat_request, input_items
 from .usage import record, usage
 
 # Responses that ``previous_response_id`` may name, and the bytes of their conversations; the oldest go first.
@@ -50,8 +50,9 @@ class Responses:
         self.language.check_model(body.model)
         earlier = body.previous_response_id
         before = () if earlier is None else self._find(earlier, "previous_response_id").items
-        with naming_items(body, before):
-            chat = chat_request(body, before)
+        turns = Turns.of(body, before)
+        with turns.naming_items():
+            chat = chat_request(body, turns)
             prompt = await chat_prompt(self.language, chat)
         (choice,) = await begin(self.language, chat, prompt)
         reply = _Reply(self, request, body, prompt, choice, [*before, *input_items(body)])
