@@ -93,6 +93,11 @@ class PrefixTable:
         while len(self._holders) > MOST_KNOWN:
             self._holders.popitem(last=False)
 
+    @property
+    def held(self) -> set[str]:
+        """Replicas of which something is known."""
+        return {name for holders in self._holders.values() for name in holders}
+
     def keep(self, replicas: Collection[str]) -> None:
         """Forget what replicas know that are none of these any more."""
         for block, holders in list(self._holders.items()):

@@ -16,7 +16,7 @@ from ..text.generation import SamplingDefaults
 from .errors import ApiError
 from .requests import DrawingFields, ResponseFormat
 
-TOKEN_ID = re.compile("-?(0|[1-9][0-9]{0,18})")
+TOKEN_ID = re.compile("0|-?[1-9][0-9]{0,18}")
 UNSTATED = {"temperature": 1.0}  # as OpenAI has it, where neither the request nor the model's files say
 
 
