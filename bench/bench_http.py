@@ -5,6 +5,10 @@ texts from the first request to the last token, the time to the first token, and
 Medians over ``--repeats`` rounds, and the ratios of HTTP to the engine. Clients are processes of their own, which read
 streams of ``/v1/completions`` with as little work as possible.
 
+First, ``--rounds`` times, one text of ``--round-steps`` tokens by each of three paths: an ``Engine`` of this process,
+the engine process without HTTP, and HTTP. What a path adds is the median of the differences within rounds, with their
+quartiles and the 95 % interval of the median: 2 % are told from nothing once that interval is narrower.
+
 MODEL is what ``et-webgpu generate`` takes; without one, a program with the sizes of ``--shape``, random weights, and a
 byte-level vocabulary of random words.
 """
@@ -22,7 +26,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -32,23 +35,16 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from bench.http_paths import Text, compare_paths
 from bench.models import SHAPES, fitting_options, write_llama
 from bench.vocabulary import random_tokenizer
 from executorch_webgpu import Runtime
 from executorch_webgpu.llm import Engine, SamplingParams
 from executorch_webgpu.models.library import find_program
+from executorch_webgpu.runtime import LoadOptions
+from executorch_webgpu.serve.settings import EngineSettings
 
 LATER = 0.3  # seconds in which all clients get ready for a round
-
-
-@dataclass(frozen=True)
-class Text:
-    """When a text was asked for, when its first and last tokens came, on one clock, and how many there were."""
-
-    asked: float
-    first: float
-    last: float
-    tokens: int
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -57,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--shape", choices=SHAPES, default="llama-3.2-1b")
     parser.add_argument("--engine", help="wgpu or dawn")
     parser.add_argument("--adapter", help="index or a part of the name")
-    parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--streams", type=int, nargs="*", default=[1, 8, 64], help="none: only the paths of one text")
+    parser.add_argument("--rounds", type=int, default=200, help="of one text by each path; 0: none")
+    parser.add_argument("--round-steps", type=int, default=64)
     parser.add_argument("--prompt", type=int, default=64)
     parser.add_argument("--steps", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=5)
@@ -65,18 +63,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--kv-cache", default="f16")
     parser.add_argument("--matmul-precision", default="high")
     args = parser.parse_args(argv)
-    with program_file(args) as path, serving(path, args) as url:
-        loading = {"kv_cache_dtype": args.kv_cache, "matmul_precision": args.matmul_precision}
-        runtime = Runtime.get(args.engine, args.adapter)
-        with runtime.load_program(path) as program, Engine(program, None, **sizes(args), **loading) as engine:
+    loading = LoadOptions(kv_cache_dtype=args.kv_cache, matmul_precision=args.matmul_precision)
+    runtime = Runtime.get(args.engine, args.adapter)
+    with program_file(args) as path, runtime.load_program(path) as program:
+        if args.rounds:
+            settings = EngineSettings(str(path), None, args.engine, args.adapter, loading, sizes(args))
+            with Engine(program, loading, **sizes(args)) as engine:
+                compare_paths(engine, settings, args)
+        if args.streams:
             pool = ProcessPoolExecutor(args.clients, get_context("spawn"))
-            with pool:
+            with serving(path, args) as url, Engine(program, loading, **sizes(args)) as engine, pool:
                 compare(engine, url, pool, args)
 
 
 def sizes(args: argparse.Namespace) -> dict[str, Any]:
-    most = max(args.streams)
-    pages = most * -(-(args.prompt + args.steps) // 16) + 1
+    most = max(args.streams, default=1)
+    pages = most * -(-(args.prompt + max(args.steps, args.round_steps)) // 16) + 1
     return {"max_sequences": most, "max_rows": max(256, most), "kv_pages": pages}
 
 
@@ -87,7 +89,7 @@ def program_file(args: argparse.Namespace) -> Iterator[Path]:
         return
     with TemporaryDirectory() as folder:
         path, config = Path(folder) / "model.pte", SHAPES[args.shape]
-        options = fitting_options(config, args.prompt, args.prompt + args.steps + 1)
+        options = fitting_options(config, args.prompt, args.prompt + max(args.steps, args.round_steps) + 1)
         write_llama(path, config, options, tokenizer=random_tokenizer(config.vocab))
         yield path
 

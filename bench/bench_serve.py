@@ -24,7 +24,8 @@ from statistics import median
 
 import numpy as np
 
-from bench.bench_http import Text, figures, over_http, program_file, started
+from bench.bench_http import figures, over_http, program_file, started
+from bench.http_paths import Text
 from bench.models import SHAPES
 
 WARMING_ROUNDS = 2  # in which every replica compiles, and plans its steps

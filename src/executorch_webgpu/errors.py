@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 
 
@@ -117,3 +118,20 @@ class ClosedError(Error):
 
 class InUseError(Error):
     """Another thread is in the middle of a call of this object, or has taken it over; see the docs on threads."""
+
+
+def copied(error: BaseException) -> BaseException:
+    """An error like this one, to be raised in another thread as well: each raise writes a trace into its own.
+
+    Where an exception cannot be copied, as where its constructor takes other arguments than it keeps, it is an
+    ``Error`` that says the same, and has it as its cause.
+    """
+    try:
+        made = copy(error)
+        if type(made) is type(error) and str(made) == str(error):
+            return made
+    except Exception:  # of a constructor of others
+        pass
+    made = Error(f"{type(error).__name__}: {error}")
+    made.__cause__ = error
+    return made

@@ -11,11 +11,11 @@ from tests.cli.conftest import Cli
 
 def test_what_is_missing_of_the_extra_is_named(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """All of it, and before the model is looked at."""
-    for name in ("llguidance", "starlette", "sse_starlette"):
+    for name in ("llguidance", "starlette", "prometheus_client"):
         monkeypatch.setitem(sys.modules, name, None)  # which makes an import fail
     result = cli("serve", tmp_path / "no_such_model.pte")
     assert result.exit_code != 0 and "Traceback" not in result.stderr
-    wanted = 'the server needs llguidance, sse-starlette, starlette: pip install "executorch-webgpu[serve]"'
+    wanted = 'the server needs llguidance, prometheus-client, starlette: pip install "executorch-webgpu[serve]"'
     assert wanted in result.stderr
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from bench.models import SHAPES, write_llama
 from executorch_webgpu import Runtime
-from executorch_webgpu.errors import DeviceLostError, Error, InvalidInputError
+from executorch_webgpu.errors import DeviceLostError, Error, InvalidInputError, copied
 from executorch_webgpu.llm import Engine, SamplingParams
 from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.runtime import Program
@@ -191,3 +191,32 @@ def test_an_engine_that_cannot_be_made_leaves_no_memory(program: Program) -> Non
             Engine(program, **options)
     gc.collect()
     assert device.memory.live_bytes <= before
+
+
+class CodeError(Exception):
+    """Of a library whose constructor takes other arguments than an exception keeps, so that it cannot be copied."""
+
+    def __init__(self, code: int, where: str) -> None:
+        super().__init__(f"code {code} at {where}")
+
+
+def test_texts_end_whatever_breaks_the_loop(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(program)
+
+    def breaks(*_: Any) -> None:
+        raise CodeError(7, "a step")
+
+    monkeypatch.setattr(engine._batch, "submit", breaks)
+    stream = engine.submit([1, 2], SamplingParams(5))
+    with pytest.raises(Error, match="CodeError: code 7 at a step") as raised:
+        list(stream)
+    assert isinstance(raised.value.__cause__, CodeError)
+    with pytest.raises(Error, match="CodeError: code 7 at a step"):
+        engine.submit([1, 2])
+    engine.close()
+
+
+def test_errors_are_copied_as_what_they_are() -> None:
+    for error in (DeviceLostError("gone"), KeyError("x"), UnicodeDecodeError("utf-8", b"x", 0, 1, "bad")):
+        made = copied(error)
+        assert made is not error and type(made) is type(error) and str(made) == str(error)

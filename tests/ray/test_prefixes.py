@@ -22,6 +22,16 @@ def user(content: str) -> dict[str, str]:
     return {"role": "user", "content": content}
 
 
+def test_a_table_forgets_replicas_that_are_gone() -> None:
+    table, loads = PrefixTable(), {"a": 0, "b": 0}
+    first, second = blocks(messages=[user("one")]), blocks(messages=[user("two")])
+    for prompt, replica in ((first, "a"), (second, "a"), (second, "b")):
+        table.remember(prompt, replica)
+    table.keep({"b"})
+    assert table.held == {"b"}
+    assert table.ranked(second, loads)[0] == "b"
+
+
 def test_a_turn_begins_like_the_one_before() -> None:
     first = blocks(messages=[SYSTEM, user("hello")])
     second = blocks(

@@ -166,6 +166,23 @@ def test_draws_may_be_said_after_their_step(program: Program) -> None:
     assert [[d.token for d in step] for step in found[True]] == [[d.token for d in step] for step in found[False]]
 
 
+def test_a_step_of_which_nobody_wants_a_row(program: Program) -> None:
+    """Its draws, which are none, may come with it or after it."""
+    rows = list(range(TEXTS))
+    found = []
+    for late in (False, True):
+        texts = Texts()
+        tokens, places, wanted = texts.prompts()
+        with load(program) as batch:
+            batch.submit(tokens, places, TABLES, [], None if late else [])
+            if late:
+                batch.draw([])
+            assert batch.read() == []
+            batch.submit(tokens, places, TABLES, wanted, texts.draws(rows))
+            found.append([each.token for each in batch.read()])
+    assert found[0] == found[1] and len(found[0]) == TEXTS
+
+
 def test_a_step_is_drawn_once_and_before_the_next(program: Program) -> None:
     texts = Texts()
     tokens, places, wanted = texts.prompts()

@@ -81,6 +81,14 @@ def test_top_p_and_top_k_may_leave_one_token(client: OpenAI) -> None:
     assert text(client, temperature=1, seed=5, extra_body={"top_k": -1}) == text(client, temperature=1, seed=5)
 
 
+@pytest.mark.parametrize("key", ["01", "+1", " 1", "1_0", "1.0", "\u0661", "", "x", "00", "-0", "9" * 40])
+def test_keys_of_biases_are_token_ids_as_json_writes_them(client: OpenAI, key: str) -> None:
+    """Two keys of one token would be one bias, and nobody would know which."""
+    with pytest.raises(openai.BadRequestError, match="logit_bias") as raised:
+        complete(client, logit_bias={"1": 5, key: -5})
+    assert raised.value.param == "logit_bias"
+
+
 def test_logit_bias_forces_and_bans(client: OpenAI, reference: Reference) -> None:
     a = reference.tokenizer.encode("a", add_special=False)[0]
     assert text(client, logit_bias={str(a): 100}) == "a" * 12

@@ -108,6 +108,38 @@ def test_calls_that_a_model_makes_itself_are_read(client: OpenAI, stream: bool) 
     assert [json.loads(call["arguments"]) for call in calls] == [{"hour": 7}]
 
 
+def two_calls(after: str) -> str:
+    call = CALL.split('"', 1)[1].removesuffix('"').removeprefix("well ")
+    return f'start: "well {call}\\n{call}{after}"'
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_calls_that_a_model_makes_by_itself_are_cut_to_one_where_one_is_asked_for(client: OpenAI, stream: bool) -> None:
+    grammar = two_calls("")
+    for parallel, count in ((True, 2), (False, 1)):
+        on: dict[str, Any] = {"parallel_tool_calls": parallel, "extra_body": {"guided_grammar": grammar}}
+        if stream:
+            text, calls, finish = streamed(client, **on)
+            arguments = [json.loads(call["arguments"]) for call in calls]
+        else:
+            done = chat(client, **on).choices[0]
+            text, finish = done.message.content or "", done.finish_reason
+            made = [call for call in done.message.tool_calls or () if call.type == "function"]
+            arguments = [json.loads(call.function.arguments) for call in made]
+        assert (arguments, finish, text.strip()) == ([{"hour": 7}] * count, "tool_calls", "well")
+
+
+def test_a_text_ends_before_a_call_too_many(client: OpenAI) -> None:
+    """What would follow is not written, and its tokens are not counted."""
+    long = two_calls("x" * 60)
+    both, one = (
+        chat(client, parallel_tool_calls=parallel, extra_body={"guided_grammar": long}) for parallel in (True, False)
+    )
+    assert both.usage is not None and one.usage is not None
+    assert one.usage.completion_tokens < both.usage.completion_tokens - 40
+    assert one.choices[0].finish_reason == "tool_calls"
+
+
 def test_none_leaves_the_text_as_it_is(client: OpenAI) -> None:
     done = chat(client, tool_choice="none", extra_body={"guided_grammar": CALL}).choices[0]
     assert done.message.tool_calls is None and done.finish_reason == "stop"

@@ -113,13 +113,13 @@ def _of_text(
     from dataclasses import replace
 
     from ..errors import InvalidInputError
-    from ..llm.measure.speed import endless, tokenizer_of
+    from ..llm.measure.speed import endless, own_or_numbers
     from ..llm.signature import Signature
     from ..text.tokenizer import Tokenizer
     from .profile_runs import engine_workload, text_workload
 
     vocab_size = Signature.of(program).vocab_size
-    own = Tokenizer.from_file(tokenizer_file) if tokenizer_file is not None else tokenizer_of(program, vocab_size)
+    own = Tokenizer.from_file(tokenizer_file) if tokenizer_file is not None else own_or_numbers(program, vocab_size)
     if prompt is not None:
         tokens = own.encode_prompt(prompt)
         if not tokens:

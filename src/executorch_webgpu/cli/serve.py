@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 POSITIVE = click.FloatRange(0, min_open=True)
 # Packages of the extra, by what is imported.
-EXTRA = ("httptools", "llguidance", "prometheus_client", "pydantic", "sse_starlette", "starlette", "uvicorn")
+EXTRA = ("httptools", "llguidance", "prometheus_client", "pydantic", "starlette", "uvicorn")
 
 
 @click.command("serve")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..errors import InvalidInputError
 from ..models.matrix import WEIGHT_FORMATS
 
 if TYPE_CHECKING:
@@ -92,16 +91,15 @@ def open_program(
     adapter: int | str | None = None,
 ) -> Iterator[tuple[Program, Tokenizer]]:
     """The program of a language model and its tokenizer: the program's own, unless ``tokenizer_file`` is given."""
+    from ..llm.program_tokenizer import tokenizer_of
     from ..runtime import Runtime
-    from ..text.tokenizer import TOKENIZER, Tokenizer
+    from ..text.tokenizer import Tokenizer
 
     # What is quick to check comes first: making a model ready takes seconds.
     tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file is not None else None
     with Runtime.get(engine=engine, adapter=adapter).load_program(program_path(source, options, tokenizer)) as program:
         if tokenizer is None:
-            if TOKENIZER not in program.named_data:
-                raise InvalidInputError(f"{source} has no tokenizer inside: name one with --tokenizer")
-            tokenizer = Tokenizer.from_files(program.named_data)
+            tokenizer = tokenizer_of(program, source=source)
         yield program, tokenizer
 
 

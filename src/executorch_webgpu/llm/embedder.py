@@ -18,11 +18,12 @@ from ..errors import InvalidInputError, UnsupportedProgramError
 from ..models.sentence_transformers import POOLINGS, Pooling, SentenceSettings, read_settings
 from ..runtime import LoadOptions, Program
 from ..text.hf_tokenizer import affixes
-from ..text.tokenizer import TOKENIZER, Tokenizer
+from ..text.tokenizer import Tokenizer
 from .embedding_batches import batches
 from .encoder_signature import EncoderSignature
 from .model import uninterrupted
 from .pooling import Floats, pooled, unit_rows
+from .program_tokenizer import own_tokenizer
 
 Tokens = NDArray[np.int64]
 _INT32 = 1 << 31  # what the device keeps of a token
@@ -55,9 +56,7 @@ class Embedder(Closing):
         self.signature = EncoderSignature.of(program)
         named = program.named_data
         settings = read_settings(lambda name: bytes(named[name]) if name in named else None)
-        if tokenizer is None and TOKENIZER in named:
-            tokenizer = Tokenizer.from_files(named)
-        self.tokenizer = tokenizer
+        self.tokenizer = tokenizer = own_tokenizer(program) if tokenizer is None else tokenizer
         self.poolings = _poolings(self.signature, settings, pooling)
         self.normalize = _normalizes(self.signature, settings, normalize)
         most = settings.max_tokens if settings is not None else None

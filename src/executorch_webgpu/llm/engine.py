@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import threading
 import weakref
 from collections.abc import Collection, Mapping, Sequence
@@ -18,6 +17,7 @@ from ..graph.kv_pages import PagePool
 from ..runtime import LoadOptions, Program
 from .draft_program import DraftProgram
 from .engine_loop import EngineLoop
+from .prompt import checked_prompt, integers
 from .request import Request
 from .sample import SamplingParams
 from .scheduler import Scheduler, Text
@@ -115,7 +115,9 @@ class Engine(Closing):
         vocabulary, and for a text that the pool cannot hold; ClosedError; and what broke the engine.
         """
         params = params or SamplingParams()
-        prompt = _integers(tokens)
+        if params.stop:
+            raise InvalidInputError("an engine gives tokens, not text, so it cannot look for stop strings")
+        prompt = checked_prompt(tokens, self.context_len, self.vocab_size)
         most = len(prompt) + self._check(prompt, params)
         ends = self.eos_ids if end_tokens is None else end_tokens
         trust = Trust() if self._speculates else None
@@ -125,7 +127,7 @@ class Engine(Closing):
 
     def held_tokens(self, tokens: Sequence[int]) -> int:
         """How many of a text's first tokens the pool holds rows of, so that they need not be computed: full pages."""
-        text = _integers(tokens)
+        text = integers(tokens)
 
         def held() -> int:
             pages = self._pool.begin([*text, 0])  # of which the last one is left out
@@ -141,7 +143,7 @@ class Engine(Closing):
         The text may be running, or over, as long as nobody needed its pages. The file is one of ``State.save``, with
         the text in it. Waits for steps that are under way. Raises OSError, ClosedError, and what broke the engine.
         """
-        text = _integers(tokens)
+        text = integers(tokens)
         return int(self._loop.call(lambda: self._batch.rows.save(self._pool, text, path)))
 
     def load(self, path: str | Path, tokens: Sequence[int] | None = None) -> list[int]:
@@ -197,18 +199,6 @@ class Engine(Closing):
 
     def _check(self, prompt: list[int], params: SamplingParams) -> int:
         """How many tokens a text may get."""
-        if params.stop:
-            raise InvalidInputError("an engine gives tokens, not text, so it cannot look for stop strings")
-        if not prompt:
-            raise InvalidInputError("the prompt is empty: give at least one token")
-        if len(prompt) > self.context_len:
-            raise InvalidInputError(
-                f"the prompt has {len(prompt)} tokens, but the context has room for {self.context_len}"
-            )
-        if bad := [token for token in prompt if not 0 <= token < self.vocab_size]:
-            raise InvalidInputError(
-                f"token {bad[0]} is not in the vocabulary of {self.vocab_size} tokens, 0 to {self.vocab_size - 1}"
-            )
         if params.grammar is not None and params.grammar.vocab_size != self.vocab_size:
             raise InvalidInputError(
                 f"the grammar is for a vocabulary of {params.grammar.vocab_size} tokens, but the program's has "
@@ -228,13 +218,6 @@ class Engine(Closing):
         self._loop.stop()
         if threading.current_thread() is not self._loop.thread:
             self._loop.thread.join()
-
-
-def _integers(tokens: Sequence[int]) -> list[int]:
-    try:
-        return [operator.index(token) for token in tokens]
-    except TypeError as error:
-        raise InvalidInputError(f"a prompt is a list of integers, which tokens are: {error}") from error
 
 
 def _drafter(

@@ -6,12 +6,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from copy import copy
 from typing import Any
 
 import numpy as np
 
-from ..errors import ClosedError, InvalidInputError
+from ..errors import ClosedError, InvalidInputError, copied
 from ..gpu.trace import STEP, active, spanned
 from ..runtime.batch import BatchMethod, Draw, Drawn
 from .grammar_matcher import MaskRows
@@ -90,7 +89,7 @@ class EngineLoop:
 
     def _check_open(self) -> None:
         if self._broken is not None:
-            raise copy(self._broken) from self._broken
+            raise copied(self._broken) from self._broken
         if self._closing:
             raise ClosedError("this engine is closed; make another one")
 
@@ -111,9 +110,9 @@ class EngineLoop:
                     left.clear()
             for request in requests:
                 _trace_end(request, type(error).__name__)
-                request.mailbox.finish(None, copy(error))  # raised in threads of their own
+                request.mailbox.finish(None, copied(error))  # raised in threads of their own
             for future in futures:
-                future.set_exception(copy(error))
+                future.set_exception(copied(error))
             for owned in (self._batch, self._drafter):
                 if owned is not None:
                     owned.close()

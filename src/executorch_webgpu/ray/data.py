@@ -21,11 +21,12 @@ from ..errors import ClosedError, DeviceError, Error, InvalidInputError
 from ..llm.embedder import Embedder
 from ..llm.engine import Engine
 from ..llm.generate import Piece
+from ..llm.program_tokenizer import tokenizer_of
 from ..llm.sample import SamplingParams, sampling_params
 from ..llm.stream_text import submit_text
 from ..text.chat import encode_chat, user_message
 from ..text.tokenizer import Tokenizer
-from .sources import name_everywhere, open_source, tokenizer_of
+from .sources import name_everywhere, open_source
 
 Task = Literal["generate", "embed"]
 ParamsOf = Callable[[dict[str, Any]], SamplingParams]
@@ -188,7 +189,7 @@ class _Generating(Predictor):
     _model: Engine
 
     def _load(self) -> Engine:
-        self._tokenizer = tokenizer_of(self._program, self.job.source, self.job.tokenizer)
+        self._tokenizer = tokenizer_of(self._program, self.job.tokenizer, self.job.source, "with tokenizer=")
         return Engine(self._program, **self.job.sizes)
 
     def _encode(self, text: str) -> list[int]:

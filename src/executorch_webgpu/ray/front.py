@@ -6,20 +6,23 @@ Serve's proxies choose a replica before they have read a request's body, so they
 from __future__ import annotations
 
 import asyncio
-import json
+import logging
 import pickle
 from collections.abc import AsyncIterator
 from typing import Any
 
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ..serve.answer import Answer
 from ..serve.auth import ApiKeys, Authentication
 from ..serve.errors import ApiError
 from ..serve.limits import BodyLimit, Limits
 from .asgi import asgi_function, lifespan_of_none
 from .prefixes import prefix_blocks
+
+logger = logging.getLogger(__name__)
 
 ATTEMPTS = 3  # to have a request answered, as long as nothing of an answer has come
 # Of a scope, what can be sent to another process.
@@ -49,19 +52,27 @@ class Front:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = (await receive())["body"]
         request = prefix_blocks(body), {key: scope[key] for key in _SENT if key in scope}, body
-        passed = _Passed(send)
+        passed = Answer(scope, receive, send)
         left = asyncio.create_task(_disconnected(receive))
         try:
             for attempt in range(1, ATTEMPTS + 1):
                 try:
                     return await self._pass(self._replicas.remote(*request), passed, left)
                 except (RayError, RayServeException) as error:
-                    if passed.started or attempt == ATTEMPTS or isinstance(error, BackPressureError):
-                        return await passed.fail(_api_error(error), scope, receive)
+                    if passed.started or attempt == ATTEMPTS or not _is_lost(error):
+                        return await self._fail(error, passed)
         finally:
             left.cancel()
 
-    async def _pass(self, answer: Any, passed: _Passed, left: asyncio.Task[None]) -> None:
+    async def _fail(self, error: Exception, passed: Answer) -> None:
+        """Tell the client; of an answer that is no stream and has begun, it sees that it was cut off."""
+        told = _api_error(error)
+        if told.status == 500:
+            logger.error("a replica failed at a request, by a fault of the server", exc_info=error)
+        if not await passed.fail(told):
+            raise told
+
+    async def _pass(self, answer: Any, passed: Answer, left: asyncio.Task[None]) -> None:
         """Send an answer on as it comes, unless the client has left."""
         coming: AsyncIterator[bytes] = aiter(answer)
         whole = False
@@ -83,36 +94,15 @@ class Front:
                 answer.cancel()
 
 
-class _Passed:
-    """How far an answer has gone."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.started = False
-        self._events = False
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.started = True
-            self._events = any(
-                name.lower() == b"content-type" and value.startswith(b"text/event-stream")
-                for name, value in message["headers"]
-            )
-        await self._send(message)
-
-    async def fail(self, error: ApiError, scope: Scope, receive: Receive) -> None:
-        """Tell the client, in what of the answer it has not got; of one that is no stream, it sees that it was cut."""
-        if not self.started:
-            await error.response()(scope, receive, self._send)
-        elif self._events:
-            event = f"data: {json.dumps(error.body())}\n\n".encode()
-            await self._send({"type": "http.response.body", "body": event, "more_body": True})
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-        else:
-            raise error
+def _is_lost(error: Exception) -> bool:
+    """Whether a replica is gone, or going, so that another one may do better. What a request does to one replica it
+    does to each."""
+    return not isinstance(error, RayTaskError | BackPressureError) or isinstance(error, RayActorError)
 
 
 def _api_error(error: Exception) -> ApiError:
+    if isinstance(error, RayTaskError) and not isinstance(error, RayActorError):
+        return ApiError(500, "the server failed; its log says more", code="internal_error")
     if isinstance(error, BackPressureError):
         return ApiError(
             429, "all replicas have as many requests as they take; try again later", headers={"Retry-After": "5"}

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from copy import copy
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -27,14 +26,16 @@ from ray import cloudpickle
 from ray.exceptions import RayError, RayTaskError
 
 from ..closing import Closing
-from ..errors import ClosedError, DeviceError, Error, InvalidInputError
+from ..errors import ClosedError, DeviceError, Error, InvalidInputError, copied
+from ..llm.program_tokenizer import own_tokenizer
+from ..llm.prompt import checked_prompt
 from ..llm.sample import SamplingParams
 from ..llm.stream import Mailbox, Stream, StreamEnd
 from ..llm.text_changes import TextChanges
 from ..models.library import find_program
 from ..runtime import Runtime
-from ..text.tokenizer import TOKENIZER
-from .sources import name_everywhere, tokenizer_of
+from ..text.tokenizer import Tokenizer
+from .sources import name_everywhere
 from .stage import Stage, stage_names
 
 
@@ -104,9 +105,7 @@ class Pipeline(Closing):
             if "get_eos_ids" in program.method_names:
                 with program.load_method("get_eos_ids") as method:
                     self.eos_ids = frozenset(method.execute())
-            self.tokenizer = None
-            if tokenizer is not None or TOKENIZER in program.named_data:
-                self.tokenizer = tokenizer_of(program, source, tokenizer)
+            self.tokenizer = own_tokenizer(program) if tokenizer is None else Tokenizer.from_file(tokenizer)
         source = name_everywhere(source)
         actor = ray.remote(num_gpus=num_gpus, **actor_options)(Stage)
         self._stages = [actor.remote(source, i, engine, adapter, **changes) for i in range(len(names))]
@@ -137,14 +136,14 @@ class Pipeline(Closing):
         Raises InvalidInputError for a prompt that is empty or longer than the context, for what is no token of the
         vocabulary, for stop strings and log probabilities; ClosedError; and what broke the pipeline.
         """
-        params, prompt = params or SamplingParams(), [int(token) for token in tokens]
+        params, prompt = params or SamplingParams(), checked_prompt(tokens, self.context_len, self.vocab_size)
         self._check(prompt, params)
         most = min(params.max_new_tokens, self.context_len - len(prompt) + 1)
         ends = frozenset(self.eos_ids if end_tokens is None else end_tokens)
         text = _Text(next(self._numbers), prompt, params, ends, most, Mailbox())
         with self._lock:
             if self._over is not None:
-                raise copy(self._over) from self._over
+                raise copied(self._over) from self._over
             self._events.put(text)
         return Stream(text.mailbox, self)
 
@@ -165,16 +164,6 @@ class Pipeline(Closing):
         except (TypeError, ValueError, PicklingError) as error:
             raise InvalidInputError(f"the parameters are sent to another process, and cannot be: {error}") from error
         TextChanges(params, prompt, self.vocab_size)
-        if not prompt:
-            raise InvalidInputError("the prompt is empty: give at least one token")
-        if len(prompt) > self.context_len:
-            raise InvalidInputError(
-                f"the prompt has {len(prompt)} tokens, but the context has room for {self.context_len}"
-            )
-        if bad := [token for token in prompt if not 0 <= token < self.vocab_size]:
-            raise InvalidInputError(
-                f"token {bad[0]} is not in the vocabulary of {self.vocab_size} tokens, 0 to {self.vocab_size - 1}"
-            )
 
     # -- the thread ---------------------------------------------------------------------------------------------------
 
@@ -197,7 +186,7 @@ class Pipeline(Closing):
                 if isinstance(event := self._events.get(), _Text):
                     texts.append(event)
             for text in texts:
-                text.mailbox.finish(None, copy(self._over))
+                text.mailbox.finish(None, copied(self._over))
             self._kill()
 
     def _begin(self, text: _Text) -> None:

@@ -30,6 +30,7 @@ class PrefixRouter(RequestRouter):  # type: ignore[misc]  # Ray is not looked in
         self._table, self._by_stats = PrefixTable(busier), by_stats
         # When requests were given to each replica that its load does not count yet.
         self._given: dict[str, deque[float]] = {}
+        self._names: set[str] = set()
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
@@ -43,6 +44,17 @@ class PrefixRouter(RequestRouter):  # type: ignore[misc]  # Ray is not looked in
             if self._by_stats:
                 self._table.remember(blocks, ranked[0])
         return [[by_id[name]] for name in ranked]
+
+    def update_replicas(self, replicas: list[RunningReplica]) -> None:
+        """There are these replicas now: what was kept of others goes."""
+        super().update_replicas(replicas)
+        names = {replica.replica_id.unique_id for replica in replicas}
+        if gone := self._given.keys() - names:
+            for name in gone:
+                del self._given[name]
+        if names != self._names:
+            self._names = names
+            self._table.keep(names)
 
     def on_request_routed(self, pending_request: PendingRequest, replica_id: ReplicaID, result: Any) -> None:
         """A replica has got a request."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -92,6 +92,20 @@ class PrefixTable:
             self._holders.move_to_end(block)
         while len(self._holders) > MOST_KNOWN:
             self._holders.popitem(last=False)
+
+    @property
+    def held(self) -> set[str]:
+        """Replicas of which something is known."""
+        return {name for holders in self._holders.values() for name in holders}
+
+    def keep(self, replicas: Collection[str]) -> None:
+        """Forget what replicas know that are none of these any more."""
+        for block, holders in list(self._holders.items()):
+            kept = {name: None for name in holders if name in replicas}
+            if not kept:
+                del self._holders[block]
+            elif len(kept) < len(holders):
+                self._holders[block] = kept
 
     def _known(self, blocks: Blocks, replica: str) -> int:
         """How many of the beginnings a replica has computed."""

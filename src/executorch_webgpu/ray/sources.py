@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import InvalidInputError
 from ..models.library import find_program
 from ..runtime import Program, Runtime
-from ..text.tokenizer import TOKENIZER, Tokenizer
 from .adapters import assigned_adapter
 
 
@@ -22,12 +20,3 @@ def open_source(source: str | Path, engine: str | None = None, adapter: int | st
     if adapter is None:
         engine, adapter = assigned_adapter(engine)
     return Runtime.get(engine, adapter).load_program(find_program(str(source)))
-
-
-def tokenizer_of(program: Program, source: str | Path, tokenizer: str | Path | None = None) -> Tokenizer:
-    """The tokenizer of a file, by default the program's own. Raises InvalidInputError when there is none."""
-    if tokenizer is not None:
-        return Tokenizer.from_file(tokenizer)
-    if TOKENIZER not in program.named_data:
-        raise InvalidInputError(f"{source} has no tokenizer inside: name one with tokenizer=")
-    return Tokenizer.from_files(program.named_data)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..closing import Closing
 from ..errors import ClosedError, InvalidInputError, UnsupportedProgramError
+from ..gpu.buffers import Buffer
 from ..gpu.in_flight import InFlight
 from ..graph.batching import BatchSizes, batched
 from ..graph.binding_limit import split_constants
@@ -220,9 +222,7 @@ class BatchMethod(Closing):
             if len(draws) != wanted:
                 raise InvalidInputError(f"a step wants {wanted} rows, but says of {len(draws)} how tokens are drawn")
             self._check_room()
-            drawing = self._drawing(draws, rows)
-            assert drawing is not None
-            self._submit(drawing, draws)
+            self._submit(self._drawing(draws, rows), draws)
             self._undrawn = None
 
     def _check_room(self) -> None:
@@ -233,14 +233,20 @@ class BatchMethod(Closing):
         """What draws from so many rows, of which the last ones are padding."""
         return self._sampler.begin_step([*draws, *[_UNWANTED] * (rows - len(draws))]) if draws else None
 
-    def _submit(self, step: Step, draws: Sequence[Draw]) -> None:
-        """Submit a step that draws, with copies of what it draws."""
+    def _submit(self, step: Step | None, draws: Sequence[Draw]) -> None:
+        """Submit a step that draws, with copies of what it draws; None where nobody wants a row of it."""
         results = [(self._tokens, self._sampler.tokens.buffer)]
         asked = [draw.logprobs for draw in draws]
         if any(k is not None for k in asked):
             results += [(self._logprobs, self._sampler.logprobs), (self._likeliest, self._sampler.likeliest)]
-        copies = [lambda encoder, to=to, source=source: to.copy(encoder, source) for to, source in results]
-        submission = step.submit(*copies)
+        copies = [partial(_copy, to, source) for to, source in results]
+        if step is not None:
+            submission = step.submit(*copies)
+        else:
+            encoder = self._device.encoder()
+            for copy in copies:
+                copy(encoder)
+            submission = self._device.submit([encoder.finish()])
         for to, _ in results:
             to.submitted(submission)
         self._flights.append(asked)
@@ -294,6 +300,10 @@ class BatchMethod(Closing):
                 self._closed = True
                 for owned in reversed(self._owned):
                     owned.close()
+
+
+def _copy(to: InFlight, source: Buffer, encoder: Any) -> None:
+    to.copy(encoder, source)
 
 
 def _with_logprobs(token: int, asked: int | None, logprobs: NDArray[np.float32], likeliest: NDArray[np.int32]) -> Drawn:

@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import anyio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from ..llm.program_tokenizer import tokenizer_of
 from ..runtime import Runtime
 from ..text.tokenizer import Tokenizer
 from .auth import ApiKeys
@@ -23,7 +23,6 @@ from .chat import Chat
 from .completions import Completions
 from .embeddings import Embeddings
 from .engine_client import EngineClient
-from .engine_process import tokenizer_of
 from .errors import ApiError
 from .http import answer
 from .language import Language
@@ -127,8 +126,6 @@ def build_app(settings: ServerSettings, client: EngineClient | None = None, **pa
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with anyio.create_task_group():
-            pass  # anyio loads its back end when it is first used, which the first stream would wait for
         if client is None:
             await server.client.start()
         watch = asyncio.create_task(server.watch())
@@ -144,13 +141,13 @@ def build_app(settings: ServerSettings, client: EngineClient | None = None, **pa
         return answer(document)
 
     routes: list[BaseRoute] = [
+        *_language_routes(server),  # first, as routes are tried in turn
+        *_encoder_routes(server),
         Route("/v1/models", server.models),
         Route("/v1/models/{name:path}", server.models),
         Route("/health", server.health),
         Route("/metrics", server.metrics.endpoint),
         Route("/openapi.json", described),
-        *_language_routes(server),
-        *_encoder_routes(server),
         *(page_routes() if settings.page else ()),
     ]
     app = Starlette(

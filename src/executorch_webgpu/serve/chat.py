@@ -15,11 +15,11 @@ from ..text.answer_events import CallArguments, CallBegun, Event, Reasoning, Tex
 from .chat_prompt import ChatPrompt, chat_prompt
 from .choice import Choice, ChoiceOptions, FinishReason, merged
 from .errors import ApiError
-from .http import DONE, FINGERPRINT, answer, event, event_stream, new_id, read
+from .http import DONE, FINGERPRINT, EventStream, answer, event, new_id, read
 from .language import Language
 from .logprobs import TokenTexts
 from .requests import ChatRequest
-from .sampling import grammar_field, sampling_of, stop_strings
+from .sampling import sampling_of, stop_strings
 from .usage import record, usage
 
 
@@ -39,7 +39,7 @@ class Chat:
         prompt = await chat_prompt(self.language, body)
         choices = await begin(self.language, body, prompt)
         reply = Reply(self, request, body, prompt, choices)
-        return event_stream(reply.stream(), choices, self.language.metrics) if body.stream else await reply.whole()
+        return EventStream(reply.stream(), choices, self.language.metrics) if body.stream else await reply.whole()
 
 
 def _check_logprobs(body: ChatRequest) -> None:
@@ -61,7 +61,9 @@ async def begin(language: Language, body: ChatRequest, prompt: ChatPrompt) -> li
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         prompt_logprobs=body.prompt_logprobs,
     )
-    options = ChoiceOptions(stop_strings(body), bool(body.logprobs), prompt.special_tokens, asked, prompt.may_reason)
+    calls = 1 if body.parallel_tool_calls is False else None
+    special = prompt.special_tokens
+    options = ChoiceOptions(stop_strings(body), bool(body.logprobs), special, asked, prompt.may_reason, calls)
     return await language.begin(
         prompt.tokens,
         params,
@@ -70,7 +72,7 @@ async def begin(language: Language, body: ChatRequest, prompt: ChatPrompt) -> li
         body.n or 1,
         prompt.parser,
         options,
-        grammar_field(body, body.response_format),
+        prompt.grammar_from,
     )
 
 

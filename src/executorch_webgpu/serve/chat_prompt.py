@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,13 +25,14 @@ SHOWN_TOKENS = 4096  # of the prompt's end, in which a block of reasoning may ha
 @dataclass(frozen=True)
 class ChatPrompt:
     """``tokens`` of the messages, up to the answer. ``parser`` makes what reads one answer; ``special_tokens``: texts
-    of those that it needs. ``grammar``: what the answer has to be. ``may_reason``: whether the model marks
-    reasoning."""
+    of those that it needs. ``grammar``: what the answer has to be, by the field ``grammar_from``. ``may_reason``:
+    whether the model marks reasoning."""
 
     tokens: list[int]
     parser: Callable[[], Parser]
     special_tokens: Collection[str]
     grammar: Grammar | None
+    grammar_from: str
     call_id: Callable[[str, int], str]
     may_reason: bool
 
@@ -42,20 +43,58 @@ class TemplateFields(Protocol):
     chat_template_kwargs: dict[str, Any] | None
 
 
+@dataclass(frozen=True)
+class Conversation:
+    """What a template is given: ``messages`` and ``tools``, as it reads them, further ``variables``, and whether the
+    answer's turn is opened. ``begun``: the beginning of the answer, which follows; None where there is none."""
+
+    messages: Sequence[dict[str, Any]]
+    tools: Sequence[dict[str, Any]]
+    variables: Mapping[str, Any]
+    generation_prompt: bool
+    begun: str | None
+
+    @classmethod
+    def of(cls, messages: Sequence[Message], tools: Sequence[dict[str, Any]], fields: TemplateFields) -> Conversation:
+        """The conversation of a request. Raises ApiError."""
+        stated = [_message(message, index) for index, message in enumerate(messages)]
+        begun = _begun_answer(stated, fields)
+        opened = getattr(fields, "add_generation_prompt", None) is not False or begun is not None
+        return cls(stated[:-1] if begun is not None else stated, tools, _variables(fields), opened, begun)
+
+    async def tokens(self, language: Language) -> list[int]:
+        """Its tokens in the model's chat template, up to the answer. Raises ApiError."""
+        tokenizer = language.tokenizer
+        form = answer_format(tokenizer.settings.chat_template).tools
+
+        def encode() -> list[int]:
+            given, variables = form.prepare(self.messages, self.tools)
+            variables |= self.variables
+            tokens = encode_chat(tokenizer, given, add_generation_prompt=self.generation_prompt, **variables)
+            return [*tokens, *tokenizer.encode(self.begun, add_special=False)] if self.begun else tokens
+
+        try:
+            characters = sum(len(str(each)) for each in (*self.messages, *self.tools, self.begun or ""))
+            return await language.encoded(encode, characters)
+        except InvalidInputError as error:
+            raise ApiError(400, str(error), "messages", "invalid_value") from error
+
+
 async def chat_prompt(language: Language, body: ChatRequest) -> ChatPrompt:
     """The prompt of a request. Raises ApiError."""
     form = answer_format(language.tokenizer.settings.chat_template)
-    tools = [_tool(tool) for tool in body.tools or ()]
+    tools = stated_tools(body.tools)
     forced, offered = _tool_choice(body.tool_choice, tools)
-    tokens = await chat_tokens(language, body.messages, body.tools if offered else None, body)
+    conversation = Conversation.of(body.messages, tools if offered else (), body)
+    tokens = await conversation.tokens(language)
     language.check_prompt(tokens, "messages")
     shown = language.tokenizer.decode(tokens[-SHOWN_TOKENS:], keep_special=True)
-    begun = _begun_answer([_message(message, index) for index, message in enumerate(body.messages)], body) or ""
+    begun = conversation.begun or ""
 
     def parser() -> AnswerParser:
         return form.parser(shown, offered, prefill=begun)
 
-    grammar = grammar_of(body, body.response_format)
+    grammar, grammar_from = grammar_of(body, body.response_format)
     special = language.tokenizer.named_special_ids
     may_reason = reasoning_format(form.template, shown, begun) is not None
     parallel = body.parallel_tool_calls is not False
@@ -70,32 +109,7 @@ async def chat_prompt(language: Language, body: ChatRequest) -> ChatPrompt:
         # The model reasons first, in words of its own.
         grammar = Grammar.lark(form.after_reasoning(shown, grammar.rule_body, special, prefill=begun))
     kept = form.special_tokens(tools=bool(offered)) if body.skip_special_tokens is not False else special
-    return ChatPrompt(tokens, parser, kept, grammar, form.tools.new_id, may_reason)
-
-
-async def chat_tokens(
-    language: Language, messages: Sequence[Message], tools: Sequence[Tool] | None, fields: TemplateFields
-) -> list[int]:
-    """Tokens of messages in the model's chat template, up to the answer. Raises ApiError."""
-    tokenizer = language.tokenizer
-    form = answer_format(tokenizer.settings.chat_template).tools
-    stated = [_message(message, index) for index, message in enumerate(messages)]
-    begun = _begun_answer(stated, fields)
-    before = stated[:-1] if begun is not None else stated
-    stated_variables = _variables(fields)
-    generation_prompt = getattr(fields, "add_generation_prompt", None) is not False or begun is not None
-
-    def encode() -> list[int]:
-        given, variables = form.prepare(before, [_tool(tool) for tool in tools or ()])
-        variables |= stated_variables
-        tokens = encode_chat(tokenizer, given, add_generation_prompt=generation_prompt, **variables)
-        return tokens if not begun else [*tokens, *tokenizer.encode(begun, add_special=False)]
-
-    try:
-        characters = sum(len(str(each)) for each in stated) + sum(len(str(tool)) for tool in tools or ())
-        return await language.encoded(encode, characters)
-    except InvalidInputError as error:
-        raise ApiError(400, str(error), "messages", "invalid_value") from error
+    return ChatPrompt(tokens, parser, kept, grammar, grammar_from, form.tools.new_id, may_reason)
 
 
 def _begun_answer(messages: Sequence[dict[str, Any]], fields: TemplateFields) -> str | None:
@@ -133,8 +147,7 @@ def _message(message: Message, index: int) -> dict[str, Any]:
     found = message.model_dump(exclude_none=True)
     if isinstance(message.content, list):
         found["content"] = "".join(
-            _part_text(part.model_dump(exclude_none=True), f"messages[{index}].content[{place}]")
-            for place, part in enumerate(message.content)
+            _part_text(part, f"messages[{index}].content[{place}]") for place, part in enumerate(found["content"])
         )
     elif message.content is None:
         found["content"] = message.refusal or ""
@@ -150,8 +163,9 @@ def _part_text(part: dict[str, Any], place: str) -> str:
     raise ApiError(400, f"{place} is of type {part['type']!r}, but this model reads text only", place, "invalid_value")
 
 
-def _tool(tool: Tool) -> dict[str, Any]:
-    return tool.model_dump(exclude_none=True)
+def stated_tools(tools: Sequence[Tool] | None) -> list[dict[str, Any]]:
+    """Tools as templates read them."""
+    return [tool.model_dump(exclude_none=True) for tool in tools or ()]
 
 
 def _tool_choice(choice: str | NamedTool | None, tools: list[dict[str, Any]]) -> tuple[list[Any], list[Any]]:

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from ..llm.stop_strings import StopStrings, unspoken_tokens
 from ..llm.stream import StreamEnd, TokenLogprobs
-from ..text.answer_events import Event, Reasoning, Text
+from ..text.answer_events import CallBegun, Event, Reasoning, Text
 from ..text.tokenizer import Tokenizer
 from .engine_client import EngineText
 from .errors import ApiError
@@ -55,13 +55,15 @@ class Part:
 @dataclass(frozen=True)
 class ChoiceOptions:
     """How a text is read. ``special``: texts of special tokens that are kept; ``most``: tokens, which may be none;
-    ``reasoning``: whether some of it may be that, whose tokens are counted."""
+    ``reasoning``: whether some of it may be that, whose tokens are counted; ``calls``: of tools, before whose next one
+    the text ends."""
 
     stop: Sequence[str] = ()
     logprobs: bool = False
     special: Collection[str] = ()
     most: int | None = None
     reasoning: bool = False
+    calls: int | None = None
 
 
 class Choice:
@@ -75,6 +77,7 @@ class Choice:
         self._stops = StopStrings(options.stop)
         self._stop_tokens = unspoken_tokens(tokenizer, options.stop)
         self._prompt_tokens = len(prompt)
+        self._called_enough = False
         self._characters = 0  # decoded so far
         self._reasoning = False  # what came last
         self.tokens: list[int] = []
@@ -133,22 +136,34 @@ class Choice:
             part.places.append(self._characters)
             text = self._decoded.push_all(group)
             self._characters += len(text)
-            events = self._parser.push(self._stops.push(text))
+            events = self._wanted(self._parser.push(self._stops.push(text)))
             self._reasoning = isinstance(events[-1], Reasoning) if events else self._reasoning
             self.reasoning_tokens += len(group) if self._reasoning else 0
             part.events += events
-            if self._stops.found or group[-1] in self._stop_tokens:
+            if self._stops.found or self._called_enough or group[-1] in self._stop_tokens:
                 break
         self.tokens += part.tokens
         part.logprobs = logprobs[: len(part.tokens)]
         return part
 
+    def _wanted(self, events: list[Event]) -> list[Event]:
+        """Events up to the first call that is one too many."""
+        if self._called_enough:
+            return []
+        most = self._options.calls
+        for place, each in enumerate(events if most is not None else ()):
+            if isinstance(each, CallBegun) and most is not None and each.index >= most:
+                self._called_enough = True
+                return events[:place]
+        return events
+
     def _finished(self, end: StreamEnd | None, part: Part) -> FinishReason | None:
-        stopped = self._stops.found or (part.tokens and part.tokens[-1] in self._stop_tokens)
+        spoken = part.tokens and part.tokens[-1] in self._stop_tokens
+        stopped = self._stops.found or self._called_enough or spoken
         if not stopped and end is None:
             return None
         rest = self._stops.push(self._decoded.finish()) + self._stops.finish()
-        part.events += [*self._parser.push(rest), *self._parser.finish()]
+        part.events += self._wanted([*self._parser.push(rest), *self._parser.finish()])
         return "stop" if stopped or self._stops.found or end == "eos" else "length"
 
 

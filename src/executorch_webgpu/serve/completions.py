@@ -15,11 +15,11 @@ from ..errors import InvalidInputError
 from ..text.answer_events import Event, Text
 from .choice import Choice, ChoiceOptions, FinishReason, PlainText, merged
 from .errors import ApiError
-from .http import DONE, FINGERPRINT, answer, event, event_stream, new_id, read
+from .http import DONE, FINGERPRINT, EventStream, answer, event, new_id, read
 from .language import Language
 from .logprobs import ScoredToken, TokenTexts
 from .requests import CompletionRequest
-from .sampling import grammar_field, grammar_of, sampling_of, stop_strings
+from .sampling import grammar_of, sampling_of, stop_strings
 from .usage import record, usage
 
 DEFAULT_TOKENS = 16  # as OpenAI has it
@@ -42,7 +42,7 @@ class Completions:
         prompts = await self._prompts(body)
         choices = await self._begin(body, prompts)
         reply = Reply(self, request, body, prompts, choices)
-        return event_stream(reply.stream(), choices, self.language.metrics) if body.stream else await reply.whole()
+        return EventStream(reply.stream(), choices, self.language.metrics) if body.stream else await reply.whole()
 
     async def _prompts(self, body: CompletionRequest) -> list[list[int]]:
         given = body.prompt
@@ -69,7 +69,7 @@ class Completions:
 
     async def _begin(self, body: CompletionRequest, prompts: Sequence[list[int]]) -> list[Choice]:
         """The texts of all prompts, those of each one after another. Raises ApiError."""
-        grammar = grammar_of(body, body.response_format)
+        grammar, field = grammar_of(body, body.response_format)
         asked = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
         scored = body.prompt_logprobs if body.prompt_logprobs is not None else body.logprobs if body.echo else None
         special = self.language.tokenizer.named_special_ids if body.skip_special_tokens is False else ()
@@ -86,7 +86,7 @@ class Completions:
                     logprobs=body.logprobs,
                     prompt_logprobs=scored,
                 )
-                count, field = body.n or 1, grammar_field(body, body.response_format)
+                count = body.n or 1
                 choices += await self.language.begin(prompt, params, grammar, ends, count, PlainText, options, field)
         except BaseException:
             for choice in choices:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from itertools import count
-from multiprocessing.connection import Client, Connection, Listener
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +18,7 @@ from ..errors import Error
 from ..llm.grammar import Grammar
 from ..llm.sample import SamplingParams
 from .errors import ApiError
-from .link import Link
+from .link import LoopLink, start_linked
 from .settings import EngineSettings
 from .wire import Accepted, AskLoad, Came, Cancel, Embed, Embedded, Load, Ready, Refused, Submit
 
@@ -147,7 +145,7 @@ class EngineClient:
         self._texts: dict[int, EngineText] = {}
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._process: subprocess.Popen[bytes] | None = None
-        self._link: Link | None = None
+        self._link: LoopLink | None = None
         self._starting: asyncio.Future[Ready] | None = None
         self._restart: asyncio.Task[None] | None = None
         self._ready: Ready | None = None
@@ -163,54 +161,16 @@ class EngineClient:
         """Start the process, and wait until it has loaded its programs. Raises Error if it cannot."""
         self._loop = asyncio.get_running_loop()
         self._starting = self._loop.create_future()
-        key = secrets.token_bytes(32)
-        listener = Listener(authkey=key)
+        process, connected = start_linked([sys.executable, "-m", f"{__package__}.engine_process"])
+        self._process = process
         try:
-            command = [sys.executable, "-m", f"{__package__}.engine_process", str(listener.address)]
-            self._process = process = subprocess.Popen(command, stdin=subprocess.PIPE)
-            assert process.stdin is not None
-            process.stdin.write(key.hex().encode() + b"\n")
-            process.stdin.flush()
-            connection = await self._connected(listener, process, key)
-            connection.send(self._settings)
-        except BaseException:
-            if self._process is not None:
-                self._process.kill()
-            raise
-        finally:
-            listener.close()
-
-        def received(messages: list[Any]) -> None:
-            self._on_loop(self._deliver, messages)
-
-        def ended() -> None:
-            self._on_loop(self._ended, process)
-
-        self._link = Link(connection, received, ended)
-        try:
+            self._link = await LoopLink.open(connected, self._deliver, lambda: self._ended(process))
+            self._link.send(self._settings)
             await self._starting
         except BaseException:
             process.kill()
             await self._end_process()
             raise
-
-    def _on_loop(self, function: Any, *arguments: Any) -> None:
-        with suppress(RuntimeError):  # of a loop that is closed
-            self._loop.call_soon_threadsafe(function, *arguments)
-
-    async def _connected(self, listener: Listener, process: subprocess.Popen[bytes], key: bytes) -> Connection:
-        """The process's connection. Raises Error if it ends before it makes one."""
-        accepting = self._loop.run_in_executor(None, listener.accept)
-        try:
-            while not accepting.done():
-                await asyncio.wait([accepting], timeout=0.2)
-                if process.poll() is not None and not accepting.done():
-                    raise Error(f"the engine process ended with exit code {process.returncode} before it was ready")
-            return accepting.result()
-        finally:
-            if not accepting.done():  # nothing else ends what a thread waits for
-                with suppress(OSError, EOFError):
-                    Client(listener.address, authkey=key).close()
 
     def submit(
         self, tokens: Sequence[int], params: SamplingParams, ends: Collection[int], grammar: Grammar | None = None
@@ -254,7 +214,7 @@ class EngineClient:
         finally:
             self._answers.pop(message.id, None)
 
-    def _open_link(self) -> Link:
+    def _open_link(self) -> LoopLink:
         if self.state != "up" or self._link is None:
             raise _gone()
         return self._link
@@ -318,17 +278,17 @@ class EngineClient:
 
     async def _end_process(self) -> None:
         process, self._process = self._process, None
-        if self._link is not None:
-            self._link.close()
-            self._link = None
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
         if process is not None:
-            if process.stdin is not None:
-                process.stdin.close()
             try:
                 await asyncio.to_thread(process.wait, GRACE_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 await asyncio.to_thread(process.wait)
+        if link is not None:
+            link.abort()
 
     async def close(self) -> None:
         """End the process. Texts and questions that go on end with an error."""

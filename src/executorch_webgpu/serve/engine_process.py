@@ -1,32 +1,31 @@
 """The process that has the GPU: it loads the programs, and answers what the HTTP process asks.
 
 It is a process of its own because Python runs one thread at a time: what encodes steps would wait for what writes HTTP.
-Run as ``python -m executorch_webgpu.serve.engine_process ADDRESS``; the key of the connection comes on standard input.
+Run as ``python -m executorch_webgpu.serve.engine_process SOCKET`` by ``link.start_linked``.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
-from multiprocessing.connection import Client, Connection
 from typing import Any
 
 from ..errors import DeviceError, Error, InvalidInputError
 from ..llm.embedder import Embedder
 from ..llm.engine import PROMPT_LOOKUP, Engine
 from ..llm.grammar import GrammarVocabulary
+from ..llm.program_tokenizer import tokenizer_of
 from ..llm.sample import SamplingParams
 from ..llm.stream import Mailbox, Stream, StreamEnd, TokenLogprobs
 from ..runtime import Program, Runtime
-from ..text.tokenizer import TOKENIZER, Tokenizer
-from .link import Link
+from .link import Link, frame, inherited, receive_one
 from .settings import EngineSettings
 from .wire import (
     Accepted,
@@ -138,9 +137,9 @@ class EngineProcess:
             encoder = EncoderFacts(embedder.dim, embedder.max_tokens)
         return Ready(self._runtime.device.info.name, language, encoder)
 
-    def serve(self, connection: Connection) -> None:
+    def serve(self, connected: socket.socket) -> None:
         """Answer until the other process is gone."""
-        self._link = link = Link(connection, self._receive, self._gone.set)
+        self._link = link = Link(connected, self._receive, self._gone.set)
         link.send(self.ready())
         self._gone.wait()
 
@@ -242,28 +241,18 @@ class EngineProcess:
                 owned.close()
 
 
-def tokenizer_of(program: Program, file: str | None = None) -> Tokenizer:
-    """The tokenizer of a file, else the one that a program carries. Raises InvalidInputError if there is none."""
-    if file is not None:
-        return Tokenizer.from_file(file)
-    if TOKENIZER not in program.named_data:
-        raise InvalidInputError("the program has no tokenizer inside: name its file with --tokenizer")
-    return Tokenizer.from_files(program.named_data)
-
-
 def main() -> None:
     """Connect, load, and serve."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the HTTP process, which ends this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    key = bytes.fromhex(sys.stdin.readline().strip())
-    connection = Client(sys.argv[1], authkey=key)
-    settings = connection.recv()
+    connected = inherited(sys.argv[1])
+    settings = receive_one(connected)
     try:
         process = EngineProcess(settings)
     except Exception as error:
-        connection.send_bytes(pickle.dumps([_refused(0, error)]))
+        connected.sendall(frame([_refused(0, error)]))
         sys.exit(1)
-    process.serve(connection)
+    process.serve(connected)
     # Whoever would wait for a device that hangs waits for nothing: the HTTP process has gone on without this one.
     threading.Timer(5, os._exit, (BROKEN,)).start()
     process.close()

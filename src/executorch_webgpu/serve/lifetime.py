@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from typing import Any
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .answer import Answer
 from .errors import ApiError
 from .metrics import Metrics
 from .shutdown import Draining
@@ -37,7 +36,7 @@ class Lifetime:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         loop = asyncio.get_running_loop()
-        answer = _Answer(send)
+        answer = Answer(scope, receive, send)
         # The error that ends the request; None if nobody is there to be told.
         ended: asyncio.Future[ApiError | None] = loop.create_future()
 
@@ -66,7 +65,7 @@ class Lifetime:
                 await task
             else:
                 await _cancel(task)
-                await self._finish(ended.result(), answer, scope, receive)
+                await self._finish(ended.result(), answer, scope)
         finally:
             self.draining.enders.discard(end)
             timer.cancel()
@@ -77,7 +76,7 @@ class Lifetime:
         message = f"the request took longer than {self.seconds:g} seconds; ask for fewer tokens, or try again later"
         return ApiError(504, message, code="request_timeout")
 
-    async def _finish(self, error: ApiError | None, answer: _Answer, scope: Scope, receive: Receive) -> None:
+    async def _finish(self, error: ApiError | None, answer: Answer, scope: Scope) -> None:
         """Tell the client why, as far as its answer has not gone."""
         record = scope.get("state", {}).get("record")
         if error is None:
@@ -90,14 +89,8 @@ class Lifetime:
             outcome = "shutdown"
         if record is not None:
             record.outcome = outcome
-        if error is None:
-            return
-        if not answer.started:
-            await error.response()(scope, receive, answer.send)
-        elif answer.events and not answer.complete:
-            event = f"data: {json.dumps(error.body())}\n\n".encode()
-            await answer.send({"type": "http.response.body", "body": event, "more_body": True})
-            await answer.send({"type": "http.response.body", "body": b"", "more_body": False})
+        if error is not None:
+            await answer.fail(error)  # one that cannot be told is cut off: its server closes the connection
 
 
 async def _cancel(task: asyncio.Future[None]) -> None:
@@ -108,22 +101,3 @@ async def _cancel(task: asyncio.Future[None]) -> None:
         logger.error("a cancelled request did not end within %g seconds", CANCEL_SECONDS)
     elif not task.cancelled() and (error := task.exception()) is not None:
         logger.error("a request failed while it was cancelled", exc_info=error)
-
-
-class _Answer:
-    """Passes an answer on, and knows how far it is."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.started = False
-        self.events = False
-        self.complete = False
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.started = True
-            kind = Headers(raw=list(message.get("headers", []))).get("content-type", "")
-            self.events = kind.startswith("text/event-stream")
-        elif message["type"] == "http.response.body" and not message.get("more_body", False):
-            self.complete = True
-        await self._send(message)

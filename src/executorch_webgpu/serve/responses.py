@@ -12,14 +12,15 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from .answer import ERROR_EVENT
 from .chat import begin
 from .chat_prompt import ChatPrompt, chat_prompt
 from .choice import Choice, FinishReason
 from .errors import ApiError
-from .http import answer, event, event_stream, new_id, read, to_json
+from .http import EventStream, answer, event, new_id, read, to_json
 from .language import Language
 from .response_items import ItemWriter
-from .responses_requests import ResponsesRequest, chat_request, input_items, naming_items
+from .responses_requests import ResponsesRequest, Turns, chat_request, input_items
 from .usage import record, usage
 
 # Responses that ``previous_response_id`` may name, and the bytes of their conversations; the oldest go first.
@@ -49,12 +50,13 @@ class Responses:
         self.language.check_model(body.model)
         earlier = body.previous_response_id
         before = () if earlier is None else self._find(earlier, "previous_response_id").items
-        with naming_items(body, before):
-            chat = chat_request(body, before)
+        turns = Turns.of(body, before)
+        with turns.naming_items():
+            chat = chat_request(body, turns)
             prompt = await chat_prompt(self.language, chat)
         (choice,) = await begin(self.language, chat, prompt)
         reply = _Reply(self, request, body, prompt, choice, [*before, *input_items(body)])
-        return event_stream(reply.stream(), [choice], self.language.metrics) if body.stream else await reply.whole()
+        return EventStream(reply.stream(), [choice], self.language.metrics) if body.stream else await reply.whole()
 
     async def stored(self, request: Request) -> Response:
         """``GET`` and ``DELETE /v1/responses/ID``."""
@@ -96,6 +98,7 @@ class _Reply:
         self._choice, self._items = choice, items
         self._id, self._created = new_id("resp").replace("-", "_"), time.time()
         self._writer = ItemWriter(prompt.call_id)
+        self._events = 0  # told so far
 
     async def whole(self) -> Response:
         """The response, when it has ended."""
@@ -111,32 +114,29 @@ class _Reply:
 
     async def stream(self) -> AsyncIterator[bytes]:
         """The events of the response, as they come."""
-        number = 0
-
-        def numbered(name: str, content: Mapping[str, Any]) -> bytes:
-            nonlocal number
-            number += 1
-            return event({"type": name, "sequence_number": number - 1, **content}, name)
-
-        yield numbered("response.created", {"response": self._response("in_progress")})
-        yield numbered("response.in_progress", {"response": self._response("in_progress")})
+        setattr(self._request.state, ERROR_EVENT, self._failed)
+        yield self._event("response.created", {"response": self._response("in_progress")})
+        yield self._event("response.in_progress", {"response": self._response("in_progress")})
         finish: FinishReason | None = None
-        try:
-            async with aclosing(self._choice.parts(self._route.language.metrics)) as parts:  # type: ignore[type-var]
-                async for part in parts:
-                    for name, content in self._writer.write(part.events):
-                        yield numbered(name, content)
-                    finish = part.finish
-        except ApiError as error:
-            if error.status >= 500:
-                self._route.language.metrics.failed()
-            failed = {**self._response("failed"), "error": {"code": "server_error", "message": error.message}}
-            yield numbered("response.failed", {"response": failed})
-            return
+        async with aclosing(self._choice.parts(self._route.language.metrics)) as parts:  # type: ignore[type-var]
+            async for part in parts:
+                for name, content in self._writer.write(part.events):
+                    yield self._event(name, content)
+                finish = part.finish
         for name, content in self._writer.finish(finish == "length"):
-            yield numbered(name, content)
+            yield self._event(name, content)
         response = self._finished(finish)
-        yield numbered(f"response.{response['status']}", {"response": response})
+        yield self._event(f"response.{response['status']}", {"response": response})
+
+    def _event(self, name: str, content: Mapping[str, Any]) -> bytes:
+        self._events += 1
+        return event({"type": name, "sequence_number": self._events - 1, **content}, name)
+
+    def _failed(self, error: ApiError) -> bytes:
+        """The last event, if something goes wrong. Its codes are few; the message says more."""
+        code = "rate_limit_exceeded" if error.status == 429 else "server_error"
+        failed = {**self._response("failed"), "error": {"code": code, "message": error.message}}
+        return self._event("response.failed", {"response": failed})
 
     def _finished(self, finish: FinishReason | None) -> dict[str, Any]:
         """The response at its end, which is kept."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
@@ -75,47 +75,52 @@ def input_items(request: ResponsesRequest) -> list[dict[str, Any]]:
     return [{"role": "user", "content": given}] if isinstance(given, str) else [dict(item) for item in given]
 
 
-@contextmanager
-def naming_items(request: ResponsesRequest, before: Sequence[Mapping[str, Any]]) -> Iterator[None]:
-    """Errors that name a message name the item of the request that it comes from."""
-    places = _messages(request, before)[1]
+@dataclass(frozen=True)
+class Turns:
+    """The messages of a conversation, and ``places``: where in the request each comes from."""
 
-    def place_of(found: re.Match[str]) -> str:
-        return places[int(found[1])]
+    messages: Sequence[dict[str, Any]]
+    places: Sequence[str]
 
-    try:
-        yield
-    except ApiError as error:
-        message = re.sub(r"\bmessages\[(\d+)\]", place_of, error.message)
-        param = error.param and re.sub(r"^messages\[(\d+)\]", place_of, error.param)
-        raise replace(error, message=message, param="input" if param == "messages" else param) from None
+    @classmethod
+    def of(cls, request: ResponsesRequest, before: Sequence[Mapping[str, Any]]) -> Turns:
+        """Those of a request; ``before``: items of earlier responses. Raises ApiError."""
+        messages: list[dict[str, Any]] = []
+        places: list[str] = []
+        if request.instructions is not None:
+            messages.append({"role": "system", "content": request.instructions})
+            places.append("instructions")
+        for index, item in enumerate([*before, *input_items(request)]):
+            place = f"input[{index - len(before)}]" if index >= len(before) else "previous_response_id"
+            _add(messages, item, place)
+            places += [place] * (len(messages) - len(places))
+        return cls(messages, places)
+
+    @contextmanager
+    def naming_items(self) -> Iterator[None]:
+        """Errors that name a message name the item of the request that it comes from."""
+
+        def place_of(found: re.Match[str]) -> str:
+            return self.places[int(found[1])]
+
+        try:
+            yield
+        except ApiError as error:
+            message = re.sub(r"\bmessages\[(\d+)\]", place_of, error.message)
+            param = error.param and re.sub(r"^messages\[(\d+)\]", place_of, error.param)
+            raise replace(error, message=message, param="input" if param == "messages" else param) from None
 
 
-def _messages(request: ResponsesRequest, before: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The messages of a conversation, and where in the request each comes from."""
-    messages: list[dict[str, Any]] = []
-    places: list[str] = []
-    if request.instructions is not None:
-        messages.append({"role": "system", "content": request.instructions})
-        places.append("instructions")
-    for index, item in enumerate([*before, *input_items(request)]):
-        place = f"input[{index - len(before)}]" if index >= len(before) else "previous_response_id"
-        _add(messages, item, place)
-        places += [place] * (len(messages) - len(places))
-    return messages, places
-
-
-def chat_request(request: ResponsesRequest, before: Sequence[Mapping[str, Any]]) -> ChatRequest:
-    """The request as one for chat completions. ``before``: items of earlier responses. Raises ApiError."""
+def chat_request(request: ResponsesRequest, turns: Turns) -> ChatRequest:
+    """The request as one for chat completions. Raises ApiError."""
     for name, instead in _REFUSED.items():
         if getattr(request, name):
             raise ApiError(400, f"{name} is not supported: {instead}", name, "unsupported_parameter")
     if asked := [each for each in request.include or () if "logprobs" in each]:
         message = f"include: {asked[0]} is not supported: chat completions have log probabilities"
         raise ApiError(400, message, "include", "unsupported_parameter")
-    messages, _ = _messages(request, before)
     fields: dict[str, Any] = {
-        "messages": messages,
+        "messages": turns.messages,
         "max_completion_tokens": request.max_output_tokens,
         "tools": [_tool(tool, index) for index, tool in enumerate(request.tools or ())] or None,
         "tool_choice": _choice(request.tool_choice),

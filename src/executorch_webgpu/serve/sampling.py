@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -15,6 +16,7 @@ from ..text.generation import SamplingDefaults
 from .errors import ApiError
 from .requests import DrawingFields, ResponseFormat
 
+TOKEN_ID = re.compile("0|-?[1-9][0-9]{0,18}")
 UNSTATED = {"temperature": 1.0}  # as OpenAI has it, where neither the request nor the model's files say
 
 
@@ -46,10 +48,12 @@ def sampling_of(
 
 
 def _biases(given: dict[str, float], vocab_size: int) -> dict[int, float]:
-    try:
-        biases = {int(token): bias for token, bias in given.items()}
-    except ValueError:
-        raise ApiError(400, "logit_bias takes token ids as keys", "logit_bias", "invalid_value") from None
+    for key in given:
+        # As JSON writes a number: of "1", "01" and "+1" two could be given, and one would be lost.
+        if not TOKEN_ID.fullmatch(key):
+            message = f'logit_bias takes token ids as keys, such as "42", and {key[:40]!r} is none'
+            raise ApiError(400, message, "logit_bias", "invalid_value")
+    biases = {int(token): bias for token, bias in given.items()}
     if bad := [token for token in biases if not 0 <= token < vocab_size]:
         raise ApiError(
             400,
@@ -66,21 +70,22 @@ def stop_strings(request: DrawingFields) -> tuple[str, ...]:
     return () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
 
 
-def grammar_of(request: DrawingFields, form: ResponseFormat | None) -> Grammar | None:
-    """What the texts have to be. Raises ApiError if several things are asked for at once."""
+def grammar_of(request: DrawingFields, form: ResponseFormat | None) -> tuple[Grammar | None, str]:
+    """What the texts have to be, and the field that says so: where there is none, tools do.
+
+    Raises ApiError if several things are asked for at once.
+    """
     asked = _grammars(request, form)
     if len(asked) > 1:
         names = " and ".join(name for name, _ in asked)
         raise ApiError(400, f"{names} are given, but a text can follow one grammar only", asked[1][0], "invalid_value")
+    if not asked:
+        return None, "tools"
+    field, make = asked[0]
     try:
-        return asked[0][1]() if asked else None
+        return make(), field
     except InvalidInputError as error:
-        raise ApiError(400, str(error), asked[0][0], "invalid_grammar") from error
-
-
-def grammar_field(request: DrawingFields, form: ResponseFormat | None) -> str:
-    """The field that says what the texts have to be: where there is none, tools do."""
-    return next((name for name, _ in _grammars(request, form)), "tools")
+        raise ApiError(400, str(error), field, "invalid_grammar") from error
 
 
 def _grammars(request: DrawingFields, form: ResponseFormat | None) -> list[tuple[str, Callable[[], Grammar]]]:

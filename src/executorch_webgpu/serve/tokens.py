@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..errors import InvalidInputError
-from .chat_prompt import chat_tokens
+from .chat_prompt import Conversation, stated_tools
 from .errors import ApiError
 from .http import answer, read
 from .language import Language
@@ -33,7 +33,7 @@ class Tokens:
             raise ApiError(400, "give one of prompt, content and messages", "prompt", "invalid_value")
         tokenizer = self.language.tokenizer
         if body.messages is not None:
-            tokens = await chat_tokens(self.language, body.messages, body.tools, body)
+            tokens = await Conversation.of(body.messages, stated_tools(body.tools), body).tokens(self.language)
         else:
             text, special = str(given[0]), body.add_special_tokens and body.content is None
 

@@ -115,6 +115,17 @@ def _kinds(decoder: Mapping[str, object]) -> frozenset[str]:
     return frozenset({str(decoder.get("type"))}).union(*(_kinds(part) for part in parts))
 
 
+def _end_of(ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> list[int]:
+    """The last tokens of a text, as many as what follows depends on: some with a text that begins with a character."""
+    count = 4 * STREAM_CONTEXT
+    while count < len(ids):
+        text = decode(ids[-count:])
+        if text and text[0] != "\ufffd":
+            return list(ids[-count:])
+        count *= 4
+    return list(ids)
+
+
 class TextStream:
     """Turns tokens into text as they come, in whole characters: the bytes of one may span several tokens. What was
     given away never changes.
@@ -125,7 +136,7 @@ class TextStream:
 
     def __init__(self, decode: Callable[[Sequence[int]], str], after: Sequence[int]) -> None:
         self._decode = decode
-        self._ids = list(after)
+        self._ids = _end_of(after, decode)
         self._boundary = 0  # so many of the ids end with a whole character
         self._shown = 0  # so many characters of their text were given away
         self._take(finished=False)

@@ -19,9 +19,10 @@ from ...errors import InvalidInputError
 from ...gpu.ceilings import read_rate
 from ...gpu.device import Device
 from ...runtime import LoadOptions, ProfileRow, Program, Runtime
-from ...text.tokenizer import TOKENIZER, Tokenizer, TokenizerSettings
+from ...text.tokenizer import Tokenizer, TokenizerSettings
 from ..generate import cached_prefix, generate
 from ..model import LanguageModel
+from ..program_tokenizer import own_tokenizer
 from ..sample import SamplingParams
 
 WARM_UP = 0.5  # seconds of work that does not count: a GPU that had nothing to do runs at a fraction of its clock
@@ -163,7 +164,7 @@ def measure(
         seconds = time.perf_counter() - begun
         load = Load(seconds, path.stat().st_size, resident_bytes() - resident, device.memory.live_bytes - on_device)
         sizes = Sizes.of(device, model.context_len, wanted)
-        tokenizer = endless(tokenizer or tokenizer_of(program, model.vocab_size))
+        tokenizer = endless(tokenizer or own_or_numbers(program, model.vocab_size))
         model.eos_ids = frozenset()  # what is measured has no end
         text = random_text(tokenizer, model.vocab_size, model.context_len)
         ceiling = read_rate(device)
@@ -296,10 +297,10 @@ def endless(tokenizer: Tokenizer) -> Tokenizer:
     return Tokenizer(tokenizer.backend, replace(tokenizer.settings, eos_ids=frozenset()))
 
 
-def tokenizer_of(program: Program, vocab_size: int) -> Tokenizer:
+def own_or_numbers(program: Program, vocab_size: int) -> Tokenizer:
     """The program's own, or one that spells tokens of such a vocabulary as numbers."""
-    if TOKENIZER in program.named_data:
-        return Tokenizer.from_files(program.named_data)
+    if (own := own_tokenizer(program)) is not None:
+        return own
     words = models.WordLevel({str(token): token for token in range(vocab_size)}, unk_token="0")
     backend = tokenizers.Tokenizer(words)
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

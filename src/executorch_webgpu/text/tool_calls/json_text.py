@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Any
 
 from ..source import EndOfTextError, MismatchError, Parsing, Source
 
@@ -36,11 +35,6 @@ def value_text(source: Source) -> Parsing[str]:
     parts: list[str] = []
     yield from take_value(source, parts.append)
     return "".join(parts)
-
-
-def read_value(source: Source) -> Parsing[Any]:
-    """One JSON value, decoded."""
-    return json.loads((yield from value_text(source)))
 
 
 def read_string(source: Source, limit: int | None = None) -> Parsing[str]:
