@@ -7,6 +7,7 @@
 #   PIP_ARGS=...        anything else for pip install
 #   PROMPT="..."        what `make demo` asks the model
 #   PYTEST_ARGS="..."   for `make test`, for example PYTEST_ARGS="tests/ops -x"
+#   TEST_WORKERS=4      processes that `make test` spreads the tests over; each may take 3 GB
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,6 +15,7 @@ TORCH_INDEX ?=
 PIP_ARGS ?=
 PROMPT ?= Give me three tips for staying healthy.
 PYTEST_ARGS ?=
+TEST_WORKERS ?= 2
 export PROMPT
 
 BIN := $(VENV)/bin
@@ -35,7 +37,7 @@ demo: $(VENV)/.ready-base ## Fetch a 135M-parameter language model (once), and l
 test: check $(VENV)/.ready-dev ## Check style and types, then run all tests
 	@scripts/ensure_adapter.sh $(BIN)/python
 	@scripts/ensure_browser.sh
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.ready-test ## Run one case of each test that is quick and needs no torch: under a minute
 	@scripts/ensure_adapter.sh $(BIN)/python
