@@ -19,7 +19,8 @@ TEST_WORKERS ?= 2
 export PROMPT
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip install -qq --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(PIP_ARGS)
+# --no-compile: Python compiles what is imported, a small part of torch and Ray.
+PIP := $(BIN)/pip install -qq --no-compile --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast check docs bench clean
@@ -34,7 +35,8 @@ demo: $(VENV)/.ready-base ## Fetch a 135M-parameter language model (once), and l
 	@scripts/ensure_adapter.sh $(BIN)/python
 	@$(BIN)/et-webgpu generate smollm2-135m --chat --prompt "$$PROMPT" --max-new-tokens 120 </dev/null
 
-test: check $(VENV)/.ready-dev ## Check style and types, then run all tests
+test: $(VENV)/.ready-dev ## Check style and types, then run all tests
+	@$(MAKE) --no-print-directory check
 	@scripts/ensure_adapter.sh $(BIN)/python
 	@scripts/ensure_browser.sh
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
@@ -60,6 +62,8 @@ clean: ## Remove .venv and what tools left behind (models stay in the user's cac
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each extra of pyproject.toml, so that a target installs only what it uses, once.
+# `dev` holds all others.
+DEV_BRINGS := $(addprefix $(VENV)/.ready-,base bench docs lint test)
 $(VENV)/.ready-base: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing executorch-webgpu into $(VENV)"
 	@$(PIP) -e .
@@ -68,7 +72,7 @@ $(VENV)/.ready-base: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.ready-%: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing executorch-webgpu[$*] into $(VENV)$(if $(filter dev,$*), (with torch: some minutes))"
 	@$(PIP) -e ".[$*]"
-	@touch $@
+	@touch $@ $(if $(filter dev,$*),$(DEV_BRINGS))
 
 $(VENV)/bin/python:
 	@scripts/ensure_venv.sh $(PYTHON) $(VENV)
