@@ -7,6 +7,7 @@
 #   PIP_ARGS=...        anything else for pip install
 #   PROMPT="..."        what `make demo` asks the model
 #   PYTEST_ARGS="..."   for `make test`, for example PYTEST_ARGS="tests/ops -x"
+#   TEST_WORKERS=4      processes that `make test` spreads the tests over; each may take 3 GB
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,10 +15,12 @@ TORCH_INDEX ?=
 PIP_ARGS ?=
 PROMPT ?= Give me three tips for staying healthy.
 PYTEST_ARGS ?=
+TEST_WORKERS ?= 2
 export PROMPT
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip install -qq --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(PIP_ARGS)
+# --no-compile: Python compiles what is imported, a small part of torch and Ray.
+PIP := $(BIN)/pip install -qq --no-compile --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast check docs bench clean
@@ -32,10 +35,11 @@ demo: $(VENV)/.ready-base ## Fetch a 135M-parameter language model (once), and l
 	@scripts/ensure_adapter.sh $(BIN)/python
 	@$(BIN)/et-webgpu generate smollm2-135m --chat --prompt "$$PROMPT" --max-new-tokens 120 </dev/null
 
-test: check $(VENV)/.ready-dev ## Check style and types, then run all tests
+test: $(VENV)/.ready-dev ## Check style and types, then run all tests
+	@$(MAKE) --no-print-directory check
 	@scripts/ensure_adapter.sh $(BIN)/python
 	@scripts/ensure_browser.sh
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.ready-test ## Run one case of each test that is quick and needs no torch: under a minute
 	@scripts/ensure_adapter.sh $(BIN)/python
@@ -58,6 +62,8 @@ clean: ## Remove .venv and what tools left behind (models stay in the user's cac
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each extra of pyproject.toml, so that a target installs only what it uses, once.
+# `dev` holds all others.
+DEV_BRINGS := $(addprefix $(VENV)/.ready-,base bench docs lint test)
 $(VENV)/.ready-base: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing executorch-webgpu into $(VENV)"
 	@$(PIP) -e .
@@ -66,7 +72,7 @@ $(VENV)/.ready-base: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.ready-%: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing executorch-webgpu[$*] into $(VENV)$(if $(filter dev,$*), (with torch: some minutes))"
 	@$(PIP) -e ".[$*]"
-	@touch $@
+	@touch $@ $(if $(filter dev,$*),$(DEV_BRINGS))
 
 $(VENV)/bin/python:
 	@scripts/ensure_venv.sh $(PYTHON) $(VENV)

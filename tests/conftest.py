@@ -1,7 +1,8 @@
 """Fixtures that many tests share: a device, models, their torch twins, and the conformance pack.
 
 Exporting a model takes from half a minute to four. The exports that the collected tests need start at once,
-in processes of their own, and the tests that wait for them come last.
+in processes of their own, and the tests that wait for them come last. Of
+several workers (``pytest -n``), one starts them.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ EXPORTERS = {
     "smollm2": ["examples/export_smollm2.py"],
 }
 
+EXPORTER, FIRST_WORKER = "executorch.exir", "gw0"
+
 
 class Export:
     """An exporting process. The owner must call ``stop``."""
@@ -65,6 +68,14 @@ class Export:
 
 
 EXPORTS = pytest.StashKey[dict[str, Export]]()
+
+
+def wait_for_export(config: pytest.Config, fixture: str) -> None:
+    """Returns when the exports of a fixture of ``EXPORTERS`` are in the cache; fails the test when one went wrong."""
+    exports = config.stash[EXPORTS]
+    if fixture not in exports:  # another worker's runs: this one waits for its locks, and finds its work done
+        exports[fixture] = Export(EXPORTERS[fixture])
+    exports[fixture].wait()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -107,6 +118,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
+    if EXPORTER in sys.modules:  # a test file imports it
+        from tests.differential.programs_cheap import make_export_cheap
+
+        make_export_cheap()
+    if os.environ.get("PYTEST_XDIST_WORKER", FIRST_WORKER) != FIRST_WORKER:
+        return
     for name, command in EXPORTERS.items():
         if any(name in _fixtures(item) for item in session.items):
             session.config.stash[EXPORTS][name] = Export(command)
@@ -139,7 +156,7 @@ def conformance_dir() -> Path:
 @pytest.fixture(scope="session", params=TINY_LLAMAS)
 def tiny_llama(request: pytest.FixtureRequest) -> TinyLlama:
     """Each of the small exported Llamas; ``parametrize("tiny_llama", ["4w"], indirect=True)`` picks some."""
-    request.config.stash[EXPORTS]["tiny_llama"].wait()
+    wait_for_export(request.config, "tiny_llama")
     return TINY_LLAMAS[request.param]
 
 
@@ -160,7 +177,7 @@ class SmolLM2:
 @pytest.fixture(scope="session")
 def smollm2(request: pytest.FixtureRequest) -> SmolLM2:
     """SmolLM2-135M-Instruct, exported with 4-bit weights for 512 tokens a step and a context of 1024."""
-    request.config.stash[EXPORTS]["smollm2"].wait()
+    wait_for_export(request.config, "smollm2")
     return SmolLM2(export_smollm2.cached_program(), export_smollm2.fetch_gguf())
 
 

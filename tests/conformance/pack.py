@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from executorch_webgpu.models.cache import cache_folder
+from executorch_webgpu.models.cache import cache_folder, exclusive
 
 VARIABLE = "ET_WEBGPU_CONFORMANCE"
 
@@ -47,13 +47,12 @@ def _unpack(archive: Path) -> Path:
     with archive.open("rb") as file:
         key = hashlib.file_digest(file, "sha256").hexdigest()[:12]
     folder = cache_folder() / f"conformance-{key}"
-    if not folder.exists():
-        partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-        partial.mkdir(parents=True)
-        try:
+    with exclusive(folder):
+        if not folder.exists():
+            partial = folder.with_name(f"{folder.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)  # of a run that was interrupted
+            partial.mkdir()
             with tarfile.open(archive) as content:
                 content.extractall(partial, filter="data")
             partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     return folder

@@ -6,6 +6,7 @@ all in another order, give what the call on all rows gives for these, and where 
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -61,24 +62,41 @@ def places(sample: Sample) -> list[Any]:
 def choices(sample: Sample) -> Iterator[Choice]:
     """All of them whose numbers of rows agree. Of a size of 1 there are two rows: it is repeated."""
     found = places(sample)
-    options: list[list[int | None]] = [
-        [None, *range(len(a.max_dims))] if isinstance(a, Input) else [None, 0] for a in found
-    ]
-    for chosen in itertools.product(*options):
-        cut = {i: axis for i, axis in enumerate(chosen) if axis is not None}
-        rows = {max(2, a.max_dims[cut[i]] if isinstance(a, Input) else a.full) for i, a in enumerate(found) if i in cut}
-        if len(rows) == 1:
+    # By number of rows, then by place: the axes that have so many. An integer has one, which holds the count.
+    having: dict[int, list[list[int | None]]] = {}
+    for i, a in enumerate(found):
+        for axis, size in enumerate(a.max_dims if isinstance(a, Input) else [a.full]):
+            having.setdefault(max(2, size), [[None] for _ in found])[i].append(axis)
+    for rows, options in sorted(having.items()):
+        for chosen in itertools.product(*options):
+            cut = {i: axis for i, axis in enumerate(chosen) if axis is not None}
             axes = {i: axis for i, axis in cut.items() if isinstance(found[i], Input)}
-            yield Choice(axes, frozenset(cut) - set(axes), rows.pop())
+            if cut:
+                yield Choice(axes, frozenset(cut) - set(axes), rows)
 
 
-def stated(sample: Sample, choice: Choice) -> tuple[int | None, ...] | None:
-    """What the trait says of a choice."""
-    graph = build_graph(sample.graph())
-    call = graph.calls[-1]
-    live = {c.inputs[0].id: c.args[-1].id for c in graph.calls[:-1]}  # every live integer has an input of its own
-    axes = {graph.inputs[i].id: axis for i, axis in choice.axes.items()}
-    return call.op.row_axes(call.args, axes, {live[graph.inputs[i].id] for i in choice.counts})
+class Stated:
+    """What the trait of an operator says of a sample."""
+
+    def __init__(self, sample: Sample) -> None:
+        graph = build_graph(sample.graph())
+        self._inputs, self._call = graph.inputs, graph.calls[-1]
+        # Every live integer has an input of its own.
+        self._live = {c.inputs[0].id: c.args[-1].id for c in graph.calls[:-1]}
+
+    def of(self, choice: Choice) -> tuple[int | None, ...] | None:
+        """What it says of a choice."""
+        axes = {self._inputs[i].id: axis for i, axis in choice.axes.items()}
+        counts = {self._live[self._inputs[i].id] for i in choice.counts}
+        return self._call.op.row_axes(self._call.args, axes, counts)
+
+
+@functools.lru_cache(1000)
+def drawn(seed: int, place: int, dims: tuple[int, ...], dtype: str, low: float, high: float) -> np.ndarray:
+    """The numbers of an input, which choices share."""
+    array = numbers(np.random.default_rng([seed, place]), dims, dtype, low, high)
+    array.flags.writeable = False
+    return array
 
 
 class Rows:
@@ -86,7 +104,6 @@ class Rows:
 
     def __init__(self, sample: Sample, choice: Choice, seed: int) -> None:
         self.sample, self.choice = sample, choice
-        random = np.random.default_rng(seed)
         self._given: list[Any] = []
         for i, a in enumerate(places(sample)):
             if isinstance(a, Position):
@@ -95,7 +112,7 @@ class Rows:
             dims = list(a.max_dims)
             if i in choice.axes:
                 dims[choice.axes[i]] = choice.rows
-            self._given.append(numbers(random, dims, a.dtype, a.low, a.high))
+            self._given.append(drawn(seed, i, tuple(dims), a.dtype, a.low, a.high))
 
     def given(self, rows: Part) -> list[Any]:
         """What the inputs are on these rows."""
@@ -184,28 +201,34 @@ def _independent(rows: Rows, count: int) -> list[set[int | None]] | None:
     order = [*range(1, count, 2), *range(0, count, 2)]
     few = 1 if count == 2 else 2  # no less, where there are more: what has one row may be squeezed, or broadcast
     parts: list[Part] = [range(count), range(few), range(count - few, count), range(0, count, 2), order]
-    try:
-        with np.errstate(all="ignore"):
-            results, memories = zip(*(rows.results(part) for part in parts), strict=True)
-    except (ValueError, IndexError, ZeroDivisionError, TypeError):
-        return None
-    if not all(same(a, b) for memory in memories[1:] for a, b in zip(memories[0], memory, strict=True)):
-        return None
-    if len({*map(len, results)}) > 1:  # the number of results is that of rows
-        return None
-    found = [set(axes(parts, outs)) for outs in zip(*results, strict=True)]
-    return found if all(found) and rows.are_planned(parts, results) else None
+    results: list[list[np.ndarray]] = []
+    memory: list[np.ndarray] = []
+    found: list[set[int | None]] = []
+    for part in parts:
+        try:
+            with np.errstate(all="ignore"):
+                outs, written = rows.results(part)
+        except (ValueError, IndexError, ZeroDivisionError, TypeError):
+            return None
+        if not results:
+            memory, found = written, [{None, *range(out.ndim)} for out in outs]
+        elif len(outs) != len(results[0]) or not all(map(same, memory, written)):
+            return None  # the number of results is that of rows, or what is written differs
+        else:
+            along = [set(axes(*pair, part, count)) for pair in zip(results[0], outs, strict=True)]
+            found = [a & b for a, b in zip(found, along, strict=True)]
+        if not all(found):  # most choices end at the second part
+            return None
+        results.append(outs)
+    return found if rows.are_planned(parts, results) else None
 
 
-def axes(parts: Sequence[Part], outs: Sequence[np.ndarray]) -> Iterator[int | None]:
-    """Along which an output for some rows is these rows of that for all, which is the first."""
-    whole, *others = outs
-    if all(same(whole, other) for other in others):
+def axes(whole: np.ndarray, some: np.ndarray, part: Part, count: int) -> Iterator[int | None]:
+    """Along which an output for some rows is these rows of that for all; None: it is the same."""
+    if same(whole, some):
         yield None
     for axis in range(whole.ndim):
-        if whole.shape[axis] == len(parts[0]) and all(
-            same(np.take(whole, part, axis), other) for part, other in zip(parts[1:], others, strict=True)
-        ):
+        if whole.shape[axis] == count and same(np.take(whole, part, axis), some):
             yield axis
 
 
@@ -220,8 +243,9 @@ def check(op: str) -> None:
         if repr(sample.args) in done:  # by another route
             continue
         done.add(repr(sample.args))
+        trait = Stated(sample)
         for choice in choices(sample):
-            says, holds = stated(sample, choice), independent(sample, choice)
+            says, holds = trait.of(choice), independent(sample, choice)
             if says is None:
                 unstated |= {f"{sample}: {choice}"} if holds is not None else set()
             else:

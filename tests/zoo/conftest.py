@@ -13,7 +13,7 @@ from tests.zoo.files import program_path
 @pytest.fixture(scope="session")
 def zoo(request: pytest.FixtureRequest) -> Callable[[str, str], Path]:
     """Gives the path of a thin model's program, by name and variant."""
-    from tests.conftest import EXPORTS
+    from tests.conftest import wait_for_export
 
-    request.config.stash[EXPORTS]["zoo"].wait()
+    wait_for_export(request.config, "zoo")
     return program_path
