@@ -223,7 +223,6 @@ class Scheduler:
         text.computed = min(text.computed, rows)
         text.drawing = 0
         text.rewinds += 1
-        self._drew.discard(text)
 
     def _settle(self, text: Text, redraws: bool | None = None) -> None:
         """Rows that are computed, of tokens that are known, are found by their content.
