@@ -1,19 +1,25 @@
 """What a grammar costs: python -m bench.bench_grammar [MODEL] [--streams 1 8 32] [--steps 256] [--shape llama-3.2-1b]
 
-Texts are continued freely, under a frequency penalty, and as JSON of two schemas, in turns in one process: a list of
-records with short strings, and a list of strings without end. Their lists never end before ``--steps`` tokens. Prints
-tokens and steps a second while all texts decode, the ratio to free texts, how many tokens were forced, and before that
-what masks take on the host alone. All texts are sampled at temperature 1, since random weights repeat themselves.
+Texts are continued freely, under a frequency penalty, and as JSON, in turns in one process and from the same prompts:
+a list of records with short strings, and a list of strings, that never end before ``--steps`` tokens. Texts with a
+grammar go three ways: as it pays ("records"), drawn without a mask ahead of what the host has read ("... ahead"), and
+with each step waiting for all masks ("... waits"). Prints tokens a second while all texts decode, the ratio to free
+texts, steps for each token of a text, which forced tokens make fewer and refused ones more, and how many of the draws
+without a mask were refused; before that, what masks take on the host alone.
 
-MODEL is what ``et-webgpu generate`` takes, with a tokenizer in it; without one, a program with the sizes of
-``--shape``, random weights, and a byte-level vocabulary of random words, numbers, punctuation and white space.
+MODEL is what ``et-webgpu generate`` takes, with a tokenizer and a chat template in it. Its prompts ask for such JSON
+and show an example, greedy and at temperature 0.7; beside the lists there is an answer of one record, which ends where
+the model ends it. Without a MODEL, a program with the sizes of ``--shape`` and random weights continues random tokens
+at temperature 1, with a byte-level vocabulary of random words, numbers, punctuation and white space: nearly all that
+it draws is refused, so this is the worst case.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import Any
@@ -27,8 +33,9 @@ from executorch_webgpu import Runtime
 from executorch_webgpu.llm import Engine, SamplingParams
 from executorch_webgpu.llm.grammar import CompiledGrammar, Grammar, GrammarVocabulary
 from executorch_webgpu.llm.grammar_matcher import GrammarMatcher, MaskRows
-from executorch_webgpu.llm.measure.streams import TextTimes, decode_rate, random_prompts
+from executorch_webgpu.llm.measure.streams import random_prompts
 from executorch_webgpu.runtime import Program
+from executorch_webgpu.text.chat import encode_chat, user_message
 from executorch_webgpu.text.tokenizer import Tokenizer
 
 LONG = 10**6  # items that a list has at least
@@ -48,7 +55,16 @@ SCHEMAS = {
     "records": {"type": "array", "items": RECORD, "minItems": LONG},
     "strings": {"type": "array", "items": {"type": "string"}, "minItems": LONG},
 }
+SCHEMAS_OF_MODELS = {**SCHEMAS, "answer": RECORD}
 PROMPT = 64
+TOPICS = "a sailor", "a baker", "a king", "a spy", "a farmer", "a poet", "a robot", "a nurse", "a thief", "a pilot"
+EXAMPLE = '{"name": "Ann Lee", "age": 34, "score": 7.5, "active": true, "tags": ["tall", "kind"]}'
+QUESTIONS = {
+    "records": "Write a JSON list of 100 people, each of whom is {topic}, like [{example}, ...]. Write only JSON.",
+    "strings": 'Write a JSON list of 100 sentences about {topic}, like ["It rains.", ...]. Write only JSON.',
+    "answer": "Describe {topic} as a JSON object, like {example}. Write only JSON.",
+}
+WAYS: dict[str, bool | None] = {"": None, " ahead": True, " waits": False}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -60,32 +76,48 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--steps", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=5, help="the median counts")
+    parser.add_argument("--steps-in-flight", type=int)
     args = parser.parse_args(argv)
     args.context = PROMPT
     runtime = Runtime.get(args.engine, args.adapter)
+    print(f"{runtime.device.info.name} ({runtime.device.engine})")
     with program_file(args) as path, runtime.load_program(path) as program:
         measure(program, args)
 
 
 def measure(program: Program, args: argparse.Namespace) -> None:
     most = max(args.streams)
-    pages = most * -(-(PROMPT + args.steps) // 16) + 1
+    pages = most * -(-(2 * PROMPT + args.steps) // 16) + 1
     sizes = {"max_sequences": most, "max_rows": max(256, most), "kv_pages": pages}
-    with Engine(program, kv_cache_dtype="f16", **sizes) as engine:
+    with Engine(program, kv_cache_dtype="f16", steps_in_flight=args.steps_in_flight, **sizes) as engine:
         own = Tokenizer.from_files(program.named_data) if args.model is not None else None
         tokenizer = own or random_tokenizer(engine.vocab_size)
         begun = time.perf_counter()
         vocabulary = GrammarVocabulary(tokenizer, engine.vocab_size)
-        grammars = {name: vocabulary.compile(Grammar.json_schema(schema)) for name, schema in SCHEMAS.items()}
+        schemas = SCHEMAS if own is None else SCHEMAS_OF_MODELS
+        grammars = {name: vocabulary.compile(Grammar.json_schema(schema)) for name, schema in schemas.items()}
         print(f"vocabulary of {engine.vocab_size} tokens and grammars: {time.perf_counter() - begun:.2f} s")
-        for name, grammar in grammars.items():
+        for name in SCHEMAS:
             for count in args.streams:
-                show_masks(name, grammar, count, args.steps)
-        ways: dict[str, dict[str, Any]] = {"free": {}, "penalty": {"frequency_penalty": 0.1}}
-        ways |= {name: {"grammar": grammar} for name, grammar in grammars.items()}
-        print(f"{'texts':>6}{'':>10}{'tokens/s':>11}{'ratio':>8}{'steps/s':>10}{'ratio':>8}{'forced':>8}")
+                show_masks(name, grammars[name], count, args.steps)
+        print(f"{'texts':>5}{'':>15}{'tokens/s':>10}{'ratio':>7}{'steps/token':>13}{'refused':>9}{'tokens':>8}")
         for count in args.streams:
-            show_rates(engine, count, ways, args)
+            if own is None:
+                random = np.random.default_rng(count)
+                prompts = random_prompts(random, count, PROMPT, engine.vocab_size)
+                show_rates(engine, prompts, "random prompts", grammars, 1.0, args)
+                continue
+            for temperature in (0.0, 0.7):
+                for name, question in QUESTIONS.items():
+                    prompts = [asked(own, question, i) for i in range(count)]
+                    show_rates(engine, prompts, f"{name} asked", {name: grammars[name]}, temperature, args)
+
+
+def asked(tokenizer: Tokenizer, question: str, number: int) -> list[int]:
+    """The tokens of a chat in which a user asks for JSON; those of many users differ."""
+    topic = TOPICS[number % len(TOPICS)]
+    text = question.format(topic=topic, example=EXAMPLE)
+    return encode_chat(tokenizer, user_message(f"{text} This is request {number}."))
 
 
 def show_masks(name: str, grammar: CompiledGrammar, count: int, steps: int) -> None:
@@ -113,42 +145,70 @@ def clocked(taken: list[float], function: Callable[[], Any]) -> Any:
     return result
 
 
-def show_rates(engine: Engine, count: int, ways: dict[str, dict[str, Any]], args: argparse.Namespace) -> None:
-    random = np.random.default_rng(count)
-    tokens: dict[str, list[float]] = {name: [] for name in ways}
-    steps: dict[str, list[float]] = {name: [] for name in ways}
-    forced: dict[str, list[float]] = {name: [] for name in ways}
+def show_rates(
+    engine: Engine,
+    prompts: Sequence[list[int]],
+    title: str,
+    grammars: dict[str, CompiledGrammar],
+    temperature: float,
+    args: argparse.Namespace,
+) -> None:
+    """Texts that go on from the same prompts in turns: without a grammar, and with each in each way."""
+    ways: dict[str, tuple[dict[str, Any], bool | None]] = {"free": ({}, None)}
+    if args.model is None:
+        ways["penalty"] = {"frequency_penalty": 0.1}, None
+    ways |= {f"{name}{way}": ({"grammar": g}, ahead) for name, g in grammars.items() for way, ahead in WAYS.items()}
+    ends = engine.eos_ids if "answer" in grammars else ()
+    measured: dict[str, list[Measured]] = {name: [] for name in ways}
     for repeat in range(args.repeats + 1):  # the first one warms up
-        for name, how in ways.items():
-            before, texts = engine.submitted_steps, run(engine, random, count, args.steps, how)
-            if repeat == 0:
-                continue
-            seconds = max(text.came[-1] for text in texts) - min(text.came[0] for text in texts)
-            made = engine.submitted_steps - before
-            rate = decode_rate(texts)
-            assert rate is not None
-            tokens[name].append(rate)
-            steps[name].append(made / seconds)
-            forced[name].append(1 - made / args.steps)
-    free = median(tokens["free"]), median(steps["free"])
-    for name in ways:
-        rate, step_rate = median(tokens[name]), median(steps[name])
-        print(
-            f"{count:>6}{name:>10}{rate:>11.1f}{rate / free[0]:>8.3f}{step_rate:>10.1f}{step_rate / free[1]:>8.3f}"
-            f"{max(0.0, median(forced[name])):>8.1%}"
-        )
+        for name, (how, ahead) in ways.items():
+            params = [SamplingParams(args.steps, temperature=temperature, seed=i, **how) for i in range(len(prompts))]
+            found = run(engine, prompts, params, ends, ahead)
+            if repeat:
+                measured[name].append(found)
+    print(f"{title}, temperature {temperature}, {len(prompts[0])} tokens")
+    free = median(each.rate for each in measured["free"])
+    for name, runs in measured.items():
+        rate, steps = median(each.rate for each in runs), median(each.steps for each in runs)
+        drawn, refused = (sum(each.draws[i] for each in runs) for i in range(2))
+        share = f"{refused / drawn:.1%}" if drawn else "-"
+        length = median(each.tokens for each in runs)
+        print(f"{len(prompts):>5}{name:>15}{rate:>10.1f}{rate / free:>7.3f}{steps:>13.3f}{share:>9}{length:>8.0f}")
 
 
-def run(engine: Engine, random: np.random.Generator, count: int, steps: int, how: dict[str, Any]) -> list[TextTimes]:
-    prompts = random_prompts(random, count, PROMPT, engine.vocab_size)
-    params = [SamplingParams(steps, temperature=1.0, seed=i, **how) for i in range(count)]
-    streams = [engine.submit(prompt, each, end_tokens=()) for prompt, each in zip(prompts, params, strict=True)]
+@dataclass(frozen=True)
+class Measured:
+    """Texts that began together: their ``rate`` in tokens a second, ``steps`` for each token of the longest one,
+    ``tokens`` of a text on average, and ``draws`` without a mask, with those that were refused."""
+
+    rate: float
+    steps: float
+    tokens: float
+    draws: tuple[int, int]
+
+
+def run(
+    engine: Engine,
+    prompts: Sequence[list[int]],
+    params: Sequence[SamplingParams],
+    ends: Collection[int],
+    ahead: bool | None,
+) -> Measured:
+    engine._loop.draws_ahead = ahead
+    steps, draws = engine.submitted_steps, engine.unmasked_draws
+    streams = [engine.submit(prompt, each, end_tokens=ends) for prompt, each in zip(prompts, params, strict=True)]
     tokens = [tuple(stream) for stream in reversed(streams)][::-1]
-    assert all(len(text) == steps for text in tokens)
-    return [
-        TextTimes(tuple(prompt), text, stream.times.submitted, tuple(stream.times.tokens))
-        for prompt, stream, text in zip(prompts, streams, tokens, strict=True)
-    ]
+    assert ends or all(len(text) == each.max_new_tokens for text, each in zip(tokens, params, strict=True))
+    # The rate of all at once, as each text has it from its first token to its last, for some end before others.
+    texts = [stream.times.tokens for stream in streams if len(stream.times.tokens) > 1]
+    rate = len(streams) * sum(len(came) - 1 for came in texts) / sum(came[-1] - came[0] for came in texts)
+    after = engine.unmasked_draws
+    return Measured(
+        rate,
+        (engine.submitted_steps - steps) / max(map(len, tokens)),
+        float(np.mean([len(text) for text in tokens])),
+        (after[0] - draws[0], after[1] - draws[1]),
+    )
 
 
 if __name__ == "__main__":

@@ -105,6 +105,33 @@ def test_random_walks_keep_to_a_grammar(
             assert isinstance(value, dict) or value in ["hello", 12, None]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_token_is_allowed_where_the_mask_has_it(
+    vocabularies: dict[str, GrammarVocabulary], tokenizers: dict[str, Tokenizer], kind: str
+) -> None:
+    """Whether masks were made before or not, for end tokens of both sorts, and special ones that a grammar names."""
+    tokenizer = tokenizers[kind]
+    special = min(t for t in tokenizer.special_ids if tokenizer.token_bytes(t))
+    name = (tokenizer.token_bytes(special) or b"").strip(b"\xff").decode()
+    grammars = [*GRAMMARS, Grammar.regex(r"[\s\S]*")]
+    if name.startswith("<"):
+        grammars.append(Grammar.lark(f'start: "a" {name}? /[0-9]+/ {name}'))
+    for ends in (tokenizer.eos_ids, (), (special, 70, 71, VOCAB + 5)):
+        for seed, grammar in enumerate(grammars):
+            compiled, random = vocabularies[kind].compile(grammar), np.random.default_rng(seed)
+            masked, unmasked = compiled.matcher(ends), compiled.matcher(ends)
+            for _ in range(12):
+                assert (masked.forced, masked.done) == (unmasked.forced, unmasked.done)
+                if masked.done or not (allowed := tokens_of(masked.mask())):
+                    break
+                assert [token for token in range(-1, VOCAB) if unmasked.allows(token)] == allowed
+                token = int(random.choice(allowed))
+                if token in ends:
+                    break
+                masked.take(token)
+                unmasked.take(token)
+
+
 def test_bodies_of_rules(vocabulary: GrammarVocabulary, tokenizers: dict[str, Tokenizer]) -> None:
     """What a larger grammar embeds is what it is alone, with the same white space and refusals."""
     tokenizer = tokenizers["byte-level"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from executorch_webgpu.errors import Error, InvalidInputError
+from executorch_webgpu.llm.grammar import Grammar, GrammarVocabulary
 from executorch_webgpu.llm.sample import SamplingParams, sample, sampling_params
 from executorch_webgpu.text.generation import SamplingDefaults
+from executorch_webgpu.text.tokenizer import Tokenizer
+from tests.text.tiny_vocabulary import write_bpe
 
 LOGITS = np.array([1.0, 3.0, -1.0, 3.0, 0.0, 2.0], np.float32)
 
@@ -155,6 +159,17 @@ def test_what_only_the_host_applies() -> None:
     for name, value in (("presence_penalty", 1.0), ("frequency_penalty", 1.0), ("repetition_penalty", 1.1)):
         assert SamplingParams(**{name: value}).needs_tokens  # type: ignore[arg-type]
     assert SamplingParams(allowed_tokens=lambda new: None).needs_tokens
+
+
+def test_what_is_drawn_without_a_mask_as_with_it(tmp_path: Path) -> None:
+    grammar = GrammarVocabulary(Tokenizer.from_file(write_bpe(tmp_path / "bpe.gguf")), 300).compile(
+        Grammar.json_object()
+    )
+    assert SamplingParams(grammar=grammar, temperature=0.7, logit_bias={1: 2.0}, logprobs=3).may_refuse
+    assert SamplingParams(grammar=grammar, top_k=5, top_p=0.5, min_p=0.1).may_refuse  # greedy
+    for name, value in (("top_k", 5), ("top_p", 0.5), ("min_p", 0.1), ("frequency_penalty", 1.0)):
+        assert not SamplingParams(grammar=grammar, temperature=0.7, **{name: value}).may_refuse  # type: ignore[arg-type]
+    assert not SamplingParams(temperature=0.7).may_refuse
 
 
 TRUE = {"do_sample": True}

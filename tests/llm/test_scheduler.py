@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from executorch_webgpu.graph.kv_pages import PagePool
+from executorch_webgpu.graph.kv_pages import PageKey, PagePool
 from executorch_webgpu.llm.scheduler import Scheduler, Text, Work
 from executorch_webgpu.llm.speculation import accepted
 
@@ -101,7 +101,10 @@ def test_nobody_gives_pages_back_for_guesses() -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_random_arrivals_and_ends(data: Any) -> None:
-    """What each row reads is the text that it belongs to: a page memory is kept beside the pool and compared."""
+    """What each row reads is the text that it belongs to: a page memory is kept beside the pool and compared.
+
+    Some texts are drawn ahead: a token may turn out to be refused, and others may have to follow it.
+    """
     rows, slots = data.draw(st.sampled_from([(1, 1), (3, 2), (8, 3), (40, 5)]))
     most_in_flight = data.draw(st.integers(1, 3))
     pool = PagePool(PAGES, ROWS)
@@ -109,8 +112,39 @@ def test_random_arrivals_and_ends(data: Any) -> None:
     memory: dict[tuple[int, int], tuple[int, ...]] = {}  # by page and row: the text up to there
     texts: dict[Text, list[int]] = {}  # with all that it will be
     flights: deque[list[Work]] = deque()
+    drew: dict[Text, list[int]] = {}  # what the last step computed of texts that are drawn ahead, and drew then
+
+    def draw_ahead(works: list[Work]) -> None:
+        """Rows of texts that are drawn ahead are right as long as what they were fed with is."""
+        fed = dict(drew)
+        drew.clear()
+        for work in [work for work in works if work.text.redraws]:
+            text, whole = work.text, texts[work.text]
+            tokens = fed[text] if work.fed else whole[: work.start + work.rows]
+            assert len(tokens) == work.start + work.rows and (work.fed or [*work.tokens] == tokens[work.start :])
+            for place in range(work.start, len(tokens)):
+                before = memory[at(text, place - 1)] if place else ()
+                assert before == tuple(tokens[:place])
+                memory[at(text, place)] = tuple(tokens[: place + 1])
+            if work.draws:
+                token = whole[len(tokens)] if len(tokens) < len(whole) else 98
+                drew[text] = [*tokens, 97 if work.fed and data.draw(st.integers(0, 2)) == 0 else token]
+                drawn[id(work)] = drew[text]
+
+    def read_ahead(work: Work) -> None:
+        text, whole = work.text, texts[work.text]
+        tokens = drawn.pop(id(work))
+        if work.stale:
+            return
+        assert tokens[:-1] == text.tokens == whole[: len(text.tokens)]
+        refused = tokens != whole[: len(tokens)]
+        first, forced = len(tokens) - refused, data.draw(st.sampled_from([0, 0, 0, 1, 5]))
+        scheduler.read(work, whole[len(text.tokens) : first + forced], refused)
+
+    drawn: dict[int, list[int]] = {}  # by works that are not read: texts with the tokens that these drew
 
     def step() -> None:
+        known = {page: key for key, page in pool._known.items()}
         for text in scheduler.running:
             future = texts[text][len(text.tokens) :]
             wrong = data.draw(st.integers(0, 3))
@@ -120,6 +154,10 @@ def test_random_arrivals_and_ends(data: Any) -> None:
         assert sum(work.draws for work in works) <= min(rows, 3 * slots)
         assert works or flights or not texts
         for work in works:
+            for page in work.text.pages.pages[work.start // ROWS : -(-(work.start + work.rows) // ROWS)]:
+                assert page.key is None or page.key is not known.get(page), "a page that others find is written again"
+        draw_ahead(works)
+        for work in [work for work in works if not work.text.redraws]:
             text, whole = work.text, texts[work.text]
             assert work.fed == (not work.tokens)
             for i, place in enumerate(range(work.start, work.start + work.rows)):
@@ -127,19 +165,28 @@ def test_random_arrivals_and_ends(data: Any) -> None:
                 before = memory[at(text, place - 1)] if place else ()
                 assert before == tuple([*whole[: work.start], *work.tokens][:place])
                 memory[at(text, place)] = (*before, token)
+        for page in pool._known.values():
+            assert memory[page.number, ROWS - 1] == content(page.key)
         flights.append([work for work in works if work.draws])
         while len(flights) > most_in_flight or (flights and not works):
             for work in flights.popleft():
                 if work.text not in texts:
                     continue
+                if work.text.redraws:
+                    read_ahead(work)
+                else:
+                    whole = texts[work.text]
+                    start = work.start + work.rows - work.draws + 1
+                    tokens = [whole[i] if i < len(whole) else 98 for i in range(start, start + work.draws)]
+                    scheduler.read(work, accepted(work.tokens[len(work.tokens) - work.draws + 1 :], tokens, ()))
                 whole = texts[work.text]
-                start = work.start + work.rows - work.draws + 1
-                drawn = [whole[i] if i < len(whole) else 98 for i in range(start, start + work.draws)]
-                scheduler.read(work, accepted(work.tokens[len(work.tokens) - work.draws + 1 :], drawn, ()))
                 assert work.text.tokens == whole[: len(work.text.tokens)]
                 if len(work.text.tokens) == work.text.most or data.draw(st.integers(0, 9)) == 0:
                     scheduler.remove(work.text)
                     del texts[work.text]
+
+    def content(key: PageKey | None) -> tuple[int, ...]:
+        return () if key is None else ((() if key[0] is None else content(key[0].key)) + key[1])
 
     def at(text: Text, place: int) -> tuple[int, int]:
         return text.pages.block_table[place // ROWS], place % ROWS
@@ -150,7 +197,8 @@ def test_random_arrivals_and_ends(data: Any) -> None:
         beginning = [0] * data.draw(st.sampled_from([0, 8]))
         prompt = [*beginning, *data.draw(st.lists(st.integers(0, 1), min_size=1, max_size=9))]
         new = data.draw(st.lists(st.integers(0, 1), min_size=1, max_size=12))
-        text = Text(prompt, order, len(prompt) + len(new), waits=data.draw(st.booleans()))
+        waits, redraws = data.draw(st.sampled_from([(False, False), (True, False), (False, True)]))
+        text = Text(prompt, order, len(prompt) + len(new), waits=waits, redraws=redraws)
         scheduler.add(text)
         texts[text] = [*prompt, *new]
     for _ in range(1000):

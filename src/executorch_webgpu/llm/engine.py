@@ -188,6 +188,11 @@ class Engine(Closing):
         return self._loop.guessed, self._loop.guessed_right
 
     @property
+    def unmasked_draws(self) -> tuple[int, int]:
+        """How many tokens of texts with a grammar were drawn without its mask, and how many of these it refused."""
+        return self._loop.unmasked, self._loop.refused
+
+    @property
     def computed_rows(self) -> int:
         """Rows of all steps so far: tokens of prompts and of texts, each once unless its pages were given back."""
         return self._loop.computed_rows

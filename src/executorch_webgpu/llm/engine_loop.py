@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from ..errors import ClosedError, InvalidInputError, copied
 from ..gpu.trace import STEP, active, spanned
 from ..runtime.batch import BatchMethod, Draw, Drawn
 from .grammar_matcher import MaskRows
+from .refusals import pays_to_draw_ahead
 from .request import Request
 from .request_trace import RequestTracks
 from .scheduler import Scheduler, Text, Work
@@ -21,6 +23,16 @@ from .speculation import Drafter, accepted
 from .stream import StreamEnd
 
 _End = tuple[Request, StreamEnd | None, Exception | None]
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """A draw of a step: whether it ``counts`` when it is sent, and whether it lacks the mask of its text's grammar."""
+
+    work: Work
+    counts: bool
+    unmasked: bool = False
+
 
 _PAUSE_SECONDS = 0.05  # after which an engine without work plans steps that may come
 _IDLE_SECONDS = 60  # a collector that runs in the loop's own thread may stop it just before it waits
@@ -30,18 +42,23 @@ class EngineLoop:
     """Runs the texts that are submitted over ``batch``, which it closes at its end, and ``drafter``, too.
 
     Up to ``batch.in_flight`` steps are submitted and not read; one, where a text waits for each of its tokens. Where
-    how a token is drawn depends on the one before, as under penalties and grammars, a step is submitted without: while
-    the device computes it, the host reads the tokens before, and then says how to draw. It does not know the engine, so
-    an engine that nobody holds any more is collected, and stops it.
+    how a token is drawn depends on the one before, as under penalties and some grammars, a step is submitted without:
+    while the device computes it, the host reads the tokens before, and then says how to draw. Most texts with a grammar
+    are drawn ahead, without its mask: see ``refusals``. It does not know the engine, so an engine that nobody holds any
+    more is collected, and stops it.
+
+    ``draws_ahead``: whether they are; None where it pays.
     """
 
+    draws_ahead: bool | None = None
+
     def __init__(self, batch: BatchMethod, scheduler: Scheduler, drafter: Drafter | None = None) -> None:
-        self.computed_rows = self.guessed = self.guessed_right = 0
+        self.computed_rows = self.guessed = self.guessed_right = self.unmasked = self.refused = 0
         self._batch, self._scheduler, self._drafter = batch, scheduler, drafter
         self._tables = np.zeros((batch.sizes.sequences, batch.sizes.table_width), np.int32)
         self._masks = MaskRows()
         self._requests: dict[Text, Request] = {}
-        self._flights: deque[list[tuple[Work, bool]]] = deque()  # draws of steps that are not read; whether each counts
+        self._flights: deque[list[_Drawing]] = deque()  # draws of steps that are not read
         self._rows_drawn: dict[Text, int] = {}  # the last row that each text drew in the step before
         self._cold = list(batch.step_sizes)  # sizes of steps that are not planned yet
         self._changed = threading.Condition()  # of all that follows
@@ -158,8 +175,9 @@ class EngineLoop:
             trace.count("steps in flight", {"steps": len(self._flights)})
             trace.count("pages", {"held": self._scheduler.held_pages})
         if works:
-            drawn = self._submit(works)
-            if not drawn:
+            waits = self._waits(works)
+            self._submit(works, waits)
+            if waits:
                 while self._flights:
                     self._read()
                 self._draw(works)
@@ -173,20 +191,18 @@ class EngineLoop:
     # -- a step -----------------------------------------------------------------------------------------------------
 
     @spanned("submit rows", "engine", lambda _, works: ("submit rows", {"rows": sum(work.rows for work in works)}))
-    def _submit(self, works: list[Work]) -> bool:
-        """Submit a step; whether its draws, too: not where one depends on tokens that are not read."""
+    def _submit(self, works: list[Work], waits: bool) -> None:
+        """Submit a step, and its draws, too, unless it ``waits`` for the tokens before it."""
         tokens: list[int] = []
         wanted: list[int] = []
         places: list[tuple[int, int]] = []
         rows_drawn: dict[Text, int] = {}
-        depends = False
         for work in works:
             text = work.text
             slot = self._write_table(text)
             if work.fed:
                 tokens.append(-1 - self._rows_drawn[text])
                 places.append((work.start, slot))
-                depends |= self._requests[text].needs_tokens
             else:
                 tokens += work.tokens
                 places += [(position, slot) for position in range(work.start, work.start + len(work.tokens))]
@@ -195,26 +211,44 @@ class EngineLoop:
                 rows_drawn[text] = len(wanted) - 1
         self._rows_drawn = rows_drawn
         self.computed_rows += len(tokens)
-        if depends:
+        if waits:
             self._batch.submit(tokens, places, self._tables, wanted, None)
-            return False
-        draws, flight, ended = self._draws(works)
+            return
+        draws, flight, ended = self._draws(works, ahead=True)
         self._batch.submit(tokens, places, self._tables, wanted, draws)
         self._sent(flight, ended)
-        return True
+
+    def _waits(self, works: list[Work]) -> bool:
+        """Whether a step draws only when the tokens before it are read."""
+        drawing = [(work, self._requests[work.text]) for work in works if work.draws and not work.scores]
+        dependent = [request for work, request in drawing if work.fed and request.needs_tokens]
+        if not dependent or any(request.refusals is None for request in dependent):
+            return bool(dependent)
+        if self.draws_ahead is not None:
+            return not self.draws_ahead
+        texts = [request.refusals for _, request in drawing if request.refusals is not None]
+        return not pays_to_draw_ahead(texts, len(drawing) - len(texts))
 
     def _draw(self, works: list[Work]) -> None:
         """The draws of a step that was submitted without, now that the tokens before it are read."""
-        draws, flight, ended = self._draws(works)
+        draws, flight, ended = self._draws(works, ahead=False)
         self._batch.draw(draws)
         self._sent(flight, ended)
 
-    def _draws(self, works: list[Work]) -> tuple[list[Draw], list[tuple[Work, bool]], list[_End]]:
-        """How a step draws, what of it counts, and texts that cannot go on, or need not."""
-        drawing = [(work, self._requests[work.text] if self._counts(work) else None) for work in works if work.draws]
-        masked = [request for _, request in drawing if request is not None and request.matcher is not None]
-        allowed = dict(zip(masked, self._masks.of([r.matcher for r in masked if r.matcher is not None]), strict=True))
+    def _draws(self, works: list[Work], ahead: bool) -> tuple[list[Draw], list[_Drawing], list[_End]]:
+        """How a step draws, what of it counts, and texts that cannot go on, or need not.
+
+        ``ahead``: tokens that are fed to it are not known, so that masks of what follows cannot be made.
+        """
+        drawing = [(work, None if work.stale else self._requests.get(work.text)) for work in works if work.draws]
+        matchers = {
+            request: request.matcher
+            for work, request in drawing
+            if request is not None and request.matcher is not None and not (ahead and work.fed) and not work.scores
+        }
+        allowed = dict(zip(matchers, self._masks.of([*matchers.values()]), strict=True))
         draws: list[Draw] = []
+        flight: list[_Drawing] = []
         ended: list[_End] = []
         for work, request in drawing:
             start = work.start + work.rows - work.draws + 1
@@ -227,18 +261,10 @@ class EngineLoop:
                 except Exception as error:  # of what this text's caller gave, and of its text alone
                     ended.append((request, None, error))
             draws += own or [Draw(start)] * work.draws
-        return draws, [(work, request is not None) for work, request in drawing], ended
+            flight.append(_Drawing(work, request is not None, ahead and work.fed))
+        return draws, flight, ended
 
-    def _counts(self, work: Work) -> bool:
-        """Whether a text still waits for what a work draws: it goes on, and does not know that token already."""
-        if work.text not in self._requests:
-            return False
-        if work.fed and len(work.text.tokens) > work.start + work.rows:
-            self._scheduler.drop(work)
-            return False
-        return True
-
-    def _sent(self, flight: list[tuple[Work, bool]], ended: list[_End]) -> None:
+    def _sent(self, flight: list[_Drawing], ended: list[_End]) -> None:
         self._flights.append(flight)
         for end in ended:
             self._end(*end)
@@ -256,8 +282,9 @@ class EngineLoop:
     def _read(self) -> None:
         drawn = self._batch.read()
         place = 0
-        for work, counts in self._flights.popleft():
-            request = self._requests.get(work.text) if counts else None
+        for drawing in self._flights.popleft():
+            work = drawing.work
+            request = self._requests.get(work.text) if drawing.counts and not work.stale else None
             found: Sequence[Drawn] = drawn[place : place + work.draws]
             place += work.draws
             if request is not None:
@@ -265,13 +292,15 @@ class EngineLoop:
                     found = request.score(work.start + work.rows - work.draws + 1, found)
                     drafts = work.tokens[len(work.tokens) - len(found) + 1 :] if len(found) > 1 else ()
                     own = accepted(drafts, [each.token for each in found], request.ends) if found else ()
-                    tokens, end = request.take(found[: len(own)])
+                    refused = self._refused(drawing, request, found)
+                    in_flight = work.text.drawing - 1
+                    tokens, end = request.take_forced() if refused else request.take(found[: len(own)], in_flight)
                 except Exception as error:  # of this text alone, such as a library's about its grammar
                     self._end(request, None, error)
                     continue
                 if (trace := active()) is not None:
                     trace.companion(RequestTracks).tokens(request, tokens)
-                self._scheduler.read(work, tokens)
+                self._scheduler.read(work, tokens, refused)
                 if end is not None:
                     self._end(request, end)
                 elif request.trust is not None:
@@ -279,6 +308,19 @@ class EngineLoop:
                     self.guessed += len(drafts)
                     self.guessed_right += len(own) - 1
                     self._expect(request)
+
+    def _refused(self, drawing: _Drawing, request: Request, found: Sequence[Drawn]) -> bool:
+        """Whether a token was drawn without the mask of its grammar, which does not allow it. Keeps count of that."""
+        if request.refusals is None or not drawing.work.fed:
+            return False
+        if not drawing.unmasked:
+            request.refusals.waited()
+            return False
+        refused = request.refuses(found[0].token)
+        request.refusals.drawn(refused, self._batch.in_flight)
+        self.unmasked += 1
+        self.refused += refused
+        return refused
 
     def _begin(self, request: Request) -> None:
         """A text comes in. What its grammar begins with is a part of what is computed first."""

@@ -38,6 +38,7 @@ class GrammarMatcher:
         self.ends = _bits(valid, vocab_size)
         # A special token stays allowed where the grammar names it.
         ordinary = [token for token in valid if token not in special]
+        self._ends, self._ordinary = frozenset(valid), frozenset(ordinary)
         self.not_ends = ~_bits(ordinary, vocab_size) if ordinary else None
         self._look_ahead()
 
@@ -50,6 +51,16 @@ class GrammarMatcher:
             self.inner.consume_token(token)
             self._check()
         self._look_ahead()
+
+    def allows(self, token: int) -> bool:
+        """Whether a mask would have the token, which takes microseconds to find out. None has BROKEN."""
+        if self.forced or token < 0:
+            return self.forced[:1] == [token]
+        if token in self._ends and self.inner.is_accepting():
+            return True
+        allowed = token not in self._ordinary and self.inner.validate_tokens([token]) == 1
+        self._check()
+        return allowed
 
     def mask(self) -> Mask:
         """The tokens that may come next, uint32 [ceil(V / 32)], token t being bit t % 32 of word t // 32; without any,

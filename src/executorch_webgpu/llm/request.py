@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..ops.shapes import ceil_div
 from ..runtime.batch import Draw, Drawn
+from .refusals import Refusals
 from .sample import SamplingParams, allowed_mask, checked, draw_of
 from .scheduler import Text
 from .stream import Mailbox, StreamEnd, TokenLogprobs
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 class Request:
     """``trust``: how far it is guessed; None for not at all, and where more than its logits decides on its tokens.
+    ``refusals``: how draws without the mask of its grammar fare; None where it cannot be drawn so.
 
     Raises InvalidInputError as ``TextChanges`` and ``CompiledGrammar.matcher``.
     """
@@ -44,10 +46,13 @@ class Request:
         self._changes = TextChanges(params, text.tokens, vocab_size)
         text.scored = 0 if params.prompt_logprobs is None else self.prompt_length - 1
         self.trust = None if self.needs_tokens else trust
+        self.refusals = Refusals() if params.may_refuse else None
+        text.redraws = params.may_refuse
 
     def draws(self, start: int, count: int, mask: NDArray[np.uint32] | None = None) -> list[Draw]:
         """How the tokens from position ``start`` on are drawn. ``mask``: what a grammar allows; none are, if nothing.
 
+        Without a mask, the grammar may refuse what is drawn.
         Raises as ``allowed_mask``, and InvalidInputError where the grammar cannot go on.
         """
         if start < self.prompt_length:
@@ -75,10 +80,18 @@ class Request:
 
     def begin(self) -> StreamEnd | None:
         """Deliver what the grammar begins with; why the text ended, if that was all of it. Raises as ``take``."""
-        taken: list[int] = []
-        end = self._take_forced(taken)
+        taken, end = self.take_forced()
         self.text.tokens += taken
         return end
+
+    def refuses(self, token: int) -> bool:
+        """Whether a token that was drawn without a mask does not count. Raises as ``take``."""
+        return self.matcher is not None and not self.matcher.allows(token)
+
+    def take_forced(self) -> tuple[list[int], StreamEnd | None]:
+        """Deliver tokens that must follow: these, and why the text ended. Raises as ``take``."""
+        taken: list[int] = []
+        return taken, self._take_forced(taken)
 
     def score(self, start: int, drawn: Sequence[Drawn]) -> Sequence[Drawn]:
         """Deliver log probabilities, if these are the prompt's own tokens, from ``start`` on; else they stay."""
@@ -91,26 +104,28 @@ class Request:
                 self.mailbox.prompt_logprobs.append(TokenLogprobs(each.logprob, each.likeliest))
         return ()
 
-    def take(self, drawn: Sequence[Drawn]) -> tuple[list[int], StreamEnd | None]:
+    def take(self, drawn: Sequence[Drawn], in_flight: int = 0) -> tuple[list[int], StreamEnd | None]:
         """Deliver tokens as far as the text goes, with those that must follow: all these, and why it ended.
 
+        ``in_flight``: draws of what follows. They may well be the few tokens that must follow, which then need no step.
         Raises Error for one that is broken, and InvalidInputError where the grammar cannot go on.
         """
         self.mailbox.cached_tokens = self.text.reused
         taken: list[int] = []
         for each in drawn:
             logprobs = None if each.logprob is None else TokenLogprobs(each.logprob, each.likeliest)
-            end = self._take(checked(each.token), logprobs, taken) or self._take_forced(taken)
+            end = self._take(checked(each.token), logprobs, taken) or self._take_forced(taken, in_flight)
             if end is not None:
                 return taken, end
         return taken, None
 
-    def _take_forced(self, taken: list[int]) -> StreamEnd | None:
+    def _take_forced(self, taken: list[int], in_flight: int = 0) -> StreamEnd | None:
         """Tokens that must follow. They are drawn like others where log probabilities are asked for."""
         if self.matcher is None:
             return None
         scored = self.params.logprobs is not None or self.params.prompt_logprobs is not None
-        while self.matcher.forced and not scored:
+        drawn = scored or len(self.matcher.forced) < in_flight
+        while self.matcher.forced and not drawn:
             if (end := self._take(self.matcher.forced[0], None, taken)) is not None:
                 return end
         return "eos" if self.matcher.done else None

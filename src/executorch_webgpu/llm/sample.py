@@ -114,8 +114,20 @@ class SamplingParams:
     @property
     def needs_tokens(self) -> bool:
         """Whether a token depends, beside its logits, on which ones came before, so that the host must know those."""
-        penalized = self.repetition_penalty != 1 or self.presence_penalty or self.frequency_penalty
-        return bool(penalized) or self.allowed_tokens is not None or self.grammar is not None
+        return self._penalized or self.allowed_tokens is not None or self.grammar is not None
+
+    @property
+    def may_refuse(self) -> bool:
+        """Whether a token may be drawn without the grammar's mask: if the grammar allows it, it is drawn with it, too.
+
+        So it is for greedy texts, and for those with a temperature alone. What filters keep depends on the mask.
+        """
+        filtered = self.temperature > 0 and (self.top_k > 0 or self.top_p < 1 or self.min_p > 0)
+        return self.grammar is not None and not self._penalized and not filtered
+
+    @property
+    def _penalized(self) -> bool:
+        return self.repetition_penalty != 1 or bool(self.presence_penalty or self.frequency_penalty)
 
     @property
     def host_reason(self) -> str | None:

@@ -18,6 +18,7 @@ class Text:
     ``order``: when it came; ``slot``: its row of the block tables while it runs. ``waits``: each of its tokens must be
     read before its next row is computed. ``drafts``: guesses of what comes after ``tokens``. ``scored``: so many of its
     first rows draw the token that the prompt has there, by masks that allow nothing else, for its log probability.
+    ``redraws``: its next token may be refused, and the row of its last one then be computed again.
     """
 
     tokens: list[int]
@@ -26,6 +27,7 @@ class Text:
     waits: bool = False
     drafts: list[int] = field(default_factory=list)
     scored: int = 0
+    redraws: bool = False
     pages: PagedText = field(default_factory=PagedText)
     slot: int | None = None
     computed: int = 0  # rows, with those of steps that have not been read
@@ -33,6 +35,7 @@ class Text:
     tabled: int = 0  # pages that its row of the block tables has
     begins: bool = True  # none of its rows was computed yet
     reused: int = 0  # rows that other texts had computed before it began
+    rewinds: int = 0  # how often rows or draws that were in flight stopped counting
 
     @property
     def known(self) -> int:
@@ -45,7 +48,8 @@ class Work:
     """Rows of one text in a step, from position ``start`` on, of ``tokens``.
 
     ``fed``: one row, whose token the step before draws. ``draws``: of how many rows, from the last one back, the next
-    token is drawn; more than one verify drafts. ``scores``: its rows draw what the prompt has there.
+    token is drawn; more than one verify drafts. ``scores``: its rows draw what the prompt has there. ``rewinds``: those
+    of the text before it.
     """
 
     text: Text
@@ -54,10 +58,16 @@ class Work:
     fed: bool = False
     draws: int = 0
     scores: bool = False
+    rewinds: int = 0
 
     @property
     def rows(self) -> int:
         return 1 if self.fed else len(self.tokens)
+
+    @property
+    def stale(self) -> bool:
+        """Whether the text was rewound after it was planned, so that what it draws does not count."""
+        return self.rewinds != self.text.rewinds
 
 
 class Scheduler:
@@ -133,22 +143,27 @@ class Scheduler:
         self._drew = {work.text for work in works if work.draws and not work.scores}
         return works
 
-    def read(self, work: Work, tokens: Sequence[int]) -> None:
-        """Tokens that follow the rows of a work that has drawn: those of its rows that held its text's own tokens."""
+    def read(self, work: Work, tokens: Sequence[int], refused: bool = False) -> None:
+        """Tokens that follow the rows of a work that has drawn: those of its rows that held its text's own tokens.
+
+        More may follow that must come after the drawn one; or in place of it, if it was ``refused``. Steps in flight
+        have another token there, so what they draw does not count. Where nothing is known to follow in place of it, the
+        row before is computed again, to draw once more.
+        """
         if work.scores:
             return
         text = work.text
+        length = len(text.tokens)
         text.drawing -= 1
         text.tokens += tokens
         text.drafts = []  # they were guesses of what came before
-        if work.draws > 1 and text.slot is not None:
-            text.computed = min(text.computed, len(text.tokens) - 1)  # rows of guesses that were wrong do not count
+        if refused:
+            self._rewind(text, length if tokens else length - 1)
+        elif work.draws > 1:
+            self._rewind(text, len(text.tokens) - 1)  # rows of guesses that were wrong do not count
+        elif len(tokens) > 1:
+            self._rewind(text, length + 1)
         self._settle(text)
-
-    def drop(self, work: Work) -> None:
-        """What a work draws is known already, since several tokens were read before it: only its rows count."""
-        work.text.drawing -= 1
-        self._drew.discard(work.text)
 
     # -- plans ------------------------------------------------------------------------------------------------------
 
@@ -174,7 +189,7 @@ class Scheduler:
         start = text.computed
         if text.known < 1:
             if self._is_fed(text) and self._reserve(text, 1, plan):
-                plan.works[text] = Work(text, start, (), fed=True, draws=1)
+                plan.works[text] = Work(text, start, (), fed=True, draws=1, rewinds=text.rewinds)
                 plan.room -= 1
             return
         most = min(plan.room, 1 + plan.spare, text.scored - start) if scores else plan.room
@@ -184,7 +199,7 @@ class Scheduler:
         if not self._is_coming(text, plan.computing) and self._reserve(text, len(tokens) + len(drafts), plan):
             plan.computing |= self._keys(text, len(tokens))
             draws = len(tokens) if scores else 1 + len(drafts) if last else 0
-            plan.works[text] = Work(text, start, [*tokens, *drafts], draws=draws, scores=scores)
+            plan.works[text] = Work(text, start, [*tokens, *drafts], False, draws, scores, text.rewinds)
             plan.room -= len(tokens) + len(drafts)
             plan.drafts -= len(drafts)
             plan.spare -= max(0, draws - 1)
@@ -203,9 +218,20 @@ class Scheduler:
         text.drawing += work.draws > 0 and not work.scores
         self._settle(text)
 
-    def _settle(self, text: Text) -> None:
-        """Rows that are computed, of tokens that are known, are found by their content."""
-        count, there = min(text.computed, len(text.tokens)), len(text.pages.tokens)
+    def _rewind(self, text: Text, rows: int) -> None:
+        """Of what is computed, no more than the first ``rows`` count, and nothing that steps in flight draw."""
+        text.computed = min(text.computed, rows)
+        text.drawing = 0
+        text.rewinds += 1
+
+    def _settle(self, text: Text, redraws: bool | None = None) -> None:
+        """Rows that are computed, of tokens that are known, are found by their content.
+
+        A row that may be computed again is not yet: a page that others have is never written, even with the same
+        values, which another number of rows in the step rounds otherwise.
+        """
+        redraws = text.redraws if redraws is None else redraws
+        count, there = min(text.computed, len(text.tokens) - redraws), len(text.pages.tokens)
         if count > there:
             self._pool.filled(text.pages, text.tokens[there:count])
 
@@ -220,6 +246,7 @@ class Scheduler:
 
     def _stop(self, text: Text) -> None:
         assert text.slot is not None
+        self._settle(text, redraws=False)
         self._pool.end(text.pages)
         heappush(self._free_slots, text.slot)
         text.slot = None
