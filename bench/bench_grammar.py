@@ -102,9 +102,9 @@ def measure(program: Program, args: argparse.Namespace) -> None:
         schemas = SCHEMAS if own is None else ASKED
         grammars = {name: vocabulary.compile(Grammar.json_schema(schema)) for name, schema in schemas.items()}
         print(f"vocabulary of {engine.vocab_size} tokens and grammars: {time.perf_counter() - begun:.2f} s")
-        for name in SCHEMAS:
+        for name, schema in SCHEMAS.items():
             for count in args.streams:
-                show_masks(name, grammars[name], count, args.steps)
+                show_masks(name, vocabulary.compile(Grammar.json_schema(schema)), count, args.steps)
         print(f"{'texts':>5}{'':>15}{'tokens/s':>10}{'ratio':>7}{'steps/token':>13}{'refused':>9}{'tokens':>8}")
         for count in args.streams:
             if own is None:
