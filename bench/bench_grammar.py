@@ -1,17 +1,18 @@
 """What a grammar costs: python -m bench.bench_grammar [MODEL] [--streams 1 8 32] [--steps 256] [--shape llama-3.2-1b]
 
-Texts are continued freely, under a frequency penalty, and as JSON, in turns in one process and from the same prompts:
-a list of records with short strings, and a list of strings, that never end before ``--steps`` tokens. Texts with a
-grammar go three ways: as it pays ("records"), drawn without a mask ahead of what the host has read ("... ahead"), and
-with each step waiting for all masks ("... waits"). Prints tokens a second while all texts decode, the ratio to free
-texts, steps for each token of a text, which forced tokens make fewer and refused ones more, and how many of the draws
-without a mask were refused; before that, what masks take on the host alone.
+Texts are continued freely, under a frequency penalty, and as JSON of two schemas, in turns in one process and from the
+same prompts. Texts with a grammar go three ways: as it pays ("records"), drawn without a mask ahead of what the host
+has read ("records ahead"), and with each step waiting for all masks ("records waits"). Prints tokens a second of texts
+that begin together, from the first token to the last, the ratio to free texts, steps for each token of the longest
+text, which forced tokens make fewer and refused ones more, and how many of the draws without a mask were refused;
+before that, what masks take on the host alone.
 
-MODEL is what ``et-webgpu generate`` takes, with a tokenizer and a chat template in it. Its prompts ask for such JSON
-and show an example, greedy and at temperature 0.7; beside the lists there is an answer of one record, which ends where
-the model ends it. Without a MODEL, a program with the sizes of ``--shape`` and random weights continues random tokens
-at temperature 1, with a byte-level vocabulary of random words, numbers, punctuation and white space: nearly all that
-it draws is refused, so this is the worst case.
+MODEL is what ``et-webgpu generate`` takes, with a tokenizer and a chat template in it. Its prompts ask for a list of
+records, a list of strings, or one record, and show an example. Texts are greedy and sampled at temperature 0.7, and
+end where the model ends them, or after ``--steps`` tokens.
+Without a MODEL, a program with the sizes of ``--shape`` and random weights continues random tokens at temperature 1,
+with a byte-level vocabulary of random words, numbers, punctuation and white space. Lists do not end before ``--steps``
+tokens. Nearly all that it draws is refused, so this is the worst case.
 """
 
 from __future__ import annotations
@@ -51,11 +52,15 @@ RECORD = {
     "required": ["name", "age", "score", "active", "tags"],
     "additionalProperties": False,
 }
-SCHEMAS = {
+SCHEMAS: dict[str, dict[str, Any]] = {
     "records": {"type": "array", "items": RECORD, "minItems": LONG},
     "strings": {"type": "array", "items": {"type": "string"}, "minItems": LONG},
 }
-SCHEMAS_OF_MODELS = {**SCHEMAS, "answer": RECORD}
+ASKED: dict[str, dict[str, Any]] = {  # of a model, which ends them
+    "records": {"type": "array", "items": RECORD},
+    "strings": {"type": "array", "items": {"type": "string"}},
+    "answer": RECORD,
+}
 PROMPT = 64
 TOPICS = "a sailor", "a baker", "a king", "a spy", "a farmer", "a poet", "a robot", "a nurse", "a thief", "a pilot"
 EXAMPLE = '{"name": "Ann Lee", "age": 34, "score": 7.5, "active": true, "tags": ["tall", "kind"]}'
@@ -94,12 +99,12 @@ def measure(program: Program, args: argparse.Namespace) -> None:
         tokenizer = own or random_tokenizer(engine.vocab_size)
         begun = time.perf_counter()
         vocabulary = GrammarVocabulary(tokenizer, engine.vocab_size)
-        schemas = SCHEMAS if own is None else SCHEMAS_OF_MODELS
+        schemas = SCHEMAS if own is None else ASKED
         grammars = {name: vocabulary.compile(Grammar.json_schema(schema)) for name, schema in schemas.items()}
         print(f"vocabulary of {engine.vocab_size} tokens and grammars: {time.perf_counter() - begun:.2f} s")
-        for name in SCHEMAS:
+        for name, schema in SCHEMAS.items():
             for count in args.streams:
-                show_masks(name, grammars[name], count, args.steps)
+                show_masks(name, vocabulary.compile(Grammar.json_schema(schema)), count, args.steps)
         print(f"{'texts':>5}{'':>15}{'tokens/s':>10}{'ratio':>7}{'steps/token':>13}{'refused':>9}{'tokens':>8}")
         for count in args.streams:
             if own is None:
@@ -158,7 +163,7 @@ def show_rates(
     if args.model is None:
         ways["penalty"] = {"frequency_penalty": 0.1}, None
     ways |= {f"{name}{way}": ({"grammar": g}, ahead) for name, g in grammars.items() for way, ahead in WAYS.items()}
-    ends = engine.eos_ids if "answer" in grammars else ()
+    ends = () if args.model is None else engine.eos_ids
     measured: dict[str, list[Measured]] = {name: [] for name in ways}
     for repeat in range(args.repeats + 1):  # the first one warms up
         for name, (how, ahead) in ways.items():

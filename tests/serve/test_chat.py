@@ -141,7 +141,6 @@ def test_unknown_fields_are_ignored(client: OpenAI) -> None:
     "fields",
     [
         {"functions": [{"name": "f"}]},
-        {"min_tokens": 4},
         {"mirostat": 2},
         {"use_beam_search": True},
         {"grammar": 'root ::= "x"'},
@@ -149,7 +148,7 @@ def test_unknown_fields_are_ignored(client: OpenAI) -> None:
         {"web_search_options": {"a": 1}},
         {"repeat_penalty": 1.2},
         {"n_predict": 10},
-        {"include_stop_str_in_output": True},
+        {"truncate_prompt_tokens": 4},
     ],
     ids=lambda fields: next(iter(fields)),
 )

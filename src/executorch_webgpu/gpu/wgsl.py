@@ -223,11 +223,11 @@ def _names_message(kernel: str, kind: str, missing: Sequence[str], extra: Sequen
 def _module_scope(text: str) -> str:
     """The text outside of braces, where module-scope declarations are."""
     out, depth = [], 0
-    for char in text:
-        depth -= char == "}"
+    for part in re.split("([{}])", text):
+        depth -= part == "}"
         if not depth:
-            out.append(char)
-        depth += char == "{"
+            out.append(part)
+        depth += part == "{"
     return "".join(out)
 
 

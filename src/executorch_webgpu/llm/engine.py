@@ -199,7 +199,8 @@ class Engine(Closing):
 
     @property
     def submitted_steps(self) -> int:
-        """Steps so far. A text takes fewer than it has tokens where guesses were right, or its grammar forced some."""
+        """Steps so far. A text takes fewer than it has tokens where guesses were right, or its grammar forced some;
+        more, where its grammar refused some."""
         return self._batch.submitted
 
     def _check(self, prompt: list[int], params: SamplingParams) -> int:

@@ -190,7 +190,7 @@ class EngineLoop:
 
     # -- a step -----------------------------------------------------------------------------------------------------
 
-    @spanned("submit rows", "engine", lambda _, works: ("submit rows", {"rows": sum(work.rows for work in works)}))
+    @spanned("submit rows", "engine", lambda _, works, __: ("submit rows", {"rows": sum(work.rows for work in works)}))
     def _submit(self, works: list[Work], waits: bool) -> None:
         """Submit a step, and its draws, too, unless it ``waits`` for the tokens before it."""
         tokens: list[int] = []

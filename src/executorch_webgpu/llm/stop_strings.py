@@ -11,12 +11,13 @@ class StopStrings:
     """Gives a text on up to a stop string, holding back what may be the beginning of one.
 
     The string that is complete first counts, and of those that end together the longest, so that it does not matter
-    how the text was cut into pieces. ``found``: whether there was one; the text ends before it.
+    how the text was cut into pieces. ``found``: whether there was one; the text ends before it, or with it where it is
+    ``included``.
     """
 
-    def __init__(self, strings: Sequence[str]) -> None:
+    def __init__(self, strings: Sequence[str], included: bool = False) -> None:
         self.found = False
-        self._strings = strings
+        self._strings, self._included = strings, included
         self._held = ""  # the end of the text, which begins a stop string
 
     def push(self, piece: str) -> str:
@@ -27,7 +28,8 @@ class StopStrings:
         ends = [(at + len(string), at) for string in self._strings if (at := text.find(string)) >= 0]
         if ends:
             self.found, self._held = True, ""
-            return text[: min(ends)[1]]
+            end, at = min(ends)
+            return text[: end if self._included else at]
         held = max((_begun(text, string) for string in self._strings), default=0)
         self._held = text[len(text) - held :]
         return text[: len(text) - held]

@@ -19,7 +19,7 @@ from .http import DONE, FINGERPRINT, EventStream, answer, event, new_id, read
 from .language import Language
 from .logprobs import TokenTexts
 from .requests import ChatRequest
-from .sampling import sampling_of, stop_strings
+from .sampling import check_one_rule, sampling_of, stop_strings
 from .usage import record, usage
 
 
@@ -53,6 +53,7 @@ def _check_logprobs(body: ChatRequest) -> None:
 async def begin(language: Language, body: ChatRequest, prompt: ChatPrompt) -> list[Choice]:
     """Submit the texts of a request. Raises ApiError."""
     asked = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
+    check_one_rule(body, prompt.grammar, prompt.grammar_from)
     params = sampling_of(
         body,
         language.tokenizer.settings.sampling,
@@ -60,15 +61,25 @@ async def begin(language: Language, body: ChatRequest, prompt: ChatPrompt) -> li
         vocab_size=language.facts.vocab_size,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         prompt_logprobs=body.prompt_logprobs,
+        rules=language.rules(body, asked),
     )
-    calls = 1 if body.parallel_tool_calls is False else None
-    special = prompt.special_tokens
-    options = ChoiceOptions(stop_strings(body), bool(body.logprobs), special, asked, prompt.may_reason, calls)
+    kept = language.kept_ends(body)
+    options = ChoiceOptions(
+        stop_strings(body),
+        bool(body.logprobs),
+        prompt.special_tokens,
+        asked,
+        prompt.may_reason,
+        1 if body.parallel_tool_calls is False else None,
+        bool(body.include_stop_str_in_output),
+        kept,
+        body.min_tokens or 0,
+    )
     return await language.begin(
         prompt.tokens,
         params,
         prompt.grammar,
-        language.ends(body),
+        language.ends(body) - kept,
         body.n or 1,
         prompt.parser,
         options,

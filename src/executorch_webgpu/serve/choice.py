@@ -56,7 +56,8 @@ class Part:
 class ChoiceOptions:
     """How a text is read. ``special``: texts of special tokens that are kept; ``most``: tokens, which may be none;
     ``reasoning``: whether some of it may be that, whose tokens are counted; ``calls``: of tools, before whose next one
-    the text ends."""
+    the text ends. ``included``: whether stop strings are a part of the text, and the tokens that end it with them,
+    ``stop_tokens``. ``least``: tokens before which neither counts."""
 
     stop: Sequence[str] = ()
     logprobs: bool = False
@@ -64,6 +65,9 @@ class ChoiceOptions:
     most: int | None = None
     reasoning: bool = False
     calls: int | None = None
+    included: bool = False
+    stop_tokens: Collection[int] = ()
+    least: int = 0
 
 
 class Choice:
@@ -74,10 +78,14 @@ class Choice:
     ) -> None:
         self._text, self._parser, self._options = text, parser, options
         self._decoded = tokenizer.stream(after=prompt, keep=options.special)
-        self._stops = StopStrings(options.stop)
-        self._stop_tokens = unspoken_tokens(tokenizer, options.stop)
-        self._prompt_tokens = len(prompt)
+        self._stops = StopStrings(options.stop, options.included)
+        self._unspoken = {
+            id: tokenizer.decode([id], keep_special=True) if options.included else ""
+            for id in unspoken_tokens(tokenizer, options.stop)
+        }
+        self._stopped = False  # by a token
         self._called_enough = False
+        self._prompt_tokens = len(prompt)
         self._characters = 0  # decoded so far
         self._reasoning = False  # what came last
         self.tokens: list[int] = []
@@ -130,17 +138,25 @@ class Choice:
         part = Part([])
         if self._options.most is not None:  # an engine draws at least one
             tokens = tokens[: self._options.most - len(self.tokens)]
-        singly = self._options.stop or self._options.logprobs or self._options.reasoning
+        options = self._options
+        singly = options.stop or options.stop_tokens or options.logprobs or options.reasoning
         for group in [[token] for token in tokens] if singly else [tokens] if tokens else []:
             part.tokens += group
             part.places.append(self._characters)
             text = self._decoded.push_all(group)
             self._characters += len(text)
-            events = self._wanted(self._parser.push(self._stops.push(text)))
+            early = len(self.tokens) + len(part.tokens) <= options.least
+            events = self._wanted(self._parser.push(text if early else self._stops.push(text)))
             self._reasoning = isinstance(events[-1], Reasoning) if events else self._reasoning
             self.reasoning_tokens += len(group) if self._reasoning else 0
             part.events += events
-            if self._stops.found or self._called_enough or group[-1] in self._stop_tokens:
+            if not early and group[-1] in self._unspoken:
+                rest = self._stops.finish() + self._unspoken[group[-1]]
+                part.events += self._wanted(self._parser.push(rest))
+                self._stopped = True
+            if not early and group[-1] in options.stop_tokens:
+                self._stopped = True
+            if self._stops.found or self._stopped or self._called_enough:
                 break
         self.tokens += part.tokens
         part.logprobs = logprobs[: len(part.tokens)]
@@ -158,8 +174,7 @@ class Choice:
         return events
 
     def _finished(self, end: StreamEnd | None, part: Part) -> FinishReason | None:
-        spoken = part.tokens and part.tokens[-1] in self._stop_tokens
-        stopped = self._stops.found or self._called_enough or spoken
+        stopped = self._stops.found or self._stopped or self._called_enough
         if not stopped and end is None:
             return None
         rest = self._stops.push(self._decoded.finish()) + self._stops.finish()

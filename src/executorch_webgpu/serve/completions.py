@@ -19,7 +19,7 @@ from .http import DONE, FINGERPRINT, EventStream, answer, event, new_id, read
 from .language import Language
 from .logprobs import ScoredToken, TokenTexts
 from .requests import CompletionRequest
-from .sampling import grammar_of, sampling_of, stop_strings
+from .sampling import check_one_rule, grammar_of, sampling_of, stop_strings
 from .usage import record, usage
 
 DEFAULT_TOKENS = 16  # as OpenAI has it
@@ -73,8 +73,18 @@ class Completions:
         asked = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
         scored = body.prompt_logprobs if body.prompt_logprobs is not None else body.logprobs if body.echo else None
         special = self.language.tokenizer.named_special_ids if body.skip_special_tokens is False else ()
-        options = ChoiceOptions(stop_strings(body), body.logprobs is not None, special, asked)
-        ends = self.language.ends(body)
+        check_one_rule(body, grammar, field)
+        kept, rules = self.language.kept_ends(body), self.language.rules(body, asked)
+        options = ChoiceOptions(
+            stop_strings(body),
+            body.logprobs is not None,
+            special,
+            asked,
+            included=bool(body.include_stop_str_in_output),
+            stop_tokens=kept,
+            least=body.min_tokens or 0,
+        )
+        ends = self.language.ends(body) - kept
         choices: list[Choice] = []
         try:
             for prompt in prompts:
@@ -85,6 +95,7 @@ class Completions:
                     vocab_size=self.language.facts.vocab_size,
                     logprobs=body.logprobs,
                     prompt_logprobs=scored,
+                    rules=rules,
                 )
                 count = body.n or 1
                 choices += await self.language.begin(prompt, params, grammar, ends, count, PlainText, options, field)

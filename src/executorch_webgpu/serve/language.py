@@ -8,13 +8,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from ..llm.grammar import Grammar
 from ..llm.sample import SamplingParams
+from ..llm.token_rules import TokenRules
 from ..text.tokenizer import Tokenizer
 from .choice import Choice, ChoiceOptions, Parser
 from .engine_client import EngineClient
 from .errors import ApiError
 from .metrics import Metrics
 from .requests import DrawingFields
-from .sampling import for_choice
+from .sampling import for_choice, rules_of
 from .wire import LanguageFacts
 
 INLINE_CHARACTERS = 20_000  # of a prompt that is encoded at once; longer ones take a thread of their own
@@ -98,6 +99,14 @@ class Language:
             raise ApiError(400, message, "stop_token_ids", "invalid_value")
         own = frozenset() if request.ignore_eos else self.tokenizer.eos_ids | self.facts.eos_ids
         return own | frozenset(request.stop_token_ids or ())
+
+    def kept_ends(self, request: DrawingFields) -> frozenset[int]:
+        """Tokens that end a text of this request and are a part of it, so that the engine must not keep them."""
+        return frozenset(request.stop_token_ids or ()) if request.include_stop_str_in_output else frozenset()
+
+    def rules(self, request: DrawingFields, most: int | None) -> TokenRules | None:
+        """Which tokens may come. ``most``: tokens of a text, as asked for. Raises ApiError."""
+        return rules_of(request, self.tokenizer, self.facts.vocab_size, self.ends(request), most)
 
     def check_choices(self, count: int) -> None:
         """Raise ApiError for more texts than one request may ask for."""

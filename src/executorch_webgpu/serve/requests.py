@@ -24,9 +24,7 @@ from .errors import ApiError
 
 # Fields whose silence would mislead: what to do instead.
 REFUSED: Mapping[str, str] = {
-    "allowed_token_ids": "use a grammar, such as guided_choice, or logit_bias",
     "audio": "this server writes text only",
-    "bad_words": "use logit_bias",
     "chat_template": "the model's own is used, with chat_template_kwargs",
     "best_of": "ask for n texts, and choose among them by their log probabilities",
     "dry_multiplier": "use frequency_penalty",
@@ -34,10 +32,8 @@ REFUSED: Mapping[str, str] = {
     "function_call": "use tool_choice",
     "functions": "use tools",
     "grammar": "use guided_grammar, whose grammars are Lark",
-    "include_stop_str_in_output": "a text ends before its stop string",
     "json_schema": "use response_format",
     "logits_processors": "use logit_bias, or a grammar",
-    "min_tokens": "use ignore_eos with max_tokens, or a grammar such as guided_regex",
     "mirostat": "use temperature and top_p",
     "n_predict": "use max_tokens",
     "n_probs": "use logprobs",
@@ -67,6 +63,8 @@ TokenIds = Annotated[Many[Count], Field(min_length=1)]
 # Each token's text is held against each stop string.
 Stop = Annotated[str, Field(min_length=1, max_length=1024)]
 Stops = Annotated[Many[Stop], Field(max_length=64)]
+# What a step looks at.
+BadWords = Annotated[Many[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=256)]
 
 
 def _few(value: Any) -> Any:
@@ -145,6 +143,10 @@ class DrawingFields(RequestBody):
     stop: Stop | Stops | None = None
     stop_token_ids: Many[Count] | None = None
     ignore_eos: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    min_tokens: Count | None = None
+    allowed_token_ids: TokenIds | None = None
+    bad_words: BadWords | None = None
     skip_special_tokens: bool | None = None
     temperature: Annotated[float, Field(ge=0)] | None = None
     top_p: Share | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 from ..errors import InvalidInputError
 from ..llm.grammar import Grammar
 from ..llm.sample import SEEDS, SamplingParams, sampling_params
+from ..llm.token_rules import TokenRules
 from ..text.generation import SamplingDefaults
+from ..text.tokenizer import Tokenizer
 from .errors import ApiError
 from .requests import DrawingFields, ResponseFormat
 
@@ -28,6 +30,7 @@ def sampling_of(
     vocab_size: int,
     logprobs: int | None,
     prompt_logprobs: int | None = None,
+    rules: TokenRules | None = None,
 ) -> SamplingParams:
     """Parameters of the first text; ``for_choice`` gives those of the others. Raises ApiError."""
     names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
@@ -41,6 +44,7 @@ def sampling_of(
     if request.logit_bias:
         given["logit_bias"] = _biases(request.logit_bias, vocab_size)
     given |= {"max_new_tokens": max_new_tokens, "logprobs": logprobs, "prompt_logprobs": prompt_logprobs}
+    given["allowed_tokens"] = rules
     try:
         return sampling_params(defaults, given, UNSTATED)
     except InvalidInputError as error:
@@ -62,6 +66,52 @@ def _biases(given: dict[str, float], vocab_size: int) -> dict[int, float]:
             "invalid_value",
         )
     return biases
+
+
+def rules_of(
+    request: DrawingFields, tokenizer: Tokenizer, vocab_size: int, ends: frozenset[int], most: int | None
+) -> TokenRules | None:
+    """Which tokens may come, where a request says so; ``ends``: those that end its texts; ``most``: tokens of a text.
+
+    Raises ApiError.
+    """
+    least = request.min_tokens or 0
+    if most is not None and least > most:
+        message = f"min_tokens is {least}, but the request asks for at most {most} tokens"
+        raise ApiError(400, message, "min_tokens", "invalid_value")
+    allowed = request.allowed_token_ids
+    if bad := [token for token in allowed or () if token >= vocab_size]:
+        message = f"allowed_token_ids: token {bad[0]} is not in the vocabulary of {vocab_size} tokens"
+        raise ApiError(400, message, "allowed_token_ids", "invalid_value")
+    words = _spellings(request.bad_words or (), tokenizer)
+    if not allowed and not words and not least:
+        return None
+    rules = TokenRules(vocab_size, None if allowed is None else tuple(dict.fromkeys(allowed)), words, least, ends)
+    if (mask := rules(())) is not None and not mask.any():
+        names = " and ".join(_rule_names(request))
+        raise ApiError(400, f"{names} leave no token that may come first", _rule_names(request)[0], "invalid_value")
+    return rules
+
+
+def _spellings(words: Sequence[str], tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:
+    """How the tokenizer writes words, at the beginning of a text and after a space."""
+    found: dict[tuple[int, ...], None] = {}
+    for word in words:
+        for text in (word, f" {word.lstrip()}"):
+            if tokens := tokenizer.encode(text, add_special=False):
+                found[tuple(tokens)] = None
+    return tuple(found)
+
+
+def _rule_names(request: DrawingFields) -> list[str]:
+    return [name for name in ("min_tokens", "allowed_token_ids", "bad_words") if getattr(request, name)]
+
+
+def check_one_rule(request: DrawingFields, grammar: Grammar | None, grammar_from: str) -> None:
+    """Raise ApiError where a text has a grammar, and other rules about its tokens."""
+    if grammar is not None and (names := _rule_names(request)):
+        message = f"{' and '.join(names)} cannot be given with {grammar_from}, which says which tokens may come"
+        raise ApiError(400, message, names[0], "invalid_value")
 
 
 def stop_strings(request: DrawingFields) -> tuple[str, ...]:
