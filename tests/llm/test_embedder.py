@@ -228,13 +228,14 @@ def test_batches_have_every_text_once(lengths: list[int], pads: bool, live: bool
         if not pads:
             assert set(own) == {batch.length}
         elif live:
-            assert batch.length < max(own) + 8
+            assert batch.length < max(max(own) + 8, 1.25 * max(own))
+            assert batch.length in {8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 100}
 
 
 def test_a_long_text_does_not_fill_up_many_short_ones() -> None:
     wide = EncoderSignature(LIVE.inputs, 64, 512, 512, True, True, True, 8, None)
     long, short = batches([5] * 40 + [500], wide, pads=True)
-    assert (long.length, short.length) == (504, 8) and len(short.places) >= 39
+    assert (long.length, short.length) == (512, 8) and len(short.places) >= 39
     assert batches([5, 30, 12], wide, pads=True) == [Batch((1, 2, 0), 32)]
 
 
