@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from bench.models import SHAPES, write_llama
 from executorch_webgpu import Runtime
+from executorch_webgpu.errors import Error
 from executorch_webgpu.llm import Engine, LanguageModel, SamplingParams, Stream
 from executorch_webgpu.llm.grammar import Grammar, GrammarVocabulary
 from executorch_webgpu.llm.plain_loop import PlainLoop
@@ -20,6 +21,7 @@ from executorch_webgpu.llm.refusals import Refusals, pays_to_draw_ahead
 from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.runtime import Program
 from executorch_webgpu.text.tokenizer import Tokenizer
+from tests.llm.chain_program import chain_program, chain_table
 from tests.llm.json_schemas import Schema, possible, schemas
 from tests.text.tiny_vocabulary import write_bpe
 
@@ -184,6 +186,25 @@ def test_a_text_waits_where_its_draws_are_refused(program: Program, vocabulary: 
         prompts = [*([n] for n in range(6)), [1, 2]]
         streams = went(engine, None, prompts, [*free, replace(params, max_new_tokens=20)])
         assert len(list(streams[-1])) == 20 and engine.unmasked_draws[0] - before >= 20 - 1
+
+
+def test_logits_that_are_no_numbers_are_refused(vocabulary: GrammarVocabulary) -> None:
+    """The mask leaves those that are: the text goes on as if it had been there before."""
+    table = chain_table(VOCAB)
+    table[1::2, 3] = np.nan
+    params = SamplingParams(30, grammar=vocabulary.compile(Grammar.regex("[a-z]{60}")))
+    texts = []
+    with (
+        Runtime.get().load_program(chain_program(table, context_len=64)) as program,
+        Engine(program, max_rows=8, max_sequences=2, page_rows=8, steps_in_flight=3) as engine,
+    ):
+        for ahead in (False, True):
+            (stream,) = went(engine, ahead, [[1]], [params])
+            texts.append(list(stream))
+        with pytest.raises(Error, match="not finite"):
+            list(engine.submit([1], SamplingParams(30)))
+        assert engine.unmasked_draws[1] > 0
+    assert texts[0] == texts[1] and len(texts[0]) == 30 and any(token % 2 for token in texts[0])
 
 
 def test_refusals_cost_the_steps_in_flight() -> None:

@@ -181,8 +181,7 @@ class EngineLoop:
                 while self._flights:
                     self._read()
                 self._draw(works)
-        waits = any(text.waits for text in self._scheduler.running)
-        most = 1 if waits else self._batch.in_flight
+        most = 1 if any(text.waits for text in self._scheduler.running) else self._batch.in_flight
         if self._flights and not works:
             self._read()
         while len(self._flights) >= most:
