@@ -7,7 +7,7 @@
 #   PIP_ARGS=...        anything else for pip install
 #   PROMPT="..."        what `make demo` asks the model
 #   PYTEST_ARGS="..."   for `make test`, for example PYTEST_ARGS="tests/ops -x"
-#   TEST_WORKERS=4      processes that `make test` spreads the tests over; each may take 3 GB
+#   TEST_WORKERS=4      processes that `make test` spreads the tests over; each takes some GB
 
 PYTHON ?= python3
 VENV ?= .venv

@@ -65,8 +65,9 @@ PROMPT = 64
 TOPICS = "a sailor", "a baker", "a king", "a spy", "a farmer", "a poet", "a robot", "a nurse", "a thief", "a pilot"
 EXAMPLE = '{"name": "Ann Lee", "age": 34, "score": 7.5, "active": true, "tags": ["tall", "kind"]}'
 QUESTIONS = {
-    "records": "Write a JSON list of 100 people, each of whom is {topic}, like [{example}, ...]. Write only JSON.",
-    "strings": 'Write a JSON list of 100 sentences about {topic}, like ["It rains.", ...]. Write only JSON.',
+    "records": "Write a JSON list of 100 people, each of whom is {topic}, like [{example}]. Write only JSON.",
+    "strings": "Write a JSON list of 100 sentences about {topic}, like "
+    '["It rains.", "Birds sing in the wood.", "We go home."]. Write only JSON.',
     "answer": "Describe {topic} as a JSON object, like {example}. Write only JSON.",
 }
 WAYS: dict[str, bool | None] = {"": None, " ahead": True, " waits": False}

@@ -150,9 +150,12 @@ def _fixtures(item: pytest.Item) -> list[str]:
     return getattr(item, "fixturenames", [])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def device() -> Iterator[Device]:
-    """The engine and adapter that the environment chooses; by default the best of this machine."""
+    """The engine and adapter that the environment chooses; by default the best of this machine.
+
+    Mesa's CPU driver takes up to 8 MB for each kernel that it compiles, and gives them back with the device.
+    """
     with open_device() as opened:
         yield opened
 

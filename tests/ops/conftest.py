@@ -22,7 +22,7 @@ fn main(@builtin(subgroup_size) size: u32, @builtin(local_invocation_index) inde
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def features(device: Device, tmp_path_factory: pytest.TempPathFactory) -> Features:
     """The device's, with the size that its subgroups turn out to have where the engine does not say."""
     known = device.features
@@ -52,7 +52,7 @@ def subgroup_sizes(device: Device, folder: Path) -> list[int]:
         out.destroy()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def fixed(features: Features) -> Features:
     """Features with subgroups of one size."""
     if not features.subgroups or features.subgroup_min_size != features.subgroup_max_size:
