@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from .speculation import Trust
 
 
+_ROWS_OF_STEP = 2  # draws of one row that take about as long as a step over several rows that must follow
+
+
 class Request:
     """``trust``: how far it is guessed; None for not at all, and where more than its logits decides on its tokens.
     ``refusals``: how draws without the mask of its grammar fare; None where it cannot be drawn so.
@@ -107,7 +110,8 @@ class Request:
     def take(self, drawn: Sequence[Drawn], in_flight: int = 0) -> tuple[list[int], StreamEnd | None]:
         """Deliver tokens as far as the text goes, with those that must follow: all these, and why it ended.
 
-        ``in_flight``: draws of what follows. They may well be the few tokens that must follow, which then need no step.
+        ``in_flight``: draws of what follows. A trained model draws what must follow, so that some of it is there soon:
+        to take it at once makes these draws stale, and costs a step over several rows.
         Raises Error for one that is broken, and InvalidInputError where the grammar cannot go on.
         """
         self.mailbox.cached_tokens = self.text.reused
@@ -124,7 +128,7 @@ class Request:
         if self.matcher is None:
             return None
         scored = self.params.logprobs is not None or self.params.prompt_logprobs is not None
-        drawn = scored or len(self.matcher.forced) < in_flight
+        drawn = scored or (in_flight > 0 and len(self.matcher.forced) <= in_flight + _ROWS_OF_STEP)
         while self.matcher.forced and not drawn:
             if (end := self._take(self.matcher.forced[0], None, taken)) is not None:
                 return end
