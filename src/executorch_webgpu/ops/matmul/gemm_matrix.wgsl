@@ -44,12 +44,6 @@ Inputs:
 {% set w_loads = block_columns * column_subgroups // (pass_rows if split_weights else pass_columns) %}
 {% set quantized = bits <= 8 %}
 {% set word_units = 1 if bits == 4 else 2 %}
-{# Where sums are seen at the end: one matrix or two side by side, whose rows are 16 bytes longer. #}
-{% set ends, sum_blocks = ("w_tiles", column_subgroups) if column_subgroups >= row_subgroups else ("x_tiles", row_subgroups) %}
-{% set block_subgroups = row_subgroups * column_subgroups // sum_blocks %}
-{% set sum_room = parts * (block_columns if column_subgroups >= row_subgroups else block_rows) * stride // block_subgroups %}
-{% set side = 2 if column_tiles % 2 == 0 and sum_room >= 144 else 1 %}
-{% set sum_stride = 4 * side + 1 %}
 {% set unit = "u32" if quantized else "vec2<u32>" if bits == 16 else "vec4<f32>" %}
 @group(0) @binding(0) var<storage, read> split: array<vec4<u32>>;  // see split_rows.wgsl
 {% if split_weights %}
@@ -62,7 +56,7 @@ Inputs:
 @group(0) @binding(1) var<storage, read> weights: array<{{ unit }}>;  // [rows, units], four weights of a row each
 {% endif %}
 {% if shared %}
-@group(0) @binding(3) var<storage, read_write> sums: array<f32>;  // [splits, m, 4 * quads]
+@group(0) @binding(3) var<storage, read_write> sums: array<vec4<f32>>;  // [splits, m, quads]
 {% else %}
 // Bindings 3 to 5, 7 and 8: outputs, bias and residual.
 {% include "matmul/output.wgsl" %}
@@ -212,22 +206,21 @@ fn high_weights(eight: Eight) -> vec4<f32> {
 {% endif %}
 
 {% endif %}
-// What divides a row of sums, one of all batches, by its power of two.
-fn row_scale(row: u32) -> f32 {
-  return bitcast<f32>(split[params.steps * {{ "params.batches * " if split_weights else "" }}params.m * (PARTS * WORDS) + row].x);
-}
-
-// The same for a column, or all of a batch.
-{% if split_weights %}
-fn column_scale(batch: u32) -> f32 {
-  return inverses[batch];
-}
-{% else %}
-fn column_scale(column: u32) -> f32 {
+// Four columns of a row of sums, one of all batches, without the powers of two.
+fn scaled(sums: vec4<u32>, row: u32, quad: u32) -> vec4<f32> {
+  {% if split_weights %}
+  let inverse = bitcast<f32>(split[params.steps * params.batches * params.m * (PARTS * WORDS) + row].x);
+  return bitcast<vec4<f32>>(sums) * inverse * inverses[row / params.m];
+  {% else %}
+  let inverse = bitcast<f32>(split[params.steps * params.m * (PARTS * WORDS) + row].x);
+  let powers = vec4<f32>(
+    column_powers[quad * 4u], column_powers[quad * 4u + 1u], column_powers[quad * 4u + 2u], column_powers[quad * 4u + 3u],
+  );
   // 1 / 2^n is 254 - (n + 127) in the exponent.
-  return bitcast<f32>(0x7f000000u - bitcast<u32>(column_powers[column]));
+  let inverses = bitcast<vec4<f32>>(vec4<u32>(0x7f000000u) - bitcast<vec4<u32>>(powers));
+  return bitcast<vec4<f32>>(sums) * inverse * inverses;
+  {% endif %}
 }
-{% endif %}
 
 @compute @workgroup_size(LANES)
 fn main(
@@ -386,52 +379,43 @@ fn main(
     workgroupBarrier();
   }
 
-  // ---- sums through workgroup memory, where alone they can be seen by element: two matrices side by side, if they fit ----
-  // Neighbouring lanes have neighbouring columns, so that what they store lies together.
-  let sums_block = subgroup % {{ sum_blocks }}u;
-  {% if block_subgroups > 1 %}
-  let sums_from = subgroup / {{ sum_blocks }}u * {{ 16 * sum_stride }}u;
+  // ---- sums through workgroup memory, a matrix of a subgroup at a time: only there can they be seen by element ----
+  {% set ends, blocks = ("w_tiles", column_subgroups) if column_subgroups >= row_subgroups else ("x_tiles", row_subgroups) %}
+  {% if row_subgroups * column_subgroups > blocks %}
+  let sums_from = subgroup / {{ blocks }}u * 80u;
   {% else %}
   const sums_from = 0u;
   {% endif %}
-  const RESULTS = {{ 8 * side if gated else 16 * side }}u;  // of a row
-  {% if gated %}
-  let lane_column = lane % RESULTS / 4u * 8u + lane % 4u;  // and the column four to the right of it
-  {% else %}
-  let lane_column = lane % RESULTS;
-  {% endif %}
+  const ITEM_QUADS = {{ 2 if gated else 1 }}u;
+  const ROW_ITEMS = 4u / ITEM_QUADS;
+  let sums_block = subgroup % {{ blocks }}u;
   {% for i in range(row_tiles) %}
-  {% for j in range(0, column_tiles, side) %}
+  {% for j in range(column_tiles) %}
   workgroupBarrier();
-  {% for s in range(side) %}
-  subgroupMatrixStore<row_major>(&{{ ends }}[sums_block], sums_from + {{ 4 * s }}u, sum{{ i }}_{{ j + s }}, {{ sum_stride }}u);
-  {% endfor %}
+  subgroupMatrixStore<row_major>(&{{ ends }}[sums_block], sums_from, sum{{ i }}_{{ j }}, 5u);
   workgroupBarrier();
-  {
-    let quad = tile_quad + column_block * (BLOCK_COLUMNS / 4u) + {{ 4 * j }}u + lane_column / 4u;
-    let c = lane_column % 4u;
-    if (quad < params.quads) {
-      let scale = column_scale({{ "batch" if split_weights else "quad * 4u + c" }});
+  for (var item = lane; item < 16u * ROW_ITEMS; item += 32u) {
+    let row = tile_row + row_block * BLOCK_ROWS + {{ 16 * i }}u + item / ROW_ITEMS;
+    let quad = tile_quad + column_block * (BLOCK_COLUMNS / 4u) + {{ 4 * j }}u + item % ROW_ITEMS * ITEM_QUADS;
+    let at = sums_from + item / ROW_ITEMS * 5u + item % ROW_ITEMS * ITEM_QUADS;
+    if (row < params.m && quad < params.quads) {
+      let value = scaled({{ ends }}[sums_block][at], first_row + row, quad);
       {% if gated %}
-      let other_scale = column_scale(quad * 4u + 4u + c);
+      let other = scaled({{ ends }}[sums_block][at + 1u], first_row + row, quad + 1u);
       {% endif %}
-      for (var sum_row = lane / RESULTS; sum_row < 16u; sum_row += 32u / RESULTS) {
-        let row = tile_row + row_block * BLOCK_ROWS + {{ 16 * i }}u + sum_row;
-        let at = sums_from + sum_row * {{ sum_stride }}u + lane_column / 4u;
-        if (row < params.m) {
-          let row_scale = row_scale(first_row + row);
-          let value = bitcast<f32>({{ ends }}[sums_block][at][c]) * row_scale * scale;
-          {% if gated %}
-          let other = bitcast<f32>({{ ends }}[sums_block][at + 1u][c]) * row_scale * other_scale;
-          let result = silu(with_bias(value, quad * 4u + c)) * with_bias(other, quad * 4u + 4u + c);
-          store(first_row + row, quad / 2u, c, result, params.ends, params.widths);
-          {% elif shared %}
-          sums[((part * params.m + row) * params.quads + quad) * 4u + c] = value;
-          {% else %}
-          store(first_row + row, quad, c, with_bias(value, quad * 4u + c), params.ends, params.widths);
-          {% endif %}
-        }
+      {% if shared %}
+      sums[(part * params.m + row) * params.quads + quad] = value;
+      {% else %}
+      for (var c = 0u; c < 4u; c++) {
+        {% if gated %}
+        let gate = with_bias(value[c], quad * 4u + c);
+        let result = silu(gate) * with_bias(other[c], quad * 4u + 4u + c);
+        store(first_row + row, quad / 2u, c, result, params.ends, params.widths);
+        {% else %}
+        store(first_row + row, quad, c, with_bias(value[c], quad * 4u + c), params.ends, params.widths);
+        {% endif %}
       }
+      {% endif %}
     }
   }
   {% endfor %}
