@@ -7,7 +7,7 @@
 #   PIP_ARGS=...        anything else for pip install
 #   PROMPT="..."        what `make demo` asks the model
 #   PYTEST_ARGS="..."   for `make test`, for example PYTEST_ARGS="tests/ops -x"
-#   TEST_WORKERS=4      processes that `make test` spreads the tests over; each takes some GB
+#   TEST_WORKERS=2      processes that `make test` spreads the tests over, for a machine with 12 GB for each
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,7 +15,7 @@ TORCH_INDEX ?=
 PIP_ARGS ?=
 PROMPT ?= Give me three tips for staying healthy.
 PYTEST_ARGS ?=
-TEST_WORKERS ?= 2
+TEST_WORKERS ?= 0
 export PROMPT
 
 BIN := $(VENV)/bin
