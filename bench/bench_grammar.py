@@ -205,8 +205,11 @@ def run(
     streams = [engine.submit(prompt, each, end_tokens=ends) for prompt, each in zip(prompts, params, strict=True)]
     tokens = [tuple(stream) for stream in reversed(streams)][::-1]
     assert ends or all(len(text) == each.max_new_tokens for text, each in zip(tokens, params, strict=True))
-    # The rate of all at once, as each text has it from its first token to its last, for some end before others.
-    texts = [stream.times.tokens for stream in streams if len(stream.times.tokens) > 1]
+    # The rate of all at once, as each text has it from its first token to its last, for some end before others. What a
+    # grammar begins with is there before the prompt is read, so it does not count.
+    begins = [begin_of(each, ends) for each in params]
+    came = [stream.times.tokens[begin:] for stream, begin in zip(streams, begins, strict=True)]
+    texts = [times for times in came if len(times) > 1]
     rate = len(streams) * sum(len(came) - 1 for came in texts) / sum(came[-1] - came[0] for came in texts)
     after = engine.unmasked_draws
     return Measured(
@@ -215,6 +218,17 @@ def run(
         float(np.mean([len(text) for text in tokens])),
         (after[0] - draws[0], after[1] - draws[1]),
     )
+
+
+def begin_of(params: SamplingParams, ends: Collection[int]) -> int:
+    """Tokens that a grammar begins with, which are not drawn."""
+    if params.grammar is None:
+        return 0
+    matcher, count = params.grammar.matcher(ends), 0
+    while matcher.forced:
+        matcher.take(matcher.forced[0])
+        count += 1
+    return count
 
 
 if __name__ == "__main__":
