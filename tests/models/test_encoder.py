@@ -27,7 +27,7 @@ from executorch_webgpu.models.library import REGISTRY, Package, find_model, find
 from executorch_webgpu.models.llama import LlamaOptions
 from executorch_webgpu.runtime import LoadOptions
 from tests.models.tiny_encoder import TinyEncoder, random_texts
-from tests.ops.harness import assert_close
+from tests.ops.harness import ABSOLUTE, assert_close
 
 F32 = EncoderOptions("f32", max_batch=4)
 LENGTHS = (7, 1, 19, 2, 13, 13, 3)
@@ -104,7 +104,9 @@ def test_any_sizes(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
     texts = random_texts(lengths, fields["vocab_size"], low=2)
     folder = model.write(tmp_path_factory.mktemp("model"))
     got = embedded(folder, texts, EncoderOptions("f32", max_batch=draw(st.integers(1, 5))))
-    assert_close(got, model.embeddings(texts))
+    # A norm over numbers that are nearly alike makes any rounding large, torch's as well.
+    exact = model.embeddings(texts, double=True)
+    assert_close(got, exact, max(ABSOLUTE, 8 * float(np.abs(model.embeddings(texts) - exact).max())))
 
 
 def test_sizes_change_from_call_to_call(tmp_path: Path) -> None:

@@ -114,9 +114,9 @@ class TinyEncoder:
                 {f"linear.{k}": v for k, v in layer.state_dict().items()}, folder / "2_Dense" / "model.safetensors"
             )
 
-    def embeddings(self, texts: Sequence[Sequence[int]]) -> np.ndarray:
-        """Each text by itself, without padding."""
-        model = self.model()
+    def embeddings(self, texts: Sequence[Sequence[int]], *, double: bool = False) -> np.ndarray:
+        """Each text by itself, without padding; ``double``: in float64."""
+        model = self.model().double() if double else self.model()
         with torch.no_grad():
             return np.stack([self._pooled(model(torch.tensor([list(text)]))[0][0]).numpy() for text in texts])
 
