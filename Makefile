@@ -41,7 +41,7 @@ test: $(VENV)/.ready-dev ## Check style and types, then run all tests
 	@scripts/ensure_browser.sh
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
-test-fast: $(VENV)/.ready-test ## Run one case of each test that is quick and needs no torch: under a minute
+test-fast: $(VENV)/.ready-test ## Run one case of each test that is quick and needs no torch: two minutes
 	@scripts/ensure_adapter.sh $(BIN)/python
 	@$(BIN)/python -m pytest --fast --durations=5 --durations-min=0.5 $(PYTEST_ARGS)
 
