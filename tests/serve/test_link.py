@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import socket
 import sys
 import threading
@@ -13,9 +14,10 @@ import pytest
 from executorch_webgpu.serve.link import Frames, Link, LoopLink, frame, receive_one, start_linked
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+# uvloop is a part of the server, but for Windows, where there is none.
+@pytest.fixture(params=["asyncio"] if sys.platform == "win32" else ["asyncio", "uvloop"])
 def run_in(request: pytest.FixtureRequest) -> Any:
-    return asyncio.run if request.param == "asyncio" else pytest.importorskip("uvloop").run
+    return importlib.import_module(request.param).run
 
 
 async def until(condition: Any) -> None:
