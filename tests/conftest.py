@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import export_smollm2
+from executorch_webgpu import Runtime
 from executorch_webgpu.gpu.device import Device, open_device
 from executorch_webgpu.text.tokenizer import Tokenizer
 from tests.conformance import pack
@@ -158,6 +159,14 @@ def device() -> Iterator[Device]:
     """
     with open_device() as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def own_runtime() -> Iterator[Runtime]:
+    """A runtime of this file alone: garbage that other files left is never collected from its device's memory."""
+    runtime = Runtime()
+    yield runtime
+    runtime.device.close()
 
 
 @pytest.fixture(scope="session")

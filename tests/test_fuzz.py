@@ -78,9 +78,8 @@ def layer_program() -> bytes:
 PROGRAM, LAYER = small_program(), layer_program()
 
 
-def load_and_run(data: bytes) -> bool:
+def load_and_run(runtime: Runtime, data: bytes) -> bool:
     """Whether the program still runs; anything but a result or one of our exceptions fails the test."""
-    runtime = Runtime.get()
     before = runtime.device.memory.live_bytes
     try:
         with runtime.load_program(data) as program:
@@ -97,8 +96,8 @@ def load_and_run(data: bytes) -> bool:
         assert runtime.device.memory.live_bytes == before
 
 
-def test_the_undamaged_programs_run() -> None:
-    assert load_and_run(PROGRAM) and load_and_run(LAYER)
+def test_the_undamaged_programs_run(own_runtime: Runtime) -> None:
+    assert load_and_run(own_runtime, PROGRAM) and load_and_run(own_runtime, LAYER)
 
 
 def test_the_layer_is_fused() -> None:
@@ -111,11 +110,11 @@ def test_the_layer_is_fused() -> None:
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @example([(337, 0)])  # an argument of the delegate call that nothing gives a value
 @given(st.lists(st.tuples(st.integers(0, len(PROGRAM) - 4), st.integers(0, 2**32 - 1)), min_size=1, max_size=3))
-def test_overwritten_words(words: list[tuple[int, int]]) -> None:
+def test_overwritten_words(own_runtime: Runtime, words: list[tuple[int, int]]) -> None:
     data = bytearray(PROGRAM)
     for offset, word in words:
         data[offset : offset + 4] = word.to_bytes(4, "little")
-    load_and_run(bytes(data))
+    load_and_run(own_runtime, bytes(data))
 
 
 @pytest.mark.slow
@@ -123,24 +122,24 @@ def test_overwritten_words(words: list[tuple[int, int]]) -> None:
 @example([(663, 3)])  # an output of integers that NumPy does not have
 @example([(2432, 1)])  # an integer input of hundreds of gigabytes
 @given(st.lists(st.tuples(st.integers(0, len(PROGRAM) - 1), st.integers(0, 7)), min_size=1, max_size=4))
-def test_flipped_bits(bits: list[tuple[int, int]]) -> None:
+def test_flipped_bits(own_runtime: Runtime, bits: list[tuple[int, int]]) -> None:
     data = bytearray(PROGRAM)
     for offset, bit in bits:
         data[offset] ^= 1 << bit
-    load_and_run(bytes(data))
+    load_and_run(own_runtime, bytes(data))
 
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @example([(424, 1)])  # the method's first input is an argument of its delegate's call, but none that the delegate takes
 @given(st.lists(st.tuples(st.integers(0, len(LAYER) - 1), st.integers(0, 7)), min_size=1, max_size=2))
-def test_flipped_bits_of_a_layer(bits: list[tuple[int, int]]) -> None:
+def test_flipped_bits_of_a_layer(own_runtime: Runtime, bits: list[tuple[int, int]]) -> None:
     data = bytearray(LAYER)
     for offset, bit in bits:
         data[offset] ^= 1 << bit
-    load_and_run(bytes(data))
+    load_and_run(own_runtime, bytes(data))
 
 
 @pytest.mark.parametrize("length", range(0, len(PROGRAM), max(1, len(PROGRAM) // 150)))
-def test_truncated(length: int) -> None:
-    assert not load_and_run(PROGRAM[:length])
+def test_truncated(own_runtime: Runtime, length: int) -> None:
+    assert not load_and_run(own_runtime, PROGRAM[:length])

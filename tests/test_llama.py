@@ -155,7 +155,7 @@ def test_nothing_grows_over_a_thousand_steps(tiny: Program) -> None:
                 step(method, [i % 500] * (1 if i % 10 else 1 + i % 31), i % 30)
 
         run(930)  # all sizes and places, whose last plans are kept, and then all of them again
-        before, objects_before = sizes(), objects()
+        objects_before, before = objects(), sizes()
         run(930)
         assert sizes() == before
         assert objects() - objects_before < 500, "at least one object in two steps is kept"

@@ -170,16 +170,15 @@ def test_positions_outside_the_cache(position: int) -> None:
         assert (cache != 0).sum() == 8
 
 
-def test_closing_frees_the_memory_of_the_gpu() -> None:
-    runtime = Runtime.get()
-    before = runtime.device.memory.live_bytes
-    program = runtime.load_program(cached())
+def test_closing_frees_the_memory_of_the_gpu(own_runtime: Runtime) -> None:
+    before = own_runtime.device.memory.live_bytes
+    program = own_runtime.load_program(cached())
     method = program.load_method("forward")
     program.load_method("forward").close()
-    assert runtime.device.memory.live_bytes > before
+    assert own_runtime.device.memory.live_bytes > before
     program.close()
     program.close()
-    assert runtime.device.memory.live_bytes == before
+    assert own_runtime.device.memory.live_bytes == before
     with pytest.raises(ClosedError):
         method.execute([normal(1, 1, 2, 4), np.array([0])])
     with pytest.raises(ClosedError):
@@ -212,15 +211,14 @@ def test_a_missing_file() -> None:
         Runtime.get().load_program("nowhere.pte")
 
 
-def test_unsupported_operators_are_all_named_and_nothing_stays_loaded() -> None:
+def test_unsupported_operators_are_all_named_and_nothing_stays_loaded(own_runtime: Runtime) -> None:
     build = GraphBuilder()
     x = build.input((4,))
     for name in ("aten.first.default", "aten.second.default", "aten.first.default"):
         x = build.call(name, x, build.tensor((4,)))
     build.output(x)
-    runtime = Runtime.get()
-    before = runtime.device.memory.live_bytes
-    with runtime.load_program(write_delegated(build, ["float32", "float32"])) as program:
+    before = own_runtime.device.memory.live_bytes
+    with own_runtime.load_program(write_delegated(build, ["float32", "float32"])) as program:
         with pytest.raises(UnsupportedProgramError) as error:
             program.load_method("forward")
         assert error.value.operators == {"aten.first.default": 2, "aten.second.default": 1}
@@ -230,20 +228,19 @@ def test_unsupported_operators_are_all_named_and_nothing_stays_loaded() -> None:
             ("aten.second.default", 1, False),
         ]
         assert report.planned_bytes is None
-    assert runtime.device.memory.live_bytes == before
+    assert own_runtime.device.memory.live_bytes == before
 
 
-def test_a_tensor_beyond_the_adapters_limit_is_named() -> None:
-    runtime = Runtime.get()
-    rows = runtime.device.limits.max_binding_bytes // 4096 + 1
+def test_a_tensor_beyond_the_adapters_limit_is_named(own_runtime: Runtime) -> None:
+    rows = own_runtime.device.limits.max_binding_bytes // 4096 + 1
     build = GraphBuilder()
     x = build.input((rows, 1024))
     build.output(build.call("aten.sigmoid.default", x, build.tensor((rows, 1024))))
-    before = runtime.device.memory.live_bytes
-    program = runtime.load_program(write_delegated(build, ["float32", "float32"]))
+    before = own_runtime.device.memory.live_bytes
+    program = own_runtime.load_program(write_delegated(build, ["float32", "float32"]))
     with program, pytest.raises(LimitError, match=rf"\[{rows}, 1024\] has {rows * 4096} bytes.*max-storage-buffer"):
         program.load_method("forward")
-    assert runtime.device.memory.live_bytes == before
+    assert own_runtime.device.memory.live_bytes == before
 
 
 def test_constants_of_two_methods_do_not_collide() -> None:

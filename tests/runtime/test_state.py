@@ -417,6 +417,7 @@ def refused(method: Method, path: Path, message: str) -> None:
     memory = Runtime.get().device.memory
     run(method, None, [1, 2], 0)
     before = saved(method.state, path.with_name("before"))
+    gc.collect()
     held = memory.live_bytes
     for load in (method.state.load, method.load_state):
         with pytest.raises(InvalidInputError, match=message):
@@ -536,6 +537,7 @@ def load(path: Path) -> tuple[Program, Method]:
 
 def test_a_state_costs_its_mutable_bytes_until_it_is_closed(llama_path: Path) -> None:
     memory = Runtime.get().device.memory
+    gc.collect()
     at_first = memory.live_bytes
     program, method = load(llama_path)
     shape = SHAPES["tiny"]
@@ -584,6 +586,7 @@ def test_many_states_one_after_the_other_leave_nothing(llama: Method, tmp_path: 
 
     for number in range(6):
         one(number)
+    gc.collect()
     before = (device.memory.live_bytes, device.memory.live_buffers, device.kernels.stats())
     (executor,) = llama._executors
     assert isinstance(executor, GraphExecutor)

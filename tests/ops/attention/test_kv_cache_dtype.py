@@ -325,16 +325,15 @@ def test_a_llama(llama_path: Path, dtype: str) -> None:
 
 
 @pytest.mark.slow
-def test_memory(llama_path: Path) -> None:
+def test_memory(own_runtime: Runtime, llama_path: Path) -> None:
     """Half of it in float16; in int8 a quarter, and a float32 for each row and head of 16 elements."""
-    runtime = Runtime.get()
-    with runtime.load_program(llama_path) as program:
+    with own_runtime.load_program(llama_path) as program:
         taken = {}
         for dtype in KV_CACHE_DTYPES:
             with program.load_method("forward", kv_cache_dtype=dtype) as method:
-                before = runtime.device.memory.live_bytes
+                before = own_runtime.device.memory.live_bytes
                 with method.new_state():
-                    taken[dtype] = runtime.device.memory.live_bytes - before
+                    taken[dtype] = own_runtime.device.memory.live_bytes - before
     elements = 2 * SHAPES["tiny"].layers * CONTEXT * 2 * 16
     assert taken == {"f32": 4 * elements, "f16": 2 * elements, "int8": elements + 4 * elements // 16}
 
