@@ -188,7 +188,7 @@ class AttentionCall:
     def _poison(self) -> None:
         for index, storage in enumerate(self._executor.memory.storages):
             if storage.kind is Kind.SHARED:
-                buffer = self._executor._buffer(index)
+                buffer = self._executor._bound.buffer(index)
                 upload(self.device, buffer, np.full(buffer.size // 4, np.nan, np.float32))
 
     def _expected(self) -> Iterator[tuple[int, int, Array]]:

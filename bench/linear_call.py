@@ -180,5 +180,5 @@ def _sample(n: int) -> Array:
 def _poison(executor: GraphExecutor) -> None:
     for index, storage in enumerate(executor.memory.storages):
         if storage.kind is Kind.SHARED:
-            buffer = executor._buffer(index)
+            buffer = executor._bound.buffer(index)
             upload(executor.device, buffer, np.full(buffer.size // 4, np.nan, np.float32))

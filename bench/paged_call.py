@@ -139,7 +139,7 @@ class PagedCall:
         """The output, of the first copy, after the memory that it lies in was filled with NaN."""
         for index, storage in enumerate(self._executor.memory.storages):
             if storage.kind is Kind.SHARED:
-                buffer = self._executor._buffer(index)
+                buffer = self._executor._bound.buffer(index)
                 upload(self.device, buffer, np.full(buffer.size // 4, np.nan, np.float32))
         (out,) = self._executor.execute(self._inputs)
         return np.asarray(out)

@@ -1,8 +1,8 @@
 """All WGSL compiles on both engines, and what a plan for the smallest device uses fits the smallest device.
 
 The variants are those that planning the samples of all operators asks for, for four kinds of devices and, where there
-are KV caches, for all dtypes that these can have; and those that the heads of files name. A file is a whole kernel, or
-a library of functions.
+are KV caches, for all dtypes that these can have; and those that the heads of files name. A file is a whole kernel, a
+part of one that lies beside it, or a library of functions.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ ENGINES = {device: ("dawn",) if device == "matrix" else ("wgpu", "dawn") for dev
 # By their places below ops/: what kernels and libraries say.
 TEXTS = {path.relative_to(OPS).as_posix(): path.read_text() for path in sorted(OPS.rglob("*.wgsl"))}
 PARSED = {file: jinja2.Environment().parse(text) for file, text in TEXTS.items()}
-LIBRARIES = [file for file, text in TEXTS.items() if "@compute" not in text]
+PARTS = [file for file in TEXTS if (whole := f"{Path(file).parent}/kernel.wgsl") in TEXTS and file != whole]
+LIBRARIES = [file for file, text in TEXTS.items() if "@compute" not in text and file not in PARTS]
+OF_SEVERAL_CALLS = {"decoder_layers/persistent"}  # tests/graph/test_decoder_layers.py
 MOST_LINES = 450
 every_file = pytest.mark.parametrize("file", TEXTS)
 every_library = pytest.mark.parametrize("file", LIBRARIES)
@@ -128,7 +130,9 @@ def kernels_of(device: str) -> frozenset[str]:
 @pytest.mark.slow
 def test_every_kernel_is_reached() -> None:
     reached = frozenset().union(*(kernels_of(device) for device in DEVICES))
-    assert sorted(set(kernel_names()) - reached) == [], "no sample of tests/ops/samples.py dispatches or prepares these"
+    assert sorted(set(kernel_names()) - OF_SEVERAL_CALLS - reached) == [], (
+        "no sample of tests/ops/samples.py dispatches or prepares these"
+    )
 
 
 @pytest.mark.slow
@@ -209,7 +213,7 @@ def template_names(file: str) -> tuple[set[str], set[str]]:
 
 
 def test_there_are_kernels_and_libraries() -> None:
-    assert {name_of(file) for file in set(TEXTS) - set(LIBRARIES)} == set(kernel_names())
+    assert {name_of(file) for file in set(TEXTS) - set(LIBRARIES) - set(PARTS)} == set(kernel_names())
     assert {"matmul/gemv.wgsl", "wgsl/linear_index.wgsl"} <= set(TEXTS)
     assert "wgsl/linear_index.wgsl" in LIBRARIES
 
@@ -226,7 +230,8 @@ def test_files_are_whole_and_plain(file: str) -> None:
 @every_file
 def test_heads_name_exactly_the_template_inputs(file: str) -> None:
     never_set, possible = template_names(file)
-    assert never_set <= {each.name for each in head(file).inputs} <= possible
+    if file not in PARTS:  # which see what the kernel has
+        assert never_set <= {each.name for each in head(file).inputs} <= possible
     assert head(file).summary.endswith("."), "the list of kernels shows the first sentence"
 
 
@@ -266,6 +271,11 @@ def test_libraries_compile_alone(file: str, tmp_path: Path) -> None:
 def test_libraries_have_several_users(file: str) -> None:
     users = [other for other in TEXTS if file in includes(other)]
     assert len(users) > 1, f"what only {users} includes belongs there"
+
+
+@pytest.mark.parametrize("file", PARTS)
+def test_parts_belong_to_the_kernel_beside_them(file: str) -> None:
+    assert [other for other in TEXTS if file in includes(other)] == [f"{Path(file).parent}/kernel.wgsl"]
 
 
 @every_file

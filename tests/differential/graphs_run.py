@@ -120,5 +120,5 @@ def _poison(executor: GraphExecutor) -> None:
     """Fill memory between calls with NaN, so that an element that nobody writes is seen."""
     for index, storage in enumerate(executor.memory.storages):
         if storage.kind is Kind.SHARED:
-            buffer = executor._buffer(index)
+            buffer = executor._bound.buffer(index)
             upload(executor.device, buffer, np.full(buffer.size // 4, 0x7FC00001, np.uint32))

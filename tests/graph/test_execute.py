@@ -280,8 +280,8 @@ def test_scratch_that_grows_under_one_state_makes_the_others_record_again(device
         one, two = executor.new_state(), executor.new_state()
         for first, state in ((16, one), (16, two), (11, one), (11, two), (16, two), (16, one)):
             if first == 11 and state is one:
-                _, generation = executor._scratch.get(0, 0)
-                assert executor._scratch.get(0, 1 << 20)[1] > generation  # what a larger step would ask for
+                _, generation = executor._bound.scratch.get(0, 0)
+                assert executor._bound.scratch.get(0, 1 << 20)[1] > generation  # what a larger step would ask for
             given = [normal(1, first, 2, 4), normal(1, 16, 2, 4)]
             expected = ReferenceExecutor(exact).execute(given)
             for got, wanted in zip(executor.execute(given, state), expected, strict=True):

@@ -140,7 +140,7 @@ class OpProgram:
         """Fill shared memory with NaN, so that an element nobody writes is seen."""
         for index, storage in enumerate(self.executor.memory.storages):
             if storage.kind is Kind.SHARED:
-                buffer = self.executor._buffer(index)
+                buffer = self.executor._bound.buffer(index)
                 upload(self.device, buffer, np.full(buffer.size // 4, 0x7FC00001, np.uint32))
 
 

@@ -32,13 +32,17 @@ _UNIFORM_CHUNK = 64 << 10
 
 
 class Buffer:
-    """A GPU buffer that counts its bytes in ``device.memory`` until it is destroyed or collected."""
+    """A GPU buffer that counts its bytes in ``device.memory`` until it is destroyed or collected.
 
-    __slots__ = ("__weakref__", "_free", "_lock", "label", "nbytes", "raw", "size")
+    ``begin``: where it begins in ``raw``; above 0 in parts of another one only (see ``split``).
+    """
+
+    __slots__ = ("__weakref__", "_free", "_lock", "begin", "label", "nbytes", "raw", "size")
 
     def __init__(self, device: Device, nbytes: int, usage: int, label: str) -> None:
         self.label = label
         self.nbytes = nbytes
+        self.begin = 0
         self.size = max(16, -(-nbytes // 16) * 16)
         self._lock = device.lock
         if self.size > device.limits.max_buffer_bytes:
@@ -53,7 +57,7 @@ class Buffer:
                 self.raw = device.raw.create_buffer(label=label, size=self.size, usage=usage)
             device.memory.add(self.size)
             device.buffers.add(self)
-            self._free = weakref.finalize(self, device.memory.free, self.size, self.raw)
+            self._free: weakref.finalize[..., Any] = weakref.finalize(self, device.memory.free, self.size, self.raw)
             self._free.atexit = False
 
     def __repr__(self) -> str:
@@ -67,6 +71,42 @@ class Buffer:
     def destroy(self) -> None:
         """Free the memory once submitted work is done and waited for.  A second call does nothing."""
         self._free()
+
+
+class _Part(Buffer):
+    """A part of another buffer; that one is destroyed with the last of its parts."""
+
+    __slots__ = ("_whole",)
+
+    def __init__(self, whole: Buffer, begin: int, nbytes: int, label: str, parts: set[int]) -> None:
+        self.label = label
+        self.nbytes = nbytes
+        self.begin = begin
+        self.size = max(16, -(-nbytes // 16) * 16)
+        self.raw = whole.raw
+        self._lock = whole._lock
+        self._whole = whole
+        self._free = weakref.finalize(self, _leave, whole, begin, parts)
+        self._free.atexit = False
+
+    @property
+    def destroyed(self) -> bool:
+        return not self._free.alive or self._whole.destroyed
+
+
+def _leave(whole: Buffer, begin: int, parts: set[int]) -> None:
+    parts.discard(begin)
+    if not parts:
+        whole._free()
+
+
+def split(whole: Buffer, offsets: Sequence[int], sizes: Sequence[int], labels: Sequence[str]) -> list[Buffer]:
+    """Buffers that are parts of ``whole``, which lives until the last of them is destroyed.
+
+    ``offsets``, multiples of the device's alignment of bindings, and ``sizes``: bytes; parts do not overlap.
+    """
+    parts = set(offsets)
+    return [_Part(whole, at, nbytes, label, parts) for at, nbytes, label in zip(offsets, sizes, labels, strict=True)]
 
 
 def create(device: Device, nbytes: int, label: str) -> Buffer:
@@ -96,13 +136,13 @@ def upload(device: Device, buffer: Buffer, data: Any, offset: int = 0) -> None:
     with device.lock, device.errors(f"uploading {buffer.label}"):
         for start in range(0, whole, _UPLOAD_CHUNK):
             end = min(start + _UPLOAD_CHUNK, whole)
-            device.queue.write_buffer(buffer.raw, offset + start, view[start:end])
+            device.queue.write_buffer(buffer.raw, buffer.begin + offset + start, view[start:end])
             device.memory.uploaded_bytes += end - start
             if device.memory.staged_bytes >= _UPLOAD_CHUNK:
                 device.flush()
         if whole < len(view):
             tail = bytes(view[whole:]).ljust(4, b"\0")
-            device.queue.write_buffer(buffer.raw, offset + whole, tail)
+            device.queue.write_buffer(buffer.raw, buffer.begin + offset + whole, tail)
 
 
 def _bytes_of(data: Any) -> memoryview:
@@ -138,7 +178,7 @@ class Readback:
             for (buffer, offset, nbytes), (at, _) in zip(ranges, self._pending, strict=True):
                 if nbytes:
                     size = -(-nbytes // 4) * 4
-                    encoder.copy_buffer_to_buffer(buffer.raw, offset, self._buffer.raw, at, size)
+                    encoder.copy_buffer_to_buffer(buffer.raw, buffer.begin + offset, self._buffer.raw, at, size)
 
     @spanned("readback", WAIT)
     def read(self) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:

@@ -45,7 +45,7 @@ class InFlight:
         if self._next is None and not self._free:
             raise DeviceError(f"{len(self._pending)} results are in flight already; read one first")
         self._next = self._next or self._free.pop()
-        encoder.copy_buffer_to_buffer(source.raw, 0, self._next.raw, 0, self._next.size)
+        encoder.copy_buffer_to_buffer(source.raw, source.begin, self._next.raw, 0, self._next.size)
 
     def submitted(self, submission: int) -> None:
         """The encoder that ``copy`` was last given is on its way, with this number."""

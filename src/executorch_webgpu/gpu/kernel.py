@@ -269,7 +269,7 @@ class Kernels:
             if buffer.destroyed:  # a submission that uses it would abort the process in wgpu-native
                 raise KernelError(f"kernel {source.name!r}: {buffer.label} was already destroyed")
             _check_range(source.name, binding, buffer, offset, size, limits)
-            resource = {"buffer": buffer.raw, "offset": offset, "size": size}
+            resource = {"buffer": buffer.raw, "offset": buffer.begin + offset, "size": size}
             entries.append({"binding": binding.index, "resource": resource})
         _check_aliases(source, ranges)
         with self._device.errors(f"binding buffers to kernel {source.name!r}", KernelError):
@@ -351,7 +351,7 @@ def _check_aliases(source: KernelSource, ranges: Mapping[str, Range]) -> None:
         if written.access != "read_write":
             continue
         for other in source.bindings:
-            if other.name != written.name and ranges[other.name][0] is ranges[written.name][0]:
+            if other.name != written.name and ranges[other.name][0].raw is ranges[written.name][0].raw:
                 raise KernelError(
                     f"kernel {source.name!r}: bindings {written.name!r} and {other.name!r} are the same "
                     f"buffer ({ranges[written.name][0].label}), and {written.name!r} writes it"

@@ -78,11 +78,11 @@ class DeviceArray:
     def copy_to(self, encoder: Any, buffer: Buffer) -> None:
         """Record a copy of the elements to the beginning of ``buffer``."""
         self._check_open()
-        encoder.copy_buffer_to_buffer(self._buffer.raw, 0, buffer.raw, 0, self._words)
+        encoder.copy_buffer_to_buffer(self._buffer.raw, 0, buffer.raw, buffer.begin, self._words)
 
     def copy_from(self, encoder: Any, buffer: Buffer) -> None:
         """Record a copy of the elements from the beginning of ``buffer``."""
-        encoder.copy_buffer_to_buffer(buffer.raw, 0, self._buffer.raw, 0, self._words)
+        encoder.copy_buffer_to_buffer(buffer.raw, buffer.begin, self._buffer.raw, 0, self._words)
 
     def reshaped(self, shape: tuple[int, ...]) -> DeviceArray:
         """The same elements, in the same buffer, under another shape."""

@@ -19,25 +19,25 @@ from weakref import WeakSet
 import numpy as np
 
 from ..errors import ClosedError, DeviceError, InvalidInputError
-from ..gpu.buffers import Buffer, Readback, ScratchPool, Slot, UniformArena, create
+from ..gpu.buffers import Buffer, Readback, Slot
 from ..gpu.device import Device
 from ..gpu.kernel import Pipeline, Range
 from ..gpu.locked import locked
 from ..gpu.trace import ENCODE, spanned
-from ..ops.plan import Binding, Dispatch, Planning
-from ..ops.values import IntLike, LiveTensor, Repacked, Scratch, SymInt, Tensor, packed_uniform
+from ..ops.plan import Dispatch, Planning
+from ..ops.values import IntLike, LiveTensor, SymInt, Tensor, packed_uniform
 from .binding_limit import check_bindable
+from .bound_memory import BoundMemory
 from .build import PREPACK, Graph
 from .checked import CheckedSteps
 from .constants import ConstantPool, HeldConstants
 from .device_array import DeviceArray
 from .memory import Kind, MemoryPlan, plan_memory, unsafe_aliases
+from .persistent import PersistentLayers
 from .resize import LivePlans
 from .state import Command, GraphState, Recorded, cache_writes, mutable_storages
 from .step import Part, Step
 from .timing import CallTime, StepTimes
-
-LIVE_UNIFORM_BYTES = 16
 
 Given = np.ndarray | DeviceArray | int  # what a graph input takes
 
@@ -89,17 +89,9 @@ class GraphExecutor:
         check_bindable(graph, self.memory, self.device.limits.max_binding_bytes)
         self._profile = profile
         self._borrowed = borrowed
-        self._constants = HeldConstants(constants, graph.constants)
-        self._buffers: dict[int, Buffer] = {}  # by storage index
-        self._bound: set[int] = set()  # storages that a dispatch has been given
-        self._arena = UniformArena(self.device)
-        self._scratch = ScratchPool(self.device)
-        self._scratch_generations: dict[int, int] = {}
         self._readback = Readback(self.device)
         self._times: StepTimes | None = None
         self._checked = CheckedSteps(self, planning.matmul_precision == "high") if check else None
-        self._live: dict[int, Slot] = {}  # by SymInt id
-        self._fixed: dict[int, Slot] = {}  # uniforms of plain ints where a kernel wants a live one
         self._params: dict[tuple[int, int], Slot] = {}  # by call and dispatch
         # Bind groups that name no memory of a state, with their buffers; see GraphState.groups.
         self._groups: dict[tuple[Any, ...], tuple[Any, list[Range]]] = {}
@@ -113,7 +105,9 @@ class GraphExecutor:
         self._written = {t.id for call in graph.calls for t in call.mutated} | set(borrowed)  # beside by us
         self._states: WeakSet[GraphState] = WeakSet()
         lent = {self.memory.storage_of[id]: buffer for id, buffer in borrowed.items()}
-        self._lent = {index: buffer for index, buffer in lent.items() if index not in self._mutable}
+        held = HeldConstants(constants, graph.constants)
+        self._bound = BoundMemory(self.device, self.memory, held, self._mutable, lent)
+        self._persistent = PersistentLayers(self.device, self.plans, planning, self._bound)
         self._closed = False
         try:
             self._prepare()
@@ -124,16 +118,19 @@ class GraphExecutor:
     def _prepare(self) -> None:
         self._times = StepTimes(self.device, self.plans) if self._profile else None
         self._symints = [self.plans.symint(s) for s in self.graph.symints]
-        self._live = {s.id: self._arena.allocate(LIVE_UNIFORM_BYTES) for s in self.graph.symints}
-        self._bound |= {self.memory.storage_of[v.id] for v in self.graph.outputs if isinstance(v, Tensor)}
+        self._bound.see(v for v in self.graph.outputs if isinstance(v, Tensor))
         self.state = self.new_state()
+        for joined in self._persistent.joined:
+            self._bound.range_of(joined, self.state)  # before its parts are asked for
         with self.device.kernels.compiling(self.plans.pipelines()):
             for value in self.plans.bindings():
-                self._range(value, self.state)  # uploads constants while the engine compiles
+                self._bound.range_of(value, self.state)  # uploads constants while the engine compiles
         self._record(self.state)
+        if self._checked is None:
+            self._persistent.begin(self.state, self._trial)
         for index, storage in enumerate(self.memory.storages):
             if storage.kind in (Kind.INPUT, Kind.SHARED):
-                self._buffer(index)
+                self._bound.buffer(index)
 
     @property
     def profiling(self) -> bool:
@@ -151,7 +148,8 @@ class GraphExecutor:
     def new_state(self) -> GraphState:
         """Memory for another sequence of steps, with its first contents."""
         self._check_open()
-        state = GraphState(self.device, self._mutable, len(self.graph.calls), self._borrowed)
+        joined = [storages for each in self._persistent.joined if (storages := self._bound.storages_of(each))]
+        state = GraphState(self.device, self._mutable, len(self.graph.calls), self._borrowed, joined)
         self._states.add(state)
         return state
 
@@ -201,14 +199,23 @@ class GraphExecutor:
             results[i] = DeviceArray(self.device, tensors[i].dims, tensors[i].element.numpy)
         copies = [partial(results[i].copy_from, buffer=self.buffer_of(tensors[i], state)) for i in stay]
         read = {i: tensor for i, tensor in tensors.items() if i not in stay and i not in skip}
-        if not read:
+        flags = self._persistent.flags if self._persistent.active else []
+        if not read and not flags:
             step.submit(*copies)
             return results
-        ranges = [(self.buffer_of(t, state), 0, t.nbytes) for t in read.values()]
+        ranges = [*flags, *((self.buffer_of(t, state), 0, t.nbytes) for t in read.values())]
         step.submit(*copies, lambda encoder: self._readback.copy(encoder, ranges))
-        for (i, tensor), raw in zip(read.items(), self._readback.read(), strict=True):
+        found = self._readback.read()
+        if flags and self._persistent.give_up(found[: len(flags)]):
+            return self.execute(inputs, state, stay, skip)
+        for (i, tensor), raw in zip(read.items(), found[len(flags) :], strict=True):
             results[i] = raw.view(tensor.element.numpy).reshape(tensor.dims)
         return results
+
+    @locked
+    def recover(self) -> bool:
+        """Whether a step that was submitted may be wrong because workgroups did not meet; if so, steps are safe now."""
+        return self._persistent.have_failed()
 
     @spanned("plan and record", ENCODE)
     def begin_step(self, inputs: Sequence[Given], state: GraphState | None = None) -> Step:
@@ -225,14 +232,14 @@ class GraphExecutor:
         self._record(state)
         for symint in self._symints:
             if symint.dirty:
-                self._arena.write(self._live[symint.id], packed_uniform(symint.value))
+                self._bound.arena.write(self._bound.live(symint), packed_uniform(symint.value))
                 symint.dirty = False
-        self._arena.flush()
+        self._bound.arena.flush()
         checked = None if self._checked is None else partial(self._checked.run, state)
         inputs_to_write, replay = self._to_write(inputs), state.whole_replay()
         for id in self._written & self._held.keys():
             del self._held[id]
-        recorded = state.commands, replay, self.plans, self._scratch, self._times
+        recorded = state.commands, replay, self.plans, self._bound.scratch, self._times
         return Step(self.device, Part(inputs_to_write, self._held, *recorded, checked))
 
     def _take(self, value: Tensor | SymInt, given: Given) -> None:
@@ -257,9 +264,9 @@ class GraphExecutor:
     def _to_write(self, inputs: Sequence[Given]) -> list[tuple[int, Buffer, np.ndarray | DeviceArray]]:
         """The inputs that are not only for the host: ids, buffers, and what is given."""
         return [
-            (value.id, self._buffer(self.memory.storage_of[value.id]), given)
+            (value.id, self._bound.buffer(self.memory.storage_of[value.id]), given)
             for value, given in zip(self.graph.inputs, inputs, strict=True)
-            if not isinstance(given, int | np.integer) and self.memory.storage_of[value.id] in self._bound
+            if isinstance(value, Tensor) and not isinstance(given, int | np.integer) and self._bound.is_bound(value)
         ]
 
     # -- recording --------------------------------------------------------------------------------------------------
@@ -277,9 +284,7 @@ class GraphExecutor:
                 if commands != state.commands[index]:  # a new plan may differ in its parameters only
                     state.commands[index] = commands
                     state.replay = None
-            generations = {k: self._scratch.get(k, 0)[1] for k in self._scratch_generations}
-            if generations != self._scratch_generations:  # a scratch buffer grew: all bind groups may name the old one
-                self._scratch_generations = generations
+            if self._bound.has_outgrown():  # all bind groups may name the old scratch buffer
                 self._groups.clear()
                 for other in self._states:
                     other.groups.clear()
@@ -294,7 +299,7 @@ class GraphExecutor:
             made = [self._command(state, call, i, d) for i, d in enumerate(plan.dispatches)]
             recorded = state.recorded[plan] = Recorded([c for c, _ in made], [given for _, given in made if given])
         for slot, params in recorded.params:
-            self._arena.write(slot, params)
+            self._bound.arena.write(slot, params)
         return recorded.commands
 
     def _command(
@@ -303,14 +308,15 @@ class GraphExecutor:
         """A dispatch as it is replayed, and its parameters with their place."""
         kernels = self.device.kernels
         pipeline: Pipeline = kernels.pipeline(dispatch.kernel, dispatch.template, dispatch.overrides)
-        ranges = {name: self._range(value, state) for name, value in dispatch.bindings.items()}
-        groups = state.groups if any(self._is_mutable(v) for v in dispatch.bindings.values()) else self._groups
+        bindings = dispatch.bindings
+        ranges = {name: self._bound.range_of(value, state) for name, value in bindings.items()}
+        groups = state.groups if any(map(self._bound.is_mutable, bindings.values())) else self._groups
         params = pipeline.source.pack_params(dispatch.params)
         given = None
         if params:
             slot = self._params.get((call, position))
             if slot is None or slot.size < len(params):
-                slot = self._params[call, position] = self._arena.allocate(len(params))
+                slot = self._params[call, position] = self._bound.arena.allocate(len(params))
             given = slot, params
             ranges["params"] = (slot.buffer, slot.offset, slot.size)
         key = (id(pipeline), *((name, id(b), offset, size) for name, (b, offset, size) in ranges.items()))
@@ -318,56 +324,23 @@ class GraphExecutor:
             groups[key] = kernels.bind_group(pipeline, ranges), list(ranges.values())
         return Command(pipeline.raw, groups[key][0], dispatch.grid), given
 
-    def _range(self, value: Binding, state: GraphState) -> Range:
-        match value:
-            case Tensor():
-                self._bound.add(self.memory.storage_of[value.id])
-                return self.buffer_of(value, state), 0, padded(value.max_nbytes)
-            case Scratch():
-                buffer, generation = self._scratch.get(value.index, value.nbytes)
-                self._scratch_generations.setdefault(value.index, generation)
-                return buffer, 0, buffer.size  # all of it, so that steps of other sizes take the same bind group
-            case Repacked():
-                return self._constants.repacked(value), 0, padded(value.nbytes)
-            case SymInt():
-                slot = self._live[value.id]
-            case _:
-                slot = self._fixed_uniform(value)
-        return slot.buffer, slot.offset, LIVE_UNIFORM_BYTES
+    def _trial(self, state: GraphState, dispatch: Dispatch) -> Command:
+        """The command of a dispatch that no call has planned."""
+        command, given = self._command(state, -1, 0, dispatch)
+        if given is not None:
+            self._bound.arena.write(*given)
+        self._bound.arena.flush()
+        return command
 
     # -- memory -----------------------------------------------------------------------------------------------------
 
-    def _is_mutable(self, value: Binding) -> bool:
-        return isinstance(value, Tensor) and self.memory.storage_of[value.id] in self._mutable
-
     def buffer_of(self, tensor: Tensor, state: GraphState | None = None) -> Buffer:
         """Where a tensor lies; ``state`` counts for memory that the graph writes and keeps."""
-        index = self.memory.storage_of[tensor.id]
-        return (state or self.state).buffers[index] if index in self._mutable else self._buffer(index)
+        return self._bound.buffer_of(tensor, state or self.state)
 
     def is_bound(self, tensor: Tensor) -> bool:
         """Whether a kernel or the caller sees a tensor's memory; inputs that are for the host only are not uploaded."""
-        return self.memory.storage_of[tensor.id] in self._bound
-
-    def _buffer(self, index: int) -> Buffer:
-        """The buffer of a storage that all states share, made when it is first asked for."""
-        buffer = self._buffers.get(index) or self._lent.get(index)
-        if buffer is None:
-            storage = self.memory.storages[index]
-            if storage.kind is Kind.CONSTANT:
-                assert storage.constant is not None
-                buffer = self._constants.plain(storage.constant)
-            else:
-                buffer = create(self.device, storage.nbytes, storage.label)
-            self._buffers[index] = buffer
-        return buffer
-
-    def _fixed_uniform(self, value: int) -> Slot:
-        slot = self._fixed.get(value)
-        if slot is None:
-            slot = self._fixed[value] = self._arena.allocate(LIVE_UNIFORM_BYTES)
-            self._arena.write(slot, packed_uniform(value))
-        return slot
+        return self._bound.is_bound(tensor)
 
     @locked
     def close(self) -> None:
@@ -377,24 +350,15 @@ class GraphExecutor:
         self._closed = True
         for state in list(self._states):
             state.close()
+        self._bound.close(lost=self.device.closed)
         if not self.device.closed:
-            for index, buffer in self._buffers.items():
-                if self.memory.storages[index].kind is not Kind.CONSTANT:
-                    buffer.destroy()
-            for owner in (self._arena, self._scratch, self._readback, self._times, self._checked):
+            for owner in (self._readback, self._persistent, self._times, self._checked):
                 if owner is not None:
                     owner.close()
-            self._constants.release()
             with suppress(DeviceError):  # a lost device has nothing left to free
                 self.device.flush()  # engines give memory back after the next submission
-        self._buffers.clear()
         self._groups.clear()
 
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("this method is closed; load it again")
-
-
-def padded(nbytes: int) -> int:
-    """Bytes that a tensor is bound with: vec4 kernels may touch the whole last vector."""
-    return max(16, (nbytes + 15) // 16 * 16)

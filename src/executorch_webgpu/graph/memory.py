@@ -110,6 +110,10 @@ def plan_memory(graph: Graph, plans: Sequence[OpPlan]) -> MemoryPlan:
     tensors |= {v.id: v for v in graph.inputs + graph.outputs if isinstance(v, Tensor)}
     first, last = lifetimes(graph, roots)
 
+    for call, plan in zip(graph.calls, plans, strict=True):
+        for tensor in plan.held:
+            last[root(tensor).id] = max(last[root(tensor).id], call.index)
+
     mutated = {root(t).id for call in graph.calls for t in call.mutated}
     inputs = {v.id for v in graph.inputs if isinstance(v, Tensor)}
 

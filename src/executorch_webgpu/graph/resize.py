@@ -19,6 +19,7 @@ from ..errors import Error, InvalidInputError, InvalidProgramError, KernelError
 from ..ops.plan import Binding, Derived, OpPlan, Planner, Planning, Prepared
 from ..ops.values import Dims, IntLike, LiveSymInt, LiveTensor, SymInt, Tensor, is_same
 from .build import Graph, OpCall
+from .decoder_layers import FAMILY, Run, find_runs
 
 _CLEAN, _CHECK, _PLAN = 0, 1, 2
 _MOST_FOUND = 64  # of what calls have learned from one input, also such as none of their plans depends on any more
@@ -65,10 +66,20 @@ class LivePlans:
         for call in graph.calls:
             for tensor in call.inputs:
                 self._by_tensor[tensor.id].add(call.index)
+        candidates = find_runs(graph) if planning.routes.get(FAMILY) else []
+        self.runs = [run for run in candidates if run.prepare(planning, graph, self._args)]
+        self._run_of = {index: run for run in self.runs for index in run.calls}
         self.plans = [self._plan(call, building=True) for call in graph.calls]
         self.changed = set(range(len(graph.calls)))
         # No value was real yet: the first step plans with all of them, also with those that are what load assumed.
         self._mark({i for i, plan in enumerate(self.plans) if plan.derived}, _PLAN)
+
+    def use_run(self, run: Run, workgroups: int) -> None:
+        """Compute single tokens of a run of layers by so many workgroups from the next step on; for 0 by its calls."""
+        run.workgroups = workgroups
+        for index in run.calls:
+            self._kept[index].clear()
+        self._mark(run.calls, _PLAN)
 
     def pipelines(self) -> Iterator[Prepared]:
         """What load must compile: what was prepared for steps to come, and what the current plans dispatch."""
@@ -248,6 +259,7 @@ class LivePlans:
         planner = Planner(self._planning, building, may_alias)
         try:
             planner.plan(call.op, self._args[call.index])
+            self._plan_run(planner, call)
         except InvalidInputError as error:
             if not building:
                 raise
@@ -274,6 +286,16 @@ class LivePlans:
             for source in derived.sources if derived.key is None else ():
                 by_source[source.id].add(call.index)
         return plan
+
+    def _plan_run(self, planner: Planner, call: OpCall) -> None:
+        """What becomes of a plan whose call is one of decoder layers."""
+        run = self._run_of.get(call.index)
+        if run is None:
+            return
+        if planner.building and call.index == run.last:
+            run.build(planner)
+        elif not planner.building and run.workgroups and run.is_one_token:
+            run.replace(planner, call.index)
 
     def _mark_readers(self, plan: OpPlan) -> None:
         """Mark who reads what this plan changed; also a plan that was refused half-way, for the values have changed."""

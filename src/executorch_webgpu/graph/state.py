@@ -12,12 +12,12 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from ..errors import ClosedError, DeviceError
-from ..gpu.buffers import Buffer, Readback, Slot, create, upload
+from ..gpu.buffers import Buffer, Readback, Slot, create, split, upload
 from ..gpu.device import Device
 from ..gpu.kernel import Range
 from ..gpu.replay import Replay
 from ..ops.plan import OpPlan
-from ..ops.values import IntLike, Tensor
+from ..ops.values import IntLike, Joined, Tensor
 from .build import Graph
 from .memory import Kind, MemoryPlan
 
@@ -109,13 +109,19 @@ def mutable_storages(graph: Graph, memory: MemoryPlan, writes: Sequence[CacheWri
 class GraphState:
     """One set of a graph's mutable buffers, and the commands whose bind groups name them.
 
-    ``borrowed``: buffers, by root tensor id, that the caller fills and frees; all others are its own.
+    ``borrowed``: buffers, by root tensor id, that the caller fills and frees; all others are its own. ``joined``:
+    lists of storage indices whose buffers are parts of one.
     ``stale`` are the calls whose commands are older than their plans, or than the buffers that these share with other
     states; the executor records them before this state's next step. The caller of a method holds the device's lock.
     """
 
     def __init__(
-        self, device: Device, mutable: Mapping[int, Mutable], calls: int, borrowed: Mapping[int, Buffer]
+        self,
+        device: Device,
+        mutable: Mapping[int, Mutable],
+        calls: int,
+        borrowed: Mapping[int, Buffer],
+        joined: Sequence[Sequence[int]] = (),
     ) -> None:
         self.buffers: dict[int, Buffer] = {}  # by storage index
         self.commands: list[list[Command]] = [[] for _ in range(calls)]  # what a step replays, by call
@@ -128,18 +134,33 @@ class GraphState:
         self._device = device
         self._mutable = mutable
         self._owned: list[Buffer] = []
+        self.joined: dict[tuple[int, ...], Buffer] = {}  # the buffers that have parts
         try:
+            for indices in joined:
+                self._join(indices)
             for index, memory in mutable.items():
                 if memory.tensor.id in borrowed:
                     self.buffers[index] = borrowed[memory.tensor.id]
                     continue
-                self.buffers[index] = create(device, memory.tensor.max_nbytes, memory.label)
-                self._owned.append(self.buffers[index])
+                if index not in self.buffers:
+                    self.buffers[index] = create(device, memory.tensor.max_nbytes, memory.label)
+                    self._owned.append(self.buffers[index])
                 if memory.initial is not None:
                     upload(device, self.buffers[index], memory.initial)
         except BaseException:
             self.close()
             raise
+
+    def _join(self, indices: Sequence[int]) -> None:
+        """Make the buffers of these storages, as parts of one."""
+        tensors = [self._mutable[index].tensor for index in indices]
+        offsets = Joined(tuple(tensors)).offsets
+        labels = [self._mutable[index].label for index in indices]
+        whole = create(self._device, offsets[-1], f"{labels[0]} to {labels[-1]}")
+        parts = split(whole, offsets[:-1], [tensor.max_nbytes for tensor in tensors], labels)
+        self.joined[tuple(indices)] = whole
+        self.buffers.update(zip(indices, parts, strict=True))
+        self._owned += parts
 
     def whole_replay(self) -> Replay:
         """All commands, for one pass: WebGPU runs them in order."""
@@ -194,8 +215,9 @@ class GraphState:
         words = self._words_at({index: begin for index, begin in begins.items() if begin % _WORD})
         encoder = self._device.encoder()
         for index, begin in begins.items():
-            if self._mutable[index].initial is None and (first := begin - begin % -_WORD) < self.buffers[index].size:
-                encoder.clear_buffer(self.buffers[index].raw, first)
+            buffer, first = self.buffers[index], begin - begin % -_WORD
+            if self._mutable[index].initial is None and first < buffer.size:
+                encoder.clear_buffer(buffer.raw, buffer.begin + first, buffer.size - first)
         self._device.submit([encoder.finish()])
         for index, begin in begins.items():
             initial = self._mutable[index].initial
@@ -234,4 +256,5 @@ class GraphState:
             with suppress(DeviceError):  # a lost device has nothing left to free
                 self._device.flush()  # engines give memory back after the next submission
         self.buffers.clear()
+        self.joined.clear()
         self._owned.clear()

@@ -65,6 +65,7 @@ class DecodeSession(Closing):
         self._drawn = 0  # that are drawn, or will be,
         self._given = 0  # and that were given away
         self._last = 0  # the token that was given away last
+        self._last_chunk: tuple[Sequence[int], int] = [], 0  # of the prompt, with its position
         self._closed = False
         with model.use:
             model.leave_session()
@@ -97,10 +98,10 @@ class DecodeSession(Closing):
             self._drawn = 1
 
     def _run_chunk(self, tokens: Sequence[int], position: int, last: bool) -> None:
-        row = len(tokens) - 1 if self._model.full_logits else 0
         with uninterrupted(), self._loop.lock:
             self._check_open()  # between chunks, another thread may have closed it
-            self._loop.run(np.array([tokens], np.int32), position, row if last else None)
+            self._loop.run(np.array([tokens], np.int32), position, self._row_of(tokens) if last else None)
+            self._last_chunk = tokens, position
             self._loop.keep(position + len(tokens))
             self._model.holds(tokens, position)
 
@@ -129,6 +130,8 @@ class DecodeSession(Closing):
             self._check_open()
             self._submit_ahead()
             token = self._loop.read()
+            if token == BROKEN and self._loop.recover():
+                token = self._again()
             if self._given:  # the step of the last one has run
                 length = self._prompt_end + self._given
                 self._model.holds([self._last], length - 1)
@@ -142,6 +145,20 @@ class DecodeSession(Closing):
             self._last = checked(token)
             self._given += 1
             return token
+
+    def _again(self) -> int:
+        """The token that was read last, computed again; what ran ahead of it is forgotten."""
+        self._drop()
+        tokens, position = ([self._last], self._prompt_end + self._given - 1) if self._given else self._last_chunk
+        text = [*self._model.cached_tokens, *tokens] if self._given else self._model.cached_tokens
+        self._loop.begin(text)
+        self._loop.run(np.array([tokens], np.int32), position, self._row_of(tokens))
+        self._drawn = self._given + 1
+        return self._loop.read()
+
+    def _row_of(self, tokens: Sequence[int]) -> int:
+        """The row of the logits that tells what follows these tokens."""
+        return len(tokens) - 1 if self._model.full_logits else 0
 
     def _submit_ahead(self) -> None:
         for _ in range(_RAMP if self._loop.pending else 1):

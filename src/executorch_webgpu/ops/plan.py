@@ -25,7 +25,7 @@ from ..errors import InvalidInputError, KernelError, LimitError, UnsupportedProg
 from ..gpu.capabilities import Features, Limits
 from .registry import Op
 from .sizes import Size, Sizes, stated
-from .values import Dims, IntLike, LiveSymInt, LiveTensor, Repacked, Scratch, SymInt, Tensor
+from .values import Dims, IntLike, Joined, Kept, LiveSymInt, LiveTensor, Repacked, Scratch, SymInt, Tensor
 
 SCRATCH_BYTES = 64 * 2**20  # enough for a few hundred rows of scores at long contexts
 MATMUL_PRECISIONS = ("highest", "high")  # names as in torch.set_float32_matmul_precision
@@ -38,7 +38,7 @@ Grid = tuple[int, int, int]
 # A pipeline to make at load: kernel, template values, overrides.
 Prepared = tuple[str, Mapping[str, Any], Mapping[str, Number]]
 
-Binding = Tensor | Scratch | Repacked | SymInt | int
+Binding = Tensor | Scratch | Repacked | Joined | Kept | SymInt | int
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class OpPlan:
     sized: list[tuple[LiveTensor, Dims]] = field(default_factory=list)  # its outputs, with their dims
     changed: list[LiveSymInt | LiveTensor] = field(default_factory=list)  # those that were not so before
     read_on_host: list[Tensor] = field(default_factory=list)  # integer inputs whose elements it has asked for
+    held: list[Tensor] = field(default_factory=list)  # besides its arguments, what it reads
     alias_of: Tensor | None = None
     adopted: bool = False  # the alias is the constant itself, state included
     route: str | None = None
@@ -129,8 +130,12 @@ class Planner:
 
     def plan(self, op: Op, args: Sequence[Any]) -> None:
         """Plan a call of ``op`` with these live arguments."""
-        self._op, self._args = op, args
+        self.begin(op, args)
         op.plan(self, *args)
+
+    def begin(self, op: Op, args: Sequence[Any]) -> None:
+        """What follows is about a call of ``op`` with these live arguments."""
+        self._op, self._args = op, args
 
     # -- live values ------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import ml_dtypes
@@ -20,6 +21,7 @@ from ..errors import InvalidInputError
 Dims = tuple[int, ...]
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
+JOINED_BYTES = 256  # a multiple of every device's alignment of bindings
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,30 @@ class Repacked:
     sources: tuple[Tensor, ...]
     nbytes: int
     pack: Callable[..., np.ndarray] = field(compare=False)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """One buffer in which all of ``parts`` lie, in their order, each from a multiple of ``JOINED_BYTES`` on.
+
+    All are repacked constants, or all are memory that the graph writes and keeps. What binds one of them alone gets its
+    part of that buffer.
+    """
+
+    parts: tuple[Tensor | Repacked, ...]
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Where the parts begin, and where the last one ends; bytes."""
+        sizes = (p.nbytes if isinstance(p, Repacked) else p.max_nbytes for p in self.parts)
+        return tuple(accumulate((-(-n // JOINED_BYTES) * JOINED_BYTES for n in sizes), initial=0))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A buffer of this call alone, zero at load, whose contents last from step to step."""
+
+    nbytes: int
 
 
 def is_same(a: np.ndarray, b: np.ndarray) -> bool:

@@ -180,6 +180,10 @@ class DecodeLoop:
         """The oldest token that has not been read, or BROKEN; waits for its step, but for no later one."""
         return int(self._tokens.read().view(np.int32)[0])
 
+    def recover(self) -> bool:
+        """Whether a token may be wrong because the workgroups of a step did not meet; steps from now on do not wait."""
+        return self._target.executor.recover()
+
     def keep(self, length: int) -> None:
         """The first ``length`` rows count."""
         self._state.keep(length)

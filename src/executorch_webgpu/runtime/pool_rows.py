@@ -58,10 +58,11 @@ class PoolRows:
             encoder = self._device.encoder()
             with self._device.errors("copying a page of the KV cache"):
                 for cache in self._caches:
-                    raw, nbytes = self._buffer(cache).raw, self._page_bytes(cache)
+                    pool, nbytes = self._buffer(cache), self._page_bytes(cache)
+                    raw, begin = pool.raw, pool.begin
                     # A copy within one buffer is no WebGPU.
-                    encoder.copy_buffer_to_buffer(raw, source * nbytes, self._spare.raw, 0, nbytes)
-                    encoder.copy_buffer_to_buffer(self._spare.raw, 0, raw, target * nbytes, nbytes)
+                    encoder.copy_buffer_to_buffer(raw, begin + source * nbytes, self._spare.raw, 0, nbytes)
+                    encoder.copy_buffer_to_buffer(self._spare.raw, 0, raw, begin + target * nbytes, nbytes)
             self._device.submit([encoder.finish()])
 
     def read(self, table: Sequence[int], rows: int) -> dict[str, np.ndarray]:

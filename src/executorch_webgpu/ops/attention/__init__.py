@@ -21,7 +21,7 @@ from ..sizes import like_first
 from ..values import IntLike, Tensor
 from . import paged, quantized, reference
 from .cache_update.plan import update_caches
-from .call import Rotation
+from .call import AttentionCall, Rotation
 from .checks import are_float32, check_cache, checked_call, watch_context
 from .flash import plan as flash_plan
 from .mask import check_mask, mask_strides
@@ -121,6 +121,30 @@ def rope_sdpa_with_kv_cache(
     Token s takes row ``start_pos`` + s of cos and sin: [rows, D/2], or [rows, R] with ``halves``. ``outs`` are the
     rotated q and the result of attention, both [1, S, Hq, D]. All else is as in those operators.
     """
+    rotation = q, k, v, cos, sin, halves, start_pos
+    call = rotated_call(planner, *rotation, k_cache, v_cache, input_pos, attn_mask, is_causal, scale, outs)
+    rotate_and_store_plan.prepare(planner, call)
+    attend(planner, call)
+
+
+def rotated_call(
+    planner: Planner,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    halves: bool,
+    start_pos: IntLike,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    input_pos: IntLike,
+    attn_mask: Tensor | None,
+    is_causal: bool,
+    scale: float | None,
+    outs: list[Tensor],
+) -> AttentionCall:
+    """The checked arguments of ``rope_sdpa_with_kv_cache``, whose outputs have their dims then."""
     name = "rope_sdpa_with_kv_cache"
     planner.check(len(outs) == 2, f"{name} has two results, not {len(outs)}")
     rotated_q, out = outs
@@ -128,9 +152,7 @@ def rope_sdpa_with_kv_cache(
     kind, check = ("halves", check_halves) if halves else ("pairs", check_pairs)
     half = check(planner, name, q, k, cos, sin, start_pos, [rotated_q, out])
     planner.resize(rotated_q)
-    call = replace(call, rotation=Rotation(cos, sin, start_pos, kind, half, rotated_q))
-    rotate_and_store_plan.prepare(planner, call)
-    attend(planner, call)
+    return replace(call, rotation=Rotation(cos, sin, start_pos, kind, half, rotated_q))
 
 
 @op(

@@ -135,6 +135,25 @@ def fused_linear(
     the one output, is added to it. All but weights and scales are float32.
     Anything else is refused with UnsupportedProgramError.
     """
+    arguments = (x, norm_weight, norm_eps, weight_format, weights, scales, group_size, biases, gated, residual, outs)
+    multiply(planner, NAME, fused_product(planner, *arguments))
+
+
+def fused_product(
+    planner: Planner,
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_eps: float,
+    weight_format: str,
+    weights: list[Tensor],
+    scales: list[Tensor],
+    group_size: int,
+    biases: list[Tensor | None],
+    gated: bool,
+    residual: Tensor | None,
+    outs: list[Tensor],
+) -> Product:
+    """The checked arguments of ``fused_linear``, whose outputs have their dims then."""
     floats = [t for t in (x, norm_weight, *biases, residual, *outs) if t is not None]
     planner.check(all(t.dtype == "float32" for t in floats), f"{NAME} takes float32 tensors, not {floats}")
     planner.check(x.rank >= 1, f"{NAME}: {x} must have a dimension of features")
@@ -155,8 +174,7 @@ def fused_linear(
     m = math.prod(x.dims[:-1])
     norm = None if norm_weight is None else Norm(norm_weight, norm_eps)
     quantizes = weight_format in QUANTIZING
-    product = Product(x, m, tuple(matrices), tuple(biases), tuple(outs), norm, gated, residual, quantizes)
-    multiply(planner, NAME, product)
+    return Product(x, m, tuple(matrices), tuple(biases), tuple(outs), norm, gated, residual, quantizes)
 
 
 def _matrices(
