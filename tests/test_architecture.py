@@ -129,6 +129,8 @@ KNOWN_BY_NAME = {
         *("aten.add.Tensor", "aten.cat.default", "aten.ge.Scalar", "aten.unsqueeze_copy.default", "aten.where.self"),
         "et_webgpu.index_in_part.default",
     ),
+    # The two operators whose formulas the persistent kernel computes, layer by layer.
+    "decoder_layers.py": ("et_webgpu.fused_linear.default", "et_webgpu.rope_sdpa_with_kv_cache.default"),
     "build.py": ("et_vk.prepack.default", "aten.clone.default"),  # constants by another name; the copies that it makes
     "in_place.py": (  # what changes a copy, and what changes it in place
         *("aten.index_put.default", "aten.index_put_.default", "aten._unsafe_index_put.default"),

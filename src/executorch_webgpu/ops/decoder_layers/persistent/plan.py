@@ -152,7 +152,6 @@ def _takes(planner: Planner, layer: Layer) -> bool:
     of_group = {_group(product) for product in products}
     rotation = attention.rotation
     template = _template(planner, layer)
-    shared = max(template["chunk"], (group * (1 + tuning.size // subgroup) + 2) * head_dim)
     return (
         tuning.size % subgroup == 0
         and all(not any(product.biases) and not product.quantizes for product in products)
@@ -170,7 +169,7 @@ def _takes(planner: Planner, layer: Layer) -> bool:
         and group <= 8
         and rotation is not None
         and rotation.start_pos is not None
-        and 4 * (shared + 4 * tuning.size) <= planner.limits.max_workgroup_bytes
+        and _workgroup_bytes(tuning, subgroup, attention, template["chunk"]) <= planner.limits.max_workgroup_bytes
         and layer.qkv.norm is not None
         and layer.gated.norm is not None
         and all(planner.is_constant(p.norm.weight) for p in products if p.norm is not None)
@@ -219,7 +218,9 @@ def _template(planner: Planner, layer: Layer) -> dict[str, Any]:
     layout, subgroup = _format(layer), planner.features.subgroup_max_size
     teams = [_lanes(tuning, subgroup, product, layout.per_word) for product in layer.products]
     widest = max(product.width for product in layer.products)
-    most = (planner.limits.max_workgroup_bytes // 4 - 8 * tuning.size) // 64 * 64
+    most = (
+        (planner.limits.max_workgroup_bytes - _workgroup_bytes(tuning, subgroup, attention, 0, bare=True)) // 256 * 64
+    )
     return {
         "size": tuning.size,
         "subgroup": subgroup,
@@ -242,6 +243,14 @@ def _template(planner: Planner, layer: Layer) -> dict[str, Any]:
         "ahead": tuning.ahead,
         "looks": tuning.looks,
     }
+
+
+def _workgroup_bytes(tuning: Tuning, subgroup: int, attention: AttentionCall, chunk: int, *, bare: bool = False) -> int:
+    """Of workgroup memory, with ``chunk`` elements of x; ``bare``: without what the kernel has in x's place."""
+    subgroups = tuning.size // subgroup
+    in_turn = max(chunk, (attention.group * (1 + subgroups) + 2) * attention.head_dim)
+    parts = 16 * ceil_div(subgroups, 4) + 32 * subgroups + 16 * ceil_div(subgroups * attention.group, 2) + 16
+    return parts + (0 if bare else 4 * in_turn)
 
 
 def _lanes(tuning: Tuning, subgroup: int, product: Product, per_unit: int) -> tuple[int, int]:
