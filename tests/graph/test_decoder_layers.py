@@ -132,7 +132,10 @@ def test_shapes(
     workgroups: int,
     seed: int,
 ) -> None:
-    """Against the references in float64: within what the calls one by one are off, and a little."""
+    """Against the references in float64: within what the calls one by one are off, and a little.
+
+    A cache of float16 rounds what differs in its last bits to neighbours that are 1e-3 apart.
+    """
     if shape.heads * shape.head_dim % 32:
         shape = replace(shape, head_dim=32)
     path = tmp_path_factory.mktemp("program") / "llama.pte"
@@ -152,7 +155,7 @@ def test_shapes(
             outputs = [step(m, tokens, position) for m in (wanted, ordinary, method)]
             largest = np.abs(outputs[0]).max()
             known, found = (np.abs(output - outputs[0]).max() for output in outputs[1:])
-            assert found <= 3 * known + 3e-6 * largest
+            assert found <= 3 * known + (3e-6 if cache == "f32" else 3e-4) * largest
 
 
 def test_a_long_context_in_chunks(runtime: Runtime, tmp_path: Path) -> None:
