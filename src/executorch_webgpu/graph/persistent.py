@@ -18,14 +18,14 @@ import numpy as np
 from ..gpu.buffers import Buffer, Readback
 from ..gpu.device import Device
 from ..gpu.replay import Replay
-from ..ops.decoder_layers.persistent.plan import FAILED, MOST_WORKGROUPS
+from ..ops.decoder_layers.persistent.plan import FAILED
 from ..ops.plan import Dispatch, Planning
 from ..ops.values import Joined, Kept
 from .bound_memory import BoundMemory
 from .resize import LivePlans
 from .state import Command, GraphState
 
-_PATIENCE, _PATIENCE_ON_CPU = 1 << 14, 1 << 22  # of a trial, which may take a few milliseconds
+_PATIENCE, _PATIENCE_ON_CPU = 1 << 12, 1 << 22  # of a trial, which may take some milliseconds
 
 Record = Callable[[GraphState, Dispatch], Command]
 
@@ -59,15 +59,15 @@ class PersistentLayers:
     def begin(self, state: GraphState, record: Record) -> None:
         """Find out by how many workgroups each run can be computed. ``record`` makes the command of a dispatch."""
         for run, dispatches in self._dispatches.items():
-            most = min(self._most(dispatches[0], state, record), run.most_workgroups(self._planning))
+            most = self._most(dispatches[0], run.most_workgroups(self._planning), state, record)
             if not most:
                 warnings.warn("workgroups do not run at once here: decoder layers take a dispatch each", stacklevel=2)
             self._plans.use_run(run, most)
 
-    def _most(self, dispatch: Dispatch, state: GraphState, record: Record) -> int:
-        """The most workgroups of a dispatch that meet; 0 if not even one does."""
+    def _most(self, dispatch: Dispatch, limit: int, state: GraphState, record: Record) -> int:
+        """The most workgroups of a dispatch that meet, of ``limit``; 0 if not even one does."""
         cpu = self._device.features.cpu
-        limit = min(MOST_WORKGROUPS, os.cpu_count() or 1) if cpu else MOST_WORKGROUPS
+        limit = min(limit, os.cpu_count() or 1) if cpu else limit
         trial = replace(
             dispatch,
             params={**dispatch.params, "layers": 0, "patience": _PATIENCE_ON_CPU if cpu else _PATIENCE},
