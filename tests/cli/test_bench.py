@@ -108,6 +108,23 @@ def test_a_precision_that_is_not_the_default_is_a_note(
     assert loaded == ["highest"] * 2 + ["high"] * 2, "to measure, and to profile"
 
 
+def test_routes_are_forced_and_noted(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    sizes = ("--prompts", 9, "--contexts", 0, "--steps", 1, "--repeats", 1)
+    history = tmp_path / "history.csv"
+    result = cli("bench", tiny, *sizes, "--route", "sdpa_with_kv_cache=flash", "--profile", "--csv", history)
+    assert result.exit_code == 0, result.output
+    assert [line["note"] for line in read(history)] == ["sdpa_with_kv_cache by flash"] * 2
+    assert "flash" in result.stdout and "decode_cpu" not in result.stdout
+    for wrong, message in (
+        ("flash", "'flash' is not FAMILY=NAME"),
+        ("sdpa_with_kv_cache=none", "sdpa_with_kv_cache has no route 'none'"),
+        ("nothing=flash", "nothing in this program has routes by the name of nothing"),
+    ):
+        result = cli("bench", tiny, *sizes, "--route", wrong)
+        assert result.exit_code != 0
+        assert message in result.stderr
+
+
 def dispatches_of_a_step(path: Path) -> int:
     with (
         Runtime.get().load_program(path) as program,

@@ -77,7 +77,7 @@ def numbers(ctx: click.Context, option: click.Parameter, value: str | None) -> t
 @click.option("--plot", type=FILE, help="Draw the rates to this file (.png, .svg, .pdf)")
 @click.option("--tokenizer", "tokenizer_file", type=FILE, help="A .gguf or tokenizer.json  [default: in the program]")
 @conversion_options
-@load_options("kv_cache_dtype", "matmul_precision")
+@load_options("kv_cache_dtype", "matmul_precision", "routes")
 @device_options
 @profile_option
 def command(

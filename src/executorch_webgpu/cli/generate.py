@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 @click.option("--system", metavar="TEXT", help="System message, with --chat")
 @sampling_options()
 @conversion_options
-@load_options("kv_cache_dtype", "matmul_precision", "fuse", "profile")
+@load_options("kv_cache_dtype", "matmul_precision", "routes", "fuse", "profile")
 @device_options
 def command(
     source: str,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     help="Draw the program's graphs into one HTML file, which loads nothing else. With --kernels as this adapter runs "
     "them, by default for the least that WebGPU promises",
 )
-@load_options("fuse", "kv_cache_dtype", "matmul_precision")
+@load_options("fuse", "kv_cache_dtype", "matmul_precision", "routes")
 @device_options
 def command(
     source: str,

@@ -31,6 +31,14 @@ def device_options(command: Command) -> Command:
     return engine(adapter(command))
 
 
+def _routes(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
+    pairs = [value.partition("=") for value in values]
+    for (name, equals, route), value in zip(pairs, values, strict=True):
+        if not (name and equals and route):
+            raise click.BadParameter(f"{value!r} is not FAMILY=NAME", ctx, option)
+    return {name: route for name, _, route in pairs} or None
+
+
 profile_option = click.option("--profile", is_flag=True, help="Print the time that each kind of op takes.")
 fuse_option = click.option(
     "--fuse/--no-fuse",
@@ -53,6 +61,14 @@ _LOAD_OPTIONS = {
         default="highest",
         show_default=True,
         help="high: tensor cores multiply numbers rounded to float16, which reads prompts faster.",
+    ),
+    "routes": click.option(
+        "--route",
+        "routes",
+        multiple=True,
+        metavar="FAMILY=NAME",
+        callback=_routes,
+        help="Compute a family of operators by these kernels, as sdpa_with_kv_cache=flash; may be repeated.",
     ),
     "fuse": fuse_option,
     "profile": profile_option,

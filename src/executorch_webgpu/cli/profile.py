@@ -44,7 +44,7 @@ MOST_ROWS = 25  # of a table on the terminal
 @click.option("--runs", type=click.IntRange(1), default=5, show_default=True, help="Calls of the method")
 @click.option("--cold", is_flag=True, help="Trace the first run, in which drivers compile; by default runs precede it")
 @conversion_options
-@load_options("kv_cache_dtype", "matmul_precision", "fuse")
+@load_options("kv_cache_dtype", "matmul_precision", "routes", "fuse")
 @device_options
 def command(
     source: str,

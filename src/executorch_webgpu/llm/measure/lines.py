@@ -88,16 +88,18 @@ def lines_of(report: Report, device: Device, model: str, *, version: str) -> lis
                 file_mib=rounded(load.file_bytes / MIB),
                 resident_mib=rounded(load.resident_bytes / MIB),
                 device_mib=rounded(load.device_bytes / MIB),
-                note=precision_note(report.options),
+                note=options_note(report.options),
             )
         )
     return lines
 
 
-def precision_note(options: LoadOptions) -> str:
-    """The matmul precision, if it is not the default."""
+def options_note(options: LoadOptions) -> str:
+    """The matmul precision, if it is not the default, and routes that were asked for."""
     precision = options.matmul_precision
-    return "" if precision == "highest" else f"matmul precision {precision}"
+    notes = [] if precision == "highest" else [f"matmul precision {precision}"]
+    notes += [f"{name} by {route}" for name, route in (options.routes or {}).items()]
+    return ", ".join(notes)
 
 
 class Measured(Protocol):

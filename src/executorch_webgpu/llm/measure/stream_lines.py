@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from ...gpu.device import Device
-from .lines import MIB, OURS, precision_note, rounded
+from .lines import MIB, OURS, options_note, rounded
 from .streams import PERCENTILES, StreamReport
 
 MS = 1e3
@@ -61,7 +61,7 @@ class StreamLine:
 def stream_lines(report: StreamReport, device: Device, model: str, *, version: str, note: str = "") -> list[StreamLine]:
     """The report as lines, numbers rounded; ``note`` besides what the options say that is not the default."""
     load, options = report.load, report.options
-    notes = ", ".join(filter(None, (precision_note(options), note)))
+    notes = ", ".join(filter(None, (options_note(options), note)))
     lines = []
     for speed in report.speeds:
         roofline = report.read_ceiling / speed.step_bytes * speed.streams
