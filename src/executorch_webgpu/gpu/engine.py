@@ -14,13 +14,15 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from threading import RLock
 from typing import Any
 
 from ..errors import DeviceError, DeviceLostError, Error
+from .cffi_types import learn_types
+from .pipeline_cache import dawn_cache
 
 ENGINES = ("wgpu", "dawn")
 
@@ -129,9 +131,14 @@ class Engine:
             "required_features": features,
             "required_limits": dict(limits),
         }
-        if self.name == "dawn" and trusted:
-            return self.extras.request_device_sync(adapter, enable_toggles=_DAWN_TRUSTED, **options)
-        return adapter.request_device_sync(**options)
+        if self.name == "wgpu":
+            return adapter.request_device_sync(**options)
+        cache = dawn_cache(importlib.import_module("wgpudawn._lib").dawn_version)
+        if adapter.info["backend_type"] == "Null":  # nothing there takes long to compile
+            cache = None
+        with nullcontext() if cache is None else cache.chained(self.native):
+            toggles = _DAWN_TRUSTED if trusted else ()
+            return self.extras.request_device_sync(adapter, enable_toggles=toggles, **options)
 
     def begin_compute_pipeline(self, device: Any, descriptor: Mapping[str, Any]) -> Callable[[], Any]:
         """Have another thread compile a pipeline; the returned function waits for it, and raises what went wrong."""
@@ -267,6 +274,8 @@ def _load_engine(name: str) -> Engine | None:
     log = _ErrorLog()
     logging.getLogger(_MODULE[name]).addHandler(log)
     engine = Engine(name, api, extras, log)
+    if name == "wgpu":  # Dawn's are compiled
+        learn_types(engine.native.ffi)
     _ = engine._on_mapped
     with _no_device_select():
         _set_up_instance(engine)

@@ -12,15 +12,11 @@ from threading import get_ident
 
 from filelock import FileLock
 
+from ..folders import cache_folder
+
+__all__ = ["cache_folder", "digest", "exclusive"]
+
 _CHUNK = 1 << 22
-
-
-def cache_folder() -> Path:
-    """$ET_WEBGPU_CACHE, else executorch-webgpu in $XDG_CACHE_HOME or ~/.cache."""
-    if chosen := os.environ.get("ET_WEBGPU_CACHE"):
-        return Path(chosen).expanduser().resolve()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "executorch-webgpu"
 
 
 @contextlib.contextmanager

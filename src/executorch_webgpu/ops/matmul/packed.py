@@ -13,7 +13,7 @@ or the last word of a row, is multiplied by x that are zero or summed to columns
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ from .formats import QuantizedMatrix, WeightFormat
 
 Matrix = QuantizedMatrix | Tensor  # a tensor is float32 or float16 [N, K]
 Array = np.ndarray
+_CACHED = 1 << 18  # bytes
 
 
 def rows_of(matrix: Matrix) -> int:
@@ -208,11 +209,26 @@ def _order(gated: bool) -> str:
 
 
 def _in_order(parts: Sequence[Array], gated: bool) -> Array:
-    """Arrays [quads, ...] one after the other, or, of a gate, quad by quad in turn."""
-    if len(parts) == 1:
+    """Arrays [quads, ...] one after the other, or, of a gate, quad by quad in turn, in C order."""
+    if len(parts) == 1 and parts[0].flags.c_contiguous:
         return parts[0]
-    joined: Callable[..., Array] = np.stack if gated else np.concatenate
-    return joined(parts, 1) if gated else joined(parts)
+    quads = [len(part) for part in parts]
+    shape = (quads[0], 2) if gated else (sum(quads),)
+    joined = np.empty(shape + parts[0].shape[1:], parts[0].dtype)
+    for i, part in enumerate(parts):
+        _copy(joined[:, i] if gated else joined[sum(quads[:i]) : sum(quads[: i + 1])], part)
+    return joined
+
+
+def _copy(to: Array, part: Array) -> None:
+    """``to[:] = part``. One of four rows at a time and few quads, which stay in a cache, is nearly twice as fast."""
+    if part.flags.c_contiguous:
+        to[:] = part
+        return
+    block = max(1, _CACHED // (part[0].nbytes or 1))
+    for start in range(0, len(part), block):
+        for row in range(part.shape[2]):
+            to[start : start + block, :, row] = part[start : start + block, :, row]
 
 
 def _pad_rows(matrix: Array) -> Array:
@@ -229,20 +245,20 @@ def _low_first(layout: WeightFormat, codes: Array) -> Array:
 
 
 def _pack_words(codes: Array, units: int) -> Array:
-    """Rows of bytes [N, B] as [quads, units, 4] words."""
+    """Rows of bytes [N, B] as [quads, units, 4] words, of which ``_in_order`` makes the copy."""
     n, nbytes = codes.shape
     if n % 4 or nbytes % 4:
         padded = np.zeros((ceil_div(n, 4) * 4, ceil_div(nbytes, 4) * 4), np.uint8)
         padded[:n, :nbytes] = codes.view(np.uint8)
         codes = padded
     words = codes.view(np.uint32)[:, :units]
-    return np.ascontiguousarray(words.reshape(-1, 4, units).swapaxes(1, 2))
+    return words.reshape(-1, 4, units).swapaxes(1, 2)
 
 
 def _pack_scales(scales: Array, n: int, groups: int) -> Array:
-    """Scales [groups, n to 4 at least(, 2)], or [n] of whole rows, as [quads, groups, 4(, 2)]."""
+    """Scales [groups, n to 4 at least(, 2)], or [n] of whole rows, as [quads, groups, 4(, 2)]; see ``_pack_words``."""
     quads = ceil_div(n, 4)
     if scales.ndim == 1:
         scales = np.pad(scales[:n], (0, 4 * quads - n))[None]
     by_quad = scales[:groups, : 4 * quads].reshape(groups, quads, 4, *scales.shape[2:])
-    return np.ascontiguousarray(by_quad.swapaxes(0, 1))
+    return by_quad.swapaxes(0, 1)
