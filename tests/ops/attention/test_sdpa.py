@@ -288,7 +288,7 @@ def test_scratch_bound_below_one_token(device: Device) -> None:
         attention.step(9, 0)
         assert attention.route in ("flash", "lanes")
     with pytest.raises(LimitError, match=r"1536 bytes of scratch per token.*bounded at 1000"):
-        Attention(device, (4, 2), 260, 90, 9, scratch_bytes=1000)
+        Attention(device, (4, 2), 516, 90, 9, scratch_bytes=1000)
 
 
 def test_columns_behind_a_block_are_not_computed(device: Device) -> None:
