@@ -48,6 +48,7 @@ DEVICES = {
     "floor": (Features.none(), Limits.floor()),
     "rich": (RICH, LARGE),
     "cpu": (replace(Features.none(), cpu=True), Limits.floor()),
+    "lanes": (replace(RICH, subgroup_min_size=4, subgroup_max_size=128, cpu=True, cpu_lanes=8), LARGE),
     "matrix": (replace(RICH, subgroup_matrix=True, subgroup_matrix_shapes=(("f16", "f32", 16, 16, 16),)), LARGE),
 }
 ENGINES = {device: ("dawn",) if device == "matrix" else ("wgpu", "dawn") for device in DEVICES}

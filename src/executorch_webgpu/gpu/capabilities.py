@@ -6,6 +6,7 @@ one.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,16 @@ class Features:
     # (component type, result type, m, n, k), e.g. ("f16", "f32", 16, 16, 16)
     subgroup_matrix_shapes: tuple[tuple[str, str, int, int, int], ...] = ()
     cpu: bool = False  # a software adapter: invocations run one after the other on a few cores
+    cpu_lanes: int = 0  # of each of its subgroups, where its name tells; the sizes above may say nothing
+
+    @property
+    def subgroup_size(self) -> int:
+        """Of every subgroup; 0 where that is not known, or there are none."""
+        if not self.subgroups:
+            return 0
+        if self.subgroup_min_size == self.subgroup_max_size:
+            return self.subgroup_min_size
+        return self.cpu_lanes
 
     @classmethod
     def none(cls) -> Features:
@@ -35,6 +46,12 @@ class Features:
     def every(cls) -> Features:
         """Everything optional, so that any kernel can be rendered."""
         return cls(True, True, 32, 32, True, True, (("f16", "f32", 16, 16, 16),))
+
+
+def lanes_of_name(name: str) -> int:
+    """Invocations that Mesa's llvmpipe runs as one vector, its subgroup, by the bits that its name states; else 0."""
+    found = re.search(r"llvmpipe.*\b(\d+) bits\b", name)
+    return int(found[1]) // 32 if found else 0
 
 
 @dataclass(frozen=True)

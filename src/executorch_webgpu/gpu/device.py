@@ -18,7 +18,7 @@ import numpy as np
 
 from ..closing import Closing
 from ..errors import ClosedError, DeviceError, DeviceLostError, Error, InvalidInputError, NoAdapterError
-from .capabilities import KINDS, AdapterInfo, Features, Limits
+from .capabilities import KINDS, AdapterInfo, Features, Limits, lanes_of_name
 from .engine import ENGINES, SETTING_UP, Engine, load_engine
 from .kernel import Kernels
 from .locked import locked
@@ -369,6 +369,7 @@ def _open(engine: Engine, info: AdapterInfo, adapter: Any, trusted: bool) -> Dev
         subgroup_matrix=matrix,
         subgroup_matrix_shapes=engine.subgroup_matrix_shapes(adapter) if matrix else (),
         cpu=info.kind == "CPU",
+        cpu_lanes=lanes_of_name(info.name) if info.kind == "CPU" else 0,
     )
     return Device(engine, info, features, raw)
 

@@ -182,7 +182,7 @@ def test_no_scores_are_stored(device: Device) -> None:
 def test_heads_that_are_too_large(device: Device) -> None:
     with pytest.raises(KernelError, match="'flash' of sdpa_with_kv_cache cannot run"):
         Attention(device, (2, 1), 260, 16, 9, "flash")
-    with Attention(device, (2, 1), 260, 16, 9) as program:
+    with Attention(device, (2, 1), 516, 16, 9) as program:
         program.step(9, 0)
         assert program.route == "large_heads"
 

@@ -44,8 +44,8 @@ class Ceilings:
 def read_rate(device: Device) -> float:
     """Bytes a second of a kernel that only reads a buffer larger than any cache."""
     nbytes = 64 << 20 if device.features.cpu else min(1 << 30, device.limits.max_binding_bytes // 2**24 * 2**24)
-    invocations = 1 << 16 if device.features.cpu else 1 << 20
-    loads = {"loads": nbytes // 16 // invocations}
+    invocations = 1 << 12 if device.features.cpu else 1 << 20
+    loads = {"loads": nbytes // 16 // invocations, "runs": device.features.cpu}
     return nbytes / _kernel_seconds(device, "read", {}, loads, nbytes, None, invocations * 16, invocations // 64)
 
 

@@ -17,6 +17,7 @@ from .flash import plan as flash
 from .flash_decode import plan as flash_decode
 from .flash_decode_subgroups import plan as flash_decode_subgroups
 from .flash_matrix import plan as flash_matrix
+from .lanes import plan as lanes
 from .large_heads import plan as large_heads
 from .rotate_and_store import plan as rotate_and_store
 
@@ -44,6 +45,7 @@ _ROUTES = {
         rotates=flash_decode_subgroups.rotates,
     ),
     "flash_decode": Route(flash_decode.fits, flash_decode.prepare, flash_decode.run),
+    "lanes": Route(lanes.fits, lanes.prepare, lanes.run),
     "decode_cpu": Route(decode_cpu.fits, decode_cpu.prepare, decode_cpu.run),
     "flash_matrix": Route(
         flash_matrix.fits, partial(flash_matrix.prepare, exact=True), partial(flash_matrix.run, exact=True)
@@ -59,7 +61,7 @@ _ROUTES = {
 _ROUNDED = ("flash_matrix_f16",)
 
 # A software adapter has no workgroup memory that is faster than other, and small subgroups that take turns.
-_CPU_FIRST = ("decode_cpu", "flash_decode")
+_CPU_FIRST = ("lanes", "decode_cpu", "flash_decode")
 
 
 def attend(planner: Planner, call: AttentionCall) -> None:

@@ -1,6 +1,7 @@
 """Which kernel computes a product, and what a load prepares for other numbers of rows.
 
 * ``columns``: an invocation computes whole columns alone, for adapters that are CPUs;
+* ``quads``: the same over packed quantized weights, whose lanes share x;
 * ``gemv``: lanes share columns, for up to 8 rows;
 * ``gemm``: a workgroup shares a tile of the output through workgroup memory, for more;
 * ``matrix``: the same on tensor cores;
@@ -18,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ..plan import Planner
-from . import columns, gemm, gemm_few, gemm_matrix, gemv
+from . import columns, gemm, gemm_few, gemm_matrix, gemv, quads
 from .call import MAX_OUTPUTS, Call, Product, normalized, quantized
 from .packed import can_pack
 
@@ -43,6 +44,8 @@ def multiply(planner: Planner, family: str, product: Product) -> None:
         parts = [replace(part, x=before.x, norm=None) for part in parts]
     for call in map(Call.of, parts):
         match route:
+            case "quads":
+                quads.run(planner, call)
             case "gemv":
                 gemv.run(planner, call)
             case "gemm":
@@ -55,10 +58,11 @@ def multiply(planner: Planner, family: str, product: Product) -> None:
 
 def _choose(planner: Planner, family: str, product: Product, packable: bool) -> str:
     possible = {"columns": True, "gemv": packable, "gemm": packable}
+    possible["quads"] = packable and quads.fits(planner, product)
     possible |= {name: packable and gemm_matrix.fits(planner, product, parts) for name, parts in _MATRIX_PARTS.items()}
     possible |= {name: packable and gemm_few.fits(planner, product, parts) for name, parts in _FEW_PARTS.items()}
     if planner.features.cpu:
-        order = ["columns", "gemv", "gemm"]
+        order = ["quads", "columns", "gemv", "gemm"]
     else:
         parts = (1, 2) if planner.matmul_precision == "high" else (2,)
         order = [_named(_FEW_PARTS, n) for n in parts if gemm_few.pays(planner, product, n)]
@@ -92,6 +96,8 @@ def _prepare(planner: Planner, route: str, product: Product) -> None:
         return
     for call in map(Call.of, _parts(planner, product)):
         match route:
+            case "quads":
+                quads.prepare(planner, call)
             case "gemv":
                 gemv.prepare(planner, call)
             case "gemm":
