@@ -29,22 +29,11 @@ from executorch_webgpu.llm.sample import SamplingParams
 from executorch_webgpu.models.llama import LlamaConfig, LlamaOptions
 from executorch_webgpu.models.matrix import WeightFormat
 from executorch_webgpu.runtime.graphs import PlannedGraph
-from tests.ops.conftest import subgroup_sizes
 
 TOO_MANY = (os.cpu_count() or 1) + 1  # workgroups, for a driver that runs as many at once as there are processors
 ROUTES = {"decoder_layers": "persistent"}
 CONTEXT = 96
 VOCABULARY = 64
-
-
-@pytest.fixture(scope="module")
-def runtime(own_runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Runtime:
-    """A runtime that knows how large its subgroups are."""
-    device = own_runtime.device
-    sizes = set(subgroup_sizes(device, tmp_path_factory.mktemp("kernels")))
-    assert len(sizes) == 1
-    device.features = replace(device.features, subgroup_min_size=min(sizes), subgroup_max_size=max(sizes))
-    return own_runtime
 
 
 def config(**changes: Any) -> LlamaConfig:
@@ -123,7 +112,7 @@ shapes = st.builds(
     st.integers(0, 2**16),
 )
 def test_shapes(
-    runtime: Runtime,
+    own_runtime: Runtime,
     tmp_path_factory: pytest.TempPathFactory,
     shape: LlamaConfig,
     weights: WeightFormat,
@@ -146,7 +135,7 @@ def test_shapes(
         seed=seed,
     )
     reference = Runtime.get(adapter="reference")
-    with reference.load_program(path) as exact, runtime.load_program(path) as program:
+    with reference.load_program(path) as exact, own_runtime.load_program(path) as program:
         wanted = exact.load_method("forward", kv_cache_dtype=cache)
         ordinary = program.load_method("forward", kv_cache_dtype=cache)
         method = program.load_method("forward", kv_cache_dtype=cache, routes=ROUTES)
@@ -158,13 +147,13 @@ def test_shapes(
             assert found <= 3 * known + (3e-6 if cache == "f32" else 3e-4) * largest
 
 
-def test_a_long_context_in_chunks(runtime: Runtime, tmp_path: Path) -> None:
+def test_a_long_context_in_chunks(own_runtime: Runtime, tmp_path: Path) -> None:
     """One KV head whose context several workgroups share, one after the other, and up to the last row."""
     path, context = tmp_path / "llama.pte", 300
     write_llama(
         path, config(heads=3, kv_heads=1, head_dim=32, dim=96, context_len=context), options(max_context_len=context)
     )
-    with runtime.load_program(path) as program:
+    with own_runtime.load_program(path) as program:
         ordinary, method = program.load_method("forward"), program.load_method("forward", routes=ROUTES)
         tokens = np.random.default_rng(0).integers(0, VOCABULARY, context).tolist()
         for position in range(context):
@@ -174,13 +163,15 @@ def test_a_long_context_in_chunks(runtime: Runtime, tmp_path: Path) -> None:
             step(method, [1], context)
 
 
-def test_layers_that_cannot_be_bound_at_once(runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_that_cannot_be_bound_at_once(
+    own_runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Three layers in two dispatches, the second of which begins with what the first has made."""
     write_llama(tmp_path / "llama.pte", config(layers=3, dim=256, ffn=512), options())
-    most = replace(runtime.device.limits, max_binding_bytes=553_000)  # a layer has 221,184 bytes of weights
-    with runtime.load_program(tmp_path / "llama.pte") as program:
+    most = replace(own_runtime.device.limits, max_binding_bytes=553_000)  # a layer has 221,184 bytes of weights
+    with own_runtime.load_program(tmp_path / "llama.pte") as program:
         ordinary = program.load_method("forward")
-        monkeypatch.setattr(runtime.device, "limits", most)
+        monkeypatch.setattr(own_runtime.device, "limits", most)
         method = program.load_method("forward", routes=ROUTES)
         use(method, 1)
         for tokens, position in texts(7):
@@ -191,8 +182,8 @@ def test_layers_that_cannot_be_bound_at_once(runtime: Runtime, tmp_path: Path, m
         assert len(executor.plans.plans[run_of(method).last].dispatches) == 2
 
 
-def test_runs_give_the_same_bits(runtime: Runtime, path: Path) -> None:
-    with runtime.load_program(path) as program:
+def test_runs_give_the_same_bits(own_runtime: Runtime, path: Path) -> None:
+    with own_runtime.load_program(path) as program:
         method = program.load_method("forward", routes=ROUTES)
         use(method, 1)
         results = [[step(method, tokens, position) for tokens, position in texts(3)] for _ in range(3)]
@@ -201,9 +192,9 @@ def test_runs_give_the_same_bits(runtime: Runtime, path: Path) -> None:
                 np.testing.assert_array_equal(a, b)
 
 
-def test_states_and_methods_do_not_disturb_each_other(runtime: Runtime, path: Path, tmp_path: Path) -> None:
+def test_states_and_methods_do_not_disturb_each_other(own_runtime: Runtime, path: Path, tmp_path: Path) -> None:
     """Caches are parts of one buffer, and so are constants, whichever method was loaded first."""
-    with runtime.load_program(path) as program:
+    with own_runtime.load_program(path) as program:
         ordinary, method = program.load_method("forward"), program.load_method("forward", routes=ROUTES)
         use(method, 1)
         wanted = [step(ordinary, tokens, position) for tokens, position in texts(5)]
@@ -222,13 +213,13 @@ def test_states_and_methods_do_not_disturb_each_other(runtime: Runtime, path: Pa
         np.testing.assert_allclose(
             step(method, first, position), wanted[0], rtol=0, atol=1e-5 * np.abs(wanted[0]).max()
         )
-        assert runtime.device.memory.live_bytes > 0
-    assert runtime.device.memory.live_bytes == 0
+        assert own_runtime.device.memory.live_bytes > 0
+    assert own_runtime.device.memory.live_bytes == 0
 
 
-def test_only_parameters_change_from_step_to_step(runtime: Runtime, path: Path) -> None:
+def test_only_parameters_change_from_step_to_step(own_runtime: Runtime, path: Path) -> None:
     """No call is planned again, at no length of the context."""
-    with runtime.load_program(path) as program, program.load_method("forward", routes=ROUTES) as method:
+    with own_runtime.load_program(path) as program, program.load_method("forward", routes=ROUTES) as method:
         use(method, 1)
         (executor,) = method._executors
         assert isinstance(executor, GraphExecutor)
@@ -244,17 +235,19 @@ def test_only_parameters_change_from_step_to_step(runtime: Runtime, path: Path) 
 
 
 @pytest.fixture
-def crowded(runtime: Runtime, path: Path) -> Iterator[Method]:
+def crowded(own_runtime: Runtime, path: Path) -> Iterator[Method]:
     """A method whose dispatches want more workgroups than this machine runs at once."""
-    if not runtime.device.features.cpu:
+    if not own_runtime.device.features.cpu:
         pytest.skip("how many workgroups a GPU runs at once is found out at load")
-    with runtime.load_program(path) as program, program.load_method("forward", routes=ROUTES) as method:
+    with own_runtime.load_program(path) as program, program.load_method("forward", routes=ROUTES) as method:
         use(method, TOO_MANY)
         yield method
 
 
-def test_a_step_whose_workgroups_do_not_meet_is_computed_again(crowded: Method, runtime: Runtime, path: Path) -> None:
-    with runtime.load_program(path) as program, program.load_method("forward") as ordinary:
+def test_a_step_whose_workgroups_do_not_meet_is_computed_again(
+    crowded: Method, own_runtime: Runtime, path: Path
+) -> None:
+    with own_runtime.load_program(path) as program, program.load_method("forward") as ordinary:
         step(crowded, [1, 2, 3], 0), step(ordinary, [1, 2, 3], 0)
         with pytest.warns(UserWarning, match="did not meet"):
             found = step(crowded, [4], 3)
@@ -267,7 +260,7 @@ def test_a_step_whose_workgroups_do_not_meet_is_computed_again(crowded: Method, 
 @pytest.mark.parametrize("prompt", [[3], [1, 2, 3]])
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
 def test_tokens_in_flight_are_drawn_again(
-    runtime: Runtime, path: Path, prompt: list[int], ahead: int, penalty: float
+    own_runtime: Runtime, path: Path, prompt: list[int], ahead: int, penalty: float
 ) -> None:
     """Workgroups fail to meet in the first step, or after some; the tokens are those of the ordinary route."""
     params = SamplingParams(12, temperature=0.8, seed=4, repetition_penalty=penalty)
@@ -285,7 +278,7 @@ def test_tokens_in_flight_are_drawn_again(
         assert len(model.cached_tokens) == model._forward.state.length
         return found
 
-    with runtime.load_program(path) as program:
+    with own_runtime.load_program(path) as program:
         wanted = tokens(LanguageModel(program), None)
         for fail_after in (0, 5):
             model = LanguageModel(program, routes=ROUTES)
@@ -295,9 +288,9 @@ def test_tokens_in_flight_are_drawn_again(
             assert run_of(model._forward).workgroups == 0
 
 
-def test_several_workgroups(runtime: Runtime, path: Path) -> None:
+def test_several_workgroups(own_runtime: Runtime, path: Path) -> None:
     """As many as this machine runs at once; where it is busy, it may give up, but not go wrong."""
-    with runtime.load_program(path) as program:
+    with own_runtime.load_program(path) as program:
         ordinary, method = program.load_method("forward"), program.load_method("forward", routes=ROUTES)
         most, met = run_of(method).workgroups, 0
         assert most >= 1
@@ -314,9 +307,9 @@ def test_several_workgroups(runtime: Runtime, path: Path) -> None:
 # -- which calls they are ---------------------------------------------------------------------------------------------
 
 
-def test_what_others_read_belongs_to_no_run(runtime: Runtime, path: Path) -> None:
+def test_what_others_read_belongs_to_no_run(own_runtime: Runtime, path: Path) -> None:
     """Nothing between two calls of a run is in memory: whoever wants it must be one of them."""
-    with runtime.load_program(path) as program:
+    with own_runtime.load_program(path) as program:
         (stage,) = program.graphs("forward").stages
     assert isinstance(stage, PlannedGraph)
     graph = stage.graph
@@ -336,12 +329,12 @@ def test_what_others_read_belongs_to_no_run(runtime: Runtime, path: Path) -> Non
             assert all(index not in each.calls for each in without) or last or between
 
 
-def test_what_does_not_fit_is_refused(runtime: Runtime, tmp_path: Path, path: Path) -> None:
+def test_what_does_not_fit_is_refused(own_runtime: Runtime, tmp_path: Path, path: Path) -> None:
     write_llama(tmp_path / "normed.pte", config(qk_norm=True), options())
     with (
-        runtime.load_program(tmp_path / "normed.pte") as program,
+        own_runtime.load_program(tmp_path / "normed.pte") as program,
         pytest.raises(InvalidInputError, match="decoder_layers"),
     ):
         program.load_method("forward", routes=ROUTES)
-    with runtime.load_program(path) as program, pytest.raises(KernelError, match="'persistent' of decoder_layers"):
+    with own_runtime.load_program(path) as program, pytest.raises(KernelError, match="'persistent' of decoder_layers"):
         program.load_method("forward", kv_cache_dtype="int8", routes=ROUTES)

@@ -66,7 +66,7 @@ def fits(planner: Planner, layers: Sequence[Layer]) -> bool:
     """Whether the kernel can compute these layers, all of them alike, for one token."""
     features, limits = planner.features, planner.limits
     tuning = tuning_of(planner)
-    if not features.subgroups or features.subgroup_min_size != features.subgroup_max_size:
+    if not features.subgroup_size:
         return False
     if limits.max_storage_buffers < _STORAGE_BUFFERS or tuning.size > limits.max_invocations:
         return False
@@ -143,7 +143,7 @@ def run(planner: Planner, layers: Sequence[Layer], x: Binding, out: Binding, wor
 
 def _takes(planner: Planner, layer: Layer) -> bool:
     attention, tuning = layer.attention, tuning_of(planner)
-    subgroup, group = planner.features.subgroup_max_size, attention.group
+    subgroup, group = planner.features.subgroup_size, attention.group
     width, head_dim = _width(attention), attention.head_dim
     products = layer.products
     if not all(isinstance(m, QuantizedMatrix) for product in products for m in product.matrices):
@@ -215,7 +215,7 @@ def _width(attention: AttentionCall) -> int:
 def _template(planner: Planner, layer: Layer) -> dict[str, Any]:
     tuning, attention, rotation = tuning_of(planner), layer.attention, layer.attention.rotation
     assert rotation is not None
-    layout, subgroup = _format(layer), planner.features.subgroup_max_size
+    layout, subgroup = _format(layer), planner.features.subgroup_size
     teams = [_lanes(tuning, subgroup, product, layout.per_word) for product in layer.products]
     widest = max(product.width for product in layer.products)
     most = (
