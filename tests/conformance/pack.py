@@ -53,6 +53,7 @@ def _unpack(archive: Path) -> Path:
             shutil.rmtree(partial, ignore_errors=True)  # of a run that was interrupted
             partial.mkdir()
             with tarfile.open(archive) as content:
-                content.extractall(partial, filter="data")
+                safe: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # 3.11.4 and later
+                content.extractall(partial, **safe)
             partial.rename(folder)
     return folder
