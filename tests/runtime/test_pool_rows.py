@@ -106,8 +106,11 @@ def test_a_copied_page_goes_on_by_itself(program: Program, dtype: str) -> None:
         assert second.block_table == first.block_table[:2]
         assert texts.pool.rewind(second, 6, texts.batch.rows.copy_page) == 6
         assert second.block_table[1] not in first.block_table
-        # Tensor cores take other numbers of rows in other ways, and round.
-        close = 5e-3 if texts.batch._device.features.subgroup_matrix else 1e-5
+        # Other numbers of rows are added up in another order, which caches of fewer bits round to neighbours; tensor
+        # cores round, too.
+        close = {"f32": 1e-5, "f16": 1e-3, "int8": 2e-2}[dtype]
+        if texts.batch._device.features.subgroup_matrix:
+            close = max(close, 5e-3)
         with Texts(program, dtype) as alone:
             other = [*TEXT[:6], 11, 12]
             assert_close(texts.run(second, [11, 12]), alone.run(alone.begin(other), other), close, close)
