@@ -108,6 +108,7 @@ await scenario(async ({ page }) => {
 
   // On a narrow screen, the list lies over the messages: nothing below it can be reached.
   await page.setViewportSize({ width: 390, height: 700 });
+  await page.locator('#toggle-sidebar[aria-expanded="false"]').waitFor(); // the page hears of its width a little later
   await page.locator("#toggle-sidebar").focus();
   await page.keyboard.press("Enter");
   assert.equal((await focused()).name, "Close the list");
