@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from bench.models import SHAPES, fitting_options, write_llama
-from executorch_webgpu import Runtime
+from executorch_webgpu import Error, Runtime
 from executorch_webgpu.gpu.ceilings import read_rate
 from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.gpu.timing import seconds
@@ -105,7 +105,7 @@ def show(
     planning = Planning(device.features, device.limits, routes, tunings=tunings)
     try:
         executor = GraphExecutor(graph, pool, planning)
-    except Exception as error:  # a tuning that does not fit the device is a line, too
+    except Error as error:  # a tuning that does not fit the device is a line, too
         print(f"{name:28} {type(error).__name__}: {str(error)[:90]}")
         return None
     try:

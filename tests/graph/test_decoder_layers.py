@@ -28,9 +28,9 @@ from executorch_webgpu.llm.model import LanguageModel
 from executorch_webgpu.llm.sample import SamplingParams
 from executorch_webgpu.models.llama import LlamaConfig, LlamaOptions
 from executorch_webgpu.models.matrix import WeightFormat
+from executorch_webgpu.ops.decoder_layers.persistent.plan import MOST_WORKGROUPS
 from executorch_webgpu.runtime.graphs import PlannedGraph
 
-TOO_MANY = (os.cpu_count() or 1) + 1  # workgroups, for a driver that runs as many at once as there are processors
 ROUTES = {"decoder_layers": "persistent"}
 CONTEXT = 96
 VOCABULARY = 64
@@ -63,6 +63,13 @@ def use(method: Method, workgroups: int) -> None:
     (executor,) = method._executors
     assert isinstance(executor, GraphExecutor)
     executor.plans.use_run(run_of(method), workgroups)
+
+
+def too_many(method: Method) -> int:
+    """Workgroups that do not run at once: Mesa's CPU driver runs one a processor, and no GPU the most that may be."""
+    (executor,) = method._executors
+    assert isinstance(executor, GraphExecutor)
+    return (os.cpu_count() or 1) + 1 if executor.device.features.cpu else MOST_WORKGROUPS
 
 
 def step(method: Method, tokens: list[int], position: int) -> np.ndarray:
@@ -237,10 +244,8 @@ def test_only_parameters_change_from_step_to_step(own_runtime: Runtime, path: Pa
 @pytest.fixture
 def crowded(own_runtime: Runtime, path: Path) -> Iterator[Method]:
     """A method whose dispatches want more workgroups than this machine runs at once."""
-    if not own_runtime.device.features.cpu:
-        pytest.skip("how many workgroups a GPU runs at once is found out at load")
     with own_runtime.load_program(path) as program, program.load_method("forward", routes=ROUTES) as method:
-        use(method, TOO_MANY)
+        use(method, too_many(method))
         yield method
 
 
@@ -269,12 +274,12 @@ def test_tokens_in_flight_are_drawn_again(
         found = []
         with DecodeSession(model, params, end_tokens=(), steps_in_flight=ahead) as session:
             if fail_after == 0:
-                use(model._forward, TOO_MANY)
+                use(model._forward, too_many(model._forward))
             session.prefill(prompt)
             for token in session:
                 found.append(token)
                 if len(found) == fail_after:
-                    use(model._forward, TOO_MANY)
+                    use(model._forward, too_many(model._forward))
         assert len(model.cached_tokens) == model._forward.state.length
         return found
 
@@ -286,6 +291,18 @@ def test_tokens_in_flight_are_drawn_again(
             with pytest.warns(UserWarning, match="did not meet"):
                 assert tokens(model, fail_after) == wanted
             assert run_of(model._forward).workgroups == 0
+
+
+def test_a_program_that_keeps_more_than_caches_is_computed_by_its_calls(
+    own_runtime: Runtime, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To compute a step of it again would change what it keeps twice."""
+    monkeypatch.setattr(GraphExecutor, "keeps_only_caches", property(lambda self: False))
+    with own_runtime.load_program(path) as program, program.load_method("forward", routes=ROUTES) as method:
+        assert run_of(method).workgroups == 0
+        ordinary = program.load_method("forward")
+        for tokens, position in texts(1):
+            np.testing.assert_array_equal(step(method, tokens, position), step(ordinary, tokens, position))
 
 
 def test_several_workgroups(own_runtime: Runtime, path: Path) -> None:

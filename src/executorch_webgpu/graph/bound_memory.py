@@ -80,9 +80,9 @@ class BoundMemory:
         return tuple(self.memory.storage_of[part.id] for part in value.parts if isinstance(part, Tensor))
 
     def kept(self, value: Kept) -> Buffer:
-        """The buffer of a call that lasts."""
+        """A buffer whose contents last."""
         if value not in self._kept:
-            self._kept[value] = create(self._device, value.nbytes, "what a call keeps")
+            self._kept[value] = create(self._device, value.nbytes, f"what {value.name} keeps")
         return self._kept[value]
 
     def live(self, symint: SymInt) -> Slot:

@@ -126,7 +126,7 @@ class GraphExecutor:
             for value in self.plans.bindings():
                 self._bound.range_of(value, self.state)  # uploads constants while the engine compiles
         self._record(self.state)
-        if self._checked is None:
+        if self._checked is None and self.keeps_only_caches:  # a step may be computed again, which changes nothing else
             self._persistent.begin(self.state, self._trial)
         for index, storage in enumerate(self.memory.storages):
             if storage.kind in (Kind.INPUT, Kind.SHARED):

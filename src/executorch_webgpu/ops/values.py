@@ -236,8 +236,9 @@ class Joined:
 
 @dataclass(frozen=True)
 class Kept:
-    """A buffer of this call alone, zero at load, whose contents last from step to step."""
+    """A buffer, zero at load, whose contents last from step to step; for all dispatches that name it alike."""
 
+    name: str
     nbytes: int
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import wraps
+from typing import Any
 
 from ..indexing.in_place import put_in_place
 from ..indexing.store_rows.plan import store_rows
@@ -91,42 +93,6 @@ def custom_sdpa(
     attend(planner, checked_call(planner, q, *rows, *rows, start_pos, attn_mask, is_causal, scale, out))
 
 
-@op(
-    "et_webgpu.rope_sdpa_with_kv_cache.default",
-    reference=reference.rope_sdpa_with_kv_cache,
-    sizes=lambda s, q, *rest: [s.of(q), s.of(q)],
-    reads_rows_of=("cos", "sin"),
-    caches={"k_cache": "k", "v_cache": "v"},
-    position="input_pos",
-)
-def rope_sdpa_with_kv_cache(
-    planner: Planner,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    halves: bool,
-    start_pos: IntLike,
-    k_cache: Tensor,
-    v_cache: Tensor,
-    input_pos: IntLike,
-    attn_mask: Tensor | None,
-    is_causal: bool,
-    scale: float | None,
-    outs: list[Tensor],
-) -> None:
-    """``apply_rotary_emb`` of q and k, or ``_hf`` with ``halves``, then ``sdpa_with_kv_cache``.
-
-    Token s takes row ``start_pos`` + s of cos and sin: [rows, D/2], or [rows, R] with ``halves``. ``outs`` are the
-    rotated q and the result of attention, both [1, S, Hq, D]. All else is as in those operators.
-    """
-    rotation = q, k, v, cos, sin, halves, start_pos
-    call = rotated_call(planner, *rotation, k_cache, v_cache, input_pos, attn_mask, is_causal, scale, outs)
-    rotate_and_store_plan.prepare(planner, call)
-    attend(planner, call)
-
-
 def rotated_call(
     planner: Planner,
     q: Tensor,
@@ -144,7 +110,11 @@ def rotated_call(
     scale: float | None,
     outs: list[Tensor],
 ) -> AttentionCall:
-    """The checked arguments of ``rope_sdpa_with_kv_cache``, whose outputs have their dims then."""
+    """``apply_rotary_emb`` of q and k, or ``_hf`` with ``halves``, then ``sdpa_with_kv_cache``.
+
+    Token s takes row ``start_pos`` + s of cos and sin: [rows, D/2], or [rows, R] with ``halves``. ``outs`` are the
+    rotated q and the result of attention, both [1, S, Hq, D]. All else is as in those operators.
+    """
     name = "rope_sdpa_with_kv_cache"
     planner.check(len(outs) == 2, f"{name} has two results, not {len(outs)}")
     rotated_q, out = outs
@@ -153,6 +123,21 @@ def rotated_call(
     half = check(planner, name, q, k, cos, sin, start_pos, [rotated_q, out])
     planner.resize(rotated_q)
     return replace(call, rotation=Rotation(cos, sin, start_pos, kind, half, rotated_q))
+
+
+@op(
+    "et_webgpu.rope_sdpa_with_kv_cache.default",
+    reference=reference.rope_sdpa_with_kv_cache,
+    sizes=lambda s, q, *rest: [s.of(q), s.of(q)],
+    reads_rows_of=("cos", "sin"),
+    caches={"k_cache": "k", "v_cache": "v"},
+    position="input_pos",
+)
+@wraps(rotated_call, assigned=("__doc__", "__annotations__"))
+def rope_sdpa_with_kv_cache(planner: Planner, *arguments: Any) -> None:
+    call = rotated_call(planner, *arguments)
+    rotate_and_store_plan.prepare(planner, call)
+    attend(planner, call)
 
 
 @op(

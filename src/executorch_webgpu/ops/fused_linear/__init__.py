@@ -6,6 +6,7 @@ No program states this operator: graph passes put it in the place of several cal
 from __future__ import annotations
 
 import math
+from functools import wraps
 from itertools import zip_longest
 from typing import Any
 
@@ -101,44 +102,6 @@ def fused_linear_rows(cut: Cut, x: Tensor, *rest: Any) -> int | None:
     return axis if axis != x.rank - 1 else None
 
 
-@op(
-    "et_webgpu.fused_linear.default",
-    reference=fused_linear_reference,
-    sizes=fused_linear_sizes,
-    rows=fused_linear_rows,
-)
-def fused_linear(
-    planner: Planner,
-    x: Tensor,
-    norm_weight: Tensor | None,
-    norm_eps: float,
-    weight_format: str,
-    weights: list[Tensor],
-    scales: list[Tensor],
-    group_size: int,
-    biases: list[Tensor | None],
-    gated: bool,
-    residual: Tensor | None,
-    outs: list[Tensor],
-) -> None:
-    """``outs[i]`` [..., N_i] = ``x`` [..., K] times the transpose of ``weights[i]``, plus ``biases[i]``.
-
-    ``norm_weight`` [K]: ``x`` is RMS-normalized first, x / sqrt(mean(x²) + ``norm_eps``) * ``norm_weight``.
-    ``weight_format`` says what the matrices are, all of them with K input features: "f32" for float32, or all float16,
-    [N_i, K] with no ``scales``, or the weights and scales of ``linear_q4gsw``, ``linear_q4gaw``, ``linear_q8gsw``, or,
-    as "q8csw", of ``_weight_int8pack_mm``, and as
-    "q4csw", of ``linear_qcs4w``; there ``group_size`` says nothing. With "q4gsw_dq8" the rows of the input, after the
-    norm, become what their int8 codes stand for, as in ``linear_q4gsw_dq8``. A bias is None, or has at least N_i
-    elements.
-
-    ``gated``: of two matrices alike, the one output is silu(x w0ᵀ + b0) * (x w1ᵀ + b1). ``residual``, of the shape of
-    the one output, is added to it. All but weights and scales are float32.
-    Anything else is refused with UnsupportedProgramError.
-    """
-    arguments = (x, norm_weight, norm_eps, weight_format, weights, scales, group_size, biases, gated, residual, outs)
-    multiply(planner, NAME, fused_product(planner, *arguments))
-
-
 def fused_product(
     planner: Planner,
     x: Tensor,
@@ -153,7 +116,20 @@ def fused_product(
     residual: Tensor | None,
     outs: list[Tensor],
 ) -> Product:
-    """The checked arguments of ``fused_linear``, whose outputs have their dims then."""
+    """``outs[i]`` [..., N_i] = ``x`` [..., K] times the transpose of ``weights[i]``, plus ``biases[i]``.
+
+    ``norm_weight`` [K]: ``x`` is RMS-normalized first, x / sqrt(mean(x²) + ``norm_eps``) * ``norm_weight``.
+    ``weight_format`` says what the matrices are, all of them with K input features: "f32" for float32, or all float16,
+    [N_i, K] with no ``scales``, or the weights and scales of ``linear_q4gsw``, ``linear_q4gaw``, ``linear_q8gsw``, or,
+    as "q8csw", of ``_weight_int8pack_mm``, and as
+    "q4csw", of ``linear_qcs4w``; there ``group_size`` says nothing. With "q4gsw_dq8" the rows of the input, after the
+    norm, become what their int8 codes stand for, as in ``linear_q4gsw_dq8``. A bias is None, or has at least N_i
+    elements.
+
+    ``gated``: of two matrices alike, the one output is silu(x w0ᵀ + b0) * (x w1ᵀ + b1). ``residual``, of the shape of
+    the one output, is added to it. All but weights and scales are float32.
+    Anything else is refused with UnsupportedProgramError.
+    """
     floats = [t for t in (x, norm_weight, *biases, residual, *outs) if t is not None]
     planner.check(all(t.dtype == "float32" for t in floats), f"{NAME} takes float32 tensors, not {floats}")
     planner.check(x.rank >= 1, f"{NAME}: {x} must have a dimension of features")
@@ -175,6 +151,17 @@ def fused_product(
     norm = None if norm_weight is None else Norm(norm_weight, norm_eps)
     quantizes = weight_format in QUANTIZING
     return Product(x, m, tuple(matrices), tuple(biases), tuple(outs), norm, gated, residual, quantizes)
+
+
+@op(
+    "et_webgpu.fused_linear.default",
+    reference=fused_linear_reference,
+    sizes=fused_linear_sizes,
+    rows=fused_linear_rows,
+)
+@wraps(fused_product, assigned=("__doc__", "__annotations__"))
+def fused_linear(planner: Planner, *arguments: Any) -> None:
+    multiply(planner, NAME, fused_product(planner, *arguments))
 
 
 def _matrices(

@@ -117,7 +117,7 @@ def run(planner: Planner, layers: Sequence[Layer], x: Binding, out: Binding, wor
                 "cos_table": rotation.cos,
                 "sin_table": rotation.sin,
                 "out": target,
-                "work": Kept(4 * _words(template)),
+                "work": Kept(KERNEL, 4 * _words(template)),
                 "input_pos": first.attention.input_pos,
                 "start_pos": rotation.start_pos,
             },
