@@ -36,21 +36,21 @@ from executorch_webgpu.runtime.options import LoadOptions
 CHUNK = 256  # tokens of a step of the prompt
 SWEEP: dict[str, Mapping[str, Any]] = {
     "as it is": {},
-    "256 invocations": {"size": 256},
-    "256, two a multiprocessor": {"size": 256, "expected": 264},
-    "1024 invocations": {"size": 1024},
-    "384 invocations": {"size": 384},
-    "8 loads": {"loads": 8},
     "2 loads": {"loads": 2},
+    "8 loads": {"loads": 8},
+    "512 invocations": {"size": 512},
+    "512, 2 loads": {"size": 512, "loads": 2},
+    "384 invocations": {"size": 384},
+    "two a multiprocessor": {"expected": 264},
+    "two, 2 loads": {"expected": 264, "loads": 2},
     "weights read-only": {"pinned": False},
-    "nothing ahead": {"ahead": False},
-    "read-only, nothing ahead": {"pinned": False, "ahead": False},
-    "8 keys": {"keys": 8},
-    "2 keys": {"keys": 2},
+    "4 keys": {"keys": 4},
+    "1 key": {"keys": 1},
+    "4 merged": {"merged": 4},
+    "16 merged": {"merged": 16},
     "chunks from 64 rows": {"least_chunk": 64},
     "chunks from 128 rows": {"least_chunk": 128},
     "66 workgroups": {"workgroups": 66},
-    "132 workgroups": {"workgroups": 132},
 }
 
 

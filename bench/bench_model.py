@@ -41,7 +41,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"wrote {options.shape} with random weights in {time.perf_counter() - begun:.1f} s")
         for engine in options.engines:
             runtime = Runtime.get(engine, options.adapter)
-            loading = {"kv_cache_dtype": options.kv_cache, "matmul_precision": options.matmul_precision}
+            loading = {
+                "kv_cache_dtype": options.kv_cache,
+                "matmul_precision": options.matmul_precision,
+                "routes": dict(route.split("=") for route in options.route) or None,
+            }
             report = run(runtime, path, sizes(options), **loading)
             found = lines_of(report, runtime.device, f"{options.shape} (random)", version=commit())
             print_lines(found)
@@ -71,6 +75,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int)
     parser.add_argument("--kv-cache", choices=("f32", "f16", "int8"), default="f32")
     parser.add_argument("--matmul-precision", choices=("highest", "high"), default="highest")
+    parser.add_argument(
+        "--route", nargs="*", default=[], metavar="FAMILY=NAME", help="compute a family by these kernels"
+    )
     parser.add_argument("--profile", action="store_true", help="print the time of each kind of operator")
     parser.add_argument("--torch", nargs="*", choices=VARIANTS, help="in torch, too  [default: graph eager, if it can]")
     parser.add_argument("--torch-seconds", type=float, default=300, help="that each of them may take")

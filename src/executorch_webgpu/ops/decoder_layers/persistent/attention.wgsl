@@ -1,98 +1,175 @@
 {#
 Attention of one new token over the chunks of its context, and the new row of the caches.
 #}
-// Element e of a vector of `QKV` that begins at `source`, rotated by row `row` of the tables.
-fn rotated(source: u32, e: u32, row: u32) -> f32 {
-  let own = taken(source + e);
+struct Rows {  // of the caches, on their way
+  {% for u in range(keys) %}
+  key{{ u }}: CacheLoad,
+  value{{ u }}: CacheLoad,
+  {% endfor %}
+}
+
+struct Chunk {  // of a KV head's context, without the new row
+  head: u32,
+  split: u32,
+  splits: u32,
+  first: u32,
+  count: u32,
+}
+
+// Chunks of a head that workgroups can compute at once.
+fn most_splits(groups: u32) -> u32 {
+  return max(groups / KV_HEADS, 1u);
+}
+
+fn chunk_of(task: u32, groups: u32) -> Chunk {
+  let position = u32(input_pos);
+  let most = most_splits(groups);
+  let length = max(params.least_chunk, (position + most - 1u) / most);
+  let split = task / KV_HEADS;  // neighbours have heads of the same rows
+  let first = min(split * length, position);
+  let count = min(length, position - first);
+  return Chunk(task % KV_HEADS, split, max((position + length - 1u) / length, 1u), min(first, max(position, 1u) - 1u), count);
+}
+
+fn load_rows(layer: u32, chunk: Chunk, base: u32, index: u32) -> Rows {
+  var rows: Rows;
+  let at = layer * params.caches_of_layer + chunk.head * UNITS + index % LANES;
+  {% for u in range(keys) %}
+  let place{{ u }} = at + (chunk.first + min(base + index / LANES + {{ u }}u * GROUPS, max(chunk.count, 1u) - 1u)) * KV_HEADS * UNITS;
+  rows.key{{ u }} = k_caches[place{{ u }}];
+  {% endfor %}
+  {% for u in range(keys) %}
+  rows.value{{ u }} = v_caches[place{{ u }}];
+  {% endfor %}
+  return rows;
+}
+
+// Element e of a vector of `QKV`, given its partner of a rotation, rotated by row `row` of the tables.
+fn rotated(own: f32, other: f32, e: u32, row: u32) -> f32 {
   {% if rotation == "halves" %}
-  if (e >= {{ 2 * half }}u) {
-    return own;
-  }
-  let other = taken(source + select(e - {{ half }}u, e + {{ half }}u, e < {{ half }}u));
-  let entry = row * {{ 2 * half }}u + e;
-  return own * cos_table[entry] + select(other, -other, e < {{ half }}u) * sin_table[entry];
+  let entry = row * {{ 2 * half }}u + min(e, {{ 2 * half - 1 }}u);
+  let turned = own * cos_table[entry] + select(other, -other, e < {{ half }}u) * sin_table[entry];
+  return select(own, turned, e < {{ 2 * half }}u);
   {% else %}
-  let other = taken(source + (e ^ 1u));
   let entry = row * {{ half }}u + e / 2u;
   return own * cos_table[entry] + select(other, -other, e % 2u == 0u) * sin_table[entry];
   {% endif %}
 }
 
-fn attend(layer: u32, group: u32, groups: u32, index: u32, lane: u32) {
-  let position = u32(input_pos);
-  let context = position + 1u;
-  let most = max(groups / KV_HEADS, 1u);
-  let length = max(params.least_chunk, (context + most - 1u) / most);  // of a chunk
-  let splits = (context + length - 1u) / length;
+fn partner(e: u32) -> u32 {
+  {% if rotation == "halves" %}
+  return select(select(e - {{ half }}u, e + {{ half }}u, e < {{ half }}u), e, e >= {{ 2 * half }}u);
+  {% else %}
+  return e ^ 1u;
+  {% endif %}
+}
+
+// Scores of a row that lanes have a part of each; afterwards all of them have all of it.
+{% macro sum_of_lanes(name) %}
+{% for bit in exchanges if bit < row_lanes %}
+{{ name }} += subgroupShuffleXor({{ name }}, {{ bit }}u);
+{% endfor %}
+{% endmacro %}
+fn attend(layer: u32, tag: u32, group: u32, groups: u32, index: u32, lane: u32) {
   let my_lane = index % LANES;
-  for (var task = group; task < KV_HEADS * splits; task += groups) {
-    let head = task % KV_HEADS;  // neighbours read rows together
-    let split = task / KV_HEADS;
-    let first = split * length;
-    let is_last = split + 1u == splits;  // which has the new row, and `old` ones
-    let old = min(first + length, position) - first;
-    // ---- queries, the new key and the new value ----
-    workgroupBarrier();
-    for (var i = index; i < (ROWS + 2u) * HEAD_DIM; i += SIZE) {
-      let row = i / HEAD_DIM;
-      let e = i % HEAD_DIM;
-      var value: f32;
-      if (row < ROWS) {
-        value = params.scale * rotated(QKV + (head * ROWS + row) * HEAD_DIM, e, u32(start_pos));
-      } else if (row == ROWS) {
-        value = rotated(QKV + Q_WIDTH + head * HEAD_DIM, e, u32(start_pos));
-      } else {
-        value = taken(QKV + Q_WIDTH + KV_WIDTH + head * HEAD_DIM + e);
+  let most = most_splits(groups);
+  for (var task = group; task < KV_HEADS * most; task += groups) {
+    let chunk = chunk_of(task, groups);
+    let stats_at = STATS + (chunk.head * most + chunk.split) * ROWS * 2u;
+    let sums_at = STATS + (2u * KV_HEADS * most + (chunk.head * most + chunk.split) * HEAD_DIM) * ROWS;
+    if (chunk.split >= chunk.splits) {
+      // Nobody reads what a context this short has no rows for, but its words are written in each layer, too.
+      for (var i = index; i < ROWS * HEAD_DIM; i += SIZE) {
+        hand_over(sums_at + i, 0.0, tag);
+        if (i < 2u * ROWS) {
+          hand_over(stats_at + i, 0.0, tag);
+        }
       }
-      shared_x[i / 4u][i % 4u] = value;
+      continue;
     }
+    let has_new_row = chunk.split + 1u == chunk.splits;
+    var ahead = load_rows(layer, chunk, 0u, index);
     workgroupBarrier();
-    let at = layer * params.caches_of_layer + head * UNITS + my_lane;
-    let new_at = at + position * KV_HEADS * UNITS;
-    let new_key = CacheLoad({% for v in range(vectors) %}stored(shared_x[(ROWS * HEAD_DIM + my_lane * {{ width }}u) / 4u + {{ v }}u]), {% endfor %});
-    let new_value = CacheLoad({% for v in range(vectors) %}stored(shared_x[((ROWS + 1u) * HEAD_DIM + my_lane * {{ width }}u) / 4u + {{ v }}u]), {% endfor %});
-    if (is_last && index < LANES) {
-      k_caches[new_at] = new_key;
-      v_caches[new_at] = new_value;
+    // ---- queries, the new key and the new value ----
+    {% set elements = (rows + 2) * head_dim %}{% set turns = (elements + size - 1) // size %}
+    {% for i in range(turns) %}
+    let e{{ i }} = min(index + {{ i * size }}u, {{ elements - 1 }}u);
+    let row{{ i }} = e{{ i }} / HEAD_DIM;
+    let begin{{ i }} = QKV + select(
+      select(Q_WIDTH + KV_WIDTH + chunk.head * HEAD_DIM, Q_WIDTH + chunk.head * HEAD_DIM, row{{ i }} == ROWS),
+      (chunk.head * ROWS + row{{ i }}) * HEAD_DIM, row{{ i }} < ROWS
+    );
+    let at{{ 2 * i }} = begin{{ i }} + e{{ i }} % HEAD_DIM;
+    let at{{ 2 * i + 1 }} = begin{{ i }} + partner(e{{ i }} % HEAD_DIM);
+    var word{{ 2 * i }}: u32;
+    var word{{ 2 * i + 1 }}: u32;
+    {% endfor %}
+    var missing: u32;
+    {{ await("word", "at", 2 * turns) | indent(4) -}}
+    workgroupBarrier();
+    {% for i in range(turns) %}
+    let own{{ i }} = value_of(word{{ 2 * i }});
+    let turned{{ i }} = rotated(own{{ i }}, value_of(word{{ 2 * i + 1 }}), e{{ i }} % HEAD_DIM, u32(start_pos));
+    let scaled{{ i }} = select(own{{ i }}, turned{{ i }}, row{{ i }} <= ROWS) * select(1.0, params.scale, row{{ i }} < ROWS);
+    if (index + {{ i * size }}u < {{ elements }}u) {
+      shared_x[e{{ i }} / 4u][e{{ i }} % 4u] = bitcast<u32>(scaled{{ i }});
     }
+    {% endfor %}
+    workgroupBarrier();
     {% for r in range(rows) %}
     var largest{{ r }} = LOWEST;
     var total{{ r }} = 0.0;
     {% for v in range(vectors) %}
-    let q{{ r }}_{{ v }} = shared_x[({{ r }}u * HEAD_DIM + my_lane * {{ width }}u) / 4u + {{ v }}u];
+    let q{{ r }}_{{ v }} = shared_quad(({{ r }}u * HEAD_DIM + my_lane * {{ width }}u) / 4u + {{ v }}u);
     var o{{ r }}_{{ v }} = vec4<f32>();
     {% endfor %}{% endfor %}
-    // ---- rows of the caches; the new one stands behind the old ones ----
-    let count = old + select(0u, 1u, is_last);
-    for (var base = 0u; base < count; base += GROUPS * KEYS) {
-      {% for u in range(keys) %}
-      let row{{ u }} = base + index / LANES + {{ u }}u * GROUPS;
-      let place{{ u }} = at + (first + min(row{{ u }}, max(old, 1u) - 1u)) * KV_HEADS * UNITS;
-      var key{{ u }} = k_caches[place{{ u }}];
+    // ---- the new row: the first thing that the first lanes see, as it is kept ----
+    if (has_new_row) {
+      let key = CacheLoad({% for v in range(vectors) %}stored(shared_quad((ROWS * HEAD_DIM + my_lane * {{ width }}u) / 4u + {{ v }}u)), {% endfor %});
+      let value = CacheLoad({% for v in range(vectors) %}stored(shared_quad(((ROWS + 1u) * HEAD_DIM + my_lane * {{ width }}u) / 4u + {{ v }}u)), {% endfor %});
+      {% for r in range(rows) %}
+      var s{{ r }} = {% for v in range(vectors) %}{{ " + " if v }}dot(q{{ r }}_{{ v }}, cache_quad{{ v }}(key)){% endfor %};
+      {{ sum_of_lanes("s%d" % r) | indent(6) -}}
       {% endfor %}
-      {% for u in range(keys) %}
-      var value{{ u }} = v_caches[place{{ u }}];
-      {% endfor %}
-      {% for u in range(keys) %}
-      if (is_last && row{{ u }} == old) {
-        key{{ u }} = new_key;
-        value{{ u }} = new_value;
+      if (index < LANES) {
+        let to = layer * params.caches_of_layer + (u32(input_pos) * KV_HEADS + chunk.head) * UNITS + my_lane;
+        k_caches[to] = key;
+        v_caches[to] = value;
+        {% for r in range(rows) %}
+        total{{ r }} = 1.0;
+        {% for v in range(vectors) %}
+        o{{ r }}_{{ v }} = cache_quad{{ v }}(value);
+        {% endfor %}{% endfor %}
       }
+      {% for r in range(rows) %}
+      largest{{ r }} = select(LOWEST, s{{ r }}, index < SUBGROUP);
+      {% endfor %}
+    }
+    // ---- rows of the caches; a subgroup has one maximum ----
+    for (var base = 0u; base < chunk.count; base += GROUPS * {{ keys }}u) {
+      let now = ahead;
+      if (base + GROUPS * {{ keys }}u < chunk.count) {
+        ahead = load_rows(layer, chunk, base + GROUPS * {{ keys }}u, index);
+      }
+      {% for u in range(keys) %}
+      let is_row{{ u }} = base + index / LANES + {{ u }}u * GROUPS < chunk.count;
       {% for v in range(vectors) %}
-      let key{{ u }}_{{ v }} = cache_quad{{ v }}(key{{ u }});
+      let key{{ u }}_{{ v }} = cache_quad{{ v }}(now.key{{ u }});
       {% endfor %}
       {% for r in range(rows) %}
       var s{{ r }}_{{ u }} = {% for v in range(vectors) %}{{ " + " if v }}dot(q{{ r }}_{{ v }}, key{{ u }}_{{ v }}){% endfor %};
+      {{ sum_of_lanes("s%d_%d" % (r, u)) | indent(6) -}}
+      s{{ r }}_{{ u }} = select(LOWEST, s{{ r }}_{{ u }}, is_row{{ u }});
       {% endfor %}{% endfor %}
-      {% for bit in exchanges if bit < row_lanes %}{% for r in range(rows) %}{% for u in range(keys) %}
-      s{{ r }}_{{ u }} += subgroupShuffleXor(s{{ r }}_{{ u }}, {{ bit }}u);
-      {% endfor %}{% endfor %}{% endfor %}
       {% for r in range(rows) %}
-      var top{{ r }} = LOWEST;
-      {% for u in range(keys) %}
-      s{{ r }}_{{ u }} = select(LOWEST, s{{ r }}_{{ u }}, row{{ u }} < count);
+      var top{{ r }} = s{{ r }}_0;
+      {% for u in range(1, keys) %}
       top{{ r }} = max(top{{ r }}, s{{ r }}_{{ u }});
       {% endfor %}
+      {% for bit in exchanges if row_lanes <= bit < subgroup %}
+      top{{ r }} = max(top{{ r }}, subgroupShuffleXor(top{{ r }}, {{ bit }}u));
+      {% endfor %}{% endfor %}
+      {% for r in range(rows) %}
       if (top{{ r }} > largest{{ r }} + RESCALE) {
         let factor = exp(max(largest{{ r }} - top{{ r }}, -100.0));
         largest{{ r }} = top{{ r }};
@@ -102,46 +179,34 @@ fn attend(layer: u32, group: u32, groups: u32, index: u32, lane: u32) {
         {% endfor %}
       }
       {% for u in range(keys) %}
-      s{{ r }}_{{ u }} = select(0.0, exp(s{{ r }}_{{ u }} - largest{{ r }}), row{{ u }} < count);
+      s{{ r }}_{{ u }} = select(0.0, exp(s{{ r }}_{{ u }} - largest{{ r }}), is_row{{ u }});
       total{{ r }} += s{{ r }}_{{ u }};
       {% endfor %}{% endfor %}
       {% for u in range(keys) %}{% for v in range(vectors) %}
-      let value{{ u }}_{{ v }} = cache_quad{{ v }}(value{{ u }});
+      let value{{ u }}_{{ v }} = cache_quad{{ v }}(now.value{{ u }});
       {% for r in range(rows) %}
       o{{ r }}_{{ v }} += s{{ r }}_{{ u }} * value{{ u }}_{{ v }};
       {% endfor %}{% endfor %}{% endfor %}
     }
     // ---- groups of a subgroup, and then subgroups ----
     {% for r in range(rows) %}
-    {
-      var most_of_all = largest{{ r }};
-      {% for bit in exchanges if row_lanes <= bit < subgroup %}
-      most_of_all = max(most_of_all, subgroupShuffleXor(most_of_all, {{ bit }}u));
-      {% endfor %}
-      let factor = exp(max(largest{{ r }} - most_of_all, -100.0));
-      total{{ r }} *= factor;
-      {% for bit in exchanges if row_lanes <= bit < subgroup %}
-      total{{ r }} += subgroupShuffleXor(total{{ r }}, {{ bit }}u);
-      {% endfor %}
-      {% for v in range(vectors) %}
-      o{{ r }}_{{ v }} *= factor;
-      {% for bit in exchanges if row_lanes <= bit < subgroup %}
-      o{{ r }}_{{ v }} += subgroupShuffleXor(o{{ r }}_{{ v }}, {{ bit }}u);
+    {% for bit in exchanges if row_lanes <= bit < subgroup %}
+    total{{ r }} += subgroupShuffleXor(total{{ r }}, {{ bit }}u);
+    {% for v in range(vectors) %}
+    o{{ r }}_{{ v }} += subgroupShuffleXor(o{{ r }}_{{ v }}, {{ bit }}u);
+    {% endfor %}{% endfor %}{% endfor %}
+    let part = index / SUBGROUP * ROWS;
+    if (lane < LANES) {
+      {% for r in range(rows) %}{% for v in range(vectors) %}
+      shared_x[((ROWS + 2u + part + {{ r }}u) * HEAD_DIM + my_lane * {{ width }}u) / 4u + {{ v }}u] = bitcast<vec4<u32>>(o{{ r }}_{{ v }});
       {% endfor %}{% endfor %}
-      let part = index / SUBGROUP * ROWS + {{ r }}u;
-      if (lane < LANES) {
-        {% for v in range(vectors) %}
-        shared_x[((ROWS + 2u + part) * HEAD_DIM + my_lane * {{ width }}u) / 4u + {{ v }}u] = o{{ r }}_{{ v }};
-        {% endfor %}
-      }
-      if (lane == 0u) {
-        part_stats[part] = vec2<f32>(most_of_all, total{{ r }});
-      }
     }
-    {% endfor %}
+    if (lane == 0u) {
+      {% for r in range(rows) %}
+      part_stats[part + {{ r }}u] = vec2<f32>(largest{{ r }}, total{{ r }});
+      {% endfor %}
+    }
     workgroupBarrier();
-    let stats_at = STATS + (head * splits + split) * ROWS * 2u;
-    let sums_at = STATS + 2u * KV_HEADS * ROWS * splits + (head * splits + split) * ROWS * HEAD_DIM;
     for (var i = index; i < ROWS * HEAD_DIM; i += SIZE) {
       let row = i / HEAD_DIM;
       var largest = LOWEST;
@@ -154,62 +219,61 @@ fn attend(layer: u32, group: u32, groups: u32, index: u32, lane: u32) {
         let weight = exp(max(part_stats[p].x - largest, -100.0));
         total += weight * part_stats[p].y;
         let j = (ROWS + 2u + p) * HEAD_DIM + i % HEAD_DIM;
-        sum += weight * shared_x[j / 4u][j % 4u];
+        sum += weight * bitcast<f32>(shared_x[j / 4u][j % 4u]);
       }
-      if (splits == 1u) {
-        hand_over(ATTENDED + head * ROWS * HEAD_DIM + i, sum / total);
+      if (most == 1u) {
+        hand_over(ATTENDED + chunk.head * ROWS * HEAD_DIM + i, sum / total, tag);
       } else {
-        hand_over(sums_at + i, sum);
+        hand_over(sums_at + i, sum, tag);
         if (i % HEAD_DIM == 0u) {
-          hand_over(stats_at + 2u * row, largest);
-          hand_over(stats_at + 2u * row + 1u, total);
+          hand_over(stats_at + 2u * row, largest, tag);
+          hand_over(stats_at + 2u * row + 1u, total, tag);
         }
       }
     }
-    if (splits > 1u) {
-      merge(head, splits, index);
+    if (most > 1u) {
+      workgroupBarrier();
+      merge(chunk, most, tag, index);
     }
   }
 }
 
-// The chunks of a head together, by the workgroup whose chunk is the last one that is done.
-fn merge(head: u32, splits: u32, index: u32) {
-  storageBarrier();
-  workgroupBarrier();
-  if (index == 0u) {
-    answer = atomicAdd(&work[DONE_CHUNKS + head], 1u) + 1u;
-  }
-  if (workgroupUniformLoad(&answer) != splits) {
-    return;
-  }
-  for (var i = index; i < ROWS * HEAD_DIM; i += SIZE) {
-    let stats_at = STATS + (head * splits * ROWS + i / HEAD_DIM) * 2u;
-    let sums_at = STATS + 2u * KV_HEADS * ROWS * splits + head * splits * ROWS * HEAD_DIM + i;
+// A share of a head's elements, of all its chunks.
+fn merge(chunk: Chunk, most: u32, tag: u32, index: u32) {
+  let share = (ROWS * HEAD_DIM + chunk.splits - 1u) / chunk.splits;
+  let begin = chunk.split * share;
+  for (var i = begin + index; i < min(begin + share, ROWS * HEAD_DIM); i += SIZE) {
+    let stats_at = STATS + (chunk.head * most * ROWS + i / HEAD_DIM) * 2u;
+    let sums_at = STATS + (2u * KV_HEADS * most + chunk.head * most * HEAD_DIM) * ROWS + i;
     var largest = LOWEST;
     var total = 0.0;
     var sum = 0.0;
-    for (var s = 0u; s < splits; s += 4u) {
-      {% for u in range(4) %}
-      let split{{ u }} = min(s + {{ u }}u, splits - 1u);
-      let most{{ u }} = taken(stats_at + split{{ u }} * ROWS * 2u);
-      let part{{ u }} = select(0.0, taken(stats_at + split{{ u }} * ROWS * 2u + 1u), s + {{ u }}u < splits);
-      let value{{ u }} = select(0.0, taken(sums_at + split{{ u }} * ROWS * HEAD_DIM), s + {{ u }}u < splits);
+    for (var s = 0u; s < chunk.splits; s += {{ merged }}u) {
+      {% for u in range(merged) %}
+      let split{{ u }} = min(s + {{ u }}u, chunk.splits - 1u);
+      let at{{ 3 * u }} = stats_at + split{{ u }} * ROWS * 2u;
+      let at{{ 3 * u + 1 }} = at{{ 3 * u }} + 1u;
+      let at{{ 3 * u + 2 }} = sums_at + split{{ u }} * ROWS * HEAD_DIM;
+      var word{{ 3 * u }}: u32;
+      var word{{ 3 * u + 1 }}: u32;
+      var word{{ 3 * u + 2 }}: u32;
       {% endfor %}
-      let top = max(max(max(most0, most1), max(most2, most3)), largest);
+      var missing: u32;
+      {{ await("word", "at", 3 * merged) | indent(6) -}}
+      var top = largest;
+      {% for u in range(merged) %}
+      top = max(top, value_of(word{{ 3 * u }}));
+      {% endfor %}
       let before = exp(max(largest - top, -100.0));
       total *= before;
       sum *= before;
       largest = top;
-      {% for u in range(4) %}
-      let weight{{ u }} = exp(max(most{{ u }} - top, -100.0));
-      total += weight{{ u }} * part{{ u }};
-      sum += weight{{ u }} * value{{ u }};
+      {% for u in range(merged) %}
+      let weight{{ u }} = select(0.0, exp(max(value_of(word{{ 3 * u }}) - top, -100.0)), s + {{ u }}u < chunk.splits);
+      total += weight{{ u }} * value_of(word{{ 3 * u + 1 }});
+      sum += weight{{ u }} * value_of(word{{ 3 * u + 2 }});
       {% endfor %}
     }
-    hand_over(ATTENDED + head * ROWS * HEAD_DIM + i, sum / total);
-  }
-  if (index == 0u) {
-    atomicStore(&work[DONE_CHUNKS + head], 0u);
+    hand_over(ATTENDED + chunk.head * ROWS * HEAD_DIM + i, sum / total, tag);
   }
 }
-

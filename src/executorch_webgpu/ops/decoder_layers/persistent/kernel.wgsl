@@ -2,14 +2,21 @@
 Decoder layers for one token in one dispatch: norm and projections, attention, output projection, norm and gated layer,
 projection back, of all layers one after the other.
 
-All workgroups run at once (plan.py makes sure), and meet between phases. What they hand over to each other lies in
-`work`, which only atomics touch: no other access is seen by other workgroups within a dispatch. A workgroup waits only for so
-long; if the others do not come, the result is NaN, and a flag says so.
+All workgroups run at once (plan.py makes sure). What they hand over to each other lies in `work`, which only atomics touch: no
+other access is seen by other workgroups within a dispatch. Nothing orders two words of it, so each says for itself whether it
+is there (exchange.wgsl), and a workgroup waits for the words that it needs, for so long. If they do not come, the result is
+NaN, and a flag says so. A barrier goes before each wait: other subgroups may not run while one waits, so they must have handed
+over what they have.
 
-A product: a team of lanes has quads of columns (packed.py), its lanes share K. x is in workgroup memory.
+A word is written once a layer, and read for a layer by workgroups whose results all later words depend on. So none is
+overwritten before all have read it.
+
+A product: a team of lanes has pairs of quads of columns (packed.py), its lanes share K. x is in workgroup memory. With codes of
+4 bits, x is whole numbers there, of 24 bits for the largest one, in three bytes: four bytes times four codes take an
+instruction, and nothing is rounded before a unit's sum is a float again. That takes half the instructions that floats take.
 
 Attention: a workgroup has a chunk of a KV head's context. LANES lanes hold a row of the cache; the groups of lanes take turns
-with rows, each with an online softmax of its own. The last chunk of a head that is done puts all of them together.
+with rows, each subgroup with an online softmax of its own. Each workgroup puts a share of all chunks of its head together.
 
 Inputs:
   size = 256 | 512: invocations of a workgroup
@@ -19,8 +26,8 @@ Inputs:
   kv_heads = 8: of keys and values
   head_dim = 64: elements of a head
   ffn = 8192: of the gated layer
-  lanes = [64, 64, 32, 64]: of a team, in each of the four products; a multiple of `subgroup`
-  unroll = [4, 4, 2, 4]: units of each quad that a lane loads before it uses them, in each product
+  lanes = [64, 128, 32, 128]: of a team, in each of the four products; a multiple of `subgroup`
+  unroll = 4 | 2: units of each quad that a lane loads at a time
   chunk = 8192: elements of x in workgroup memory at a time, a multiple of what a unit has
   bits = 4 | 8: of a weight's code
   zero_point = 8 | 0: what is subtracted from each code of 4 bits; codes of 8 bits are signed
@@ -29,11 +36,12 @@ Inputs:
   cache = "float16" | "float32": what the KV caches hold
   width = 4 | 8: elements of a load of a cache; head_dim / width is a power of two and at most `subgroup`
   keys = 4 | 2: rows of the cache that a group of lanes loads before it uses the first
+  merged = 8 | 4: chunks of a head whose results an invocation loads at a time
   rotation = "pairs" | "halves": which elements of a head rotate together
   half = 32: pairs that rotate in a head
   pinned = True | False: weights are declared as writable, so that their loads stay where they are written
+  throttle = True | False: workgroups meet between phases, so that none asks for words long before they are there
   looks = 1 | 16: at the others in a turn of the loop that waits for them: Mesa's CPU driver ends loops after 65,535 turns
-  ahead = True | False: the first weights of a phase are loaded before the workgroups meet
 #}
 {% set per_unit = 8 if bits == 4 else 4 %}
 {% set halves = per_unit // 4 %}
@@ -44,14 +52,28 @@ Inputs:
 {% set vectors = width // 4 %}
 {% set subgroups = size // subgroup %}
 {% set roles = [
-  {"name": "qkv", "k": hidden, "quads": (q_width + 2 * kv_width) // 4, "each": 1, "norm": True},
-  {"name": "output", "k": q_width, "quads": hidden // 4, "each": 1, "norm": False},
-  {"name": "gated", "k": hidden, "quads": ffn // 2, "each": 2, "norm": True},
-  {"name": "down", "k": ffn, "quads": hidden // 4, "each": 1, "norm": False},
+  {"name": "qkv", "batch": "WeightsOfQkv", "k": hidden, "slots": (q_width + 2 * kv_width) // 8},
+  {"name": "output", "batch": "WeightsOfOutput", "k": q_width, "slots": hidden // 8},
+  {"name": "gated", "batch": "WeightsOfGated", "k": hidden, "slots": ffn // 4},
+  {"name": "down", "batch": "WeightsOfDown", "k": ffn, "slots": hidden // 8},
 ] %}
-{% set most = namespace(loads=0) %}
-{% for role in roles %}{% set most.loads = [most.loads, role.each * unroll[loop.index0]] | max %}{% endfor %}
 {% set exchanges = [1, 2, 4, 8, 16, 32, 64] %}
+{# Loads words until all of them are there: `name`0 from `at`0 on. #}
+{% macro await(name, at, count) %}
+loop {
+  {% for i in range(count) %}
+  {{ name }}{{ i }} = word_at({{ at }}{{ i }});
+  {% endfor %}
+  missing = (0u{% for i in range(count) %} | ({{ name }}{{ i }} ^ tag){% endfor %}) & 1u;
+  if (missing == 0u || patience == 0u) {
+    break;
+  }
+  patience--;
+}
+if (missing != 0u) {  // also where a driver ends a loop that takes long
+  give_up();
+}
+{% endmacro %}
 {% include "matmul/codes.wgsl" %}
 {% include "matmul/scales.wgsl" %}
 {% include "wgsl/kv_cache.wgsl" %}
@@ -69,10 +91,10 @@ Inputs:
 @group(0) @binding(9) var<storage, read_write> work: array<atomic<u32>>;
 
 struct Params {
-  layers: u32,
-  patience: u32,       // looks at the others before a workgroup gives up
-  least_chunk: u32,    // rows of the cache that are worth a workgroup
-  scale: f32,          // of the scores
+  layers: u32,            // 0: try only whether all workgroups run at once
+  patience: u32,          // looks at words that are not there, before an invocation gives up
+  least_chunk: u32,       // rows of the cache that are worth a workgroup
+  scale: f32,             // of the scores
   weights_at: vec4<u32>,  // where the matrices of each product begin in a layer's weights
   scales_at: vec4<u32>,
   weights_of_layer: u32,  // from a layer to the next
@@ -99,48 +121,39 @@ const UNITS = {{ row_lanes }}u;  // loads in a row of a head
 const ROWS = {{ rows }}u;        // query heads of a KV head
 const LANES = UNITS;
 const GROUPS = SIZE / LANES;     // of lanes that take turns with rows
-const KEYS = {{ keys }}u;
 const RESCALE = 6.0;  // probabilities stay below e^6: sums are scaled only when a maximum has grown by more
 
 // ---- words of `work` ----
 const ARRIVALS = 0u;
 const DEPARTURES = 1u;
 const FAILED = 2u;
-const DONE_CHUNKS = 16u;  // of each KV head
-const STREAM = DONE_CHUNKS + (KV_HEADS + 15u) / 16u * 16u;  // the residual stream between layers
-const MIDDLE = STREAM + HIDDEN;                             // and within a layer
+const EPOCH = 3u;   // layers since the beginning
+const STREAM = 16u;  // the residual stream between layers
+const MIDDLE = STREAM + HIDDEN;  // and within a layer
 const QKV = MIDDLE + HIDDEN;
 const ATTENDED = QKV + Q_WIDTH + 2u * KV_WIDTH;
 const GATED = ATTENDED + Q_WIDTH;
 const STATS = GATED + {{ ffn }}u;  // [KV head, chunk, row]: maximum, total
 // After them the chunks' sums, [KV head, chunk, row, D].
 
-// x of a product, in units; or a head's rotated queries, new key and new value, and then what its subgroups have summed up.
-var<workgroup> shared_x: array<vec4<f32>, {{ [chunk // 4, (rows + 2) * head_dim // 4 + subgroups * rows * head_dim // 4] | max }}>;
+// Bits of floats, or whole numbers: x of a product, in units; or a head's rotated queries, new key and new value, and then what its subgroups have summed up.
+var<workgroup> shared_x: array<vec4<u32>, {{ [chunk // 4, (rows + 2) * head_dim // 4 + subgroups * rows * head_dim // 4] | max }}>;
 var<workgroup> squares: array<f32, SUBGROUPS>;
+var<workgroup> tops: array<u32, SUBGROUPS>;  // bits of the largest |x|
 var<workgroup> partials: array<vec4<f32>, SUBGROUPS * 2u>;
 var<workgroup> part_stats: array<vec2<f32>, SUBGROUPS * ROWS>;
-var<workgroup> answer: u32;
 
-struct Batch {  // of weights, on their way
-  {% for i in range(most.loads) %}
-  w{{ i }}: vec4<u32>,
-  s{{ i }}: FourScales,
-  {% endfor %}
-}
-
-fn taken(at: u32) -> f32 {
-  return bitcast<f32>(atomicLoad(&work[at]));
-}
-
-fn hand_over(at: u32, value: f32) {
-  atomicStore(&work[at], bitcast<u32>(value));
-}
-
+{% include "decoder_layers/persistent/exchange.wgsl" %}
 {% include "decoder_layers/persistent/products.wgsl" %}
 {% include "decoder_layers/persistent/attention.wgsl" %}
-{% include "decoder_layers/persistent/meeting.wgsl" %}
 
+{% macro all_meet() %}
+{% if throttle %}
+arrive(index);
+meet(goal, index);
+goal += groups;
+{% endif %}
+{% endmacro %}
 @compute @workgroup_size(SIZE)
 fn main(
   @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -150,53 +163,36 @@ fn main(
 ) {
   let group = workgroup.x;
   let groups = workgroups.x;
-  var goal = 0u;
-  var batch: Batch;
-  {% macro load_first() %}
-  switch (phase) {
-    {% for phase in [0, 2, 3, 4] %}
-    case {{ phase }}u: {
-      batch = load_{{ roles[loop.index0].name }}(layer, group, index, index % {{ lanes[loop.index0] }}u);
-    }
-    {% endfor %}
-    default: {}
-  }
-  {% endmacro %}
-  for (var step = 0u; step < max(5u * params.layers, 1u); step++) {
-    let layer = step / 5u;
-    let phase = step % 5u;
+  patience = params.patience;
+  let epoch = atomicLoad(&work[EPOCH]) + 1u;
+  var goal = groups;
+  if (params.layers == 0u) {
     arrive(index);
-    goal += groups;
-    {% if ahead %}
-    {{ load_first() | indent(2) }}
-    {% endif %}
-    if (!meet(goal, index)) {
-      leave(groups, index, true);
-      return;
+    meet(goal, index);
+  } else {
+    var of_qkv = load_qkv(0u, group, 0u, index, lane);
+    for (var i = group * SIZE + index; i < HIDDEN; i += groups * SIZE) {
+      hand_over(STREAM + i, x[i], epoch);
     }
-    if (params.layers == 0u) {
-      break;
-    }
-    {% if not ahead %}
-    {{ load_first() | indent(2) }}
-    {% endif %}
-    switch (phase) {
-      case 0u: {
-        qkv(layer, group, groups, index, lane, batch);
-      }
-      case 1u: {
-        attend(layer, group, groups, index, lane);
-      }
-      case 2u: {
-        output(layer, group, groups, index, lane, batch);
-      }
-      case 3u: {
-        gated(layer, group, groups, index, lane, batch);
-      }
-      default: {
-        down(layer, group, groups, index, lane, batch);
+    for (var layer = 0u; layer < params.layers; layer++) {
+      let tag = epoch + layer;
+      {{ all_meet() | indent(6) -}}
+      qkv(layer, tag, group, groups, index, lane, of_qkv);
+      let of_output = load_output(layer, group, 0u, index, lane);
+      {{ all_meet() | indent(6) -}}
+      attend(layer, tag, group, groups, index, lane);
+      {{ all_meet() | indent(6) -}}
+      output(layer, tag, group, groups, index, lane, of_output);
+      let of_gated = load_gated(layer, group, 0u, index, lane);
+      {{ all_meet() | indent(6) -}}
+      gated(layer, tag, group, groups, index, lane, of_gated);
+      let of_down = load_down(layer, group, 0u, index, lane);
+      {{ all_meet() | indent(6) -}}
+      down(layer, tag, group, groups, index, lane, of_down);
+      if (layer + 1u < params.layers) {
+        of_qkv = load_qkv(layer + 1u, group, 0u, index, lane);
       }
     }
   }
-  leave(groups, index, false);
+  leave(groups, index);
 }

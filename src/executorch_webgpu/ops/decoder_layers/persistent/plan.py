@@ -6,6 +6,7 @@ WebGPU does not promise that all workgroups of a dispatch run at once, so how ma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,20 +32,21 @@ _STORAGE_BUFFERS = 10
 class Tuning:
     """What the kernel's speed depends on, not its result."""
 
-    size: int = 512  # invocations of a workgroup
-    loads: int = 4  # vec4s of weights that a lane has loaded at a time
+    size: int = 256  # invocations of a workgroup
+    unroll: int = 4  # units of each of two quads that a lane loads at a time
     workgroups: int = MOST_WORKGROUPS  # at most; fewer where fewer run at once
     expected: int = 132  # workgroups that teams are chosen for
-    keys: int = 4  # rows of the caches that a group of lanes loads at a time
+    keys: int = 2  # rows of the caches that a group of lanes loads at a time
     least_chunk: int = 32  # rows of the caches that are worth a workgroup
+    merged: int = 8  # chunks of a head whose results an invocation loads at a time
     pinned: bool = True
-    ahead: bool = True
+    throttle: bool = False
     looks: int = 1  # at the others in one turn of the loop that waits for them
     patience: int = 1 << 18  # looks at the others before a workgroup gives up: about 0.1 s
 
 
 TUNING = Tuning()
-CPU_TUNING = Tuning(size=32, expected=2, keys=2, looks=16, patience=1 << 31)
+CPU_TUNING = Tuning(size=32, expected=2, throttle=True, looks=16, patience=1 << 31)
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def run(planner: Planner, layers: Sequence[Layer], x: Binding, out: Binding, wor
                 "cos_table": rotation.cos,
                 "sin_table": rotation.sin,
                 "out": target,
-                "work": Kept(KERNEL, 4 * _words(template)),
+                "work": Kept(f"{KERNEL} {first.attention.k_cache.id}", 4 * _words(template)),
                 "input_pos": first.attention.input_pos,
                 "start_pos": rotation.start_pos,
             },
@@ -157,6 +159,7 @@ def _takes(planner: Planner, layer: Layer) -> bool:
         and all(not any(product.biases) and not product.quantizes for product in products)
         and all(product.width % layout.per_word == 0 for product in products)
         and all(m.rows % 4 == 0 for product in products for m in product.matrices if isinstance(m, QuantizedMatrix))
+        and all(_rows(product) % 8 == 0 for product in products)
         and len(of_group) == 1
         and all(product.width % (_group(product) or layout.per_word) == 0 for product in products)
         and attention.mask is None
@@ -216,11 +219,9 @@ def _template(planner: Planner, layer: Layer) -> dict[str, Any]:
     tuning, attention, rotation = tuning_of(planner), layer.attention, layer.attention.rotation
     assert rotation is not None
     layout, subgroup = _format(layer), planner.features.subgroup_size
-    teams = [_lanes(tuning, subgroup, product, layout.per_word) for product in layer.products]
-    widest = max(product.width for product in layer.products)
-    most = (
-        (planner.limits.max_workgroup_bytes - _workgroup_bytes(tuning, subgroup, attention, 0, bare=True)) // 256 * 64
-    )
+    widest = ceil_div(max(product.width for product in layer.products), 8) * 8
+    left = planner.limits.max_workgroup_bytes - _workgroup_bytes(tuning, subgroup, attention, 0, bare=True)
+    whole = math.lcm(8, _group(layer.qkv) or 8)  # chunks of x end where groups of weights do
     return {
         "size": tuning.size,
         "subgroup": subgroup,
@@ -229,9 +230,9 @@ def _template(planner: Planner, layer: Layer) -> dict[str, Any]:
         "kv_heads": attention.kv_heads,
         "head_dim": attention.head_dim,
         "ffn": layer.down.width,
-        "lanes": [lanes for lanes, _ in teams],
-        "unroll": [unroll for _, unroll in teams],
-        "chunk": min(ceil_div(widest, 8) * 8, most),
+        "lanes": [_lanes(planner, layer, product) for product in layer.products],
+        "unroll": tuning.unroll,
+        "chunk": min(widest, left // (4 * whole) * whole),
         **layout.template,
         "group": _group(layer.qkv),
         "cache": attention.k_cache.dtype,
@@ -239,8 +240,9 @@ def _template(planner: Planner, layer: Layer) -> dict[str, Any]:
         "keys": tuning.keys,
         "rotation": rotation.kind,
         "half": rotation.half,
+        "merged": tuning.merged,
         "pinned": tuning.pinned,
-        "ahead": tuning.ahead,
+        "throttle": tuning.throttle,
         "looks": tuning.looks,
     }
 
@@ -249,22 +251,31 @@ def _workgroup_bytes(tuning: Tuning, subgroup: int, attention: AttentionCall, ch
     """Of workgroup memory, with ``chunk`` elements of x; ``bare``: without what the kernel has in x's place."""
     subgroups = tuning.size // subgroup
     in_turn = max(chunk, (attention.group * (1 + subgroups) + 2) * attention.head_dim)
-    parts = 16 * ceil_div(subgroups, 4) + 32 * subgroups + 16 * ceil_div(subgroups * attention.group, 2) + 16
+    parts = 32 * ceil_div(subgroups, 4) + 32 * subgroups + 16 * ceil_div(subgroups * attention.group, 2) + 16
     return parts + (0 if bare else 4 * in_turn)
 
 
-def _lanes(tuning: Tuning, subgroup: int, product: Product, per_unit: int) -> tuple[int, int]:
-    """Lanes of a team, and units of each quad that one loads at a time: for the fewest units one after the other."""
-    each = 2 if product.gated else 1
-    slots = sum(m.rows for m in product.matrices if isinstance(m, QuantizedMatrix)) // 4 // each
-    units = product.width // per_unit
+def _rows(product: Product) -> int:
+    return sum(m.rows for m in product.matrices if isinstance(m, QuantizedMatrix))
 
-    def cost(lanes: int) -> int:
-        return ceil_div(slots, tuning.expected * (tuning.size // lanes)) * ceil_div(units, lanes)
+
+def _slots(product: Product) -> int:
+    """Pairs of quads of rows: of neighbours, or of gate and up."""
+    return _rows(product) // 8
+
+
+def _lanes(planner: Planner, layer: Layer, product: Product) -> int:
+    """Lanes of a team: so many that the fewest batches, and then units, come one after the other."""
+    tuning, subgroup = tuning_of(planner), planner.features.subgroup_size
+    units = product.width // _format(layer).per_word
+
+    def cost(lanes: int) -> tuple[int, int]:
+        turns = ceil_div(_slots(product), tuning.expected * (tuning.size // lanes))
+        each = ceil_div(units, lanes)
+        return turns * ceil_div(each, tuning.unroll), turns * each
 
     choices = [subgroup << i for i in range((tuning.size // subgroup).bit_length())]
-    lanes = min((lanes for lanes in choices if tuning.size % lanes == 0), key=cost)
-    return lanes, max(1, min(tuning.loads // each, ceil_div(units, lanes)))
+    return min((lanes for lanes in choices if tuning.size % lanes == 0), key=cost)
 
 
 def _layers_of_dispatch(planner: Planner, layers: Sequence[Layer]) -> int:
@@ -279,9 +290,8 @@ def _layers_of_dispatch(planner: Planner, layers: Sequence[Layer]) -> int:
 def _words(template: dict[str, Any]) -> int:
     """Of what the kernel keeps and hands over, as it counts them."""
     heads, kv_heads, head_dim = template["heads"], template["kv_heads"], template["head_dim"]
-    counters = _HEADER_WORDS + ceil_div(kv_heads, 16) * 16
     streams = 2 * template["hidden"] + (2 * heads + 2 * kv_heads) * head_dim + template["ffn"]
-    return counters + streams + heads * max(1, MOST_WORKGROUPS // kv_heads) * (2 + head_dim)
+    return _HEADER_WORDS + streams + heads * max(1, MOST_WORKGROUPS // kv_heads) * (2 + head_dim)
 
 
 def _weights(calls: Sequence[Call]) -> Iterator[Repacked]:

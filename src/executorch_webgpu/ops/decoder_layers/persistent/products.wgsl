@@ -1,173 +1,335 @@
 {#
-The four products of a decoder layer, a function each: `load_NAME` brings the first weights of a lane, and `NAME` does the rest.
+The four products of a layer: `load_NAME` asks for a batch of weights, and `NAME` does the rest. While a batch is used, the next
+one is on its way. Each product has code of its own, with its sizes in it: what one code for all of them had to look up took
+longer than the products.
 #}
+{% set unit_group = (group or 2**30) // per_unit %}
+{% set groups_of_set = namespace(n=(subgroup + unit_group - 1) // unit_group) %}
+{% if subgroup % unit_group and unit_group % subgroup %}{% set groups_of_set.n = (subgroup + unit_group - 2) // unit_group + 1 %}{% endif %}
+{% set of_set = [1, 2, 4, 8, 16, 32, 64] | select("ge", groups_of_set.n) | first %}
+{% set whole = bits == 4 %}
+const UNIT_GROUP = {{ unit_group }}u;  // units that share scales
+const OF_SET = {{ of_set }}u;          // at least the groups of the units of a subgroup that lie side by side
+
 fn silu(x: f32) -> f32 {
   let e = exp(-abs(x));  // never of a positive number, so that nothing overflows
   return x * select(1.0, e, x < 0.0) / (1.0 + e);
 }
 
-fn residual_of(layer: u32, middle: bool, at: u32) -> f32 {
-  if (middle) {
-    return taken(MIDDLE + at);
-  }
-  if (layer == 0u) {
-    return x[at];
-  }
-  return taken(STREAM + at);
-}
-
-// ---- x of a product, from `begin` on, to workgroup memory; with a norm, times its weights ----
-fn stage(layer: u32, source: u32, begin: u32, count: u32, norm: u32, has_norm: bool, index: u32, lane: u32) {
-  var sum = 0.0;
-  for (var first = index; first < count; first += 8u * SIZE) {
-    var values: array<f32, 8>;
-    {% for i in range(8) %}
-    let j{{ i }} = begin + min(first + {{ i }}u * SIZE, count - 1u);
-    {% endfor %}
-    if (layer == 0u && source == STREAM) {
-      {% for i in range(8) %}
-      values[{{ i }}] = x[j{{ i }}];
-      {% endfor %}
-    } else {
-      {% for i in range(8) %}
-      values[{{ i }}] = taken(source + j{{ i }});
-      {% endfor %}
-    }
-    {% for i in range(8) %}
-    if (first + {{ i }}u * SIZE < count) {
-      var value = values[{{ i }}];
-      if (has_norm) {
-        sum += value * value;
-        value *= norms[norm + j{{ i }}];
-      }
-      let at = first + {{ i }}u * SIZE;
-      {% if halves == 2 %}
-      shared_x[at / 8u + at / 4u % 2u * {{ chunk // 8 }}u][at % 4u] = value;
-      {% else %}
-      shared_x[at / 4u][at % 4u] = value;
-      {% endif %}
-    }
-    {% endfor %}
-  }
-  if (has_norm) {
-    let all = subgroupAdd(sum);
-    if (lane == 0u) {
-      squares[index / SUBGROUP] = all;
-    }
-  }
-}
-
 fn norm_factor(eps: f32) -> f32 {
   var sum = 0.0;
-  for (var i = 0u; i < SUBGROUPS; i++) {
-    sum += squares[i];
-  }
+  {% for i in range(subgroups) %}
+  sum += squares[{{ i }}];
+  {% endfor %}
   return inverseSqrt(sum / f32(HIDDEN) + eps);
 }
 
+fn shared_quad(at: u32) -> vec4<f32> {
+  return bitcast<vec4<f32>>(shared_x[at]);
+}
+
+{% if whole %}
+// The largest |x| of all lanes, or NaN where one is not finite.
+fn top_of_all() -> f32 {
+  var top = 0u;
+  {% for i in range(subgroups) %}
+  top = max(top, tops[{{ i }}]);
+  {% endfor %}
+  return bitcast<f32>(select(top, 0x7fc00000u | params.layers, top >= 0x7f800000u));
+}
+
+// Byte `shift` / 8 of four numbers.
+fn bytes(x: vec4<i32>, shift: u32) -> u32 {
+  let byte = (bitcast<vec4<u32>>(x) >> vec4<u32>(shift)) & vec4<u32>(0xffu);
+  return byte.x | (byte.y << 8u) | (byte.z << 16u) | (byte.w << 24u);
+}
+
+// ---- units of floats become whole numbers: their bytes, signed only in the highest, and what their sum takes from a product ----
+fn make_whole(index: u32, units: u32, top: f32) {
+  let factor = select(0.0, 8388600.0 / top, top > 1e-30);
+  for (var unit = index; unit < units; unit += SIZE) {
+    let x0 = vec4<i32>(round(shared_quad(unit) * factor));
+    let x1 = vec4<i32>(round(shared_quad(unit + {{ chunk // 8 }}u) * factor));
+    let even = vec4<i32>(x0.x, x0.z, x1.x, x1.z);  // as the codes in a word's low halves of bytes
+    let odd = vec4<i32>(x0.y, x0.w, x1.y, x1.w);
+    let both = even + odd;
+    let sum = both.x + both.y + both.z + both.w;
+    shared_x[unit] = vec4<u32>(bytes(even, 16u), bytes(odd, 16u), bytes(even, 8u), bytes(odd, 8u));
+    shared_x[unit + {{ chunk // 8 }}u] = vec4<u32>(bytes(even, 0u), bytes(odd, 0u), bitcast<u32>({{ -zero_point if zero_point else 1 }} * sum), 0u);
+  }
+}
+
+// The codes of a word times eight numbers.
+fn product_of(word: u32, x0: vec4<u32>, x1: vec4<u32>) -> i32 {
+  let even = word & 0x0f0f0f0fu;
+  let odd = (word >> 4u) & 0x0f0f0f0fu;
+  let high = dot4I8Packed(even, x0.x) + dot4I8Packed(odd, x0.y);
+  let middle = dot4U8Packed(even, x0.z) + dot4U8Packed(odd, x0.w);
+  let low = dot4U8Packed(even, x1.x) + dot4U8Packed(odd, x1.y);
+  return (high << 16u) + bitcast<i32>((middle << 8u) + low);
+}
+{% endif %}
+
+// x of a product, elements from `begin` on, to workgroup memory; with a norm, times its weights. The `last` ones complete its sum.
+{% macro stage(source, begin, count, norm, last) %}
+{% set at_once = [(count + size - 1) // size, 16] | min %}
+{% set is_exact = count % (at_once * size) == 0 and size % 8 == 0 %}
+{% if whole %}
+var top = 0u;
+{% endif %}
+for (var round = 0u; round < {{ count }}u; round += {{ at_once * size }}u) {
+  {% for i in range(at_once) %}
+  {% if is_exact %}
+  let e{{ i }} = round + index + {{ begin + i * size }}u;
+  {% else %}
+  let e{{ i }} = {{ begin }}u + min(round + index + {{ i * size }}u, {{ count - 1 }}u);
+  {% endif %}
+  let at{{ i }} = {{ source }} + e{{ i }};
+  var word{{ i }}: u32;
+  {% if norm %}
+  let factor{{ i }} = norms[{{ norm }} + e{{ i }}];
+  {% endif %}
+  {% endfor %}
+  var missing: u32;
+  {{ await("word", "at", at_once) | indent(2) -}}
+  let quad = round / 8u + index / 8u + index / 4u % 2u * {{ chunk // 8 }}u;
+  {% for i in range(at_once) %}
+  {% if not is_exact %}
+  if (round + index + {{ i * size }}u < {{ count }}u)
+  {% endif %}
+  {
+    let value = value_of(word{{ i }});
+    {% if norm %}
+    square += value * value;
+    {% endif %}
+    let scaled = bitcast<u32>({{ "value * factor%d" % i if norm else "value" }});
+    {% if whole %}
+    top = max(top, scaled & 0x7fffffffu);
+    {% endif %}
+    {% if halves == 2 %}
+    shared_x[quad + {{ i * size // 8 }}u][index % 4u] = scaled;
+    {% else %}
+    shared_x[round / 4u + index / 4u + {{ i * size // 4 }}u][index % 4u] = scaled;
+    {% endif %}
+  }
+  {% endfor %}
+}
+{% if norm and last %}
+let of_subgroup = subgroupAdd(square);
+if (lane == 0u) {
+  squares[index / SUBGROUP] = of_subgroup;
+}
+{% endif %}
+{% if whole %}
+let top_of_subgroup = subgroupMax(top);
+if (lane == 0u) {
+  tops[index / SUBGROUP] = top_of_subgroup;
+}
+workgroupBarrier();
+x_scale = top_of_all();
+make_whole(index, {{ count // per_unit }}u, x_scale);
+x_scale *= {{ 1 / 8388600 }};
+{% endif %}
+workgroupBarrier();
+{% endmacro %}
 {% for role in roles %}
-{% set n, each, k = loop.index0, role.each, role.k %}
-{% set turns, width_lanes = unroll[n], lanes[n] %}
-{% set units, teams, parts = k // per_unit, size // lanes[n], lanes[n] // subgroup %}
-{% set units_of_group = (group or k) // per_unit %}
+{% set n, k, team = loop.index0, role.k, lanes[loop.index0] %}
+{% set units, teams, parts = k // per_unit, size // team, team // subgroup %}
+{% set turns = [unroll, (units + team - 1) // team] | min %}
+{% set step = turns * team %}
+{% set unit_groups = [units // unit_group, 1] | max %}
+{% set scale_loads = (turns * of_set + subgroup - 1) // subgroup %}
 {% set chunks = (k + chunk - 1) // chunk %}
-fn load_{{ role.name }}(layer: u32, group: u32, index: u32, unit: u32) -> Batch {
-  var batch: Batch;
-  let quad = min(group * {{ teams }}u + index / {{ width_lanes }}u, {{ role.quads // each - 1 }}u) * {{ each }}u;
+{% set quads = 1 if n == 2 else 2 %}
+struct {{ role.batch }} {
+  {% for i in range(2 * turns) %}
+  w{{ i }}: vec4<u32>,
+  {% endfor %}
+  {% for i in range(2 * scale_loads) %}
+  s{{ i }}: FourScales,
+  {% endfor %}
+}
+
+fn load_{{ role.name }}(layer: u32, turn: u32, unit: u32, index: u32, lane: u32) -> {{ role.batch }} {
+  var batch: {{ role.batch }};
+  let quad = 2u * min(turn * {{ teams }}u + index / {{ team }}u, {{ role.slots - 1 }}u);
   let at = layer * params.weights_of_layer + params.weights_at[{{ n }}] + quad * {{ units }}u;
-  let scale_at = layer * params.scales_of_layer + params.scales_at[{{ n }}] + quad * {{ units // units_of_group }}u;
+  let first = unit + index % {{ team }}u;
   {% for i in range(turns) %}
-  let unit{{ i }} = min(unit + {{ i * width_lanes }}u, {{ units - 1 }}u);
-  {% for u in range(each) %}
-  batch.w{{ i * each + u }} = weights[at + {{ u * units }}u + unit{{ i }}];
-  {% endfor %}{% endfor %}
-  {% for i in range(turns) %}{% for u in range(each) %}
-  batch.s{{ i * each + u }} = scales[scale_at + {{ u * (units // units_of_group) }}u + unit{{ i }} / {{ units_of_group }}u];
-  {% endfor %}{% endfor %}
+  {% if units % step == 0 and chunks == 1 %}
+  let unit{{ i }} = at + first + {{ i * team }}u;
+  {% else %}
+  let unit{{ i }} = at + min(first + {{ i * team }}u, {{ units - 1 }}u);
+  {% endif %}
+  batch.w{{ 2 * i }} = weights[unit{{ i }}];
+  batch.w{{ 2 * i + 1 }} = weights[unit{{ i }} + {{ units }}u];
+  {% endfor %}
+  // ---- a scale that some units share is loaded by one lane ----
+  let scale_at = layer * params.scales_of_layer + params.scales_at[{{ n }}] + quad * {{ unit_groups }}u;
+  {% for i in range(scale_loads) %}
+  {% set place = "(lane + %du)" % (i * subgroup) if i else "lane" %}
+  let group{{ i }} = scale_at + min((first - lane + {{ place }} / OF_SET * {{ team }}u) / UNIT_GROUP + {{ place }} % OF_SET, {{ unit_groups - 1 }}u);
+  batch.s{{ 2 * i }} = scales[group{{ i }}];
+  batch.s{{ 2 * i + 1 }} = scales[group{{ i }} + {{ unit_groups }}u];
+  {% endfor %}
   return batch;
 }
 
-fn {{ role.name }}(layer: u32, group: u32, groups: u32, index: u32, lane: u32, first: Batch) {
-  let turn_teams = groups * {{ teams }}u;
-  let my_lane = index % {{ width_lanes }}u;
-  {% if role.norm %}
-  let norm = layer * params.norms_of_layer{{ " + params.second_norm" if n == 2 }};
+fn {{ role.name }}(layer: u32, tag: u32, group: u32, groups: u32, index: u32, lane: u32, first_batch: {{ role.batch }}) {
+  if (group * {{ teams }}u >= {{ role.slots }}u) {
+    return;
+  }
+  let my_lane = index % {{ team }}u;
+  {% set norm = {0: "layer * params.norms_of_layer", 2: "layer * params.norms_of_layer + params.second_norm"}.get(n) %}
+  {% set source = ["STREAM", "ATTENDED", "MIDDLE", "GATED"][n] %}
+  var batch = first_batch;
+  var x_scale = 1.0;
+  {% if chunks == 1 %}
+  workgroupBarrier();
+  {% if norm %}
+  var square = 0.0;
   {% endif %}
-  var batch = first;
-  for (var turn = group; turn * {{ teams }}u < {{ role.quads // each }}u; turn += groups) {
-    {% for u in range(each) %}
-    var sum{{ u }} = vec4<f32>();
-    {% endfor %}
-    {% for c in range(chunks) %}
-    {% set begin = c * chunk %}{% set count = [chunk, k - begin] | min %}
-    {% if chunks == 1 %}
-    if (turn == group) {
-    {% else %}
-    workgroupBarrier();
-    {
-    {% endif %}
-      stage(layer, {{ ["STREAM", "ATTENDED", "MIDDLE", "GATED"][n] }}, {{ begin }}u, {{ count }}u, {{ "norm" if role.norm else "0u" }}, {{ "true" if role.norm else "false" }}, index, lane);
-      workgroupBarrier();
+  {{ stage(source, 0, k, norm, true) | indent(2) -}}
+  {% endif %}
+  for (var turn = group; turn * {{ teams }}u < {{ role.slots }}u; turn += groups) {
+    // ---- the element that this invocation will hand over, if it has one: of two quads, or of one of gate and one of up ----
+    let slot = turn * {{ teams }}u + index / {{ 4 * quads }}u;
+    let to = slot * {{ 4 * quads }}u + index % {{ 4 * quads }}u;
+    let has_one = index < {{ 4 * quads * teams }}u && slot < {{ role.slots }}u;
+    {% if n in (1, 3) %}
+    let at0 = {{ "STREAM" if n == 1 else "MIDDLE" }} + to;
+    var word0: u32;
+    if (has_one) {
+      word0 = word_at(at0);
     }
-    for (var unit = {{ begin // per_unit }}u + my_lane; unit - my_lane < {{ (begin + count) // per_unit }}u; unit += {{ turns * width_lanes }}u) {
-      if (turn != group || unit != my_lane) {
-        batch = load_{{ role.name }}(layer, turn, index, unit);
+    {% endif %}
+    var total0 = vec4<f32>();
+    var total1 = vec4<f32>();
+    {% if norm and chunks > 1 %}
+    var square = 0.0;
+    {% endif %}
+    {% for p in range(chunks) %}
+    {% set begin, count = p * chunk, [chunk, k - p * chunk] | min %}
+    {% set begin_unit, end_unit = begin // per_unit, (begin + count) // per_unit %}
+    {% if chunks > 1 %}
+    {
+    workgroupBarrier();
+    {{ stage(source, begin, count, norm, p + 1 == chunks) | indent(4) -}}
+    {% endif %}
+    var sum0 = vec4<f32>();
+    var sum1 = vec4<f32>();
+    {% if count // per_unit <= step %}
+    {
+      let unit = {{ begin_unit }}u;
+    {% else %}
+    for (var unit = {{ begin_unit }}u; unit < {{ end_unit }}u; unit += {{ step }}u) {
+    {% endif %}
+      let now = batch;
+      {% if p + 1 < chunks %}
+      batch = load_{{ role.name }}(layer, turn, min(unit + {{ step }}u, {{ end_unit }}u), index, lane);
+      {% else %}
+      let ends = unit + {{ step }}u >= {{ end_unit }}u;
+      let next_turn = select(turn, turn + groups, ends);
+      if (next_turn * {{ teams }}u < {{ role.slots }}u) {
+        batch = load_{{ role.name }}(layer, next_turn, select(unit + {{ step }}u, 0u, ends), index, lane);
       }
+      {% endif %}
+      let first = unit + my_lane;
       {% for i in range(turns) %}
-      if (unit + {{ i * width_lanes }}u < {{ (begin + count) // per_unit }}u) {
-        let at = unit + {{ i * width_lanes }}u - {{ begin // per_unit }}u;
-        let x0 = shared_x[at];
-        {% if halves == 2 %}
-        let x1 = shared_x[at + {{ chunk // 8 }}u];
-        {% endif %}
-        {% if mins %}
-        let total = dot(x0{{ " + x1" if halves == 2 }}, vec4<f32>(1.0));
-        {% endif %}
-        {% for u in range(each) %}{% set w = "batch.w%d" % (i * each + u) %}{% set s = "batch.s%d" % (i * each + u) %}
-        sum{{ u }} += four_scales({{ s }}) * vec4<f32>(
-          {% for c in range(4) %}
-          dot(four_codes({{ w }}[{{ c }}]), x0){% if halves == 2 %} + dot(four_codes({{ w }}[{{ c }}] >> 16u), x1){% endif %}{{ "," if c < 3 }}
-          {% endfor %}
-        ){% if mins %} + four_mins({{ s }}) * total{% endif %};
+      {
+        {% set within = i * of_set %}
+        let set_begin = first - lane + {{ i * team }}u;
+        let from_lane = {{ within % subgroup }}u + (set_begin + lane) / UNIT_GROUP - set_begin / UNIT_GROUP;
+        {% for u in range(2) %}
+        let packed{{ u }} = subgroupShuffle(now.s{{ 2 * (within // subgroup) + u }}, from_lane);
         {% endfor %}
+        {% if count // per_unit % step %}
+        if (first + {{ i * team }}u < {{ end_unit }}u)
+        {% endif %}
+        {
+          let at = first + {{ i * team }}u - {{ begin_unit }}u;
+          {% if whole %}
+          let x0 = shared_x[at];
+          let x1 = shared_x[at + {{ chunk // 8 }}u];
+          let of_sum = bitcast<i32>(x1.z);
+          {% for u in range(2) %}
+          sum{{ u }} += four_scales(packed{{ u }}) * vec4<f32>({{ "of_sum + " if zero_point }}vec4<i32>(
+            {% for c in range(4) %}
+            product_of(now.w{{ 2 * i + u }}[{{ c }}], x0, x1){{ "," if c < 3 }}
+            {% endfor %}
+          )){% if mins %} + four_mins(packed{{ u }}) * f32(of_sum){% endif %};
+          {% endfor %}
+          {% else %}
+          let x0 = shared_quad(at);
+          {% if halves == 2 %}
+          let x1 = shared_quad(at + {{ chunk // 8 }}u);
+          {% endif %}
+          {% if mins %}
+          let total = dot(x0{{ " + x1" if halves == 2 }}, vec4<f32>(1.0));
+          {% endif %}
+          {% for u in range(2) %}
+          sum{{ u }} += four_scales(packed{{ u }}) * vec4<f32>(
+            {% for c in range(4) %}
+            dot(four_codes(now.w{{ 2 * i + u }}[{{ c }}]), x0){% if halves == 2 %} + dot(four_codes(now.w{{ 2 * i + u }}[{{ c }}] >> 16u), x1){% endif %}{{ "," if c < 3 }}
+            {% endfor %}
+          ){% if mins %} + four_mins(packed{{ u }}) * total{% endif %};
+          {% endfor %}
+          {% endif %}
+        }
       }
       {% endfor %}
     }
+    total0 += x_scale * sum0;
+    total1 += x_scale * sum1;
+    {% if chunks > 1 %}
+    }
+    {% endif %}
     {% endfor %}
-    {% for u in range(each) %}
-    sum{{ u }} = subgroupAdd(sum{{ u }});
-    {% endfor %}
-    // ---- parts of a team, one element for an invocation ----
+    // ---- all lanes of a team ----
+    total0 = subgroupAdd(total0);
+    total1 = subgroupAdd(total1);
     workgroupBarrier();
     if (lane == 0u) {
-      {% for u in range(each) %}
-      partials[index / SUBGROUP * {{ each }}u + {{ u }}u] = sum{{ u }};
-      {% endfor %}
+      partials[index / SUBGROUP * 2u] = total0;
+      partials[index / SUBGROUP * 2u + 1u] = total1;
     }
     workgroupBarrier();
-    let quad = turn * {{ teams }}u + index / 4u;
-    if (index < {{ 4 * teams }}u && quad < {{ role.quads // each }}u) {
+    if (has_one) {
       let c = index % 4u;
-      {% for u in range(each) %}
-      var value{{ u }} = partials[index / 4u * {{ parts * each }}u + {{ u }}u][c];
-      {% for p in range(1, parts) %}
-      value{{ u }} += partials[index / 4u * {{ parts * each }}u + {{ p * each + u }}u][c];
-      {% endfor %}{% endfor %}
-      let at = quad * 4u + c;
-      {% if n == 0 %}
-      hand_over(QKV + at, value0 * norm_factor(params.eps));
-      {% elif n == 1 %}
-      hand_over(MIDDLE + at, value0 + residual_of(layer, false, at));
-      {% elif n == 2 %}
-      let factor = norm_factor(params.second_eps);
-      hand_over(GATED + at, silu(value0 * factor) * (value1 * factor));
+      {% if n == 2 %}
+      let part = index / 4u * {{ 2 * parts }}u;
       {% else %}
-      let value = value0 + residual_of(layer, true, at);
-      if (layer + 1u == params.layers) {
-        out[at] = value;
-      } else {
-        hand_over(STREAM + at, value);
+      let part = index / 8u * {{ 2 * parts }}u + index / 4u % 2u;
+      {% endif %}
+      var value = partials[part][c];
+      {% for p in range(1, parts) %}
+      value += partials[part + {{ 2 * p }}u][c];
+      {% endfor %}
+      {% if n == 0 %}
+      hand_over(QKV + to, value * norm_factor(params.eps), tag);
+      {% elif n == 2 %}
+      var up = partials[part + 1u][c];
+      {% for p in range(1, parts) %}
+      up += partials[part + {{ 2 * p + 1 }}u][c];
+      {% endfor %}
+      let factor = norm_factor(params.second_eps);
+      hand_over(GATED + to, silu(value * factor) * (up * factor), tag);
+      {% else %}
+      var missing = (word0 ^ tag) & 1u;
+      if (missing != 0u) {
+        {{ await("word", "at", 1) | indent(8) -}}
       }
+      value += value_of(word0);
+      {% if n == 1 %}
+      hand_over(MIDDLE + to, value, tag);
+      {% else %}
+      if (layer + 1u < params.layers) {
+        hand_over(STREAM + to, value, tag + 1u);
+      } else {
+        let failed = is_late || atomicLoad(&work[FAILED]) != 0u;  // in this workgroup or another one
+        out[to] = select(value, not_a_number(), failed);
+      }
+      {% endif %}
       {% endif %}
     }
   }
