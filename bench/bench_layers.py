@@ -36,21 +36,21 @@ from executorch_webgpu.runtime.options import LoadOptions
 CHUNK = 256  # tokens of a step of the prompt
 SWEEP: dict[str, Mapping[str, Any]] = {
     "as it is": {},
-    "2 loads": {"loads": 2},
-    "8 loads": {"loads": 8},
+    "2 units at a time": {"unroll": 2},
+    "4 units at a time": {"unroll": 4},
+    "8 units at a time": {"unroll": 8},
     "512 invocations": {"size": 512},
-    "512, 2 loads": {"size": 512, "loads": 2},
-    "384 invocations": {"size": 384},
-    "two a multiprocessor": {"expected": 264},
-    "two, 2 loads": {"expected": 264, "loads": 2},
+    "512, 2 units": {"size": 512, "unroll": 2},
+    "two a multiprocessor": {"expected": 264, "unroll": 2},
+    "with meetings": {"throttle": True},
     "weights read-only": {"pinned": False},
-    "4 keys": {"keys": 4},
     "1 key": {"keys": 1},
-    "4 merged": {"merged": 4},
+    "4 keys": {"keys": 4},
     "16 merged": {"merged": 16},
+    "chunks from 32 rows": {"least_chunk": 32},
     "chunks from 64 rows": {"least_chunk": 64},
-    "chunks from 128 rows": {"least_chunk": 128},
-    "66 workgroups": {"workgroups": 66},
+    "96 workgroups": {"workgroups": 96, "expected": 96},
+    "66 workgroups": {"workgroups": 66, "expected": 66},
 }
 
 

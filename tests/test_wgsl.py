@@ -208,6 +208,7 @@ def template_names(file: str) -> tuple[set[str], set[str]]:
     """The names that a file and what it includes read: those set nowhere, and all that may come from outside."""
     tree = PARSED[file]
     assigned = {n.name for a in tree.find_all(nodes.Assign) for n in a.find_all(nodes.Name) if n.ctx == "store"}
+    assigned |= {macro.name for macro in tree.find_all(nodes.Macro)}
     below = set().union(*(template_names(included)[1] for included in includes(file)))
     read = meta.find_undeclared_variables(tree) - {"dialect"}
     return (read | below) - assigned, read | (below - assigned)

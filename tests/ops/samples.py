@@ -359,6 +359,8 @@ def _fused_linear_sample(
 
 def fused_linear() -> Iterator[Sample]:
     yield fused_linear_sample("q4gsw", 1024, [21, 6], bias=True, rows=(19, 1))  # several workgroups may share K
+    for weight_format in ("q4gsw", "q4gaw"):  # many columns, as those of a head
+        yield fused_linear_sample(weight_format, 40, [24 << 10], norm=True, residual=True, rows=(1, 1), group=8)
     for weight_format, k in itertools.product(WEIGHT_FORMATS, (64, 33)):
         yield fused_linear_sample(weight_format, k, [21], norm=True, residual=True, rows=(19, 1))
         yield fused_linear_sample(weight_format, k, [21, 6, 5], norm=True, bias=True)

@@ -3,6 +3,7 @@
 * ``columns``: an invocation computes whole columns alone, for adapters that are CPUs;
 * ``quads``: the same over packed quantized weights, whose lanes share x;
 * ``gemv``: lanes share columns, for up to 8 rows;
+* ``gemv_bytes``: the same for one row and weights of 4 bits, with x as whole numbers;
 * ``gemm``: a workgroup shares a tile of the output through workgroup memory, for more;
 * ``matrix``: the same on tensor cores;
 * ``few``: on tensor cores for up to 64 rows of quantized weights, whose time is that of reading these;
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ..plan import Planner
-from . import columns, gemm, gemm_few, gemm_matrix, gemv, quads
+from . import columns, gemm, gemm_few, gemm_matrix, gemv, gemv_bytes, quads
 from .call import MAX_OUTPUTS, Call, Product, normalized, quantized
 from .packed import can_pack
 
@@ -48,6 +49,8 @@ def multiply(planner: Planner, family: str, product: Product) -> None:
                 quads.run(planner, call)
             case "gemv":
                 gemv.run(planner, call)
+            case "gemv_bytes":
+                gemv_bytes.run(planner, call)
             case "gemm":
                 gemm.run(planner, call)
             case "few" | "few_f16":
@@ -59,6 +62,7 @@ def multiply(planner: Planner, family: str, product: Product) -> None:
 def _choose(planner: Planner, family: str, product: Product, packable: bool) -> str:
     possible = {"columns": True, "gemv": packable, "gemm": packable}
     possible["quads"] = packable and quads.fits(planner, product)
+    possible["gemv_bytes"] = packable and gemv_bytes.fits(planner, product)
     possible |= {name: packable and gemm_matrix.fits(planner, product, parts) for name, parts in _MATRIX_PARTS.items()}
     possible |= {name: packable and gemm_few.fits(planner, product, parts) for name, parts in _FEW_PARTS.items()}
     if planner.features.cpu:
@@ -67,6 +71,7 @@ def _choose(planner: Planner, family: str, product: Product, packable: bool) -> 
         parts = (1, 2) if planner.matmul_precision == "high" else (2,)
         order = [_named(_FEW_PARTS, n) for n in parts if gemm_few.pays(planner, product, n)]
         if product.m <= gemv.MAX_ROWS:
+            order += ["gemv_bytes"] if gemv_bytes.pays(product) else []
             order += ["gemv", "gemm", "columns"]
         else:
             many = [_named(_MATRIX_PARTS, n) for n in parts] if gemm_matrix.pays(product) else []
@@ -100,6 +105,8 @@ def _prepare(planner: Planner, route: str, product: Product) -> None:
                 quads.prepare(planner, call)
             case "gemv":
                 gemv.prepare(planner, call)
+            case "gemv_bytes":
+                gemv_bytes.prepare(planner, call)
             case "gemm":
                 gemm.prepare(planner, call)
             case "few" | "few_f16":

@@ -12,8 +12,7 @@ A word is written once a layer, and read for a layer by workgroups whose results
 overwritten before all have read it.
 
 A product: a team of lanes has pairs of quads of columns (packed.py), its lanes share K. x is in workgroup memory. With codes of
-4 bits, x is whole numbers there, of 24 bits for the largest one, in three bytes: four bytes times four codes take an
-instruction, and nothing is rounded before a unit's sum is a float again. That takes half the instructions that floats take.
+4 bits, x is whole numbers there (bytes.wgsl).
 
 Attention: a workgroup has a chunk of a KV head's context. LANES lanes hold a row of the cache; the groups of lanes take turns
 with rows, each subgroup with an online softmax of its own. Each workgroup puts a share of all chunks of its head together.
@@ -58,7 +57,7 @@ Inputs:
   {"name": "down", "batch": "WeightsOfDown", "k": ffn, "slots": hidden // 8},
 ] %}
 {% set exchanges = [1, 2, 4, 8, 16, 32, 64] %}
-{# Loads words until all of them are there: `name`0 from `at`0 on. #}
+{# Loads `count` words until all of them are there: `name`0 and so on from `at`0 and so on. Sets `missing`, compares with `tag`. #}
 {% macro await(name, at, count) %}
 loop {
   {% for i in range(count) %}
@@ -76,6 +75,9 @@ if (missing != 0u) {  // also where a driver ends a loop that takes long
 {% endmacro %}
 {% include "matmul/codes.wgsl" %}
 {% include "matmul/scales.wgsl" %}
+{% if bits == 4 %}
+{% include "matmul/bytes.wgsl" %}
+{% endif %}
 {% include "wgsl/kv_cache.wgsl" %}
 {% include "wgsl/maximum.wgsl" %}
 
@@ -139,7 +141,6 @@ const STATS = GATED + {{ ffn }}u;  // [KV head, chunk, row]: maximum, total
 // Bits of floats, or whole numbers: x of a product, in units; or a head's rotated queries, new key and new value, and then what its subgroups have summed up.
 var<workgroup> shared_x: array<vec4<u32>, {{ [chunk // 4, (rows + 2) * head_dim // 4 + subgroups * rows * head_dim // 4] | max }}>;
 var<workgroup> squares: array<f32, SUBGROUPS>;
-var<workgroup> tops: array<u32, SUBGROUPS>;  // bits of the largest |x|
 var<workgroup> partials: array<vec4<f32>, SUBGROUPS * 2u>;
 var<workgroup> part_stats: array<vec2<f32>, SUBGROUPS * ROWS>;
 

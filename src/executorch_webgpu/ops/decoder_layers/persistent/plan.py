@@ -33,11 +33,11 @@ class Tuning:
     """What the kernel's speed depends on, not its result."""
 
     size: int = 256  # invocations of a workgroup
-    unroll: int = 4  # units of each of two quads that a lane loads at a time
+    unroll: int = 3  # units of each of two quads that a lane loads at a time
     workgroups: int = MOST_WORKGROUPS  # at most; fewer where fewer run at once
     expected: int = 132  # workgroups that teams are chosen for
     keys: int = 2  # rows of the caches that a group of lanes loads at a time
-    least_chunk: int = 32  # rows of the caches that are worth a workgroup
+    least_chunk: int = 128  # rows of the caches that are worth a workgroup
     merged: int = 8  # chunks of a head whose results an invocation loads at a time
     pinned: bool = True
     throttle: bool = False
@@ -251,7 +251,7 @@ def _workgroup_bytes(tuning: Tuning, subgroup: int, attention: AttentionCall, ch
     """Of workgroup memory, with ``chunk`` elements of x; ``bare``: without what the kernel has in x's place."""
     subgroups = tuning.size // subgroup
     in_turn = max(chunk, (attention.group * (1 + subgroups) + 2) * attention.head_dim)
-    parts = 32 * ceil_div(subgroups, 4) + 32 * subgroups + 16 * ceil_div(subgroups * attention.group, 2) + 16
+    parts = 16 * ceil_div(subgroups, 4) + 32 * subgroups + 16 * ceil_div(subgroups * attention.group, 2) + 16
     return parts + (0 if bare else 4 * in_turn)
 
 

@@ -28,55 +28,10 @@ fn shared_quad(at: u32) -> vec4<f32> {
   return bitcast<vec4<f32>>(shared_x[at]);
 }
 
-{% if whole %}
-// The largest |x| of all lanes, or NaN where one is not finite.
-fn top_of_all() -> f32 {
-  var top = 0u;
-  {% for i in range(subgroups) %}
-  top = max(top, tops[{{ i }}]);
-  {% endfor %}
-  return bitcast<f32>(select(top, 0x7fc00000u | params.layers, top >= 0x7f800000u));
-}
-
-// Byte `shift` / 8 of four numbers.
-fn bytes(x: vec4<i32>, shift: u32) -> u32 {
-  let byte = (bitcast<vec4<u32>>(x) >> vec4<u32>(shift)) & vec4<u32>(0xffu);
-  return byte.x | (byte.y << 8u) | (byte.z << 16u) | (byte.w << 24u);
-}
-
-// ---- units of floats become whole numbers: their bytes, signed only in the highest, and what their sum takes from a product ----
-fn make_whole(index: u32, units: u32, top: f32) {
-  let factor = select(0.0, 8388600.0 / top, top > 1e-30);
-  for (var unit = index; unit < units; unit += SIZE) {
-    let x0 = vec4<i32>(round(shared_quad(unit) * factor));
-    let x1 = vec4<i32>(round(shared_quad(unit + {{ chunk // 8 }}u) * factor));
-    let even = vec4<i32>(x0.x, x0.z, x1.x, x1.z);  // as the codes in a word's low halves of bytes
-    let odd = vec4<i32>(x0.y, x0.w, x1.y, x1.w);
-    let both = even + odd;
-    let sum = both.x + both.y + both.z + both.w;
-    shared_x[unit] = vec4<u32>(bytes(even, 16u), bytes(odd, 16u), bytes(even, 8u), bytes(odd, 8u));
-    shared_x[unit + {{ chunk // 8 }}u] = vec4<u32>(bytes(even, 0u), bytes(odd, 0u), bitcast<u32>({{ -zero_point if zero_point else 1 }} * sum), 0u);
-  }
-}
-
-// The codes of a word times eight numbers.
-fn product_of(word: u32, x0: vec4<u32>, x1: vec4<u32>) -> i32 {
-  let even = word & 0x0f0f0f0fu;
-  let odd = (word >> 4u) & 0x0f0f0f0fu;
-  let high = dot4I8Packed(even, x0.x) + dot4I8Packed(odd, x0.y);
-  let middle = dot4U8Packed(even, x0.z) + dot4U8Packed(odd, x0.w);
-  let low = dot4U8Packed(even, x1.x) + dot4U8Packed(odd, x1.y);
-  return (high << 16u) + bitcast<i32>((middle << 8u) + low);
-}
-{% endif %}
-
 // x of a product, elements from `begin` on, to workgroup memory; with a norm, times its weights. The `last` ones complete its sum.
 {% macro stage(source, begin, count, norm, last) %}
 {% set at_once = [(count + size - 1) // size, 16] | min %}
 {% set is_exact = count % (at_once * size) == 0 and size % 8 == 0 %}
-{% if whole %}
-var top = 0u;
-{% endif %}
 for (var round = 0u; round < {{ count }}u; round += {{ at_once * size }}u) {
   {% for i in range(at_once) %}
   {% if is_exact %}
@@ -103,9 +58,6 @@ for (var round = 0u; round < {{ count }}u; round += {{ at_once * size }}u) {
     square += value * value;
     {% endif %}
     let scaled = bitcast<u32>({{ "value * factor%d" % i if norm else "value" }});
-    {% if whole %}
-    top = max(top, scaled & 0x7fffffffu);
-    {% endif %}
     {% if halves == 2 %}
     shared_x[quad + {{ i * size // 8 }}u][index % 4u] = scaled;
     {% else %}
@@ -121,14 +73,12 @@ if (lane == 0u) {
 }
 {% endif %}
 {% if whole %}
-let top_of_subgroup = subgroupMax(top);
-if (lane == 0u) {
-  tops[index / SUBGROUP] = top_of_subgroup;
-}
 workgroupBarrier();
-x_scale = top_of_all();
-make_whole(index, {{ count // per_unit }}u, x_scale);
-x_scale *= {{ 1 / 8388600 }};
+for (var unit = index; unit < {{ count // per_unit }}u; unit += SIZE) {
+  let whole = whole_of(shared_quad(unit), shared_quad(unit + {{ chunk // 8 }}u));
+  shared_x[unit] = whole.high;
+  shared_x[unit + {{ chunk // 8 }}u] = whole.low;
+}
 {% endif %}
 workgroupBarrier();
 {% endmacro %}
@@ -183,7 +133,6 @@ fn {{ role.name }}(layer: u32, tag: u32, group: u32, groups: u32, index: u32, la
   {% set norm = {0: "layer * params.norms_of_layer", 2: "layer * params.norms_of_layer + params.second_norm"}.get(n) %}
   {% set source = ["STREAM", "ATTENDED", "MIDDLE", "GATED"][n] %}
   var batch = first_batch;
-  var x_scale = 1.0;
   {% if chunks == 1 %}
   workgroupBarrier();
   {% if norm %}
@@ -203,8 +152,8 @@ fn {{ role.name }}(layer: u32, tag: u32, group: u32, groups: u32, index: u32, la
       word0 = word_at(at0);
     }
     {% endif %}
-    var total0 = vec4<f32>();
-    var total1 = vec4<f32>();
+    var sum0 = vec4<f32>();
+    var sum1 = vec4<f32>();
     {% if norm and chunks > 1 %}
     var square = 0.0;
     {% endif %}
@@ -216,8 +165,6 @@ fn {{ role.name }}(layer: u32, tag: u32, group: u32, groups: u32, index: u32, la
     workgroupBarrier();
     {{ stage(source, begin, count, norm, p + 1 == chunks) | indent(4) -}}
     {% endif %}
-    var sum0 = vec4<f32>();
-    var sum1 = vec4<f32>();
     {% if count // per_unit <= step %}
     {
       let unit = {{ begin_unit }}u;
@@ -249,15 +196,9 @@ fn {{ role.name }}(layer: u32, tag: u32, group: u32, groups: u32, index: u32, la
         {
           let at = first + {{ i * team }}u - {{ begin_unit }}u;
           {% if whole %}
-          let x0 = shared_x[at];
-          let x1 = shared_x[at + {{ chunk // 8 }}u];
-          let of_sum = bitcast<i32>(x1.z);
+          let whole = Whole(shared_x[at], shared_x[at + {{ chunk // 8 }}u]);
           {% for u in range(2) %}
-          sum{{ u }} += four_scales(packed{{ u }}) * vec4<f32>({{ "of_sum + " if zero_point }}vec4<i32>(
-            {% for c in range(4) %}
-            product_of(now.w{{ 2 * i + u }}[{{ c }}], x0, x1){{ "," if c < 3 }}
-            {% endfor %}
-          )){% if mins %} + four_mins(packed{{ u }}) * f32(of_sum){% endif %};
+          sum{{ u }} += four_scales(packed{{ u }}) * products_of(now.w{{ 2 * i + u }}, whole){% if mins %} + four_mins(packed{{ u }}) * sum_of(whole){% endif %};
           {% endfor %}
           {% else %}
           let x0 = shared_quad(at);
@@ -279,19 +220,17 @@ fn {{ role.name }}(layer: u32, tag: u32, group: u32, groups: u32, index: u32, la
       }
       {% endfor %}
     }
-    total0 += x_scale * sum0;
-    total1 += x_scale * sum1;
     {% if chunks > 1 %}
     }
     {% endif %}
     {% endfor %}
     // ---- all lanes of a team ----
-    total0 = subgroupAdd(total0);
-    total1 = subgroupAdd(total1);
+    sum0 = subgroupAdd(sum0);
+    sum1 = subgroupAdd(sum1);
     workgroupBarrier();
     if (lane == 0u) {
-      partials[index / SUBGROUP * 2u] = total0;
-      partials[index / SUBGROUP * 2u + 1u] = total1;
+      partials[index / SUBGROUP * 2u] = sum0;
+      partials[index / SUBGROUP * 2u + 1u] = sum1;
     }
     workgroupBarrier();
     if (has_one) {
