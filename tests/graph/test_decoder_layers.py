@@ -28,6 +28,7 @@ from executorch_webgpu.llm.model import LanguageModel
 from executorch_webgpu.llm.sample import SamplingParams
 from executorch_webgpu.models.llama import LlamaConfig, LlamaOptions
 from executorch_webgpu.models.matrix import WeightFormat
+from executorch_webgpu.ops.decoder_layers.persistent import plan as persistent_plan
 from executorch_webgpu.ops.decoder_layers.persistent.plan import MOST_WORKGROUPS
 from executorch_webgpu.runtime.graphs import PlannedGraph
 
@@ -152,6 +153,50 @@ def test_shapes(
             largest = np.abs(outputs[0]).max()
             known, found = (np.abs(output - outputs[0]).max() for output in outputs[1:])
             assert found <= 3 * known + (3e-6 if cache == "f32" else 3e-4) * largest
+
+
+tunings = st.builds(
+    replace,
+    st.just(persistent_plan.CPU_TUNING),
+    size=st.sampled_from([32, 64]),
+    unroll=st.integers(1, 8),
+    expected=st.integers(1, 4),
+    keys=st.sampled_from([1, 2, 4]),
+    least_chunk=st.sampled_from([1, 3, 32]),
+    merged=st.sampled_from([1, 4, 8]),
+    pinned=st.booleans(),
+)
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=4, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@given(
+    tunings,
+    st.sampled_from(["q4gsw", "q4gaw", "q8gsw"]),
+    st.sampled_from([1100, 1500, 32 << 10]),
+    st.integers(0, 2**16),
+)
+def test_tunings(
+    own_runtime: Runtime,
+    tmp_path_factory: pytest.TempPathFactory,
+    tuning: persistent_plan.Tuning,
+    weights: WeightFormat,
+    workgroup_bytes: int,
+    seed: int,
+) -> None:
+    """None of them changes more than the order of sums, nor does x in chunks that fit little workgroup memory."""
+    path, device = tmp_path_factory.mktemp("program") / "llama.pte", own_runtime.device
+    shape = config(heads=4, kv_heads=2, head_dim=8, dim=352, ffn=416)
+    write_llama(path, shape, LlamaOptions(weights, max_seq_len=7, max_context_len=CONTEXT), seed=seed)
+    with own_runtime.load_program(path) as program, pytest.MonkeyPatch.context() as patch:
+        ordinary = program.load_method("forward")
+        patch.setattr(persistent_plan, "CPU_TUNING", tuning)
+        patch.setattr(device, "limits", replace(device.limits, max_workgroup_bytes=workgroup_bytes))
+        method = program.load_method("forward", routes=ROUTES)
+        assert run_of(method).workgroups
+        for tokens, position in texts(seed):
+            a, b = (step(m, tokens, position) for m in (ordinary, method))
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(a).max())
 
 
 def test_a_long_context_in_chunks(own_runtime: Runtime, tmp_path: Path) -> None:
