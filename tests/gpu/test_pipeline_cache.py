@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from executorch_webgpu.gpu import pipeline_cache
+from executorch_webgpu.gpu.blob_cache import BlobCache
 from executorch_webgpu.gpu.engine import load_engine
-from executorch_webgpu.gpu.pipeline_cache import DawnCache, PipelineCache, dawn_cache
+from executorch_webgpu.gpu.pipeline_cache import DawnCache, dawn_cache
 
 KEYS = st.binary(max_size=40)
 BLOBS = st.binary(max_size=300)
@@ -27,11 +28,11 @@ WGSL = """
 @given(stored=st.dictionaries(KEYS, BLOBS, max_size=8), other=KEYS)
 def test_a_blob_is_what_was_stored_last(tmp_path_factory: Any, stored: dict[bytes, bytes], other: bytes) -> None:
     folder = tmp_path_factory.mktemp("blobs")
-    cache = PipelineCache(folder)
+    cache = BlobCache(folder)
     for key, value in stored.items():
         cache.store(key, b"before")
         cache.store(key, value)
-    assert {key: PipelineCache(folder).load(key) for key in stored} == stored
+    assert {key: BlobCache(folder).load(key) for key in stored} == stored
     assert cache.load(other) == stored.get(other)
     assert len(list(folder.iterdir())) == len(stored)
 
@@ -40,7 +41,7 @@ def test_a_blob_is_what_was_stored_last(tmp_path_factory: Any, stored: dict[byte
 @given(key=KEYS, value=BLOBS, data=st.data())
 def test_a_damaged_blob_is_not_there_and_goes(tmp_path_factory: Any, key: bytes, value: bytes, data: Any) -> None:
     folder = tmp_path_factory.mktemp("blobs")
-    cache = PipelineCache(folder)
+    cache = BlobCache(folder)
     cache.store(key, value)
     (path,) = folder.iterdir()
     content = bytearray(path.read_bytes())
@@ -57,7 +58,7 @@ def test_a_damaged_blob_is_not_there_and_goes(tmp_path_factory: Any, key: bytes,
 
 
 def test_a_blob_of_another_key_is_damage(tmp_path: Path) -> None:
-    cache = PipelineCache(tmp_path)
+    cache = BlobCache(tmp_path)
     cache.store(b"a", b"value")
     (of_a,) = tmp_path.iterdir()
     cache.store(b"b", b"other")
@@ -68,7 +69,7 @@ def test_a_blob_of_another_key_is_damage(tmp_path: Path) -> None:
 
 def test_writers_at_once_leave_one_whole_blob(tmp_path: Path) -> None:
     values = [bytes([i]) * 100_003 for i in range(8)]
-    cache = PipelineCache(tmp_path)
+    cache = BlobCache(tmp_path)
     with ThreadPoolExecutor(8) as threads:
         stored = [threads.submit(cache.store, b"key", value) for value in values for _ in range(5)]
         seen = [cache.load(b"key") for _ in range(50)]
@@ -80,7 +81,7 @@ def test_writers_at_once_leave_one_whole_blob(tmp_path: Path) -> None:
 
 
 def test_what_was_used_least_recently_goes(tmp_path: Path) -> None:
-    cache = PipelineCache(tmp_path)
+    cache = BlobCache(tmp_path)
     paths = {}
     for i in range(10):
         before = set(tmp_path.iterdir())
@@ -88,16 +89,16 @@ def test_what_was_used_least_recently_goes(tmp_path: Path) -> None:
         (paths[i],) = set(tmp_path.iterdir()) - before
         os.utime(paths[i], (i, i))
     cache.load(bytes([0]))  # now it is the latest
-    PipelineCache(tmp_path, most_bytes=8000)
+    BlobCache(tmp_path, most_bytes=8000)
     kept = [i for i in range(10) if paths[i].exists()]
     assert kept == [0, 6, 7, 8, 9]
-    PipelineCache(tmp_path, most_bytes=8000)
+    BlobCache(tmp_path, most_bytes=8000)
     assert [i for i in range(10) if paths[i].exists()] == kept
 
 
 def test_a_folder_that_cannot_be_written_is_no_cache(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    cache = PipelineCache(tmp_path / "file" / "pipelines")
+    cache = BlobCache(tmp_path / "file" / "pipelines")
     cache.store(b"key", b"value")
     assert cache.load(b"key") is None
 
@@ -113,7 +114,7 @@ def test_the_switch_and_unknown_releases_turn_it_off(monkeypatch: pytest.MonkeyP
     assert dawn_cache(release) is None
 
 
-class _Counting(PipelineCache):
+class _Counting(BlobCache):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.found: list[bool] = []

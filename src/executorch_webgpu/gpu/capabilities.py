@@ -25,6 +25,7 @@ class Features:
     subgroup_matrix: bool
     # (component type, result type, m, n, k), e.g. ("f16", "f32", 16, 16, 16)
     subgroup_matrix_shapes: tuple[tuple[str, str, int, int, int], ...] = ()
+    byte_products: bool = True  # dot4I8Packed is an instruction; Metal has none, and takes about ten
     cpu: bool = False  # a software adapter: invocations run one after the other on a few cores
     cpu_lanes: int = 0  # of each of its subgroups, where its name tells; the sizes above may say nothing
 
@@ -40,7 +41,7 @@ class Features:
     @classmethod
     def none(cls) -> Features:
         """What every WebGPU device has: nothing optional."""
-        return cls(False, False, 4, 128, False, False)
+        return cls(False, False, 4, 128, False, False, byte_products=False)
 
     @classmethod
     def every(cls) -> Features:

@@ -368,6 +368,7 @@ def _open(engine: Engine, info: AdapterInfo, adapter: Any, trusted: bool) -> Dev
         timestamps="timestamp-query" in have,
         subgroup_matrix=matrix,
         subgroup_matrix_shapes=engine.subgroup_matrix_shapes(adapter) if matrix else (),
+        byte_products=info.backend != "Metal",
         cpu=info.kind == "CPU",
         cpu_lanes=lanes_of_name(info.name) if info.kind == "CPU" else 0,
     )

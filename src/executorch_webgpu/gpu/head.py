@@ -18,6 +18,7 @@ import ast
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..errors import KernelError
 
@@ -60,6 +61,7 @@ class Head:
             raise KernelError(f"kernel {kernel!r} has no template inputs {', '.join(extra)}")
 
 
+@lru_cache(maxsize=256)
 def read_head(name: str, text: str) -> Head:
     """The head that a file begins with; without one, it takes no inputs.
 

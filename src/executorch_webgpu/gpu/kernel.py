@@ -20,6 +20,7 @@ import jinja2
 from ..errors import Error, KernelError, LimitError
 from .head import Head, read_head
 from .locked import locked
+from .rendered import RenderedKernels
 from .wgsl import Binding, KernelSource, Number, Override, ParamField, parse, strip_comments
 
 if TYPE_CHECKING:
@@ -115,16 +116,21 @@ def render(
     dialect: str,
     features: Features,
     roots: Sequence[Path] = DEFAULT_ROOTS,
+    rendered: RenderedKernels | None = None,
 ) -> KernelSource:
     """Render kernel ``name`` for an engine (``dialect`` is ``"wgpu"`` or ``"dawn"``) and parse it.
 
     The template sees ``template``'s values and ``dialect``.  Raises KernelError when the file is missing,
     a template input is missing or unknown, the text declares what a kernel may not, or it needs a feature that is not
-    there.
+    there. ``rendered`` may know the text already.
     """
     head_of(name, roots).check(name, template)
+
+    def text() -> str:
+        return _environment(tuple(roots)).select_template(_files(name)).render({**template, "dialect": dialect})
+
     try:
-        body = _environment(tuple(roots)).select_template(_files(name)).render({**template, "dialect": dialect})
+        body = text() if rendered is None else rendered.text(name, template, dialect, text)
     except jinja2.TemplateNotFound as exc:
         raise KernelError(f"kernel {name!r}: there is no template {exc.name!r}") from exc
     except jinja2.TemplateError as exc:
@@ -190,6 +196,7 @@ class Kernels:
         self._device = device
         self._lock = device.lock
         self._roots = tuple(roots)
+        self._rendered = RenderedKernels(self._roots)
         self._sources: dict[object, KernelSource] = {}
         self._modules: dict[str, Any] = {}  # by rendered code
         self._layouts: dict[tuple[tuple[int, str], ...], tuple[Any, Any]] = {}
@@ -208,7 +215,7 @@ class Kernels:
         source = self._sources.get(key)
         if source is None:
             device = self._device
-            source = render(name, template, device.engine, device.features, self._roots)
+            source = render(name, template, device.engine, device.features, self._roots, self._rendered)
             self._sources[key] = source
         return source
 

@@ -8,80 +8,16 @@ declares, so it is declared here, and used with the releases of Dawn that are kn
 from __future__ import annotations
 
 import ctypes
-import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
-from hashlib import blake2b
-from pathlib import Path
 from threading import local
 from typing import Any
 
-from ..folders import cache_folder
+from .blob_cache import BlobCache, user_cache
 
-MOST_BYTES = 256 << 20
-_DIGEST_BYTES = 32
 _RELEASES = ("v20261009.190412",)
 _CACHE_DEVICE_DESCRIPTOR = 0x00050007  # WGPUSType_DawnCacheDeviceDescriptor
-
-
-class PipelineCache:
-    """Blobs by key in a folder that processes share.
-
-    It never raises: a blob that is damaged or cannot be read is not there, and one that cannot be written is not kept.
-    """
-
-    def __init__(self, folder: Path, most_bytes: int = MOST_BYTES) -> None:
-        self._folder = folder
-        with suppress(OSError):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._trim(most_bytes)
-
-    def load(self, key: bytes) -> bytes | None:
-        """What ``store`` was last given for ``key``."""
-        path = self._path(key)
-        try:
-            content = path.read_bytes()
-        except OSError:
-            return None
-        value = content[_DIGEST_BYTES:]
-        if content[:_DIGEST_BYTES] != _digest(key, value):
-            with suppress(OSError):
-                path.unlink()
-            return None
-        with suppress(OSError):
-            os.utime(path)  # the blobs that nobody has used for longest are the first to go
-        return value
-
-    def store(self, key: bytes, value: bytes) -> None:
-        """Keep ``value``. Readers see all of it or what was there before."""
-        partial = None
-        try:
-            with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".partial", delete=False) as file:
-                partial = Path(file.name)
-                file.write(_digest(key, value) + value)
-            partial.replace(self._path(key))
-        except OSError:
-            if partial is not None:
-                with suppress(OSError):
-                    partial.unlink()
-
-    def _path(self, key: bytes) -> Path:
-        return self._folder / blake2b(key, digest_size=16).hexdigest()
-
-    def _trim(self, most_bytes: int) -> None:
-        """Remove what was used least recently, down to three quarters of ``most_bytes``, if there is more than that."""
-        files = [(path.stat(), path) for path in self._folder.iterdir()]
-        total = sum(state.st_size for state, _ in files)
-        if total <= most_bytes:
-            return
-        for state, path in sorted(files, key=lambda file: file[0].st_mtime):
-            if total <= most_bytes * 3 // 4:
-                return
-            with suppress(OSError):  # another process may be faster
-                path.unlink()
-            total -= state.st_size
 
 
 class _Chained(ctypes.Structure):
@@ -113,7 +49,7 @@ class _CacheDescriptor(ctypes.Structure):
 class DawnCache:
     """A cache as Dawn's devices take it. It must live as long as any of them may: their threads call it."""
 
-    def __init__(self, cache: PipelineCache) -> None:
+    def __init__(self, cache: BlobCache) -> None:
         self._cache = cache
         self._asked = local()
         self._descriptor = _CacheDescriptor(
@@ -164,22 +100,11 @@ class DawnCache:
 
 
 def dawn_cache(release: str) -> DawnCache | None:
-    """The user's cache for a release of Dawn.
-
-    None for one that is not known, where ``ET_WEBGPU_PIPELINE_CACHE=0`` switches it off, or without a place for it.
-    """
-    if release not in _RELEASES or os.environ.get("ET_WEBGPU_PIPELINE_CACHE") == "0":
-        return None
-    try:
-        return _dawn_cache(cache_folder() / "pipelines")
-    except RuntimeError:  # no home
-        return None
+    """The user's cache for a release of Dawn; None for one that is not known, or where there is no cache."""
+    blobs = user_cache("pipelines") if release in _RELEASES else None
+    return None if blobs is None else _dawn_cache(blobs)
 
 
 @cache
-def _dawn_cache(folder: Path) -> DawnCache:
-    return DawnCache(PipelineCache(folder))
-
-
-def _digest(key: bytes, value: bytes) -> bytes:
-    return blake2b(value, key=blake2b(key).digest(), digest_size=_DIGEST_BYTES).digest()
+def _dawn_cache(blobs: BlobCache) -> DawnCache:
+    return DawnCache(blobs)

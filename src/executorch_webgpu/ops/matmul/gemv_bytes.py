@@ -41,9 +41,12 @@ def fits(planner: Planner, product: Product) -> bool:
     )
 
 
-def pays(product: Product) -> bool:
+def pays(planner: Planner, product: Product) -> bool:
     """Whether it is faster than gemv, which it is for many columns."""
-    return sum(m.rows for m in product.matrices if isinstance(m, QuantizedMatrix)) >= _LEAST_COLUMNS
+    return (
+        planner.features.byte_products
+        and sum(m.rows for m in product.matrices if isinstance(m, QuantizedMatrix)) >= _LEAST_COLUMNS
+    )
 
 
 def prepare(planner: Planner, call: Call) -> None:

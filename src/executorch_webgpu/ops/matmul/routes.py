@@ -71,7 +71,7 @@ def _choose(planner: Planner, family: str, product: Product, packable: bool) -> 
         parts = (1, 2) if planner.matmul_precision == "high" else (2,)
         order = [_named(_FEW_PARTS, n) for n in parts if gemm_few.pays(planner, product, n)]
         if product.m <= gemv.MAX_ROWS:
-            order += ["gemv_bytes"] if gemv_bytes.pays(product) else []
+            order += ["gemv_bytes"] if gemv_bytes.pays(planner, product) else []
             order += ["gemv", "gemm", "columns"]
         else:
             many = [_named(_MATRIX_PARTS, n) for n in parts] if gemm_matrix.pays(product) else []

@@ -3,7 +3,7 @@ What workgroups of a dispatch hand over to each other. A word is a float whose l
 an even or an odd one, counted over all dispatches. A word that has the other bit is not there yet.
 #}
 var<private> patience: u32;  // looks that are left
-var<private> is_late: bool;     // whether a word did not come
+var<private> is_late: bool;  // whether a word did not come
 
 fn hand_over(at: u32, value: f32, tag: u32) {
   let bits = bitcast<u32>(value);

@@ -129,8 +129,8 @@ const RESCALE = 6.0;  // probabilities stay below e^6: sums are scaled only when
 const ARRIVALS = 0u;
 const DEPARTURES = 1u;
 const FAILED = 2u;
-const EPOCH = 3u;   // layers since the beginning
-const STREAM = 16u;  // the residual stream between layers
+const EPOCH = 3u;  // layers since the beginning
+const STREAM = 16u;              // the residual stream between layers
 const MIDDLE = STREAM + HIDDEN;  // and within a layer
 const QKV = MIDDLE + HIDDEN;
 const ATTENDED = QKV + Q_WIDTH + 2u * KV_WIDTH;
@@ -138,7 +138,8 @@ const GATED = ATTENDED + Q_WIDTH;
 const STATS = GATED + {{ ffn }}u;  // [KV head, chunk, row]: maximum, total
 // After them the chunks' sums, [KV head, chunk, row, D].
 
-// Bits of floats, or whole numbers: x of a product, in units; or a head's rotated queries, new key and new value, and then what its subgroups have summed up.
+// Bits of floats, or whole numbers: x of a product, in units; or a head's rotated queries, new key and new value, and then what
+// its subgroups have summed up.
 var<workgroup> shared_x: array<vec4<u32>, {{ [chunk // 4, (rows + 2) * head_dim // 4 + subgroups * rows * head_dim // 4] | max }}>;
 var<workgroup> squares: array<f32, SUBGROUPS>;
 var<workgroup> partials: array<vec4<f32>, SUBGROUPS * 2u>;
