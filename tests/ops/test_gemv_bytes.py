@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.ops.matmul import gemv_bytes
+from executorch_webgpu.ops.matmul.packed import groups_of_set
 
 from .samples import fused_linear_sample
 from .test_fused_linear import check
@@ -98,10 +99,35 @@ def test_where_it_is_taken(device: Device) -> None:
 
 @pytest.mark.parametrize("engine", ["dawn", "wgpu"])
 def test_it_compiles(engine: str) -> None:
-    base = {"unroll": 4, "subgroup": 32, "unit_group": 4, "bits": 4, "zero_point": 8, "scales": "float32"}
+    base = {"unroll": 4, "subgroup": 32, "unit_group": 4, "of_set": 8, "bits": 4, "zero_point": 8, "scales": "float32"}
     base |= {"group_shift": True, "vec4_x": True, "guarded": False, "norm": True, "outputs": 3, "gated": False}
     base |= {"bias": False, "residual": False}
-    mins = {"zero_point": 0, "scales": "float16_and_min", "outputs": 1, "gated": True, "bias": True, "unit_group": 12}
-    for changes in ({}, mins, {"outputs": 1, "residual": True, "norm": False, "unit_group": 0, "unroll": 8}):
+    mins = {
+        "zero_point": 0,
+        "scales": "float16_and_min",
+        "outputs": 1,
+        "gated": True,
+        "bias": True,
+        "unit_group": 12,
+        "of_set": 4,
+    }
+    for changes in (
+        {},
+        mins,
+        {"outputs": 1, "residual": True, "norm": False, "unit_group": 0, "of_set": 1, "unroll": 8},
+    ):
         overrides = {"wg_size": 256, "lanes": 64, "most_units": 256}
         compile_check(engine, "matmul/gemv_bytes", {**base, **changes}, overrides)
+
+
+@given(units=st.sampled_from([4, 8, 32, 64]), unit_group=st.integers(0, 200), begin=st.integers(0, 50))
+def test_groups_of_units_side_by_side(units: int, unit_group: int, begin: int) -> None:
+    """Counted one by one: never too few, and no more than the next power of two of the most."""
+    found = groups_of_set(units, unit_group)
+    assert found & (found - 1) == 0
+
+    def groups(first: int) -> int:
+        return len({unit // unit_group if unit_group else 0 for unit in range(first, first + units)})
+
+    assert found >= groups(begin * units)
+    assert found < 2 * max(groups(first * units) for first in range(max(unit_group, 1)))

@@ -9,6 +9,7 @@ from ..plan import Planner
 from ..shapes import ceil_div
 from .call import Call, Product, bindings, params, template
 from .formats import QuantizedMatrix
+from .packed import groups_of_set
 
 _PER_UNIT = 8  # weights of a row in a unit
 _UNIT_BYTES = 32  # of x, in workgroup memory
@@ -92,4 +93,5 @@ def _template(planner: Planner, call: Call) -> dict[str, Any]:
         "unroll": tuning.unroll,
         "subgroup": planner.features.subgroup_size,
         "unit_group": call.group_units,
+        "of_set": groups_of_set(planner.features.subgroup_size, call.group_units),
     }

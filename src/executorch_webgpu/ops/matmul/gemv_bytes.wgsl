@@ -9,6 +9,7 @@ Inputs:
   unroll = 4 | 8: units of each quad that a lane loads at a time
   subgroup = 32 | 8: of a subgroup; all have one size
   unit_group = 4 | 0: units that share a scale; 0: all of a row
+  of_set = 8 | 1: at least the groups of the units of a subgroup that lie side by side, a power of two
   bits = 4: of a weight's code
   zero_point = 8 | 0: what is subtracted from each code
   scales = "float32" | "float16" | "float16_and_min": see scales.wgsl
@@ -24,9 +25,6 @@ Inputs:
 {% set mins = scales == "float16_and_min" %}
 {% set quads = 1 if gated else 2 %}
 {% set shared = unit_group or 2**20 %}
-{% set most = namespace(groups=(subgroup + shared - 1) // shared) %}
-{% if subgroup % shared and shared % subgroup %}{% set most.groups = (subgroup + shared - 2) // shared + 1 %}{% endif %}
-{% set of_set = [1, 2, 4, 8, 16, 32, 64] | select("ge", most.groups) | first %}
 {% set scale_loads = (unroll * of_set + subgroup - 1) // subgroup %}
 // Bindings 0 and 6: x and the weights of the norm; 1 and 2: weights and scales; 3 to 5, 7 and 8: outputs, bias, residual.
 {% include "matmul/input.wgsl" %}
@@ -56,7 +54,7 @@ override most_units: u32 = 1024;  // of x, at least those that there are
 
 const SUBGROUP = {{ subgroup }}u;
 const UNIT_GROUP = {{ shared }}u;
-const OF_SET = {{ of_set }}u;  // at least the groups of the units of a subgroup that lie side by side
+const OF_SET = {{ of_set }}u;
 
 var<workgroup> x_high: array<vec4<u32>, most_units>;
 var<workgroup> x_low: array<vec4<u32>, most_units>;

@@ -80,6 +80,18 @@ class Packed:
         return tuple(sum(ceil_div(n, 4) for n in of_outputs[: i + 1]) for i in range(len(of_outputs)))
 
 
+def groups_of_set(units: int, unit_group: int) -> int:
+    """At least the groups of ``units`` side by side, from a multiple of ``units`` on; a power of two.
+
+    ``unit_group`` units share a scale; 0: all of a row.
+    """
+    if unit_group == 0 or unit_group % units == 0:
+        return 1
+    aligned = units % unit_group == 0
+    most = units // unit_group if aligned else (units - 2) // unit_group + 2
+    return 1 << (most - 1).bit_length()
+
+
 def can_pack(planner: Planner, matrices: Sequence[Matrix], biases: Sequence[Tensor | None]) -> bool:
     """Whether ``pack`` takes them: all are constants, and not too large as one, or there is nothing to repack."""
     if len(matrices) == 1 and isinstance(matrices[0], Tensor) and matrices[0].dims[1] % 4 == 0:

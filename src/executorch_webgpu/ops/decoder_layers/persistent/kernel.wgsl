@@ -32,6 +32,7 @@ Inputs:
   zero_point = 8 | 0: what is subtracted from each code of 4 bits; codes of 8 bits are signed
   scales = "float32" | "float16" | "float16_and_min": see scales.wgsl
   group = 32 | 0: weights that share a scale; 0: whole rows
+  of_set = 8 | 1: at least the groups of the units of a subgroup that lie side by side, a power of two
   cache = "float16" | "float32": what the KV caches hold
   width = 4 | 8: elements of a load of a cache; head_dim / width is a power of two and at most `subgroup`
   keys = 4 | 2: rows of the cache that a group of lanes loads before it uses the first

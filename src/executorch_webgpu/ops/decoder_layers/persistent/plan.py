@@ -16,7 +16,7 @@ import numpy as np
 from ...attention.call import AttentionCall
 from ...matmul.call import Call, Product
 from ...matmul.formats import QuantizedMatrix, WeightFormat
-from ...matmul.packed import can_pack
+from ...matmul.packed import can_pack, groups_of_set
 from ...plan import Binding, Planner
 from ...shapes import ceil_div
 from ...values import Joined, Kept, Repacked, Scratch
@@ -235,6 +235,7 @@ def _template(planner: Planner, layer: Layer) -> dict[str, Any]:
         "chunk": min(widest, left // (4 * whole) * whole),
         **layout.template,
         "group": _group(layer.qkv),
+        "of_set": groups_of_set(subgroup, _group(layer.qkv) // layout.per_word),
         "cache": attention.k_cache.dtype,
         "width": _width(attention),
         "keys": tuning.keys,

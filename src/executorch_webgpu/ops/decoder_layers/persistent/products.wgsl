@@ -4,12 +4,9 @@ one is on its way. Each product has code of its own, with its sizes in it: what 
 longer than the products.
 #}
 {% set unit_group = (group or 2**30) // per_unit %}
-{% set groups_of_set = namespace(n=(subgroup + unit_group - 1) // unit_group) %}
-{% if subgroup % unit_group and unit_group % subgroup %}{% set groups_of_set.n = (subgroup + unit_group - 2) // unit_group + 1 %}{% endif %}
-{% set of_set = [1, 2, 4, 8, 16, 32, 64] | select("ge", groups_of_set.n) | first %}
 {% set whole = bits == 4 %}
 const UNIT_GROUP = {{ unit_group }}u;  // units that share scales
-const OF_SET = {{ of_set }}u;          // at least the groups of the units of a subgroup that lie side by side
+const OF_SET = {{ of_set }}u;
 
 fn silu(x: f32) -> f32 {
   let e = exp(-abs(x));  // never of a positive number, so that nothing overflows
