@@ -42,6 +42,8 @@ SWEEP: dict[str, Mapping[str, Any]] = {
     "512 invocations": {"size": 512},
     "512, 2 units": {"size": 512, "unroll": 2},
     "two a multiprocessor": {"expected": 264, "unroll": 2},
+    "weights after attention late": {"early": False},
+    "4 units, weights late": {"unroll": 4, "early": False},
     "with meetings": {"throttle": True},
     "weights read-only": {"pinned": False},
     "1 key": {"keys": 1},

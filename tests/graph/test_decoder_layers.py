@@ -165,6 +165,7 @@ tunings = st.builds(
     least_chunk=st.sampled_from([1, 3, 32]),
     merged=st.sampled_from([1, 4, 8]),
     pinned=st.booleans(),
+    early=st.booleans(),
 )
 
 

@@ -40,6 +40,7 @@ Inputs:
   rotation = "pairs" | "halves": which elements of a head rotate together
   half = 32: pairs that rotate in a head
   pinned = True | False: weights are declared as writable, so that their loads stay where they are written
+  early = True | False: the weights after attention are asked for before it, and hold registers meanwhile
   throttle = True | False: workgroups meet between phases, so that none asks for words long before they are there
   looks = 1 | 16: at the others in a turn of the loop that waits for them: Mesa's CPU driver ends loops after 65,535 turns
 #}
@@ -181,9 +182,14 @@ fn main(
       let tag = epoch + layer;
       {{ all_meet() | indent(6) -}}
       qkv(layer, tag, group, groups, index, lane, of_qkv);
+      {% if early %}
       let of_output = load_output(layer, group, 0u, index, lane);
+      {% endif %}
       {{ all_meet() | indent(6) -}}
       attend(layer, tag, group, groups, index, lane);
+      {% if not early %}
+      let of_output = load_output(layer, group, 0u, index, lane);
+      {% endif %}
       {{ all_meet() | indent(6) -}}
       output(layer, tag, group, groups, index, lane, of_output);
       let of_gated = load_gated(layer, group, 0u, index, lane);

@@ -40,6 +40,7 @@ class Tuning:
     least_chunk: int = 128  # rows of the caches that are worth a workgroup
     merged: int = 8  # chunks of a head whose results an invocation loads at a time
     pinned: bool = True
+    early: bool = True
     throttle: bool = False
     looks: int = 1  # at the others in one turn of the loop that waits for them
     patience: int = 1 << 18  # looks at the others before a workgroup gives up: about 0.1 s
@@ -243,6 +244,7 @@ def _template(planner: Planner, layer: Layer) -> dict[str, Any]:
         "half": rotation.half,
         "merged": tuning.merged,
         "pinned": tuning.pinned,
+        "early": tuning.early,
         "throttle": tuning.throttle,
         "looks": tuning.looks,
     }
