@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,8 +12,11 @@ from hypothesis import strategies as st
 
 from executorch_webgpu.gpu.compile_check import compile_check
 from executorch_webgpu.gpu.device import Device
+from executorch_webgpu.graph.build import build_graph
+from executorch_webgpu.graph.execute import plan_graph
 from executorch_webgpu.ops.matmul import gemv_bytes
 from executorch_webgpu.ops.matmul.packed import groups_of_set
+from executorch_webgpu.ops.plan import Planning
 
 from .samples import fused_linear_sample
 from .test_fused_linear import check
@@ -120,9 +126,25 @@ def test_it_compiles(engine: str) -> None:
         compile_check(engine, "matmul/gemv_bytes", {**base, **changes}, overrides)
 
 
+@pytest.mark.parametrize("subgroup", [4, 8, 16, 32, 64])
+def test_a_team_has_a_lane_for_each_element(device: Device, subgroup: int) -> None:
+    """Also where subgroups are smaller: Mesa's CPU driver has some of 4 on processors without AVX."""
+    features = replace(device.features, subgroups=True, subgroup_min_size=subgroup, subgroup_max_size=subgroup)
+    for workgroup_size, n in itertools.product([64, 256], [8, 72, 4096]):
+        tunings = {"matmul/gemv_bytes": gemv_bytes.Tuning(workgroup_size)}
+        planning = Planning(features, device.limits, {"fused_linear": ROUTE}, tunings=tunings)
+        sample = fused_linear_sample("q4gsw", 64, [n], rows=(1, 1))
+        plans = plan_graph(build_graph(sample.graph()), planning)
+        (overrides,) = [dispatch.overrides for plan in plans.plans for dispatch in plan.dispatches]
+        assert overrides["wg_size"] == workgroup_size
+        assert (
+            overrides["lanes"] >= 8 and overrides["lanes"] % subgroup == 0 and workgroup_size % overrides["lanes"] == 0
+        )
+
+
 @given(units=st.sampled_from([4, 8, 32, 64]), unit_group=st.integers(0, 200), begin=st.integers(0, 50))
 def test_groups_of_units_side_by_side(units: int, unit_group: int, begin: int) -> None:
-    """Counted one by one: never too few, and no more than the next power of two of the most."""
+    """Counted one by one: never too few, and less than twice the most from anywhere."""
     found = groups_of_set(units, unit_group)
     assert found & (found - 1) == 0
 
@@ -130,4 +152,4 @@ def test_groups_of_units_side_by_side(units: int, unit_group: int, begin: int) -
         return len({unit // unit_group if unit_group else 0 for unit in range(first, first + units)})
 
     assert found >= groups(begin * units)
-    assert found < 2 * max(groups(first * units) for first in range(max(unit_group, 1)))
+    assert found < 2 * max(groups(first) for first in range(max(unit_group, 1)))

@@ -13,6 +13,7 @@ from .packed import groups_of_set
 
 _PER_UNIT = 8  # weights of a row in a unit
 _UNIT_BYTES = 32  # of x, in workgroup memory
+_ELEMENTS = 8  # that a team stores, each by a lane
 _LEAST_COLUMNS = 24 << 10  # that are worth making x whole numbers in each workgroup
 
 
@@ -82,7 +83,8 @@ def _overrides(planner: Planner, call: Call) -> dict[str, int]:
         each = ceil_div(units, lanes)
         return turns * ceil_div(each, tuning.unroll), turns * each
 
-    lanes = min((subgroup << i for i in range((size // subgroup).bit_length())), key=cost)
+    choices = [subgroup << i for i in range((size // subgroup).bit_length())]
+    lanes = min((lanes for lanes in choices if lanes >= _ELEMENTS), key=cost)
     return {"wg_size": size, "lanes": lanes, "most_units": units}
 
 

@@ -25,6 +25,7 @@ KERNEL = "decoder_layers/persistent"
 FAILED = 2  # the word of what a dispatch keeps that says whether its workgroups ever failed to meet
 MOST_WORKGROUPS = 1024
 _HEADER_WORDS = 16  # as in the kernel
+_ELEMENTS = 8  # that a team hands over, each by a lane
 _STORAGE_BUFFERS = 10
 
 
@@ -278,7 +279,7 @@ def _lanes(planner: Planner, layer: Layer, product: Product) -> int:
         return turns * ceil_div(each, tuning.unroll), turns * each
 
     choices = [subgroup << i for i in range((tuning.size // subgroup).bit_length())]
-    return min((lanes for lanes in choices if tuning.size % lanes == 0), key=cost)
+    return min((lanes for lanes in choices if lanes >= _ELEMENTS and tuning.size % lanes == 0), key=cost)
 
 
 def _layers_of_dispatch(planner: Planner, layers: Sequence[Layer]) -> int:
