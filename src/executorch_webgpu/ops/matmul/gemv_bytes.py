@@ -9,11 +9,10 @@ from ..plan import Planner
 from ..shapes import ceil_div
 from .call import Call, Product, bindings, params, template
 from .formats import QuantizedMatrix
-from .packed import groups_of_set
+from .packed import groups_of_set, lanes_of_team
 
 _PER_UNIT = 8  # weights of a row in a unit
 _UNIT_BYTES = 32  # of x, in workgroup memory
-_ELEMENTS = 8  # that a team stores, each by a lane
 _LEAST_COLUMNS = 24 << 10  # that are worth making x whole numbers in each workgroup
 
 
@@ -74,17 +73,9 @@ def _slots(call: Call) -> int:
 
 
 def _overrides(planner: Planner, call: Call) -> dict[str, int]:
-    """A team has so many lanes that the fewest batches, and then units, come one after the other."""
     tuning, units = planner.tuning("matmul/gemv_bytes", TUNING), call.packed.units
     size, subgroup = tuning.workgroup_size, planner.features.subgroup_size
-
-    def cost(lanes: int) -> tuple[int, int]:
-        turns = ceil_div(_slots(call), tuning.workgroups * (size // lanes))
-        each = ceil_div(units, lanes)
-        return turns * ceil_div(each, tuning.unroll), turns * each
-
-    choices = [subgroup << i for i in range((size // subgroup).bit_length())]
-    lanes = min((lanes for lanes in choices if lanes >= _ELEMENTS), key=cost)
+    lanes = lanes_of_team(_slots(call), units, tuning.workgroups, size, subgroup, tuning.unroll)
     return {"wg_size": size, "lanes": lanes, "most_units": units}
 
 

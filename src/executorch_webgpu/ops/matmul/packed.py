@@ -92,6 +92,21 @@ def groups_of_set(units: int, unit_group: int) -> int:
     return 1 << (most - 1).bit_length()
 
 
+def lanes_of_team(slots: int, units: int, workgroups: int, size: int, subgroup: int, unroll: int) -> int:
+    """Lanes that share the K of two quads: so many that the fewest batches, and then units, come one after the other.
+
+    ``workgroups`` of ``size`` invocations take turns with ``slots`` pairs of quads of ``units``, of which a lane
+    loads ``unroll`` at a time. A team stores eight elements, each by a lane.
+    """
+
+    def cost(lanes: int) -> tuple[int, int]:
+        turns, each = ceil_div(slots, workgroups * (size // lanes)), ceil_div(units, lanes)
+        return turns * ceil_div(each, unroll), turns * each
+
+    choices = [subgroup << i for i in range((size // subgroup).bit_length())]
+    return min((lanes for lanes in choices if lanes >= 8 and size % lanes == 0), key=cost)
+
+
 def can_pack(planner: Planner, matrices: Sequence[Matrix], biases: Sequence[Tensor | None]) -> bool:
     """Whether ``pack`` takes them: all are constants, and not too large as one, or there is nothing to repack."""
     if len(matrices) == 1 and isinstance(matrices[0], Tensor) and matrices[0].dims[1] % 4 == 0:

@@ -16,7 +16,7 @@ import numpy as np
 from ...attention.call import AttentionCall
 from ...matmul.call import Call, Product
 from ...matmul.formats import QuantizedMatrix, WeightFormat
-from ...matmul.packed import can_pack, groups_of_set
+from ...matmul.packed import can_pack, groups_of_set, lanes_of_team
 from ...plan import Binding, Planner
 from ...shapes import ceil_div
 from ...values import Joined, Kept, Repacked, Scratch
@@ -25,7 +25,6 @@ KERNEL = "decoder_layers/persistent"
 FAILED = 2  # the word of what a dispatch keeps that says whether its workgroups ever failed to meet
 MOST_WORKGROUPS = 1024
 _HEADER_WORDS = 16  # as in the kernel
-_ELEMENTS = 8  # that a team hands over, each by a lane
 _STORAGE_BUFFERS = 10
 
 
@@ -174,6 +173,7 @@ def _takes(planner: Planner, layer: Layer) -> bool:
         and group <= 8
         and rotation is not None
         and rotation.start_pos is not None
+        and template["chunk"] > 0
         and _workgroup_bytes(tuning, subgroup, attention, template["chunk"]) <= planner.limits.max_workgroup_bytes
         and layer.qkv.norm is not None
         and layer.gated.norm is not None
@@ -269,17 +269,9 @@ def _slots(product: Product) -> int:
 
 
 def _lanes(planner: Planner, layer: Layer, product: Product) -> int:
-    """Lanes of a team: so many that the fewest batches, and then units, come one after the other."""
-    tuning, subgroup = tuning_of(planner), planner.features.subgroup_size
-    units = product.width // _format(layer).per_word
-
-    def cost(lanes: int) -> tuple[int, int]:
-        turns = ceil_div(_slots(product), tuning.expected * (tuning.size // lanes))
-        each = ceil_div(units, lanes)
-        return turns * ceil_div(each, tuning.unroll), turns * each
-
-    choices = [subgroup << i for i in range((tuning.size // subgroup).bit_length())]
-    return min((lanes for lanes in choices if lanes >= _ELEMENTS and tuning.size % lanes == 0), key=cost)
+    tuning, units = tuning_of(planner), product.width // _format(layer).per_word
+    subgroup = planner.features.subgroup_size
+    return lanes_of_team(_slots(product), units, tuning.expected, tuning.size, subgroup, tuning.unroll)
 
 
 def _layers_of_dispatch(planner: Planner, layers: Sequence[Layer]) -> int:
