@@ -619,11 +619,32 @@ def test_memory_is_flat_over_thousands_of_steps() -> None:
         assert max(objects for *_, objects in counts[1:]) - counts[1][2] < 500
 
 
-def test_sessions_free_their_memory(model: LanguageModel) -> None:
+def test_sessions_use_the_memory_of_earlier_ones(model: LanguageModel) -> None:
+    """Of the last two ways to draw, whatever the seed; what is kept of more of them is freed."""
     device = device_of(model)
-    list_of = [session_tokens(model, [40], SamplingParams(3))[0]]
+    ways = [SamplingParams(3), SamplingParams(3, repetition_penalty=1.0001), SamplingParams(3, temperature=1e-5)]
+    list_of = [session_tokens(model, [40], way)[0] for way in ways[:2]]
     before = (device.memory.live_bytes, device.memory.live_buffers)
-    for penalty in (1.0, 1.0001) * 10:
-        list_of.append(session_tokens(model, [40], SamplingParams(3, repetition_penalty=penalty))[0])
+    for seed in range(10):
+        for way in ways[:2]:
+            list_of.append(session_tokens(model, [40], replace(way, seed=seed))[0])
+            assert (device.memory.live_bytes, device.memory.live_buffers) == before
+    for _ in range(5):
+        list_of += [session_tokens(model, [40], way)[0] for way in ways]
+    list_of += [session_tokens(model, [40], way)[0] for way in ways[:2]]
     assert (device.memory.live_bytes, device.memory.live_buffers) == before
     assert all(tokens == list_of[0] for tokens in list_of)
+
+
+def test_a_model_frees_what_it_keeps_for_sessions(chain_file: Program) -> None:
+    with LanguageModel(chain_file) as other:  # what loads of the program share stays
+        device = device_of(other)
+    before = (device.memory.live_bytes, device.memory.live_buffers)
+    model = LanguageModel(chain_file)
+    session = DecodeSession(model, SamplingParams(3))
+    session.prefill([40])
+    next(session)
+    session_tokens(model, [40], SamplingParams(3, temperature=0.5))  # closes the other one
+    model.close()
+    session.close()
+    assert (device.memory.live_bytes, device.memory.live_buffers) == before

@@ -450,9 +450,9 @@ def sampling() -> Iterator[Sample]:
     for temperature, (top_k, top_p, min_p) in ((0.0, filters[0]), *((0.7, each) for each in filters)):
         for penalty in (1.0, 1.3):
             seen = None if penalty == 1 else Mutable(np.arange(33, dtype=np.int32) * 1_234_567)
-            args = [logits, row, position, 1 << 40, temperature, top_k, top_p, min_p, penalty, seen]
+            args = [logits, row, position, -5, 1 << 8, temperature, top_k, top_p, min_p, penalty, seen]
             yield Sample("et_webgpu.sample_token.default", args, Out((1,), "int32"))
-    args = [Input((5,)), 0, 0, 3, 1.0, 0, 1.0, 0.0, 1.0, None]
+    args = [Input((5,)), 0, 0, 3, 0, 1.0, 0, 1.0, 0.0, 1.0, None]
     yield Sample("et_webgpu.sample_token.default", args, Out((1,), "int32"))
 
 

@@ -13,6 +13,7 @@ from transformers.generation import logits_process
 from executorch_webgpu.errors import InvalidInputError
 from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.ops.sampling import reference
+from executorch_webgpu.ops.sampling.single import signed_halves
 from tests.ops.harness import In, Mutable, OpProgram, Out, Sym
 
 SAMPLE = "et_webgpu.sample_token.default"
@@ -33,7 +34,7 @@ def sampler(
     seen: np.ndarray | None = None,  # bool [vocab], with a penalty
 ) -> OpProgram:
     kept = None if seen is None else Mutable(reference.bits_of(seen))
-    args = [In((rows, vocab)), Sym(), Sym(), seed, temperature, top_k, top_p, min_p, penalty, kept]
+    args = [In((rows, vocab)), Sym(), Sym(), *signed_halves(seed), temperature, top_k, top_p, min_p, penalty, kept]
     return OpProgram(device, SAMPLE, args, Out((1,), "int32"))
 
 

@@ -7,7 +7,7 @@ the token where the model's next step takes it from.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from ..gpu.device import Device
 from ..ops.plan import Planning
 from ..ops.registry import find
 from ..ops.sampling.reference import bits_of
-from ..ops.sampling.single import PIPELINES
+from ..ops.sampling.single import PIPELINES, signed_halves
 from ..ops.shapes import ceil_div
 from ..ops.values import SymInt, Tensor
 from .build import Constant, Graph, OpCall
@@ -26,12 +26,12 @@ from .execute import GraphExecutor
 from .step import Step
 
 SAMPLE = "et_webgpu.sample_token.default"
-_LOGITS, _ROW, _POSITION, _TOKEN, _SEEN = range(5)  # ids in the sampler's graph
+_LOGITS, _ROW, _POSITION, _SEED_LOW, _SEED_HIGH, _TOKEN, _SEEN = range(7)  # ids in the sampler's graph
 
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """How tokens are drawn; see ``ops.sampling``, whose arguments these are, in order."""
+    """How tokens are drawn; see ``ops.sampling``, whose arguments these are, in order. ``seed``: 64 bits."""
 
     seed: int
     temperature: float
@@ -40,14 +40,20 @@ class SamplerConfig:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
 
+    @property
+    def seedless(self) -> SamplerConfig:
+        """What a sampler is made for: any seed will do."""
+        return replace(self, seed=0)
+
 
 class Sampler:
     """Draws a token of a row of ``logits`` [..., V], which lie in ``buffer``. Owns ``token``, the one drawn last.
 
-    The caller holds the device's lock in each call.
+    ``seed`` is the config's, and may be changed between texts. The caller holds the device's lock in each call.
     """
 
     def __init__(self, device: Device, logits: Tensor, buffer: Buffer, config: SamplerConfig) -> None:
+        self.seed = config.seed
         self._device = device
         self._vocab = logits.max_dims[-1]
         self._executor: GraphExecutor | None = None
@@ -84,7 +90,7 @@ class Sampler:
     def begin_step(self, row: int, position: int) -> Step:
         """A step that draws the token for ``position`` from one row of the logits; see ``GraphExecutor.begin_step``."""
         assert self._executor is not None
-        return self._executor.begin_step([row, position])
+        return self._executor.begin_step([row, position, *signed_halves(self.seed)])
 
     def close(self) -> None:
         """Free the memory. Closing twice is allowed."""
@@ -96,14 +102,16 @@ class Sampler:
 
 
 def _graph(logits: Tensor, config: SamplerConfig) -> Graph:
-    """row, position -> token. The logits are no input of it: they lie in a borrowed buffer."""
+    """row, position, halves of a seed -> token. The logits are no input of it: they lie in a borrowed buffer."""
     op = find(SAMPLE)
     assert op is not None
-    x, row, position = Tensor(_LOGITS, "float32", logits.max_dims), SymInt(_ROW), SymInt(_POSITION)
+    x = Tensor(_LOGITS, "float32", logits.max_dims)
+    live = tuple(SymInt(id) for id in (_ROW, _POSITION, _SEED_LOW, _SEED_HIGH))
     token = Tensor(_TOKEN, "int32", (1,))
     bits = (ceil_div(logits.max_dims[-1], 32),)
     seen = None if config.repetition_penalty == 1 else Tensor(_SEEN, "int32", bits, constant=_SEEN)
     kept = () if seen is None else (seen,)
-    args = (x, row, position, *astuple(config), seen, token)
+    _, *how = astuple(config)
+    args = (x, *live, *how, seen, token)
     call = OpCall(0, SAMPLE, op, args, inputs=(x, *kept), outputs=(token,), mutated=kept)
-    return Graph((call,), (row, position), (token,), (row, position), {t.id: Constant.zeros(t) for t in kept})
+    return Graph((call,), live, (token,), live, {t.id: Constant.zeros(t) for t in kept})

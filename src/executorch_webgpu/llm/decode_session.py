@@ -172,7 +172,7 @@ class DecodeSession(Closing):
             self._loop.drop()
 
     def close(self) -> None:
-        """Take back what ran ahead, and free the session's memory. Closing twice is allowed."""
+        """Take back what ran ahead; the model keeps the session's memory for another one. Closing twice is allowed."""
         with uninterrupted(), self._loop.lock:
             if not self._closed:
                 self._closed = True

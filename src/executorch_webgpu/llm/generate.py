@@ -77,8 +77,12 @@ def cached_prefix(model: LanguageModel, prompt_tokens: Sequence[int]) -> int:
 
     The last token never counts, because what comes next is chosen from its logits.
     """
-    pairs = zip(model.cached_tokens, prompt_tokens[:-1], strict=False)
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    cached = model.cached_tokens
+    most = max(0, min(len(cached), len(prompt_tokens) - 1))
+    cached, wanted = cached[:most], tuple(prompt_tokens[:most])
+    if cached == wanted:  # much faster than token by token
+        return most
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(cached, wanted, strict=True)))
 
 
 def generate(

@@ -5,7 +5,7 @@ Each step draws the token of the next, which a copy brings to the host as well; 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..gpu.buffers import Buffer
 from ..gpu.in_flight import InFlight
 from ..gpu.trace import STEP, Described, spanned
 from ..graph.build import Graph
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .method import Method
 
 _AHEAD, _AHEAD_ON_CPU = 8, 2
+_KEPT = 2  # loops whose memory a method keeps
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,55 @@ def _described(loop: DecodeLoop, tokens: NDArray[np.int32] | None, input_pos: in
     return "prefill", {"position": input_pos, "tokens": tokens.shape[1]}
 
 
+@dataclass(frozen=True, eq=False)
+class LoopMemory:
+    """What a loop has between steps. ``fits``: what other loops may use it for."""
+
+    fits: Hashable
+    sampler: Sampler
+    tokens: InFlight
+
+    def close(self) -> None:
+        self.tokens.close()
+        self.sampler.close()
+
+
+class KeptLoopMemory:
+    """Memory of the last loops of a method, for the next ones: to make and to free it takes longer than some texts."""
+
+    def __init__(self) -> None:
+        self._kept: list[LoopMemory] = []
+        self._closed = False
+
+    def take(self, target: DecodeTarget, logits: Buffer, config: SamplerConfig, most: int) -> LoopMemory:
+        """Memory for a loop, whose tokens nobody else draws until it is given back."""
+        fits = target.logits.id, logits, config.seedless, most
+        for memory in self._kept:
+            if memory.fits == fits:
+                self._kept.remove(memory)
+                memory.sampler.seed = config.seed
+                return memory
+        sampler = Sampler(target.executor.device, target.logits, logits, config)
+        try:
+            tokens = InFlight(target.executor.device, sampler.token.nbytes, most, "tokens in flight")
+        except BaseException:
+            sampler.close()
+            raise
+        return LoopMemory(fits, sampler, tokens)
+
+    def give_back(self, memory: LoopMemory) -> None:
+        memory.tokens.discard()
+        self._kept.append(memory)
+        while len(self._kept) > (0 if self._closed else _KEPT):
+            self._kept.pop(0).close()
+
+    def close(self) -> None:
+        """Free it, also what is given back later. Closing twice is allowed."""
+        self._closed = True
+        while self._kept:
+            self._kept.pop().close()
+
+
 class DecodeLoop:
     """Steps of ``forward(tokens, input_pos) -> logits`` on one state, each with the token that the one before drew.
 
@@ -127,20 +178,16 @@ class DecodeLoop:
     def __init__(self, method: Method, state: State, config: SamplerConfig, most: int | None = None) -> None:
         target = method.decode_target
         assert isinstance(target, DecodeTarget)
-        device = target.executor.device
-        self.most = most or (_AHEAD_ON_CPU if device.features.cpu else _AHEAD)
+        self.most = most or (_AHEAD_ON_CPU if target.executor.device.features.cpu else _AHEAD)
         self.lock = method.lock
         self._target = target
         self._state = state
         self._end = 0  # the row after the last one that was written
+        self._kept = method.loop_memory
         with self.lock:
             logits = target.executor.buffer_of(target.logits, state.graph_of(target.executor))
-            self._sampler = Sampler(device, target.logits, logits, config)
-            try:
-                self._tokens = InFlight(device, self._sampler.token.nbytes, self.most, "tokens in flight")
-            except BaseException:
-                self._sampler.close()
-                raise
+            self._memory: LoopMemory | None = self._kept.take(target, logits, config, self.most)
+        self._sampler, self._tokens = self._memory.sampler, self._memory.tokens
 
     @property
     def pending(self) -> int:
@@ -196,6 +243,7 @@ class DecodeLoop:
         self._end = 0
 
     def close(self) -> None:
-        """Free the memory between the steps; the state stays as it is. Closing twice is allowed."""
-        self._tokens.close()
-        self._sampler.close()
+        """Give back the memory between the steps; the state stays as it is. Closing twice is allowed."""
+        if self._memory is not None:
+            self._kept.give_back(self._memory)
+            self._memory = None

@@ -32,7 +32,7 @@ from ..graph.timing import CallTime
 from ..ops.plan import Planning
 from ..portable.shared_buffers import SharedBuffers
 from .arrays import HostValue, checked_input, to_caller, to_host
-from .decode import DecodeTarget, decode_target
+from .decode import DecodeTarget, KeptLoopMemory, decode_target
 from .host_state import HostState
 from .metadata import MethodMetadata, method_metadata
 from .method_file import MethodFile
@@ -87,6 +87,7 @@ class Method(Closing):
         self._described = plan = file.plan
         self._metadata: MethodMetadata | None = None
         self._watch: Watch | None = None  # told of each run of a graph
+        self.loop_memory = KeptLoopMemory()  # for decode loops
         self._executors: list[Executor] = []
         self._states: WeakSet[State] = WeakSet()
         self._closed = False
@@ -244,6 +245,7 @@ class Method(Closing):
     def close(self) -> None:
         """Free the GPU memory, that of all states included. Closing twice is allowed."""
         self._closed = True
+        self.loop_memory.close()
         for state in list(self._states):
             state.close()
         for executor in self._executors:

@@ -39,7 +39,8 @@ def sample_token_reference(
     logits: np.ndarray,
     row: int,
     position: int,
-    seed: int,
+    seed_low: int,
+    seed_high: int,
     temperature: float,
     top_k: int,
     top_p: float,
@@ -47,6 +48,7 @@ def sample_token_reference(
     repetition_penalty: float,
     seen: np.ndarray | None,
 ) -> np.ndarray:
+    seed = _word(seed_low) | _word(seed_high) << 32
     vocab = logits.shape[-1]
     chosen_from = np.asarray(logits, np.float32).reshape(-1, vocab)[row]
     if seen is None:
@@ -86,7 +88,8 @@ def sample_token(
     logits: Tensor,
     row: IntLike,
     position: IntLike,
-    seed: int,
+    seed_low: IntLike,
+    seed_high: IntLike,
     temperature: float,
     top_k: int,
     top_p: float,
@@ -97,7 +100,8 @@ def sample_token(
 ) -> None:
     """``out`` int32 [1] = the token at ``position`` of a text, drawn from row ``row`` of float32 ``logits`` [..., V].
 
-    It is -1 when one of these logits is NaN or the largest is not finite. ``seed``: 64 bits. ``temperature`` 0 takes
+    It is -1 when one of these logits is NaN or the largest is not finite. ``seed_low`` and
+    ``seed_high``: the two halves of a seed of 64 bits, signed. ``temperature`` 0 takes
     the largest logit, of equal ones the first. ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 keep all tokens.
     ``seen`` int32 [ceil(V / 32)], a bit for each token: those whose logits the penalty changes; the token that is drawn
     joins them. None: no penalty.
@@ -116,7 +120,10 @@ def sample_token(
     planner.require(0, position, INT32_MAX, "sample_token: the position")
     planner.resize(out)
     top_k, share = (top_k if top_k < vocab else 0), reference.share_of(top_p)
-    draw = {} if temperature == 0 else {"seed": _words(seed), **_temperatures(temperature)}
+    draw: dict[str, Any] = {}
+    if temperature:
+        seed = _word(planner.value(seed_low)), _word(planner.value(seed_high))
+        draw = {"seed": seed, **_temperatures(temperature)}
     for kernel, template, overrides in PIPELINES:
         planner.prepare(kernel, overrides=overrides, template=template)
     read = _Row(logits, row, vocab)
@@ -231,6 +238,11 @@ def _temperatures(temperature: float) -> dict[str, float]:
     return {"temperature": float(rounded), "inverse_temperature": float(np.float32(1) / rounded)}
 
 
-def _words(seed: int) -> tuple[int, int]:
-    """The low and the high 32 bits."""
-    return seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF
+def signed_halves(seed: int) -> tuple[int, int]:
+    """The low and the high 32 bits of a seed, each as a signed integer."""
+    low, high = np.array([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF], np.uint32).view(np.int32).tolist()
+    return low, high
+
+
+def _word(half: int) -> int:
+    return half & 0xFFFFFFFF
