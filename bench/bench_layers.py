@@ -45,7 +45,6 @@ SWEEP: dict[str, Mapping[str, Any]] = {
     "weights after attention late": {"early": False},
     "4 units, weights late": {"unroll": 4, "early": False},
     "with meetings": {"throttle": True},
-    "weights read-only": {"pinned": False},
     "1 key": {"keys": 1},
     "4 keys": {"keys": 4},
     "16 merged": {"merged": 16},

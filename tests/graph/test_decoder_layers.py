@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from bench.models import write_llama
 from executorch_webgpu import InvalidInputError, Method, Runtime
 from executorch_webgpu.errors import KernelError
+from executorch_webgpu.gpu.capabilities import Features
 from executorch_webgpu.graph.decoder_layers import Run, find_runs
-from executorch_webgpu.graph.execute import GraphExecutor
+from executorch_webgpu.graph.execute import GraphExecutor, plan_graph
 from executorch_webgpu.llm.decode_session import DecodeSession
 from executorch_webgpu.llm.model import LanguageModel
 from executorch_webgpu.llm.sample import SamplingParams
@@ -30,9 +31,11 @@ from executorch_webgpu.models.llama import LlamaConfig, LlamaOptions
 from executorch_webgpu.models.matrix import WeightFormat
 from executorch_webgpu.ops.decoder_layers.persistent import plan as persistent_plan
 from executorch_webgpu.ops.decoder_layers.persistent.plan import MOST_WORKGROUPS
+from executorch_webgpu.ops.plan import Planning
 from executorch_webgpu.runtime.graphs import PlannedGraph
 
 ROUTES = {"decoder_layers": "persistent"}
+CALLS = {"decoder_layers": "calls"}
 CONTEXT = 96
 VOCABULARY = 64
 
@@ -145,7 +148,7 @@ def test_shapes(
     reference = Runtime.get(adapter="reference")
     with reference.load_program(path) as exact, own_runtime.load_program(path) as program:
         wanted = exact.load_method("forward", kv_cache_dtype=cache)
-        ordinary = program.load_method("forward", kv_cache_dtype=cache)
+        ordinary = program.load_method("forward", kv_cache_dtype=cache, routes=CALLS)
         method = program.load_method("forward", kv_cache_dtype=cache, routes=ROUTES)
         use(method, workgroups)
         for tokens, position in texts(seed):
@@ -164,7 +167,6 @@ tunings = st.builds(
     keys=st.sampled_from([1, 2, 4]),
     least_chunk=st.sampled_from([1, 3, 32]),
     merged=st.sampled_from([1, 4, 8]),
-    pinned=st.booleans(),
     early=st.booleans(),
 )
 
@@ -190,9 +192,12 @@ def test_tunings(
     shape = config(heads=4, kv_heads=2, head_dim=8, dim=352, ffn=416)
     write_llama(path, shape, LlamaOptions(weights, max_seq_len=7, max_context_len=CONTEXT), seed=seed)
     with own_runtime.load_program(path) as program, pytest.MonkeyPatch.context() as patch:
-        ordinary = program.load_method("forward")
-        patch.setattr(persistent_plan, "CPU_TUNING", tuning)
-        patch.setattr(device, "limits", replace(device.limits, max_workgroup_bytes=workgroup_bytes))
+        ordinary = program.load_method("forward", routes=CALLS)
+        for name in ("TUNING", "CPU_TUNING"):
+            patch.setattr(persistent_plan, name, tuning)
+        # Kernels that only GPUs choose need what every device has.
+        given = workgroup_bytes if device.features.cpu else max(workgroup_bytes, 16 << 10)
+        patch.setattr(device, "limits", replace(device.limits, max_workgroup_bytes=given))
         method = program.load_method("forward", routes=ROUTES)
         assert run_of(method).workgroups
         for tokens, position in texts(seed):
@@ -207,7 +212,7 @@ def test_a_long_context_in_chunks(own_runtime: Runtime, tmp_path: Path) -> None:
         path, config(heads=3, kv_heads=1, head_dim=32, dim=96, context_len=context), options(max_context_len=context)
     )
     with own_runtime.load_program(path) as program:
-        ordinary, method = program.load_method("forward"), program.load_method("forward", routes=ROUTES)
+        ordinary, method = program.load_method("forward", routes=CALLS), program.load_method("forward", routes=ROUTES)
         tokens = np.random.default_rng(0).integers(0, VOCABULARY, context).tolist()
         for position in range(context):
             a, b = (step(m, tokens[position : position + 1], position) for m in (ordinary, method))
@@ -223,7 +228,7 @@ def test_layers_that_cannot_be_bound_at_once(
     write_llama(tmp_path / "llama.pte", config(layers=3, dim=256, ffn=512), options())
     most = replace(own_runtime.device.limits, max_binding_bytes=553_000)  # a layer has 221,184 bytes of weights
     with own_runtime.load_program(tmp_path / "llama.pte") as program:
-        ordinary = program.load_method("forward")
+        ordinary = program.load_method("forward", routes=CALLS)
         monkeypatch.setattr(own_runtime.device, "limits", most)
         method = program.load_method("forward", routes=ROUTES)
         use(method, 1)
@@ -248,7 +253,7 @@ def test_runs_give_the_same_bits(own_runtime: Runtime, path: Path) -> None:
 def test_states_and_methods_do_not_disturb_each_other(own_runtime: Runtime, path: Path, tmp_path: Path) -> None:
     """Caches are parts of one buffer, and so are constants, whichever method was loaded first."""
     with own_runtime.load_program(path) as program:
-        ordinary, method = program.load_method("forward"), program.load_method("forward", routes=ROUTES)
+        ordinary, method = program.load_method("forward", routes=CALLS), program.load_method("forward", routes=ROUTES)
         use(method, 1)
         wanted = [step(ordinary, tokens, position) for tokens, position in texts(5)]
         with method.new_state() as other:
@@ -288,7 +293,14 @@ def test_only_parameters_change_from_step_to_step(own_runtime: Runtime, path: Pa
 
 
 @pytest.fixture
-def crowded(own_runtime: Runtime, path: Path) -> Iterator[Method]:
+def all_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workgroups wait for all others, also for those that layers as small as these leave without work."""
+    for name in ("TUNING", "CPU_TUNING"):
+        monkeypatch.setattr(persistent_plan, name, replace(getattr(persistent_plan, name), throttle=True))
+
+
+@pytest.fixture
+def crowded(own_runtime: Runtime, path: Path, all_meet: None) -> Iterator[Method]:
     """A method whose dispatches want more workgroups than this machine runs at once."""
     with own_runtime.load_program(path) as program, program.load_method("forward", routes=ROUTES) as method:
         use(method, too_many(method))
@@ -298,7 +310,7 @@ def crowded(own_runtime: Runtime, path: Path) -> Iterator[Method]:
 def test_a_step_whose_workgroups_do_not_meet_is_computed_again(
     crowded: Method, own_runtime: Runtime, path: Path
 ) -> None:
-    with own_runtime.load_program(path) as program, program.load_method("forward") as ordinary:
+    with own_runtime.load_program(path) as program, program.load_method("forward", routes=CALLS) as ordinary:
         step(crowded, [1, 2, 3], 0), step(ordinary, [1, 2, 3], 0)
         with pytest.warns(UserWarning, match="did not meet"):
             found = step(crowded, [4], 3)
@@ -307,6 +319,7 @@ def test_a_step_whose_workgroups_do_not_meet_is_computed_again(
         np.testing.assert_array_equal(step(crowded, [5], 4), step(ordinary, [5], 4))
 
 
+@pytest.mark.usefixtures("all_meet")
 @pytest.mark.parametrize("ahead", [1, 4])
 @pytest.mark.parametrize("prompt", [[3], [1, 2, 3]])
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
@@ -330,7 +343,7 @@ def test_tokens_in_flight_are_drawn_again(
         return found
 
     with own_runtime.load_program(path) as program:
-        wanted = tokens(LanguageModel(program), None)
+        wanted = tokens(LanguageModel(program, routes=CALLS), None)
         for fail_after in (0, 5):
             model = LanguageModel(program, routes=ROUTES)
             use(model._forward, 0)
@@ -346,7 +359,7 @@ def test_a_program_that_keeps_more_than_caches_is_computed_by_its_calls(
     monkeypatch.setattr(GraphExecutor, "keeps_only_caches", property(lambda self: False))
     with own_runtime.load_program(path) as program, program.load_method("forward", routes=ROUTES) as method:
         assert run_of(method).workgroups == 0
-        ordinary = program.load_method("forward")
+        ordinary = program.load_method("forward", routes=CALLS)
         for tokens, position in texts(1):
             np.testing.assert_array_equal(step(method, tokens, position), step(ordinary, tokens, position))
 
@@ -354,7 +367,7 @@ def test_a_program_that_keeps_more_than_caches_is_computed_by_its_calls(
 def test_several_workgroups(own_runtime: Runtime, path: Path) -> None:
     """As many as this machine runs at once; where it is busy, it may give up, but not go wrong."""
     with own_runtime.load_program(path) as program:
-        ordinary, method = program.load_method("forward"), program.load_method("forward", routes=ROUTES)
+        ordinary, method = program.load_method("forward", routes=CALLS), program.load_method("forward", routes=ROUTES)
         most, met = run_of(method).workgroups, 0
         assert most >= 1
         for attempt in range(40):
@@ -365,6 +378,44 @@ def test_several_workgroups(own_runtime: Runtime, path: Path) -> None:
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(a).max())
             met += run_of(method).workgroups == most
         assert met
+
+
+# -- where it is chosen -----------------------------------------------------------------------------------------------
+
+
+def test_gpus_choose_it_for_small_layers(own_runtime: Runtime, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with own_runtime.load_program(path) as program:
+        (stage,) = program.graphs("forward").stages
+    assert isinstance(stage, PlannedGraph)
+    device = own_runtime.device
+    gpu = replace(device.features, subgroups=True, subgroup_min_size=32, subgroup_max_size=32, cpu=False)
+
+    def chosen(features: Features, **routes: str) -> bool:
+        return bool(plan_graph(stage.graph, Planning(features, device.limits, routes)).runs)
+
+    assert chosen(gpu) and not chosen(gpu, decoder_layers="calls")
+    assert not chosen(replace(gpu, cpu=True))
+    assert not chosen(replace(gpu, byte_products=False))
+    assert chosen(replace(gpu, byte_products=False), decoder_layers="persistent")
+    monkeypatch.setattr(persistent_plan, "_LARGEST_LAYER", 1000)
+    assert not chosen(gpu)
+
+
+def test_other_graphs_read_the_weights_where_they_lie(own_runtime: Runtime, path: Path) -> None:
+    """A load that wants single matrices gets parts of the buffer that has those of all layers, and holds it."""
+    quads = {"fused_linear": "quads"}  # the repacked weights that this route reads
+    with own_runtime.load_program(path) as program:
+        with program.load_method("forward", routes=quads | CALLS) as alone:
+            wanted = step(alone, [5], 0)
+        first = program.load_method("forward", routes=quads | ROUTES)
+        constants = program._constant_pool()
+        joined = constants.nbytes
+        with program.load_method("forward", routes=quads | CALLS) as second:
+            assert constants.nbytes == joined
+            first.close()
+            assert constants.nbytes <= joined
+            np.testing.assert_array_equal(step(second, [5], 0), wanted)
+        assert constants.nbytes == 0
 
 
 # -- which calls they are ---------------------------------------------------------------------------------------------

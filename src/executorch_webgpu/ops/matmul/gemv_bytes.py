@@ -9,11 +9,13 @@ from ..plan import Planner
 from ..shapes import ceil_div
 from .call import Call, Product, bindings, params, template
 from .formats import QuantizedMatrix
-from .packed import groups_of_set, lanes_of_team
+from .packed import LEAST_SUBGROUP, lanes_of_team
 
 _PER_UNIT = 8  # weights of a row in a unit
 _UNIT_BYTES = 32  # of x, in workgroup memory
-_LEAST_COLUMNS = 24 << 10  # that are worth making x whole numbers in each workgroup
+_SUMS_BYTES = 8 * 4 + 4  # of a subgroup, there
+# What is worth making x whole numbers in each workgroup.
+_LEAST_WEIGHTS, _MANY_COLUMNS = 20 << 20, 20 << 10
 
 
 @dataclass(frozen=True)
@@ -29,25 +31,23 @@ TUNING = Tuning()
 
 
 def fits(planner: Planner, product: Product) -> bool:
-    """Whether there is one row, of whole units that workgroup memory can hold, and subgroups are of one size."""
+    """Whether there is one row, of whole units, and subgroups are of one size, and not too small."""
     tuning = planner.tuning("matmul/gemv_bytes", TUNING)
-    parts = 2 * 16 + 4  # bytes of a subgroup's sums
     return (
         product.m == 1
         and product.width % _PER_UNIT == 0
-        and 0 < planner.features.subgroup_size <= tuning.workgroup_size <= planner.limits.max_invocations
-        and _UNIT_BYTES * product.width // _PER_UNIT + parts * tuning.workgroup_size // planner.features.subgroup_size
-        <= planner.limits.max_workgroup_bytes
+        and LEAST_SUBGROUP <= planner.features.subgroup_size <= tuning.workgroup_size
+        and tuning.workgroup_size <= planner.limits.max_invocations
         and all(isinstance(m, QuantizedMatrix) and m.weight_format.bits == 4 for m in product.matrices)
+        and _chunk(planner, product.width // _PER_UNIT, planner.features.subgroup_size) > 0
     )
 
 
 def pays(planner: Planner, product: Product) -> bool:
-    """Whether it is faster than gemv, which it is for many columns."""
-    return (
-        planner.features.byte_products
-        and sum(m.rows for m in product.matrices if isinstance(m, QuantizedMatrix)) >= _LEAST_COLUMNS
-    )
+    """Whether it is faster than gemv, which it is for large matrices with more columns than x is long."""
+    columns = sum(m.rows for m in product.matrices if isinstance(m, QuantizedMatrix))
+    least = max(product.width, min(_MANY_COLUMNS, _LEAST_WEIGHTS // product.width))
+    return planner.features.byte_products and columns >= least
 
 
 def prepare(planner: Planner, call: Call) -> None:
@@ -76,7 +76,17 @@ def _overrides(planner: Planner, call: Call) -> dict[str, int]:
     tuning, units = planner.tuning("matmul/gemv_bytes", TUNING), call.packed.units
     size, subgroup = tuning.workgroup_size, planner.features.subgroup_size
     lanes = lanes_of_team(_slots(call), units, tuning.workgroups, size, subgroup, tuning.unroll)
-    return {"wg_size": size, "lanes": lanes, "most_units": units}
+    while _chunk(planner, units, lanes) == 0:
+        lanes //= 2
+    return {"wg_size": size, "lanes": lanes, "chunk": _chunk(planner, units, lanes)}
+
+
+def _chunk(planner: Planner, units: int, lanes: int) -> int:
+    """Units of x that workgroup memory has at a time: all, or whole turns of teams of ``lanes``; 0: not even one."""
+    tuning = planner.tuning("matmul/gemv_bytes", TUNING)
+    sums = _SUMS_BYTES * (tuning.workgroup_size // planner.features.subgroup_size)
+    most, step = (planner.limits.max_workgroup_bytes - sums) // _UNIT_BYTES, tuning.unroll * lanes
+    return units if units <= most else most // step * step
 
 
 def _template(planner: Planner, call: Call) -> dict[str, Any]:
@@ -86,5 +96,4 @@ def _template(planner: Planner, call: Call) -> dict[str, Any]:
         "unroll": tuning.unroll,
         "subgroup": planner.features.subgroup_size,
         "unit_group": call.group_units,
-        "of_set": groups_of_set(planner.features.subgroup_size, call.group_units),
     }

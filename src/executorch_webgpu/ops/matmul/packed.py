@@ -26,6 +26,7 @@ from .formats import QuantizedMatrix, WeightFormat
 Matrix = QuantizedMatrix | Tensor  # a tensor is float32 or float16 [N, K]
 Array = np.ndarray
 _CACHED = 1 << 18  # bytes
+LEAST_SUBGROUP = 8  # lanes, where a team sums up two quads (own_sum.wgsl)
 
 
 def rows_of(matrix: Matrix) -> int:
@@ -96,7 +97,7 @@ def lanes_of_team(slots: int, units: int, workgroups: int, size: int, subgroup: 
     """Lanes that share the K of two quads: so many that the fewest batches, and then units, come one after the other.
 
     ``workgroups`` of ``size`` invocations take turns with ``slots`` pairs of quads of ``units``, of which a lane
-    loads ``unroll`` at a time. A team stores eight elements, each by a lane.
+    loads ``unroll`` at a time.
     """
 
     def cost(lanes: int) -> tuple[int, int]:
@@ -104,7 +105,7 @@ def lanes_of_team(slots: int, units: int, workgroups: int, size: int, subgroup: 
         return turns * ceil_div(each, unroll), turns * each
 
     choices = [subgroup << i for i in range((size // subgroup).bit_length())]
-    return min((lanes for lanes in choices if lanes >= 8 and size % lanes == 0), key=cost)
+    return min((lanes for lanes in choices if size % lanes == 0), key=cost)
 
 
 def can_pack(planner: Planner, matrices: Sequence[Matrix], biases: Sequence[Tensor | None]) -> bool:

@@ -44,15 +44,23 @@ fn load_rows(layer: u32, chunk: Chunk, base: u32, index: u32) -> Rows {
   return rows;
 }
 
-// Element e of a vector of `QKV`, given its partner of a rotation, rotated by row `row` of the tables.
-fn rotated(own: f32, other: f32, e: u32, row: u32) -> f32 {
+// Cosine and sine of the rotation of element e, by row `row` of the tables.
+fn angle_of(e: u32, row: u32) -> vec2<f32> {
   {% if rotation == "halves" %}
   let entry = row * {{ 2 * half }}u + min(e, {{ 2 * half - 1 }}u);
-  let turned = own * cos_table[entry] + select(other, -other, e < {{ half }}u) * sin_table[entry];
-  return select(own, turned, e < {{ 2 * half }}u);
   {% else %}
   let entry = row * {{ half }}u + e / 2u;
-  return own * cos_table[entry] + select(other, -other, e % 2u == 0u) * sin_table[entry];
+  {% endif %}
+  return vec2<f32>(cos_table[entry], sin_table[entry]);
+}
+
+// Element e of a vector of `QKV`, given its partner of a rotation, rotated.
+fn rotated(own: f32, other: f32, e: u32, angle: vec2<f32>) -> f32 {
+  {% if rotation == "halves" %}
+  let turned = own * angle.x + select(other, -other, e < {{ half }}u) * angle.y;
+  return select(own, turned, e < {{ 2 * half }}u);
+  {% else %}
+  return own * angle.x + select(other, -other, e % 2u == 0u) * angle.y;
   {% endif %}
 }
 
@@ -101,6 +109,7 @@ fn attend(layer: u32, tag: u32, group: u32, groups: u32, index: u32, lane: u32) 
     );
     let at{{ 2 * i }} = begin{{ i }} + e{{ i }} % HEAD_DIM;
     let at{{ 2 * i + 1 }} = begin{{ i }} + partner(e{{ i }} % HEAD_DIM);
+    let angle{{ i }} = angle_of(e{{ i }} % HEAD_DIM, u32(start_pos));
     var word{{ 2 * i }}: u32;
     var word{{ 2 * i + 1 }}: u32;
     {% endfor %}
@@ -109,7 +118,7 @@ fn attend(layer: u32, tag: u32, group: u32, groups: u32, index: u32, lane: u32) 
     workgroupBarrier();
     {% for i in range(turns) %}
     let own{{ i }} = value_of(word{{ 2 * i }});
-    let turned{{ i }} = rotated(own{{ i }}, value_of(word{{ 2 * i + 1 }}), e{{ i }} % HEAD_DIM, u32(start_pos));
+    let turned{{ i }} = rotated(own{{ i }}, value_of(word{{ 2 * i + 1 }}), e{{ i }} % HEAD_DIM, angle{{ i }});
     let scaled{{ i }} = select(own{{ i }}, turned{{ i }}, row{{ i }} <= ROWS) * select(1.0, params.scale, row{{ i }} < ROWS);
     if (index + {{ i * size }}u < {{ elements }}u) {
       shared_x[e{{ i }} / 4u][e{{ i }} % 4u] = bitcast<u32>(scaled{{ i }});

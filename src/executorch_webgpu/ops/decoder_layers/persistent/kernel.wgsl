@@ -26,7 +26,7 @@ Inputs:
   head_dim = 64: elements of a head
   ffn = 8192: of the gated layer
   lanes = [64, 128, 32, 128]: of a team, in each of the four products; a multiple of `subgroup`
-  unroll = 4 | 2: units of each quad that a lane loads at a time
+  unroll = 2 | 4: units of each quad that a lane loads at a time
   chunk = 8192: elements of x in workgroup memory at a time, a multiple of what a unit has
   bits = 4 | 8: of a weight's code
   zero_point = 8 | 0: what is subtracted from each code of 4 bits; codes of 8 bits are signed
@@ -39,7 +39,6 @@ Inputs:
   merged = 8 | 4: chunks of a head whose results an invocation loads at a time
   rotation = "pairs" | "halves": which elements of a head rotate together
   half = 32: pairs that rotate in a head
-  pinned = True | False: weights are declared as writable, so that their loads stay where they are written
   early = True | False: the weights after attention are asked for before it, and hold registers meanwhile
   throttle = True | False: workgroups meet between phases, so that none asks for words long before they are there
   looks = 1 | 16: at the others in a turn of the loop that waits for them: Mesa's CPU driver ends loops after 65,535 turns
@@ -80,11 +79,12 @@ if (missing != 0u) {  // also where a driver ends a loop that takes long
 {% if bits == 4 %}
 {% include "matmul/bytes.wgsl" %}
 {% endif %}
+{% include "matmul/own_sum.wgsl" %}
 {% include "wgsl/kv_cache.wgsl" %}
 {% include "wgsl/maximum.wgsl" %}
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;  // [hidden]
-@group(0) @binding(1) var<storage, {{ "read_write" if pinned else "read" }}> weights: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> scales: array<FourScales>;
 @group(0) @binding(3) var<storage, read> norms: array<f32>;
 @group(0) @binding(4) var<storage, read_write> k_caches: array<CacheLoad>;  // of all layers
@@ -144,7 +144,7 @@ const STATS = GATED + {{ ffn }}u;  // [KV head, chunk, row]: maximum, total
 // its subgroups have summed up.
 var<workgroup> shared_x: array<vec4<u32>, {{ [chunk // 4, (rows + 2) * head_dim // 4 + subgroups * rows * head_dim // 4] | max }}>;
 var<workgroup> squares: array<f32, SUBGROUPS>;
-var<workgroup> partials: array<vec4<f32>, SUBGROUPS * 2u>;
+var<workgroup> partials: array<f32, SUBGROUPS * 8u>;
 var<workgroup> part_stats: array<vec2<f32>, SUBGROUPS * ROWS>;
 
 {% include "decoder_layers/persistent/exchange.wgsl" %}

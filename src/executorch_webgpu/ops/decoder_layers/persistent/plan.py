@@ -16,7 +16,7 @@ import numpy as np
 from ...attention.call import AttentionCall
 from ...matmul.call import Call, Product
 from ...matmul.formats import QuantizedMatrix, WeightFormat
-from ...matmul.packed import can_pack, groups_of_set, lanes_of_team
+from ...matmul.packed import LEAST_SUBGROUP, can_pack, groups_of_set, lanes_of_team
 from ...plan import Binding, Planner
 from ...shapes import ceil_div
 from ...values import Joined, Kept, Repacked, Scratch
@@ -26,6 +26,8 @@ FAILED = 2  # the word of what a dispatch keeps that says whether its workgroups
 MOST_WORKGROUPS = 1024
 _HEADER_WORDS = 16  # as in the kernel
 _STORAGE_BUFFERS = 10
+_LARGE_LAYER = 8 << 20  # bytes of weights: the next ones are worth registers during attention
+_LARGEST_LAYER = 48 << 20  # bytes of weights that are faster this way than by a dispatch a call
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,13 @@ class Tuning:
     """What the kernel's speed depends on, not its result."""
 
     size: int = 256  # invocations of a workgroup
-    unroll: int = 3  # units of each of two quads that a lane loads at a time
+    unroll: int = 2  # units of each of two quads that a lane loads at a time
     workgroups: int = MOST_WORKGROUPS  # at most; fewer where fewer run at once
     expected: int = 132  # workgroups that teams are chosen for
     keys: int = 2  # rows of the caches that a group of lanes loads at a time
     least_chunk: int = 128  # rows of the caches that are worth a workgroup
     merged: int = 8  # chunks of a head whose results an invocation loads at a time
-    pinned: bool = True
-    early: bool = True
+    early: bool | None = None  # weights after attention are asked for before it; None: those of large layers are
     throttle: bool = False
     looks: int = 1  # at the others in one turn of the loop that waits for them
     patience: int = 1 << 18  # looks at the others before a workgroup gives up: about 0.1 s
@@ -69,7 +70,7 @@ def fits(planner: Planner, layers: Sequence[Layer]) -> bool:
     """Whether the kernel can compute these layers, all of them alike, for one token."""
     features, limits = planner.features, planner.limits
     tuning = tuning_of(planner)
-    if not features.subgroup_size:
+    if features.subgroup_size < LEAST_SUBGROUP:
         return False
     if limits.max_storage_buffers < _STORAGE_BUFFERS or tuning.size > limits.max_invocations:
         return False
@@ -80,6 +81,12 @@ def fits(planner: Planner, layers: Sequence[Layer]) -> bool:
         all(can_pack(planner, product.matrices, product.biases) for layer in layers for product in layer.products)
         and _layers_of_dispatch(planner, layers) > 0
     )
+
+
+def pays(planner: Planner, layers: Sequence[Layer]) -> bool:
+    """Whether it is faster than the calls: on GPUs, for layers that a dispatch each would not fill with work."""
+    features = planner.features
+    return not features.cpu and features.byte_products and _layer_bytes(layers[0]) <= _LARGEST_LAYER
 
 
 def tuning_of(planner: Planner) -> Tuning:
@@ -198,6 +205,11 @@ def _eps(product: Product) -> float:
     return 0.0 if product.norm is None else product.norm.eps
 
 
+def _layer_bytes(layer: Layer) -> int:
+    """Of weights, without scales."""
+    return sum(_rows(product) * product.width * _format(layer).bits // 8 for product in layer.products)
+
+
 def _format(layer: Layer) -> WeightFormat:
     matrix = layer.qkv.matrices[0]
     assert isinstance(matrix, QuantizedMatrix)
@@ -244,8 +256,7 @@ def _template(planner: Planner, layer: Layer) -> dict[str, Any]:
         "rotation": rotation.kind,
         "half": rotation.half,
         "merged": tuning.merged,
-        "pinned": tuning.pinned,
-        "early": tuning.early,
+        "early": _layer_bytes(layer) >= _LARGE_LAYER if tuning.early is None else tuning.early,
         "throttle": tuning.throttle,
         "looks": tuning.looks,
     }

@@ -1,7 +1,7 @@
 {#
-The four products of a layer: `load_NAME` asks for a batch of weights, and `NAME` does the rest. While a batch is used, the next
-one is on its way. Each product has code of its own, with its sizes in it: what one code for all of them had to look up took
-longer than the products.
+The four products of a layer: `load_NAME` asks for a batch of weights, and `NAME` does the rest. As soon as a unit of a batch has
+been used, the one that will take its place is asked for, so that almost a whole batch is always on its way. Each product has code
+of its own, with its sizes in it: what one code for all of them had to look up took longer than the products.
 #}
 {% set unit_group = (group or 2**30) // per_unit %}
 {% set whole = bits == 4 %}
@@ -23,6 +23,12 @@ fn norm_factor(eps: f32) -> f32 {
 
 fn shared_quad(at: u32) -> vec4<f32> {
   return bitcast<vec4<f32>>(shared_x[at]);
+}
+
+struct Place {  // of a batch, for an invocation: its first unit in a row, and where two rows of weights and scales begin
+  unit: u32,
+  weights: u32,
+  scales: u32,
 }
 
 // x of a product, elements from `begin` on, to workgroup memory; with a norm, times its weights. The `last` ones complete its sum.
@@ -97,27 +103,39 @@ struct {{ role.batch }} {
   {% endfor %}
 }
 
+fn place_of_{{ role.name }}(layer: u32, turn: u32, unit: u32, index: u32) -> Place {
+  let quad = 2u * min(turn * {{ teams }}u + index / {{ team }}u, {{ role.slots - 1 }}u);
+  return Place(
+    unit + index % {{ team }}u,
+    layer * params.weights_of_layer + params.weights_at[{{ n }}] + quad * {{ units }}u,
+    layer * params.scales_of_layer + params.scales_at[{{ n }}] + quad * {{ unit_groups }}u,
+  );
+}
+
+{% macro load_unit(place, i) %}
+{% if units % step == 0 and chunks == 1 %}
+let unit{{ i }} = {{ place }}.weights + {{ place }}.unit + {{ i * team }}u;
+{% else %}
+let unit{{ i }} = {{ place }}.weights + min({{ place }}.unit + {{ i * team }}u, {{ units - 1 }}u);
+{% endif %}
+batch.w{{ 2 * i }} = weights[unit{{ i }}];
+batch.w{{ 2 * i + 1 }} = weights[unit{{ i }} + {{ units }}u];
+{% endmacro %}
+{# A scale that some units share is loaded by one lane. #}
+{% macro load_scales(place, i) %}
+{% set number = "(lane + %du)" % (i * subgroup) if i else "lane" %}
+let group{{ i }} = {{ place }}.scales + min(({{ place }}.unit - lane + {{ number }} / OF_SET * {{ team }}u) / UNIT_GROUP + {{ number }} % OF_SET, {{ unit_groups - 1 }}u);
+batch.s{{ 2 * i }} = scales[group{{ i }}];
+batch.s{{ 2 * i + 1 }} = scales[group{{ i }} + {{ unit_groups }}u];
+{% endmacro %}
 fn load_{{ role.name }}(layer: u32, turn: u32, unit: u32, index: u32, lane: u32) -> {{ role.batch }} {
   var batch: {{ role.batch }};
-  let quad = 2u * min(turn * {{ teams }}u + index / {{ team }}u, {{ role.slots - 1 }}u);
-  let at = layer * params.weights_of_layer + params.weights_at[{{ n }}] + quad * {{ units }}u;
-  let first = unit + index % {{ team }}u;
+  let place = place_of_{{ role.name }}(layer, turn, unit, index);
   {% for i in range(turns) %}
-  {% if units % step == 0 and chunks == 1 %}
-  let unit{{ i }} = at + first + {{ i * team }}u;
-  {% else %}
-  let unit{{ i }} = at + min(first + {{ i * team }}u, {{ units - 1 }}u);
-  {% endif %}
-  batch.w{{ 2 * i }} = weights[unit{{ i }}];
-  batch.w{{ 2 * i + 1 }} = weights[unit{{ i }} + {{ units }}u];
+  {{ load_unit("place", i) | indent(2) -}}
   {% endfor %}
-  // ---- a scale that some units share is loaded by one lane ----
-  let scale_at = layer * params.scales_of_layer + params.scales_at[{{ n }}] + quad * {{ unit_groups }}u;
   {% for i in range(scale_loads) %}
-  {% set place = "(lane + %du)" % (i * subgroup) if i else "lane" %}
-  let group{{ i }} = scale_at + min((first - lane + {{ place }} / OF_SET * {{ team }}u) / UNIT_GROUP + {{ place }} % OF_SET, {{ unit_groups - 1 }}u);
-  batch.s{{ 2 * i }} = scales[group{{ i }}];
-  batch.s{{ 2 * i + 1 }} = scales[group{{ i }} + {{ unit_groups }}u];
+  {{ load_scales("place", i) | indent(2) -}}
   {% endfor %}
   return batch;
 }
@@ -139,9 +157,11 @@ fn {{ role.name }}(layer: u32, tag: u32, group: u32, groups: u32, index: u32, la
   {% endif %}
   for (var turn = group; turn * {{ teams }}u < {{ role.slots }}u; turn += groups) {
     // ---- the element that this invocation will hand over, if it has one: of two quads, or of one of gate and one of up ----
-    let slot = turn * {{ teams }}u + index / {{ 4 * quads }}u;
-    let to = slot * {{ 4 * quads }}u + index % {{ 4 * quads }}u;
-    let has_one = index < {{ 4 * quads * teams }}u && slot < {{ role.slots }}u;
+    let slot = turn * {{ teams }}u + index / {{ team }}u;
+    let number = lane / LANES_OF_SUM;
+    let to = slot * {{ 4 * quads }}u + number % {{ 4 * quads }}u;
+    let is_own = lane % LANES_OF_SUM == 0u && index % {{ team }}u < SUBGROUP{{ " && number < 4u" if n == 2 }};
+    let has_one = is_own && slot < {{ role.slots }}u;
     {% if n in (1, 3) %}
     let at0 = {{ "STREAM" if n == 1 else "MIDDLE" }} + to;
     var word0: u32;
@@ -168,24 +188,22 @@ fn {{ role.name }}(layer: u32, tag: u32, group: u32, groups: u32, index: u32, la
     {% else %}
     for (var unit = {{ begin_unit }}u; unit < {{ end_unit }}u; unit += {{ step }}u) {
     {% endif %}
-      let now = batch;
       {% if p + 1 < chunks %}
-      batch = load_{{ role.name }}(layer, turn, min(unit + {{ step }}u, {{ end_unit }}u), index, lane);
+      let next = place_of_{{ role.name }}(layer, turn, min(unit + {{ step }}u, {{ end_unit }}u), index);
       {% else %}
       let ends = unit + {{ step }}u >= {{ end_unit }}u;
-      let next_turn = select(turn, turn + groups, ends);
-      if (next_turn * {{ teams }}u < {{ role.slots }}u) {
-        batch = load_{{ role.name }}(layer, next_turn, select(unit + {{ step }}u, 0u, ends), index, lane);
-      }
+      // After the last turn its beginning is loaded again, from a cache: to ask first whether there is another one costs more.
+      let goes_on = ends && (turn + groups) * {{ teams }}u < {{ role.slots }}u;
+      let next = place_of_{{ role.name }}(layer, select(turn, turn + groups, goes_on), select(unit + {{ step }}u, 0u, ends), index);
       {% endif %}
       let first = unit + my_lane;
       {% for i in range(turns) %}
       {
-        {% set within = i * of_set %}
+        {% set within = i * of_set %}{% set load = within // subgroup %}
         let set_begin = first - lane + {{ i * team }}u;
         let from_lane = {{ within % subgroup }}u + (set_begin + lane) / UNIT_GROUP - set_begin / UNIT_GROUP;
         {% for u in range(2) %}
-        let packed{{ u }} = subgroupShuffle(now.s{{ 2 * (within // subgroup) + u }}, from_lane);
+        let packed{{ u }} = subgroupShuffle(batch.s{{ 2 * load + u }}, from_lane);
         {% endfor %}
         {% if count // per_unit % step %}
         if (first + {{ i * team }}u < {{ end_unit }}u)
@@ -195,7 +213,7 @@ fn {{ role.name }}(layer: u32, tag: u32, group: u32, groups: u32, index: u32, la
           {% if whole %}
           let whole = Whole(shared_x[at], shared_x[at + {{ chunk // 8 }}u]);
           {% for u in range(2) %}
-          sum{{ u }} += four_scales(packed{{ u }}) * products_of(now.w{{ 2 * i + u }}, whole){% if mins %} + four_mins(packed{{ u }}) * sum_of(whole){% endif %};
+          sum{{ u }} = fma(four_scales(packed{{ u }}), products_of(batch.w{{ 2 * i + u }}, whole), sum{{ u }}{% if mins %} + four_mins(packed{{ u }}) * sum_of(whole){% endif %});
           {% endfor %}
           {% else %}
           let x0 = shared_quad(at);
@@ -208,12 +226,16 @@ fn {{ role.name }}(layer: u32, tag: u32, group: u32, groups: u32, index: u32, la
           {% for u in range(2) %}
           sum{{ u }} += four_scales(packed{{ u }}) * vec4<f32>(
             {% for c in range(4) %}
-            dot(four_codes(now.w{{ 2 * i + u }}[{{ c }}]), x0){% if halves == 2 %} + dot(four_codes(now.w{{ 2 * i + u }}[{{ c }}] >> 16u), x1){% endif %}{{ "," if c < 3 }}
+            dot(four_codes(batch.w{{ 2 * i + u }}[{{ c }}]), x0){% if halves == 2 %} + dot(four_codes(batch.w{{ 2 * i + u }}[{{ c }}] >> 16u), x1){% endif %}{{ "," if c < 3 }}
             {% endfor %}
           ){% if mins %} + four_mins(packed{{ u }}) * total{% endif %};
           {% endfor %}
           {% endif %}
         }
+        {{ load_unit("next", i) | indent(8) -}}
+        {% if i + 1 == turns or (i + 1) * of_set // subgroup != load %}
+        {{ load_scales("next", load) | indent(8) -}}
+        {% endif %}
       }
       {% endfor %}
     }
@@ -222,32 +244,23 @@ fn {{ role.name }}(layer: u32, tag: u32, group: u32, groups: u32, index: u32, la
     {% endif %}
     {% endfor %}
     // ---- all lanes of a team ----
-    sum0 = subgroupAdd(sum0);
-    sum1 = subgroupAdd(sum1);
+    var value = own_sum(sum0, sum1, lane);
+    {% if parts > 1 %}
     workgroupBarrier();
-    if (lane == 0u) {
-      partials[index / SUBGROUP * 2u] = sum0;
-      partials[index / SUBGROUP * 2u + 1u] = sum1;
-    }
+    partials[index / SUBGROUP * 8u + number] = value;
     workgroupBarrier();
+    value = 0.0;
+    {% for p in range(parts) %}
+    value += partials[(index / {{ team }}u * {{ parts }}u + {{ p }}u) * 8u + number];
+    {% endfor %}
+    {% endif %}
+    {% if n == 2 %}
+    let up = subgroupShuffleXor(value, {{ subgroup // 2 }}u);
+    {% endif %}
     if (has_one) {
-      let c = index % 4u;
-      {% if n == 2 %}
-      let part = index / 4u * {{ 2 * parts }}u;
-      {% else %}
-      let part = index / 8u * {{ 2 * parts }}u + index / 4u % 2u;
-      {% endif %}
-      var value = partials[part][c];
-      {% for p in range(1, parts) %}
-      value += partials[part + {{ 2 * p }}u][c];
-      {% endfor %}
       {% if n == 0 %}
       hand_over(QKV + to, value * norm_factor(params.eps), tag);
       {% elif n == 2 %}
-      var up = partials[part + 1u][c];
-      {% for p in range(1, parts) %}
-      up += partials[part + {{ 2 * p + 1 }}u][c];
-      {% endfor %}
       let factor = norm_factor(params.second_eps);
       hand_over(GATED + to, silu(value * factor) * (up * factor), tag);
       {% else %}
