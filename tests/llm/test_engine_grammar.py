@@ -137,7 +137,8 @@ def test_tokens_that_must_follow_are_not_drawn(
             steps.append(engine.submitted_steps)
     assert texts[0] == texts[1]
     assert re.fullmatch("a number [0-9]{3} is it, and [0-9]{2} is not", tokenizer.decode(texts[0]))
-    assert steps[0] <= 12 < len(texts[0]) - 3 <= steps[1]
+    most = 12 + 6  # steps that a GPU may have in flight when the end is known
+    assert steps[0] <= most < len(texts[0]) - 3 <= steps[1]
 
 
 def test_log_probabilities_are_told_of_each_token(

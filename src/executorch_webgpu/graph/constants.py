@@ -43,11 +43,18 @@ class ConstantPool:
         self._lock = device.lock
         self._forget = forget
         self._entries: dict[Hashable, _Entry] = {}
+        self._parts: dict[
+            Hashable, tuple[Hashable, Buffer]
+        ] = {}  # of joined ones: the key of the whole, and the buffer
 
     @locked
     def acquire(self, source: _Source) -> Buffer:
-        """The buffer of a constant, which its first holder fills."""
+        """The buffer of a constant, which its first holder fills, unless it is a part of one that is there."""
         entry = self._entries.get(source.key)
+        if entry is None and source.key in self._parts:
+            whole, buffer = self._parts[source.key]
+            self._entries[whole].holders += 1
+            return buffer
         if entry is None:
             array = source.content()
             buffer = create(self.device, array.nbytes, source.label)
@@ -67,6 +74,8 @@ class ConstantPool:
             entry = _Entry(whole, 0, split(whole, offsets[:-1], sizes, labels))
             self._fill(entry.parts, [source.content for source in sources], sources)
             self._entries[key] = entry
+            for source, part in zip(sources, entry.parts, strict=True):
+                self._parts.setdefault(source.key, (key, part))
         entry.holders += 1
         return entry.buffer, entry.parts
 
@@ -87,12 +96,15 @@ class ConstantPool:
     @locked
     def release(self, key: Hashable) -> None:
         """Let go of ``key``."""
+        if key not in self._entries:  # what is a part when it is acquired stays one: nobody makes another buffer of it
+            key, _ = self._parts[key]
         entry = self._entries[key]
         entry.holders -= 1
         if not entry.holders:
             for buffer in entry.parts or [entry.buffer]:
                 buffer.destroy()
             del self._entries[key]
+            self._parts = {part: place for part, place in self._parts.items() if place[0] != key}
 
     @property
     def nbytes(self) -> int:

@@ -68,7 +68,10 @@ class Run:
         ]
         planner = Planner(planning, building=True, may_alias=False)
         self.x, self.out = args[self.layers[0].qkv][0], args[self.layers[-1].down][-1][0]
-        return planner.choose(FAMILY, {"calls": True, ROUTE: persistent.fits(planner, self._live)}) == ROUTE
+        can = persistent.fits(planner, self._live)
+        first = can and persistent.pays(planner, self._live)
+        routes = {ROUTE: can, "calls": True} if first else {"calls": True, ROUTE: can}
+        return planner.choose(FAMILY, routes) == ROUTE
 
     def build(self, planner: Planner) -> None:
         """What load must know, as a part of the plan of the last call."""

@@ -22,6 +22,7 @@ from ..ops.decoder_layers.persistent.plan import FAILED
 from ..ops.plan import Dispatch, Planning
 from ..ops.values import Joined, Kept
 from .bound_memory import BoundMemory
+from .decoder_layers import FAMILY
 from .resize import LivePlans
 from .state import Command, GraphState
 
@@ -60,7 +61,7 @@ class PersistentLayers:
         """Find out by how many workgroups each run can be computed. ``record`` makes the command of a dispatch."""
         for run, dispatches in self._dispatches.items():
             most = self._most(dispatches[0], run.most_workgroups(self._planning), state, record)
-            if not most:
+            if not most and FAMILY in self._planning.routes:
                 warnings.warn("workgroups do not run at once here: decoder layers take a dispatch each", stacklevel=2)
             self._plans.use_run(run, most)
 

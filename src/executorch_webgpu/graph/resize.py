@@ -66,7 +66,8 @@ class LivePlans:
         for call in graph.calls:
             for tensor in call.inputs:
                 self._by_tensor[tensor.id].add(call.index)
-        candidates = find_runs(graph) if planning.routes.get(FAMILY) else []
+        wanted = planning.routes.get(FAMILY) or not planning.features.cpu  # where it may be chosen
+        candidates = find_runs(graph) if wanted else []
         self.runs = [run for run in candidates if run.prepare(planning, graph, self._args)]
         self._run_of = {index: run for run in self.runs for index in run.calls}
         self.plans = [self._plan(call, building=True) for call in graph.calls]

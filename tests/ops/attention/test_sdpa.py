@@ -223,6 +223,8 @@ def test_route_by_length(device: Device) -> None:
     few, many = "flash_decode", "flash"
     if device.features.cpu:
         few = many = "lanes" if device.features.subgroup_size else "decode_cpu"
+    elif device.features.subgroup_size:
+        few = "flash_decode_subgroups"
     with Attention(device, (4, 2), 8, 64, 16) as attention:
         for length, route in ((16, many), (8, few), (9, many), (1, few)):
             attention.step(length, 0)

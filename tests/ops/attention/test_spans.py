@@ -71,6 +71,7 @@ def test_chunks_beside_single_rows(
         width=10,
         most=48,
         tunings=FLOOR,
+        features=replace(device.features, subgroups=False, subgroup_matrix=False),
         shuffled=False,
     )
     paged.check([(0, 31), (1, 3), (3, 9)])
