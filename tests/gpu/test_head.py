@@ -22,7 +22,7 @@ VALUES = st.recursive(
     | st.booleans()
     | st.integers(-(2**40), 2**40)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(codec="ascii", exclude_characters="\n\r"), max_size=12),
+    | st.text(st.characters(codec="ascii", exclude_characters="\n\r}"), max_size=12),  # "#}" ends a head
     lambda inner: st.lists(inner, max_size=3).map(tuple),
     max_leaves=6,
 )

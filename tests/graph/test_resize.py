@@ -40,10 +40,13 @@ def set_hosts(plans: LivePlans, *values: int) -> None:
 
 
 def planned(plans: LivePlans) -> list[str]:
-    """What an update plans again."""
+    """What an update plans again; ``changed`` says of it what dispatches, or did."""
+    before = list(plans.plans)
     plans.changed.clear()
     plans.update()
-    return [plans.graph.calls[i].name for i in sorted(plans.changed)]
+    again = [i for i, plan in enumerate(before) if plans.plans[i] is not plan]
+    assert plans.changed == {i for i in again if plans.plans[i].dispatches or before[i].dispatches}
+    return [plans.graph.calls[i].name for i in again]
 
 
 def result_dims(plans: LivePlans) -> tuple[int, ...]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import RLock
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ import numpy as np
 from ..closing import Closing
 from ..errors import ClosedError, DeviceError, DeviceLostError, Error, InvalidInputError, NoAdapterError
 from .capabilities import KINDS, AdapterInfo, Features, Limits, lanes_of_name
-from .engine import ENGINES, SETTING_UP, Engine, load_engine
+from .engine import ENGINES, SETTING_UP, Engine, EngineErrors, load_engine
 from .kernel import Kernels
 from .locked import locked
 from .trace import SUBMIT, WAIT, spanned
@@ -123,15 +123,12 @@ class Device(Closing):
     def closed(self) -> bool:
         return self._closed
 
-    @contextmanager
-    def errors(self, doing: str, error: type[Error] = DeviceError) -> Iterator[None]:
-        """Turn whatever the engine raises into our exceptions; ``doing`` begins the message."""
-        try:
-            with self._engine.errors(doing, error):
-                yield
-        except DeviceLostError as exc:
-            self._lost = str(exc)
-            raise
+    def errors(self, doing: str, error: type[Error] = DeviceError) -> EngineErrors:
+        """A context that turns whatever the engine raises into our exceptions; ``doing`` begins the message."""
+        return self._engine.errors(doing, error, self._set_lost)
+
+    def _set_lost(self, why: str) -> None:
+        self._lost = why
 
     @locked
     def begin_compute_pipeline(self, descriptor: Mapping[str, Any]) -> Callable[[], Any]:

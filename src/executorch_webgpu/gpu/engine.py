@@ -222,18 +222,45 @@ class Engine:
             for c in configs
         )
 
-    @contextmanager
-    def errors(self, doing: str, error: type[Error] = DeviceError) -> Iterator[None]:
-        """Turn the engine's exceptions into ``error`` (or DeviceLostError), with what we were doing."""
-        try:
-            yield
-        except Error:
-            raise
-        except (self.api.GPUError, RuntimeError, ValueError) as exc:
+    def errors(
+        self, doing: str, error: type[Error] = DeviceError, lost: Callable[[str], None] = lambda why: None
+    ) -> EngineErrors:
+        """Turn the engine's exceptions into ``error`` (or DeviceLostError), with what we were doing.
+
+        ``lost`` is told why, when the device is lost.
+        """
+        return EngineErrors((self.api.GPUError, RuntimeError, ValueError), doing, error, lost)
+
+
+class EngineErrors:
+    """A context; see ``Engine.errors``. Each step enters several, so it is no generator, which would take longer."""
+
+    __slots__ = ("_caught", "_doing", "_error", "_lost")
+
+    def __init__(
+        self, caught: tuple[type[Exception], ...], doing: str, error: type[Error], lost: Callable[[str], None]
+    ) -> None:
+        self._caught = caught
+        self._doing = doing
+        self._error = error
+        self._lost = lost
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: object) -> None:
+        if exc is None:
+            return
+        if isinstance(exc, DeviceLostError):
+            self._lost(str(exc))
+        elif isinstance(exc, self._caught) and not isinstance(exc, Error):
             # The engine's frames hold views of the caller's memory through cffi, in a cycle with the exception;
             # left to the garbage collector, their release can crash the process.
             traceback.clear_frames(exc.__traceback__)
-            raise translate(exc, doing, error) from exc
+            found = translate(exc, self._doing, self._error)
+            if isinstance(found, DeviceLostError):
+                self._lost(str(found))
+            raise found from exc
 
 
 def subgroup_range(smallest: int, largest: int, vendor: int) -> tuple[int, int]:

@@ -78,13 +78,13 @@ def read_head(name: str, text: str) -> Head:
 
 
 def _input(kernel: str, name: str, text: str) -> TemplateInput:
-    text = " ".join(text.split())
+    text = re.sub(r"\s*\n\s*", " ", text)
     for colon in re.finditer(": ", text):  # a sample may hold colons, too
         try:
             samples = _samples(ast.parse(text[: colon.start()], mode="eval").body)
         except (SyntaxError, ValueError):
             continue
-        return TemplateInput(name, samples, text[colon.end() :])
+        return TemplateInput(name, samples, " ".join(text[colon.end() :].split()))
     raise KernelError(f"kernel {kernel!r}: its input {name!r} is not written as `{name} = sample | sample: meaning`")
 
 

@@ -43,9 +43,7 @@ class ConstantPool:
         self._lock = device.lock
         self._forget = forget
         self._entries: dict[Hashable, _Entry] = {}
-        self._parts: dict[
-            Hashable, tuple[Hashable, Buffer]
-        ] = {}  # of joined ones: the key of the whole, and the buffer
+        self._parts: dict[Hashable, tuple[Hashable, Buffer]] = {}  # of joined ones, with the key of the whole
 
     @locked
     def acquire(self, source: _Source) -> Buffer:

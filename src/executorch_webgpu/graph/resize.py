@@ -140,8 +140,8 @@ class LivePlans:
             self._moved(symint)
 
     def update(self) -> None:
-        """Plan again what the changes since the last update reach, and add it to ``changed``."""
-        marks, planned = self._marks, len(self.changed)
+        """Plan again what the changes since the last update reach; what dispatches is added to ``changed``."""
+        marks, planned = self._marks, False
         if not any(marks):
             return
         index = -1
@@ -154,9 +154,11 @@ class LivePlans:
                 before, self.plans[index] = self.plans[index], plan
                 self._watch(index, plan.derived)
                 self._leave(index, before.derived, {derived.key for derived in plan.derived})
-                self.changed.add(index)
+                planned = True
+                if plan.dispatches or before.dispatches:
+                    self.changed.add(index)
             marks[index] = _CLEAN
-        if len(self.changed) > planned:
+        if planned:
             self._forget_others()
 
     def _forget_others(self) -> None:

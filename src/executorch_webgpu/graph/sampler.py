@@ -49,11 +49,11 @@ class SamplerConfig:
 class Sampler:
     """Draws a token of a row of ``logits`` [..., V], which lie in ``buffer``. Owns ``token``, the one drawn last.
 
-    ``seed`` is the config's, and may be changed between texts. The caller holds the device's lock in each call.
+    The caller holds the device's lock in each call.
     """
 
     def __init__(self, device: Device, logits: Tensor, buffer: Buffer, config: SamplerConfig) -> None:
-        self.seed = config.seed
+        self.use_seed(config.seed)
         self._device = device
         self._vocab = logits.max_dims[-1]
         self._executor: GraphExecutor | None = None
@@ -77,6 +77,10 @@ class Sampler:
         for kernel, template, overrides in PIPELINES:
             device.kernels.pipeline(kernel, template, overrides)
 
+    def use_seed(self, seed: int) -> None:
+        """Draw the tokens of another seed from the next step on."""
+        self._seed = signed_halves(seed)
+
     def begin(self, text: Iterable[int]) -> None:
         """Exactly these tokens have occurred before the next one that is drawn; each that is drawn from now on joins.
 
@@ -90,7 +94,7 @@ class Sampler:
     def begin_step(self, row: int, position: int) -> Step:
         """A step that draws the token for ``position`` from one row of the logits; see ``GraphExecutor.begin_step``."""
         assert self._executor is not None
-        return self._executor.begin_step([row, position, *signed_halves(self.seed)])
+        return self._executor.begin_step([row, position, *self._seed])
 
     def close(self) -> None:
         """Free the memory. Closing twice is allowed."""

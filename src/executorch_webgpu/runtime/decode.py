@@ -130,39 +130,59 @@ class LoopMemory:
 
 
 class KeptLoopMemory:
-    """Memory of the last loops of a method, for the next ones: to make and to free it takes longer than some texts."""
+    """Memory of the last loops of a method, for the next ones: to make and to free it takes longer than some texts.
+
+    What is lent is held here as well: a loop that is collected as garbage gives back memory that must not have been.
+    The caller holds the method's lock, but for ``give_back``, which garbage may come to anywhere.
+    """
 
     def __init__(self) -> None:
         self._kept: list[LoopMemory] = []
+        self._lent: list[LoopMemory] = []
         self._closed = False
 
     def take(self, target: DecodeTarget, logits: Buffer, config: SamplerConfig, most: int) -> LoopMemory:
         """Memory for a loop, whose tokens nobody else draws until it is given back."""
-        fits = target.logits.id, logits, config.seedless, most
+        memory = self._fitting((target.logits.id, logits, config.seedless, most))
+        if memory is None:
+            memory = self._made(target, logits, config, most)
+        else:
+            memory.sampler.use_seed(config.seed)
+        self._lent.append(memory)
+        self.free_oldest(_KEPT - 1)
+        return memory
+
+    def _fitting(self, fits: Hashable) -> LoopMemory | None:
         for memory in self._kept:
             if memory.fits == fits:
                 self._kept.remove(memory)
-                memory.sampler.seed = config.seed
                 return memory
+        return None
+
+    def _made(self, target: DecodeTarget, logits: Buffer, config: SamplerConfig, most: int) -> LoopMemory:
         sampler = Sampler(target.executor.device, target.logits, logits, config)
         try:
             tokens = InFlight(target.executor.device, sampler.token.nbytes, most, "tokens in flight")
         except BaseException:
             sampler.close()
             raise
-        return LoopMemory(fits, sampler, tokens)
+        return LoopMemory((target.logits.id, logits, config.seedless, most), sampler, tokens)
 
     def give_back(self, memory: LoopMemory) -> None:
+        """Its loop has ended. Frees nothing."""
         memory.tokens.discard()
+        self._lent.remove(memory)
         self._kept.append(memory)
-        while len(self._kept) > (0 if self._closed else _KEPT):
+
+    def free_oldest(self, most: int = _KEPT) -> None:
+        """Keep ``most`` of what was given back."""
+        while len(self._kept) > (0 if self._closed else most):
             self._kept.pop(0).close()
 
     def close(self) -> None:
         """Free it, also what is given back later. Closing twice is allowed."""
         self._closed = True
-        while self._kept:
-            self._kept.pop().close()
+        self.free_oldest()
 
 
 class DecodeLoop:
@@ -175,6 +195,8 @@ class DecodeLoop:
     states may run steps.
     """
 
+    _memory: LoopMemory | None = None  # as long as it is open
+
     def __init__(self, method: Method, state: State, config: SamplerConfig, most: int | None = None) -> None:
         target = method.decode_target
         assert isinstance(target, DecodeTarget)
@@ -186,7 +208,7 @@ class DecodeLoop:
         self._kept = method.loop_memory
         with self.lock:
             logits = target.executor.buffer_of(target.logits, state.graph_of(target.executor))
-            self._memory: LoopMemory | None = self._kept.take(target, logits, config, self.most)
+            self._memory = self._kept.take(target, logits, config, self.most)
         self._sampler, self._tokens = self._memory.sampler, self._memory.tokens
 
     @property
@@ -237,13 +259,21 @@ class DecodeLoop:
 
     def drop(self) -> None:
         """Forget the tokens that have not been read, and the rows that do not count."""
-        self._tokens.discard()
+        if self._memory is not None:
+            self._tokens.discard()
         if self._end > self._state.length:
             self._state.drop_ahead()
         self._end = 0
 
     def close(self) -> None:
         """Give back the memory between the steps; the state stays as it is. Closing twice is allowed."""
-        if self._memory is not None:
-            self._kept.give_back(self._memory)
-            self._memory = None
+        self._give_back()
+        self._kept.free_oldest()
+
+    def __del__(self) -> None:
+        self._give_back()
+
+    def _give_back(self) -> None:
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            self._kept.give_back(memory)
