@@ -26,6 +26,8 @@ from executorch_webgpu.llm.measure.history import append
 from executorch_webgpu.llm.measure.lines import Line, lines_of
 from executorch_webgpu.llm.measure.plot import draw, require_matplotlib
 
+STEP = 2048  # tokens that the program takes at once, to fill long contexts
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
@@ -35,8 +37,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{options.shape}.pte"
         begun = time.perf_counter()
-        prompt = max(options.prompts or [512])
-        needed = max(prompt + 1, max(options.contexts or [1024], default=0) + (options.steps or 64))
+        longest = max(options.contexts or [1024], default=0)
+        prompt = max(*(options.prompts or [512]), min(longest, STEP))
+        needed = max(prompt + 1, longest + (options.steps or 64))
         write_llama(path, SHAPES[options.shape], fitting_options(SHAPES[options.shape], prompt, needed))
         print(f"wrote {options.shape} with random weights in {time.perf_counter() - begun:.1f} s")
         for engine in options.engines:
