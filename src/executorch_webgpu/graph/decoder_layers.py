@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from ..errors import Error
 from ..ops.attention import rotated_call
 from ..ops.decoder_layers.persistent import plan as persistent
 from ..ops.fused_linear import fused_product
@@ -50,22 +51,12 @@ class Run:
 
     def prepare(self, planning: Planning, graph: Graph, args: Sequence[tuple[Any, ...]]) -> bool:
         """Whether the route is chosen. ``args``: of all calls of the graph, live."""
-
-        def checked(check: Callable[..., T], index: int) -> T:
-            planner = Planner(planning, building=True, may_alias=False)
-            planner.begin(graph.calls[index].op, args[index])
-            return check(planner, *args[index])
-
-        self._live = [
-            persistent.Layer(
-                checked(fused_product, layer.qkv),
-                checked(rotated_call, layer.attention),
-                checked(fused_product, layer.output),
-                checked(fused_product, layer.gated),
-                checked(fused_product, layer.down),
-            )
-            for layer in self.layers
-        ]
+        try:
+            self._live = [_live_layer(planning, graph, args, layer) for layer in self.layers]
+        except Error:  # of the largest sizes; whether calls are ever so large is for their own plans to say
+            if FAMILY in planning.routes:
+                raise
+            return False
         planner = Planner(planning, building=True, may_alias=False)
         self.x, self.out = args[self.layers[0].qkv][0], args[self.layers[-1].down][-1][0]
         can = persistent.fits(planner, self._live)
@@ -100,6 +91,25 @@ class Run:
         planner = Planner(planning, building=False, may_alias=False)
         persistent.run(planner, self._live, self.x, self.out, 1)
         return planner.result.dispatches
+
+
+def _live_layer(
+    planning: Planning, graph: Graph, args: Sequence[tuple[Any, ...]], layer: LayerCalls
+) -> persistent.Layer:
+    """The calls of a layer as their operators read them. Raises what they raise."""
+
+    def checked(check: Callable[..., T], index: int) -> T:
+        planner = Planner(planning, building=True, may_alias=False)
+        planner.begin(graph.calls[index].op, args[index])
+        return check(planner, *args[index])
+
+    return persistent.Layer(
+        checked(fused_product, layer.qkv),
+        checked(rotated_call, layer.attention),
+        checked(fused_product, layer.output),
+        checked(fused_product, layer.gated),
+        checked(fused_product, layer.down),
+    )
 
 
 def _checked(derived: Derived) -> Derived:
