@@ -36,13 +36,14 @@ from executorch_webgpu.runtime.options import LoadOptions
 CHUNK = 256  # tokens of a step of the prompt
 SWEEP: dict[str, Mapping[str, Any]] = {
     "as it is": {},
-    "2 units at a time": {"unroll": 2},
+    "3 units at a time": {"unroll": 3},
     "4 units at a time": {"unroll": 4},
     "8 units at a time": {"unroll": 8},
     "512 invocations": {"size": 512},
     "512, 2 units": {"size": 512, "unroll": 2},
     "two a multiprocessor": {"expected": 264, "unroll": 2},
     "weights after attention late": {"early": False},
+    "and early": {"early": True},
     "4 units, weights late": {"unroll": 4, "early": False},
     "with meetings": {"throttle": True},
     "1 key": {"keys": 1},

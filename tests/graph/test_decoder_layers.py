@@ -397,8 +397,21 @@ def test_gpus_choose_it_for_small_layers(own_runtime: Runtime, path: Path, monke
     assert not chosen(replace(gpu, cpu=True))
     assert not chosen(replace(gpu, byte_products=False))
     assert chosen(replace(gpu, byte_products=False), decoder_layers="persistent")
-    monkeypatch.setattr(persistent_plan, "_LARGEST_LAYER", 1000)
-    assert not chosen(gpu)
+    for limit in ("_LARGEST_LAYER", "_LARGEST_CACHE"):
+        with monkeypatch.context() as patch:
+            patch.setattr(persistent_plan, limit, 1000)
+            assert not chosen(gpu)
+
+
+def test_gpus_compute_layers_of_8_bits_by_calls(own_runtime: Runtime, tmp_path: Path) -> None:
+    write_llama(tmp_path / "llama.pte", config(), LlamaOptions("q8gsw", max_seq_len=7, max_context_len=CONTEXT))
+    with own_runtime.load_program(tmp_path / "llama.pte") as program:
+        (stage,) = program.graphs("forward").stages
+    assert isinstance(stage, PlannedGraph)
+    device = own_runtime.device
+    gpu = replace(device.features, subgroups=True, subgroup_min_size=32, subgroup_max_size=32, cpu=False)
+    assert not plan_graph(stage.graph, Planning(gpu, device.limits)).runs
+    assert plan_graph(stage.graph, Planning(gpu, device.limits, ROUTES)).runs
 
 
 def test_other_graphs_read_the_weights_where_they_lie(own_runtime: Runtime, path: Path) -> None:

@@ -137,7 +137,7 @@ def test_tokens_that_must_follow_are_not_drawn(
             steps.append(engine.submitted_steps)
     assert texts[0] == texts[1]
     assert re.fullmatch("a number [0-9]{3} is it, and [0-9]{2} is not", tokenizer.decode(texts[0]))
-    most = 12 + 6  # steps that a GPU may have in flight when the end is known
+    most = 12 if Runtime.get().device.features.cpu else 18  # a GPU has more steps in flight when the end is known
     assert steps[0] <= most < len(texts[0]) - 3 <= steps[1]
 
 

@@ -100,9 +100,9 @@ def sample_token(
 ) -> None:
     """``out`` int32 [1] = the token at ``position`` of a text, drawn from row ``row`` of float32 ``logits`` [..., V].
 
-    It is -1 when one of these logits is NaN or the largest is not finite. ``seed_low`` and
-    ``seed_high``: the two halves of a seed of 64 bits, signed. ``temperature`` 0 takes
-    the largest logit, of equal ones the first. ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 keep all tokens.
+    It is -1 when one of these logits is NaN or the largest is not finite. ``seed_low`` and ``seed_high``: the two
+    halves of a seed of 64 bits, signed. ``temperature`` 0 takes the largest logit, of equal ones the first. ``top_k``
+    0, ``top_p`` 1 and ``min_p`` 0 keep all tokens.
     ``seen`` int32 [ceil(V / 32)], a bit for each token: those whose logits the penalty changes; the token that is drawn
     joins them. None: no penalty.
     """

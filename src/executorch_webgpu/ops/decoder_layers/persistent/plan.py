@@ -27,7 +27,8 @@ MOST_WORKGROUPS = 1024
 _HEADER_WORDS = 16  # as in the kernel
 _STORAGE_BUFFERS = 10
 _LARGE_LAYER = 8 << 20  # bytes of weights: the next ones are worth registers during attention
-_LARGEST_LAYER = 48 << 20  # bytes of weights that are faster this way than by a dispatch a call
+# Bytes of a layer's weights that are faster this way than by a dispatch a call; and of its K and V: more was not measured.
+_LARGEST_LAYER, _LARGEST_CACHE = 48 << 20, 64 << 20
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,15 @@ def fits(planner: Planner, layers: Sequence[Layer]) -> bool:
 
 
 def pays(planner: Planner, layers: Sequence[Layer]) -> bool:
-    """Whether it is faster than the calls: on GPUs, for layers that a dispatch each would not fill with work."""
-    features = planner.features
-    return not features.cpu and features.byte_products and _layer_bytes(layers[0]) <= _LARGEST_LAYER
+    """Whether it is faster than the calls: on GPUs, for 4-bit layers that a dispatch each would not fill with work."""
+    features, first = planner.features, layers[0]
+    return (
+        not features.cpu
+        and features.byte_products
+        and _format(first).bits == 4
+        and _layer_bytes(first) <= _LARGEST_LAYER
+        and 2 * first.attention.k_cache.max_nbytes <= _LARGEST_CACHE
+    )
 
 
 def tuning_of(planner: Planner) -> Tuning:
