@@ -9,6 +9,7 @@ which goes through wgpu-py. A step of 546 dispatches, microseconds of one core f
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import prod
 from typing import Any
 
 from .device import Device
@@ -28,18 +29,22 @@ class Replay:
         self._recorded = list(dispatches)  # their handles die with these objects
         self._calls: list[tuple[Any, Any, int, int, int]] = []
         current = None
+        self.workgroups = 0  # of all dispatches
         for pipeline, bind_group, grid in self._recorded:
+            self.workgroups += prod(grid)
             self._calls.append((None if pipeline is current else pipeline._internal, bind_group._internal, *grid))
             current = pipeline
 
     def __len__(self) -> int:
         return len(self._calls)
 
-    def encode(self, compute_pass: Any) -> None:
-        """Add the dispatches to a raw compute pass; WebGPU runs them in order."""
+    def encode(self, compute_pass: Any, start: int = 0, stop: int | None = None) -> None:
+        """Add the dispatches from ``start`` to ``stop`` to a raw compute pass; WebGPU runs them in order."""
         set_pipeline, set_bind_group, dispatch = self._set_pipeline, self._set_bind_group, self._dispatch
         handle, null = compute_pass._internal, self._null
-        for pipeline, bind_group, x, y, z in self._calls:
+        if start:
+            set_pipeline(handle, self._recorded[start][0]._internal)
+        for pipeline, bind_group, x, y, z in self._calls[start:stop]:
             if pipeline is not None:
                 set_pipeline(handle, pipeline)
             set_bind_group(handle, 0, bind_group, 0, null)

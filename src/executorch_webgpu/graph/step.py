@@ -21,6 +21,8 @@ from .timing import StepTimes
 from .traced_step import TracedStep
 
 _HELD_BYTES = 1 << 16  # of an input, at most
+_LONG = 1 << 18  # workgroups of a step whose first dispatches the device gets while the others are recorded,
+_EARLY = 16  # and how many these are
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Step:
             part.write_inputs(self._device, encoder)
         for checked, parts in groupby(self._parts, lambda part: part.checked):
             if checked is None:
-                self._record(encoder, list(parts), traced)
+                encoder = self._record(encoder, list(parts), traced)
                 continue
             self._device.submit([encoder.finish()])
             checked()
@@ -115,19 +117,34 @@ class Step:
                 part.times.count(part.commands, None if traced is None else traced.nanoseconds(part))
         return submission
 
-    def _record(self, encoder: Any, parts: Sequence[Part], traced: TracedStep | None) -> None:
-        """The dispatches of parts that follow one another."""
+    def _record(self, encoder: Any, parts: Sequence[Part], traced: TracedStep | None) -> Any:
+        """The dispatches of parts that follow one another.  Returns the encoder to go on with."""
         with self._device.errors("recording a step"):
             if traced is not None and traced.timed:
                 traced.encode(encoder, parts)
-                return
+                return encoder
             for timed, alike in groupby(parts, lambda part: part.timed):
                 if timed:
                     for part in alike:
                         assert part.times is not None
                         part.times.encode(encoder, part.commands)
                 else:
+                    begun = 0
+                    replays = [part.replay for part in alike]
+                    if traced is None and replays[0].workgroups >= _LONG:
+                        begun = _EARLY
+                        encoder = self._hand_over(encoder, replays[0])
                     compute_pass = encoder.begin_compute_pass()
-                    for part in alike:
-                        part.replay.encode(compute_pass)
+                    for replay in replays:
+                        replay.encode(compute_pass, begun)
+                        begun = 0
                     compute_pass.end()
+        return encoder
+
+    def _hand_over(self, encoder: Any, replay: Replay) -> Any:
+        """Submit what is recorded and the first dispatches of a long step.  Returns another encoder."""
+        compute_pass = encoder.begin_compute_pass()
+        replay.encode(compute_pass, 0, _EARLY)
+        compute_pass.end()
+        self._device.submit([encoder.finish()])
+        return self._device.encoder()
