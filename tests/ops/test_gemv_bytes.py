@@ -38,7 +38,7 @@ tunings = st.builds(
 @settings(max_examples=40, deadline=None)
 @given(
     weight_format=st.sampled_from(list(FORMATS_4)),
-    k=st.sampled_from([8, 24, 32, 40, 64, 96, 104, 136, 256, 1000, 2056, 8264, 17000]),
+    k=st.sampled_from([8, 24, 32, 40, 64, 96, 104, 136, 256, 512, 1000, 1024, 2056, 8264, 17000]),
     widths=st.lists(st.sampled_from([1, 3, 4, 7, 13, 64, 67]), min_size=1, max_size=4),
     group=st.sampled_from([8, 24, 32, 64, 256, 4096]),
     norm=st.booleans(),
@@ -108,7 +108,7 @@ def test_where_it_is_taken(device: Device) -> None:
 def test_it_compiles(engine: str) -> None:
     base = {"unroll": 4, "subgroup": 32, "unit_group": 4, "bits": 4, "zero_point": 8, "scales": "float32"}
     base |= {"group_shift": True, "vec4_x": True, "guarded": False, "norm": True, "outputs": 3, "gated": False}
-    base |= {"bias": False, "residual": False}
+    base |= {"bias": False, "residual": False, "even": True}
     mins = {
         "zero_point": 0,
         "scales": "float16_and_min",
@@ -120,7 +120,7 @@ def test_it_compiles(engine: str) -> None:
     for changes in (
         {},
         mins,
-        {"outputs": 1, "residual": True, "norm": False, "unit_group": 0, "unroll": 8},
+        {"outputs": 1, "residual": True, "norm": False, "unit_group": 0, "unroll": 8, "even": False},
     ):
         overrides = {"wg_size": 256, "lanes": 64, "chunk": 256}
         compile_check(engine, "matmul/gemv_bytes", {**base, **changes}, overrides)

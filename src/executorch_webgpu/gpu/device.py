@@ -131,6 +131,12 @@ class Device(Closing):
         self._lost = why
 
     @locked
+    def create_shader_module(self, label: str, code: str, checks: str) -> Any:
+        """A raw shader module; ``checks`` are those of its kernel (wgsl.py)."""
+        self.require_usable()
+        return self._engine.create_shader_module(self.raw, label, code, checks)
+
+    @locked
     def begin_compute_pipeline(self, descriptor: Mapping[str, Any]) -> Callable[[], Any]:
         """Have the engine compile a pipeline in the background; the function that it returns waits for it."""
         self.require_usable()

@@ -140,6 +140,28 @@ class Engine:
             toggles = _DAWN_TRUSTED if trusted else ()
             return self.extras.request_device_sync(adapter, enable_toggles=toggles, **options)
 
+    def create_shader_module(self, device: Any, label: str, code: str, checks: str) -> Any:
+        """A raw shader module with the ``checks`` of its kernel (wgsl.py).
+
+        wgpu-native counts the turns of every loop, lest one never ends, and bounds indices. Of storage buffers the
+        device checks bounds in any case, where it can. Dawn has no such choice for one module.
+        """
+        if self.name != "wgpu" or checks == "all":
+            return device.create_shader_module(label=label, code=code)
+        native = self.native
+        wgsl = native.new_struct_p("WGPUShaderSourceWGSL *", code=native.to_c_string_view(code))
+        wgsl[0].chain.next = native.ffi.NULL
+        wgsl[0].chain.sType = native.lib.WGPUSType_ShaderSourceWGSL
+        chain = native.ffi.cast("WGPUChainedStruct *", wgsl)
+        view = native.to_c_string_view(label)
+        descriptor = native.new_struct_p("WGPUShaderModuleDescriptor *", nextInChain=chain, label=view)
+        flags = {
+            "bounds": native.lib.WGPUShaderRuntimeChecks_BoundsChecks,
+            "none": native.lib.WGPUShaderRuntimeChecks_None,
+        }
+        module = native.libf.wgpuDeviceCreateShaderModuleTrusted(device._internal, descriptor, flags[checks])
+        return native.GPUShaderModule(label, module, device)
+
     def begin_compute_pipeline(self, device: Any, descriptor: Mapping[str, Any]) -> Callable[[], Any]:
         """Have another thread compile a pipeline; the returned function waits for it, and raises what went wrong."""
         if self.name == "dawn":  # it has threads of its own, and reports an error of one call in another's thread

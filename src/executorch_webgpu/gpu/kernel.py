@@ -103,10 +103,14 @@ def kernel_names(roots: Sequence[Path] = DEFAULT_ROOTS) -> list[str]:
 
 def head_of(name: str, roots: Sequence[Path] = DEFAULT_ROOTS) -> Head:
     """The head of a kernel's file.  Raises KernelError when there is no such file, or its head cannot be read."""
+    return read_head(name, _file(name, roots).read_text())
+
+
+def _file(name: str, roots: Sequence[Path]) -> Path:
     for root in roots:
         for file in _files(name):
             if (root / file).is_file():
-                return read_head(name, (root / file).read_text())
+                return root / file
     raise KernelError(f"there is no kernel {name!r}; see `et-webgpu kernel` for those that there are")
 
 
@@ -304,7 +308,10 @@ class Kernels:
         module = self._modules.get(source.code)
         if module is None:
             with self._device.errors(_compiling(source, self._device), KernelError):
-                module = self._device.raw.create_shader_module(label=source.name, code=source.code)
+                # What users bring is checked, whatever it says.
+                own = any(_file(source.name, self._roots).is_relative_to(root) for root in DEFAULT_ROOTS)
+                checks = source.checks if own else "all"
+                module = self._device.create_shader_module(source.name, source.code, checks)
             self._modules[source.code] = module
         return module
 

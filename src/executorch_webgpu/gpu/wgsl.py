@@ -69,6 +69,7 @@ class KernelSource:
     constants: Mapping[str, str]  # module-scope ``const`` declarations
     workgroup_size: tuple[str, str, str]  # expressions over constants and overrides
     workgroup_vars: tuple[tuple[str, str], ...]  # (name, type) of ``var<workgroup>``
+    checks: str  # that the engine adds, if it can leave them out: "all", "bounds" of indices only, or "none"
 
     def pack_params(self, values: Mapping[str, Any]) -> bytes:
         """The bytes of ``params``: exactly one value per member, checked against its type.
@@ -180,6 +181,7 @@ def parse(name: str, code: str) -> KernelSource:
         workgroup_vars=tuple(
             (m[1], "".join(m[2].split())) for m in re.finditer(r"var\s*<\s*workgroup\s*>\s*(\w+)\s*:\s*([^;=]+);", text)
         ),
+        checks=_checks(code),
     )
     uses_params = any(b.name == "params" and b.access == "uniform" for b in source.bindings)
     if uses_params != bool(params):
@@ -209,6 +211,12 @@ def strip_comments(code: str) -> str:
     if not depth:
         out.append(code[at:])
     return "".join(out)
+
+
+def _checks(code: str) -> str:
+    """What a line `// Unchecked: why` or `// Loops end: why` of a kernel leaves of the engine's checks."""
+    found = re.search(r"^// (Unchecked|Loops end): ", code, re.MULTILINE)
+    return "all" if found is None else {"Unchecked": "none", "Loops end": "bounds"}[found[1]]
 
 
 def _names_message(kernel: str, kind: str, missing: Sequence[str], extra: Sequence[str]) -> str:

@@ -105,7 +105,7 @@ def test_the_tiles_that_are_chosen(matrix_device: Device, route: str, tile: Tile
 
 
 @pytest.mark.parametrize(
-    "tile", [(2, 2, 3, 4, 16), (2, 1, 3, 2, 16), (2, 2, 4, 4, 48), (2, 4, 4, 2, 16), (1, 4, 1, 2, 16)]
+    "tile", [(2, 2, 3, 4, 16), (2, 1, 3, 2, 16), (2, 2, 4, 4, 48), (2, 4, 2, 2, 16), (1, 4, 1, 2, 16)]
 )
 def test_tiles_that_cannot_be(tile: tuple[int, ...]) -> None:
     with pytest.raises(KernelError, match="Tile"):

@@ -93,7 +93,8 @@ def prepare(planner: Planner, largest: Sizes, parts: int, bias: bool) -> None:
             gemm_matrix.prepare_split_rows(planner, k, tile, parts, largest_k=largest.k)
         template = {"parts": parts, "depth": tile.depth}
         planner.prepare("convolution/split_channels", template=template, overrides=_SPLIT_OVERRIDES)
-        planner.prepare("matmul/gemm_matrix", template=_template(tile, parts, bias))
+        for fours in (True, False):
+            planner.prepare("matmul/gemm_matrix", template=_template(tile, parts, bias, fours))
 
 
 def run(
@@ -129,7 +130,7 @@ def run(
             "ends": (quads, 0, 0, 0),
             "widths": (sizes.n, 0, 0, 0),
         },
-        template=_template(tile, parts, bias is not None),
+        template=_template(tile, parts, bias is not None, sizes.n % 4 == 0),
     )
 
 
@@ -186,16 +187,18 @@ def _tuning(planner: Planner) -> Tuning:
     return planner.tuning("linear/matrix", TUNING)
 
 
-def _template(tile: Tile, parts: int, bias: bool) -> dict[str, Any]:
+def _template(tile: Tile, parts: int, bias: bool, fours: bool) -> dict[str, Any]:
     floats = {"bits": 32, "zero_point": 0, "scales": None, "group_shift": True}
     return {
         **floats,
         **asdict(tile),
         "parts": parts,
         "split_weights": True,
+        "paired": False,
         "shared": False,
         "outputs": 1,
         "gated": False,
         "bias": bias,
         "residual": False,
+        "fours": fours,
     }

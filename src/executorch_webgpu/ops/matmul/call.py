@@ -157,5 +157,10 @@ def template(call: Call) -> dict[str, Any]:
     }
 
 
+def stored(call: Call) -> dict[str, bool]:
+    """The template input of the kernels that store whole quads: whether none passes the end of a row."""
+    return {"fours": all(n % 4 == 0 for n in call.packed.rows)}
+
+
 def _four(numbers: tuple[int, ...]) -> tuple[int, ...]:
     return numbers + (0,) * (4 - len(numbers))

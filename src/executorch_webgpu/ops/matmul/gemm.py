@@ -7,14 +7,14 @@ from typing import Any
 
 from ..plan import Planner
 from ..shapes import ceil_div
-from .call import Call, bindings, params, template
+from .call import Call, bindings, params, stored, template
 
 
 @dataclass(frozen=True)
 class Tile:
     """A workgroup of 16 x 16 invocations computes 64 * ``row_quads`` rows x 64 * ``column_quads`` columns.
 
-    ``depth``: along K at a time; two tiles of float32 of that depth must fit 16 KiB, and 128 invocations stage each.
+    ``depth``: along K at a time, 8, 16 or 32; two tiles of float32 of that depth must fit workgroup memory.
     """
 
     row_quads: int
@@ -55,7 +55,7 @@ def run(planner: Planner, call: Call) -> None:
 
 
 def _tiles(tuning: Tuning, call: Call) -> list[Tile]:
-    return [t for t in tuning.tiles if t.column_quads == 2 or not call.gated]
+    return [t for t in tuning.tiles if t.column_quads % 2 == 0 or not call.gated]
 
 
 def _tile(tuning: Tuning, call: Call) -> Tile:
@@ -65,5 +65,6 @@ def _tile(tuning: Tuning, call: Call) -> Tile:
 
 
 def _template(call: Call, tile: Tile) -> dict[str, Any]:
-    shared = {name: value for name, value in template(call).items() if name != "norm"}
-    return {**shared, **asdict(tile), "guarded": call.packed.width % tile.depth != 0}
+    given = {name: value for name, value in template(call).items() if name not in ("norm", "vec4_x")}
+    width = call.packed.width
+    return {**given, **stored(call), **asdict(tile), "even_x": width % 2 == 0, "guarded": width % tile.depth != 0}

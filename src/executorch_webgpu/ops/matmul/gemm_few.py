@@ -14,7 +14,7 @@ from ...errors import KernelError
 from ..plan import Binding, Planner
 from ..shapes import ceil_div
 from . import gemv, splits
-from .call import Call, Product, bindings, params, template
+from .call import Call, Product, bindings, params, stored, template
 from .formats import QuantizedMatrix
 from .gemm_matrix import has_cores, prepare_split_rows, split_rows
 from .packed import column_powers, rows_of
@@ -202,5 +202,6 @@ def _has_room(planner: Planner, tile: Tile, parts: int) -> bool:
 
 def _template(call: Call, tile: Tile, parts: int, shared: bool) -> dict[str, Any]:
     given = {name: value for name, value in template(call).items() if name not in ("norm", "vec4_x", "guarded")}
+    given |= stored(call)
     given = splits.unfinished(given) if shared else given
     return {**given, **asdict(tile), "parts": parts, "shared": shared, "paired": _pairs(call, parts) > 0}

@@ -33,6 +33,7 @@ Inputs:
   gated = False | True: quads take turns between two matrices, and silu(first) * second is the one output
   bias = False | True: whether it is added
   residual = False | True: whether it is added to the one output
+  fours = True | False: every width is a multiple of 4
 #}
 {% set lanes = 32 * column_subgroups * k_subgroups %}
 {% set words = depth // 8 %}
@@ -98,31 +99,7 @@ var<workgroup> x_tiles: array<array<vec4<u32>, PARTS * ROWS * STRIDE>, K_SUBGROU
 var<workgroup> w_tiles: array<array<vec4<u32>, PARTS * BLOCK_COLUMNS * STRIDE>, COLUMN_SUBGROUPS * K_SUBGROUPS>;
 
 {% if paired %}
-// Codes as float16 numbers, two at a time: integers below the bits of a power of two are its fraction.
-{% if bits == 4 %}
-// Codes 0 and 4 of a word.
-fn even_pair(word: u32) -> vec2<f16> {
-  return bitcast<vec2<f16>>((word & 0x000f000fu) | 0x64006400u) - vec2<f16>({{ 1024 + zero_point }}.0);
-}
-
-// Codes 1 and 5, which are a sixteenth of 2^6 each.
-fn odd_pair(word: u32) -> vec2<f16> {
-  return bitcast<vec2<f16>>((word & 0x00f000f0u) | 0x54005400u) - vec2<f16>({{ 64 + zero_point }}.0);
-}
-{% else %}
-// Codes 0 and 2 of a word to which 128 was added in each byte.
-fn byte_pair(biased: u32) -> vec2<f16> {
-  return bitcast<vec2<f16>>((biased & 0x00ff00ffu) | 0x64006400u) - vec2<f16>(1152.0);
-}
-{% endif %}
-
-fn pair_of(number: f32) -> vec2<f16> {
-  return vec2<f16>(f16(number));
-}
-
-fn pair_bits(pair: vec2<f16>) -> u32 {
-  return bitcast<u32>(pair);
-}
+{% include "matmul/code_pairs.wgsl" %}
 {% else %}
 {% include "wgsl/halves.wgsl" %}
 {% endif %}
@@ -237,9 +214,6 @@ fn main(
   {
     {% for u in range(word_units) %}
     let scales{{ u }} = four_scales(w0_{{ i }}.scales{{ u }}) * w_power{{ i }};
-    {% if paired and parts == 2 %}
-    let upper_scales{{ u }} = bitcast<vec4<f32>>(bitcast<vec4<u32>>(scales{{ u }}) & vec4<u32>(0xfffe0000u));
-    {% endif %}
     {% if mins %}
     let mins{{ u }} = four_mins(w0_{{ i }}.scales{{ u }}) * w_power{{ i }};
     {% endif %}
@@ -248,41 +222,21 @@ fn main(
     {
       let to = w_to{{ i }} + {{ c * stride }}u;
       {% for u in range(word_units) %}
-      let codes{{ u }} = w0_{{ i }}.codes{{ u }}[{{ c }}]{{ " ^ 0x80808080u" if paired and bits == 8 }};
+      let codes{{ u }} = w0_{{ i }}.codes{{ u }}[{{ c }}];
       {% endfor %}
       {% if paired %}
-      {% if bits == 4 %}
-      {% for half in (0, 1) %}
-      let pair{{ 2 * half }} = even_pair(codes0{{ " >> 8u" if half }});
-      let pair{{ 2 * half + 1 }} = odd_pair(codes0{{ " >> 8u" if half }});
-      {% endfor %}
+      {% set last = word_units - 1 %}
+      let pairs = pairs_of(codes0{{ ", codes1" if bits == 8 }});
+      {% if parts == 2 %}
+      let upper_scale = upper_seven(scales0[{{ c }}]);
+      let rest_scale = scales0[{{ c }}] - upper_scale;
+      w_tiles[w_block{{ i }}][to] = scaled_pairs(pairs, upper_scale, upper_scale);
+      w_tiles[w_block{{ i }}][to + {{ block_columns * stride }}u] = scaled_pairs(pairs, rest_scale, rest_scale);
       {% else %}
-      {% for u in (0, 1) %}
-      let pair{{ 2 * u }} = byte_pair(codes{{ u }});
-      let pair{{ 2 * u + 1 }} = byte_pair(codes{{ u }} >> 8u);
-      {% endfor %}
+      w_tiles[w_block{{ i }}][to] = scaled_pairs(
+        pairs, scales0[{{ c }}], scales{{ last }}[{{ c }}]{{ ", mins0[%d], mins%d[%d]" % (c, last, c) if mins }},
+      );
       {% endif %}
-      {% for name in (["upper_scales", "scales"] if parts == 2 else ["scales"]) %}
-      {
-        {% for u in range(word_units) %}
-        {% set rest = " - upper_scales%d[%d]" % (u, c) if parts == 2 and name == "scales" %}
-        let scale{{ u }} = pair_of({{ name }}{{ u }}[{{ c }}]{{ rest }});
-        {% if mins %}
-        let min{{ u }} = pair_of(mins{{ u }}[{{ c }}]);
-        {% endif %}
-        {% endfor %}
-        w_tiles[w_block{{ i }}][to + {{ loop.index0 * block_columns * stride }}u] = vec4<u32>(
-          {% for pair in range(4) %}
-          {% set u = pair // 2 if bits == 8 else 0 %}
-          {% if mins %}
-          pair_bits(fma(pair{{ pair }}, scale{{ u }}, min{{ u }})),
-          {% else %}
-          pair_bits(pair{{ pair }} * scale{{ u }}),
-          {% endif %}
-          {% endfor %}
-        );
-      }
-      {% endfor %}
       {% else %}
       let low = four_codes(codes0) * scales0[{{ c }}]{{ " + mins0[%d]" % c if mins }};
       {% if bits == 4 %}
@@ -392,14 +346,12 @@ fn main(
       sums[(part * params.m + row) * params.quads + quad + {{ q }}u] = value{{ q }};
       {% endfor %}
       {% else %}
-      for (var c = 0u; c < 4u; c++) {
-        {% if gated %}
-        let result = silu(with_bias(value0[c], quad * 4u + c)) * with_bias(value1[c], quad * 4u + 4u + c);
-        store(row, quad / 2u, c, result, params.ends, params.widths);
-        {% else %}
-        store(row, quad, c, with_bias(value0[c], quad * 4u + c), params.ends, params.widths);
-        {% endif %}
-      }
+      {% if gated %}
+      let result = silu_four(with_bias_four(value0, quad)) * with_bias_four(value1, quad + 1u);
+      store_four(row, quad / 2u, result, params.ends, params.widths);
+      {% else %}
+      store_four(row, quad, with_bias_four(value0, quad), params.ends, params.widths);
+      {% endif %}
       {% endif %}
     }
   }

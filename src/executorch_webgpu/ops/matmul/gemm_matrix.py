@@ -22,7 +22,7 @@ from ..plan import Binding, Planner
 from ..shapes import ceil_div
 from ..values import Scratch
 from . import splits
-from .call import Call, Norm, Product, bindings, params, template
+from .call import Call, Norm, Product, bindings, params, stored, template
 from .formats import QuantizedMatrix
 from .packed import column_powers
 
@@ -53,10 +53,10 @@ class Tile:
     depth: int  # along K at a time; a multiple of 16
 
     def __post_init__(self) -> None:
-        # At the end the blocks of one operand are the place of all sums, 16 x 20 numbers a subgroup at a time.
-        blocks = max(self.row_subgroups, self.column_subgroups)
-        tiles = self.column_tiles if self.column_subgroups >= self.row_subgroups else self.row_tiles
-        if blocks * (16 * tiles * (self.depth // 8 + 1) // 80) < self.row_subgroups * self.column_subgroups:
+        # At the end the blocks of both operands are the place of sums: of each subgroup, 16 rows of 16 columns or more.
+        subgroups = self.row_subgroups * self.column_subgroups
+        sharing = ceil_div(subgroups, self.row_subgroups + self.column_subgroups)
+        if 80 * sharing > self.block_rows * (self.depth // 8 + 1):
             raise KernelError(f"{self} leaves no place for its sums")
         if any(n & (n - 1) for n in asdict(self).values()):
             raise KernelError(f"{self} is not made of powers of two, so it cannot be staged in equal parts")
@@ -79,8 +79,14 @@ class Tile:
     def columns(self) -> int:
         return 16 * self.column_tiles * self.column_subgroups
 
+    @property
+    def block_rows(self) -> int:
+        """Of workgroup memory, for a row or a column of subgroups and each part: all blocks have the same size."""
+        return 16 * max(self.row_tiles, self.column_tiles)
+
     def workgroup_bytes(self, parts: int) -> int:
-        return parts * (self.rows + self.columns) * (self.depth // 8 + 1) * 16
+        blocks = self.row_subgroups + self.column_subgroups
+        return parts * blocks * self.block_rows * (self.depth // 8 + 1) * 16
 
     def workgroups(self, rows: int, columns: int) -> int:
         return ceil_div(rows, self.rows) * ceil_div(columns, self.columns)
@@ -128,7 +134,7 @@ def has_cores(planner: Planner) -> bool:
 def prepare(planner: Planner, call: Call, parts: int) -> None:
     """Pipelines for any number of rows."""
     for tile in tiles_of(planner, parts):
-        prepare_split_rows(planner, call.packed.width, tile, parts, call.norm is not None)
+        prepare_split_rows(planner, call.packed.width, tile, parts, call.norm is not None, pairs=_pairs(call, parts))
         planner.prepare("matmul/gemm_matrix", template=_template(call, tile, parts))
     smallest = tiles_of(planner, parts)[-1]
     if _splits(planner, call, smallest, parts, 1) > 1:
@@ -163,7 +169,8 @@ def _splits(planner: Planner, call: Call, tile: Tile, parts: int, tiles: int) ->
 def _split(planner: Planner, call: Call, tile: Tile, parts: int, steps: int) -> Scratch:
     """x in float16, normalized if there is a norm."""
     norm = call.product.norm
-    return split_rows(planner, call.product.x, (call.m, call.packed.width, steps), tile, parts, norm)
+    sizes = (call.m, call.packed.width, steps)
+    return split_rows(planner, call.product.x, sizes, tile, parts, norm, pairs=_pairs(call, parts))
 
 
 def split_rows(
@@ -221,6 +228,12 @@ def _split_pipeline(
     return template, {"wg_size": 32 if (largest_k or k) <= _SHORT_ROW else 256}
 
 
+def _pairs(call: Call, parts: int) -> int:
+    """Bits of codes that are dequantized in pairs, or 0: rounded ones only, since a scale has 11 bits in float16."""
+    layout = call.packed.weight_format
+    return 0 if layout is None or parts == 2 else layout.bits
+
+
 def _tuning(planner: Planner) -> Tuning:
     return planner.tuning("matmul/gemm_matrix", TUNING)
 
@@ -240,5 +253,7 @@ def _tile(planner: Planner, call: Call, parts: int) -> Tile:
 
 def _template(call: Call, tile: Tile, parts: int, shared: bool = False) -> dict[str, Any]:
     given = {name: value for name, value in template(call).items() if name not in ("norm", "vec4_x", "guarded")}
+    given |= stored(call)
     given = splits.unfinished(given) if shared else given
-    return {**given, **asdict(tile), "parts": parts, "split_weights": False, "shared": shared}
+    paired = _pairs(call, parts) > 0
+    return {**given, **asdict(tile), "parts": parts, "split_weights": False, "shared": shared, "paired": paired}

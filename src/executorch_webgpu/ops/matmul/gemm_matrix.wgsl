@@ -23,6 +23,7 @@ Inputs:
   depth = 16 | 32: of a step along K
   parts = 2 | 1: float16 numbers for each of x and of the weights
   shared = False | True: several workgroups share a tile; with neither bias, gate nor residual, which sum_splits adds
+  paired = False | True: x is in the order of pairs of codes (code_pairs.wgsl); of one part only
   split_weights = False | True: weights are split, too, and there are batches; outputs is 1, and there is no residual
   bits = 4 | 8 | 16 | 32: of a weight that is not split; 4 and 8 are those of codes, 16 and 32 of floats
   zero_point = 8 | 0: what is subtracted from each code of 4 bits; codes of 8 bits are signed
@@ -32,6 +33,7 @@ Inputs:
   gated = False | True: quads take turns between two matrices, and silu(first) * second is the one output
   bias = False | True: whether it is added
   residual = False | True: whether it is added to the one output
+  fours = True | False: every width is a multiple of 4
 #}
 {% set lanes = 32 * row_subgroups * column_subgroups %}
 {% set words = depth // 8 %}
@@ -43,7 +45,15 @@ Inputs:
 {% set x_loads = block_rows * row_subgroups // pass_rows %}
 {% set w_loads = block_columns * column_subgroups // (pass_rows if split_weights else pass_columns) %}
 {% set quantized = bits <= 8 %}
+{% set mins = scales == "float16_and_min" %}
 {% set word_units = 1 if bits == 4 else 2 %}
+{# Sums leave by strips of matrices, 16 rows at a time, for each subgroup in a block, or a part of one. #}
+{% set blocks = row_subgroups + column_subgroups %}
+{% set block_words = parts * [block_rows, block_columns] | max * stride %}
+{% set sharing = (row_subgroups * column_subgroups + blocks - 1) // blocks %}
+{% set strip = 4 if column_tiles >= 4 and sharing * 16 * 17 <= block_words else 2 if column_tiles >= 2 and sharing * 16 * 9 <= block_words else 1 %}
+{% set strip_stride = 4 * strip + 1 %}
+{% set strip_items = 4 * strip // (2 if gated else 1) %}
 {% set unit = "u32" if quantized else "vec2<u32>" if bits == 16 else "vec4<f32>" %}
 @group(0) @binding(0) var<storage, read> split: array<vec4<u32>>;  // see split_rows.wgsl
 {% if split_weights %}
@@ -64,7 +74,7 @@ Inputs:
 {% if split_weights %}
 @group(0) @binding(6) var<storage, read> inverses: array<f32>;  // [batches]: of powers of two
 {% else %}
-@group(0) @binding(6) var<storage, read> column_powers: array<f32>;  // [4 * quads] powers of two
+@group(0) @binding(6) var<storage, read> column_powers: array<vec4<f32>>;  // [quads] of powers of two
 {% endif %}
 
 struct Params {
@@ -113,14 +123,17 @@ alias Left = subgroup_matrix_left<f16, 16, 16>;
 alias Right = subgroup_matrix_right<f16, 16, 16>;
 alias Sum = subgroup_matrix_result<f32, 16, 16>;
 
-// Of a step, a block for every row of subgroups, x [parts, block rows, depth], and one for every column of them, weights
-// [parts, block columns, depth]. At the end, the sums of every subgroup.
-var<workgroup> x_tiles: array<array<vec4<u32>, PARTS * BLOCK_ROWS * STRIDE>, ROW_SUBGROUPS>;
-var<workgroup> w_tiles: array<array<vec4<u32>, PARTS * BLOCK_COLUMNS * STRIDE>, COLUMN_SUBGROUPS>;
+// Of a step, a block for every row of subgroups, x [parts, block rows, depth], and behind them one for every column of
+// subgroups, weights [parts, block columns, depth]. At the end, strips of the sums of every subgroup.
+var<workgroup> blocks: array<array<vec4<u32>, {{ block_words }}>, {{ blocks }}>;
 
+{% if paired %}
+{% include "matmul/code_pairs.wgsl" %}
+{% else %}
 {% include "wgsl/halves.wgsl" %}
+{% endif %}
 {% if not split_weights %}
-{% if quantized %}
+{% if quantized and not paired %}
 {% include "matmul/codes.wgsl" %}
 {% endif %}
 
@@ -160,65 +173,49 @@ fn load_weights(weights_from: u32, scales_from: u32, word: u32) -> Eight {
   return loaded;
 }
 
-{% if bits == 32 %}
-fn low_weights(eight: Eight) -> vec4<f32> {
-  return eight.word0;
-}
-
-fn high_weights(eight: Eight) -> vec4<f32> {
-  return eight.word1;
-}
-{% elif bits == 16 %}
-fn low_weights(eight: Eight) -> vec4<f32> {
-  return vec4<f32>(unpack2x16float(eight.word0.x), unpack2x16float(eight.word0.y));
-}
-
-fn high_weights(eight: Eight) -> vec4<f32> {
-  return vec4<f32>(unpack2x16float(eight.word1.x), unpack2x16float(eight.word1.y));
-}
-{% else %}
-{% if scales == "float32" %}
-fn dequantized(word: u32, scale: f32) -> vec4<f32> {
-  return four_codes(word) * scale;
-}
-{% else %}
-fn dequantized(word: u32, packed: u32) -> vec4<f32> {
-  let scale = unpack2x16float(packed);
-  {% if scales == "float16_and_min" %}
-  return four_codes(word) * scale.x + scale.y;
-  {% else %}
-  return four_codes(word) * scale.x;
-  {% endif %}
+{% if quantized %}
+// A scale, and the minimum beside it if there are any.
+fn scale_of(stored: {{ "f32" if scales == "float32" else "u32" }}) -> vec2<f32> {
+  return {{ "vec2<f32>(stored, 0.0)" if scales == "float32" else "unpack2x16float(stored)" }};
 }
 {% endif %}
+{% if quantized and not paired %}
+fn dequantized(word: u32, scale: vec2<f32>) -> vec4<f32> {
+  return four_codes(word) * scale.x{{ " + scale.y" if mins }};
+}
 
 fn low_weights(eight: Eight) -> vec4<f32> {
-  return dequantized(eight.word0, eight.scale0);
+  return dequantized(eight.word0, scale_of(eight.scale0));
 }
 
 fn high_weights(eight: Eight) -> vec4<f32> {
   {% if bits == 8 %}
-  return dequantized(eight.word1, eight.scale1);
+  return dequantized(eight.word1, scale_of(eight.scale1));
   {% else %}
-  return dequantized(eight.word0 >> 16u, eight.scale0);
+  return dequantized(eight.word0 >> 16u, scale_of(eight.scale0));
   {% endif %}
 }
-{% endif %}
+{% elif not quantized %}
+{% for name, word in (("low", "word0"), ("high", "word1")) %}
+fn {{ name }}_weights(eight: Eight) -> vec4<f32> {
+  {% if bits == 32 %}
+  return eight.{{ word }};
+  {% else %}
+  return vec4<f32>(unpack2x16float(eight.{{ word }}.x), unpack2x16float(eight.{{ word }}.y));
+  {% endif %}
+}
 
+{% endfor %}
 {% endif %}
-// Four columns of a row of sums, one of all batches, without the powers of two.
-fn scaled(sums: vec4<u32>, row: u32, quad: u32) -> vec4<f32> {
+{% endif %}
+// Four columns of a row of sums, one of all batches, without the powers of two; `inverses_of_four` are those of its columns.
+fn scaled(sums: vec4<u32>, row: u32{{ "" if split_weights else ", inverses_of_four: vec4<f32>" }}) -> vec4<f32> {
   {% if split_weights %}
   let inverse = bitcast<f32>(split[params.steps * params.batches * params.m * (PARTS * WORDS) + row].x);
   return bitcast<vec4<f32>>(sums) * inverse * inverses[row / params.m];
   {% else %}
   let inverse = bitcast<f32>(split[params.steps * params.m * (PARTS * WORDS) + row].x);
-  let powers = vec4<f32>(
-    column_powers[quad * 4u], column_powers[quad * 4u + 1u], column_powers[quad * 4u + 2u], column_powers[quad * 4u + 3u],
-  );
-  // 1 / 2^n is 254 - (n + 127) in the exponent.
-  let inverses = bitcast<vec4<f32>>(vec4<u32>(0x7f000000u) - bitcast<vec4<u32>>(powers));
-  return bitcast<vec4<f32>>(sums) * inverse * inverses;
+  return bitcast<vec4<f32>>(sums) * inverse * inverses_of_four;
   {% endif %}
 }
 
@@ -295,7 +292,7 @@ fn main(
   let w_from{{ i }} = min(w_quad{{ i }} * 4u + w_column % 4u, params.last) * params.units;
   const scales_from{{ i }} = 0u;
   {% endif %}
-  let w_power{{ i }} = column_powers[w_quad{{ i }} * 4u + w_column % 4u];
+  let w_power{{ i }} = column_powers[w_quad{{ i }}][w_column % 4u];
   var w{{ i }}: Eight;
   {% endfor %}
   {% endif %}
@@ -324,22 +321,31 @@ fn main(
   // ---- what was fetched, to workgroup memory ----
   {% macro stage() %}
   {% for i in range(x_loads) %}
-  x_tiles[x_block + {{ i * pass_rows // block_rows }}u][x_to + {{ i * pass_rows % block_rows * stride }}u] = x{{ i }};
+  blocks[x_block + {{ i * pass_rows // block_rows }}u][x_to + {{ i * pass_rows % block_rows * stride }}u] = x{{ i }};
   {% endfor %}
   {% for i in range(w_loads) %}
   {% if split_weights %}
-  w_tiles[w_block + {{ i * pass_rows // block_columns }}u][w_to + {{ i * pass_rows % block_columns * stride }}u] = w{{ i }};
+  blocks[ROW_SUBGROUPS + w_block + {{ i * pass_rows // block_columns }}u][w_to + {{ i * pass_rows % block_columns * stride }}u] = w{{ i }};
   {% else %}
   {
+    let block = ROW_SUBGROUPS + w_block + {{ i * pass_columns // block_columns }}u;
+    let to = w_to + {{ i * pass_columns % block_columns * stride }}u;
+    {% if paired %}
+    {% set last = word_units - 1 %}
+    let pairs = pairs_of(w{{ i }}.word0{{ ", w%d.word1" % i if bits == 8 }});
+    {% for u in range(word_units) %}
+    let scale{{ u }} = scale_of(w{{ i }}.scale{{ u }}) * w_power{{ i }};
+    {% endfor %}
+    blocks[block][to] = scaled_pairs(pairs, scale0.x, scale{{ last }}.x{{ ", scale0.y, scale%d.y" % last if mins }});
+    {% else %}
     let low = low_weights(w{{ i }}) * w_power{{ i }};
     let high = high_weights(w{{ i }}) * w_power{{ i }};
-    let block = w_block + {{ i * pass_columns // block_columns }}u;
-    let to = w_to + {{ i * pass_columns % block_columns * stride }}u;
     {% if parts == 2 %}
-    w_tiles[block][to] = halves(upper(low), upper(high));
-    w_tiles[block][to + BLOCK_COLUMNS * STRIDE] = halves(low - upper(low), high - upper(high));
+    blocks[block][to] = halves(upper(low), upper(high));
+    blocks[block][to + BLOCK_COLUMNS * STRIDE] = halves(low - upper(low), high - upper(high));
     {% else %}
-    w_tiles[block][to] = halves(low, high);
+    blocks[block][to] = halves(low, high);
+    {% endif %}
     {% endif %}
   }
   {% endif %}
@@ -358,13 +364,13 @@ fn main(
       {% for i in range(row_tiles) %}
       {% for p in range(parts) %}
       let left{{ i }}_{{ p }} = subgroupMatrixLoad<Left, row_major>(
-        &x_tiles[row_block], {{ (p * block_rows + 16 * i) * stride + k }}u, STRIDE);
+        &blocks[row_block], {{ (p * block_rows + 16 * i) * stride + k }}u, STRIDE);
       {% endfor %}
       {% endfor %}
       {% for j in range(column_tiles) %}
       {% for p in range(parts) %}
       let right{{ j }}_{{ p }} = subgroupMatrixLoad<Right, col_major>(
-        &w_tiles[column_block], {{ (p * block_columns + 16 * j) * stride + k }}u, STRIDE);
+        &blocks[ROW_SUBGROUPS + column_block], {{ (p * block_columns + 16 * j) * stride + k }}u, STRIDE);
       {% endfor %}
       {% for l, r in ([(0, 0), (1, 0), (0, 1)] if parts == 2 else [(0, 0)]) %}
       {% for i in range(row_tiles) %}
@@ -379,45 +385,54 @@ fn main(
     workgroupBarrier();
   }
 
-  // ---- sums through workgroup memory, a matrix of a subgroup at a time: only there can they be seen by element ----
-  {% set ends, blocks = ("w_tiles", column_subgroups) if column_subgroups >= row_subgroups else ("x_tiles", row_subgroups) %}
-  {% if row_subgroups * column_subgroups > blocks %}
-  let sums_from = subgroup / {{ blocks }}u * 80u;
+  // ---- sums through workgroup memory, a strip of matrices of a subgroup at a time: only there can they be seen by element ----
+  const ITEM_QUADS = {{ 2 if gated else 1 }}u;
+  const ITEMS = {{ strip_items }}u;  // of a row
+  const TURN_ROWS = 32u / ITEMS;
+  {% if sharing > 1 %}
+  let sums_from = subgroup / {{ blocks }}u * {{ 16 * strip_stride }}u;
   {% else %}
   const sums_from = 0u;
   {% endif %}
-  const ITEM_QUADS = {{ 2 if gated else 1 }}u;
-  const ROW_ITEMS = 4u / ITEM_QUADS;
   let sums_block = subgroup % {{ blocks }}u;
-  {% for i in range(row_tiles) %}
-  {% for j in range(column_tiles) %}
-  workgroupBarrier();
-  subgroupMatrixStore<row_major>(&{{ ends }}[sums_block], sums_from, sum{{ i }}_{{ j }}, 5u);
-  workgroupBarrier();
-  for (var item = lane; item < 16u * ROW_ITEMS; item += 32u) {
-    let row = tile_row + row_block * BLOCK_ROWS + {{ 16 * i }}u + item / ROW_ITEMS;
-    let quad = tile_quad + column_block * (BLOCK_COLUMNS / 4u) + {{ 4 * j }}u + item % ROW_ITEMS * ITEM_QUADS;
-    let at = sums_from + item / ROW_ITEMS * 5u + item % ROW_ITEMS * ITEM_QUADS;
-    if (row < params.m && quad < params.quads) {
-      let value = scaled({{ ends }}[sums_block][at], first_row + row, quad);
-      {% if gated %}
-      let other = scaled({{ ends }}[sums_block][at + 1u], first_row + row, quad + 1u);
-      {% endif %}
-      {% if shared %}
-      sums[(part * params.m + row) * params.quads + quad] = value;
-      {% else %}
-      for (var c = 0u; c < 4u; c++) {
+  let from_lane = sums_from + lane / ITEMS * {{ strip_stride }}u + lane % ITEMS * ITEM_QUADS;
+  let lane_row = tile_row + row_block * BLOCK_ROWS + lane / ITEMS;
+  {% for j in range(0, column_tiles, strip) %}
+  {
+    let quad = tile_quad + column_block * (BLOCK_COLUMNS / 4u) + {{ 4 * j }}u + lane % ITEMS * ITEM_QUADS;
+    {% if not split_weights %}
+    {% for q in range(2 if gated else 1) %}
+    // 1 / 2^n is 254 - (n + 127) in the exponent.
+    let inverses{{ q }} = bitcast<vec4<f32>>(
+      vec4<u32>(0x7f000000u) - bitcast<vec4<u32>>(column_powers[min(quad + {{ q }}u, params.quads - 1u)]),
+    );
+    {% endfor %}
+    {% endif %}
+    {% for i in range(row_tiles) %}
+    workgroupBarrier();
+    {% for s in range(strip) %}
+    subgroupMatrixStore<row_major>(&blocks[sums_block], sums_from + {{ 4 * s }}u, sum{{ i }}_{{ j + s }}, {{ strip_stride }}u);
+    {% endfor %}
+    workgroupBarrier();
+    for (var turn = 0u; turn < 16u / TURN_ROWS; turn++) {
+      let row = lane_row + {{ 16 * i }}u + turn * TURN_ROWS;
+      let at = from_lane + turn * (TURN_ROWS * {{ strip_stride }}u);
+      if (row < params.m && quad < params.quads) {
+        let value = scaled(blocks[sums_block][at], first_row + row{{ "" if split_weights else ", inverses0" }});
         {% if gated %}
-        let gate = with_bias(value[c], quad * 4u + c);
-        let result = silu(gate) * with_bias(other[c], quad * 4u + 4u + c);
-        store(first_row + row, quad / 2u, c, result, params.ends, params.widths);
+        let other = scaled(blocks[sums_block][at + 1u], first_row + row, inverses1);
+        {% endif %}
+        {% if shared %}
+        sums[(part * params.m + row) * params.quads + quad] = value;
+        {% elif gated %}
+        let result = silu_four(with_bias_four(value, quad)) * with_bias_four(other, quad + 1u);
+        store_four(first_row + row, quad / 2u, result, params.ends, params.widths);
         {% else %}
-        store(first_row + row, quad, c, with_bias(value[c], quad * 4u + c), params.ends, params.widths);
+        store_four(first_row + row, quad, with_bias_four(value, quad), params.ends, params.widths);
         {% endif %}
       }
-      {% endif %}
     }
+    {% endfor %}
   }
-  {% endfor %}
   {% endfor %}
 }

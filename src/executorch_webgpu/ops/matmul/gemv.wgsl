@@ -22,6 +22,7 @@ Inputs:
   bias = False | True: whether a bias is added
   residual = False | True: whether a residual is added to the one output
 #}
+{% set fours = False %}
 {% set quantized = bits <= 8 %}
 {% set mins = scales == "float16_and_min" %}
 {% set per_unit = 8 if bits == 4 else 4 %}

@@ -96,4 +96,5 @@ def _template(planner: Planner, call: Call) -> dict[str, Any]:
         "unroll": tuning.unroll,
         "subgroup": planner.features.subgroup_size,
         "unit_group": call.group_units,
+        "even": call.packed.units % (tuning.unroll * _overrides(planner, call)["lanes"]) == 0,
     }

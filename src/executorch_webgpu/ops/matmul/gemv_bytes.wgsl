@@ -9,6 +9,7 @@ Inputs:
   unroll = 4 | 8: units of each quad that a lane loads at a time
   subgroup = 32 | 8: lanes of a subgroup; all have one size
   unit_group = 4 | 0: units that share a scale; 0: all of a row
+  even = False | True: a row has whole batches of all lanes, so that no unit is past its end
   bits = 4: of a weight's code
   zero_point = 8 | 0: what is subtracted from each code
   scales = "float32" | "float16" | "float16_and_min": see scales.wgsl
@@ -21,6 +22,7 @@ Inputs:
   bias = False | True: whether a bias is added
   residual = False | True: whether a residual is added to the one output
 #}
+{% set fours = False %}
 {% set mins = scales == "float16_and_min" %}
 {% set quads = 1 if gated else 2 %}
 {% set shared = unit_group or 2**20 %}
@@ -73,11 +75,11 @@ fn place_of(tile: u32, unit: u32, index: u32) -> Place {
 }
 
 fn weights_of(quad: u32, unit: u32) -> vec4<u32> {
-  return weights[quad * params.units + min(unit, params.units - 1u)];
+  return weights[quad * params.units + {{ "unit" if even else "min(unit, params.units - 1u)" }}];
 }
 
 fn scales_of(quad: u32, unit: u32) -> FourScales {
-  return scales[quad * params.groups + min(unit / UNIT_GROUP, params.groups - 1u)];
+  return scales[quad * params.groups + {{ "unit / UNIT_GROUP" if even else "min(unit / UNIT_GROUP, params.groups - 1u)" }}];
 }
 
 // x from `begin` on, to workgroup memory. Returns the sum of its squares that this invocation has seen.
@@ -169,7 +171,7 @@ fn main(
       {% for i in range(unroll) %}
       {
         let at = my_unit + {{ i }}u * lanes;
-        if (at < params.units) {
+        {{ "{" if even else "if (at < params.units) {" }}
           let whole = Whole(x_high[at - begin], x_low[at - begin]);
           {% for u in range(2) %}
           sum{{ u }} = fma(four_scales(s{{ 2 * i + u }}), products_of(w{{ 2 * i + u }}, whole), sum{{ u }}{% if mins %} + four_mins(s{{ 2 * i + u }}) * sum_of(whole){% endif %});

@@ -7,17 +7,52 @@ Inputs:
   outputs = 1 | 2 | 3: how many
   bias = True | False: whether it is added to the sums
   residual = True | False: whether it is added to the one output
+  fours = True | False: every width is a multiple of 4, and whole quads are stored
 #}
+{% set element = "vec4<f32>" if fours else "f32" %}
 {% for i in range(outputs) %}
-@group(0) @binding({{ 3 + i }}) var<storage, read_write> out{{ i }}: array<f32>;  // [m, its width]
+@group(0) @binding({{ 3 + i }}) var<storage, read_write> out{{ i }}: array<{{ element }}>;  // [m, its width]
 {% endfor %}
 {% if bias %}
-@group(0) @binding(7) var<storage, read> bias: array<f32>;  // [4 * quads]
+@group(0) @binding(7) var<storage, read> bias: array<{{ element }}>;  // [4 * quads]
 {% endif %}
 {% if residual %}
-@group(0) @binding(8) var<storage, read> residual: array<f32>;  // like out0
+@group(0) @binding(8) var<storage, read> residual: array<{{ element }}>;  // like out0
 {% endif %}
 
+{% if fours %}
+fn silu_four(x: vec4<f32>) -> vec4<f32> {
+  let e = exp(-abs(x));  // never of a positive number, so that nothing overflows
+  return x * select(vec4<f32>(1.0), e, x < vec4<f32>()) / (1.0 + e);
+}
+
+// A quad of sums of all matrices.
+fn with_bias_four(sums: vec4<f32>, quad: u32) -> vec4<f32> {
+  {% if bias %}
+  return sums + bias[quad];
+  {% else %}
+  return sums;
+  {% endif %}
+}
+
+// A quad of the outputs: `ends` are the quads after the last one of each output, `widths` their columns.
+fn store_four(row: u32, quad: u32, value: vec4<f32>, ends: vec4<u32>, widths: vec4<u32>) {
+  {% if residual %}
+  let at = row * (widths[0] / 4u) + quad;
+  out0[at] = value + residual[at];
+  {% else %}
+  var first = 0u;
+  {% for i in range(outputs - 1) %}
+  if (quad < ends[{{ i }}]) {
+    out{{ i }}[row * (widths[{{ i }}] / 4u) + quad - first] = value;
+    return;
+  }
+  first = ends[{{ i }}];
+  {% endfor %}
+  out{{ outputs - 1 }}[row * (widths[{{ outputs - 1 }}] / 4u) + quad - first] = value;
+  {% endif %}
+}
+{% else %}
 fn silu(x: f32) -> f32 {
   let e = exp(-abs(x));  // never of a positive number, so that nothing overflows
   return x * select(1.0, e, x < 0.0) / (1.0 + e);
@@ -66,3 +101,22 @@ fn store(row: u32, quad: u32, c: u32, value: f32, ends: vec4<u32>, widths: vec4<
   write(row, quad, c, value, ends, widths);
   {% endif %}
 }
+
+// The same for a quad.
+fn silu_four(x: vec4<f32>) -> vec4<f32> {
+  return vec4<f32>(silu(x.x), silu(x.y), silu(x.z), silu(x.w));
+}
+
+fn with_bias_four(sums: vec4<f32>, quad: u32) -> vec4<f32> {
+  let column = quad * 4u;
+  return vec4<f32>(
+    with_bias(sums.x, column), with_bias(sums.y, column + 1u), with_bias(sums.z, column + 2u), with_bias(sums.w, column + 3u),
+  );
+}
+
+fn store_four(row: u32, quad: u32, value: vec4<f32>, ends: vec4<u32>, widths: vec4<u32>) {
+  for (var c = 0u; c < 4u; c++) {
+    store(row, quad, c, value[c], ends, widths);
+  }
+}
+{% endif %}

@@ -8,10 +8,16 @@ from typing import Any
 from ..plan import Binding, Planner
 from ..shapes import ceil_div
 from ..values import Scratch
-from .call import Call, bindings, params, template
+from .call import Call, bindings, params, stored, template
 
 _OVERRIDES = {"wg_size": 64}
-_OF_OUTPUT = ("outputs", "gated", "bias", "residual")  # template inputs that say what becomes of a finished sum
+_OF_OUTPUT = (
+    "outputs",
+    "gated",
+    "bias",
+    "residual",
+    "fours",
+)  # template inputs that say what becomes of a finished sum
 
 
 def scratch_bytes(call: Call, splits: int) -> int:
@@ -21,7 +27,7 @@ def scratch_bytes(call: Call, splits: int) -> int:
 
 def unfinished(given: dict[str, Any]) -> dict[str, Any]:
     """The template of a kernel that leaves bias, gate and residual to ``add``."""
-    return {**given, "outputs": 1, "gated": False, "bias": False, "residual": False}
+    return {**given, "outputs": 1, "gated": False, "bias": False, "residual": False, "fours": True}
 
 
 def of_output(bound: dict[str, Binding]) -> dict[str, Binding]:
@@ -75,5 +81,5 @@ def add(planner: Planner, call: Call, sums: Scratch, splits: int) -> None:
 
 
 def _template(call: Call) -> dict[str, Any]:
-    given = template(call)
+    given = {**template(call), **stored(call)}
     return {name: given[name] for name in _OF_OUTPUT}

@@ -8,6 +8,7 @@ Inputs:
   gated = False | True: quads take turns between two matrices, and silu(first) * second is the one output
   bias = False | True: whether it is added
   residual = False | True: whether it is added to the one output
+  fours = True | False: every width is a multiple of 4
 #}
 @group(0) @binding(0) var<storage, read> sums: array<vec4<f32>>;  // [splits, m, quads]
 // Bindings 3 to 5, 7 and 8: outputs, bias and residual.
@@ -49,12 +50,10 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
   {% if gated %}
   let other = total(item * MATRICES + 1u);
   {% endif %}
-  for (var c = 0u; c < 4u; c++) {
-    {% if gated %}
-    let result = silu(with_bias(value[c], quad * 8u + c)) * with_bias(other[c], quad * 8u + 4u + c);
-    {% else %}
-    let result = with_bias(value[c], quad * 4u + c);
-    {% endif %}
-    store(row, quad, c, result, params.ends, params.widths);
-  }
+  {% if gated %}
+  let result = silu_four(with_bias_four(value, quad * 2u)) * with_bias_four(other, quad * 2u + 1u);
+  {% else %}
+  let result = with_bias_four(value, quad);
+  {% endif %}
+  store_four(row, quad, result, params.ends, params.widths);
 }

@@ -34,6 +34,8 @@ Inputs:
 {% include "wgsl/pages.wgsl" %}
 {% endif %}
 
+// Loops end: each counts up to a size, or to the last column that a row sees.
+
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> k_cache: array<CacheLoad>;
 @group(0) @binding(2) var<storage, read> v_cache: array<CacheLoad>;
