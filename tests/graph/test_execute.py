@@ -38,11 +38,29 @@ def loaded(device: Device, build: GraphBuilder, pool: ConstantPool | None = None
         executor.close()
 
 
+def count_calls(monkeypatch: pytest.MonkeyPatch, device: Device, name: str) -> list[object]:
+    """What is called from now on, one entry a call."""
+    calls: list[object] = []
+    method = getattr(device, name)
+
+    def call(*args: object) -> object:
+        calls.append(args)
+        return method(*args)
+
+    monkeypatch.setattr(device, name, call)
+    return calls
+
+
 def normal(*dims: int) -> np.ndarray:
     return rng.normal(size=dims).astype(np.float32)
 
 
-def test_a_long_chain_runs_in_order(device: Device) -> None:
+@pytest.mark.parametrize("early", [None, 1, 7, 149, 150])
+def test_a_long_chain_runs_in_order(device: Device, monkeypatch: pytest.MonkeyPatch, early: int | None) -> None:
+    """Also where the device gets its first calls before the others are recorded."""
+    if early is not None:
+        monkeypatch.setattr("executorch_webgpu.graph.step._LONG", 1)
+        monkeypatch.setattr("executorch_webgpu.graph.step._EARLY", early)
     build = GraphBuilder()
     x = build.input((5, 7))
     factor, offset = normal(5, 7), normal(5, 7)
@@ -59,7 +77,9 @@ def test_a_long_chain_runs_in_order(device: Device) -> None:
         expected = given.astype(np.float64)
         for i in range(150):
             expected = expected * factor if i % 2 else expected + offset
+        submissions = count_calls(monkeypatch, device, "submit")
         (got,) = executor.execute([given])
+        assert len(submissions) == (1 if early in (None, 150) else 2)
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -42,7 +42,7 @@ class Replay:
         """Add the dispatches from ``start`` to ``stop`` to a raw compute pass; WebGPU runs them in order."""
         set_pipeline, set_bind_group, dispatch = self._set_pipeline, self._set_bind_group, self._dispatch
         handle, null = compute_pass._internal, self._null
-        if start:
+        if 0 < start < len(self._calls):
             set_pipeline(handle, self._recorded[start][0]._internal)
         for pipeline, bind_group, x, y, z in self._calls[start:stop]:
             if pipeline is not None:

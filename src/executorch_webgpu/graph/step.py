@@ -131,7 +131,7 @@ class Step:
                 else:
                     begun = 0
                     replays = [part.replay for part in alike]
-                    if traced is None and replays[0].workgroups >= _LONG:
+                    if traced is None and replays[0].workgroups >= _LONG and len(replays[0]) > _EARLY:
                         begun = _EARLY
                         encoder = self._hand_over(encoder, replays[0])
                     compute_pass = encoder.begin_compute_pass()
