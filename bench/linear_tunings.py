@@ -55,8 +55,8 @@ def _on_cores(*row_tiles: int) -> Iterator[Tuned]:
 def of_many_rows() -> Iterator[Tuned]:
     yield from _on_cores(1, 2, 4)
     yield Tuned("gemm")
-    for shape in ((2, 2, 16), (1, 2, 16), (2, 1, 16), (1, 1, 32), (1, 1, 16), (2, 2, 8)):
-        yield Tuned("gemm", gemm.Tuning((gemm.Tile(*shape),), 1), "{}x{} d{}".format(*shape))
+    for shape in ((2, 4, 16), (2, 2, 16), (1, 2, 16), (2, 1, 16), (1, 1, 32), (1, 1, 16), (2, 2, 8)):
+        yield Tuned("gemm", gemm.Tuning((gemm.Tile(*shape),), 1, wide=None), "{}x{} d{}".format(*shape))
     for route in ("matrix", "matrix_f16"):
         yield Tuned(route)
         for sizes in _MATRIX_TILES:

@@ -57,6 +57,21 @@ def test_many_rows_of_constant_weights(weight_format: str, rows: int) -> None:
     assert route(rows, weight_format=weight_format, matmul_precision="high") == f"{expected}_f16"
 
 
+@pytest.mark.parametrize(
+    ("rows", "width", "features", "column_quads"),
+    [
+        (2048, 2048, NO_TENSOR_CORES, 4),  # 128 tiles in the place of 256
+        (2048, 3072, NO_TENSOR_CORES, 2),  # two rounds of 192 would be as much as four of 384, which take three
+        (2048, 6144, NO_TENSOR_CORES, 4),
+        (300, 2048, NO_TENSOR_CORES, 1),
+        (2048, 2048, replace(NO_TENSOR_CORES, subgroup_min_size=16), 2),
+    ],
+)
+def test_wide_tiles_where_registers_hold_them(rows: int, width: int, features: Features, column_quads: int) -> None:
+    (dispatch,) = plan(rows, width=width, features=features).plans[0].dispatches
+    assert dispatch.template["column_quads"] == column_quads
+
+
 def plan_attention(rows: int, dtype: str = "float16", features: Features = TENSOR_CORES, **options: Any) -> LivePlans:
     """Attention of up to ``rows`` new tokens over caches of ``dtype``."""
     query, key, cache = (1, rows, 4, 32), (1, rows, 2, 32), np.zeros((1, 640, 2, 32), np.float32)

@@ -166,8 +166,8 @@ def subgroup_size(device: Device) -> int | None:
 @pytest.mark.slow
 @every_format
 def test_every_tile_of_gemm_is_right(device: Device, weight_format: str) -> None:
-    for tile in gemm.Tuning().tiles:
-        tiles = (tile,) if tile.column_quads == 2 else (tile, gemm.Tile(1, 2, 16))
+    for tile in (*gemm.Tuning().tiles, gemm.Tile(2, 4, 16), gemm.Tile(2, 1, 8)):
+        tiles = (tile,) if tile.column_quads % 2 == 0 else (tile, gemm.Tile(1, 2, 16))
         check_all(device, weight_format, "gemm", gemm.Tuning(tiles, workgroups=1))
 
 
