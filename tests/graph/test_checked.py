@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -22,23 +22,32 @@ from executorch_webgpu.graph.fusion import chosen_fusions, fuse_graph
 from executorch_webgpu.graph.kv_cache import store_kv_caches
 from executorch_webgpu.graph.state import GraphState
 from executorch_webgpu.ops import registry
+from executorch_webgpu.ops.attention.flash_matrix import plan as flash_matrix
 from executorch_webgpu.ops.plan import Planning
 from tests.graph.test_reference import MOST, RandomGraph, llama, steps
 from tests.graph_builder import GraphBuilder
 from tests.ops.harness import OpProgram
+from tests.ops.matrix_emulation import emulate
 from tests.ops.samples import SAMPLES
 
 __all__ = ["llama"]
+TILE = flash_matrix.Tile(subgroups=2, workgroup_bytes=0)  # which software adapters have room for
 
 
 @contextmanager
-def checked(device: Device, described: vk.VkGraph, cache: str = "float32", fuse: bool = False) -> Iterator[Any]:
+def checked(
+    device: Device,
+    described: vk.VkGraph,
+    cache: str = "float32",
+    fuse: bool = False,
+    routes: Mapping[str, str] | None = None,
+) -> Iterator[Any]:
     graph = build_graph(described)
     if cache != "float32":
         graph = store_kv_caches(graph, cache)
     if fuse:
         graph, _ = fuse_graph(graph, chosen_fusions(True))
-    planning = Planning(device.features, device.limits)
+    planning = Planning(device.features, device.limits, routes or {})
     executor = GraphExecutor(graph, ConstantPool(device, lambda view: None), planning, check=True)
     try:
         yield executor
@@ -61,6 +70,19 @@ def test_a_language_model_passes(device: Device, llama: vk.VkGraph, cache: str, 
     with checked(device, llama, cache, fuse) as executor:
         for inputs in steps()[:3]:
             executor.execute(inputs)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_attention_on_tensor_cores_passes(
+    device: Device, llama: vk.VkGraph, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Probabilities are float16 there, which is more than what products in parts are off by."""
+    emulate(monkeypatch, device)
+    monkeypatch.setattr(flash_matrix, "choose_tile", lambda head_dim: TILE)
+    routes = {"sdpa_with_kv_cache": "flash_matrix", "linear_q4gsw": "matrix"}
+    with checked(device, llama, "float16", routes=routes) as executor:
+        executor.execute(steps(seed)[0])
+        assert "flash_matrix" in {plan.route for plan in executor.plans.plans}
 
 
 def wrong(monkeypatch: pytest.MonkeyPatch, name: str, reference: Callable[..., Any]) -> None:

@@ -16,6 +16,7 @@ from .reference import References
 TOLERANCES = {"float32": (1e-4, 1e-3), "float16": (2e-3, 2e-3), "bfloat16": (1e-2, 1e-2)}
 # Of the largest element of the result, where tensor cores multiply: float32 in parts, or rounded to float16.
 MATRIX, MATRIX_ROUNDED = 1e-4, 2e-3
+PROBABILITIES = 2.0**-11  # attention rounds its probabilities to float16 there, also where products are exact
 # Inputs that differ by less than this are the same to float32 arithmetic of a few steps.
 _ROUNDING = 2.0**-22
 _ROUNDINGS, _MARGIN = 3, 16
@@ -48,8 +49,8 @@ def allowed_error(
             steps_of_chain = call.named.get("steps")
             allowed = allowed * (len(steps_of_chain) if isinstance(steps_of_chain, list) else 1)
         if route is not None and "matrix" in route:
-            largest = magnitude.max(initial=0)
-            allowed = np.maximum(allowed, (MATRIX_ROUNDED if rounded else MATRIX) * largest)
+            exact = PROBABILITIES if route.startswith("flash") else MATRIX
+            allowed = np.maximum(allowed, (MATRIX_ROUNDED if rounded else exact) * magnitude.max(initial=0))
         return allowed
     return np.zeros(wanted.shape)
 
