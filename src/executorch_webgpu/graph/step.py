@@ -68,7 +68,8 @@ class Step:
     """A step that is ready to be submitted; ``GraphExecutor.begin_step`` makes it.
 
     Plans, live uniforms and buffers between calls are set for this step, so the device's lock is held from there until
-    it is submitted and its results are read. A step that is never submitted has run nothing.
+    it is submitted and its results are read. A step that is never submitted has run nothing; of a long one that is
+    interrupted while it is submitted, the first dispatches may have run.
     """
 
     def __init__(self, device: Device, part: Part) -> None:

@@ -48,9 +48,9 @@ Inputs:
 {% set mins = scales == "float16_and_min" %}
 {% set word_units = 1 if bits == 4 else 2 %}
 {# Sums leave by strips of matrices, 16 rows at a time, for each subgroup in a block, or a part of one. #}
-{% set blocks = row_subgroups + column_subgroups %}
+{% set block_count = row_subgroups + column_subgroups %}
 {% set block_words = parts * [block_rows, block_columns] | max * stride %}
-{% set sharing = (row_subgroups * column_subgroups + blocks - 1) // blocks %}
+{% set sharing = (row_subgroups * column_subgroups + block_count - 1) // block_count %}
 {% set strip = 4 if column_tiles >= 4 and sharing * 16 * 17 <= block_words else 2 if column_tiles >= 2 and sharing * 16 * 9 <= block_words else 1 %}
 {% set strip_stride = 4 * strip + 1 %}
 {% set strip_items = 4 * strip // (2 if gated else 1) %}
@@ -125,7 +125,7 @@ alias Sum = subgroup_matrix_result<f32, 16, 16>;
 
 // Of a step, a block for every row of subgroups, x [parts, block rows, depth], and behind them one for every column of
 // subgroups, weights [parts, block columns, depth]. At the end, strips of the sums of every subgroup.
-var<workgroup> blocks: array<array<vec4<u32>, {{ block_words }}>, {{ blocks }}>;
+var<workgroup> blocks: array<array<vec4<u32>, {{ block_words }}>, {{ block_count }}>;
 
 {% if paired %}
 {% include "matmul/code_pairs.wgsl" %}
@@ -390,11 +390,11 @@ fn main(
   const ITEMS = {{ strip_items }}u;  // of a row
   const TURN_ROWS = 32u / ITEMS;
   {% if sharing > 1 %}
-  let sums_from = subgroup / {{ blocks }}u * {{ 16 * strip_stride }}u;
+  let sums_from = subgroup / {{ block_count }}u * {{ 16 * strip_stride }}u;
   {% else %}
   const sums_from = 0u;
   {% endif %}
-  let sums_block = subgroup % {{ blocks }}u;
+  let sums_block = subgroup % {{ block_count }}u;
   let from_lane = sums_from + lane / ITEMS * {{ strip_stride }}u + lane % ITEMS * ITEM_QUADS;
   let lane_row = tile_row + row_block * BLOCK_ROWS + lane / ITEMS;
   {% for j in range(0, column_tiles, strip) %}
