@@ -264,8 +264,11 @@ def test_libraries_compile_alone(file: str, tmp_path: Path) -> None:
     kernel = f'{its_head}{{% include "{file}" %}}\n@compute @workgroup_size(1)\nfn main() {{}}\n'
     (tmp_path / "alone.wgsl").write_text(kernel)
     assert re.search(r"^fn ", TEXTS[file], re.MULTILINE), "a library has functions"
+    # naga does not take two float16 numbers out of a word. Kernels of subgroup matrices do, which only Dawn has.
+    users = [text for other, text in TEXTS.items() if file in includes(other)]
+    packs_f16 = "bitcast<vec2<f16>>" in TEXTS[file] and all("subgroup_matrix" in text for text in users)
     for template in samples(file):
-        for engine in ("wgpu", "dawn"):
+        for engine in ("dawn",) if packs_f16 else ("wgpu", "dawn"):
             compile_check(engine, "alone", template, roots=(tmp_path, OPS))
 
 

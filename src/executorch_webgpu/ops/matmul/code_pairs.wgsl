@@ -52,7 +52,7 @@ fn upper_seven(number: f32) -> f32 {
   return bitcast<f32>(bitcast<u32>(number) & 0xfffe0000u);
 }
 
-// Times the scale of the first four and that of the others{{ ", plus their minima" if mins }}.
+// Times the scale of the first four and that of the others. Minima, if there are any, are added.
 fn scaled_pairs(pairs: Pairs, scale0: f32, scale1: f32{{ ", min0: f32, min1: f32" if mins }}) -> vec4<u32> {
   let first = pair_of(scale0);
   let second = pair_of(scale1);
