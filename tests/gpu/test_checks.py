@@ -61,6 +61,14 @@ def test_a_kernel_of_the_package_is_spared_what_it_says(device: Device, asked: l
     assert asked == ["all", "none"]
 
 
+@pytest.mark.parametrize(
+    ("fours", "bias", "checks"), [(True, True, "none"), (False, False, "none"), (False, True, "bounds")]
+)
+def test_a_bias_that_ends_within_a_quad_is_checked(device: Device, fours: bool, bias: bool, checks: str) -> None:
+    template = head_of("matmul/gemm").sample | {"fours": fours, "bias": bias}
+    assert Kernels(device).source("matmul/gemm", template).checks == checks
+
+
 @pytest.mark.parametrize("checks", ["all", "bounds", "none"])
 def test_a_module_that_does_not_compile_says_why(device: Device, checks: str) -> None:
     with pytest.raises(KernelError, match="nothing_of_that_name"), device.errors("compiling", KernelError):

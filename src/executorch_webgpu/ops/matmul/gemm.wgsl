@@ -31,7 +31,11 @@ Inputs:
 {% set pairs = depth // 2 %}
 {% set x_items = 16 * row_quads * pairs %}
 {% set w_items = 16 * column_quads * pairs %}
+{% if fours or not bias %}
 // Unchecked: every index follows from sizes and numbers of invocations, and those past an edge are cut off.
+{% else %}
+// Loops end: they count up to K. The bias of one matrix may be shorter than its quads, so indices are checked.
+{% endif %}
 
 // [m, K], in twos if K is even
 @group(0) @binding(0) var<storage, read> x: array<{{ "vec2<f32>" if even_x else "f32" }}>;

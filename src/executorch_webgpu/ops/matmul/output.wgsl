@@ -14,7 +14,7 @@ Inputs:
 @group(0) @binding({{ 3 + i }}) var<storage, read_write> out{{ i }}: array<{{ element }}>;  // [m, its width]
 {% endfor %}
 {% if bias %}
-@group(0) @binding(7) var<storage, read> bias: array<{{ element }}>;  // [4 * quads]
+@group(0) @binding(7) var<storage, read> bias: array<{{ element }}>;  // [4 * quads]; of one matrix, [columns]
 {% endif %}
 {% if residual %}
 @group(0) @binding(8) var<storage, read> residual: array<{{ element }}>;  // like out0
