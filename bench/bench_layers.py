@@ -28,8 +28,8 @@ from executorch_webgpu.graph.constants import ConstantPool
 from executorch_webgpu.graph.decoder_layers import find_runs
 from executorch_webgpu.graph.execute import GraphExecutor
 from executorch_webgpu.graph.state import Command
-from executorch_webgpu.ops.decoder_layers.persistent.plan import CPU_TUNING, KERNEL, TUNING, Tuning
-from executorch_webgpu.ops.plan import Planning
+from executorch_webgpu.ops.decoder_layers.persistent.plan import CPU_TUNING, KERNEL, TUNING
+from executorch_webgpu.ops.plan import MATMUL_PRECISIONS, Planning
 from executorch_webgpu.runtime.graphs import PlannedGraph
 from executorch_webgpu.runtime.options import LoadOptions
 
@@ -40,8 +40,9 @@ SWEEP: dict[str, Mapping[str, Any]] = {
     "4 units at a time": {"unroll": 4},
     "8 units at a time": {"unroll": 8},
     "512 invocations": {"size": 512},
-    "512, 2 units": {"size": 512, "unroll": 2},
-    "two a multiprocessor": {"expected": 264, "unroll": 2},
+    "512, weights late": {"size": 512, "early": False},
+    "512, 4 units, weights late": {"size": 512, "unroll": 4, "early": False},
+    "two a multiprocessor": {"expected": 264},
     "weights after attention late": {"early": False},
     "and early": {"early": True},
     "4 units, weights late": {"unroll": 4, "early": False},
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--adapter", help="index or a part of the name")
     parser.add_argument("--context", type=int, default=1024, help="tokens of the prompt")
     parser.add_argument("--cache", choices=("f32", "f16"), default="f16")
+    parser.add_argument("--matmul-precision", choices=MATMUL_PRECISIONS, default="highest")
     parser.add_argument("--sweep", action="store_true", help="other tunings, too")
     parser.add_argument(
         "--only", nargs="+", default=[], help="only those tunings of the sweep whose names have a word of these"
@@ -80,14 +82,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         assert isinstance(stage, PlannedGraph)
         prompt = np.random.default_rng(0).integers(0, config.vocab, args.context + 1).astype(np.int32)
         pool = ConstantPool(device, lambda view: None)
-        wanted = show(device, stage.graph, pool, "dispatch by dispatch", None, prompt, args.check, None)
+        by_calls, by_one = ({"decoder_layers": route} for route in ("calls", "persistent"))
+        planning = Planning(device.features, device.limits, by_calls, matmul_precision=args.matmul_precision)
+        wanted = show(device, stage.graph, pool, "dispatch by dispatch", planning, prompt, args.check, None)
         for name, changes in SWEEP.items():
             if name != "as it is" and not args.sweep:
                 continue
             if args.only and not any(word in name for word in args.only):
                 continue
             tuning = replace(CPU_TUNING if device.features.cpu else TUNING, **changes)
-            show(device, stage.graph, pool, name, tuning, prompt, args.check, wanted)
+            tuned = replace(planning, routes=by_one, tunings={KERNEL: tuning} if changes else {})
+            show(device, stage.graph, pool, name, tuned, prompt, args.check, wanted)
         print(f"read ceiling {read_rate(device) / 1e9:.0f} GB/s")
 
 
@@ -96,15 +101,12 @@ def show(
     graph: Graph,
     pool: ConstantPool,
     name: str,
-    tuning: Tuning | None,
+    planning: Planning,
     prompt: np.ndarray,
     repeats: int,
     wanted: np.ndarray | None,
 ) -> np.ndarray | None:
-    """Print the line of a tuning; None is the ordinary route. Returns logits."""
-    routes = {} if tuning is None else {"decoder_layers": "persistent"}
-    tunings = {} if tuning is None else {KERNEL: tuning}
-    planning = Planning(device.features, device.limits, routes, tunings=tunings)
+    """Print the line of a way to compute the layers.  Returns logits."""
     try:
         executor = GraphExecutor(graph, pool, planning)
     except Error as error:  # a tuning that does not fit the device is a line, too

@@ -31,7 +31,7 @@ from executorch_webgpu.models.llama import LlamaConfig, LlamaOptions
 from executorch_webgpu.models.matrix import WeightFormat
 from executorch_webgpu.ops.decoder_layers.persistent import plan as persistent_plan
 from executorch_webgpu.ops.decoder_layers.persistent.plan import MOST_WORKGROUPS
-from executorch_webgpu.ops.plan import Planning
+from executorch_webgpu.ops.plan import MATMUL_PRECISIONS, Planning
 from executorch_webgpu.runtime.graphs import PlannedGraph
 
 ROUTES = {"decoder_layers": "persistent"}
@@ -177,6 +177,7 @@ tunings = st.builds(
     tunings,
     st.sampled_from(["q4gsw", "q4gaw", "q8gsw"]),
     st.sampled_from([1100, 1500, 32 << 10]),
+    st.sampled_from(MATMUL_PRECISIONS),
     st.integers(0, 2**16),
 )
 def test_tunings(
@@ -185,6 +186,7 @@ def test_tunings(
     tuning: persistent_plan.Tuning,
     weights: WeightFormat,
     workgroup_bytes: int,
+    precision: str,
     seed: int,
 ) -> None:
     """None of them changes more than the order of sums, nor does x in chunks that fit little workgroup memory."""
@@ -193,16 +195,17 @@ def test_tunings(
     write_llama(path, shape, LlamaOptions(weights, max_seq_len=7, max_context_len=CONTEXT), seed=seed)
     with own_runtime.load_program(path) as program, pytest.MonkeyPatch.context() as patch:
         ordinary = program.load_method("forward", routes=CALLS)
-        for name in ("TUNING", "CPU_TUNING"):
+        for name in ("TUNING", "WIDE_TUNING", "CPU_TUNING"):
             patch.setattr(persistent_plan, name, tuning)
         # Kernels that only GPUs choose need what every device has.
         given = workgroup_bytes if device.features.cpu else max(workgroup_bytes, 16 << 10)
         patch.setattr(device, "limits", replace(device.limits, max_workgroup_bytes=given))
-        method = program.load_method("forward", routes=ROUTES)
+        method = program.load_method("forward", routes=ROUTES, matmul_precision=precision)
         assert run_of(method).workgroups
+        allowed = 1e-5 if precision == "highest" else 5e-4
         for tokens, position in texts(seed):
             a, b = (step(m, tokens, position) for m in (ordinary, method))
-            np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(a).max())
+            np.testing.assert_allclose(a, b, rtol=0, atol=allowed * np.abs(a).max())
 
 
 def test_a_long_context_in_chunks(own_runtime: Runtime, tmp_path: Path) -> None:
@@ -295,7 +298,7 @@ def test_only_parameters_change_from_step_to_step(own_runtime: Runtime, path: Pa
 @pytest.fixture
 def all_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workgroups wait for all others, also for those that layers as small as these leave without work."""
-    for name in ("TUNING", "CPU_TUNING"):
+    for name in ("TUNING", "WIDE_TUNING", "CPU_TUNING"):
         monkeypatch.setattr(persistent_plan, name, replace(getattr(persistent_plan, name), throttle=True))
 
 
@@ -401,6 +404,31 @@ def test_gpus_choose_it_for_small_layers(own_runtime: Runtime, path: Path, monke
         with monkeypatch.context() as patch:
             patch.setattr(persistent_plan, limit, 1000)
             assert not chosen(gpu)
+
+
+def test_large_layers_and_long_caches_take_large_workgroups(
+    own_runtime: Runtime, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with own_runtime.load_program(path) as program:
+        (stage,) = program.graphs("forward").stages
+    assert isinstance(stage, PlannedGraph)
+    device = own_runtime.device
+    gpu = replace(device.features, subgroups=True, subgroup_min_size=32, subgroup_max_size=32, cpu=False)
+
+    def chosen(invocations: int = 1024, precision: str = "highest") -> tuple[int, int]:
+        limits = replace(device.limits, max_invocations=invocations)
+        planning = Planning(gpu, limits, matmul_precision=precision)
+        (run,) = plan_graph(stage.graph, planning).runs
+        (dispatch,) = run.dispatches(planning)
+        return dispatch.template["size"], dispatch.template["unroll"]
+
+    assert chosen() == (256, 2)
+    for limit, rounded in (("_WIDE_LAYER", (512, 4)), ("_WIDE_CACHE", (512, 2))):
+        with monkeypatch.context() as patch:
+            patch.setattr(persistent_plan, limit, 1000)
+            assert chosen() == (512, 2)
+            assert chosen(precision="high") == rounded
+            assert chosen(256) == (256, 2)
 
 
 def test_gpus_compute_layers_of_8_bits_by_calls(own_runtime: Runtime, tmp_path: Path) -> None:

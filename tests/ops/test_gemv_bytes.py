@@ -16,12 +16,13 @@ from executorch_webgpu.gpu.device import Device
 from executorch_webgpu.graph.build import build_graph
 from executorch_webgpu.graph.execute import plan_graph
 from executorch_webgpu.ops.matmul import gemv_bytes
+from executorch_webgpu.ops.matmul.formats import dequantize
 from executorch_webgpu.ops.matmul.packed import groups_of_set
 from executorch_webgpu.ops.plan import Planning
 
 from .samples import fused_linear_sample
 from .test_fused_linear import check
-from .test_linear_quantized import Layer
+from .test_linear_quantized import GROUPED, Layer
 
 FORMATS_4 = {"q4gsw": "et_vk.linear_q4gsw.default", "q4gaw": "et_webgpu.linear_q4gaw.default"}
 ROUTE = "gemv_bytes"
@@ -61,6 +62,29 @@ def test_any_call(
     widths = [widths[0]] * (1 + gated) if kind != "several" else widths
     sample = fused_linear_sample(weight_format, k, widths, norm, bias, gated, residual, (1, 1), group)
     check(device, sample, ROUTE, tunings={"matmul/gemv_bytes": tuning})
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    op=st.sampled_from(list(FORMATS_4.values())),
+    k=st.sampled_from([8, 24, 64, 96, 136, 1000, 2056, 17000]),
+    n=st.sampled_from([1, 7, 64, 67]),
+    tuning=tunings,
+    seed=st.integers(0, 2**16),
+)
+def test_two_bytes(device: Device, op: str, k: int, n: int, tuning: gemv_bytes.Tuning, seed: int) -> None:
+    """With "high", a number is off by half of what 1 stands for, at most: the largest of its eight is 32,760."""
+    x = np.random.default_rng(seed).standard_normal((1, k), np.float32)
+    layer = Layer.random(op, n, k)
+    weights = np.abs(dequantize(GROUPED[op], layer.weights, layer.scales, layer.group_size)[:, :k])
+    units = np.repeat(np.abs(x).reshape(-1, 8).max(axis=1), 8) / 32760
+    options = {"matmul_precision": "high", "tunings": {"matmul/gemv_bytes": tuning}}
+    with layer.program(device, 1, ROUTE, **options) as rounded, layer.program(device, 1, ROUTE) as exact:
+        rounded.poison()
+        got, wanted, other = rounded.run([x]), exact.reference([x]), exact.run([x])
+    error = np.abs(got - wanted)
+    assert (error <= 0.5 * weights @ units + 3e-6 * np.abs(wanted).max()).all()
+    assert k == 8 or not np.array_equal(got, other), "nothing was rounded"
 
 
 @pytest.mark.parametrize("op", FORMATS_4.values())
@@ -108,7 +132,7 @@ def test_where_it_is_taken(device: Device) -> None:
 def test_it_compiles(engine: str) -> None:
     base = {"unroll": 4, "subgroup": 32, "unit_group": 4, "bits": 4, "zero_point": 8, "scales": "float32"}
     base |= {"group_shift": True, "vec4_x": True, "guarded": False, "norm": True, "outputs": 3, "gated": False}
-    base |= {"bias": False, "residual": False, "even": True}
+    base |= {"bias": False, "residual": False, "even": True, "x_bytes": 3}
     mins = {
         "zero_point": 0,
         "scales": "float16_and_min",
@@ -121,6 +145,7 @@ def test_it_compiles(engine: str) -> None:
         {},
         mins,
         {"outputs": 1, "residual": True, "norm": False, "unit_group": 0, "unroll": 8, "even": False},
+        {"x_bytes": 2},
     ):
         overrides = {"wg_size": 256, "lanes": 64, "chunk": 256}
         compile_check(engine, "matmul/gemv_bytes", {**base, **changes}, overrides)

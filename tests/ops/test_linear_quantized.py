@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import gguf
 import numpy as np
@@ -62,12 +63,12 @@ class Layer:
         words = -(-k // weight_format.per_word) + spare_words
         return cls(op, codes(weight_format, n, words * 4), scales, group_size, bias_array, k)
 
-    def program(self, device: Device, max_rows: int, route: str | None = None) -> OpProgram:
+    def program(self, device: Device, max_rows: int, route: str | None = None, **options: Any) -> OpProgram:
         bias = None if self.bias is None else Const(self.bias)
         rest = [] if self.op == INT8 else [self.group_size, bias]
         args = [In((max_rows, self.k)), Const(self.weights), Const(self.scales), *rest]
         routes = {family(self.op): route} if route else {}
-        return OpProgram(device, self.op, args, Out((max_rows, len(self.weights))), routes=routes)
+        return OpProgram(device, self.op, args, Out((max_rows, len(self.weights))), routes=routes, **options)
 
 
 def codes(weight_format: WeightFormat, n: int, row_bytes: int) -> np.ndarray:

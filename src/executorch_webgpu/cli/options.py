@@ -60,7 +60,7 @@ _LOAD_OPTIONS = {
         type=click.Choice(["highest", "high"]),
         default="highest",
         show_default=True,
-        help="high: tensor cores multiply numbers rounded to float16, which reads prompts faster.",
+        help="high: products take numbers of 16 bits, which reads prompts faster on tensor cores.",
     ),
     "routes": click.option(
         "--route",

@@ -71,7 +71,7 @@ class Run:
 
     def most_workgroups(self, planning: Planning) -> int:
         """As many as pay."""
-        return persistent.tuning_of(Planner(planning, building=False, may_alias=False)).workgroups
+        return persistent.tuning_of(Planner(planning, building=False, may_alias=False), self._live[0]).workgroups
 
     @property
     def is_one_token(self) -> bool:

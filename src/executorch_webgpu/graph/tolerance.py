@@ -14,7 +14,8 @@ from .reference import References
 
 # By dtype of the result: absolute and relative; either one suffices.
 TOLERANCES = {"float32": (1e-4, 1e-3), "float16": (2e-3, 2e-3), "bfloat16": (1e-2, 1e-2)}
-# Of the largest element of the result, where tensor cores multiply: float32 in parts, or rounded to float16.
+# Of the largest element of the result, where tensor cores multiply: float32 in parts, or rounded to float16. The latter
+# also where one row is multiplied as whole numbers of two bytes.
 MATRIX, MATRIX_ROUNDED = 1e-4, 2e-3
 PROBABILITIES = 2.0**-11  # attention rounds its probabilities to float16 there, also where products are exact
 # Inputs that differ by less than this are the same to float32 arithmetic of a few steps.
@@ -36,8 +37,8 @@ def allowed_error(
 ) -> np.ndarray:
     """The error that each element of a result may have.
 
-    ``steps``: of an int8 KV cache, by how much a code of each element counts. ``rounded``: tensor cores may multiply
-    numbers rounded to float16.
+    ``steps``: of an int8 KV cache, by how much a code of each element counts. ``rounded``: products may take
+    numbers of 16 bits.
     """
     magnitude = np.abs(np.where(np.isfinite(wanted), wanted, 0).astype(np.float64))
     if steps is not None:  # a tie may be rounded either way
@@ -51,6 +52,8 @@ def allowed_error(
         if route is not None and "matrix" in route:
             exact = PROBABILITIES if route.startswith("flash") else MATRIX
             allowed = np.maximum(allowed, (MATRIX_ROUNDED if rounded else exact) * magnitude.max(initial=0))
+        elif rounded and route == "gemv_bytes":
+            allowed = np.maximum(allowed, MATRIX_ROUNDED * magnitude.max(initial=0))
         return allowed
     return np.zeros(wanted.shape)
 

@@ -120,6 +120,7 @@ class Planner:
         self.limits = shared.limits
         self.scratch_bytes = min(shared.scratch_bytes, shared.limits.max_binding_bytes)
         self.matmul_precision = shared.matmul_precision
+        self.rounds = shared.matmul_precision != "highest"  # products may take operands of float16
         self.building = building
         self.result = OpPlan()
         self.prepared: list[Prepared] = []

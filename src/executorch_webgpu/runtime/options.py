@@ -24,7 +24,9 @@ class LoadOptions:
     ``matmul_precision``: "highest" multiplies x by weights nearly as exactly as float32; "high" rounds both to float16
     (11 significant bits, as in TF32) where tensor cores multiply several rows by weights, or two computed matrices
     (mm, bmm, addmm), with errors up to about 1e-3 of the largest output, and queries of attention over float16 or int8
-    caches, where scores near 1,000 are then off by up to 0.5, for speed. Sums are float32 in either.
+    caches, where scores near 1,000 are then off by up to 0.5, for speed. On GPUs it takes the one row of a decode step
+    as whole numbers of 16 bits, each eight by their largest, where large layers of 4-bit weights multiply it. Sums are
+    float32 in either.
     ``lower``: "all" runs every operator on the device that has a kernel there, delegated or not, in one graph with the
     delegates; "delegates" leaves to the host, in NumPy, what the exporter did not delegate.
     ``check`` holds every operator call of a step against its float64 reference, one after the other, and raises

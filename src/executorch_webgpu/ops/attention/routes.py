@@ -74,7 +74,7 @@ def attend(planner: Planner, call: AttentionCall) -> None:
             if route.takes(call):
                 route.prepare(planner, call)
     names = [*_CPU_FIRST, *_ROUTES] if planner.features.cpu else [*_ROUTES]
-    if planner.matmul_precision == "high":
+    if planner.rounds:
         names = [*_ROUNDED, *names]
     routes = {name: _ROUTES[name].takes(call) and _ROUTES[name].fits(planner, call) for name in names}
     if not any(routes.values()):

@@ -69,7 +69,7 @@ def _order(planner: Planner, call: Convolution) -> list[str]:
     if planner.features.cpu:
         first.append("direct")
     elif matrix.takes(planner, call) and all(_matrix_pays(planner, c) for c in (call.largest, call)):
-        first += ["matrix_f16", "matrix", "gemm"] if planner.matmul_precision == "high" else ["matrix", "gemm"]
+        first += ["matrix_f16", "matrix", "gemm"] if planner.rounds else ["matrix", "gemm"]
     elif rows >= _GEMM_ROWS:
         first.append("gemm")
     return [*first, *(name for name in ("direct", "gemm", *_MATRIX_PARTS) if name not in first)]

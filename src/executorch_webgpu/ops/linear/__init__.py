@@ -251,7 +251,7 @@ def _on_tensor_cores(
     batches, m, n, k = math.prod(a[:-2]), a[-2], b[-1] if len(b) > 1 else 1, a[-1]
     largest = matrix.Sizes(batches, m, n, k)
     can = {name: sizes.k > 0 and matrix.fits(planner, largest, parts) for name, parts in matrix.PARTS.items()}
-    names = ["matrix_f16", "matrix"] if planner.matmul_precision == "high" else ["matrix"]
+    names = ["matrix_f16", "matrix"] if planner.rounds else ["matrix"]
     first = [
         name
         for name in names

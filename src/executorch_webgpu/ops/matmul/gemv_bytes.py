@@ -12,7 +12,7 @@ from .formats import QuantizedMatrix
 from .packed import LEAST_SUBGROUP, lanes_of_team
 
 _PER_UNIT = 8  # weights of a row in a unit
-_UNIT_BYTES = 32  # of x, in workgroup memory
+_UNIT_BYTES = {3: 32, 2: 24}  # of x in workgroup memory, by bytes of a whole number
 _SUMS_BYTES = 8 * 4 + 4  # of a subgroup, there
 # What is worth making x whole numbers in each workgroup.
 _LEAST_WEIGHTS, _MANY_COLUMNS = 20 << 20, 20 << 10
@@ -28,6 +28,11 @@ class Tuning:
 
 
 TUNING = Tuning()
+
+
+def x_bytes(planner: Planner) -> int:
+    """Of the whole numbers that x becomes, by how exact products are to be."""
+    return 2 if planner.rounds else 3
 
 
 def fits(planner: Planner, product: Product) -> bool:
@@ -85,7 +90,7 @@ def _chunk(planner: Planner, units: int, lanes: int) -> int:
     """Units of x that workgroup memory has at a time: all, or whole turns of teams of ``lanes``; 0: not even one."""
     tuning = planner.tuning("matmul/gemv_bytes", TUNING)
     sums = _SUMS_BYTES * (tuning.workgroup_size // planner.features.subgroup_size)
-    most, step = (planner.limits.max_workgroup_bytes - sums) // _UNIT_BYTES, tuning.unroll * lanes
+    most, step = (planner.limits.max_workgroup_bytes - sums) // _UNIT_BYTES[x_bytes(planner)], tuning.unroll * lanes
     return units if units <= most else most // step * step
 
 
@@ -93,6 +98,7 @@ def _template(planner: Planner, call: Call) -> dict[str, Any]:
     tuning = planner.tuning("matmul/gemv_bytes", TUNING)
     return {
         **template(call),
+        "x_bytes": x_bytes(planner),
         "unroll": tuning.unroll,
         "subgroup": planner.features.subgroup_size,
         "unit_group": call.group_units,

@@ -6,6 +6,7 @@ neighbouring invocations has two quads of columns in a turn, its lanes share K. 
 take its place is asked for, so that almost a whole batch of `unroll` units is always on its way. packed.py says how weights lie.
 
 Inputs:
+  x_bytes = 3 | 2: of a whole number, with its sign
   unroll = 4 | 8: units of each quad that a lane loads at a time
   subgroup = 32 | 8: lanes of a subgroup; all have one size
   unit_group = 4 | 0: units that share a scale; 0: all of a row
@@ -57,7 +58,7 @@ const SUBGROUP = {{ subgroup }}u;
 const UNIT_GROUP = {{ shared }}u;
 
 var<workgroup> x_high: array<vec4<u32>, chunk>;
-var<workgroup> x_low: array<vec4<u32>, chunk>;
+var<workgroup> x_low: array<{{ "vec4" if x_bytes == 3 else "vec2" }}<u32>, chunk>;
 var<workgroup> partials: array<f32, 8u * (wg_size / SUBGROUP)>;
 {% if norm %}
 var<workgroup> squares: array<f32, wg_size / SUBGROUP>;

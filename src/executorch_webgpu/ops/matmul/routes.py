@@ -68,7 +68,7 @@ def _choose(planner: Planner, family: str, product: Product, packable: bool) -> 
     if planner.features.cpu:
         order = ["quads", "columns", "gemv", "gemm"]
     else:
-        parts = (1, 2) if planner.matmul_precision == "high" else (2,)
+        parts = (1, 2) if planner.rounds else (2,)
         order = [_named(_FEW_PARTS, n) for n in parts if gemm_few.pays(planner, product, n)]
         if product.m <= gemv.MAX_ROWS:
             order += ["gemv_bytes"] if gemv_bytes.pays(planner, product) else []

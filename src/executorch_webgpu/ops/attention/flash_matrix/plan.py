@@ -53,11 +53,7 @@ def fits(planner: Planner, call: AttentionCall) -> bool:
 
 
 def prepare(planner: Planner, call: AttentionCall, exact: bool) -> None:
-    if (
-        possible(planner, call)
-        and call.q.max_dims[1] >= MIN_LENGTH
-        and exact == (planner.matmul_precision == "highest")
-    ):
+    if possible(planner, call) and call.q.max_dims[1] >= MIN_LENGTH and exact != planner.rounds:
         planner.prepare("attention/flash_matrix", template=template_of(planner, call, exact))
 
 

@@ -91,7 +91,7 @@ def _kernels(planner: Planner, name: str, call: AttentionCall, paging: Paging) -
     )
     span = None
     if of_spans:
-        rounded = planner.matmul_precision == "high"  # then the kernel that rounds comes before the one that does not
+        rounded = planner.rounds  # then the kernel that rounds comes before the one that does not
         order = sorted(of_spans, key=lambda route: (route == "flash", (route == "flash_matrix") == rounded))
         span = of_spans[planner.choose("paged_sdpa_spans", dict.fromkeys(order, True))]
     single, rotating = None, None

@@ -30,6 +30,7 @@ Inputs:
   chunk = 8192: elements of x in workgroup memory at a time, a multiple of what a unit has
   bits = 4 | 8: of a weight's code
   zero_point = 8 | 0: what is subtracted from each code of 4 bits; codes of 8 bits are signed
+  x_bytes = 3 | 2: of the whole numbers that x becomes where codes have 4 bits
   scales = "float32" | "float16" | "float16_and_min": see scales.wgsl
   group = 32 | 0: weights that share a scale; 0: whole rows
   of_set = 8 | 1: at least the groups of the units of a subgroup that lie side by side, a power of two

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from ...attention.call import AttentionCall
 from ...matmul.call import Call, Product
 from ...matmul.formats import QuantizedMatrix, WeightFormat
+from ...matmul.gemv_bytes import x_bytes
 from ...matmul.packed import LEAST_SUBGROUP, can_pack, groups_of_set, lanes_of_team
 from ...plan import Binding, Planner
 from ...shapes import ceil_div
@@ -27,8 +28,10 @@ MOST_WORKGROUPS = 1024
 _HEADER_WORDS = 16  # as in the kernel
 _STORAGE_BUFFERS = 10
 _LARGE_LAYER = 8 << 20  # bytes of weights: the next ones are worth registers during attention
-# Bytes of a layer's weights, and of its K and V, for which one dispatch was seen to be faster than one a call.
-_LARGEST_LAYER, _LARGEST_CACHE = 48 << 20, 64 << 20
+# Bytes of a layer's weights, and of its K and V, from which larger workgroups are faster,
+_WIDE_LAYER, _WIDE_CACHE = 48 << 20, 64 << 20
+# and up to which one dispatch was seen to be at least as fast as one a call.
+_LARGEST_LAYER, _LARGEST_CACHE = 128 << 20, 256 << 20
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Tuning:
 
 
 TUNING = Tuning()
+WIDE_TUNING = Tuning(size=512, early=False)
 CPU_TUNING = Tuning(size=32, expected=2, throttle=True, looks=16, patience=1 << 31)
 
 
@@ -70,12 +74,12 @@ class Layer:
 def fits(planner: Planner, layers: Sequence[Layer]) -> bool:
     """Whether the kernel can compute these layers, all of them alike, for one token."""
     features, limits = planner.features, planner.limits
-    tuning = tuning_of(planner)
-    if features.subgroup_size < LEAST_SUBGROUP:
+    first = layers[0]
+    if features.subgroup_size < LEAST_SUBGROUP or not _is_quantized(first):
         return False
+    tuning = tuning_of(planner, first)
     if limits.max_storage_buffers < _STORAGE_BUFFERS or tuning.size > limits.max_invocations:
         return False
-    first = layers[0]
     if len({_shape(layer) for layer in layers}) != 1 or not _takes(planner, first):
         return False
     return (
@@ -92,12 +96,21 @@ def pays(planner: Planner, layers: Sequence[Layer]) -> bool:
         and features.byte_products
         and _format(first).bits == 4
         and _layer_bytes(first) <= _LARGEST_LAYER
-        and 2 * first.attention.k_cache.max_nbytes <= _LARGEST_CACHE
+        and _cache_bytes(first) <= _LARGEST_CACHE
     )
 
 
-def tuning_of(planner: Planner) -> Tuning:
-    return planner.tuning(KERNEL, CPU_TUNING if planner.features.cpu else TUNING)
+def tuning_of(planner: Planner, layer: Layer) -> Tuning:
+    return planner.tuning(KERNEL, _default_tuning(planner, layer))
+
+
+def _default_tuning(planner: Planner, layer: Layer) -> Tuning:
+    if planner.features.cpu:
+        return CPU_TUNING
+    is_large = _layer_bytes(layer) > _WIDE_LAYER
+    if planner.limits.max_invocations < WIDE_TUNING.size or not (is_large or _cache_bytes(layer) > _WIDE_CACHE):
+        return TUNING
+    return replace(WIDE_TUNING, unroll=4) if is_large and x_bytes(planner) < 3 else WIDE_TUNING
 
 
 def prepare(planner: Planner, layers: Sequence[Layer]) -> None:
@@ -106,7 +119,8 @@ def prepare(planner: Planner, layers: Sequence[Layer]) -> None:
 
 def run(planner: Planner, layers: Sequence[Layer], x: Binding, out: Binding, workgroups: int) -> None:
     """``out`` [hidden] = all layers of ``x`` [hidden], by so many workgroups, which must be able to run at once."""
-    first, tuning = layers[0], tuning_of(planner)
+    first = layers[0]
+    tuning = tuning_of(planner, first)
     rotation = first.attention.rotation
     assert rotation is not None and rotation.start_pos is not None
     template, each = _template(planner, first), _layers_of_dispatch(planner, layers)
@@ -159,12 +173,10 @@ def run(planner: Planner, layers: Sequence[Layer], x: Binding, out: Binding, wor
 
 
 def _takes(planner: Planner, layer: Layer) -> bool:
-    attention, tuning = layer.attention, tuning_of(planner)
+    attention, tuning = layer.attention, tuning_of(planner, layer)
     subgroup, group = planner.features.subgroup_size, attention.group
     width, head_dim = _width(attention), attention.head_dim
     products = layer.products
-    if not all(isinstance(m, QuantizedMatrix) for product in products for m in product.matrices):
-        return False
     layout = _format(layer)
     of_group = {_group(product) for product in products}
     rotation = attention.rotation
@@ -195,6 +207,10 @@ def _takes(planner: Planner, layer: Layer) -> bool:
     )
 
 
+def _is_quantized(layer: Layer) -> bool:
+    return all(isinstance(m, QuantizedMatrix) for product in layer.products for m in product.matrices)
+
+
 def _shape(layer: Layer) -> tuple[Any, ...]:
     """What must be the same of all layers."""
     attention, rotation = layer.attention, layer.attention.rotation
@@ -217,6 +233,11 @@ def _layer_bytes(layer: Layer) -> int:
     return sum(_rows(product) * product.width * _format(layer).bits // 8 for product in layer.products)
 
 
+def _cache_bytes(layer: Layer) -> int:
+    """Of K and V."""
+    return 2 * layer.attention.k_cache.max_nbytes
+
+
 def _format(layer: Layer) -> WeightFormat:
     matrix = layer.qkv.matrices[0]
     assert isinstance(matrix, QuantizedMatrix)
@@ -237,7 +258,7 @@ def _width(attention: AttentionCall) -> int:
 
 
 def _template(planner: Planner, layer: Layer) -> dict[str, Any]:
-    tuning, attention, rotation = tuning_of(planner), layer.attention, layer.attention.rotation
+    tuning, attention, rotation = tuning_of(planner, layer), layer.attention, layer.attention.rotation
     assert rotation is not None
     layout, subgroup = _format(layer), planner.features.subgroup_size
     widest = ceil_div(max(product.width for product in layer.products), 8) * 8
@@ -255,6 +276,7 @@ def _template(planner: Planner, layer: Layer) -> dict[str, Any]:
         "unroll": tuning.unroll,
         "chunk": min(widest, left // (4 * whole) * whole),
         **layout.template,
+        "x_bytes": x_bytes(planner),
         "group": _group(layer.qkv),
         "of_set": groups_of_set(subgroup, _group(layer.qkv) // layout.per_word),
         "cache": attention.k_cache.dtype,
@@ -287,7 +309,7 @@ def _slots(product: Product) -> int:
 
 
 def _lanes(planner: Planner, layer: Layer, product: Product) -> int:
-    tuning, units = tuning_of(planner), product.width // _format(layer).per_word
+    tuning, units = tuning_of(planner, layer), product.width // _format(layer).per_word
     subgroup = planner.features.subgroup_size
     return lanes_of_team(_slots(product), units, tuning.expected, tuning.size, subgroup, tuning.unroll)
 

@@ -80,7 +80,7 @@ workgroupBarrier();
 for (var unit = index; unit < {{ count // per_unit }}u; unit += SIZE) {
   let whole = whole_of(shared_quad(unit), shared_quad(unit + {{ chunk // 8 }}u));
   shared_x[unit] = whole.high;
-  shared_x[unit + {{ chunk // 8 }}u] = whole.low;
+  shared_x[unit + {{ chunk // 8 }}u] = {{ "whole.low" if x_bytes == 3 else "vec4<u32>(whole.low, 0u, 0u)" }};
 }
 {% endif %}
 workgroupBarrier();
@@ -211,7 +211,7 @@ fn {{ role.name }}(layer: u32, tag: u32, group: u32, groups: u32, index: u32, la
         {
           let at = first + {{ i * team }}u - {{ begin_unit }}u;
           {% if whole %}
-          let whole = Whole(shared_x[at], shared_x[at + {{ chunk // 8 }}u]);
+          let whole = Whole(shared_x[at], shared_x[at + {{ chunk // 8 }}u]{{ ".xy" if x_bytes == 2 }});
           {% for u in range(2) %}
           sum{{ u }} = fma(four_scales(packed{{ u }}), products_of(batch.w{{ 2 * i + u }}, whole), sum{{ u }}{% if mins %} + four_mins(packed{{ u }}) * sum_of(whole){% endif %});
           {% endfor %}
