@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from executorch_webgpu.errors import DeviceError
 from executorch_webgpu.gpu import buffers as buffers_module
-from executorch_webgpu.gpu.buffers import Buffer, Readback, ScratchPool, UniformArena, create, upload
+from executorch_webgpu.gpu.buffers import Buffer, Mail, Readback, ScratchPool, UniformArena, create, upload
 from executorch_webgpu.gpu.device import Device
 
 
@@ -222,3 +222,43 @@ def test_scratch_only_grows_and_keeps_the_old_buffer_for_recorded_work(device: D
     assert pool.get(0, 1000) == (grown, later)
     pool.close()
     assert is_destroyed(grown) and is_destroyed(other)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 39), st.binary(max_size=48)), max_size=12), max_size=5),
+    st.sampled_from([64, 1024]),
+)
+def test_uniforms_that_change_within_an_encoder(
+    device: Device, monkeypatch: pytest.MonkeyPatch, rounds: list[list[tuple[int, bytes]]], nbytes: int
+) -> None:
+    """Each round finds its own, whether it came by a copy or, where the mail was full, after a submission."""
+    monkeypatch.setattr(buffers_module, "_UNIFORM", buffers_module._UNIFORM | buffers_module._COPY_SRC)
+    monkeypatch.setattr(buffers_module, "_UNIFORM_CHUNK", 1024)
+    monkeypatch.setattr(UniformArena, "_JOIN", 64)
+    arena, mail = UniformArena(device), Mail(device, nbytes)
+    slots = [arena.allocate(48) for _ in range(40)]
+    expected = np.zeros((len(rounds), len(slots), 48), np.uint8)
+    seen = create(device, expected.nbytes, "seen")
+    encoder = device.encoder()
+    for number, writes in enumerate(rounds):
+        expected[number] = expected[max(0, number - 1)]
+        for i, data in writes:
+            arena.write(slots[i], data)
+            expected[number, i, : len(data)] = list(data)
+        if not arena.record(encoder, mail):
+            mail.send()
+            device.submit([encoder.finish()])
+            encoder = device.encoder()
+            arena.flush()
+        for i, slot in enumerate(slots):
+            at = (number * len(slots) + i) * 48
+            encoder.copy_buffer_to_buffer(slot.buffer.raw, slot.offset, seen.raw, at, 48)
+    mail.send()
+    device.submit([encoder.finish()])
+    if rounds:
+        (found,) = read(device, (seen, 0, expected.nbytes))
+        np.testing.assert_array_equal(found, expected.reshape(-1))
+    for each in (arena, mail):
+        each.close()
+    seen.destroy()

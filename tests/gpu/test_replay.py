@@ -97,6 +97,36 @@ def test_what_is_discarded_is_not_read_and_its_buffers_serve_again(
     assert device.memory.live_buffers == before
 
 
+def test_several_results_of_a_submission(
+    device: Device, write_kernel: Callable[[str, str], Kernels], x: Buffer
+) -> None:
+    replay = Replay(device, recorded(write_kernel("t/affine", AFFINE), x, (1, 1)))
+    results = InFlight(device, 3, 2, together=4)
+
+    def submit(count: int) -> None:
+        encoder = device.encoder()
+        for index in range(count):
+            compute_pass = encoder.begin_compute_pass()
+            replay.encode(compute_pass)
+            compute_pass.end()
+            results.copy(encoder, x, index)
+        results.submitted(device.submit([encoder.finish()]))
+
+    submit(4)
+    submit(1)
+    assert len(results) == 5 and results.arrived == 0
+    assert [results.read().tolist() for _ in range(2)] == [[1, 0, 0], [2, 0, 0]]
+    assert len(results) == 3 and results.arrived == 2
+    submit(3)  # into the buffer whose results have arrived
+    assert [results.read().tolist() for _ in range(3)] == [[3, 0, 0], [4, 0, 0], [5, 0, 0]]
+    assert results.read().tolist() == [6, 0, 0]
+    results.discard()
+    assert len(results) == 0
+    submit(2)
+    assert [results.read()[0] for _ in range(2)] == [9, 10]
+    results.close()
+
+
 def test_a_recording_that_is_wrong_is_reported_when_its_encoder_is_finished(
     device: Device, write_kernel: Callable[[str, str], Kernels], x: Buffer
 ) -> None:

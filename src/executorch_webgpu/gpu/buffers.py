@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,6 +121,16 @@ def create(device: Device, nbytes: int, label: str) -> Buffer:
             f"(max-storage-buffer-binding-size)"
         )
     return Buffer(device, nbytes, _STORAGE | _COPY_SRC | _COPY_DST, label)
+
+
+def copy_bytes(device: Device, encoder: Any, source: Buffer, begin: int, target: Buffer, at: int, nbytes: int) -> None:
+    """Record a copy of bytes of ``source`` from ``begin`` on to ``target`` from ``at`` on, all multiples of 4.
+
+    By the engine's C function, since each step has some. What is wrong is said when the encoder is finished.
+    """
+    begin, at = source.begin + begin, target.begin + at
+    record = device.native.lib.wgpuCommandEncoderCopyBufferToBuffer
+    record(encoder._internal, source.raw._internal, begin, target.raw._internal, at, nbytes)
 
 
 def upload(device: Device, buffer: Buffer, data: Any, offset: int = 0) -> None:
@@ -267,16 +277,34 @@ class UniformArena:
     def flush(self) -> int:
         """Send what changed to the GPU, before the next submission.  Returns the number of writes."""
         writes = 0
-        for chunk in self._chunks:
-            if not chunk.dirty:
-                continue
-            host = memoryview(chunk.host)
+        for buffer, begin, data in self._changed():
             with self._device.lock, self._device.errors("writing uniforms"):
-                for begin, end in _joined(sorted(chunk.dirty), self._JOIN):
-                    self._device.queue.write_buffer(chunk.buffer.raw, begin, host[begin:end])
-                    writes += 1
-            chunk.dirty.clear()
+                self._device.queue.write_buffer(buffer.raw, begin, data)
+            writes += 1
         return writes
+
+    def record(self, encoder: Any, mail: Mail) -> bool:
+        """Have the raw encoder bring what changed to its place, after what it has recorded.
+
+        Returns False, and records nothing, where ``mail`` has no room for it.
+        """
+        spans = list(self._changed())
+        if sum(len(data) for _, _, data in spans) > mail.room:
+            for buffer, begin, data in spans:
+                self._chunk_of[id(buffer)].dirty.add((begin, begin + len(data)))
+            return False
+        for buffer, begin, data in spans:
+            mail.add(encoder, buffer, begin, data)
+        return True
+
+    def _changed(self) -> Iterator[tuple[Buffer, int, memoryview]]:
+        """Buffer, place and contents of what changed since it was asked last."""
+        for chunk in self._chunks:
+            if chunk.dirty:
+                host, spans = memoryview(chunk.host), _joined(sorted(chunk.dirty), self._JOIN)
+                chunk.dirty.clear()
+                for begin, end in spans:
+                    yield chunk.buffer, begin, host[begin:end]
 
     def close(self) -> None:
         """Free all slots."""
@@ -284,6 +312,43 @@ class UniformArena:
             chunk.buffer.destroy()
         self._chunks.clear()
         self._chunk_of.clear()
+
+
+class Mail:
+    """Bytes that copies of an encoder bring to buffers between its dispatches.
+
+    What the queue writes is there before all of a submission. So several steps in one submission find their uniforms
+    by copies, from one buffer, which ``send`` writes before the encoder's commands are submitted.
+    """
+
+    def __init__(self, device: Device, nbytes: int) -> None:
+        self._device = device
+        self._buffer = Buffer(device, nbytes, _COPY_SRC | _COPY_DST, "uniforms of several steps")
+        self._host = bytearray(self._buffer.size)
+        self._used = 0
+
+    @property
+    def room(self) -> int:
+        """Bytes that can be added before they are sent."""
+        return len(self._host) - self._used
+
+    def add(self, encoder: Any, buffer: Buffer, begin: int, data: memoryview) -> None:
+        """Record a copy of ``data``, a multiple of 4 bytes, to ``buffer`` from byte ``begin`` on."""
+        end = self._used + len(data)
+        self._host[self._used : end] = data
+        copy_bytes(self._device, encoder, self._buffer, self._used, buffer, begin, len(data))
+        self._used = end
+
+    def send(self) -> None:
+        """Write what was added; the encoder that it was added for is submitted next."""
+        if self._used:
+            with self._device.lock, self._device.errors("writing uniforms"):
+                self._device.queue.write_buffer(self._buffer.raw, 0, memoryview(self._host)[: self._used])
+            self._used = 0
+
+    def close(self) -> None:
+        """Free the buffer. Closing twice is allowed."""
+        self._buffer.destroy()
 
 
 def _joined(spans: Sequence[tuple[int, int]], gap: int) -> list[tuple[int, int]]:

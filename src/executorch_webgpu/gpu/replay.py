@@ -17,6 +17,22 @@ from .device import Device
 Recorded = tuple[Any, Any, tuple[int, int, int]]  # raw pipeline, raw bind group, grid
 
 
+class Pass:
+    """A compute pass of a raw encoder, for replays."""
+
+    __slots__ = ("_internal", "_lib")
+
+    def __init__(self, device: Device, encoder: Any) -> None:
+        native = device.native
+        self._lib = native.lib
+        self._internal = self._lib.wgpuCommandEncoderBeginComputePass(encoder._internal, native.ffi.NULL)
+
+    def end(self) -> None:
+        """End it; it is of no use any more."""
+        self._lib.wgpuComputePassEncoderEnd(self._internal)
+        self._lib.wgpuComputePassEncoderRelease(self._internal)
+
+
 class Replay:
     """A list of dispatches whose bind group is all that they bind."""
 
@@ -39,7 +55,7 @@ class Replay:
         return len(self._calls)
 
     def encode(self, compute_pass: Any, start: int = 0, stop: int | None = None) -> None:
-        """Add the dispatches from ``start`` to ``stop`` to a raw compute pass; WebGPU runs them in order."""
+        """Add the dispatches from ``start`` to ``stop`` to a ``Pass``, or a raw one; WebGPU runs them in order."""
         set_pipeline, set_bind_group, dispatch = self._set_pipeline, self._set_bind_group, self._dispatch
         handle, null = compute_pass._internal, self._null
         if 0 < start < len(self._calls):

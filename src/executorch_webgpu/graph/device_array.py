@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ClosedError
-from ..gpu.buffers import Buffer, Readback, create, upload
+from ..gpu.buffers import Buffer, Readback, copy_bytes, create, upload
 from ..gpu.device import Device
 from ..gpu.locked import locked
 
@@ -78,11 +78,11 @@ class DeviceArray:
     def copy_to(self, encoder: Any, buffer: Buffer) -> None:
         """Record a copy of the elements to the beginning of ``buffer``."""
         self._check_open()
-        encoder.copy_buffer_to_buffer(self._buffer.raw, 0, buffer.raw, buffer.begin, self._words)
+        copy_bytes(self._device, encoder, self._buffer, 0, buffer, 0, self._words)
 
     def copy_from(self, encoder: Any, buffer: Buffer) -> None:
         """Record a copy of the elements from the beginning of ``buffer``."""
-        encoder.copy_buffer_to_buffer(buffer.raw, buffer.begin, self._buffer.raw, 0, self._words)
+        copy_bytes(self._device, encoder, buffer, 0, self._buffer, 0, self._words)
 
     def reshaped(self, shape: tuple[int, ...]) -> DeviceArray:
         """The same elements, in the same buffer, under another shape."""

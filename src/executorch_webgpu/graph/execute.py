@@ -234,12 +234,11 @@ class GraphExecutor:
             if symint.dirty:
                 self._bound.arena.write(self._bound.live(symint), packed_uniform(symint.value))
                 symint.dirty = False
-        self._bound.arena.flush()
         checked = None if self._checked is None else partial(self._checked.run, state)
         inputs_to_write, replay = self._to_write(inputs), state.whole_replay()
         for id in self._written & self._held.keys():
             del self._held[id]
-        recorded = state.commands, replay, self.plans, self._bound.scratch, self._times
+        recorded = state.commands, replay, self.plans, self._bound.arena, self._bound.scratch, self._times
         return Step(self.device, Part(inputs_to_write, self._held, *recorded, checked))
 
     def _take(self, value: Tensor | SymInt, given: Given) -> None:

@@ -73,7 +73,7 @@ class LivePlans:
         self.plans = [self._plan(call, building=True) for call in graph.calls]
         self.changed = set(range(len(graph.calls)))
         # No value was real yet: the first step plans with all of them, also with those that are what load assumed.
-        self._mark({i for i, plan in enumerate(self.plans) if plan.derived}, _PLAN)
+        self._mark({i for i, plan in enumerate(self.plans) if plan.derived or plan.followed}, _PLAN)
 
     def use_run(self, run: Run, workgroups: int) -> None:
         """Compute single tokens of a run of layers by so many workgroups from the next step on; for 0 by its calls."""
@@ -157,6 +157,10 @@ class LivePlans:
                 planned = True
                 if plan.dispatches or before.dispatches:
                     self.changed.add(index)
+            else:
+                for symint, tensor, element in self.plans[index].followed:
+                    if symint.set(tensor.element_at(element)):
+                        self._moved(symint)
             marks[index] = _CLEAN
         if planned:
             self._forget_others()
@@ -284,6 +288,8 @@ class LivePlans:
             self._watch(call.index, plan.derived)
         else:
             self._keep(call.index, plan)
+        for _, tensor, _ in plan.followed:
+            self._by_source[tensor.id].add(call.index)
         for derived in plan.derived:
             by_source = self._by_source if derived.shared is None else self._by_shared
             for source in derived.sources if derived.key is None else ():

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..gpu.buffers import Buffer, ScratchPool, upload
+from ..gpu.buffers import Buffer, Mail, ScratchPool, UniformArena, upload
 from ..gpu.device import Device
-from ..gpu.replay import Replay
+from ..gpu.replay import Pass, Replay
 from ..gpu.trace import active
 from ..ops.values import is_same
 from .device_array import DeviceArray
@@ -23,6 +23,7 @@ from .traced_step import TracedStep
 _HELD_BYTES = 1 << 16  # of an input, at most
 _LONG = 1 << 18  # workgroups of a step whose first dispatches the device gets while the others are recorded,
 _EARLY = 16  # and how many these are
+_MAIL_BYTES = 16 << 10  # of uniforms that change from step to step in one submission
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Part:
     commands: Sequence[Sequence[Command]]
     replay: Replay
     plans: LivePlans
+    uniforms: UniformArena
     scratch: ScratchPool
     times: StepTimes | None
     checked: Callable[[], None] | None = None
@@ -59,6 +61,19 @@ class Part:
                     self.held.pop(id, None)
 
     @property
+    def needs_queue(self) -> bool:
+        """Whether it has inputs that the queue writes, which are there before all of a submission."""
+        return any(
+            not isinstance(given, DeviceArray) and ((before := self.held.get(id)) is None or not is_same(before, given))
+            for id, _, given in self.inputs
+        )
+
+    @property
+    def observed(self) -> bool:
+        """Whether its calls are timed or checked."""
+        return self.times is not None or self.checked is not None
+
+    @property
     def timed(self) -> bool:
         """Whether the GPU tells the time of each call, which then has a pass of its own."""
         return self.checked is None and self.times is not None and self.times.by_gpu
@@ -75,6 +90,10 @@ class Step:
     def __init__(self, device: Device, part: Part) -> None:
         self._device = device
         self._parts = [part]
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        return self._parts
 
     def append(self, other: Step) -> None:
         """Run the dispatches of ``other``, a step of another graph, after these: in the same pass and submission."""
@@ -97,6 +116,7 @@ class Step:
     def _submit(self, copies: Sequence[Callable[[Any], None]], traced: TracedStep | None) -> int:
         encoder = self._device.encoder()
         for part in self._parts:
+            part.uniforms.flush()
             part.write_inputs(self._device, encoder)
         for checked, parts in groupby(self._parts, lambda part: part.checked):
             if checked is None:
@@ -135,7 +155,7 @@ class Step:
                     if traced is None and replays[0].workgroups >= _LONG and len(replays[0]) > _EARLY:
                         begun = _EARLY
                         encoder = self._hand_over(encoder, replays[0])
-                    compute_pass = encoder.begin_compute_pass()
+                    compute_pass = Pass(self._device, encoder)
                     for replay in replays:
                         replay.encode(compute_pass, begun)
                         begun = 0
@@ -144,8 +164,70 @@ class Step:
 
     def _hand_over(self, encoder: Any, replay: Replay) -> Any:
         """Submit what is recorded and the first dispatches of a long step.  Returns another encoder."""
-        compute_pass = encoder.begin_compute_pass()
+        compute_pass = Pass(self._device, encoder)
         replay.encode(compute_pass, 0, _EARLY)
         compute_pass.end()
         self._device.submit([encoder.finish()])
         return self._device.encoder()
+
+
+class Steps:
+    """Steps of the same graphs in one submission, each of which finds what those before it have left.
+
+    Like a step, they are begun and submitted while the device's lock is held. Where the queue has to write between two
+    of them, there are more submissions than one.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._mail = Mail(device, _MAIL_BYTES)
+        self._encoder: Any = None  # has steps that are not submitted
+        self._parts: list[Part] = []
+        self._submission = 0
+
+    def add(self, step: Step, *copies: Callable[[Any], None]) -> None:
+        """Record a step, with copies as ``Step.submit`` takes them, before the next one is begun."""
+        if any(part.observed for part in step.parts):
+            self.submit()
+            self._submission = step.submit(*copies)
+            return
+        if self._encoder is not None and not self._follows(step):
+            self.submit()
+        if self._encoder is None:
+            self._encoder = self._device.encoder()
+            for part in step.parts:
+                part.uniforms.flush()
+        self._parts += step.parts
+        with self._device.errors("recording a step"):
+            for part in step.parts:
+                part.write_inputs(self._device, self._encoder)
+            compute_pass = Pass(self._device, self._encoder)
+            for part in step.parts:
+                part.replay.encode(compute_pass)
+            compute_pass.end()
+            for copy in copies:
+                copy(self._encoder)
+
+    def _follows(self, step: Step) -> bool:
+        """Whether a step needs nothing of the queue; its uniforms are then on their way."""
+        if any(part.needs_queue for part in step.parts):
+            return False
+        with self._device.errors("recording a step"):
+            return all(part.uniforms.record(self._encoder, self._mail) for part in step.parts)
+
+    def submit(self) -> int:
+        """Hand what was recorded to the device; does not wait.  Returns the number of the last submission."""
+        encoder, self._encoder = self._encoder, None
+        parts, self._parts = self._parts, []
+        if encoder is not None:
+            self._mail.send()
+            with self._device.errors("recording a step"):
+                commands = encoder.finish()
+            self._submission = self._device.submit([commands])
+            for part in parts:
+                part.scratch.release_retired()
+        return self._submission
+
+    def close(self) -> None:
+        """Free the memory. Closing twice is allowed."""
+        self._mail.close()

@@ -161,10 +161,16 @@ class DecodeSession(Closing):
         return len(tokens) - 1 if self._model.full_logits else 0
 
     def _submit_ahead(self) -> None:
-        for _ in range(_RAMP if self._loop.pending else 1):
-            if self._loop.pending < self._loop.most and self._drawn < self._most:
-                self._loop.run(None, self._prompt_end + self._drawn - 1)
-                self._drawn += 1
+        loop, left = self._loop, self._most - self._drawn
+        room, together = loop.most - loop.pending, min(loop.together, left)
+        if together > 1:
+            if together <= room:
+                loop.run_together(self._prompt_end + self._drawn - 1, together)
+                self._drawn += together
+            return
+        for _ in range(min(_RAMP if loop.pending else 1, room, left)):
+            loop.run(None, self._prompt_end + self._drawn - 1)
+            self._drawn += 1
 
     def _drop(self) -> None:
         """Forget what was computed beyond the tokens that were given away."""

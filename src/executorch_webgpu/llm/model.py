@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from copy import copy
 from types import FrameType
 from typing import Any
@@ -20,6 +20,8 @@ from ..runtime import LoadOptions, Method, ProfileRow, Program, State
 from ..runtime.decode import host_reason, prepare
 from .exclusive import Exclusive, ExclusiveGenerator
 from .signature import Signature
+
+_signals: Any = getattr(signal, "_signal", signal)  # what ``signal`` wraps: its enums take microseconds of each token
 
 
 def _described(model: LanguageModel, tokens: Sequence[int], position: int) -> Described:
@@ -200,21 +202,33 @@ def _use() -> Exclusive:
     )
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
+class _Uninterrupted:
+    """What ``uninterrupted`` gives. Each token enters one, so it is no generator."""
+
+    __slots__ = ("_handler", "_held")
+
+    def __enter__(self) -> None:
+        self._handler: Any = None
+        self._held: list[tuple[int, FrameType | None]] = []
+        if threading.current_thread() is threading.main_thread():
+            handler = _signals.getsignal(signal.SIGINT)
+            if callable(handler):
+                self._handler = handler
+                _signals.signal(signal.SIGINT, self._hold)
+
+    def _hold(self, number: int, frame: FrameType | None) -> None:
+        self._held.append((number, frame))
+
+    def __exit__(self, *_: object) -> None:
+        if self._handler is not None:
+            _signals.signal(signal.SIGINT, self._handler)
+            if self._held:
+                self._handler(*self._held[0])
+
+
+def uninterrupted() -> AbstractContextManager[None]:
     """Hold Ctrl-C back until the body has run: a step torn in the middle leaves GPU buffers mapped.
 
     Only the main thread is ever interrupted, and only by a handler that Python calls.
     """
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield
-        return
-    held: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if held:
-            handler(*held[0])
+    return _Uninterrupted()

@@ -75,6 +75,7 @@ class OpPlan:
     dispatches: list[Dispatch] = field(default_factory=list)
     derived: list[Derived] = field(default_factory=list)
     symints: list[tuple[LiveSymInt, int]] = field(default_factory=list)  # that it sets, with their values
+    followed: list[tuple[LiveSymInt, LiveTensor, int]] = field(default_factory=list)  # that are elements of inputs
     sized: list[tuple[LiveTensor, Dims]] = field(default_factory=list)  # its outputs, with their dims
     changed: list[LiveSymInt | LiveTensor] = field(default_factory=list)  # those that were not so before
     read_on_host: list[Tensor] = field(default_factory=list)  # integer inputs whose elements it has asked for
@@ -185,13 +186,18 @@ class Planner:
         self.result.derived.append(Derived((x,), lambda: x.learn(fn, key), result, shared=key))
         return result
 
-    def host_element(self, x: Tensor, index: int) -> int:
-        """Element ``index`` (flat) of an integer graph input; 0 at load. Other tensors cannot be read here."""
+    def follow(self, out: SymInt, x: Tensor, index: int) -> None:
+        """Give ``out`` element ``index`` (flat) of an integer graph input; 0 at load. Others cannot be read here.
+
+        In later steps, too, without planning again as long as the dims of ``x`` are the same.
+        """
         self.check(
             x.id in self._shared.host_inputs, f"tensor {x} is read on the host, but is no integer input of the program"
         )
+        assert isinstance(x, LiveTensor) and isinstance(out, LiveSymInt)
         self.result.read_on_host.append(x)
-        return int(self.inspect(x, lambda array: 0 if array is None else array.reshape(-1)[index]))
+        self.result.followed.append((out, x, index))
+        self.set(out, x.element_at(index))
 
     def set(self, out: SymInt, value: int) -> None:
         """Give an output SymInt its value for this step."""

@@ -132,6 +132,10 @@ class LiveTensor(Tensor):
         self.dims = tensor.max_dims
         self.found = {}
 
+    def element_at(self, index: int) -> int:
+        """Element ``index`` (flat) of ``host``; 0 at load."""
+        return 0 if self.host is None else int(self.host.reshape(-1)[index])
+
     def learn(self, fn: Callable[[np.ndarray | None], Any], key: Hashable) -> Any:
         """``fn`` of ``host``, which calls with one ``key`` share."""
         if key is None:

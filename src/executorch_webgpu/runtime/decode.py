@@ -5,22 +5,25 @@ Each step draws the token of the next, which a copy brings to the host as well; 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..gpu.buffers import Buffer
 from ..gpu.in_flight import InFlight
-from ..gpu.trace import STEP, Described, spanned
+from ..gpu.trace import STEP, Described, active, spanned
 from ..graph.build import Graph
 from ..graph.execute import GraphExecutor
 from ..graph.executor import Executor
 from ..graph.lowering.segments import DeviceSegment, Lowered
 from ..graph.sampler import Sampler, SamplerConfig
+from ..graph.step import Step, Steps
 from ..ops.values import Tensor
 from .state import State
 
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from .method import Method
 
 _AHEAD, _AHEAD_ON_CPU = 8, 2
+_TOGETHER, _TOGETHER_ON_CPU = 4, 1  # steps in one submission, at most,
+_LONGEST_SECONDS = 2.5e-3  # and how long these may take: the first token of them comes with the last
 _KEPT = 2  # loops whose memory a method keeps
 
 
@@ -123,8 +128,10 @@ class LoopMemory:
     fits: Hashable
     sampler: Sampler
     tokens: InFlight
+    steps: Steps
 
     def close(self) -> None:
+        self.steps.close()
         self.tokens.close()
         self.sampler.close()
 
@@ -160,13 +167,15 @@ class KeptLoopMemory:
         return None
 
     def _made(self, target: DecodeTarget, logits: Buffer, config: SamplerConfig, most: int) -> LoopMemory:
-        sampler = Sampler(target.executor.device, target.logits, logits, config)
-        try:
-            tokens = InFlight(target.executor.device, sampler.token.nbytes, most, "tokens in flight")
-        except BaseException:
-            sampler.close()
-            raise
-        return LoopMemory((target.logits.id, logits, config.seedless, most), sampler, tokens)
+        device = target.executor.device
+        with ExitStack() as made:
+            sampler = Sampler(device, target.logits, logits, config)
+            made.callback(sampler.close)
+            tokens = InFlight(device, sampler.token.nbytes, most, "tokens in flight", _TOGETHER)
+            made.callback(tokens.close)
+            memory = LoopMemory((target.logits.id, logits, config.seedless, most), sampler, tokens, Steps(device))
+            made.pop_all()
+        return memory
 
     def give_back(self, memory: LoopMemory) -> None:
         """Its loop has ended. Frees nothing."""
@@ -191,6 +200,8 @@ class DecodeLoop:
     ``most``: how many tokens may be drawn and not read, by default 8, or 2 where a CPU computes them: it gains little
     by more, and each step that is not wanted takes long there. What a step writes to the state's KV caches counts, for
     its ``length``, only when ``keep`` says so; ``drop`` takes the rest back. ``host_reason`` must be None.
+    ``together``: how many steps are worth one submission by now, which takes the host about as long as what is recorded
+    in it. Their tokens arrive together, so there are several only while they take 2.5 ms at most.
     A caller that shares the method with other threads holds ``lock``, the method's, in each call; between calls, other
     states may run steps.
     """
@@ -205,16 +216,28 @@ class DecodeLoop:
         self._target = target
         self._state = state
         self._end = 0  # the row after the last one that was written
+        self._most_together = min(
+            _TOGETHER_ON_CPU if target.executor.device.features.cpu else _TOGETHER, self.most // 2
+        )
+        self._step_seconds, self._last_arrival = 0.0, 0.0
         self._kept = method.loop_memory
         with self.lock:
             logits = target.executor.buffer_of(target.logits, state.graph_of(target.executor))
             self._memory = self._kept.take(target, logits, config, self.most)
-        self._sampler, self._tokens = self._memory.sampler, self._memory.tokens
+        memory = self._memory
+        self._sampler, self._tokens, self._steps = memory.sampler, memory.tokens, memory.steps
 
     @property
     def pending(self) -> int:
         """Tokens that are drawn, or will be, and not read."""
         return len(self._tokens)
+
+    @property
+    def together(self) -> int:
+        """Steps that the next submission should have."""
+        if self._most_together <= 1 or self._step_seconds <= 0 or active() is not None:
+            return 1
+        return max(1, min(self._most_together, int(_LONGEST_SECONDS / self._step_seconds)))
 
     def begin(self, text: Iterable[int]) -> None:
         """A text begins with these tokens; see ``Sampler.begin``."""
@@ -227,6 +250,29 @@ class DecodeLoop:
         Then draw the token that follows row ``row`` of the logits, unless that is None. Does not wait.
         Raises InvalidInputError before anything runs when the graph refuses the step.
         """
+        step = self._begin(tokens, input_pos)
+        if row is None:
+            step.submit()
+        else:
+            step.append(self._sampler.begin_step(row, input_pos + (1 if tokens is None else tokens.shape[1])))
+            self._tokens.submitted(step.submit(self._copy_of_token(0)))
+        self._has_run()
+
+    def run_together(self, input_pos: int, count: int) -> None:
+        """``run`` for so many tokens from ``input_pos`` on, each drawn by the step before, in one submission."""
+        begun = 0
+        try:
+            for position in range(input_pos, input_pos + count):
+                step = self._begin(None, position)
+                step.append(self._sampler.begin_step(0, position + 1))
+                self._steps.add(step, self._copy_of_token(begun))
+                self._has_run()
+                begun += 1
+        finally:
+            if begun:
+                self._tokens.submitted(self._steps.submit())
+
+    def _begin(self, tokens: NDArray[np.int32] | None, input_pos: int) -> Step:
         target, token = self._target, self._sampler.token
         of_each = target.input_pos.max_dims == target.tokens.max_dims[1:]  # the position of every token
         given_positions = tokens.shape[1] if of_each and tokens is not None else 1
@@ -235,19 +281,28 @@ class DecodeLoop:
             target.input_pos.id: np.arange(input_pos, input_pos + given_positions, dtype=np.int32),
         }
         inputs = [given[value.id] for value in target.executor.graph.inputs]
-        step = target.executor.begin_step(inputs, self._state.graph_of(target.executor))
-        if row is None:
-            step.submit()
-        else:
-            step.append(self._sampler.begin_step(row, input_pos + (1 if tokens is None else tokens.shape[1])))
-            self._tokens.submitted(step.submit(partial(self._tokens.copy, source=token.buffer)))
-        ends = target.executor.cache_ends
+        return target.executor.begin_step(inputs, self._state.graph_of(target.executor))
+
+    def _copy_of_token(self, index: int) -> Callable[[Any], None]:
+        return partial(self._tokens.copy, source=self._sampler.token.buffer, index=index)
+
+    def _has_run(self) -> None:
+        """What the step that was begun last writes will be there."""
+        ends = self._target.executor.cache_ends
         self._end = max(self._end, *ends, 0)
         self._state.ran_ahead(ends)
 
     def read(self) -> int:
-        """The oldest token that has not been read, or BROKEN; waits for its step, but for no later one."""
-        return int(self._tokens.read().view(np.int32)[0])
+        """The oldest token that has not been read, or BROKEN; waits for its submission, but for no later one."""
+        if not self._tokens.arrived:
+            before = len(self._tokens)
+            token = self._tokens.read()
+            now, count = perf_counter(), self._tokens.arrived + 1
+            self._step_seconds = (now - self._last_arrival) / count if self._last_arrival and before > count else 0.0
+            self._last_arrival = now
+        else:
+            token = self._tokens.read()
+        return int(token.view(np.int32)[0])
 
     def recover(self) -> bool:
         """Whether a token may be wrong because the workgroups of a step did not meet; steps from now on do not wait."""

@@ -62,7 +62,7 @@ def select_as_symint(planner: Planner, x: Tensor, dim: int, index: int, out: Sym
     position = normalize_dim(index, x.dims[axis])
     planner.check(0 <= position < x.dims[axis], f"select_as_symint: {x} has no element {index} along dimension {dim}")
     planner.check(math.prod(x.dims) > 0, f"select_as_symint: {x} is empty")
-    planner.set(out, planner.host_element(x, position * row_major_strides(x.dims)[axis]))
+    planner.follow(out, x, position * row_major_strides(x.dims)[axis])
 
 
 def _nonzero_divisor(fn: Callable[[int, int], int], a: int, b: int) -> int:
