@@ -137,6 +137,13 @@ def test_a_clock_that_drifts() -> None:
     assert clock.uncertainty == 20
 
 
+def test_a_clock_that_is_measured_in_haste_does_not_drift_for_that() -> None:
+    clock = GpuClock(Anchor(1_000, 90, 110), Anchor(2_000, 105, 145))
+    begin, end = clock.to_host(np.array([1_000, 2_000])).tolist()
+    assert end - begin == 1_001
+    assert begin - 1_000 in range(90, 111) and end - 2_000 in range(105, 146)
+
+
 def test_large_times_keep_their_nanoseconds() -> None:
     begin = 1_764_000_000_123_456_789  # more than a float holds
     clock = GpuClock(Anchor(begin, 5, 5), Anchor(begin + 10**9, 5, 5))
