@@ -33,7 +33,8 @@ class DecodeSession(Closing):
     asked for: what ran ahead does not count, and is taken back when the text ends, or the session is closed.
 
     ``end_tokens``: by default those that the program states. ``steps_in_flight``: how many steps may be submitted
-    whose token has not been read, by default 8, or 2 where a CPU computes them; 1 computes nothing ahead.
+    whose token has not been read, by default 8, or 2 where a CPU computes them; 1 computes nothing ahead. Up to four
+    of them that are short (2.5 ms together) may be one submission, whose tokens come at once.
     Any other use of the model closes the session. For one thread at a time: another one gets an InUseError meanwhile,
     but may close the session. Sessions of several sequences, in one thread or in many, do not disturb each other.
     Raises UnsupportedProgramError when the program cannot do this, and says why (see ``LanguageModel.host_reason``);
