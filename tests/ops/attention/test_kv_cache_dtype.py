@@ -308,6 +308,7 @@ def references(path: Path, dtype: str) -> tuple[ReferenceExecutor, ReferenceExec
 def test_a_llama(llama_path: Path, dtype: str) -> None:
     text = [int(t) for t in rng.integers(0, 512, CONTEXT)]
     rounded, exact = references(llama_path, dtype)
+    on_tensor_cores = Runtime.get().device.features.subgroup_matrix
     with (
         Runtime.get().load_program(llama_path) as program,
         program.load_method("forward", kv_cache_dtype=dtype) as method,
@@ -317,8 +318,8 @@ def test_a_llama(llama_path: Path, dtype: str) -> None:
             part = text[position : position + length]
             given = [np.array([part], np.int32), np.array([position], np.int32)]
             got = run(method, part, position)
-            # A code that is rounded the other way moves what the next layer rounds.
-            tolerance = {"f32": 1e-4, "f16": 1e-3, "int8": 2e-2}[dtype]
+            # A code that is rounded the other way moves what the next layer rounds; tensor cores round probabilities.
+            tolerance = {"f32": 1e-4, "f16": 4e-3 if on_tensor_cores else 1e-3, "int8": 2e-2}[dtype]
             assert np.abs(got - rounded.execute(given)[0]).max() < tolerance
             assert np.abs(got - exact.execute(given)[0]).max() < {"f32": 1e-4, "f16": 5e-3, "int8": 0.1}[dtype]
             position += length
