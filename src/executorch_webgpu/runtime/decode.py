@@ -200,8 +200,8 @@ class DecodeLoop:
     ``most``: how many tokens may be drawn and not read, by default 8, or 2 where a CPU computes them: it gains little
     by more, and each step that is not wanted takes long there. What a step writes to the state's KV caches counts, for
     its ``length``, only when ``keep`` says so; ``drop`` takes the rest back. ``host_reason`` must be None.
-    ``together``: how many steps are worth one submission by now, which takes the host about as long as what is recorded
-    in it. Their tokens arrive together, so there are several only while they take 2.5 ms at most.
+    ``together``: how many steps the next submission should have. To submit takes the host about as long as to record a
+    step, but tokens of one submission arrive together, so there are several only while they take 2.5 ms at most.
     A caller that shares the method with other threads holds ``lock``, the method's, in each call; between calls, other
     states may run steps.
     """
