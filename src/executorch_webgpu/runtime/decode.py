@@ -220,6 +220,8 @@ class DecodeLoop:
             _TOGETHER_ON_CPU if target.executor.device.features.cpu else _TOGETHER, self.most // 2
         )
         self._step_seconds, self._last_arrival = 0.0, 0.0
+        self._of_each = target.input_pos.max_dims == target.tokens.max_dims[1:]  # the position of every token
+        self._tokens_first = target.executor.graph.inputs[0] is target.tokens
         self._kept = method.loop_memory
         with self.lock:
             logits = target.executor.buffer_of(target.logits, state.graph_of(target.executor))
@@ -273,15 +275,11 @@ class DecodeLoop:
                 self._tokens.submitted(self._steps.submit())
 
     def _begin(self, tokens: NDArray[np.int32] | None, input_pos: int) -> Step:
-        target, token = self._target, self._sampler.token
-        of_each = target.input_pos.max_dims == target.tokens.max_dims[1:]  # the position of every token
-        given_positions = tokens.shape[1] if of_each and tokens is not None else 1
-        given = {
-            target.tokens.id: token if tokens is None else tokens,
-            target.input_pos.id: np.arange(input_pos, input_pos + given_positions, dtype=np.int32),
-        }
-        inputs = [given[value.id] for value in target.executor.graph.inputs]
-        return target.executor.begin_step(inputs, self._state.graph_of(target.executor))
+        positions = tokens.shape[1] if self._of_each and tokens is not None else 1
+        given = np.arange(input_pos, input_pos + positions, dtype=np.int32)
+        token = self._sampler.token if tokens is None else tokens
+        inputs = (token, given) if self._tokens_first else (given, token)
+        return self._target.executor.begin_step(inputs, self._state.graph_of(self._target.executor))
 
     def _copy_of_token(self, index: int) -> Callable[[Any], None]:
         return partial(self._tokens.copy, source=self._sampler.token.buffer, index=index)

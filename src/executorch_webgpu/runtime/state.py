@@ -203,11 +203,11 @@ class State(Closing):
 
     def ran_ahead(self, ends: set[int]) -> None:
         """A step was submitted that writes caches up to these rows, which do not count yet."""
-        self._progress = replace(self._progress.after(ends), length=self._progress.length)
+        self._progress = self._progress.after(ends).kept(self._progress.length)
 
     def keep(self, length: int) -> None:
         """The first ``length`` rows count, if there are rows."""
-        self._progress = replace(self._progress, length=min(length, self._progress.extent))
+        self._progress = self._progress.kept(min(length, self._progress.extent))
 
     def drop_ahead(self) -> None:
         """Rows that do not count are as if they had never been written."""

@@ -37,6 +37,10 @@ class Progress:
             return self
         return Progress(max(ends), max(self.extent, *ends), self.even and len(ends) == 1)
 
+    def kept(self, length: int) -> Progress:
+        """The same rows may have been written, of which ``length`` count."""
+        return Progress(length, self.extent, self.even)
+
 
 @dataclass(frozen=True)
 class About:
