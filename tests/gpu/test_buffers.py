@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from executorch_webgpu.errors import DeviceError
 from executorch_webgpu.gpu import buffers as buffers_module
-from executorch_webgpu.gpu.buffers import Buffer, Mail, Readback, ScratchPool, UniformArena, create, upload
+from executorch_webgpu.gpu.buffers import Buffer, Readback, ScratchPool, UniformArena, create, upload
 from executorch_webgpu.gpu.device import Device
+from executorch_webgpu.gpu.mail import Mail
 
 
 @pytest.fixture(autouse=True)

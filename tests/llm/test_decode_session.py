@@ -121,6 +121,24 @@ def check_exact(model: LanguageModel, text: list[int]) -> None:
     assert not rows[len(text) :].any()
 
 
+def check_text(
+    model: LanguageModel, prompt: list[int], params: SamplingParams, ends: frozenset[int], ahead: int
+) -> None:
+    """The tokens of the plain loop, and exactly its cache afterwards."""
+    expected = plain_tokens(model, prompt, params, ends)
+    text, rows = list(model.cached_tokens), cache_rows(model)
+    assert session_tokens(model, prompt, params, ends, ahead) == expected
+    check_exact(model, text)
+    np.testing.assert_array_equal(cache_rows(model), rows)
+
+
+def check_whole_context(model: LanguageModel, params: SamplingParams) -> None:
+    """Up to the end of a context of 600 positions, over which attention changes its grid several times."""
+    tokens, reason = session_tokens(model, PROMPT, params, ahead=8)
+    assert (tokens, reason) == plain_tokens(model, PROMPT, params)
+    assert (len(tokens), reason) == (CONTEXT - len(PROMPT) + 1, "context")
+
+
 # -- the same tokens --------------------------------------------------------------------------------------------------
 
 
@@ -168,20 +186,11 @@ def test_any_text(
     ahead: int,
 ) -> None:
     """Of any prompt, with end tokens anywhere: the same tokens, and exactly the same cache afterwards."""
-    params = SamplingParams(24, temperature, top_k, top_p, seed, min_p, penalty)
-    expected = plain_tokens(model, prompt, params, ends)
-    text, rows = list(model.cached_tokens), cache_rows(model)
-    assert session_tokens(model, prompt, params, ends, ahead) == expected
-    check_exact(model, text)
-    np.testing.assert_array_equal(cache_rows(model), rows)
+    check_text(model, prompt, SamplingParams(24, temperature, top_k, top_p, seed, min_p, penalty), ends, ahead)
 
 
 def test_plans_that_change_while_steps_are_in_flight(llama: LanguageModel) -> None:
-    """Up to the end of a context of 600 positions, over which attention changes its grid several times."""
-    params = SamplingParams(10_000, temperature=0.8, top_p=0.95, seed=3)
-    tokens, reason = session_tokens(llama, PROMPT, params, ahead=8)
-    assert (tokens, reason) == plain_tokens(llama, PROMPT, params)
-    assert (len(tokens), reason) == (CONTEXT - len(PROMPT) + 1, "context")
+    check_whole_context(llama, SamplingParams(10_000, temperature=0.8, top_p=0.95, seed=3))
 
 
 def test_prompts_continue_a_cache(llama: LanguageModel) -> None:

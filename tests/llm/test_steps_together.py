@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from executorch_webgpu import InvalidInputError, Program
+from executorch_webgpu import DeviceError, InvalidInputError, Program
 from executorch_webgpu.gpu.trace import STEP, trace
 from executorch_webgpu.graph import step as step_module
 from executorch_webgpu.graph.sampler import SamplerConfig
@@ -21,19 +21,19 @@ from executorch_webgpu.llm.sample import SamplingParams
 from executorch_webgpu.runtime import decode
 from executorch_webgpu.runtime.decode import DecodeLoop
 
-from .chain_program import chain
+from .chain_program import cached_row, chain
 from .test_decode_session import (
-    CONTEXT,
-    PROMPT,
     TABLE,
     VOCAB,
     cache_rows,
     chain_file,
     check_exact,
+    check_text,
+    check_whole_context,
+    device_of,
     llama,
     llama_folder,
     model,
-    plain_tokens,
     session_tokens,
 )
 
@@ -80,25 +80,17 @@ def test_any_text(
     ends: frozenset[int],
     ahead: int,
 ) -> None:
-    params = SamplingParams(24, temperature, 0, top_p, seed, 0.0, penalty)
-    expected = plain_tokens(model, prompt, params, ends)
-    text, rows = list(model.cached_tokens), cache_rows(model)
-    assert session_tokens(model, prompt, params, ends, ahead) == expected
-    check_exact(model, text)
-    np.testing.assert_array_equal(cache_rows(model), rows)
+    check_text(model, prompt, SamplingParams(24, temperature, 0, top_p, seed, 0.0, penalty), ends, ahead)
 
 
 @pytest.mark.parametrize("mail", [16, 64, 16 << 10])
 def test_plans_that_change_from_step_to_step(
     llama: LanguageModel, submitted: list[int], monkeypatch: pytest.MonkeyPatch, mail: int
 ) -> None:
-    """Up to the end of a context of 600 positions. What uniforms change may be too much for one submission."""
+    """What uniforms change may be too much for one submission."""
     monkeypatch.setattr(step_module, "_MAIL_BYTES", mail)
     top_p = 0.9 + mail * 1e-6  # each has memory of its own
-    params = SamplingParams(10_000, temperature=0.8, top_p=top_p, seed=3, repetition_penalty=1.1)
-    tokens, reason = session_tokens(llama, PROMPT, params, ahead=8)
-    assert (tokens, reason) == plain_tokens(llama, PROMPT, params)
-    assert (len(tokens), reason) == (CONTEXT - len(PROMPT) + 1, "context")
+    check_whole_context(llama, SamplingParams(10_000, temperature=0.8, top_p=top_p, seed=3, repetition_penalty=1.1))
     assert max(submitted) == {16: 1, 64: 3}.get(mail, 4)
     assert sum(submitted) > 500
 
@@ -151,5 +143,37 @@ def test_steps_before_one_that_is_refused_run(model: LanguageModel) -> None:
         loop.run_together(62, 4)  # of which the last two are past the end of the cache
     assert loop.pending == 3
     assert [loop.read() for _ in range(3)] == chain(TABLE, first, 3)
+    loop.drop()
+    loop.close()
+
+
+@pytest.mark.parametrize("lost", ["recording", "submission"])
+def test_uniforms_of_steps_that_never_ran_are_sent_again(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """Else the host would take the GPU to know a position that it was never told."""
+    with DecodeSession(model, SamplingParams(1)) as session:
+        session.prefill([2] * 10)
+        (first,) = session
+    loop = DecodeLoop(*model.runs_on(), SamplerConfig(0, 0.0, 0, 1.0), 8)
+    loop.run(np.array([[first]], np.int32), 10)
+    token = loop.read()
+
+    def fail(*_: object) -> None:
+        raise DeviceError("the device is busy")
+
+    with monkeypatch.context() as patch, pytest.raises(DeviceError, match="busy"):
+        if lost == "submission":
+            patch.setattr(device_of(model), "submit", fail)
+        else:
+            patch.setattr(step_module.Part, "write_inputs", fail)
+        loop.run_together(11, 2)
+    loop.drop()
+    for position in (12, 11):  # where the last step that was lost would have been, and the first
+        loop.run(np.array([[token]], np.int32), position)
+        assert [loop.read()] == chain(TABLE, token, 1)
+        np.testing.assert_array_equal(cache_rows(model)[position], cached_row(token))
+    loop.run_together(13, 3)
+    assert [loop.read() for _ in range(3)] == chain(TABLE, token, 4)[1:]
     loop.drop()
     loop.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from ..errors import DeviceError, LimitError
 from .device import Device
 from .locked import locked
 from .trace import WAIT, spanned
+
+if TYPE_CHECKING:
+    from .mail import Mail
 
 # WebGPU's flags have the same numbers in every engine.
 _MAP_READ, _COPY_SRC, _COPY_DST, _UNIFORM, _STORAGE = 0x1, 0x4, 0x8, 0x40, 0x80
@@ -277,10 +280,14 @@ class UniformArena:
     def flush(self) -> int:
         """Send what changed to the GPU, before the next submission.  Returns the number of writes."""
         writes = 0
-        for buffer, begin, data in self._changed():
-            with self._device.lock, self._device.errors("writing uniforms"):
-                self._device.queue.write_buffer(buffer.raw, begin, data)
-            writes += 1
+        try:
+            for buffer, begin, data in self._changed():
+                with self._device.lock, self._device.errors("writing uniforms"):
+                    self._device.queue.write_buffer(buffer.raw, begin, data)
+                writes += 1
+        except BaseException:
+            self.send_again()
+            raise
         return writes
 
     def record(self, encoder: Any, mail: Mail) -> bool:
@@ -297,6 +304,11 @@ class UniformArena:
             mail.add(encoder, buffer, begin, data)
         return True
 
+    def send_again(self) -> None:
+        """What was recorded may never arrive: send everything with the next step."""
+        for chunk in self._chunks:
+            chunk.dirty.add((0, chunk.used))
+
     def _changed(self) -> Iterator[tuple[Buffer, int, memoryview]]:
         """Buffer, place and contents of what changed since it was asked last."""
         for chunk in self._chunks:
@@ -312,43 +324,6 @@ class UniformArena:
             chunk.buffer.destroy()
         self._chunks.clear()
         self._chunk_of.clear()
-
-
-class Mail:
-    """Bytes that copies of an encoder bring to buffers between its dispatches.
-
-    What the queue writes is there before all of a submission. So several steps in one submission find their uniforms
-    by copies, from one buffer, which ``send`` writes before the encoder's commands are submitted.
-    """
-
-    def __init__(self, device: Device, nbytes: int) -> None:
-        self._device = device
-        self._buffer = Buffer(device, nbytes, _COPY_SRC | _COPY_DST, "uniforms of several steps")
-        self._host = bytearray(self._buffer.size)
-        self._used = 0
-
-    @property
-    def room(self) -> int:
-        """Bytes that can be added before they are sent."""
-        return len(self._host) - self._used
-
-    def add(self, encoder: Any, buffer: Buffer, begin: int, data: memoryview) -> None:
-        """Record a copy of ``data``, a multiple of 4 bytes, to ``buffer`` from byte ``begin`` on."""
-        end = self._used + len(data)
-        self._host[self._used : end] = data
-        copy_bytes(self._device, encoder, self._buffer, self._used, buffer, begin, len(data))
-        self._used = end
-
-    def send(self) -> None:
-        """Write what was added; the encoder that it was added for is submitted next."""
-        if self._used:
-            with self._device.lock, self._device.errors("writing uniforms"):
-                self._device.queue.write_buffer(self._buffer.raw, 0, memoryview(self._host)[: self._used])
-            self._used = 0
-
-    def close(self) -> None:
-        """Free the buffer. Closing twice is allowed."""
-        self._buffer.destroy()
 
 
 def _joined(spans: Sequence[tuple[int, int]], gap: int) -> list[tuple[int, int]]:

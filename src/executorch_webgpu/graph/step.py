@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..gpu.buffers import Buffer, Mail, ScratchPool, UniformArena, upload
+from ..gpu.buffers import Buffer, ScratchPool, UniformArena, upload
 from ..gpu.device import Device
+from ..gpu.mail import Mail
 from ..gpu.replay import Pass, Replay
 from ..gpu.trace import active
 from ..ops.values import is_same
@@ -219,14 +220,25 @@ class Steps:
         """Hand what was recorded to the device; does not wait.  Returns the number of the last submission."""
         encoder, self._encoder = self._encoder, None
         parts, self._parts = self._parts, []
-        if encoder is not None:
+        if encoder is None:
+            return self._submission
+        try:
             self._mail.send()
             with self._device.errors("recording a step"):
                 commands = encoder.finish()
             self._submission = self._device.submit([commands])
+        except BaseException:
             for part in parts:
-                part.scratch.release_retired()
+                part.uniforms.send_again()
+            raise
+        for part in parts:
+            part.scratch.release_retired()
         return self._submission
+
+    def discard(self) -> None:
+        """Forget a first step whose recording failed."""
+        self._encoder = None
+        self._parts.clear()
 
     def close(self) -> None:
         """Free the memory. Closing twice is allowed."""

@@ -273,6 +273,8 @@ class DecodeLoop:
         finally:
             if begun:
                 self._tokens.submitted(self._steps.submit())
+            else:
+                self._steps.discard()
 
     def _begin(self, tokens: NDArray[np.int32] | None, input_pos: int) -> Step:
         positions = tokens.shape[1] if self._of_each and tokens is not None else 1
