@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from executorch_webgpu import DeviceError, InvalidInputError, Program
+from executorch_webgpu import DeviceError, InvalidInputError, Program, Runtime
 from executorch_webgpu.gpu.trace import STEP, trace
 from executorch_webgpu.graph import step as step_module
 from executorch_webgpu.graph.sampler import SamplerConfig
@@ -34,6 +35,7 @@ from .test_decode_session import (
     llama,
     llama_folder,
     model,
+    plain_tokens,
     session_tokens,
 )
 
@@ -93,6 +95,16 @@ def test_plans_that_change_from_step_to_step(
     check_whole_context(llama, SamplingParams(10_000, temperature=0.8, top_p=top_p, seed=3, repetition_penalty=1.1))
     assert max(submitted) == {16: 1, 64: 3}.get(mail, 4)
     assert sum(submitted) > 500
+
+
+def test_a_program_that_reads_positions_on_the_device(submitted: list[int]) -> None:
+    """The queue writes them, so each step has a submission."""
+    path = Path(__file__).parents[1] / "data" / "engine" / "gpt_op_of_each.pte"
+    with Runtime.get().load_program(path) as program, LanguageModel(program) as model:
+        for seed in range(3):
+            params = SamplingParams(1000, temperature=1.0, seed=seed)
+            assert session_tokens(model, [3, 1, 4], params, ahead=8) == plain_tokens(model, [3, 1, 4], params)
+    assert set(submitted) == {1}
 
 
 def test_a_checked_method_takes_its_steps_one_by_one(chain_file: Program, submitted: list[int]) -> None:

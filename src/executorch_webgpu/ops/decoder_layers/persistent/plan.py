@@ -108,7 +108,9 @@ def _default_tuning(planner: Planner, layer: Layer) -> Tuning:
     if planner.features.cpu:
         return CPU_TUNING
     is_large = _layer_bytes(layer) > _WIDE_LAYER
-    if planner.limits.max_invocations < WIDE_TUNING.size or not (is_large or _cache_bytes(layer) > _WIDE_CACHE):
+    nbytes = _workgroup_bytes(WIDE_TUNING, planner.features.subgroup_size, layer.attention, 0)
+    has_room = planner.limits.max_invocations >= WIDE_TUNING.size and planner.limits.max_workgroup_bytes >= nbytes
+    if not has_room or not (is_large or _cache_bytes(layer) > _WIDE_CACHE):
         return TUNING
     return replace(WIDE_TUNING, unroll=4) if is_large and x_bytes(planner) < 3 else WIDE_TUNING
 
