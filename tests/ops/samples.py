@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -316,10 +317,17 @@ def fused_linear_sample(
 
     Its numbers depend on the arguments alone: of other ones, some int8 code of a format that makes them lies on a tie.
     """
-    global _rng
-    others, _rng = _rng, np.random.default_rng([k, *widths, *rows, norm, bias, gated, residual])
-    try:
+    with numbers_of(k, *widths, *rows, norm, bias, gated, residual):
         return _fused_linear_sample(weight_format, k, widths, norm, bias, gated, residual, rows, group)
+
+
+@contextmanager
+def numbers_of(*seed: int) -> Iterator[None]:
+    """Constants that are made meanwhile depend on the seed alone, and do not change those that come after them."""
+    global _rng
+    others, _rng = _rng, np.random.default_rng(seed)
+    try:
+        yield
     finally:
         _rng = others
 

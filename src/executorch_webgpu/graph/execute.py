@@ -84,6 +84,8 @@ class GraphExecutor:
         self.device: Device = constants.device
         self._lock = self.device.lock
         self.graph = graph
+        # References read what calls leave as the operators say it.
+        planning = replace(planning, splits=False) if check else planning
         self.plans = plan_graph(graph, planning, unseen)
         self.memory: MemoryPlan = plan_memory(graph, self.plans.plans)
         check_bindable(graph, self.memory, self.device.limits.max_binding_bytes)

@@ -113,6 +113,10 @@ def plan_memory(graph: Graph, plans: Sequence[OpPlan]) -> MemoryPlan:
     for call, plan in zip(graph.calls, plans, strict=True):
         for tensor in plan.held:
             last[root(tensor).id] = max(last[root(tensor).id], call.index)
+    sizes = {tensor.id: tensor.max_nbytes for tensor in map(root, tensors.values())}
+    for plan in plans:
+        for tensor, nbytes in plan.past:
+            sizes[root(tensor).id] = max(sizes[root(tensor).id], root(tensor).max_nbytes + nbytes)
 
     mutated = {root(t).id for call in graph.calls for t in call.mutated}
     inputs = {v.id for v in graph.inputs if isinstance(v, Tensor)}
@@ -129,27 +133,29 @@ def plan_memory(graph: Graph, plans: Sequence[OpPlan]) -> MemoryPlan:
             shared.append(tensor)
             continue
         by_root[tensor.id] = len(storages)
-        storages.append(Storage(kind, tensor.max_nbytes, repr(tensor), tensor if tensor.constant is not None else None))
+        storages.append(Storage(kind, sizes[tensor.id], repr(tensor), tensor if tensor.constant is not None else None))
 
     offset = len(storages)
-    slots = _share(shared, first, last)
+    slots = _share(shared, sizes, first, last)
     storages += [Storage(Kind.SHARED, nbytes, f"slot {i}") for i, nbytes in enumerate(slots.sizes)]
     by_root |= {id: offset + slot for id, slot in slots.slot_of.items()}
     return MemoryPlan(
         tuple(storages),
         {tensor.id: by_root[root(tensor).id] for tensor in tensors.values()},
-        sum(t.max_nbytes for t in shared),
-        _peak(shared, first, last),
+        sum(sizes[t.id] for t in shared),
+        _peak(shared, sizes, first, last),
     )
 
 
-def _peak(tensors: Sequence[Tensor], first: Mapping[int, int], last: Mapping[int, int]) -> int:
+def _peak(
+    tensors: Sequence[Tensor], sizes: Mapping[int, int], first: Mapping[int, int], last: Mapping[int, int]
+) -> int:
     """The most bytes that are alive at one call."""
     change: Counter[int] = Counter()
     for tensor in tensors:
         begin = first.get(tensor.id, 0)
-        change[begin] += tensor.max_nbytes
-        change[last.get(tensor.id, begin) + 1] -= tensor.max_nbytes
+        change[begin] += sizes[tensor.id]
+        change[last.get(tensor.id, begin) + 1] -= sizes[tensor.id]
     return max(accumulate(change[index] for index in sorted(change)), default=0)
 
 
@@ -159,18 +165,20 @@ class _Slots:
     slot_of: dict[int, int]
 
 
-def _share(tensors: list[Tensor], first: Mapping[int, int], last: Mapping[int, int]) -> _Slots:
+def _share(
+    tensors: list[Tensor], nbytes: Mapping[int, int], first: Mapping[int, int], last: Mapping[int, int]
+) -> _Slots:
     """Give each tensor a slot that no tensor with an overlapping lifetime has: largest first, first fit."""
     sizes: list[int] = []
     busy: list[list[tuple[int, int]]] = []
     slot_of: dict[int, int] = {}
-    for tensor in sorted(tensors, key=lambda t: -t.max_nbytes):
+    for tensor in sorted(tensors, key=lambda t: -nbytes[t.id]):
         begin = first.get(tensor.id, 0)
         end = last.get(tensor.id, begin)
         free = (i for i, lifetimes in enumerate(busy) if all(end < b or e < begin for b, e in lifetimes))
         slot = next(free, len(sizes))
         if slot == len(sizes):
-            sizes.append(tensor.max_nbytes)
+            sizes.append(nbytes[tensor.id])
             busy.append([])
         busy[slot].append((begin, end))
         slot_of[tensor.id] = slot

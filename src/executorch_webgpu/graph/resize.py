@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import Error, InvalidInputError, InvalidProgramError, KernelError
+from ..ops.handover import SplitRows
 from ..ops.plan import Binding, Derived, OpPlan, Planner, Planning, Prepared
 from ..ops.values import Dims, IntLike, LiveSymInt, LiveTensor, SymInt, Tensor, is_same
 from .build import Graph, OpCall
 from .decoder_layers import FAMILY, Run, find_runs
+from .handover import find_handovers
 
 _CLEAN, _CHECK, _PLAN = 0, 1, 2
 _MOST_FOUND = 64  # of what calls have learned from one input, also such as none of their plans depends on any more
@@ -70,6 +72,9 @@ class LivePlans:
         candidates = find_runs(graph) if wanted else []
         self.runs = [run for run in candidates if run.prepare(planning, graph, self._args)]
         self._run_of = {index: run for run in self.runs for index in run.calls}
+        handovers = find_handovers(graph, planning, self._args)
+        self._handovers = {each.writer: each for each in handovers}
+        self._readers = {each.out.id: each.reader for each in handovers}
         self.plans = [self._plan(call, building=True) for call in graph.calls]
         self.changed = set(range(len(graph.calls)))
         # No value was real yet: the first step plans with all of them, also with those that are what load assumed.
@@ -242,6 +247,7 @@ class LivePlans:
                 for symint, value in plan.symints:
                     if symint.set(value):
                         self._moved(symint)
+                self._hand_over(index, plan)
                 return plan
         return None
 
@@ -252,8 +258,8 @@ class LivePlans:
         kept.append((self._dims_of(index), plan))
         del kept[: -self._planning.kept_plans]
 
-    def _dims_of(self, index: int) -> tuple[Dims, ...]:
-        return tuple([tensor.dims for tensor in self._inputs[index]])
+    def _dims_of(self, index: int) -> tuple[tuple[Dims, SplitRows | None], ...]:
+        return tuple([(tensor.dims, tensor.split) for tensor in self._inputs[index]])
 
     def _mark(self, calls: Iterable[int], mark: int) -> None:
         marks = self._marks
@@ -263,7 +269,7 @@ class LivePlans:
 
     def _plan(self, call: OpCall, building: bool) -> OpPlan:
         may_alias = building or self.plans[call.index].alias_of is not None
-        planner = Planner(self._planning, building, may_alias)
+        planner = Planner(self._planning, building, may_alias, self._readers)
         try:
             planner.plan(call.op, self._args[call.index])
             self._plan_run(planner, call)
@@ -282,6 +288,7 @@ class LivePlans:
         finally:
             self._mark_readers(planner.result)
         plan = planner.result
+        self._hand_over(call.index, plan)
         if building:
             self._check_sized(call, plan)
             self.prepared.extend(planner.prepared)
@@ -305,6 +312,13 @@ class LivePlans:
             run.build(planner)
         elif not planner.building and run.workgroups and run.is_one_token:
             run.replace(planner, call.index)
+
+    def _hand_over(self, index: int, plan: OpPlan) -> None:
+        """What a call reads is as a plan of its writer leaves it; if it was otherwise, the call is planned again."""
+        handover = self._handovers.get(index)
+        if handover is not None and handover.x.split != plan.split:
+            handover.x.split = plan.split
+            self._mark([handover.index], _PLAN)
 
     def _mark_readers(self, plan: OpPlan) -> None:
         """Mark who reads what this plan changed; also a plan that was refused half-way, for the values have changed."""

@@ -17,12 +17,14 @@ import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
 
 from ..errors import InvalidInputError, KernelError, LimitError, UnsupportedProgramError
 from ..gpu.capabilities import Features, Limits
+from .handover import Reader, SplitRows
 from .registry import Op
 from .sizes import Size, Sizes, stated
 from .values import Dims, IntLike, Joined, Kept, LiveSymInt, LiveTensor, Repacked, Scratch, SymInt, Tensor
@@ -80,6 +82,8 @@ class OpPlan:
     changed: list[LiveSymInt | LiveTensor] = field(default_factory=list)  # those that were not so before
     read_on_host: list[Tensor] = field(default_factory=list)  # integer inputs whose elements it has asked for
     held: list[Tensor] = field(default_factory=list)  # besides its arguments, what it reads
+    past: list[tuple[Tensor, int]] = field(default_factory=list)  # bytes behind a tensor that it may read
+    split: SplitRows | None = None  # how it leaves the output that has a ``Reader``, if not as float32
     alias_of: Tensor | None = None
     adopted: bool = False  # the alias is the constant itself, state included
     route: str | None = None
@@ -91,9 +95,10 @@ class Planning:
 
     ``routes`` forces a route by operator family; ``scratch_bytes`` bounds the scratch memory that a blocked route may
     ask for; ``matmul_precision`` is one of ``MATMUL_PRECISIONS``; ``tunings`` replaces tunings of kernels by name, for
-    tests and benchmarks; ``kept_plans`` of each call are found again. The graph fills in the rest: ``no_alias``, ids of
-    outputs that must be copies, since someone writes their memory, ``host_inputs``, ids of the integer inputs, which
-    the host can read, ``read_only``, ids of the constants that are never written, and ``families``, what has routes.
+    tests and benchmarks; ``kept_plans`` of each call are found again; ``splits``: calls may leave their results as
+    float16 to those that read them so. The graph fills in the rest: ``no_alias``, ids of outputs that must be copies,
+    since someone writes their memory, ``host_inputs``, ids of the integer inputs, which the host can read,
+    ``read_only``, ids of the constants that are never written, and ``families``, what has routes.
     """
 
     features: Features
@@ -103,6 +108,7 @@ class Planning:
     matmul_precision: str = "highest"
     tunings: Mapping[str, object] = field(default_factory=dict)
     kept_plans: int = 24
+    splits: bool = True
     no_alias: frozenset[int] = frozenset()
     host_inputs: frozenset[int] = frozenset()
     read_only: frozenset[int] = frozenset()
@@ -113,10 +119,16 @@ class Planner:
     """Collects the plan of one operator call.
 
     ``building`` is true at load, when dims are the maximum ones. Later, ``may_alias`` says whether the call's output
-    became an alias then: where tensors lie does not change any more.
+    became an alias then: where tensors lie does not change any more. ``readers``: by id, of outputs that have one.
     """
 
-    def __init__(self, shared: Planning, building: bool, may_alias: bool) -> None:
+    def __init__(
+        self,
+        shared: Planning,
+        building: bool,
+        may_alias: bool,
+        readers: Mapping[int, Reader] = MappingProxyType({}),
+    ) -> None:
         self.features = shared.features
         self.limits = shared.limits
         self.scratch_bytes = min(shared.scratch_bytes, shared.limits.max_binding_bytes)
@@ -127,6 +139,7 @@ class Planner:
         self.prepared: list[Prepared] = []
         self._shared = shared
         self._may_alias = may_alias
+        self._readers = readers
         self._scratch_count = 0
         self._values: dict[int, int] = {}  # of SymInts that are watched, by id
 
@@ -252,6 +265,10 @@ class Planner:
         """Let ``out`` be the constant itself: what is written to ``out`` stays there for the next call."""
         self.check(constant.constant is not None, f"tensor {constant} is prepacked, but it is not a constant")
         self.result.alias_of, self.result.adopted = constant, True
+
+    def reader(self, out: Binding) -> Reader | None:
+        """Who may be left ``out`` in a form of its own, as ``result.split`` then says."""
+        return self._readers.get(out.id) if isinstance(out, Tensor) else None
 
     def is_constant(self, x: Tensor) -> bool:
         """Whether ``x`` holds what the file says, always, so that a ``Repacked`` may be made of it."""

@@ -11,12 +11,15 @@ import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
 
 from ..errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from .handover import SplitRows
 
 Dims = tuple[int, ...]
 
@@ -87,6 +90,11 @@ class Tensor:
         return self.max_dims
 
     @property
+    def split(self) -> SplitRows | None:
+        """What its memory holds in place of float32, by which call it was written; only of a ``LiveTensor``."""
+        return None
+
+    @property
     def element(self) -> ElementType:
         return ELEMENT_TYPES[self.dtype]
 
@@ -123,6 +131,7 @@ class LiveTensor(Tensor):
     """
 
     dims: Dims = ()
+    split: SplitRows | None = None
     host: np.ndarray | None = None
     found: dict[Hashable, tuple[Callable[[np.ndarray | None], Any], Any]]
     __setattr__ = object.__setattr__

@@ -34,8 +34,11 @@ def test_compiles(head_dim: int, dtype: str) -> None:
         "head_dim": head_dim,
         "width": width,
     }
+    of_eights = [(2, 0), (1, 0), (1, 4), (1, 8)] if head_dim % 8 == 0 and dtype == "f16" else []
     for exact in (True, False):
-        compile_check("dawn", "attention/flash_matrix", {**template, "exact": exact, "paged": False})
+        for parts, pairs in [(0, 0), *of_eights]:
+            out = {"out_parts": parts, "out_pairs": pairs}
+            compile_check("dawn", "attention/flash_matrix", {**template, "exact": exact, "paged": False, **out})
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -19,13 +19,9 @@ Inputs:
 {% if residual %}
 @group(0) @binding(8) var<storage, read> residual: array<{{ element }}>;  // like out0
 {% endif %}
+{% include "wgsl/silu.wgsl" %}
 
 {% if fours %}
-fn silu_four(x: vec4<f32>) -> vec4<f32> {
-  let e = exp(-abs(x));  // never of a positive number, so that nothing overflows
-  return x * select(vec4<f32>(1.0), e, x < vec4<f32>()) / (1.0 + e);
-}
-
 // A quad of sums of all matrices.
 fn with_bias_four(sums: vec4<f32>, quad: u32) -> vec4<f32> {
   {% if bias %}
@@ -53,11 +49,6 @@ fn store_four(row: u32, quad: u32, value: vec4<f32>, ends: vec4<u32>, widths: ve
   {% endif %}
 }
 {% else %}
-fn silu(x: f32) -> f32 {
-  let e = exp(-abs(x));  // never of a positive number, so that nothing overflows
-  return x * select(1.0, e, x < 0.0) / (1.0 + e);
-}
-
 fn with_bias(sum: f32, column: u32) -> f32 {
   {% if bias %}
   return sum + bias[column];
@@ -103,10 +94,6 @@ fn store(row: u32, quad: u32, c: u32, value: f32, ends: vec4<u32>, widths: vec4<
 }
 
 // The same for a quad.
-fn silu_four(x: vec4<f32>) -> vec4<f32> {
-  return vec4<f32>(silu(x.x), silu(x.y), silu(x.z), silu(x.w));
-}
-
 fn with_bias_four(sums: vec4<f32>, quad: u32) -> vec4<f32> {
   let column = quad * 4u;
   return vec4<f32>(

@@ -195,12 +195,71 @@ def column_powers(packed: Packed) -> Repacked:
     most = {4: max(layout.zero_point, 15 - layout.zero_point), 8: 128}[layout.bits]
 
     def powers(*arrays: Array) -> Array:
-        by_column = np.abs(
-            scales.pack(*arrays).astype(np.float64).reshape(-1, packed.groups, 4, 2 if layout.mins else 1)
-        )
-        return _powers((by_column[..., 0] * most + (by_column[..., 1] if layout.mins else 0)).max(axis=1))
+        parts = []
+        for given, n in zip(arrays, packed.rows, strict=True):
+            by_group = _scales_by_column(layout, given, n, packed.groups)
+            if layout.mins:
+                sizes = np.abs(by_group.astype(np.float32))
+                largest = (sizes[..., 0] * most + sizes[..., 1]).max(axis=0)
+            else:
+                largest = _largest(by_group, 0) * most
+            parts.append(_powers(largest).reshape(-1, 4))
+        return _in_order(parts, packed.gated)
 
     return Repacked(f"{scales.layout}: powers of columns", scales.sources, packed.quads * 16, powers)
+
+
+def gate_power(packed: Packed, norm_weight: Tensor) -> Repacked:
+    """[1 / p, p, 0, 0] float32 of a gate of normalized rows: p brings what its largest result may be near 2^14.
+
+    |silu(g) u| is at most |g| |u|, and these at most the length of x times those of their columns. Before the weights
+    of the norm, which count to the columns here, that of x is at most sqrt(K). The bound is large, some K times what
+    results are, but float16 has exponents to spare: two of them still hold 22 bits of numbers far below the largest.
+    """
+    layout, scales = packed.weight_format, packed.scales
+    assert layout is not None and scales is not None and packed.gated
+    least, most = {4: (-layout.zero_point, 15 - layout.zero_point), 8: (-128, 127)}[layout.bits]
+    starts = range(0, packed.width, packed.group_size)
+
+    def power(*arrays: Array) -> Array:
+        *of_scales, weights = arrays
+        squares = np.add.reduceat(np.square(weights.astype(np.float64)), starts)
+        most_square = squares.max(initial=0.0) or 1.0
+        squares = (squares / most_square).astype(np.float32)
+        bounds = np.full(4 * ceil_div(packed.rows[0], 4), packed.width * most_square)
+        for given, n in zip(of_scales, packed.rows, strict=True):
+            scale = _scales_by_column(layout, given, n, packed.groups).astype(np.float32)
+            if layout.mins:
+                scale, minimum = scale[..., 0], scale[..., 1]
+                with np.errstate(invalid="ignore"):
+                    largest = np.maximum(np.abs(scale * least + minimum), np.abs(scale * most + minimum))
+            else:
+                largest = np.abs(scale, out=scale) * np.float32(max(-least, most))
+            if not np.isfinite(unit := float(largest.max(initial=0.0))):  # what such columns give is no number either
+                largest[~np.isfinite(largest)] = 0
+                unit = float(largest.max(initial=0.0))
+            largest *= np.float32(1 / max(unit, 1e-30))
+            bounds *= unit * np.sqrt(squares @ np.square(largest, out=largest), dtype=np.float64)
+        (found,) = _powers(bounds.max(initial=0.0, keepdims=True))
+        return np.array([1 / found, found, 0, 0], np.float32)
+
+    layout_name = f"{scales.layout}: power of a gate of {packed.width} by groups of {packed.group_size}"
+    return Repacked(layout_name, (*scales.sources, norm_weight), 16, power)
+
+
+def _scales_by_column(layout: WeightFormat, scales: Array, n: int, groups: int) -> Array:
+    """[groups, columns to 4(, 2)] of the scales of ``n`` columns, those that are not stored included."""
+    given, columns = scales[:groups] if layout.grouped else scales.reshape(1, -1), 4 * ceil_div(n, 4)
+    if given.shape[1] < columns:
+        given = np.pad(given, ((0, 0), (0, columns - given.shape[1]), *((0, 0) for _ in given.shape[2:])))
+    return given[:, :columns]
+
+
+def _largest(floats: Array, axis: int) -> Array:
+    """The largest magnitudes along an axis, as float64. As integers, magnitudes have the same order, and are faster."""
+    word = np.dtype(f"u{floats.itemsize}")
+    magnitudes = floats.view(word) & word.type(np.iinfo(word).max >> 1)
+    return magnitudes.max(axis=axis, initial=0).view(floats.dtype).astype(np.float64)
 
 
 def _powers_of_floats(packed: Packed) -> Repacked:
@@ -211,7 +270,7 @@ def _powers_of_floats(packed: Packed) -> Repacked:
         rows = arrays[0] if isinstance(weights, Tensor) else weights.pack(*arrays)
         rows = rows.reshape(-1, 4 * packed.units)
         largest = np.zeros(columns)
-        largest[: len(rows)] = np.maximum(rows.max(axis=1), -rows.min(axis=1))
+        largest[: len(rows)] = _largest(rows, 1)
         for row in np.flatnonzero(~np.isfinite(largest)):
             largest[row] = np.abs(rows[row][np.isfinite(rows[row])].astype(np.float64)).max(initial=0.0)
         return _powers(largest)

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from ..handover import SplitForm
 from ..plan import Planner
 from . import columns, gemm, gemm_few, gemm_matrix, gemv, gemv_bytes, quads
 from .call import MAX_OUTPUTS, Call, Product, normalized, quantized
@@ -57,6 +58,14 @@ def multiply(planner: Planner, family: str, product: Product) -> None:
                 gemm_few.run(planner, call, _FEW_PARTS[route])
             case _:
                 gemm_matrix.run(planner, call, _MATRIX_PARTS[route])
+
+
+def split_form(planner: Planner, family: str, product: Product) -> SplitForm | None:
+    """How ``multiply`` takes x, if it comes as float16: by a matrix route, which then splits no rows itself."""
+    if product.quantizes or product.norm is not None or len(product.matrices) > 1:
+        return None
+    parts = _MATRIX_PARTS.get(_choose(planner, family, product, _can_pack(planner, product)))
+    return None if parts is None else gemm_matrix.form_of_x(planner, Call.of(product), parts)
 
 
 def _choose(planner: Planner, family: str, product: Product, packable: bool) -> str:

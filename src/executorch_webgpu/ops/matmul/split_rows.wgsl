@@ -5,19 +5,18 @@ It multiplies the row by a power of two that brings its largest element near 2^1
 sum of two float16 numbers, the upper 11 bits and the rest.
 
 Inputs:
-  parts = 2 | 1: float16 numbers for each of x
   depth = 16 | 32: of a step of gemm_matrix along K
   vec4_x = True | False: K is a multiple of 4
   guarded = False | True: the last step may pass the end of a row
   norm = False | True: RMSNorm of x comes first
-  pairs = 0 | 4 | 8: eights along K are as they come, or in that of the pairs of gemm_few, of codes of so many bits
+  out_parts = 2 | 1: float16 numbers for each of x
+  out_pairs = 0 | 4 | 8: eights along K are as they come, or in the order of the pairs of codes of so many bits
 #}
-{% set places = {0: [0, 1, 2, 3, 4, 5, 6, 7], 4: [0, 4, 1, 5, 2, 6, 3, 7], 8: [0, 2, 1, 3, 4, 6, 5, 7]}[pairs] %}
 // Bindings 0 and 6: x and the weights of the norm.
 {% include "matmul/input.wgsl" %}
-// [steps, m, parts, depth] float16, zero past the end of the row; after that, in the first word of a vec4 for each row, the
-// inverse of its power of two.
-@group(0) @binding(1) var<storage, read_write> split: array<vec4<u32>>;
+// Binding 3: [steps, m, parts, depth] float16, zero past the end of the row; after that, in the first word of a vec4 for each
+// row, the inverse of its power of two.
+{% include "wgsl/split_eights.wgsl" %}
 
 struct Params {
   m: u32,
@@ -27,30 +26,12 @@ struct Params {
   eps: f32,
 {% endif %}
 }
-@group(0) @binding(3) var<uniform> params: Params;
+@group(0) @binding(1) var<uniform> params: Params;
 
 const STEP_WORDS = {{ depth // 8 }}u;  // vec4s of eight float16 numbers
-const PARTS = {{ parts }}u;
+const PARTS = {{ out_parts }}u;
 
 {% include "wgsl/workgroup_reduce.wgsl" %}
-
-{% include "wgsl/halves.wgsl" %}
-
-fn eight(low: vec4<f32>, high: vec4<f32>) -> vec4<u32> {
-  {% if pairs %}
-  return vec4<u32>(
-    {% for i in range(0, 8, 2) %}
-    pack2x16float(vec2<f32>(
-      {%- for place in places[i:i + 2] -%}
-      {{ "low" if place < 4 else "high" }}[{{ place % 4 }}]{{ ", " if loop.first }}
-      {%- endfor -%}
-    )),
-    {% endfor %}
-  );
-  {% else %}
-  return halves(low, high);
-  {% endif %}
-}
 
 // Four of the row, normalized by `factor`.
 fn normalized(row: u32, k: u32, factor: f32) -> vec4<f32> {
@@ -99,19 +80,13 @@ fn main(
   let power = bitcast<f32>((268u - exponent) << 23u);  // 2^14 / 2^(exponent - 127)
   if (lane == 0u) {
     let inverse = (exponent - 14u) << 23u;
-    split[params.steps * params.m * (PARTS * STEP_WORDS) + row] = vec4<u32>(inverse, 0u, 0u, 0u);
+    split_out[params.steps * params.m * (PARTS * STEP_WORDS) + row] = vec4<u32>(inverse, 0u, 0u, 0u);
   }
 
   // ---- the numbers ----
   for (var word = lane; word < params.steps * STEP_WORDS; word += wg_size) {
     let low = normalized(row, word * 8u, factor) * power;
     let high = normalized(row, word * 8u + 4u, factor) * power;
-    let at = (word / STEP_WORDS * params.m + row) * (PARTS * STEP_WORDS) + word % STEP_WORDS;
-    {% if parts == 2 %}
-    split[at] = eight(upper(low), upper(high));
-    split[at + STEP_WORDS] = eight(rest(low), rest(high));
-    {% else %}
-    split[at] = eight(low, high);
-    {% endif %}
+    store_eight(word, row, params.m, STEP_WORDS, low, high);
   }
 }

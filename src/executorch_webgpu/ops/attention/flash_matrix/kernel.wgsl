@@ -20,6 +20,8 @@ Inputs:
   head_dim = 64 | 80 | 128: D
   width = 8: elements of a load of the cache, at most 16 bytes
   paged = False | True: workgroups have spans of rows, each of one sequence, whose caches lie in pages
+  out_parts = 0 | 2 | 1: the result is float32, or, of eights of a head, rows split to so many float16 numbers
+  out_pairs = 0 | 4 | 8: see split_eights.wgsl
 #}
 {% set int8 = cache == "int8" %}
 {% set lanes = 32 * subgroups %}
@@ -30,7 +32,11 @@ Inputs:
 {% set quads = keys // 8 %}
 {% set row_loads = head_dim // width %}
 {% set loads = (keys * row_loads + lanes - 1) // lanes %}
+{% if out_parts %}
+{% include "wgsl/split_eights.wgsl" %}
+{% else %}
 {% include "wgsl/halves.wgsl" %}
+{% endif %}
 {% include "wgsl/kv_cache.wgsl" %}
 {% include "wgsl/maximum.wgsl" %}
 {% include "wgsl/packed_rows.wgsl" %}
@@ -40,7 +46,9 @@ Inputs:
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;          // [S, Hq, D]
 @group(0) @binding(1) var<storage, read> k_cache: array<CacheLoad>;    // [Cmax, Hkv, D]
 @group(0) @binding(2) var<storage, read> v_cache: array<CacheLoad>;
+{% if not out_parts %}
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;  // [S, Hq, D]
+{% endif %}
 {% if int8 %}
 @group(0) @binding(6) var<storage, read> k_scales: array<f32>;         // [Cmax, Hkv]
 @group(0) @binding(7) var<storage, read> v_scales: array<f32>;
@@ -53,6 +61,9 @@ struct Params {
   scale: f32,      // of the scores, times log2(e)
   table_width: u32,  // pages that a sequence may have; 0 without pages
   page_shift: u32,
+{% if out_parts %}
+  out_words: u32,    // of a step along the result's own columns
+{% endif %}
 }
 @group(0) @binding(4) var<uniform> params: Params;
 {% if not paged %}@group(0) @binding(5) var<uniform> input_pos: i32;{% endif %}
@@ -96,38 +107,7 @@ fn packed(low: vec4<f32>, high: vec4<f32>) -> Staged {
   return halves(low, high){{ "" if unit == 8 else ".xy" }};
 }
 
-// ---- a load of the cache as float16 in workgroup memory: codes of int8, each exact, or values rounded ----
-{% if int8 %}
-// Four codes, in the order 0, 2, 1, 3. A float16 of 0x6400 and a byte is 1024 and that byte.
-fn codes(x: u32) -> vec2<u32> {
-  let biased = x ^ 0x80808080u;
-  let even = bitcast<vec2<f16>>((biased & 0x00ff00ffu) | 0x64006400u) - vec2<f16>(1152.0h);
-  let odd = bitcast<vec2<f16>>(((biased >> 8u) & 0x00ff00ffu) | 0x64006400u) - vec2<f16>(1152.0h);
-  return vec2<u32>(bitcast<u32>(even), bitcast<u32>(odd));
-}
-
-{% for i in range(width // unit) %}
-{% if unit == 4 %}
-fn staged_k{{ i }}(x: CacheLoad) -> Staged {
-  return codes(cache_four{{ i }}(x));
-}
-
-fn staged_v{{ i }}(x: CacheLoad, step: f32) -> Staged {
-  return packed(bounded(step * cache_quad{{ i }}(x)), vec4<f32>());
-}
-{% else %}
-fn staged_k{{ i }}(x: CacheLoad) -> Staged {
-  return vec4<u32>(codes(cache_four{{ 2 * i }}(x)), codes(cache_four{{ 2 * i + 1 }}(x)));
-}
-
-fn staged_v{{ i }}(x: CacheLoad, step: f32) -> Staged {
-  return packed(bounded(step * cache_quad{{ 2 * i }}(x)), bounded(step * cache_quad{{ 2 * i + 1 }}(x)));
-}
-{% endif %}{% endfor %}{% endif %}
-fn like_keys(x: vec4<f32>) -> vec4<f32> {
-  return x{{ ".xzyw" if int8 }};
-}
-
+{% include "attention/flash_matrix/cache_load.wgsl" %}
 {# A tile of keys ("k") or values ("v") that begins at column `tile`: from storage to registers, ... #}
 {% macro load(x) %}
 {% if int8 and x == "k" %}
@@ -430,16 +410,25 @@ fn main(
   let inverse = 1.0 / (total + subgroupShuffleXor(total, 16u));
   let to =
     query_head(span.row * params.group_size + packed_row, kv_head, params.kv_heads, params.group_size) * HEAD_QUADS;
+  {% if out_parts %}
+  let row_quads = params.kv_heads * params.group_size * HEAD_QUADS;
+  {% endif %}
   let is_mine = first_row + block * 16u + row < row_count;
   {% for first in range(0, dims, keys // 16) %}{% for d in range(first, [first + keys // 16, dims] | min) %}
   subgroupMatrixStore<row_major>(&scores[subgroup], {{ 4 * (d - first) }}u, o{{ d }}, S_STRIDE);
   {% endfor %}
   workgroupBarrier();
-  for (var j = 0u; j < QUADS; j++) {
+  for (var j = 0u; j < QUADS; j += {{ 2 if out_parts else 1 }}u) {
     let local_quad = {{ 4 * first }}u + side * QUADS + j;
     let quad = part * (4u * DIMS) + local_quad;
     if (is_mine && local_quad < 4u * DIMS && quad < HEAD_QUADS) {
+      {% if out_parts %}
+      let low = scores[subgroup][my_scores + j] * inverse;
+      let high = scores[subgroup][my_scores + j + 1u] * inverse;
+      store_eight((to + quad) % row_quads / 2u, packed_row / params.group_size, params.tokens, params.out_words, low, high);
+      {% else %}
       out[to + quad] = scores[subgroup][my_scores + j] * inverse;
+      {% endif %}
     }
   }
   workgroupBarrier();

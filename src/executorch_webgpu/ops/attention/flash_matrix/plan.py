@@ -11,8 +11,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ...plan import Planner
+import numpy as np
+
+from ...handover import SplitForm, SplitRows
+from ...plan import Binding, Planner
 from ...shapes import ceil_div
+from ...values import Repacked
 from ..call import AttentionCall
 
 SHAPE = ("f16", "f32", 16, 16, 16)  # component type, result type, m, n, k
@@ -20,6 +24,8 @@ SUBGROUP = 32
 LOG2_E = math.log2(math.e)
 MIN_LENGTH = 9  # fewer tokens are decoding
 MAX_HEAD_DIM = 256
+# The result is a mean of values that float16 holds, and is as exact in float16 as these were, whatever their size.
+_NO_POWER = Repacked("no power of two", (), 16, lambda: np.array([1, 1, 0, 0], np.float32))
 
 
 @dataclass(frozen=True)
@@ -53,19 +59,27 @@ def fits(planner: Planner, call: AttentionCall) -> bool:
 
 
 def prepare(planner: Planner, call: AttentionCall, exact: bool) -> None:
-    if possible(planner, call) and call.q.max_dims[1] >= MIN_LENGTH and exact != planner.rounds:
-        planner.prepare("attention/flash_matrix", template=template_of(planner, call, exact))
+    most = call.q.max_dims[1]
+    if possible(planner, call) and most >= MIN_LENGTH and exact != planner.rounds:
+        for form in {None, _form_of_output(planner, call, most)}:
+            planner.prepare("attention/flash_matrix", template=template_of(planner, call, exact, form=form))
 
 
 def run(planner: Planner, call: AttentionCall, exact: bool) -> None:
     """``exact``: as the sum of two matrices."""
     rows = call.length * call.group
+    form = _form_of_output(planner, call, call.length)
+    out: dict[str, Binding] = {"out": call.out}
+    given: dict[str, Any] = {}
+    if form is not None:
+        planner.result.split = SplitRows(form, _NO_POWER)
+        out, given = {"split_out": call.out}, {"out_words": form.depth // 8}
     planner.dispatch(
         "attention/flash_matrix",
         (ceil_div(rows, tile_of(planner, call).rows), call.kv_heads),
         {
             "q": call.q,
-            "out": call.out,
+            **out,
             "input_pos": call.input_pos,
             **call.caches,
         },
@@ -76,9 +90,16 @@ def run(planner: Planner, call: AttentionCall, exact: bool) -> None:
             "scale": call.scale * LOG2_E,
             "table_width": 0,
             "page_shift": 0,
+            **given,
         },
-        template=template_of(planner, call, exact),
+        template=template_of(planner, call, exact, form=form),
     )
+
+
+def _form_of_output(planner: Planner, call: AttentionCall, rows: int) -> SplitForm | None:
+    """How who reads so many rows of the result takes them, if they are as exact in float16."""
+    reader = planner.reader(call.out) if call.k_cache.dtype == "float16" and call.head_dim % 8 == 0 else None
+    return None if reader is None else reader.form(rows)
 
 
 def possible(planner: Planner, call: AttentionCall) -> bool:
@@ -95,9 +116,13 @@ def tile_of(planner: Planner, call: AttentionCall) -> Tile:
     return planner.tuning("attention/flash_matrix", choose_tile(call.head_dim))
 
 
-def template_of(planner: Planner, call: AttentionCall, exact: bool, paged: bool = False) -> dict[str, Any]:
+def template_of(
+    planner: Planner, call: AttentionCall, exact: bool, paged: bool = False, form: SplitForm | None = None
+) -> dict[str, Any]:
+    """``form``: that of the result, if it is not float32."""
     cache = {"cache": call.k_cache.dtype, "head_dim": call.head_dim, "width": _load_width(call)}
-    return {"exact": exact, **tile_of(planner, call).template, **cache, "paged": paged}
+    out = {"out_parts": 0 if form is None else form.parts, "out_pairs": 0 if form is None else form.pairs}
+    return {"exact": exact, **tile_of(planner, call).template, **cache, "paged": paged, **out}
 
 
 def _has_matrices(planner: Planner) -> bool:

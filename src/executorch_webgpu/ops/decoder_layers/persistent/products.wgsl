@@ -5,13 +5,10 @@ of its own, with its sizes in it: what one code for all of them had to look up t
 #}
 {% set unit_group = (group or 2**30) // per_unit %}
 {% set whole = bits == 4 %}
+{% include "wgsl/silu.wgsl" %}
+
 const UNIT_GROUP = {{ unit_group }}u;  // units that share scales
 const OF_SET = {{ of_set }}u;
-
-fn silu(x: f32) -> f32 {
-  let e = exp(-abs(x));  // never of a positive number, so that nothing overflows
-  return x * select(1.0, e, x < 0.0) / (1.0 + e);
-}
 
 fn norm_factor(eps: f32) -> f32 {
   var sum = 0.0;

@@ -23,6 +23,9 @@ Inputs:
   depth = 16 | 32: of a step along K
   parts = 2 | 1: float16 numbers for each of x and of the weights
   shared = False | True: several workgroups share a tile; with neither bias, gate nor residual, which sum_splits adds
+  x_powers = False | True: the powers of two of rows of x are in a buffer of their own
+  out_parts = 0 | 2 | 1: the one output, without bias and residual, is float32, or rows split to so many float16 numbers
+  out_pairs = 0 | 4 | 8: see split_eights.wgsl
   paired = False | True: x is in the order of pairs of codes (code_pairs.wgsl); of one part only
   split_weights = False | True: weights are split, too, and there are batches; outputs is 1, and there is no residual
   bits = 4 | 8 | 16 | 32: of a weight that is not split; 4 and 8 are those of codes, 16 and 32 of floats
@@ -53,7 +56,9 @@ Inputs:
 {% set sharing = (row_subgroups * column_subgroups + block_count - 1) // block_count %}
 {% set strip = 4 if column_tiles >= 4 and sharing * 16 * 17 <= block_words else 2 if column_tiles >= 2 and sharing * 16 * 9 <= block_words else 1 %}
 {% set strip_stride = 4 * strip + 1 %}
-{% set strip_items = 4 * strip // (2 if gated else 1) %}
+{% set outs = 2 if out_parts else 1 %}
+{% set item_quads = outs * (2 if gated else 1) %}
+{% set strip_items = 4 * strip // item_quads %}
 {% set unit = "u32" if quantized else "vec2<u32>" if bits == 16 else "vec4<f32>" %}
 @group(0) @binding(0) var<storage, read> split: array<vec4<u32>>;  // see split_rows.wgsl
 {% if split_weights %}
@@ -67,6 +72,10 @@ Inputs:
 {% endif %}
 {% if shared %}
 @group(0) @binding(3) var<storage, read_write> sums: array<vec4<f32>>;  // [splits, m, quads]
+{% elif out_parts %}
+{% include "wgsl/split_eights.wgsl" %}
+{% include "wgsl/silu.wgsl" %}
+@group(0) @binding(4) var<storage, read> out_power: array<vec4<f32>>;   // its inverse and itself
 {% else %}
 // Bindings 3 to 5, 7 and 8: outputs, bias and residual.
 {% include "matmul/output.wgsl" %}
@@ -75,6 +84,9 @@ Inputs:
 @group(0) @binding(6) var<storage, read> inverses: array<f32>;  // [batches]: of powers of two
 {% else %}
 @group(0) @binding(6) var<storage, read> column_powers: array<vec4<f32>>;  // [quads] of powers of two
+{% endif %}
+{% if x_powers %}
+@group(0) @binding(10) var<storage, read> x_inverses: array<vec4<f32>>;  // of powers of two: those of rows, or one of all
 {% endif %}
 
 struct Params {
@@ -99,7 +111,13 @@ struct Params {
 {% else %}
   last: u32,          // row of weights
 {% endif %}
-{% if not shared %}
+{% if x_powers %}
+  inverse_from: u32,
+  inverse_step: u32,  // from row to row; 0 where one is that of all
+{% endif %}
+{% if out_parts %}
+  out_words: u32,     // of a step along the output's own columns
+{% elif not shared %}
   ends: vec4<u32>,    // of each output, the quad after its last one
   widths: vec4<u32>,  // of each output, columns
 {% endif %}
@@ -129,84 +147,11 @@ var<workgroup> blocks: array<array<vec4<u32>, {{ block_words }}>, {{ block_count
 
 {% if paired %}
 {% include "matmul/code_pairs.wgsl" %}
-{% else %}
+{% elif not out_parts %}
 {% include "wgsl/halves.wgsl" %}
 {% endif %}
 {% if not split_weights %}
-{% if quantized and not paired %}
-{% include "matmul/codes.wgsl" %}
-{% endif %}
-
-// Eight weights along K of one column, as they lie in memory.
-struct Eight {
-  {% for i in range(word_units) %}
-  word{{ i }}: {{ unit }},
-  {% if quantized %}
-  scale{{ i }}: {{ "f32" if scales == "float32" else "u32" }},
-  {% endif %}
-  {% endfor %}
-}
-
-fn load_weights(weights_from: u32, scales_from: u32, word: u32) -> Eight {
-  var loaded: Eight;
-  {% for i in range(word_units) %}
-  {
-    // Words past the end of the row are multiplied by zeros.
-    let unit = min(word * WORD_UNITS + {{ i }}u, params.units - 1u);
-    {% if not quantized %}
-    loaded.word{{ i }} = weights[weights_from + unit];
-    {% else %}
-    {% if group_shift %}
-    let place = scales_from + (unit >> params.group) * 4u;
-    {% else %}
-    let place = scales_from + (unit / params.group) * 4u;
-    {% endif %}
-    loaded.word{{ i }} = weights[weights_from + unit * 4u];
-    {% if scales == "float16" %}
-    loaded.scale{{ i }} = scales[place / 2u] >> (place % 2u * 16u);
-    {% else %}
-    loaded.scale{{ i }} = scales[place];
-    {% endif %}
-    {% endif %}
-  }
-  {% endfor %}
-  return loaded;
-}
-
-{% if quantized %}
-// A scale, and the minimum beside it if there are any.
-fn scale_of(stored: {{ "f32" if scales == "float32" else "u32" }}) -> vec2<f32> {
-  return {{ "vec2<f32>(stored, 0.0)" if scales == "float32" else "unpack2x16float(stored)" }};
-}
-{% endif %}
-{% if quantized and not paired %}
-fn dequantized(word: u32, scale: vec2<f32>) -> vec4<f32> {
-  return four_codes(word) * scale.x{{ " + scale.y" if mins }};
-}
-
-fn low_weights(eight: Eight) -> vec4<f32> {
-  return dequantized(eight.word0, scale_of(eight.scale0));
-}
-
-fn high_weights(eight: Eight) -> vec4<f32> {
-  {% if bits == 8 %}
-  return dequantized(eight.word1, scale_of(eight.scale1));
-  {% else %}
-  return dequantized(eight.word0 >> 16u, scale_of(eight.scale0));
-  {% endif %}
-}
-{% elif not quantized %}
-{% for name, word in (("low", "word0"), ("high", "word1")) %}
-fn {{ name }}_weights(eight: Eight) -> vec4<f32> {
-  {% if bits == 32 %}
-  return eight.{{ word }};
-  {% else %}
-  return vec4<f32>(unpack2x16float(eight.{{ word }}.x), unpack2x16float(eight.{{ word }}.y));
-  {% endif %}
-}
-
-{% endfor %}
-{% endif %}
+{% include "matmul/gemm_matrix/weights.wgsl" %}
 {% endif %}
 // Four columns of a row of sums, one of all batches, without the powers of two; `inverses_of_four` are those of its columns.
 fn scaled(sums: vec4<u32>, row: u32{{ "" if split_weights else ", inverses_of_four: vec4<f32>" }}) -> vec4<f32> {
@@ -214,7 +159,11 @@ fn scaled(sums: vec4<u32>, row: u32{{ "" if split_weights else ", inverses_of_fo
   let inverse = bitcast<f32>(split[params.steps * params.batches * params.m * (PARTS * WORDS) + row].x);
   return bitcast<vec4<f32>>(sums) * inverse * inverses[row / params.m];
   {% else %}
+  {% if x_powers %}
+  let inverse = x_inverses[params.inverse_from + row * params.inverse_step].x;
+  {% else %}
   let inverse = bitcast<f32>(split[params.steps * params.m * (PARTS * WORDS) + row].x);
+  {% endif %}
   return bitcast<vec4<f32>>(sums) * inverse * inverses_of_four;
   {% endif %}
 }
@@ -386,7 +335,7 @@ fn main(
   }
 
   // ---- sums through workgroup memory, a strip of matrices of a subgroup at a time: only there can they be seen by element ----
-  const ITEM_QUADS = {{ 2 if gated else 1 }}u;
+  const ITEM_QUADS = {{ item_quads }}u;
   const ITEMS = {{ strip_items }}u;  // of a row
   const TURN_ROWS = 32u / ITEMS;
   {% if sharing > 1 %}
@@ -401,7 +350,7 @@ fn main(
   {
     let quad = tile_quad + column_block * (BLOCK_COLUMNS / 4u) + {{ 4 * j }}u + lane % ITEMS * ITEM_QUADS;
     {% if not split_weights %}
-    {% for q in range(2 if gated else 1) %}
+    {% for q in range(item_quads) %}
     // 1 / 2^n is 254 - (n + 127) in the exponent.
     let inverses{{ q }} = bitcast<vec4<f32>>(
       vec4<u32>(0x7f000000u) - bitcast<vec4<u32>>(column_powers[min(quad + {{ q }}u, params.quads - 1u)]),
@@ -414,21 +363,25 @@ fn main(
     subgroupMatrixStore<row_major>(&blocks[sums_block], sums_from + {{ 4 * s }}u, sum{{ i }}_{{ j + s }}, {{ strip_stride }}u);
     {% endfor %}
     workgroupBarrier();
-    for (var turn = 0u; turn < 16u / TURN_ROWS; turn++) {
+    for (var turn = 0u; turn * TURN_ROWS < 16u; turn++) {
       let row = lane_row + {{ 16 * i }}u + turn * TURN_ROWS;
       let at = from_lane + turn * (TURN_ROWS * {{ strip_stride }}u);
-      if (row < params.m && quad < params.quads) {
-        let value = scaled(blocks[sums_block][at], first_row + row{{ "" if split_weights else ", inverses0" }});
-        {% if gated %}
-        let other = scaled(blocks[sums_block][at + 1u], first_row + row, inverses1);
-        {% endif %}
+      if (row < params.m && quad < params.quads && lane < 16u * ITEMS) {
+        {% for q in range(item_quads) %}
+        let value{{ q }} = scaled(blocks[sums_block][at + {{ q }}u], first_row + row{{ "" if split_weights else ", inverses%d" % q }});
+        {% endfor %}
         {% if shared %}
-        sums[(part * params.m + row) * params.quads + quad] = value;
+        sums[(part * params.m + row) * params.quads + quad] = value0;
+        {% elif out_parts %}
+        {% for o in range(2) %}
+        let result{{ o }} = {{ "silu_four(value%d) * value%d" % (2 * o, 2 * o + 1) if gated else "value%d" % o }} * out_power[0].y;
+        {% endfor %}
+        store_eight(quad / ITEM_QUADS, first_row + row, params.m, params.out_words, result0, result1);
         {% elif gated %}
-        let result = silu_four(with_bias_four(value, quad)) * with_bias_four(other, quad + 1u);
+        let result = silu_four(with_bias_four(value0, quad)) * with_bias_four(value1, quad + 1u);
         store_four(first_row + row, quad / 2u, result, params.ends, params.widths);
         {% else %}
-        store_four(first_row + row, quad, with_bias_four(value, quad), params.ends, params.widths);
+        store_four(first_row + row, quad, with_bias_four(value0, quad), params.ends, params.widths);
         {% endif %}
       }
     }

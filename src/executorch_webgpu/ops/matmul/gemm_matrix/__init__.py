@@ -9,6 +9,9 @@ Only ``matmul_precision="high"``, or its name in ``routes``, chooses it.
 
 float16 has few exponents. Each row of x, and each column of weights, is multiplied by a power of two that puts its
 largest element near 2^14, and sums are divided by both: no float32 overflows, and small ones keep their bits.
+
+x may come as float16 from whoever has computed it, then with one power of two for all rows; of a gate, ``packed.py``
+says which. Those of float32 come from ``split_rows``, whose dispatch also does a norm.
 """
 
 from __future__ import annotations
@@ -17,14 +20,15 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from ...errors import KernelError
-from ..plan import Binding, Planner
-from ..shapes import ceil_div
-from ..values import Scratch
-from . import splits
-from .call import Call, Norm, Product, bindings, params, stored, template
-from .formats import QuantizedMatrix
-from .packed import column_powers
+from ....errors import KernelError
+from ...handover import SplitForm, SplitRows
+from ...plan import Binding, Planner
+from ...shapes import ceil_div
+from ...values import Scratch, Tensor
+from .. import splits
+from ..call import Call, Norm, Product, bindings, params, stored, template
+from ..formats import QuantizedMatrix
+from ..packed import column_powers, gate_power
 
 SHAPE = ("f16", "f32", 16, 16, 16)  # component type, result type, m, n, k
 LEAST = 16  # output and input features of a matrix of floats: those of one matrix of the tensor cores
@@ -136,6 +140,8 @@ def prepare(planner: Planner, call: Call, parts: int) -> None:
     for tile in tiles_of(planner, parts):
         prepare_split_rows(planner, call.packed.width, tile, parts, call.norm is not None, pairs=_pairs(call, parts))
         planner.prepare("matmul/gemm_matrix", template=_template(call, tile, parts))
+        if (form := _form_of_output(planner, call)) is not None:
+            planner.prepare("matmul/gemm_matrix", template=_template(call, tile, parts, form=form))
     smallest = tiles_of(planner, parts)[-1]
     if _splits(planner, call, smallest, parts, 1) > 1:
         planner.prepare("matmul/gemm_matrix", template=_template(call, smallest, parts, shared=True))
@@ -146,15 +152,69 @@ def run(planner: Planner, call: Call, parts: int) -> None:
     """``parts``: float16 numbers for each float32, 1 or 2."""
     tile = _tile(planner, call, parts)
     steps = ceil_div(call.packed.width, tile.depth)
-    split = _split(planner, call, tile, parts, steps)
     bound: dict[str, Binding] = {name: b for name, b in bindings(call).items() if name not in ("x", "norm_weight")}
-    bound |= {"split": split, "column_powers": column_powers(call.packed)}
+    bound["column_powers"] = column_powers(call.packed)
     given = params(call, ceil_div(call.packed.quads, tile.columns // 4)) | {"steps": steps}
     given = {name: value for name, value in given.items() if name not in ("k", "eps")}
+    _bind_x(planner, call, tile, parts, steps, bound, given)
     tiles = tile.workgroups(call.m, 4 * call.packed.quads)
     shares = _splits(planner, call, tile, parts, tiles)
-    of_sharing = partial(_template, call, tile, parts)
-    splits.dispatch(planner, "matmul/gemm_matrix", call, (tiles, steps, shares), bound, given, of_sharing)
+    form = _form_of_output(planner, call) if shares == 1 else None
+    if form is None:
+        of_sharing = partial(_template, call, tile, parts)
+        splits.dispatch(planner, "matmul/gemm_matrix", call, (tiles, steps, shares), bound, given, of_sharing)
+        return
+    assert call.norm is not None
+    power = gate_power(call.packed, call.norm.weight)
+    planner.result.split = SplitRows(form, power)
+    bound |= {"split_out": bound.pop("out0"), "out_power": power}
+    given = {name: value for name, value in given.items() if name not in ("ends", "widths")}
+    given["out_words"] = form.depth // 8
+    template = _template(call, tile, parts, form=form)
+    planner.dispatch("matmul/gemm_matrix", planner.grid_1d(tiles, 1), bound, given, template=template)
+
+
+def form_of_x(planner: Planner, call: Call, parts: int) -> SplitForm | None:
+    """How x may come as float16: where rows end with a step, so that float32 has as much memory."""
+    depth = _tile(planner, call, parts).depth
+    return None if call.packed.width % depth else SplitForm(parts, depth, _pairs(call, parts))
+
+
+def _form_of_output(planner: Planner, call: Call) -> SplitForm | None:
+    """How who reads the output of a gate takes it, if there is a bound for its elements."""
+    norm = call.norm
+    bounded = norm is not None and planner.is_constant(norm.weight) and call.packed.scales is not None
+    if not (call.gated and bounded and call.bias is None and call.product.residual is None):
+        return None
+    reader = planner.reader(call.product.outs[0])
+    return None if reader is None else reader.form(call.m)
+
+
+def _bind_x(
+    planner: Planner,
+    call: Call,
+    tile: Tile,
+    parts: int,
+    steps: int,
+    bound: dict[str, Binding],
+    given: dict[str, Any],
+) -> None:
+    """x in float16, as it comes or by a dispatch of its own, normalized if there is a norm."""
+    x, norm = call.product.x, call.norm
+    if isinstance(x, Tensor) and x.split is not None:
+        if x.split.form != form_of_x(planner, call, parts):
+            raise KernelError(f"{x} was split to {x.split.form}, which tiles of {tile} do not take")
+        if planner.building:
+            most = max(t.rows * t.depth for t in tiles_of(planner, parts)) * parts * 2
+            planner.result.past.append((x, most))
+        bound |= {"split": x, "x_inverses": x.split.power}
+        given |= {"inverse_from": 0, "inverse_step": 0}
+        return
+    sizes = (call.m, call.packed.width, steps)
+    bound["split"] = split = split_rows(planner, x, sizes, tile, parts, norm, pairs=_pairs(call, parts))
+    if _has_x_powers(call):
+        bound["x_inverses"] = split
+        given |= {"inverse_from": steps * call.m * parts * tile.depth // 8, "inverse_step": 1}
 
 
 def _splits(planner: Planner, call: Call, tile: Tile, parts: int, tiles: int) -> int:
@@ -164,13 +224,6 @@ def _splits(planner: Planner, call: Call, tile: Tile, parts: int, tiles: int) ->
         return 1
     room = planner.scratch_bytes // max(1, splits.scratch_bytes(call, 1))
     return max(1, min(tuning.shared // tiles, call.packed.width // tuning.shared_k, room))
-
-
-def _split(planner: Planner, call: Call, tile: Tile, parts: int, steps: int) -> Scratch:
-    """x in float16, normalized if there is a norm."""
-    norm = call.product.norm
-    sizes = (call.m, call.packed.width, steps)
-    return split_rows(planner, call.product.x, sizes, tile, parts, norm, pairs=_pairs(call, parts))
 
 
 def split_rows(
@@ -190,7 +243,7 @@ def split_rows(
     m, k, steps = sizes
     past = tile.rows * tile.depth * parts * 2  # what the last tile reads for rows that do not exist
     split = planner.scratch(m * (steps * tile.depth * parts * 2 + 16) + past)
-    bound: dict[str, Binding] = {"x": x, "split": split}
+    bound: dict[str, Binding] = {"x": x, "split_out": split}
     given: dict[str, Any] = {"m": m, "k": k, "steps": steps}
     if norm is not None:
         bound["norm_weight"] = norm.weight
@@ -221,9 +274,9 @@ def _split_pipeline(
         "vec4_x": k % 4 == 0,
         "guarded": largest_k is not None or k % tile.step != 0,
         "norm": norm,
-        "parts": parts,
         "depth": tile.depth,
-        "pairs": pairs,
+        "out_parts": parts,
+        "out_pairs": pairs,
     }
     return template, {"wg_size": 32 if (largest_k or k) <= _SHORT_ROW else 256}
 
@@ -251,9 +304,26 @@ def _tile(planner: Planner, call: Call, parts: int) -> Tile:
     return next(enough, fitting[-1])
 
 
-def _template(call: Call, tile: Tile, parts: int, shared: bool = False) -> dict[str, Any]:
+def _has_x_powers(call: Call) -> bool:
+    """Whether the powers of x are a binding of their own, as they must be where x may come as float16."""
+    return call.norm is None and len(call.product.outs) == 1
+
+
+def _template(
+    call: Call, tile: Tile, parts: int, shared: bool = False, form: SplitForm | None = None
+) -> dict[str, Any]:
+    """``form``: that of the output, if it is not float32."""
     given = {name: value for name, value in template(call).items() if name not in ("norm", "vec4_x", "guarded")}
     given |= stored(call)
     given = splits.unfinished(given) if shared else given
-    paired = _pairs(call, parts) > 0
-    return {**given, **asdict(tile), "parts": parts, "split_weights": False, "shared": shared, "paired": paired}
+    return {
+        **given,
+        **asdict(tile),
+        "parts": parts,
+        "split_weights": False,
+        "shared": shared,
+        "paired": _pairs(call, parts) > 0,
+        "x_powers": _has_x_powers(call),
+        "out_parts": 0 if form is None else form.parts,
+        "out_pairs": 0 if form is None else form.pairs,
+    }
