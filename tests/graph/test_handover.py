@@ -212,7 +212,27 @@ def test_what_others_read_stays_float32(matrix_device: Device) -> None:
             got, expected = (e.execute([rows_of(100)]) for e in (run.executor, run.reference))
             for one, other in zip(got, expected, strict=True):
                 assert np.abs(one - other).max() < 2e-5 * np.abs(other).max()
-            assert all(plan.split is None for plan in run.executor.plans.plans), case
+            assert all(not plan.splits for plan in run.executor.plans.plans), case
+
+
+def test_a_view_that_makes_other_rows_of_it(matrix_device: Device) -> None:
+    build = GraphBuilder()
+    x = build.input((1, 100, 64))
+    between = layer(build, x, (64, 64), 100, norm=np.ones(64, np.float32), gated=True)
+    halves = build.call("aten.view_copy.default", between, [1, -1, 32], build.tensor((1, 200, 32)))
+    build.output(layer(build, halves, (32, 48), 200))
+    with loaded(matrix_device, build) as run:
+        assert run.error(rows_of(100)) < ALLOWED["highest"]
+        assert not run.left
+
+
+def test_tiles_may_read_past_the_last_row(matrix_device: Device) -> None:
+    """In memory that belongs to it: not every engine bounds what kernels read."""
+    with loaded(matrix_device, gate_and_down()) as run:
+        (between,) = run.executor.graph.calls[GATE].outputs
+        memory = run.executor.memory
+        room = memory.storages[memory.storage_of[between.id]].nbytes
+        assert room >= between.max_nbytes + max(4 * tile.rows * tile.depth for tile in TUNING.tiles)
 
 
 def test_a_checked_step_reads_what_operators_give(matrix_device: Device) -> None:
@@ -220,7 +240,7 @@ def test_a_checked_step_reads_what_operators_give(matrix_device: Device) -> None
     planning = Planning(matrix_device.features, matrix_device.limits)
     executor = GraphExecutor(graph, ConstantPool(matrix_device, lambda view: None), planning, check=True)
     executor.execute([rows_of(100)])
-    assert all(plan.split is None for plan in executor.plans.plans)
+    assert all(not plan.splits for plan in executor.plans.plans)
     executor.close()
 
 
@@ -342,7 +362,7 @@ def test_attention_over_other_caches_leaves_float32(matrix_device: Device, cache
     graph = graph if cache == "float32" else store_kv_caches(graph, cache)
     limits = replace(matrix_device.limits, max_workgroup_bytes=64 << 10)
     plans = plan_graph(graph, Planning(matrix_device.features, limits))
-    assert any(plan.split is not None for plan in plans.plans) == left
+    assert any(plan.splits for plan in plans.plans) == left
 
 
 # -- plans ------------------------------------------------------------------------------------------------------------
@@ -368,7 +388,7 @@ def test_no_step_compiles_what_load_did_not_and_all_of_it_compiles(precision: st
                 if len(value.max_dims) > 1:  # type: ignore[union-attr]
                     plans.set_dims(value, (1, rows, *value.max_dims[2:]))  # type: ignore[arg-type, union-attr]
             plans.update()
-            seen |= {plan.split is not None for plan in plans.plans}
+            seen.add(any(plan.splits for plan in plans.plans))
             for plan in plans.plans:
                 for d in plan.dispatches:
                     assert repr((d.kernel, d.template, d.overrides)) in prepared

@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import Error
 from ..ops.fused_linear import NAME, fused_product
 from ..ops.handover import SplitForm
-from ..ops.matmul import Product, split_form
+from ..ops.matmul import Product, most_past, split_form
 from ..ops.plan import Planner, Planning
 from ..ops.values import LiveTensor, Tensor
 from .build import Graph, OpCall
@@ -30,8 +30,10 @@ class LinearReader:
         self._planning, self._product = planning, product
         self._forms: dict[int, SplitForm | None] = {}
 
-    def form(self, rows: int) -> SplitForm | None:
-        """What its plan for so many rows takes."""
+    def form(self, rows: int, width: int) -> SplitForm | None:
+        """What its plan for so many rows takes, if it sees them so: a view may make others of them."""
+        if width != self._product.width:
+            return None
         if rows not in self._forms:
             if len(self._forms) == _MOST_FORMS:
                 self._forms.clear()
@@ -42,13 +44,17 @@ class LinearReader:
 
 @dataclass(frozen=True)
 class Handover:
-    """Call ``writer`` may leave ``out`` in the form that ``reader``, call ``index``, takes; it reads it as ``x``."""
+    """Call ``writer`` may leave ``out`` in the form that ``reader``, call ``index``, takes; it reads it as ``x``.
+
+    ``past``: bytes behind it that may be read then.
+    """
 
     writer: int
     out: Tensor
     reader: LinearReader
     index: int
     x: LiveTensor
+    past: int
 
 
 def find_handovers(graph: Graph, planning: Planning, args: Sequence[tuple[Any, ...]]) -> list[Handover]:
@@ -67,7 +73,8 @@ def find_handovers(graph: Graph, planning: Planning, args: Sequence[tuple[Any, .
             product = fused_product(planner, *args[call.index])
         except Error:  # its own plan says why
             continue
-        found.append(Handover(writer.index, out, LinearReader(planning, product), call.index, args[call.index][0]))
+        reader, x = LinearReader(planning, product), args[call.index][0]
+        found.append(Handover(writer.index, out, reader, call.index, x, most_past(planner)))
     return found
 
 

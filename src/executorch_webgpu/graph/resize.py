@@ -21,7 +21,7 @@ from ..ops.plan import Binding, Derived, OpPlan, Planner, Planning, Prepared
 from ..ops.values import Dims, IntLike, LiveSymInt, LiveTensor, SymInt, Tensor, is_same
 from .build import Graph, OpCall
 from .decoder_layers import FAMILY, Run, find_runs
-from .handover import find_handovers
+from .handover import Handover, find_handovers
 
 _CLEAN, _CHECK, _PLAN = 0, 1, 2
 _MOST_FOUND = 64  # of what calls have learned from one input, also such as none of their plans depends on any more
@@ -73,9 +73,13 @@ class LivePlans:
         self.runs = [run for run in candidates if run.prepare(planning, graph, self._args)]
         self._run_of = {index: run for run in self.runs for index in run.calls}
         handovers = find_handovers(graph, planning, self._args)
-        self._handovers = {each.writer: each for each in handovers}
         self._readers = {each.out.id: each.reader for each in handovers}
+        self._hands_over: defaultdict[int, list[Handover]] = defaultdict(list)  # by who writes
+        for each in handovers:
+            self._hands_over[each.writer].append(each)
         self.plans = [self._plan(call, building=True) for call in graph.calls]
+        for each in handovers:
+            self.plans[each.index].past.append((each.x, each.past))
         self.changed = set(range(len(graph.calls)))
         # No value was real yet: the first step plans with all of them, also with those that are what load assumed.
         self._mark({i for i, plan in enumerate(self.plans) if plan.derived or plan.followed}, _PLAN)
@@ -315,10 +319,11 @@ class LivePlans:
 
     def _hand_over(self, index: int, plan: OpPlan) -> None:
         """What a call reads is as a plan of its writer leaves it; if it was otherwise, the call is planned again."""
-        handover = self._handovers.get(index)
-        if handover is not None and handover.x.split != plan.split:
-            handover.x.split = plan.split
-            self._mark([handover.index], _PLAN)
+        for each in self._hands_over.get(index, ()):
+            split = plan.splits.get(each.out.id)
+            if each.x.split != split:
+                each.x.split = split
+                self._mark([each.index], _PLAN)
 
     def _mark_readers(self, plan: OpPlan) -> None:
         """Mark who reads what this plan changed; also a plan that was refused half-way, for the values have changed."""

@@ -31,5 +31,5 @@ class SplitRows:
 class Reader(Protocol):
     """The only call that reads an output: a product that takes it as float32 or, where ``form`` says so, split."""
 
-    def form(self, rows: int) -> SplitForm | None:
-        """What it takes of so many rows."""
+    def form(self, rows: int, width: int) -> SplitForm | None:
+        """What it takes of so many rows of ``width`` elements."""

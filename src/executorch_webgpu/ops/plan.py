@@ -83,7 +83,7 @@ class OpPlan:
     read_on_host: list[Tensor] = field(default_factory=list)  # integer inputs whose elements it has asked for
     held: list[Tensor] = field(default_factory=list)  # besides its arguments, what it reads
     past: list[tuple[Tensor, int]] = field(default_factory=list)  # bytes behind a tensor that it may read
-    split: SplitRows | None = None  # how it leaves the output that has a ``Reader``, if not as float32
+    splits: dict[int, SplitRows] = field(default_factory=dict)  # by id, outputs that it leaves so to their ``Reader``
     alias_of: Tensor | None = None
     adopted: bool = False  # the alias is the constant itself, state included
     route: str | None = None
@@ -267,7 +267,7 @@ class Planner:
         self.result.alias_of, self.result.adopted = constant, True
 
     def reader(self, out: Binding) -> Reader | None:
-        """Who may be left ``out`` in a form of its own, as ``result.split`` then says."""
+        """Who may be left ``out`` in a form of its own, as ``result.splits`` then says."""
         return self._readers.get(out.id) if isinstance(out, Tensor) else None
 
     def is_constant(self, x: Tensor) -> bool:

@@ -26,6 +26,7 @@ from .formats import QuantizedMatrix, WeightFormat
 Matrix = QuantizedMatrix | Tensor  # a tensor is float32 or float16 [N, K]
 Array = np.ndarray
 _CACHED = 1 << 18  # bytes
+_GROUPS = 4  # rows of scales at a time: new memory costs more than the sums
 LEAST_SUBGROUP = 8  # lanes, where a team sums up two quads (own_sum.wgsl)
 
 
@@ -224,23 +225,20 @@ def gate_power(packed: Packed, norm_weight: Tensor) -> Repacked:
     def power(*arrays: Array) -> Array:
         *of_scales, weights = arrays
         squares = np.add.reduceat(np.square(weights.astype(np.float64)), starts)
-        most_square = squares.max(initial=0.0) or 1.0
-        squares = (squares / most_square).astype(np.float32)
-        bounds = np.full(4 * ceil_div(packed.rows[0], 4), packed.width * most_square)
+        bounds = np.full(4 * ceil_div(packed.rows[0], 4), float(packed.width))
         for given, n in zip(of_scales, packed.rows, strict=True):
-            scale = _scales_by_column(layout, given, n, packed.groups).astype(np.float32)
-            if layout.mins:
-                scale, minimum = scale[..., 0], scale[..., 1]
-                with np.errstate(invalid="ignore"):
-                    largest = np.maximum(np.abs(scale * least + minimum), np.abs(scale * most + minimum))
-            else:
-                largest = np.abs(scale, out=scale) * np.float32(max(-least, most))
-            if not np.isfinite(unit := float(largest.max(initial=0.0))):  # what such columns give is no number either
-                largest[~np.isfinite(largest)] = 0
-                unit = float(largest.max(initial=0.0))
-            largest *= np.float32(1 / max(unit, 1e-30))
-            bounds *= unit * np.sqrt(squares @ np.square(largest, out=largest), dtype=np.float64)
-        (found,) = _powers(bounds.max(initial=0.0, keepdims=True))
+            lengths = np.zeros(len(bounds))
+            by_group = _scales_by_column(layout, given, n, packed.groups)
+            for first in range(0, packed.groups, _GROUPS):
+                scale = by_group[first : first + _GROUPS].astype(np.float64)
+                if layout.mins:
+                    scale, minimum = scale[..., 0], scale[..., 1]
+                    with np.errstate(invalid="ignore"):
+                        scale = np.maximum(np.abs(scale * least + minimum), np.abs(scale * most + minimum))
+                lengths += squares[first : first + _GROUPS] @ np.square(scale, out=scale)
+            bounds *= np.sqrt(lengths) * (1 if layout.mins else max(-least, most))
+        finite = bounds[np.isfinite(bounds)]  # what other columns give is no number either
+        (found,) = _powers(finite.max(initial=0.0, keepdims=True))
         return np.array([1 / found, found, 0, 0], np.float32)
 
     layout_name = f"{scales.layout}: power of a gate of {packed.width} by groups of {packed.group_size}"

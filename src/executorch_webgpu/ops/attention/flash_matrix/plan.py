@@ -72,7 +72,7 @@ def run(planner: Planner, call: AttentionCall, exact: bool) -> None:
     out: dict[str, Binding] = {"out": call.out}
     given: dict[str, Any] = {}
     if form is not None:
-        planner.result.split = SplitRows(form, _NO_POWER)
+        planner.result.splits[call.out.id] = SplitRows(form, _NO_POWER)
         out, given = {"split_out": call.out}, {"out_words": form.depth // 8}
     planner.dispatch(
         "attention/flash_matrix",
@@ -99,7 +99,7 @@ def run(planner: Planner, call: AttentionCall, exact: bool) -> None:
 def _form_of_output(planner: Planner, call: AttentionCall, rows: int) -> SplitForm | None:
     """How who reads so many rows of the result takes them, if they are as exact in float16."""
     reader = planner.reader(call.out) if call.k_cache.dtype == "float16" and call.head_dim % 8 == 0 else None
-    return None if reader is None else reader.form(rows)
+    return None if reader is None else reader.form(rows, call.kv_heads * call.group * call.head_dim)
 
 
 def possible(planner: Planner, call: AttentionCall) -> bool:

@@ -165,8 +165,9 @@ def run(planner: Planner, call: Call, parts: int) -> None:
         splits.dispatch(planner, "matmul/gemm_matrix", call, (tiles, steps, shares), bound, given, of_sharing)
         return
     assert call.norm is not None
-    power = gate_power(call.packed, call.norm.weight)
-    planner.result.split = SplitRows(form, power)
+    (out,), power = call.product.outs, gate_power(call.packed, call.norm.weight)
+    assert isinstance(out, Tensor)
+    planner.result.splits[out.id] = SplitRows(form, power)
     bound |= {"split_out": bound.pop("out0"), "out_power": power}
     given = {name: value for name, value in given.items() if name not in ("ends", "widths")}
     given["out_words"] = form.depth // 8
@@ -180,6 +181,11 @@ def form_of_x(planner: Planner, call: Call, parts: int) -> SplitForm | None:
     return None if call.packed.width % depth else SplitForm(parts, depth, _pairs(call, parts))
 
 
+def most_past(planner: Planner) -> int:
+    """Bytes behind such an x that tiles may read, for rows that do not exist."""
+    return max((2 * p * t.rows * t.depth for p in (1, 2) for t in tiles_of(planner, p)), default=0)
+
+
 def _form_of_output(planner: Planner, call: Call) -> SplitForm | None:
     """How who reads the output of a gate takes it, if there is a bound for its elements."""
     norm = call.norm
@@ -187,7 +193,7 @@ def _form_of_output(planner: Planner, call: Call) -> SplitForm | None:
     if not (call.gated and bounded and call.bias is None and call.product.residual is None):
         return None
     reader = planner.reader(call.product.outs[0])
-    return None if reader is None else reader.form(call.m)
+    return None if reader is None else reader.form(call.m, call.packed.rows[0])
 
 
 def _bind_x(
@@ -204,9 +210,6 @@ def _bind_x(
     if isinstance(x, Tensor) and x.split is not None:
         if x.split.form != form_of_x(planner, call, parts):
             raise KernelError(f"{x} was split to {x.split.form}, which tiles of {tile} do not take")
-        if planner.building:
-            most = max(t.rows * t.depth for t in tiles_of(planner, parts)) * parts * 2
-            planner.result.past.append((x, most))
         bound |= {"split": x, "x_inverses": x.split.power}
         given |= {"inverse_from": 0, "inverse_step": 0}
         return
