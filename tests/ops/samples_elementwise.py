@@ -76,6 +76,7 @@ def unary() -> Iterator[Sample]:
     for op in ("aten.clamp.default", "aten.hardtanh.default"):
         yield _unary(op, -1.0, 1.5)
         yield _unary(op, None, 1, dtype="int32")
+        yield _unary(op, math.nan, 1.5)
     for op in ("aten.clamp_min.default", "aten.clamp_max.default"):
         yield _unary(op, 0.5)
     yield _unary("aten.relu6.default")

@@ -24,7 +24,7 @@ def _clamp(planner: Planner, x: Tensor, low: Scalar | None, high: Scalar | None,
     p, q = -math.inf if low is None else low, math.inf if high is None else high
     compute = compute_type([x, out], bounds)
     if math.isnan(p) or math.isnan(q):  # bounds everything, as in torch
-        apply_unary(planner, x, out, "nan_where(x == x | x != x, x, x)")
+        apply_unary(planner, x, out, "nan_where((x == x) | (x != x), x, x)")
     elif compute == "i32":  # a bound beyond all integers bounds none
         p, q = as_scalar(p, compute), as_scalar(q, compute)
         apply_unary(planner, x, out, "min(max(x, p), q)", p, q, compute=compute)

@@ -148,23 +148,27 @@ fn log1p(x: vec4<f32>) -> vec4<f32> {
   return select(logarithm(1.0 + x), select(x + log1p_rest(x), x, magnitude_bits(x) < vec4<u32>(0x33000000u)), near);
 }
 
+fn upper_twelve(x: vec4<f32>) -> vec4<f32> {
+  return bitcast<vec4<f32>>(bitcast<vec4<u32>>(x) & vec4<u32>(0xfffff000u));
+}
+
 // As in C: a negative base needs an integer exponent, or gives NaN, and so does a NaN, unless the other number decides.
-// exponent * log(base) is kept in two parts, since an error in it is one of the result's digits.
+// exponent * log(base) is kept in two parts, since an error in it is one of the result's digits. They are cut off by bits, and
+// no sum is taken apart again by what was added: a driver finds 0 in (a - (a + b)) + b.
 fn power(base: vec4<f32>, exponent: vec4<f32>) -> vec4<f32> {
   let b = binary_parts(base);
-  let first = b.exponent * 0.693359375;
-  let high = first + b.fraction;
-  let lost = (first - high) + b.fraction;  // exact, as |first| is 0 or above |fraction|
-  let low = lost + log1p_rest(b.fraction) - b.exponent * 2.12194440e-4;
+  let curve = log1p_rest(b.fraction);
+  let near = b.fraction + curve;
+  let coarse = select(round(near * 4096.0) * 0.000244140625, upper_twelve(near), b.exponent == splat(0.0));
+  let high = b.exponent * 0.693359375 + coarse;  // exact: multiples of 2^-12
+  let low = ((b.fraction - coarse) + curve) - b.exponent * 2.12194440e-4;
   let bounded = clamp(exponent, splat(-1e30), splat(1e30));
-  let y1 = bitcast<vec4<f32>>(bitcast<vec4<u32>>(bounded) & vec4<u32>(0xfffff000u));
-  let h1 = bitcast<vec4<f32>>(bitcast<vec4<u32>>(high) & vec4<u32>(0xfffff000u));
+  let y1 = upper_twelve(bounded);
+  let h1 = upper_twelve(high);
   let product = y1 * h1;  // exact: 12 bits each
   let more = (y1 * (high - h1) + (bounded - y1) * high) + bounded * low;
-  let whole = product + more;
-  let rest = (product - whole) + more;
-  let inside = abs(whole) < splat(120.0);
-  var size = exp_of_sum(whole, select(splat(0.0), rest, inside));
+  let inside = abs(product) < splat(120.0);
+  var size = exp_of_sum(product, select(splat(0.0), more, inside));
   let zero = splat(0.0);
   let no_base = magnitude_bits(base) == vec4<u32>(0u);
   let large_base = is_infinite(base);
@@ -180,12 +184,13 @@ fn power(base: vec4<f32>, exponent: vec4<f32>) -> vec4<f32> {
   return select(result, splat(1.0), decided);
 }
 
-// Sizes are brought near 1, so that no square overflows.
+// Sizes are brought near 1, so that no square overflows. The root of a 1 may be a little more on a GPU.
 fn hypotenuse(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
   let most = max(abs(a), abs(b));
   let least = min(abs(a), abs(b));
   let q = select(least / most, splat(0.0), most == splat(0.0));
-  let size = keep_nan(a, keep_nan(b, most * sqrt(1.0 + q * q)));
+  let root = select(sqrt(1.0 + q * q), splat(1.0), q < splat(0.000244));
+  let size = keep_nan(a, keep_nan(b, most * root));
   return select(size, infinity(a), is_infinite(a) | is_infinite(b));
 }
 
@@ -264,7 +269,7 @@ fn large_erfc(x: vec4<f32>) -> vec4<f32> {
   let t = 1.0 / (1.0 + 0.5 * x);
   let p = ((((((-0.150709474 * t + 0.670023891) * t - 0.94197203) * t + 0.342290208) * t - 0.0501401161) * t
     + 0.399386083) * t + 0.997580792) * t - 1.26541173;
-  let first = bitcast<vec4<f32>>(bitcast<vec4<u32>>(x) & vec4<u32>(0xfffff000u));
+  let first = upper_twelve(x);
   let rest = p - (x - first) * (x + first);
   return t * exp_of_sum(-first * first, rest);
 }
