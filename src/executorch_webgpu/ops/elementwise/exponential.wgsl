@@ -184,14 +184,18 @@ fn power(base: vec4<f32>, exponent: vec4<f32>) -> vec4<f32> {
   return select(result, splat(1.0), decided);
 }
 
-// Sizes are brought near 1, so that no square overflows. The root of a 1 may be a little more on a GPU.
+// Both are multiplied by a power of two that brings the larger one to 2 and more, so that no square overflows. A quotient would
+// not do: GPUs take reciprocals of large numbers for 0. Their root of a 4 may be a little more than 2.
 fn hypotenuse(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
   let most = max(abs(a), abs(b));
   let least = min(abs(a), abs(b));
-  let q = select(least / most, splat(0.0), most == splat(0.0));
-  let root = select(sqrt(1.0 + q * q), splat(1.0), q < splat(0.000244));
-  let size = keep_nan(a, keep_nan(b, most * root));
-  return select(size, infinity(a), is_infinite(a) | is_infinite(b));
+  let exponent = clamp(bitcast<vec4<u32>>(most) >> vec4<u32>(23u), vec4<u32>(2u), vec4<u32>(254u));
+  let power = bitcast<vec4<f32>>((vec4<u32>(255u) - exponent) << vec4<u32>(23u));
+  let inverse = bitcast<vec4<f32>>((exponent - vec4<u32>(1u)) << vec4<u32>(23u));
+  let x = most * power;
+  let y = least * power;
+  let size = select(sqrt(x * x + y * y), x, y < 0.000244 * x) * inverse;
+  return select(keep_nan(a, keep_nan(b, size)), infinity(a), is_infinite(a) | is_infinite(b));
 }
 
 // exp of a negative number only, so that nothing overflows.
