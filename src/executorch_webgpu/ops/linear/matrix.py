@@ -1,6 +1,6 @@
 """The matrix routes of mm, bmm and addmm: products of two matrices that the program computes, on tensor cores.
 
-Both are split to float16 first, the rows of ``a`` as those of linear layers (``matmul/gemm_matrix.py``), and ``b`` like
+Both are split to float16 first, the rows of ``a`` as those of linear layers (``matmul/gemm_matrix``), and ``b`` like
 the channels of a convolution (``convolution/matrix``), with a power of two for each batch.
 """
 

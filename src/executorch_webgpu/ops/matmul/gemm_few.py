@@ -1,6 +1,6 @@
 """The matrix routes for few rows: a step of many sequences has some rows of each, and takes as long as reading weights.
 
-The numbers are those of gemm_matrix.py; only the work is shared in another way: workgroups have all rows and few
+The numbers are those of gemm_matrix; only the work is shared in another way: workgroups have all rows and few
 columns, and of small matrices several share K, so that there are enough of them to keep memory busy.
 """
 

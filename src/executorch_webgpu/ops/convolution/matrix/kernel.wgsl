@@ -5,7 +5,7 @@ A workgroup is row_subgroups x column_subgroups subgroups, each of which compute
 output channels, columns places of all images. x comes from split_channels, weights were split at load; a step along K is
 some channels under one element of the kernel. With two parts, both are sums of two float16 numbers, and three of the four
 products are added: what is left out is below the rounding of float32. While a step is multiplied, the next one is on the way
-to registers, and it is staged in the same turn of the loop; see matmul/gemm_matrix.wgsl. Where there are few tiles, several
+to registers, and it is staged in the same turn of the loop; see matmul/gemm_matrix. Where there are few tiles, several
 workgroups share one, each with some of the steps, and the kernel `sum` adds theirs up.
 
 Inputs:

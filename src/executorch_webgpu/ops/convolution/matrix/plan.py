@@ -1,6 +1,6 @@
 """The matrix routes: a convolution of many channels on tensor cores, by subgroup matrices of 16 x 16.
 
-Tensor cores multiply float16 (see ``matmul/gemm_matrix.py``). So ``matrix`` multiplies sums of two float16 numbers
+Tensor cores multiply float16 (see ``matmul/gemm_matrix``). So ``matrix`` multiplies sums of two float16 numbers
 each, which is three products, exact to about 2^-21 of each term. ``matrix_f16`` multiplies rounded numbers once, and is
 chosen only with ``matmul_precision="high"``. float16 has few exponents, so each image of x, and each output channel of
 weights, is multiplied by a power of two that puts its largest element near 2^14, and sums are divided by both. What is
