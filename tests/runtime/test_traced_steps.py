@@ -147,7 +147,7 @@ def test_a_profile_counts_the_same_in_a_trace(llama: Any) -> None:
     }
     total = sum(span.duration for span in dispatches(recorded)) / 1e6
     measured = sum(row.gpu_ms or 0 for row in rows)
-    assert 0 < total <= measured * 1.01  # time that two passes share counts once in the trace; its clock has whole ticks
+    assert 0 < total <= measured * 1.01  # time that two passes share counts once in the trace; clocks have ticks
 
 
 def test_checked_steps_and_host_steps_have_no_dispatches(llama: Any) -> None:
