@@ -57,7 +57,7 @@ def layer(
     rows: int,
     weight_format: str = "q4gsw",
     *,
-    norm: Array | None = None,
+    norm: Array | Ref | None = None,
     gated: bool = False,
     residual: Ref | None = None,
     bias: bool = False,
@@ -80,7 +80,7 @@ def gate_and_down(
     middle: int = 96,
     formats: tuple[str, str] = ("q4gsw", "q4gsw"),
     *,
-    norm: Array | bool = True,
+    norm: Array | Ref | bool = True,
     views: int = 0,
     bias: bool = False,
 ) -> GraphBuilder:
@@ -213,6 +213,22 @@ def test_what_others_read_stays_float32(matrix_device: Device) -> None:
             for one, other in zip(got, expected, strict=True):
                 assert np.abs(one - other).max() < 2e-5 * np.abs(other).max()
             assert all(not plan.splits for plan in run.executor.plans.plans), case
+
+
+def test_the_weights_of_the_norm_may_be_prepacked(matrix_device: Device) -> None:
+    """As in ExecuTorch's exports. What is written to is no constant, under whatever name."""
+    for written in (False, True):
+        build = GraphBuilder()
+        x, weights = build.input((1, 100, 64)), build.constant(np.linspace(0.5, 2, 64, dtype=np.float32))
+        norm, other = (build.call("et_vk.prepack.default", weights, build.tensor((64,))) for _ in range(2))
+        if written:
+            ones = np.ones(64, np.float32)
+            build.call("et_webgpu.slice_scatter_.default", other, ones, 0, 0, 64, 1, build.tensor((64,)))
+        between = layer(build, x, (64, 64), 100, norm=norm, gated=True)
+        build.output(layer(build, between, (64, 64), 100, residual=x))
+        with loaded(matrix_device, build) as run:
+            assert run.error(rows_of(100)) < ALLOWED["highest"]
+            assert run.left != written
 
 
 def test_a_view_that_makes_other_rows_of_it(matrix_device: Device) -> None:

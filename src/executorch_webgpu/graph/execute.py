@@ -32,6 +32,7 @@ from .build import PREPACK, Graph
 from .checked import CheckedSteps
 from .constants import ConstantPool, HeldConstants
 from .device_array import DeviceArray
+from .fusion.dataflow import Dataflow
 from .memory import Kind, MemoryPlan, plan_memory, unsafe_aliases
 from .persistent import PersistentLayers
 from .resize import LivePlans
@@ -50,7 +51,9 @@ def plan_graph(graph: Graph, planning: Planning, unseen: Collection[int] = ()) -
     integers = {v.id for v in graph.inputs if isinstance(v, Tensor) and v.dtype == "int32"}
     host_inputs = frozenset(integers.difference(unseen))
     written = {t.id for call in graph.calls for t in (call.inputs if call.name == PREPACK else call.mutated)}
-    planning = replace(planning, host_inputs=host_inputs, read_only=frozenset(graph.constants) - written)
+    flow, read_only = Dataflow(graph), frozenset(graph.constants) - written
+    prepacked = {id: constant for id, constant in graph.prepacked.items() if flow.is_constant(constant)}
+    planning = replace(planning, host_inputs=host_inputs, read_only=read_only, prepacked=prepacked)
     plans = LivePlans(graph, planning)
     unsafe = unsafe_aliases(graph, plans.plans)
     if unsafe:

@@ -98,7 +98,8 @@ class Planning:
     tests and benchmarks; ``kept_plans`` of each call are found again; ``splits``: calls may leave their results as
     float16 to those that read them so. The graph fills in the rest: ``no_alias``, ids of outputs that must be copies,
     since someone writes their memory, ``host_inputs``, ids of the integer inputs, which the host can read,
-    ``read_only``, ids of the constants that are never written, and ``families``, what has routes.
+    ``read_only``, ids of the constants that are never written, ``prepacked``, those that are not either, by the ids of
+    what they are called then, and ``families``, what has routes.
     """
 
     features: Features
@@ -112,6 +113,7 @@ class Planning:
     no_alias: frozenset[int] = frozenset()
     host_inputs: frozenset[int] = frozenset()
     read_only: frozenset[int] = frozenset()
+    prepacked: Mapping[int, Tensor] = field(default_factory=dict)
     families: set[str] = field(default_factory=set)
 
 
@@ -273,6 +275,10 @@ class Planner:
     def is_constant(self, x: Tensor) -> bool:
         """Whether ``x`` holds what the file says, always, so that a ``Repacked`` may be made of it."""
         return x.id in self._shared.read_only
+
+    def constant_of(self, x: Tensor) -> Tensor | None:
+        """The constant that ``x`` is, under whatever name, if ``is_constant`` would hold for it."""
+        return x if self.is_constant(x) else self._shared.prepacked.get(x.id)
 
     # -- work -------------------------------------------------------------------------------------------------------
 

@@ -19,8 +19,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from ...errors import KernelError
 from ..handover import SplitForm
 from ..plan import Planner
+from ..values import Tensor
 from . import columns, gemm, gemm_few, gemm_matrix, gemv, gemv_bytes, quads
 from .call import MAX_OUTPUTS, Call, Product, normalized, quantized
 from .packed import can_pack
@@ -38,6 +40,8 @@ def multiply(planner: Planner, family: str, product: Product) -> None:
     packable = all(_can_pack(planner, part) for part in parts)
     _prepare_all(planner, family, product, packable)
     route = _choose(planner, family, product, packable)
+    if route not in _MATRIX_PARTS and isinstance(product.x, Tensor) and product.x.split is not None:
+        raise KernelError(f"{family}: {product.x} was left as float16, which the route {route} does not read")
     if route == "columns":
         columns.run(planner, product)
         return

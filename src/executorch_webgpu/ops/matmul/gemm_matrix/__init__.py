@@ -164,9 +164,9 @@ def run(planner: Planner, call: Call, parts: int) -> None:
         of_sharing = partial(_template, call, tile, parts)
         splits.dispatch(planner, "matmul/gemm_matrix", call, (tiles, steps, shares), bound, given, of_sharing)
         return
-    assert call.norm is not None
-    (out,), power = call.product.outs, gate_power(call.packed, call.norm.weight)
-    assert isinstance(out, Tensor)
+    (out,), norm_weight = call.product.outs, _norm_constant(planner, call)
+    assert isinstance(out, Tensor) and norm_weight is not None
+    power = gate_power(call.packed, norm_weight)
     planner.result.splits[out.id] = SplitRows(form, power)
     bound |= {"split_out": bound.pop("out0"), "out_power": power}
     given = {name: value for name, value in given.items() if name not in ("ends", "widths")}
@@ -188,12 +188,15 @@ def most_past(planner: Planner) -> int:
 
 def _form_of_output(planner: Planner, call: Call) -> SplitForm | None:
     """How who reads the output of a gate takes it, if there is a bound for its elements."""
-    norm = call.norm
-    bounded = norm is not None and planner.is_constant(norm.weight) and call.packed.scales is not None
+    bounded = _norm_constant(planner, call) is not None and call.packed.scales is not None
     if not (call.gated and bounded and call.bias is None and call.product.residual is None):
         return None
     reader = planner.reader(call.product.outs[0])
     return None if reader is None else reader.form(call.m, call.packed.rows[0])
+
+
+def _norm_constant(planner: Planner, call: Call) -> Tensor | None:
+    return None if call.norm is None else planner.constant_of(call.norm.weight)
 
 
 def _bind_x(
