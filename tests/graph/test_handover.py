@@ -230,6 +230,28 @@ def test_the_weights_of_the_norm_may_be_prepacked(matrix_device: Device) -> None
             assert run.left != written
 
 
+def test_rows_of_several_dimensions(matrix_device: Device) -> None:
+    """Which views fold into one; steps change any of them."""
+    build = GraphBuilder()
+    x, norm = build.input((3, 40, 64)), np.ones(64, np.float32)
+    between = build.tensor((3, 40, 96))
+    with numbers_of(0):
+        gate, down = [matrix_of("q4gsw", 96, 64, 32) for _ in range(2)], matrix_of("q4gsw", 48, 96, 32)
+    weights, scales = ([m[i].array for m in gate] for i in (0, 1))
+    gated = [x, norm, 1e-5, "q4gsw", weights, scales, 32, [None, None], True, None, [between]]
+    build.call("et_webgpu.fused_linear.default", *gated)
+    flat = build.call("aten.view_copy.default", between, [-1, 96], build.tensor((120, 96)))
+    row = build.call("aten.unsqueeze_copy.default", flat, 0, build.tensor((1, 120, 96)))
+    out = build.tensor((1, 120, 48))
+    plain = [row, None, 1e-5, "q4gsw", [down[0].array], [down[1].array], 32, [None], False, None, [out]]
+    build.call("et_webgpu.fused_linear.default", *plain)
+    build.output(out)
+    with loaded(matrix_device, build) as run:
+        for dims, left in (((3, 40), True), ((1, 7), False), ((2, 30), True), ((3, 33), True)):
+            assert run.error(rows_of(dims[0] * dims[1]).reshape(*dims, 64)) < ALLOWED["highest"]
+            assert run.left == left
+
+
 def test_a_view_that_makes_other_rows_of_it(matrix_device: Device) -> None:
     build = GraphBuilder()
     x = build.input((1, 100, 64))
